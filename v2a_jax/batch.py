@@ -1,0 +1,104 @@
+"""What a model is trained on: one batch, and the conditions in it.
+
+Every field that has a time axis carries times in seconds from the start of
+the window, so no frame rate is assumed anywhere. A mask is True where
+something is there; a condition whose mask is all False is absent.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PRESENCE = ("speech", "music", "effects")
+ABSENT, PRESENT, UNKNOWN = 0, 1, 2
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conditioning:
+  """What a soundtrack is asked to follow; every part is optional.
+
+  Attributes:
+    frames: uint8 [b n h w 3].
+    frame_times: float32 [b n], seconds.
+    frame_mask: bool [b n].
+    prompt: int32 [b l], token ids of the caption or prompt.
+    prompt_mask: bool [b l].
+    transcript: int32 [b s], token ids of the spoken words.
+    transcript_times: float32 [b s], seconds.
+    transcript_mask: bool [b s].
+    presence: int32 [b 3], of speech, music and effects; see `PRESENCE`.
+  """
+
+  frames: Any
+  frame_times: Any
+  frame_mask: Any
+  prompt: Any
+  prompt_mask: Any
+  transcript: Any
+  transcript_times: Any
+  transcript_mask: Any
+  presence: Any
+
+  def replace(self, **changes) -> "Conditioning":
+    return dataclasses.replace(self, **changes)
+
+  def without(self, *names: str, where=True) -> "Conditioning":
+    """Drops conditions in the examples where `where` (bool or [b]) holds.
+
+    Args:
+      *names: of `video`, `prompt`, `transcript`, `presence`.
+      where: True for all examples, or a bool array [b].
+    """
+    keep = ~jnp.broadcast_to(jnp.asarray(where), self.presence.shape[:1])
+    changes = {}
+    for name in names:
+      if name == "presence":
+        unknown = jnp.full_like(self.presence, UNKNOWN)
+        changes[name] = jnp.where(keep[:, None], self.presence, unknown)
+      else:
+        mask = {"video": "frame_mask"}.get(name, f"{name}_mask")
+        changes[mask] = getattr(self, mask) & keep[:, None]
+    return self.replace(**changes)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+  """One global batch.
+
+  Attributes:
+    audio: float32 [b samples channels], zero after `duration`.
+    duration: float32 [b], seconds of the window that exist.
+    cond: the conditions.
+    example: int [b], which records these are.
+    target: what the model learns to produce, filled in by a `Target`:
+      latents [b t c] or codes [b t q]; None before.
+    target_times: float32 [t], seconds.
+    target_mask: bool [b t], True where the clip exists.
+  """
+
+  audio: Any
+  duration: Any
+  cond: Conditioning
+  example: Any
+  target: Any = None
+  target_times: Any = None
+  target_mask: Any = None
+
+  def replace(self, **changes) -> "Batch":
+    return dataclasses.replace(self, **changes)
+
+  @classmethod
+  def from_arrays(cls, arrays: Mapping[str, Any]) -> "Batch":
+    """Groups a loader's flat dict; arrays are not copied."""
+    cond = {f.name: arrays[f.name] for f in dataclasses.fields(Conditioning)}
+    return cls(
+        audio=arrays["audio"],
+        duration=arrays["duration"],
+        cond=Conditioning(**cond),
+        example=arrays["example"],
+    )
