@@ -1,0 +1,74 @@
+# Two commands do everything on a bare Debian machine with Python 3.11 or newer:
+#   make quickstart   scenes -> two trained arms -> soundtracks -> report
+#   make test         lint and the test suite
+# Both create .venv and install what they need; nothing is done twice.
+# PYTHON=python3.12 chooses another interpreter for .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= runs/quickstart
+# Test files are dealt to this many processes.
+JOBS ?= 2
+
+# Root, or sudo without a password, may install Debian packages.
+APT = $$([ "$$(id -u)" = 0 ] || echo "sudo -n") env DEBIAN_FRONTEND=noninteractive apt-get -qq
+
+.PHONY: quickstart test lint format install browser parity clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: install
+	@$(BIN)/python -m launch.quickstart --out $(OUT)
+
+test: install parity browser lint
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+
+# Debian keeps ensurepip in a package of its own, so the first attempt can fail.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || \
+	  { echo "installing Debian's python3-venv"; \
+	    { $(APT) update && $(APT) install -y python3-venv; } >/dev/null && \
+	    $(PYTHON) -m venv --clear $(VENV); } || \
+	  { rm -rf $(VENV); \
+	    echo "no venv module: apt-get install python3-venv, then again"; exit 1; }
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing packages into $(VENV): about a minute, 1.5 GB"
+	@$(PIP) install -e '.[eval,dev]' -c constraints.txt
+	@touch $@
+
+# The CPU build only: the default one brings gigabytes of CUDA. Without it the
+# tests that compare ports with their references skip and say so.
+parity: $(VENV)/.parity
+$(VENV)/.parity: $(VENV)/.installed
+	@echo "installing torch (CPU), for the parity tests"
+	@$(PIP) install --retries 0 'torch==2.13.0+cpu' -c constraints.txt 2>/dev/null || \
+	  $(PIP) install --retries 0 'torch==2.13.0+cpu' -c constraints.txt \
+	    --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || \
+	  echo "no CPU build of torch found: parity tests will skip"
+	@touch $@
+
+# The report is opened in a real browser; without one that test skips.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	  { command -v apt-get >/dev/null && echo "installing chromium" && \
+	    $(APT) update >/dev/null 2>&1 && \
+	    $(APT) install -y chromium chromium-driver >/dev/null 2>&1; } || \
+	  echo "chromium not installed: the browser test will skip"
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info

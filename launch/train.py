@@ -1,0 +1,56 @@
+"""`v2a train`: one command for every objective; it resumes by itself.
+
+A work directory that holds a checkpoint is continued from it; the same
+command after a preemption is all that a scheduler needs. On several hosts,
+start it once on each: processes find one another (see `launch/README.md`).
+"""
+
+from absl import flags
+
+from launch import cli, settings
+from launch.parsing import UsageError
+
+HELP = """usage: v2a train --config=FILE --workdir=DIR [--config.key=value ...]
+
+Trains what the config describes (a codec, a diffusion model, a token model),
+and continues from DIR's newest checkpoint if it has one.
+
+  --config=FILE          a file with get_config(), such as configs/ar_tiny.py
+  --config.key=value     overrides a key of it, dotted: --config.model.depth=4
+  --workdir=DIR          checkpoints, metrics.jsonl, config.json go here
+  --print_config         show the resolved config and stop
+  --debug                show the traceback of an error
+
+example:
+  v2a train --config=configs/diffusion_tiny.py --config.train_seconds=600 \\
+    --workdir=runs/diffusion_tiny
+"""
+
+
+def main(argv: list[str]) -> int:
+  if {"-h", "--help", "--helpfull"} & set(argv):
+    print(HELP, end="")
+    return 0
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "where it goes", flag_values=values)
+  flags.DEFINE_bool("print_config", False, "show it", flag_values=values)
+  config = settings.parse(argv, values=values)
+  if values.print_config:
+    print(config)
+    return 0
+  if not values.workdir:
+    raise UsageError("say where it goes: --workdir=runs/NAME")
+  return train(config, values.workdir)
+
+
+def train(config, workdir: str) -> int:
+  # Here, so that a mistyped flag is answered before jax is imported.
+  from v2a_jax.build import build_experiment
+  from v2a_jax.training import loop
+
+  loop.train(build_experiment(config, workdir), workdir)
+  return 0
+
+
+if __name__ == "__main__":
+  raise SystemExit(cli.main_of("train"))
