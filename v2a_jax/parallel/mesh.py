@@ -1,0 +1,94 @@
+"""The device mesh: three axes, `data`, `fsdp` and `tensor`.
+
+`data` replicates parameters and splits the batch; `fsdp` splits the batch and
+the parameters; `tensor` splits heads, hidden units and vocabulary. Only `data`
+crosses the slow network between TPU slices.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+
+import jax
+from jax.experimental import mesh_utils
+import numpy as np
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Devices along each axis; one of them may be -1, which takes the rest."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    return self.data, self.fsdp, self.tensor
+
+
+def make_mesh(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """Returns a mesh over `devices` (default: all devices of all processes).
+
+  The axis types are always stated: `jax.make_mesh` defaults to Explicit and
+  `Mesh` to Auto, and this code base is written for Auto.
+
+  Raises:
+    ValueError: if the axes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  shape = resolve_shape(config, len(devices))
+  return jax.sharding.Mesh(
+    _device_grid(shape, devices),
+    AXES,
+    axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
+  )
+
+
+def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+  """Fills in the -1 and checks that the axes cover all devices."""
+  asked = dict(zip(AXES, config.shape))
+  free = [axis for axis, size in asked.items() if size == -1]
+  bad = {k: v for k, v in asked.items() if v < 1 and v != -1}
+  if bad or len(free) > 1:
+    raise ValueError(
+      f"mesh {asked}: sizes are positive, and at most one may be -1"
+    )
+  fixed = math.prod(size for size in asked.values() if size != -1)
+  fits = num_devices % fixed == 0 if free else num_devices == fixed
+  if not fits:
+    divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+    raise ValueError(
+      f"mesh {asked} does not cover {num_devices} devices: choose sizes"
+      f" from {divisors} whose product is {num_devices}, or set one to -1"
+    )
+  return tuple(
+    num_devices // fixed if size == -1 else size for size in config.shape
+  )
+
+
+def _device_grid(
+  shape: tuple[int, int, int], devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Orders devices so that neighbours on an axis are near in the network."""
+  slices = {getattr(device, "slice_index", 0) for device in devices}
+  if len(slices) == 1:
+    return mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+  data, *inner = shape
+  if data % len(slices):
+    raise ValueError(
+      f"mesh data={data} is not a multiple of the {len(slices)} slices; only"
+      " the data axis may cross slices"
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (data // len(slices), *inner),
+    (len(slices), *[1] * len(inner)),
+    devices,
+    allow_split_physical_axes=True,
+  )

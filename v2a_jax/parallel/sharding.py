@@ -1,0 +1,181 @@
+"""One table from logical axes to mesh axes, and what follows from it.
+
+Models name the axes of their parameters with `nnx.with_partitioning` and those
+of their activations with `constrain`; nobody else mentions a mesh axis. Within
+one array each mesh axis is used once, by the first dimension that asks for it:
+a kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), while an activation
+(`batch`, `length`, `embed`) becomes ((`data`, `fsdp`), None, None).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+
+RULES: Mapping[str, tuple[str, ...]] = {
+  "batch": ("data", "fsdp"),
+  "length": (),
+  "embed": ("fsdp",),
+  "heads": ("tensor",),
+  "head_dim": (),
+  "mlp": ("tensor",),
+  "vocab": ("tensor",),
+  "layers": (),
+}
+
+
+def partition_spec(
+  shape: Sequence[int],
+  names: Sequence[str | None],
+  mesh_shape: Mapping[str, int],
+) -> PartitionSpec:
+  """Returns the layout of an array whose axes have logical `names`.
+
+  A dimension that its mesh axes do not divide is left whole.
+
+  Raises:
+    ValueError: for a name outside `RULES` or a wrong number of names.
+  """
+  if len(names) != len(shape):
+    raise ValueError(f"{len(names)} axis names {names} for shape {shape}")
+  used, spec = set(), []
+  for size, name in zip(shape, names):
+    if name is not None and name not in RULES:
+      raise ValueError(f"no logical axis {name!r}; there are {sorted(RULES)}")
+    axes = RULES[name] if name else ()
+    axes = tuple(a for a in axes if mesh_shape.get(a, 1) > 1 and a not in used)
+    if not axes or size % math.prod(mesh_shape[a] for a in axes):
+      spec.append(None)
+      continue
+    used.update(axes)
+    spec.append(axes if len(axes) > 1 else axes[0])
+  return PartitionSpec(*spec)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+  """Asks the compiler to lay out an activation by its logical axes.
+
+  The identity when no mesh is active (see `jax.set_mesh`), so that models run
+  on one device without one.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  spec = partition_spec(x.shape, names, mesh.shape)
+  return jax.lax.with_sharding_constraint(x, spec)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """The layout of everything whose first axis is the global batch."""
+  return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Returns the layout of every leaf of a pytree that holds NNX variables.
+
+  Optimizers and averages map over parameters, so their leaves are variables
+  with the same axis names, and get the same layout. A leaf without names, or
+  whose rank is not that of its names (Adafactor's factors), is replicated.
+
+  Args:
+    abstract_state: a pytree of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
+    mesh: the mesh to lay out on.
+
+  Returns:
+    A pytree of `NamedSharding`, of the same structure.
+  """
+
+  def leaf_sharding(leaf, names):
+    if not names or len(names) != len(leaf.shape):
+      return replicated(mesh)
+    return NamedSharding(mesh, partition_spec(leaf.shape, names, mesh.shape))
+
+  def shard(node):
+    names = None
+    if isinstance(node, nnx.Variable):
+      names = node.get_metadata().get("out_sharding")
+    return jax.tree.map(lambda leaf: leaf_sharding(leaf, names), node)
+
+  return jax.tree.map(
+    shard, abstract_state, is_leaf=lambda x: isinstance(x, nnx.Variable)
+  )
+
+
+def init_sharded(
+  init: Callable[[], Any], mesh: jax.sharding.Mesh
+) -> tuple[Any, Any]:
+  """Runs `init` so that each leaf is born in its final layout.
+
+  Without `out_shardings` the compiler would replicate the optimizer's moments.
+
+  Returns:
+    (state, its shardings).
+  """
+  with jax.set_mesh(mesh):
+    shardings = state_shardings(jax.eval_shape(init), mesh)
+    return jax.jit(init, out_shardings=shardings)(), shardings
+
+
+def data_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """Returns (index, count): which part of each batch this process loads.
+
+  Processes that hold the same rows, because the tensor axis spans them, load
+  the same part.
+
+  Raises:
+    ValueError: if the parts of two processes overlap but differ.
+  """
+  rows = mesh.shape["data"] * mesh.shape["fsdp"]
+  parts = {}
+  for device, (index,) in (
+    batch_sharding(mesh).devices_indices_map((rows,)).items()
+  ):
+    parts.setdefault(device.process_index, set()).update(
+      range(*index.indices(rows))
+    )
+  distinct = sorted({tuple(sorted(part)) for part in parts.values()})
+  if sum(len(part) for part in distinct) != rows:
+    raise ValueError(
+      f"mesh {dict(mesh.shape)} gives the processes overlapping parts of the"
+      " batch; make tensor a divisor or a multiple of the devices a process"
+    )
+  mine = tuple(sorted(parts[jax.process_index()]))
+  return distinct.index(mine), len(distinct)
+
+
+def shard_batch(
+  host_arrays: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
+  """Makes global arrays of the rows that this process loaded.
+
+  Args:
+    host_arrays: arrays [b / `data_shard` count, ...] of this process.
+    mesh: the mesh; its data and fsdp axes split the batch.
+
+  Raises:
+    ValueError: if the global batch does not divide over the mesh.
+  """
+  _, count = data_shard(mesh)
+  parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  for name, array in host_arrays.items():
+    size = np.shape(array)[0] * count
+    if size % parts:
+      raise ValueError(
+        f"batch_size {size} (of {name!r}) does not divide over the"
+        f" {parts} devices of the mesh axes data and fsdp: use a multiple"
+      )
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(
+      sharding, np.asarray(array), (len(array) * count, *array.shape[1:])
+    )
+    for name, array in host_arrays.items()
+  }
