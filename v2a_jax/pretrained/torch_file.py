@@ -1,0 +1,258 @@
+"""Reads the tensors of a PyTorch checkpoint without PyTorch or unpickling.
+
+`torch.save` writes an uncompressed zip archive:
+
+  NAME/data.pkl      a pickle program that builds a dict of tensors
+  NAME/data/KEY      the bytes of one storage, which tensors are views of
+  NAME/byteorder     "little" or "big" (absent in old files)
+
+A pickle is a program and running one from elsewhere is running a stranger's
+code. Here `pickletools` parses it and the few operations that a plain state
+dict needs are interpreted below. No name is imported and nothing is called:
+a tensor in the program becomes a checked NumPy view of its storage, and any
+other operation or name is refused by name.
+
+Format: https://docs.pytorch.org/docs/stable/notes/serialization.html
+"""
+
+from collections.abc import Mapping
+import math
+import os
+import pickletools
+from typing import Any
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+_DTYPES = {
+  "BFloat16Storage": ml_dtypes.bfloat16,
+  "BoolStorage": np.bool_,
+  "ByteStorage": np.uint8,
+  "CharStorage": np.int8,
+  "DoubleStorage": np.float64,
+  "FloatStorage": np.float32,
+  "HalfStorage": np.float16,
+  "IntStorage": np.int32,
+  "LongStorage": np.int64,
+  "ShortStorage": np.int16,
+}
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_ORDERED = "collections OrderedDict"
+_NAMES = {_TENSOR, _PARAMETER, _ORDERED} | {f"torch {name}" for name in _DTYPES}
+
+_PUSHED = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
+
+
+class TorchFileError(ValueError):
+  """A file that is not a plain, whole PyTorch state dict."""
+
+
+class _Name(str):
+  """A global that the program mentions; it is compared, never imported."""
+
+
+class _Program:
+  """The stack machine of a state dict's pickle, without any call-out."""
+
+  def __init__(self, archive: zipfile.ZipFile, folder: str):
+    self._archive, self._folder = archive, folder
+    self._stack: list[Any] = []
+    self._memo: dict[int, Any] = {}
+    self._storages: dict[str, np.ndarray] = {}
+
+  def run(self, program: bytes) -> Any:
+    for opcode, argument, position in pickletools.genops(program):
+      name = opcode.name
+      if name == "STOP":
+        return self._stack.pop()
+      if name in _PUSHED:
+        self._stack.append(argument)
+      elif name in _CONSTANTS:
+        self._stack.append(_CONSTANTS[name])
+      elif name in _TUPLES:
+        self._stack.append(tuple(self._pop(_TUPLES[name])))
+      elif handler := getattr(self, f"_op_{name.lower()}", None):
+        handler(argument)
+      else:
+        raise TorchFileError(f"pickle operation {name} at byte {position}")
+    raise TorchFileError("the pickle program has no end")
+
+  def _pop(self, count: int) -> list[Any]:
+    if count > len(self._stack):
+      raise TorchFileError("the pickle program takes more than it put")
+    cut = len(self._stack) - count
+    taken, self._stack[cut:] = self._stack[cut:], []
+    return taken
+
+  def _pop_to_mark(self) -> list[Any]:
+    for count, item in enumerate(reversed(self._stack)):
+      if item is _MARK:
+        return self._pop(count + 1)[1:]
+    raise TorchFileError("the pickle program has no mark to return to")
+
+  def _op_proto(self, version):
+    del version
+
+  def _op_frame(self, size):
+    del size
+
+  def _op_mark(self, _):
+    self._stack.append(_MARK)
+
+  def _op_empty_dict(self, _):
+    self._stack.append({})
+
+  def _op_empty_list(self, _):
+    self._stack.append([])
+
+  def _op_tuple(self, _):
+    self._stack.append(tuple(self._pop_to_mark()))
+
+  def _op_binput(self, index):
+    self._memo[index] = self._stack[-1]
+
+  _op_long_binput = _op_binput
+
+  def _op_memoize(self, _):
+    self._memo[len(self._memo)] = self._stack[-1]
+
+  def _op_binget(self, index):
+    self._stack.append(self._memo[index])
+
+  _op_long_binget = _op_binget
+
+  def _op_append(self, _):
+    (item,) = self._pop(1)
+    self._stack[-1].append(item)
+
+  def _op_appends(self, _):
+    items = self._pop_to_mark()
+    self._stack[-1].extend(items)
+
+  def _op_setitem(self, _):
+    key, value = self._pop(2)
+    self._stack[-1][key] = value
+
+  def _op_setitems(self, _):
+    items = self._pop_to_mark()
+    self._stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+  def _op_build(self, _):
+    """Attributes set on an object: only the `_metadata` of a state dict."""
+    _, target = self._pop(1), self._stack[-1]
+    if not isinstance(target, dict):
+      raise TorchFileError("attributes set on something other than a dict")
+
+  def _op_global(self, name):
+    if name not in _NAMES:
+      raise TorchFileError(f"the name '{name.replace(' ', '.')}'")
+    self._stack.append(_Name(name))
+
+  def _op_binpersid(self, _):
+    """A storage: ("storage", type, key, device, number of elements)."""
+    (identity,) = self._pop(1)
+    kind, name, key, _, count = identity
+    dtype = _DTYPES.get(str(name).removeprefix("torch "))
+    if kind != "storage" or not isinstance(name, _Name) or dtype is None:
+      raise TorchFileError(f"the storage {identity!r}")
+    self._stack.append(self._storage(str(key), np.dtype(dtype), int(count)))
+
+  def _storage(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
+    if key not in self._storages:
+      data = self._archive.read(f"{self._folder}data/{key}")
+      if len(data) < count * dtype.itemsize:
+        raise TorchFileError(
+          f"storage {key} has {len(data)} bytes, {count} x {dtype} expected"
+        )
+      self._storages[key] = np.frombuffer(data, dtype, count)
+    return self._storages[key]
+
+  def _op_reduce(self, _):
+    name, arguments = self._pop(2)
+    if not isinstance(name, _Name):
+      raise TorchFileError(f"a call of {name!r}")
+    if name == _TENSOR:
+      self._stack.append(_view(*arguments[:4]))
+    elif name == _PARAMETER:
+      self._stack.append(arguments[0])
+    elif name == _ORDERED:
+      self._stack.append(dict(*arguments))
+    else:
+      raise TorchFileError(f"a call of '{name.replace(' ', '.')}'")
+
+
+def _view(storage, offset, shape, strides) -> np.ndarray:
+  """A tensor of a storage, copied out so that it stands alone."""
+  if not isinstance(storage, np.ndarray):
+    raise TorchFileError("a tensor without a storage")
+  extent = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+  fits = min((offset, *shape, *strides), default=0) >= 0
+  if math.prod(shape) and not (fits and offset + extent < storage.size):
+    raise TorchFileError(
+      f"a tensor {tuple(shape)} beyond its storage of {storage.size}"
+    )
+  if math.prod(shape) > storage.size:
+    raise TorchFileError(f"an expanded tensor {tuple(shape)}")
+  bytewise = [s * storage.itemsize for s in strides]
+  start = storage[min(offset, storage.size) :]
+  return np.lib.stride_tricks.as_strided(start, shape, bytewise).copy()
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
+  """`{"a": {"b": tensor}}` -> `{"a.b": tensor}`; other leaves are left out."""
+  if isinstance(tree, np.ndarray):
+    return {prefix: tree}
+  leaves = {}
+  if isinstance(tree, Mapping):
+    for key, value in tree.items():
+      leaves |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+  return leaves
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """The tensors of a PyTorch checkpoint by dotted name.
+
+  Nested dicts are joined by dots; what is not a tensor (an epoch, a list of
+  settings) is left out.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    TorchFileError: the file is not a plain state dict, or is damaged, or its
+      program wants anything but tensors; the message names the file and what.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return _flatten(_read_archive(archive))
+  except TorchFileError as error:
+    raise TorchFileError(
+      f"{os.fspath(path)}: not a plain PyTorch state dict: it holds"
+      f" {error}; only dicts of tensors are read"
+    ) from None
+  except FileNotFoundError:
+    raise
+  except Exception as error:  # Any damage ends in one line with the name.
+    raise TorchFileError(
+      f"{os.fspath(path)}: not a readable PyTorch checkpoint"
+      f" ({type(error).__name__}: {error})"
+    ) from None
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Any:
+  # A stored (not deflated) entry cannot be larger than the file itself.
+  if any(entry.compress_type for entry in archive.infolist()):
+    raise TorchFileError("compressed entries")
+  names = archive.namelist()
+  programs = [n for n in names if n.split("/")[1:] == ["data.pkl"]]
+  if len(programs) != 1:
+    raise TorchFileError(f"{len(programs)} entries named data.pkl")
+  folder = programs[0].removesuffix("data.pkl")
+  if f"{folder}byteorder" in names:
+    order = archive.read(f"{folder}byteorder").decode()
+    if order != "little":
+      raise TorchFileError(f"{order}-endian storages")
+  return _Program(archive, folder).run(archive.read(programs[0]))
