@@ -1,0 +1,1 @@
+"""Waveforms as latents and codes, and back."""

@@ -1,0 +1,246 @@
+"""The codec: a waveform as continuous latents or as codes, one autoencoder.
+
+  encode:    waveform -> strided stages -> N(mean, exp(logvar)) -> latents
+  quantize:  latents -> codes,     dequantize: codes -> latents
+  decode:    latents -> strided stages -> magnitude and phase -> waveform
+
+Both views pass through the same decoder, so a diffusion model over latents and
+a token model over codes are compared on nothing but themselves.
+
+Strided Snake convolutions follow SoundStream (arXiv:2107.03312) and DAC
+(arXiv:2306.06546); the last step of the decoder is an inverse short-time
+Fourier transform as in Vocos (arXiv:2306.00814), which makes the costly high
+rates unnecessary: nothing runs faster than sample_rate / strides[0] hertz.
+
+Latents leave `encode` with about zero mean and unit variance a channel, once
+`calibrate` has measured the training data; the measured numbers are `Buffer`s,
+which no optimizer touches.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from v2a_jax.codec import layers
+from v2a_jax.codec import quantizer as quantizer_lib
+from v2a_jax.codec import stft
+
+LOGVAR_RANGE = (-12.0, 4.0)
+MAX_LOG_MAGNITUDE = 5.0
+
+
+class Buffer(nnx.Variable):
+  """A measured constant: saved with the weights, never trained."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+  """Sizes of a codec.
+
+  Attributes:
+    sample_rate: hertz.
+    channels: of the waveform.
+    strides: of the encoder's stages; the decoder's are the same, reversed.
+    encoder_widths: channels after each encoder stage.
+    decoder_widths: channels at each of those rates in the decoder.
+    dilations: of the residual units at each of those rates.
+    latent_dim: channels of the latents.
+    num_codebooks: stages of the residual quantizer.
+    codebook_size: codes a stage.
+    codebook_dim: dimensions in which codes are looked up.
+  """
+
+  sample_rate: int = 16000
+  channels: int = 1
+  strides: tuple[int, ...] = (32, 4, 4)
+  encoder_widths: tuple[int, ...] = (48, 96, 160)
+  decoder_widths: tuple[int, ...] = (112, 160, 224)
+  dilations: tuple[tuple[int, ...], ...] = ((1, 3, 9), (1, 3, 9), (1, 3))
+  latent_dim: int = 32
+  num_codebooks: int = 8
+  codebook_size: int = 1024
+  codebook_dim: int = 8
+
+  def __post_init__(self):
+    stages = len(self.strides)
+    for name in ("encoder_widths", "decoder_widths", "dilations"):
+      count = len(getattr(self, name))
+      if count != stages:
+        raise ValueError(
+            f"CodecConfig: {name} has {count} entries, strides {stages};"
+            " give one a stage."
+        )
+
+  @property
+  def hop(self) -> int:
+    """Samples a latent."""
+    return math.prod(self.strides)
+
+  @property
+  def latent_rate(self) -> float:
+    """Latents a second, in hertz."""
+    return self.sample_rate / self.hop
+
+
+class Encoder(nnx.Module):
+  """Waveform [b, t hop, channels] to [b, t, 2 latent_dim]."""
+
+  def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
+    stages, features = [], config.channels
+    plan = zip(config.strides, config.encoder_widths, config.dilations)
+    for stride, width, dilations in plan:
+      stages.append(layers.Downsample(features, width, stride, rngs=rngs))
+      stages.append(layers.residual_units(width, dilations, rngs=rngs))
+      features = width
+    self.stages = nnx.List(stages)
+    self.snake = layers.Snake(features)
+    self.head = nnx.Linear(features, 2 * config.latent_dim, rngs=rngs)
+
+  def __call__(self, waveform: jax.Array) -> jax.Array:
+    hidden = waveform
+    for stage in self.stages:
+      hidden = stage(hidden)
+    return self.head(self.snake(hidden))
+
+
+class Decoder(nnx.Module):
+  """Latents [b, t, latent_dim] to waveform [b, t hop, channels]."""
+
+  def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
+    self.frame_hop = config.strides[0]
+    self.channels = config.channels
+    widths = config.decoder_widths[::-1]
+    units = [
+        layers.residual_units(width, dilations, rngs=rngs)
+        for width, dilations in zip(widths, config.dilations[::-1])
+    ]
+    ups = [
+        layers.Upsample(low, high, stride, rngs=rngs)
+        for low, high, stride in zip(
+            widths, widths[1:], config.strides[:0:-1], strict=False
+        )
+    ]
+    self.stem = layers.conv(
+        config.latent_dim, widths[0], kernel_size=3, rngs=rngs
+    )
+    self.units, self.ups = nnx.List(units), nnx.List(ups)
+    self.snake = layers.Snake(widths[-1])
+    bins = 2 * self.frame_hop + 1
+    self.head = layers.conv(
+        widths[-1], 2 * bins * config.channels, kernel_size=3, rngs=rngs
+    )
+    # Training starts from quiet frames, not from full scale.
+    quiet = jnp.zeros((config.channels, 2, bins)).at[:, 0].set(-3.0)
+    self.head.kernel[...] *= 0.3
+    self.head.bias[...] = quiet.reshape(-1)
+
+  def __call__(self, latents: jax.Array) -> jax.Array:
+    hidden = self.units[0](self.stem(latents))
+    for up, units in zip(self.ups, self.units[1:], strict=True):
+      hidden = units(up(hidden))
+    spectrum = self.head(self.snake(hidden))
+    spectrum = spectrum.reshape(*spectrum.shape[:2], self.channels, 2, -1)
+    log_magnitude, phase = spectrum[..., 0, :], spectrum[..., 1, :]
+    magnitude = jnp.exp(jnp.minimum(log_magnitude, MAX_LOG_MAGNITUDE))
+    frames = jax.lax.complex(
+        magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
+    )
+    waveform = stft.istft(jnp.moveaxis(frames, 2, 1), hop=self.frame_hop)
+    return jnp.moveaxis(waveform, 1, 2)
+
+
+class Codec(nnx.Module):
+  """A variational autoencoder and a residual quantizer of its latents."""
+
+  def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    self.encoder = Encoder(config, rngs=rngs)
+    self.decoder = Decoder(config, rngs=rngs)
+    self.quantizer = quantizer_lib.ResidualQuantizer(
+        config.latent_dim,
+        num_codebooks=config.num_codebooks,
+        codebook_size=config.codebook_size,
+        code_dim=config.codebook_dim,
+        rngs=rngs,
+    )
+    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
+    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
+
+  def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log variance of the latents, before calibration.
+
+    Args:
+      waveform: float32 [b, t, channels] in [-1, 1]; zeros are added up to a
+        multiple of the hop.
+
+    Returns:
+      Two arrays [b, ceil(t / hop), latent_dim].
+    """
+    short = -waveform.shape[1] % self.config.hop
+    padded = jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
+    mean, logvar = jnp.split(self.encoder(padded), 2, axis=-1)
+    return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+
+  def encode(self, waveform: jax.Array) -> jax.Array:
+    """Waveform [b, t, channels] to latents [b, ceil(t / hop), latent_dim].
+
+    The posterior's mean, of about unit variance a channel after `calibrate`.
+    Latent `i` has the time (i + 1/2) / latent_rate seconds.
+    """
+    mean, _ = self.posterior(waveform)
+    return (mean - self.latent_mean[...]) / self.latent_std[...]
+
+  def quantize(self, latents: jax.Array) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]."""
+    return self.quantizer.quantize(self._uncalibrated(latents))
+
+  def dequantize(
+      self, codes: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Codes [b, t, q] to latents [b, t, c].
+
+    Args:
+      codes: int [b, t, q].
+      num_codebooks: how many of the codes to use; None for all.
+    """
+    raw = self.quantizer.dequantize(codes[..., :num_codebooks])
+    return (raw - self.latent_mean[...]) / self.latent_std[...]
+
+  def decode(self, latents: jax.Array) -> jax.Array:
+    """Latents [b, t, c] to a waveform [b, t hop, channels]."""
+    return self.decoder(self._uncalibrated(latents))
+
+  def _uncalibrated(self, latents: jax.Array) -> jax.Array:
+    return latents * self.latent_std[...] + self.latent_mean[...]
+
+
+def calibrate(codec: Codec, waveforms: Iterable[np.ndarray]) -> Codec:
+  """A copy of `codec` whose latents have zero mean and unit variance.
+
+  Args:
+    codec: a trained codec.
+    waveforms: batches float32 [b, t, channels] of one shape, many seconds.
+
+  Returns:
+    A codec whose `encode` gives calibrated latents and whose `decode` expects
+    them.
+
+  Raises:
+    ValueError: where there is no waveform.
+  """
+  graphdef, state = nnx.split(codec)
+  means = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x)[0])
+  latents = [np.asarray(means(state, x), np.float64) for x in waveforms]
+  if not latents:
+    raise ValueError("calibrate: no waveforms; give at least one batch.")
+  flat = np.concatenate([x.reshape(-1, x.shape[-1]) for x in latents])
+  calibrated = nnx.merge(graphdef, state)
+  mean, std = flat.mean(axis=0), flat.std(axis=0)
+  calibrated.latent_mean = Buffer(jnp.asarray(mean, jnp.float32))
+  calibrated.latent_std = Buffer(jnp.asarray(std + 1e-6, jnp.float32))
+  return calibrated

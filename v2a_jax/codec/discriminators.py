@@ -1,0 +1,145 @@
+"""Critics of a waveform: one a period, and one a window and frequency band.
+
+A period critic sees every p-th sample, so it hears what repeats with p samples
+(HiFi-GAN, arXiv:2010.05646). A band critic sees the complex spectrogram of one
+window, cut into equal bands that share their weights and know their number
+(after the multi-band critics of DAC, arXiv:2306.06546). Both fold the second
+axis, phase or band, into the batch: all their convolutions run over time.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.codec import layers
+from v2a_jax.codec import stft
+
+SLOPE = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+  """Sizes of the critics.
+
+  Attributes:
+    channels: of the waveform.
+    periods: samples; one critic each.
+    fft_sizes: window lengths in samples; one critic each, hop a quarter.
+    num_bands: bands a spectrogram is cut into; divides fft_size / 2.
+    widths: channels after each strided convolution.
+  """
+
+  channels: int = 1
+  periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+  fft_sizes: tuple[int, ...] = (256, 512, 1024)
+  num_bands: int = 8
+  widths: tuple[int, ...] = (24, 48, 96)
+
+
+class Critic(nnx.Module):
+  """[b, t, c] to scores [b, t / prod(strides), 1] and hidden features."""
+
+  def __init__(
+      self,
+      features: int,
+      widths: Sequence[int],
+      *,
+      stride: int,
+      rngs: nnx.Rngs,
+  ):
+    self.stride = stride
+    steps = []
+    for width in widths:
+      steps.append(layers.Downsample(features, width, stride, rngs=rngs))
+      features = width
+    self.steps = nnx.List(steps)
+    self.mix = layers.conv(features, features, kernel_size=3, rngs=rngs)
+    self.score = layers.conv(features, 1, kernel_size=3, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    multiple = self.stride ** len(self.steps)
+    hidden = jnp.pad(x, [(0, 0), (0, -x.shape[1] % multiple), (0, 0)])
+    features = []
+    for step in (*self.steps, self.mix):
+      hidden = jax.nn.leaky_relu(step(hidden), SLOPE)
+      features.append(hidden)
+    return self.score(hidden), features
+
+
+class Discriminator(nnx.Module):
+  """All critics: waveform [b, t, channels] to scores and features.
+
+  Both are lists of arrays [b, ...].
+  """
+
+  def __init__(self, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    self.period_critics = nnx.List([
+        Critic(config.channels, config.widths, stride=3, rngs=rngs)
+        for _ in config.periods
+    ])
+    band_critics, places = [], []
+    for n_fft in config.fft_sizes:
+      width = config.channels * n_fft // config.num_bands
+      band_critics.append(
+          Critic(width, config.widths, stride=2, rngs=rngs)
+      )
+      place = 0.02 * jax.random.normal(
+          rngs.params(), (config.num_bands, 1, width)
+      )
+      places.append(nnx.Param(place))
+    self.band_critics = nnx.List(band_critics)
+    self.places = nnx.List(places)
+
+  def __call__(
+      self, waveform: jax.Array
+  ) -> tuple[list[jax.Array], list[jax.Array]]:
+    scores, features = [], []
+    for critic, view in self._views(waveform):
+      score, hidden = critic(view.reshape(-1, *view.shape[2:]))
+      unfold = lambda x, view=view: x.reshape(*view.shape[:2], *x.shape[1:])
+      scores.append(unfold(score))
+      features.extend(unfold(h) for h in hidden)
+    return scores, features
+
+  def _views(self, waveform: jax.Array):
+    """Pairs of a critic and what it sees, [b, folded, t, c]."""
+    for period, critic in zip(
+        self.config.periods, self.period_critics, strict=True
+    ):
+      yield critic, _by_period(waveform, period)
+    for n_fft, critic, place in zip(
+        self.config.fft_sizes, self.band_critics, self.places, strict=True
+    ):
+      bands = _by_band(waveform, n_fft, self.config.num_bands)
+      yield critic, bands + place[...]
+
+
+def _by_period(waveform: jax.Array, period: int) -> jax.Array:
+  """[b, t, c] to [b, period, ceil(t / period), c]."""
+  batch, length, channels = waveform.shape
+  padded = jnp.pad(waveform, [(0, 0), (0, -length % period), (0, 0)])
+  folded = padded.reshape(batch, -1, period, channels)
+  return jnp.moveaxis(folded, 2, 1)
+
+
+def _by_band(waveform: jax.Array, n_fft: int, num_bands: int) -> jax.Array:
+  """[b, t, c] to [b, bands, frames, n_fft c / bands].
+
+  Magnitudes are compressed by a square root, phases kept, so that quiet parts
+  are seen too. The bin at the Nyquist frequency is left out.
+  """
+  batch, _, channels = waveform.shape
+  signal = jnp.moveaxis(waveform, 2, 1)
+  spectrum = stft.stft(signal, n_fft=n_fft, hop=n_fft // 4)[..., :-1]
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  shrink = (power + 1e-6) ** -0.25
+  parts = jnp.stack([spectrum.real * shrink, spectrum.imag * shrink], axis=-1)
+  frames = parts.shape[2]
+  bands = parts.reshape(batch, channels, frames, num_bands, -1)
+  return jnp.transpose(bands, (0, 3, 2, 1, 4)).reshape(
+      batch, num_bands, frames, -1
+  )

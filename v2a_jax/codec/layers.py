@@ -1,0 +1,133 @@
+"""Layers of the codec: Snake, convolutions over time, residual units.
+
+  snake(x) = x + sin^2(alpha x) / alpha
+
+is monotone and has a learned frequency per channel, which suits periodic
+signals (Ziyin et al., arXiv:2006.08195; used in audio by BigVGAN,
+arXiv:2206.04658, and DAC, arXiv:2306.06546).
+
+Activations are [b, t, c]. A strided convolution folds `stride` steps into
+channels and is then a matrix product, which is how it is fast on every backend.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+KERNEL_INIT = nnx.initializers.variance_scaling(
+    1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2
+)
+
+
+def snake(x: jax.Array, alpha: jax.Array) -> jax.Array:
+  """x + sin^2(alpha x) / alpha, with `alpha` [c] > 0 of the last axis."""
+  return x + (1 - jnp.cos(2 * alpha * x)) / (2 * alpha + 1e-9)
+
+
+class Snake(nnx.Module):
+  """`snake` with a learned alpha a channel, which starts at 1."""
+
+  def __init__(self, features: int):
+    self.log_alpha = nnx.Param(jnp.zeros((features,)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return snake(x, jnp.exp(self.log_alpha[...]))
+
+
+def conv(
+    in_features: int,
+    out_features: int,
+    *,
+    kernel_size: int = 1,
+    dilation: int = 1,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+  """A convolution over time that keeps the length: [b, t, c] to [b, t, d]."""
+  return nnx.Conv(
+      in_features,
+      out_features,
+      (kernel_size,),
+      kernel_dilation=(dilation,),
+      padding="SAME",
+      rngs=rngs,
+  )
+
+
+class Downsample(nnx.Module):
+  """Convolution of kernel 2 `stride`: [b, t stride, c] to [b, t, d].
+
+  Output `i` is centred on the inputs that it stands for: it sees
+  [(i - 1/2) stride, (i + 3/2) stride).
+  """
+
+  def __init__(
+      self, in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs
+  ):
+    self.stride = stride
+    shape = (2, stride * in_features, out_features)
+    self.kernel = nnx.Param(KERNEL_INIT(rngs.params(), shape))
+    self.bias = nnx.Param(jnp.zeros((out_features,)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, length, channels = x.shape
+    if length % self.stride:
+      raise ValueError(
+          f"Downsample: {length} steps are not a multiple of the stride"
+          f" {self.stride}; pad them first."
+      )
+    before = self.stride // 2
+    padded = jnp.pad(x, [(0, 0), (before, self.stride - before), (0, 0)])
+    patches = padded.reshape(batch, -1, self.stride * channels)
+    kernel = self.kernel[...]
+    halves = patches[:, :-1] @ kernel[0] + patches[:, 1:] @ kernel[1]
+    return halves + self.bias[...]
+
+
+class Upsample(nnx.Module):
+  """The transpose of `Downsample`: [b, t, c] to [b, t stride, d]."""
+
+  def __init__(
+      self, in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs
+  ):
+    self.stride = stride
+    shape = (2, in_features, stride * out_features)
+    kernel = KERNEL_INIT(rngs.params(), shape)
+    self.kernel = nnx.Param(kernel)
+    self.bias = nnx.Param(jnp.zeros((out_features,)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, length, _ = x.shape
+    kernel = self.kernel[...]
+    early = jnp.pad(x @ kernel[0], [(0, 0), (0, 1), (0, 0)])
+    late = jnp.pad(x @ kernel[1], [(0, 0), (1, 0), (0, 0)])
+    steps = (early + late).reshape(batch, (length + 1) * self.stride, -1)
+    before = self.stride // 2
+    return steps[:, before : before + length * self.stride] + self.bias[...]
+
+
+class ResidualUnit(nnx.Module):
+  """x + conv1(snake(conv3(snake(x)))), the first with a dilation.
+
+  As in SoundStream (arXiv:2107.03312, section III.A), with three taps.
+  """
+
+  def __init__(self, features: int, *, dilation: int, rngs: nnx.Rngs):
+    self.snake_in = Snake(features)
+    self.mix_time = conv(
+        features, features, kernel_size=3, dilation=dilation, rngs=rngs
+    )
+    self.snake_out = Snake(features)
+    self.mix_channels = nnx.Linear(features, features, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x + self.mix_channels(
+        self.snake_out(self.mix_time(self.snake_in(x)))
+    )
+
+
+def residual_units(
+    features: int, dilations: tuple[int, ...], *, rngs: nnx.Rngs
+) -> nnx.Sequential:
+  """One `ResidualUnit` a dilation."""
+  units = [ResidualUnit(features, dilation=d, rngs=rngs) for d in dilations]
+  return nnx.Sequential(*units)

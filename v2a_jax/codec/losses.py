@@ -1,0 +1,124 @@
+"""How far a reconstruction is from the truth, per example.
+
+For magnitudes S, S' of one resolution, and mel filters M,
+
+  spectral convergence   |S - S'|_F / |S|_F
+  log magnitude          mean |log(S + eps) - log(S' + eps)|
+  log mel                mean |log(M S + eps) - log(M S' + eps)|
+
+averaged over resolutions (Yamamoto et al., arXiv:1910.11480, equations 3-6;
+DAC, arXiv:2306.06546, section 3.5). Short windows pin onsets down, long ones
+pitch. Magnitudes are scaled by the window's sum, so that a full-scale sine has
+0.5 whatever the window, and `eps` is a level: what lies below it is silence.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.codec import stft
+
+FLOOR = 1e-4
+
+
+def magnitude(signal: jax.Array, *, n_fft: int) -> jax.Array:
+  """Magnitudes [..., frames, bins] of [..., t]; a full-scale sine has 0.5."""
+  spectrum = stft.stft(signal, n_fft=n_fft, hop=n_fft // 4)
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  scale = stft.hann(n_fft).sum()
+  return jnp.sqrt(power / scale**2 + 1e-12)
+
+
+def _mean_distance(a: jax.Array, b: jax.Array) -> jax.Array:
+  difference = jnp.abs(jnp.log(a + FLOOR) - jnp.log(b + FLOOR))
+  return jnp.mean(difference, axis=tuple(range(1, a.ndim)))
+
+
+def _convergence(true: jax.Array, made: jax.Array) -> jax.Array:
+  axes = tuple(range(1, true.ndim))
+  error = jnp.sum((true - made) ** 2, axis=axes)
+  # A silent example has no scale of its own, so it gets that of the floor.
+  power = jnp.sum(true**2, axis=axes) + true[0].size * FLOOR**2
+  return jnp.sqrt(error / power + 1e-8) - 1e-4
+
+
+def spectral_distance(
+    true: jax.Array,
+    made: jax.Array,
+    *,
+    sample_rate: int,
+    fft_sizes: Sequence[int] = (128, 256, 512, 1024, 2048),
+) -> dict[str, jax.Array]:
+  """Multi-resolution STFT and mel distances of `made` from `true`.
+
+  Args:
+    true: float32 [b, t, channels].
+    made: of the same shape.
+    sample_rate: hertz.
+    fft_sizes: windows in samples; the hop is a quarter, there are an eighth as
+      many mel bands.
+
+  Returns:
+    `convergence`, `log_magnitude` (in nepers) and `mel` (nepers), each [b].
+  """
+  true, made = jnp.moveaxis(true, 2, 1), jnp.moveaxis(made, 2, 1)
+  sums = {"convergence": 0.0, "log_magnitude": 0.0, "mel": 0.0}
+  for n_fft in fft_sizes:
+    filters = stft.mel_filters(
+        sample_rate=sample_rate, n_fft=n_fft, n_mels=n_fft // 8
+    )
+    filters = filters / (filters.sum(axis=0) + 1e-8)
+    s_true, s_made = (magnitude(x, n_fft=n_fft) for x in (true, made))
+    sums["convergence"] += _convergence(s_true, s_made)
+    sums["log_magnitude"] += _mean_distance(s_true, s_made)
+    sums["mel"] += _mean_distance(s_true @ filters, s_made @ filters)
+  return {name: value / len(fft_sizes) for name, value in sums.items()}
+
+
+def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
+  """KL(N(mean, exp(logvar)) || N(0, 1)) in nats a latent number, [b].
+
+  Args:
+    mean: [b, t, c].
+    logvar: [b, t, c].
+  """
+  nats = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar)
+  return jnp.mean(nats, axis=(1, 2))
+
+
+def hinge_discriminator(
+    real: Sequence[jax.Array], fake: Sequence[jax.Array]
+) -> jax.Array:
+  """mean max(0, 1 - D(x)) + max(0, 1 + D(x')), averaged over heads, [b].
+
+  Args:
+    real: one array [b, ...] of scores a discriminator head, for true sound.
+    fake: the same for reconstructions.
+  """
+  terms = [
+      _mean(jax.nn.relu(1 - r)) + _mean(jax.nn.relu(1 + f))
+      for r, f in zip(real, fake, strict=True)
+  ]
+  return sum(terms) / len(terms)
+
+
+def hinge_generator(fake: Sequence[jax.Array]) -> jax.Array:
+  """-mean D(x'), averaged over heads, [b] (SoundStream, section III.E)."""
+  return sum(-_mean(f) for f in fake) / len(fake)
+
+
+def feature_matching(
+    real: Sequence[jax.Array], fake: Sequence[jax.Array]
+) -> jax.Array:
+  """mean |f - f'| / mean |f| over hidden features, [b] (MelGAN, DAC)."""
+  terms = [
+      _mean(jnp.abs(jax.lax.stop_gradient(r) - f))
+      / (_mean(jnp.abs(jax.lax.stop_gradient(r))) + 1e-4)
+      for r, f in zip(real, fake, strict=True)
+  ]
+  return sum(terms) / len(terms)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+  return jnp.mean(x, axis=tuple(range(1, x.ndim)))

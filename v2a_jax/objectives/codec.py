@@ -1,0 +1,185 @@
+"""Training of the codec: reconstruction through both views, and two players.
+
+In each step about half of the examples are decoded from a sample of the
+posterior, z = mean + exp(logvar / 2) noise, the others from quantized latents,
+so that one decoder learns both views. With x' the reconstruction,
+
+  L_codec = w_c convergence + w_l log_magnitude + w_m mel + w_x |x - x'|
+            + w_kl KL + w_q (commitment / 4 + codebook + revival / 4)
+            + w_a hinge(D(x')) + w_f |D_l(x) - D_l(x')|
+  L_discriminator = hinge(1 - D(x)) + hinge(1 + D(x'))
+
+Both are one loss: `stop_gradient` on the critics' weights in the first line
+and on x' in the second, so that the gradient under `codec` is that of L_codec
+and the gradient under `discriminator` that of L_discriminator (two optimizer
+partitions). Sources: VAE, arXiv:1312.6114; SoundStream, arXiv:2107.03312;
+DAC, arXiv:2306.06546. With the adversarial weights at 0 no critic is run.
+"""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.batch import Batch
+from v2a_jax.codec import losses
+from v2a_jax.codec.autoencoder import Codec
+from v2a_jax.codec.discriminators import Discriminator
+
+
+class CodecGAN(nnx.Module):
+  """The two players; `discriminator` may be None."""
+
+  def __init__(self, codec: Codec, discriminator: Discriminator | None = None):
+    self.codec = codec
+    self.discriminator = discriminator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecObjective:
+  """The loss of a `CodecGAN`; see the module.
+
+  Attributes:
+    crop: samples of each example that are used, at a random place; 0 for all.
+    gain_db: range of a random gain in decibels, so that quiet sounds are
+      learned too.
+    quantized_rate: share of the examples that are decoded from codes.
+    fft_sizes: windows of the spectral distances, in samples.
+    convergence_weight: w_c.
+    log_magnitude_weight: w_l.
+    mel_weight: w_m.
+    waveform_weight: w_x, relative to the example's own root mean square.
+    kl_weight: w_kl, of the mean over latent numbers.
+    quantizer_weight: w_q.
+    adversarial_weight: w_a.
+    feature_weight: w_f.
+  """
+
+  crop: int = 16384
+  gain_db: tuple[float, float] = (-18.0, 3.0)
+  quantized_rate: float = 0.5
+  fft_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+  convergence_weight: float = 1.0
+  log_magnitude_weight: float = 1.0
+  mel_weight: float = 1.0
+  waveform_weight: float = 0.5
+  kl_weight: float = 0.02
+  quantizer_weight: float = 1.0
+  adversarial_weight: float = 0.0
+  feature_weight: float = 0.0
+
+  def loss(
+      self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Losses [b] and metrics, each [b].
+
+    Args:
+      model: the two players.
+      batch: its `audio` is used, float32 [b, samples, channels].
+      key: draws crops, gains, posterior samples, views and code counts.
+      train: False for no gain, the first samples and all codebooks.
+    """
+    keys = jax.random.split(key, 3)
+    true = self._excerpt(batch.audio, key=keys[0], train=train)
+    made, metrics = self._reconstruct(
+        model.codec, true, key=keys[1], train=train
+    )
+    metrics |= losses.spectral_distance(
+        true,
+        made,
+        sample_rate=model.codec.config.sample_rate,
+        fft_sizes=self.fft_sizes,
+    )
+    level = jnp.sqrt(jnp.mean(true**2, axis=(1, 2))) + 1e-3
+    metrics["waveform"] = jnp.mean(jnp.abs(true - made), axis=(1, 2)) / level
+    total = (
+        self.convergence_weight * metrics["convergence"]
+        + self.log_magnitude_weight * metrics["log_magnitude"]
+        + self.mel_weight * metrics["mel"]
+        + self.waveform_weight * metrics["waveform"]
+        + self.kl_weight * metrics["kl"]
+        + self.quantizer_weight * metrics["quantizer"]
+    )
+    if model.discriminator is not None and self.adversarial:
+      players, more = self._play(model.discriminator, true, made)
+      total, metrics = total + players, metrics | more
+    return total, metrics
+
+  @property
+  def adversarial(self) -> bool:
+    """Whether the critics take part."""
+    return self.adversarial_weight > 0 or self.feature_weight > 0
+
+  def sample(self, model, cond, *, key):
+    """A codec reconstructs; it has nothing to sample from a condition."""
+    raise NotImplementedError(
+        "CodecObjective: a codec makes no soundtracks; train a generator on"
+        " its latents (configs/diffusion_tiny.py) or codes (configs/ar_tiny.py)."
+    )
+
+  def _excerpt(
+      self, audio: jax.Array, *, key: jax.Array, train: bool
+  ) -> jax.Array:
+    """Crops and scales [b, samples, channels] to [b, crop, channels]."""
+    length = min(self.crop or audio.shape[1], audio.shape[1])
+    if not train:
+      return audio[:, :length]
+    place, gain = jax.random.split(key)
+    last = audio.shape[1] - length + 1
+    starts = jax.random.randint(place, audio.shape[:1], 0, last)
+    cut = lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, length)
+    low, high = self.gain_db
+    decibels = jax.random.uniform(
+        gain, (audio.shape[0], 1, 1), minval=low, maxval=high
+    )
+    scaled = jax.vmap(cut)(audio, starts) * 10 ** (decibels / 20)
+    return jnp.clip(scaled, -1, 1)
+
+  def _reconstruct(
+      self, codec: Codec, true: jax.Array, *, key: jax.Array, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Decodes from one of the two views; [b, t, channels] and metrics."""
+    noise, view, count, revive = jax.random.split(key, 4)
+    mean, logvar = codec.posterior(true)
+    size = (true.shape[0],)
+    most = codec.config.num_codebooks
+    used = jax.random.randint(count, size, 1, 2 * most + 1)
+    num_used = jnp.minimum(used, most) if train else jnp.full(size, most)
+    coded, quantizer = codec.quantizer.train(mean, num_used, key=revive)
+    sampled = mean + jnp.exp(logvar / 2) * jax.random.normal(noise, mean.shape)
+    by_code = jax.random.uniform(view, size) < self.quantized_rate
+    latents = jnp.where(by_code[:, None, None], coded, sampled)
+    made = codec.decoder(latents)[:, : true.shape[1]]
+    loss = (
+        0.25 * quantizer["commitment"]
+        + quantizer["codebook"]
+        + 0.25 * quantizer["revival"]
+    )
+    metrics = {
+        "kl": losses.kl_divergence(mean, logvar),
+        "quantizer": loss,
+        "quantizer_residual": quantizer["residual"],
+    }
+    return made, metrics
+
+  def _play(
+      self, critics: Discriminator, true: jax.Array, made: jax.Array
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Both players' adversarial losses [b], with their metrics."""
+    graphdef, state = nnx.split(critics)
+    frozen = nnx.merge(graphdef, jax.lax.stop_gradient(state))
+    real_scores, real_features = critics(true)
+    fake_scores, _ = critics(jax.lax.stop_gradient(made))
+    scores, features = frozen(made)
+    metrics = {
+        "discriminator": losses.hinge_discriminator(real_scores, fake_scores),
+        "adversarial": losses.hinge_generator(scores),
+        "features": losses.feature_matching(real_features, features),
+    }
+    total = (
+        metrics["discriminator"]
+        + self.adversarial_weight * metrics["adversarial"]
+        + self.feature_weight * metrics["features"]
+    )
+    return total, metrics
