@@ -1,0 +1,71 @@
+"""What a backbone sees of the conditions: token streams with times."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CondTokens:
+  """Encoded conditions; an absent one is already its learned null.
+
+  Attributes:
+    video: [b n d], one token a frame.
+    video_times: [b n], seconds.
+    video_mask: bool [b n].
+    text: [b l d], prompt then transcript.
+    text_times: [b l], seconds; 0 for the prompt.
+    text_mask: bool [b l].
+    sync: [b n d], per-frame features that drive the adaptive norms.
+    summary: [b d], what holds for the whole clip.
+  """
+
+  video: Any
+  video_times: Any
+  video_mask: Any
+  text: Any
+  text_times: Any
+  text_mask: Any
+  sync: Any
+  summary: Any
+
+  def sync_at(self, times, *, width: float = 0.02):
+    """Reads the synchronisation features at other times.
+
+    A normalised Gaussian kernel over time, so that any frame rate, variable
+    rates and missing frames need no special case; where no frame is near,
+    the nearest one is what remains.
+
+    Args:
+      times: [t], seconds.
+      width: standard deviation of the kernel, seconds.
+
+    Returns:
+      [b t d].
+    """
+    gap = times[None, :, None] - self.video_times[:, None, :]
+    score = -0.5 * jnp.square(gap / width)
+    score = jnp.where(self.video_mask[:, None, :], score, -jnp.inf)
+    weight = jax.nn.softmax(score, axis=-1).astype(self.sync.dtype)
+    return weight @ self.sync
+
+
+def or_null(tokens, mask, null):
+  """Replaces the tokens of an absent condition by one learned null token.
+
+  Args:
+    tokens: [b n d].
+    mask: bool [b n].
+    null: [d].
+
+  Returns:
+    (tokens, mask): an example whose mask was all False now shows one token,
+    the null, at position 0.
+  """
+  present = mask.any(axis=1)
+  first = jnp.arange(mask.shape[1]) == 0
+  tokens = jnp.where(present[:, None, None], tokens, null.astype(tokens.dtype))
+  return tokens, jnp.where(present[:, None], mask, first)

@@ -1,0 +1,129 @@
+"""Raw pixels to one token a frame: a factorised space-time transformer.
+
+Each frame is cut into patches that also see the two neighbouring frames'
+differences, so motion is there from the first layer (tubelets of three frames,
+arXiv:2103.15691, with stride one). Patches attend within their frame, a few
+learned queries pool them, and frames attend along time by their timestamps.
+Any number of frames, any frame rate and any multiple of the patch size work.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.models import attention
+from v2a_jax.models import layers
+
+
+def patchify(frames, size: int):
+  """Cuts [b n h w c] into patches [b n p size·size·c], row by row."""
+  b, n, h, w, c = frames.shape
+  if h % size or w % size:
+    raise ValueError(
+        f"frames of {h}x{w} pixels are not a multiple of patch_size={size}:"
+        " change data.frame_size or model.conditioner.patch_size"
+    )
+  x = frames.reshape(b, n, h // size, size, w // size, size, c)
+  x = x.transpose(0, 1, 2, 4, 3, 5, 6)
+  return x.reshape(b, n, (h // size) * (w // size), size * size * c)
+
+
+def patch_positions(h: int, w: int, features: int):
+  """Fixed 2-D sine-cosine positions [h·w, features] in fractions of a frame."""
+  quarter = features // 4
+  frequency = jnp.pi * 2.0 ** jnp.linspace(0.0, 3.0, quarter)
+  y = (jnp.arange(h) + 0.5)[:, None] / h * frequency
+  x = (jnp.arange(w) + 0.5)[:, None] / w * frequency
+  y = jnp.repeat(jnp.concatenate([jnp.sin(y), jnp.cos(y)], -1), w, axis=0)
+  x = jnp.tile(jnp.concatenate([jnp.sin(x), jnp.cos(x)], -1), (h, 1))
+  return jnp.concatenate([y, x], axis=-1)
+
+
+class PoolQueries(nnx.Module):
+  """`count` learned queries read one vector from a set of patches."""
+
+  def __init__(self, width_in, width_out, *, count, rngs, dtype=None):
+    self.queries = layers.learned(
+        (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
+    )
+    self.key_value = layers.dense(
+        width_in, 2 * width_in, axes=("embed", "heads"), rngs=rngs, dtype=dtype
+    )
+    self.out = layers.dense(
+        count * width_in, width_out, axes=("mlp", "embed"), rngs=rngs,
+        dtype=dtype,
+    )
+
+  def __call__(self, x):
+    """Pools x [... p d_in] to [... d_out]."""
+    key, value = jnp.split(self.key_value(layers.rms_norm(x)), 2, axis=-1)
+    queries = self.queries[...].astype(key.dtype)
+    score = jnp.einsum("qd,...pd->...qp", queries, layers.rms_norm(key))
+    weight = jax.nn.softmax(score.astype(jnp.float32) / x.shape[-1] ** 0.5)
+    pooled = weight.astype(value.dtype) @ value
+    return self.out(pooled.reshape(*pooled.shape[:-2], -1))
+
+
+class VideoEncoder(nnx.Module):
+  """frames [b n h w 3] → tokens [b n width]."""
+
+  def __init__(self, config, *, rngs, dtype=None):
+    self.patch_size = config.patch_size
+    self.embed = layers.dense(
+        3 * 3 * config.patch_size**2, config.spatial_width,
+        axes=(None, "embed"), rngs=rngs, use_bias=True, dtype=dtype,
+    )
+    self.spatial = layers.Stack(
+        lambda rngs: attention.SelfAttentionBlock(
+            config.spatial_width, config.spatial_heads,
+            hidden=2 * config.spatial_width, rngs=rngs, dtype=dtype,
+        ),
+        config.spatial_depth, rngs=rngs, remat=config.remat,
+        unroll=config.unroll,
+    )
+    self.pool = PoolQueries(
+        config.spatial_width, config.width, count=config.pool_queries,
+        rngs=rngs, dtype=dtype,
+    )
+    self.temporal = layers.Stack(
+        lambda rngs: attention.SelfAttentionBlock(
+            config.width, config.num_heads, hidden=2 * config.width,
+            rngs=rngs, dtype=dtype,
+        ),
+        config.temporal_depth, rngs=rngs, remat=config.remat,
+        unroll=config.unroll,
+    )
+    self.norm = layers.RMSNorm(config.width, rngs=rngs)
+
+  def __call__(self, frames, times, mask):
+    """Encodes uint8 frames [b n h w 3] at times [b n], of mask bool [b n]."""
+    b, n, h, w, _ = frames.shape
+    size = self.patch_size
+    x = patchify(frames.astype(jnp.float32) / 127.5 - 1.0, size)
+    x = self.embed(motion(x, mask))
+    x = x + patch_positions(h // size, w // size, x.shape[-1]).astype(x.dtype)
+    x = x.reshape(b * n, *x.shape[2:])
+    still = jnp.zeros((1, x.shape[1]))  # patches of a frame share its time
+    x = self.spatial(x, still, None)
+    x = self.pool(x).reshape(b, n, -1)
+    x = self.temporal(x, times, mask)
+    return self.norm(x)
+
+
+def motion(x, mask):
+  """Joins each frame's patches with what changed just before and after.
+
+  Args:
+    x: [b n p c].
+    mask: bool [b n]; towards a missing frame nothing changes.
+
+  Returns:
+    [b n p 3c].
+  """
+  change = x[:, 1:] - x[:, :-1]
+  both = mask[:, 1:] & mask[:, :-1]
+  change = jnp.where(both[..., None, None], change, 0.0)
+  before = jnp.pad(change, ((0, 0), (1, 0), (0, 0), (0, 0)))
+  after = jnp.pad(change, ((0, 0), (0, 1), (0, 0), (0, 0)))
+  x = jnp.where(mask[..., None, None], x, 0.0)
+  return jnp.concatenate([x, before, after], axis=-1)

@@ -1,0 +1,204 @@
+"""The layers that every transformer here is made of.
+
+Parameters carry logical axis names (`parallel/sharding.py` maps them to the
+mesh). Norms, softmax and rotary angles are float32 whatever `dtype` is.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+_lecun = nnx.initializers.lecun_normal()
+_zeros = nnx.initializers.zeros_init()
+
+REMAT_POLICIES = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def dense(
+    features_in: int,
+    features_out: int,
+    *,
+    axes: tuple[str | None, str | None],
+    rngs: nnx.Rngs,
+    use_bias: bool = False,
+    zero: bool = False,
+    dtype: Any = None,
+) -> nnx.Linear:
+  """A linear map whose kernel [in, out] has logical axes `axes`."""
+  init = _zeros if zero else _lecun
+  return nnx.Linear(
+      features_in,
+      features_out,
+      use_bias=use_bias,
+      kernel_init=nnx.with_partitioning(init, axes),
+      bias_init=nnx.with_partitioning(_zeros, (axes[1],)),
+      dtype=dtype,
+      rngs=rngs,
+  )
+
+
+def learned(shape, *, axes, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
+  """A free parameter, normal with standard deviation `scale`."""
+  init = nnx.with_partitioning(nnx.initializers.normal(scale), axes)
+  return nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+
+def rms_norm(x, *, epsilon: float = 1e-6):
+  """x / rms(x) over the last axis, in float32 (arXiv:1910.07467)."""
+  y = x.astype(jnp.float32)
+  y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
+  return y.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+  """RMS norm with a learned gain over the last axis of `size`."""
+
+  def __init__(self, size: int, *, rngs: nnx.Rngs, axis: str | None = "embed"):
+    ones = nnx.initializers.ones_init()
+    init = nnx.with_partitioning(ones, (axis,))
+    self.scale = nnx.Param(init(rngs.params(), (size,), jnp.float32))
+
+  def __call__(self, x):
+    return rms_norm(x) * self.scale[...].astype(x.dtype)
+
+
+def rotary(x, times, *, shortest: float = 0.04, longest: float = 40.0):
+  """Rotary positions from seconds, not indices (arXiv:2104.09864).
+
+  Pair i of a head is turned by 2π · times / period_i, with periods spaced
+  geometrically from `shortest` to `longest` seconds. Scores thus depend on
+  time differences only, whatever the rate of either token stream.
+
+  Args:
+    x: [b t h k], queries or keys; k even.
+    times: [b t] or [t], seconds.
+    shortest: shortest period, seconds.
+    longest: longest period, seconds.
+  """
+  half = x.shape[-1] // 2
+  ramp = jnp.arange(half, dtype=jnp.float32) / max(half - 1, 1)
+  periods = shortest * (longest / shortest) ** ramp
+  angle = 2 * jnp.pi * times[..., None].astype(jnp.float32) / periods
+  cos, sin = jnp.cos(angle)[..., None, :], jnp.sin(angle)[..., None, :]
+  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  out = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+  return out.astype(x.dtype)
+
+
+def sinusoidal(value, size: int, *, scale: float = 1000.0):
+  """Sinusoidal features [b, size] of a scalar in [0, 1] per example."""
+  half = size // 2
+  frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
+  angle = scale * value[:, None].astype(jnp.float32) * frequency
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class FeedForward(nnx.Module):
+  """SwiGLU (arXiv:2002.05202), its first map convolved over `kernel` tokens.
+
+  A kernel of 3 along time is the conv-MLP of MMAudio (arXiv:2412.15322); it
+  is written as one product of shifted copies, which suits matrix units.
+  """
+
+  def __init__(self, width, hidden, *, rngs, kernel=1, causal=False, dtype=None):
+    self.kernel, self.causal = kernel, causal
+    self.up = dense(
+        width * kernel,
+        2 * hidden,
+        axes=("embed", "mlp"),
+        rngs=rngs,
+        dtype=dtype,
+    )
+    self.down = dense(
+        hidden, width, axes=("mlp", "embed"), rngs=rngs, dtype=dtype
+    )
+
+  def __call__(self, x, *, mask=None):
+    """Maps x [b t d]; tokens with mask [b t] False look like silence."""
+    if self.kernel > 1:
+      x = neighbours(x, self.kernel, causal=self.causal, mask=mask)
+    gate, value = jnp.split(self.up(x), 2, axis=-1)
+    return self.down(jax.nn.silu(gate) * value)
+
+
+def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
+  """Stacks each token's `kernel` neighbours in time: [b t d] → [b t k·d]."""
+  if mask is not None:
+    x = x * mask[..., None].astype(x.dtype)
+  before = kernel - 1 if causal else (kernel - 1) // 2
+  padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
+  shifts = [padded[:, i : i + x.shape[1]] for i in range(kernel)]
+  return jnp.concatenate(shifts, axis=-1)
+
+
+class Stack(nnx.Module):
+  """`depth` equal blocks with stacked parameters, run by one scan.
+
+  Compile time does not grow with depth; `unroll` trades that for speed.
+  """
+
+  def __init__(
+      self,
+      make_block: Callable[[nnx.Rngs], nnx.Module],
+      depth: int,
+      *,
+      rngs: nnx.Rngs,
+      remat: str = "none",
+      unroll: int = 1,
+  ):
+    if remat not in REMAT_POLICIES:
+      raise ValueError(
+          f"remat={remat!r} is not one of {', '.join(REMAT_POLICIES)}"
+      )
+    self.depth, self.remat, self.unroll = depth, remat, unroll
+
+    @nnx.split_rngs(splits=depth)
+    @nnx.vmap(
+        in_axes=0,
+        out_axes=0,
+        transform_metadata={nnx.PARTITION_NAME: "layers"},
+    )
+    def create(rngs):
+      return make_block(rngs)
+
+    self.blocks = create(rngs) if depth else None
+
+  def __call__(self, x, *args):
+    """Folds x, any pytree, through the blocks; `args` go to every block."""
+    x, _ = self.scan(lambda block, x, _: (block(x, *args), None), x)
+    return x
+
+  def scan(self, body, x, per_layer=None):
+    """Runs `body(block, x, slice of per_layer) -> (x, y)` block by block.
+
+    Args:
+      body: what to do with each block.
+      x: the carry, any pytree.
+      per_layer: a pytree with a leading axis of `depth`, or None.
+
+    Returns:
+      (x, ys stacked over depth).
+    """
+    if not self.depth:
+      return x, per_layer
+    graphdef, state = nnx.split(self.blocks)
+
+    def step(x, layer):
+      state, extra = layer
+      return body(nnx.merge(graphdef, state), x, extra)
+
+    if self.remat != "none":
+      step = jax.checkpoint(
+          step, policy=REMAT_POLICIES[self.remat], prevent_cse=False
+      )
+    return jax.lax.scan(
+        step, x, (state, per_layer), unroll=min(self.unroll, self.depth)
+    )

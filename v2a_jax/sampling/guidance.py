@@ -1,0 +1,70 @@
+"""Classifier-free guidance with a scale of its own for every condition.
+
+With c all conditions, c∖i all but i, and c(n) all with the negative prompt in
+the prompt's place, the guided output of one step is
+
+  out(c) + Σ_i (s_i - 1) · [out(c) - out(c∖i)] + (s_n - 1) · [out(c) - out(c(n))]
+
+a linear combination of branches whose weights sum to one. So a scale of 1 is no
+guidance and costs no branch, and the negative prompt pushes away from its words
+while the picture stays in both branches, which is where joint guidance (the
+negative prompt in a branch without the video) trades it against
+synchronisation. Follows Ho & Salimans, arXiv:2207.12598; separate scales as in
+Brooks et al., arXiv:2211.09800. All branches run as one batch.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.batch import Conditioning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guidance:
+  """Scales; 1 follows the data, more follows the condition harder."""
+
+  video: float = 1.0
+  prompt: float = 1.0
+  transcript: float = 1.0
+  negative_prompt: float = 1.0
+
+  def branches(self, cond: Conditioning, negative=None):
+    """Lays out the branches along the batch.
+
+    Args:
+      cond: conditions of b examples.
+      negative: (ids int [b l], mask bool [b l]) of the negative prompt, or
+        None for none.
+
+    Returns:
+      (cond of k·b examples, weights [k]); branch 0 has every condition.
+    """
+    conds, weights = [cond], [1.0]
+
+    def push_from(other, scale):
+      conds.append(other)
+      weights.append(1.0 - scale)
+      weights[0] += scale - 1.0
+
+    for name in ("video", "prompt", "transcript"):
+      if getattr(self, name) != 1.0:
+        push_from(cond.without(name), getattr(self, name))
+    if negative is not None and self.negative_prompt != 1.0:
+      ids, mask = negative
+      worse = cond.replace(prompt=ids, prompt_mask=mask)
+      push_from(worse, self.negative_prompt)
+    stacked = jax.tree.map(lambda *x: jnp.concatenate(x), *conds)
+    return stacked, jnp.asarray(weights, jnp.float32)
+
+
+def spread(x, weights):
+  """Repeats [b ...] for every branch: [k·b ...]."""
+  return jnp.tile(x, (weights.shape[0],) + (1,) * (x.ndim - 1))
+
+
+def combine(outputs, weights):
+  """Weighted sum over branches: [k·b ...] → [b ...]."""
+  k = weights.shape[0]
+  return jnp.tensordot(weights, outputs.reshape(k, -1, *outputs.shape[1:]), 1)
