@@ -1,0 +1,1 @@
+"""State, step, optimizer, checkpoints and the loop that joins them."""

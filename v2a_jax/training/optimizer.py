@@ -1,0 +1,219 @@
+"""Optimizers by name, with one schedule, one decay rule and partitions.
+
+Learning rate at step s, with peak p, warmup w, horizon n, final fraction f:
+
+  warm(s)     = min(1, (s + 1) / w)
+  constant    : p warm(s)
+  cosine      : p warm(s) (f + (1 - f) (1 + cos(pi u)) / 2),
+                u = clip((s - w) / (n - w), 0, 1)
+  rsqrt       : p warm(s) sqrt(max(w, 1) / max(s, w, 1))
+
+Weight decay (decoupled, arXiv:1711.05101) acts on kernels and tables only: not
+on what has one axis besides `layers`, nor on anything named bias or scale.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+OPTIMIZERS = ("adamw", "muon", "adafactor")
+SCHEDULES = ("cosine", "constant", "rsqrt")
+_REST = "rest"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """How parameters are updated.
+
+  Attributes:
+    name: `adamw`; `muon` (arXiv:2502.16982: matrices of hidden layers, their
+      update scaled to AdamW's, the rest by AdamW); `adafactor`
+      (arXiv:1804.04235, factored second moments, no relative step size).
+    learning_rate: the peak.
+    schedule: `cosine`, `constant` or `rsqrt`.
+    warmup_steps: steps of linear warmup.
+    final_fraction: of the peak, where the cosine ends.
+    betas: of AdamW.
+    eps: of AdamW.
+    weight_decay: times the learning rate.
+    max_grad_norm: of all gradients of the partition together; 0 for no limit.
+    partitions: overrides of the fields above for the parameters under a path,
+      such as `{"discriminator": {"learning_rate": 1e-4}}`; each partition is
+      clipped by its own norm.
+  """
+
+  name: str = "adamw"
+  learning_rate: float = 1e-3
+  schedule: str = "cosine"
+  warmup_steps: int = 0
+  final_fraction: float = 0.0
+  betas: tuple[float, float] = (0.9, 0.99)
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  max_grad_norm: float = 1.0
+  partitions: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  def __post_init__(self):
+    if self.name not in OPTIMIZERS:
+      raise ValueError(f"optimizer {self.name!r}: choose from {OPTIMIZERS}")
+    if self.schedule not in SCHEDULES:
+      raise ValueError(f"schedule {self.schedule!r}: choose from {SCHEDULES}")
+    known = {f.name for f in dataclasses.fields(self)} - {"partitions"}
+    for path, fields in self.partitions.items():
+      if stray := set(fields) - known:
+        raise ValueError(
+          f"optimizer.partitions.{path}: no field {sorted(stray)}; there"
+          f" are {sorted(known)}"
+        )
+
+
+def make_schedule(
+  config: OptimizerConfig, num_train_steps: int
+) -> Callable[[Any], jax.Array]:
+  """Returns the learning rate as a function of the step."""
+  warmup, final = config.warmup_steps, config.final_fraction
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    rate = config.learning_rate * jnp.minimum(1, (step + 1) / max(warmup, 1))
+    if config.schedule == "cosine":
+      span = max(num_train_steps - warmup, 1)
+      done = jnp.clip((step - warmup) / span, 0, 1)
+      rate *= final + (1 - final) * (1 + jnp.cos(math.pi * done)) / 2
+    elif config.schedule == "rsqrt":
+      flat = max(warmup, 1)
+      rate *= jnp.sqrt(flat / jnp.maximum(step, flat))
+    return rate
+
+  return schedule
+
+
+def make_optimizer(
+  config: OptimizerConfig, num_train_steps: int
+) -> optax.GradientTransformation:
+  """Builds the optimizer, for a pytree of `nnx.Param` variables.
+
+  Raises:
+    ValueError: at `init`, if a partition's path names no parameter.
+  """
+  if not config.partitions:
+    return _chain(config, num_train_steps)
+  base = dataclasses.replace(config, partitions={})
+  chains = {
+    path: _chain(dataclasses.replace(base, **fields), num_train_steps)
+    for path, fields in config.partitions.items()
+  }
+  return optax.partition(
+    {_REST: _chain(base, num_train_steps), **chains},
+    lambda params: _labels(params, tuple(config.partitions)),
+  )
+
+
+def _chain(
+  config: OptimizerConfig, num_train_steps: int
+) -> optax.GradientTransformation:
+  """The whole update of one partition."""
+  clip = (
+    optax.clip_by_global_norm(config.max_grad_norm)
+    if config.max_grad_norm
+    else optax.identity()
+  )
+  schedule = make_schedule(config, num_train_steps)
+  b1, b2 = config.betas
+  if config.name == "muon":
+    muon = optax.contrib.muon(
+      schedule,
+      weight_decay=config.weight_decay,
+      adam_b1=b1,
+      adam_b2=b2,
+      eps=config.eps,
+      muon_weight_dimension_numbers=_muon_axes,
+      # The root mean square of AdamW's updates: one learning rate for both.
+      consistent_rms=0.2,
+    )
+    return optax.chain(clip, muon)
+  scale = {
+    "adamw": lambda: optax.scale_by_adam(b1, b2, config.eps),
+    "adafactor": lambda: optax.chain(
+      optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
+    ),
+  }[config.name]()
+  return optax.chain(
+    clip,
+    scale,
+    optax.add_decayed_weights(config.weight_decay, _decays),
+    optax.scale_by_learning_rate(schedule),
+  )
+
+
+def _map_variables(fn: Callable[[tuple[str, ...], Any], Any], params: Any):
+  """Maps `fn(path, variable)`; in a partition some hold a `MaskedNode`."""
+  is_variable = lambda x: isinstance(x, nnx.Variable)
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: fn(_names(path), leaf), params, is_leaf=is_variable
+  )
+
+
+def _names(path) -> tuple[str, ...]:
+  return tuple(
+    jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+  )
+
+
+def _rank(leaf: Any) -> int:
+  """Number of axes of a single layer's array; 0 for a `MaskedNode`."""
+  arrays = jax.tree.leaves(leaf)
+  return arrays[0].ndim - ("layers" in _axes(leaf)) if arrays else 0
+
+
+def _axes(leaf: Any) -> tuple[str | None, ...]:
+  if not isinstance(leaf, nnx.Variable):
+    return ()
+  return leaf.get_metadata().get("out_sharding") or ()
+
+
+def _decays(params: Any) -> Any:
+  """Which parameters weight decay acts on."""
+  return _map_variables(
+    lambda path, leaf: _rank(leaf) > 1 and path[-1] not in ("bias", "scale"),
+    params,
+  )
+
+
+def _muon_axes(params: Any) -> Any:
+  """Matrices of hidden layers get their (input, output) axes, others None."""
+
+  def axes(path, leaf):
+    table = path[-1] == "embedding" or "vocab" in _axes(leaf)
+    if _rank(leaf) != 2 or table or path[-1] in ("bias", "scale"):
+      return None
+    return optax.contrib.MuonDimensionNumbers(-2, -1)
+
+  return _map_variables(axes, params)
+
+
+def _labels(params: Any, paths: tuple[str, ...]) -> Any:
+  """Labels each parameter with the longest of `paths` that it lies under."""
+  found = set()
+
+  def label(path, _):
+    name = "/".join(path) + "/"
+    under = [p for p in paths if name.startswith(p.rstrip("/") + "/")]
+    found.update(under)
+    return max(under, key=len, default=_REST)
+
+  labels = _map_variables(label, params)
+  if missing := set(paths) - found:
+    raise ValueError(
+      f"optimizer.partitions: no parameter under {sorted(missing)}; the model"
+      f" has {sorted(str(k) for k in params)}"
+    )
+  return labels

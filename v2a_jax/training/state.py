@@ -1,0 +1,71 @@
+"""Everything that a training step changes, as one pytree."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+  """The train state; its trees hold NNX variables with their axis names.
+
+  Attributes:
+    step: int32, updates done or skipped, which is also the data position.
+    params: `nnx.Param` variables, float32.
+    buffers: all other variables of the model; carried unchanged.
+    opt_state: of the optimizer.
+    ema: exponential moving average of `params`, or None.
+    skipped: int32, updates skipped since the start (see `training/step.py`).
+    skipped_in_row: int32, how many of the last updates were skipped.
+  """
+
+  step: Any
+  params: Any
+  buffers: Any
+  opt_state: Any
+  ema: Any
+  skipped: Any
+  skipped_in_row: Any
+
+  def replace(self, **changes) -> "TrainState":
+    return dataclasses.replace(self, **changes)
+
+
+def abstract_model(
+  make_model: Callable[[nnx.Rngs], nnx.Module],
+) -> tuple[Any, Any, Any]:
+  """Returns (graphdef, params, buffers) of shapes; computes nothing."""
+  model = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
+  return nnx.split(model, nnx.Param, ...)
+
+
+def make_init(
+  make_model: Callable[[nnx.Rngs], nnx.Module],
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int,
+  ema: bool,
+) -> Callable[[], TrainState]:
+  """Returns a function that makes the first state; see `init_sharded`."""
+
+  def init() -> TrainState:
+    model = make_model(nnx.Rngs(seed))
+    _, params, buffers = nnx.split(model, nnx.Param, ...)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+      step=zero,
+      params=params,
+      buffers=buffers,
+      opt_state=optimizer.init(params),
+      ema=jax.tree.map(jnp.copy, params) if ema else None,
+      skipped=zero,
+      skipped_in_row=zero,
+    )
+
+  return init
