@@ -1,0 +1,180 @@
+"""EfficientAT mn04: a small AudioSet tagger, the ear of the evaluation.
+
+A MobileNetV3-large of width 0.4 on log-mel spectrograms, trained on AudioSet
+by distillation from transformers: 0.98 M parameters, 43.2 mAP over 527 classes.
+Its 384 features after the last convolution, averaged over frequency and time,
+are the embedding; two more layers give the class logits.
+
+Schmid, Koutini and Widmer, "Efficient large-scale audio tagging via
+transformer-to-CNN knowledge distillation", https://arxiv.org/abs/2211.04772,
+weights and original code: https://github.com/fschmid56/EfficientAT (MIT).
+
+Front end (32 kHz): y[t] = x[t+1] - 0.97 x[t]; power spectra of 1024-sample
+frames every 320 samples under a symmetric 800-sample Hann window; 128 Kaldi mel
+bands from 0 to 15 kHz; (log(mel + 1e-5) + 4.5) / 5.
+
+The batch norms are folded into the convolutions at loading: the network is
+only ever used frozen.
+"""
+
+from collections.abc import Mapping
+import functools
+import os
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from v2a_jax.pretrained import weights as weights_lib
+
+SAMPLE_RATE = 32_000
+EMBEDDING_DIM = 384
+NUM_CLASSES = 527
+
+_FFT, _HOP, _WINDOW, _BANDS, _TOP_HZ = 1024, 320, 800, 128, 15_000.0
+_BATCH_NORM_EPSILON = 1e-3
+# MobileNetV3-large: blocks 1 to 15; those up to 6 use ReLU, later ones
+# Hardswish. Channels, kernel sizes and squeeze-excitation follow from the
+# weights themselves.
+_STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1)
+_LAST_RELU_BLOCK = 6
+
+Params = dict[str, jax.Array]
+
+
+def load(path: str | os.PathLike[str] | None = None) -> Params:
+  """The published weights; see `weights.load` for where they are looked for."""
+  return convert(weights_lib.load("mn04", path))
+
+
+def convert(state: Mapping[str, np.ndarray]) -> Params:
+  """A PyTorch state dict as parameters, its batch norms folded.
+
+  Args:
+    state: arrays by the original's names; convolutions are [out, in, h, w].
+
+  Returns:
+    Arrays by name: `features.I…/w` is [h, w, in, out], dense `…/w` [in, out],
+    and `…/b` [out].
+  """
+  params = {}
+  for name, value in state.items():
+    layer = name.removesuffix(".weight")
+    if layer == name or value.ndim == 1:
+      continue  # Biases and norms are taken with their layer.
+    if value.ndim == 4:
+      norm = layer.removesuffix("0") + "1"
+      scale = state[f"{norm}.weight"] / np.sqrt(
+        state[f"{norm}.running_var"] + _BATCH_NORM_EPSILON
+      )
+      value = (value * scale[:, None, None, None]).transpose(2, 3, 1, 0)
+      bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+    else:
+      value, bias = value.T, state[f"{layer}.bias"]
+    params[f"{layer}/w"] = jnp.asarray(value, jnp.float32)
+    params[f"{layer}/b"] = jnp.asarray(bias, jnp.float32)
+  return params
+
+
+@functools.cache
+def mel_weights() -> np.ndarray:
+  """Kaldi's triangular mel filters, float32 [fft/2 + 1, bands].
+
+  Triangles are straight in mel = 1127 ln(1 + f / 700), not in Hz, and the bin
+  at half the sample rate has no weight.
+  """
+  hz = np.arange(_FFT // 2) * SAMPLE_RATE / _FFT
+  to_mel = lambda f: 1127.0 * np.log1p(f / 700.0)
+  edges = np.linspace(0.0, to_mel(_TOP_HZ), _BANDS + 2)
+  left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+  mel = to_mel(hz)[:, None]
+  rising = (mel - left) / (centre - left)
+  falling = (right - mel) / (right - centre)
+  bands = np.maximum(0.0, np.minimum(rising, falling))
+  return np.pad(bands, ((0, 1), (0, 0))).astype(np.float32)
+
+
+def log_mel(waveform: jax.Array) -> jax.Array:
+  """The network's input.
+
+  Args:
+    waveform: float32 [b, samples] at 32 kHz, of at least 514 samples.
+
+  Returns:
+    float32 [b, 128 bands, frames], one frame every 10 ms.
+  """
+  sharp = waveform[:, 1:] - 0.97 * waveform[:, :-1]
+  padded = jnp.pad(sharp, ((0, 0), (_FFT // 2, _FFT // 2)), mode="reflect")
+  count = 1 + (padded.shape[1] - _FFT) // _HOP
+  index = np.arange(count)[:, None] * _HOP + np.arange(_FFT)
+  window = np.pad(np.hanning(_WINDOW), (_FFT - _WINDOW) // 2)
+  frames = padded[:, index] * window.astype(np.float32)
+  power = jnp.square(jnp.abs(jnp.fft.rfft(frames)))
+  mel = jnp.matmul(power, mel_weights(), precision="highest")
+  return (jnp.log(mel + 1e-5).swapaxes(1, 2) + 4.5) / 5.0
+
+
+def _conv(params: Params, name: str, x: jax.Array, *, stride=1) -> jax.Array:
+  """Convolution with symmetric padding; depthwise if the kernel is."""
+  kernel = params[f"{name}/w"]
+  half = kernel.shape[0] // 2
+  y = lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=((half, half), (half, half)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    feature_group_count=x.shape[-1] // kernel.shape[2],
+    precision="highest",
+  )
+  return y + params[f"{name}/b"]
+
+
+def _dense(params: Params, name: str, x: jax.Array) -> jax.Array:
+  product = jnp.matmul(x, params[f"{name}/w"], precision="highest")
+  return product + params[f"{name}/b"]
+
+
+def _squeeze_excite(params: Params, name: str, x: jax.Array) -> jax.Array:
+  squeezed = jax.nn.relu(_dense(params, f"{name}.fc1", x.mean((1, 2))))
+  gate = jax.nn.sigmoid(_dense(params, f"{name}.fc2", squeezed))
+  return x * gate[:, None, None, :]
+
+
+def _block(params: Params, index: int, x: jax.Array) -> jax.Array:
+  """Inverted residual: expand, depthwise, squeeze-excite, project."""
+  activation = jax.nn.relu if index <= _LAST_RELU_BLOCK else jax.nn.hard_swish
+  stride = _STRIDES[index - 1]
+  parts = [f"features.{index}.block.{part}" for part in range(4)]
+  y = x
+  if params[f"{parts[0]}.0/w"].shape[0] == 1:  # The first block has none.
+    y = activation(_conv(params, f"{parts.pop(0)}.0", y))
+  y = activation(_conv(params, f"{parts.pop(0)}.0", y, stride=stride))
+  excite = f"{parts[0]}.conc_se_layers.0"
+  if f"{excite}.fc1/w" in params:
+    y = _squeeze_excite(params, excite, y)
+    parts.pop(0)
+  y = _conv(params, f"{parts[0]}.0", y)
+  return x + y if stride == 1 and x.shape == y.shape else y
+
+
+def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Embeds and tags sound.
+
+  Args:
+    params: from `load` or `convert`.
+    waveform: float32 [b, samples] at 32 kHz; mono, in [-1, 1].
+
+  Returns:
+    The embedding, float32 [b, 384], and the class logits, float32 [b, 527], in
+    AudioSet's order.
+  """
+  x = log_mel(waveform)[..., None]
+  x = jax.nn.hard_swish(_conv(params, "features.0.0", x, stride=2))
+  for index in range(1, len(_STRIDES) + 1):
+    x = _block(params, index, x)
+  x = jax.nn.hard_swish(_conv(params, "features.16.0", x))
+  embedding = x.mean((1, 2))
+  hidden = jax.nn.hard_swish(_dense(params, "classifier.2", embedding))
+  return embedding, _dense(params, "classifier.5", hidden)
