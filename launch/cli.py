@@ -7,6 +7,7 @@ and exit status 2; `--debug` shows the traceback.
 """
 
 import importlib
+import os
 import pathlib
 import sys
 import traceback
@@ -15,15 +16,15 @@ from launch import parsing
 
 # verb: (module, what it does)
 VERBS = {
-    "doctor": ("doctor", "what is installed here, and what is missing"),
-    "data": ("data", "build shards from clips or from the procedural scenes"),
-    "train": ("train", "train a codec or a generator; resumes by itself"),
-    "eval": ("evaluate", "score checkpoints on held-out clips: results.json"),
-    "report": ("report", "one self-contained page from results.json files"),
-    "sweep": ("sweep", "plan, launch and follow a grid of runs"),
-    "generate": ("generate", "soundtracks for silent videos"),
-    "watermark": ("watermark", "find the watermark in a delivered file"),
-    "weights": ("weights", "networks that come from elsewhere"),
+  "doctor": ("doctor", "what is installed here, and what is missing"),
+  "data": ("data", "build shards from clips or from the procedural scenes"),
+  "train": ("train", "train a codec or a generator; resumes by itself"),
+  "eval": ("evaluate", "score checkpoints on held-out clips: results.json"),
+  "report": ("report", "one self-contained page from results.json files"),
+  "sweep": ("sweep", "plan, launch and follow a grid of runs"),
+  "generate": ("generate", "soundtracks for silent videos"),
+  "watermark": ("watermark", "find the watermark in a delivered file"),
+  "weights": ("weights", "networks that come from elsewhere"),
 }
 
 HELP = """usage: v2a <verb> [arguments]
@@ -36,9 +37,9 @@ example: v2a generate clip.mp4 -p "rain on a tin roof" -o out
 """
 
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
-OUR_ROOTS = tuple(
-    str(pathlib.Path(__file__).resolve().parents[1] / room)
-    for room in ("v2a_jax", "data_pipelines", "launch", "configs")
+ROOMS = ("v2a_jax", "data_pipelines", "launch", "configs")
+FOLDERS = tuple(
+  str(pathlib.Path(__file__).resolve().parents[1] / room) for room in ROOMS
 )
 
 
@@ -60,7 +61,10 @@ def main(argv: list[str] | None = None) -> int:
   verb, *rest = argv
   if verb not in VERBS:
     hint = parsing.did_you_mean(verb, VERBS)
-    print(f"v2a: no verb {verb!r}{hint or '; v2a --help lists them'}", file=sys.stderr)
+    print(
+      f"v2a: no verb {verb!r}{hint or '; v2a --help lists them'}",
+      file=sys.stderr,
+    )
     return 2
   return run(verb, rest)
 
@@ -73,9 +77,9 @@ def main_of(verb: str) -> int:
 def usage() -> str:
   width = max(map(len, VERBS))
   return HELP.format(
-      verbs="\n".join(
-          f"  {verb:<{width}}  {about}" for verb, (_, about) in VERBS.items()
-      )
+    verbs="\n".join(
+      f"  {verb:<{width}}  {about}" for verb, (_, about) in VERBS.items()
+    )
   )
 
 
@@ -90,7 +94,8 @@ def run(verb: str, argv: list[str]) -> int:
     print(f"v2a {verb}: interrupted", file=sys.stderr)
     return 130
   except BrokenPipeError:
-    sys.stderr.close()  # Nobody reads on; that is no error of ours.
+    # The reader left, as `head` does; let the last flush at exit go nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
   except Exception as error:  # The door: decides what is shown, hides nothing.
     if debug or not is_expected(error):
@@ -100,9 +105,9 @@ def run(verb: str, argv: list[str]) -> int:
 
 
 def is_expected(error: BaseException) -> bool:
-  # absl is imported by then if its flags failed; no need to import it here.
-  flags = sys.modules.get("absl.flags")
-  return isinstance(error, EXPECTED + ((flags.Error,) if flags else ()))
+  """Whether one line says enough: a wrong value, a file, our own errors."""
+  room = type(error).__module__.partition(".")[0]
+  return isinstance(error, EXPECTED) or room in ROOMS
 
 
 def one_line(error: BaseException) -> str:
@@ -111,7 +116,7 @@ def one_line(error: BaseException) -> str:
   if isinstance(error, ModuleNotFoundError):
     return f"{message}: pip install 'v2a_jax[eval]' (v2a doctor lists what is missing)"
   frames = traceback.extract_tb(error.__traceback__)
-  ours = frames and frames[-1].filename.startswith(OUR_ROOTS)
+  ours = frames and frames[-1].filename.startswith(FOLDERS)
   if ours or isinstance(error, OSError):
     return message
   kind = type(error).__name__

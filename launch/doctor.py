@@ -19,28 +19,28 @@ from launch import cli, parsing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NEEDED = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "array_record",
-    "tensorflow-datasets",
-    "ml-collections",
-    "sentencepiece",
-    "av",
-    "soundfile",
-    "soxr",
-    "safetensors",
-    "jinja2",
-    "wandb",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "array_record",
+  "tensorflow-datasets",
+  "ml-collections",
+  "sentencepiece",
+  "av",
+  "soundfile",
+  "soxr",
+  "safetensors",
+  "jinja2",
+  "wandb",
 )
 OPTIONAL = {
-    "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
-    "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
-    "pytest": "make test; pip install 'v2a_jax[dev]'",
-    "torch": "parity tests and v2a weights convert, never at run time",
+  "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
+  "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
+  "pytest": "make test; pip install 'v2a_jax[dev]'",
+  "torch": "parity tests and v2a weights convert, never at run time",
 }
 FREE_GB = 8  # What the quick start may use.
 CHILD_SECONDS = 90
@@ -59,19 +59,19 @@ print("\\n" + json.dumps(media.codecs()))
 WEIGHTS = """
 import json
 from v2a_jax.pretrained import weights
-print("\\n" + json.dumps(weights.overview()))
+print("\\n" + json.dumps(weights.listing()))
 """
 
 
 def main(argv: list[str]) -> int:
   parser = parsing.make_parser(
-      "v2a doctor",
-      about="What is installed here, what is missing, what to do about it.",
-      example="v2a doctor --json",
+    "v2a doctor",
+    about="What is installed here, what is missing, what to do about it.",
+    example="v2a doctor --json",
   )
   parser.add_argument("--json", action="store_true", help="for programs")
   parser.add_argument(
-      "--strict", action="store_true", help="exit 1 if a needed part is missing"
+    "--strict", action="store_true", help="exit 1 if a needed part is missing"
   )
   args = parser.parse(argv)
   found = examine()
@@ -83,32 +83,32 @@ def examine() -> dict[str, Any]:
   """Everything that is known about this machine, ready for JSON."""
   packages = {name: version(name) for name in (*NEEDED, *OPTIONAL)}
   return {
-      "v2a_jax": own_version(),
-      "python": platform.python_version(),
-      "platform": platform.platform(),
-      "cores": os.cpu_count(),
-      "memory_gb": memory_gb(),
-      "disk": disk(),
-      "packages": packages,
-      "missing": [name for name in NEEDED if packages[name] is None],
-      "devices": ask(DEVICES),
-      "codecs": ask(CODECS),
-      "bundles": bundles(),
-      "weights": ask(WEIGHTS),
+    "v2a_jax": own_version(),
+    "python": platform.python_version(),
+    "platform": platform.platform(),
+    "cores": os.cpu_count(),
+    "memory_gb": memory_gb(),
+    "disk": disk(),
+    "packages": packages,
+    "missing": [name for name in NEEDED if packages[name] is None],
+    "devices": ask(DEVICES),
+    "codecs": ask(CODECS),
+    "bundles": bundles(),
+    "weights": ask(WEIGHTS),
   }
 
 
 def describe(found: dict[str, Any]) -> str:
   """The same, as lines for a person."""
   lines = [
-      f"v2a_jax    {found['v2a_jax']}",
-      f"python     {found['python']} on {found['platform']}",
-      f"machine    {found['cores']} cores, {found['memory_gb']} GB of memory",
-      f"disk       {_disk_line(found['disk'])}",
-      f"devices    {_devices_line(found['devices'])}",
-      f"codecs     {_codecs_line(found['codecs'])}",
-      f"bundled    {', '.join(found['bundles']) or 'no trained weights'}",
-      *_weights_lines(found["weights"]),
+    f"v2a_jax    {found['v2a_jax']}",
+    f"python     {found['python']} on {found['platform']}",
+    f"machine    {found['cores']} cores, {found['memory_gb']} GB of memory",
+    f"disk       {_disk_line(found['disk'])}",
+    f"devices    {_devices_line(found['devices'])}",
+    f"codecs     {_codecs_line(found['codecs'])}",
+    f"bundled    {', '.join(found['bundles']) or 'no trained weights'}",
+    *_weights_lines(found["weights"]),
   ]
   for name, value in found["packages"].items():
     if value:
@@ -162,15 +162,15 @@ def ask(code: str) -> Any:
   """What a child process printed as JSON, or `{"error": why not}`."""
   env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
   env["PYTHONPATH"] = os.pathsep.join(
-      filter(None, [str(ROOT), env.get("PYTHONPATH")])
+    filter(None, [str(ROOT), env.get("PYTHONPATH")])
   )
   try:
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=CHILD_SECONDS,
-        env=env,
+      [sys.executable, "-c", code],
+      capture_output=True,
+      text=True,
+      timeout=CHILD_SECONDS,
+      env=env,
     )
   except subprocess.TimeoutExpired:
     return {"error": f"no answer in {CHILD_SECONDS} s; is a device held?"}
@@ -201,7 +201,11 @@ def _codecs_line(found: Any) -> str:
 def _weights_lines(found: Any) -> list[str]:
   if "error" in found:
     return [f"weights    unknown: {found['error']}"]
-  return [f"weights    {row['name']}: {row['state']}" for row in found]
+  return [
+    f"weights    {row['name']}: {row['state']} {row['path']}".rstrip()
+    + ("" if row["path"] else f" (v2a weights fetch {row['name']})")
+    for row in found
+  ]
 
 
 if __name__ == "__main__":

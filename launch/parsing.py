@@ -40,23 +40,23 @@ class Parser(argparse.ArgumentParser):
 def make_parser(prog: str, *, about: str, example: str) -> Parser:
   """A parser that takes whole flags only and ends its help with an example."""
   return Parser(
-      prog=prog,
-      description=about,
-      epilog=f"example:\n  {example}",
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,
+    prog=prog,
+    description=about,
+    epilog=f"example:\n  {example}",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
 
 
 def add_command(commands, name: str, *, about: str, example: str) -> Parser:
   """Adds `name` to what `add_subparsers` returned."""
   return commands.add_parser(
-      name,
-      help=about,
-      description=about,
-      epilog=f"example:\n  {example}",
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,
+    name,
+    help=about,
+    description=about,
+    epilog=f"example:\n  {example}",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
 
 

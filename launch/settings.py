@@ -41,7 +41,7 @@ def find_config(name: str) -> str:
 
 
 def parse(
-    argv: list[str], *, values: flags.FlagValues | None = None
+  argv: list[str], *, values: flags.FlagValues | None = None
 ) -> config_dict.ConfigDict:
   """Reads `--config=FILE --config.a.b=value` and the flags in `values`.
 
@@ -59,7 +59,7 @@ def parse(
   values = flags.FlagValues() if values is None else values
   argv = ["v2a", *_with_found_config(argv)]
   config_flags.DEFINE_config_file(
-      "config", None, "a config file", flag_values=values, sys_argv=argv
+    "config", None, "a config file", flag_values=values, sys_argv=argv
   )
   try:
     stray = values(argv)[1:]
@@ -71,7 +71,9 @@ def parse(
   except (AttributeError, KeyError) as error:
     raise _unknown_key(argv) or error from None
   if stray:
-    raise UsageError(f"unexpected {stray[0]!r}: overrides are --config.key=value")
+    raise UsageError(
+      f"unexpected {stray[0]!r}: overrides are --config.key=value"
+    )
   if values.config is None:
     raise UsageError("say which: --config=configs/diffusion_tiny.py")
   return values.config
@@ -88,9 +90,9 @@ def sweeps(config_file: str) -> dict[str, Callable[[], Iterator[Mapping]]]:
   """The config file's `sweep_NAME` generators, by NAME."""
   contents = runpy.run_path(config_file.partition(":")[0])
   return {
-      name.removeprefix(SWEEP): function
-      for name, function in contents.items()
-      if name.startswith(SWEEP) and callable(function)
+    name.removeprefix(SWEEP): function
+    for name, function in contents.items()
+    if name.startswith(SWEEP) and callable(function)
   }
 
 

@@ -2,7 +2,7 @@
 
 A work directory that holds a checkpoint is continued from it; the same
 command after a preemption is all that a scheduler needs. On several hosts,
-start it once on each: processes find one another (see `launch/README.md`).
+start it once on each with `--distributed` (see `launch/README.md`).
 """
 
 from absl import flags
@@ -19,6 +19,9 @@ and continues from DIR's newest checkpoint if it has one.
   --config.key=value     overrides a key of it, dotted: --config.model.depth=4
   --workdir=DIR          checkpoints, metrics.jsonl, config.json go here
   --print_config         show the resolved config and stop
+  --distributed          this is one process of several; on TPU, Slurm and Open
+                         MPI they find one another, elsewhere say
+    --coordinator=HOST:PORT --num_processes=N --process_id=I
   --debug                show the traceback of an error
 
 example:
@@ -31,25 +34,46 @@ def main(argv: list[str]) -> int:
   if {"-h", "--help", "--helpfull"} & set(argv):
     print(HELP, end="")
     return 0
-  values = flags.FlagValues()
-  flags.DEFINE_string("workdir", None, "where it goes", flag_values=values)
-  flags.DEFINE_bool("print_config", False, "show it", flag_values=values)
+  values = _flags()
   config = settings.parse(argv, values=values)
   if values.print_config:
     print(config)
     return 0
   if not values.workdir:
     raise UsageError("say where it goes: --workdir=runs/NAME")
-  return train(config, values.workdir)
-
-
-def train(config, workdir: str) -> int:
+  if values.distributed:
+    _meet_the_others(values)
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.build import build_experiment
   from v2a_jax.training import loop
 
-  loop.train(build_experiment(config, workdir), workdir)
+  loop.train(build_experiment(config, values.workdir), values.workdir)
   return 0
+
+
+def _flags() -> flags.FlagValues:
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "where it goes", flag_values=values)
+  flags.DEFINE_bool("print_config", False, "show it", flag_values=values)
+  flags.DEFINE_bool("distributed", False, "one of several", flag_values=values)
+  flags.DEFINE_string("coordinator", None, "host:port", flag_values=values)
+  flags.DEFINE_integer("num_processes", None, "of all", flag_values=values)
+  flags.DEFINE_integer("process_id", None, "from 0", flag_values=values)
+  return values
+
+
+def _meet_the_others(values: flags.FlagValues) -> None:
+  """Waits until every process is there; must come before any use of a device.
+
+  https://docs.jax.dev/en/latest/multi_process.html
+  """
+  import jax
+
+  jax.distributed.initialize(
+    coordinator_address=values.coordinator,
+    num_processes=values.num_processes,
+    process_id=values.process_id,
+  )
 
 
 if __name__ == "__main__":

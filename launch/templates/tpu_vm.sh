@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# One training run on a Cloud TPU slice, every host of it, by ssh.
+#
+#   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh setup
+#   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh train \
+#     configs/diffusion_tiny.py gs://my-bucket/runs/diffusion --config.batch_size=256
+#   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh log
+#
+# Needs gcloud, signed in. REPOSITORY is what the hosts clone. The run goes on
+# when this shell is gone; ssh is a way to start it, not to keep it alive. For
+# slices that are often preempted, gke_jobset.yaml restarts them by itself.
+set -euo pipefail
+
+: "${TPU:?the slice's name}" "${ZONE:?its zone}"
+REPOSITORY=${REPOSITORY:-https://github.com/OWNER/v2a_jax}
+
+everywhere() {
+  gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
+    --command "$1"
+}
+
+case "${1:-}" in
+  setup)
+    everywhere "set -e
+      [ -d v2a_jax ] || git clone --depth 1 '$REPOSITORY' v2a_jax
+      cd v2a_jax
+      git pull --ff-only
+      [ -x .venv/bin/python ] || python3 -m venv .venv
+      .venv/bin/pip install -q -e '.[tpu]' -c constraints.txt
+      .venv/bin/v2a doctor"
+    ;;
+  train)
+    config=${2:?CONFIG}
+    workdir=${3:?WORKDIR, on storage that every host sees}
+    shift 3
+    arguments=$(printf '%q ' --config="$config" --workdir="$workdir" "$@")
+    everywhere "cd v2a_jax
+      nohup .venv/bin/python -m launch.train --distributed $arguments \
+        >> train.log 2>&1 < /dev/null & echo \$! > train.pid"
+    ;;
+  log)
+    gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=0 \
+      --command "tail -f v2a_jax/train.log"
+    ;;
+  stop)
+    # SIGTERM, on every host: a last checkpoint, then the end.
+    everywhere 'kill -TERM "$(cat v2a_jax/train.pid)"'
+    ;;
+  *)
+    echo "usage: TPU=NAME ZONE=ZONE $0 setup|train|log|stop" >&2
+    exit 2
+    ;;
+esac
