@@ -1,0 +1,229 @@
+"""Opening a media file that nobody vouches for, and walking its packets.
+
+The file is opened here, as a regular file, and FFmpeg only ever sees its
+bytes: a name such as "concat:a|b" or "http://…" is a file that does not exist,
+and playlists that would open further files or addresses are no known format.
+https://ffmpeg.org/ffmpeg-formats.html#Format-Options
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+from fractions import Fraction
+import heapq
+import io
+import os
+
+import av
+from av.stream import Disposition
+
+from v2a_jax.media.base import Limits, MediaError, Source, source_name
+
+# Demuxers that read one file and nothing else.
+_FORMATS = (
+  "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,wav,w64,flac,mp3,"
+  "aac,ac3,aiff,au,caf,asf,gif,h264,hevc,ivf,m4v,mxf,nut,amr"
+)
+_OPTIONS = {
+  "protocol_whitelist": "none",
+  "format_whitelist": _FORMATS,
+  "fflags": "+genpts",  # raw streams carry no presentation times
+}
+_SANE_SECONDS = 10**9  # beyond: a broken time base, not a time
+
+av.logging.set_level(None)  # FFmpeg's own chatter; errors arrive as exceptions
+
+
+@contextlib.contextmanager
+def open_input(
+  source: Source, *, limits: Limits
+) -> Iterator[av.container.InputContainer]:
+  """Opens `source`; whatever FFmpeg throws inside becomes a MediaError."""
+  name = source_name(source)
+  with contextlib.ExitStack() as stack:
+    file = stack.enter_context(_open_file(source, name, limits))
+    try:
+      yield stack.enter_context(
+        av.open(file, options=_OPTIONS, metadata_errors="replace")
+      )
+    except (av.FFmpegError, EOFError) as e:
+      raise MediaError(name, _reason(e), "replace or re-encode it") from e
+
+
+def _open_file(source: Source, name: str, limits: Limits):
+  if isinstance(source, bytes):
+    file, size = io.BytesIO(source), len(source)
+  else:
+    if not os.path.exists(source):
+      raise MediaError(name, "there is no such file", "check the path")
+    if not os.path.isfile(source):
+      raise MediaError(name, "is not a regular file", "name a media file")
+    try:
+      file, size = open(source, "rb"), os.path.getsize(source)  # pylint: disable=consider-using-with
+    except OSError as e:
+      raise MediaError(name, str(e.strerror), "check its permissions") from e
+  if not size:
+    raise MediaError(name, "is empty (0 bytes)", "copy or download it again")
+  if size > limits.file_bytes:
+    file.close()
+    raise MediaError(
+      name,
+      f"has {size:,} bytes, over the limit of {limits.file_bytes:,}",
+      "cut it, or raise Limits.file_bytes",
+    )
+  return file
+
+
+def _reason(error: Exception) -> str:
+  """FFmpeg's last words where it has any, otherwise the error's name."""
+  log = getattr(error, "log", None)
+  text = getattr(error, "strerror", None) or str(error) or "cannot be decoded"
+  return f"{text} ({log[2].strip()})" if log else text
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracks:
+  """The streams that are read; None where the file has none."""
+
+  video: av.VideoStream | None
+  audio: av.AudioStream | None
+
+
+def find_tracks(
+  container: av.container.InputContainer, name: str, *, limits: Limits
+) -> Tracks:
+  """Picks the main video and audio stream and checks what they claim."""
+  video = _best(container, "video")
+  audio = _best(container, "audio")
+  if video is None and audio is None:
+    raise MediaError(
+      name, "has no video or audio that can be decoded", "replace it"
+    )
+  if video is not None:
+    context = video.codec_context
+    # Before decoding, and again in FFmpeg for streams that grow on the way.
+    check_pixels(context.width, context.height, name, limits)
+    context.options = {"max_pixels": str(limits.pixels)}
+    # More threads cost more than they bring on small pictures, and loaders
+    # already decode many clips at a time.
+    context.thread_count = 1 if context.width * context.height < 10**6 else 4
+    context.thread_type = "AUTO"
+  if audio is not None:
+    audio.codec_context.thread_count = 1
+  claimed = Fraction(container.duration or 0, av.time_base)
+  if claimed > limits.duration:
+    raise MediaError(
+      name,
+      f"claims to last {float(claimed):,.0f} s, over the limit of "
+      f"{limits.duration:,.0f} s",
+      "cut it, or raise Limits.duration",
+    )
+  return Tracks(video, audio)
+
+
+def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+  if width * height > limits.pixels:
+    raise MediaError(
+      name,
+      f"has frames of {width} x {height}, over the limit of "
+      f"{limits.pixels:,} pixels",
+      "make it smaller, or raise Limits.pixels",
+    )
+
+
+def _best(container: av.container.InputContainer, kind: str):
+  """FFmpeg's choice of stream, if a decoder exists; cover art is no video."""
+
+  def usable(stream) -> bool:
+    if stream is None or stream.type != kind or stream.codec_context is None:
+      return False
+    return not stream.disposition & Disposition.attached_pic
+
+  best = container.streams.best(kind)
+  if usable(best):
+    return best
+  return next(filter(usable, container.streams), None)
+
+
+class Decoder:
+  """Decodes one stream, past damage; `damaged` counts what was lost."""
+
+  def __init__(self, container, stream, name: str):
+    self._container, self._stream, self._name = container, stream, name
+    rate = getattr(stream, "average_rate", None)
+    self._step = 1 / rate if rate else Fraction(0)
+    self._length = Fraction(0)
+    self._is_audio = stream.type == "audio"
+    self._untimed = container.format.name == "avi"
+    self._slots: list[int] = []
+    self.damaged = 0
+
+  def frames(self) -> Iterator[tuple[Fraction, av.frame.Frame]]:
+    """Yields (seconds on the container's clock, frame) in decoding order.
+
+    Raises:
+      MediaError: not one frame could be decoded.
+    """
+    time, count, error = None, 0, None
+    for packet in self._packets():
+      if self._untimed and packet.dts is not None:
+        heapq.heappush(self._slots, packet.dts)
+      try:
+        decoded = packet.decode()
+      except av.FFmpegError as e:
+        self.damaged, error = self.damaged + 1, e
+        if packet.dts in self._slots:
+          self._slots.remove(packet.dts)
+          heapq.heapify(self._slots)
+        continue
+      for frame in decoded:
+        time = self._time(frame, previous=time)
+        if abs(time) > _SANE_SECONDS:
+          raise self.error(
+            f"has a frame at {float(time):.3g} s",
+            "remux it to repair its time stamps",
+          )
+        count += 1
+        self.damaged += frame.is_corrupt
+        yield time, frame
+    if not count:
+      why = f": {_reason(error)}" if error else ""
+      raise self.error(
+        f"no {self._stream.type} frame can be decoded{why}",
+        "replace or re-encode it",
+      )
+
+  def error(self, reason: str, advice: str) -> MediaError:
+    return MediaError(self._name, reason, advice)
+
+  def _packets(self) -> Iterator[av.Packet]:
+    try:
+      yield from self._container.demux(self._stream)
+    except av.FFmpegError:  # the rest of the file is missing or garbage
+      self.damaged += 1
+      flush = av.Packet()
+      flush.stream = self._stream
+      flush.time_base = self._stream.time_base
+      yield flush
+
+  def _time(self, frame, *, previous: Fraction | None) -> Fraction:
+    ticks = frame.pts if frame.pts is not None else frame.dts
+    if self._untimed:
+      ticks = self._untimed_ticks(previous)
+    base = frame.time_base or self._stream.time_base
+    if self._is_audio:
+      self._step = self._length
+      self._length = Fraction(frame.samples, frame.sample_rate)
+    if ticks is None or not base:
+      return Fraction(0) if previous is None else previous + self._step
+    return ticks * base
+
+  def _untimed_ticks(self, previous: Fraction | None) -> int | None:
+    """AVI numbers its packets in decoding order and has no times for frames.
+
+    So the n-th frame to be shown takes the n-th lowest number, and sound
+    follows without a gap.
+    """
+    if not self._slots or (previous is not None and self._is_audio):
+      return None
+    return heapq.heappop(self._slots)
