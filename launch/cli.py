@@ -90,6 +90,8 @@ def run(verb: str, argv: list[str]) -> int:
   try:
     module = importlib.import_module(f"launch.{VERBS[verb][0]}")
     return module.main(argv) or 0
+  except SystemExit as end:  # argparse has shown the help.
+    return end.code or 0
   except KeyboardInterrupt:
     print(f"v2a {verb}: interrupted", file=sys.stderr)
     return 130

@@ -11,7 +11,7 @@
 # slices that are often preempted, gke_jobset.yaml restarts them by itself.
 set -euo pipefail
 
-: "${TPU:?the slice's name}" "${ZONE:?its zone}"
+: "${TPU:?name of the slice}" "${ZONE:?zone of the slice}"
 REPOSITORY=${REPOSITORY:-https://github.com/OWNER/v2a_jax}
 
 everywhere() {
