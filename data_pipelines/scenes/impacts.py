@@ -1,0 +1,407 @@
+"""Actions made of separate contacts: hits, bounces, collisions, steps, drops."""
+
+import numpy as np
+
+from data_pipelines.scenes import physics, synthesis
+from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
+
+SKIN = ((0.96, 0.78, 0.64), (0.78, 0.55, 0.4), (0.45, 0.3, 0.22))
+SOLID = ("wood", "metal", "glass", "plastic", "stone", "rubber", "ceramic")
+
+
+def _skin(stage: Stage) -> Look:
+  return Look(SKIN[stage.rng.integers(len(SKIN))], outline=stage.ink)
+
+
+def strike(stage: Stage) -> Take:
+  """A hammer, mallet or stick comes down on an object."""
+  rng, t = stage.rng, stage.times
+  material = stage.choose(*SOLID)
+  tool = str(rng.choice(["hammer", "mallet", "stick"]))
+  hits, power = stage.hits(2, 6, gap=0.36)
+  size = rng.uniform(0.2, 0.9)
+  half_x, half_y = 0.14 + 0.1 * size, 0.08 + 0.09 * size
+  x, side = rng.uniform(0.36, 0.64), rng.choice([-1.0, 1.0])
+  give = physics.jolt(t, hits, power)
+  squash = 1.0 - 0.16 * give
+  kind = str(rng.choice(["box", "ellipse"]))
+  target = Shape(
+    kind,
+    x + 0.012 * give,
+    stage.floor - half_y * squash,
+    half_x / squash,
+    half_y * squash,
+    stage.surface(material),
+    round=0.03 if kind == "box" else 0.0,
+  )
+  lift = physics.lift(t, hits, power)
+  head = {"hammer": 0.075, "mallet": 0.085, "stick": 0.045}[tool]
+  reach = 0.46
+  pivot_x, pivot_y = x + side * reach, stage.floor - 2 * half_y - head
+  angle = 0.95 * lift
+  head_x = pivot_x - side * reach * np.cos(angle)
+  head_y = pivot_y - reach * np.sin(angle)
+  head_y = np.maximum(head_y, 0.05)
+  handle = Look((0.72, 0.5, 0.28), outline=stage.ink)
+  iron = Look((0.3, 0.32, 0.38), "metal", outline=stage.ink)
+  shapes = [target, bar(pivot_x, pivot_y, head_x, head_y, 0.026, handle)]
+  if tool == "hammer":
+    shapes.append(
+      Shape("box", head_x, head_y, 0.06, head, iron, angle=side * angle)
+    )
+  else:
+    knob = stage.paint() if tool == "mallet" else handle
+    shapes.append(disc(head_x, head_y, head, knob))
+  return Take(
+    shapes,
+    _hits_sound(stage, hits, power, material, size),
+    _events(hits, power, "strike", material.name),
+    f"a {tool} strikes a {material.adjective} {_shape_name(kind)}",
+    f"{counted(len(hits), 'hit')} of a {tool} on {material.name}",
+  )
+
+
+def _shape_name(kind: str) -> str:
+  return "block" if kind == "box" else "dome"
+
+
+def _hits_sound(stage, hits, power, material, size, *, damping=1.0):
+  audio = stage.silence()
+  for time, strength in zip(hits, power):
+    sound = synthesis.strike(
+      stage.rng,
+      material,
+      size,
+      strength=strength,
+      rate=stage.rate,
+      damping=damping,
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  return audio
+
+
+def _events(hits, power, kind, material):
+  return [
+    Event(float(h), kind, material, True, float(p)) for h, p in zip(hits, power)
+  ]
+
+
+def drum(stage: Stage) -> Take:
+  """Two sticks on a drum and a cymbal."""
+  rng, t = stage.rng, stage.times
+  hits, power = stage.hits(3, 7, gap=0.3)
+  left = rng.random(len(hits)) < 0.55
+  pitch = rng.uniform(90, 190)
+  audio = stage.silence()
+  for time, strength, skin in zip(hits, power, left):
+    sound = (
+      synthesis.drum(rng, pitch, strength=strength, rate=stage.rate)
+      if skin
+      else _cymbal(rng, strength, stage.rate)
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  brass = Look((0.95, 0.78, 0.25), "metal", outline=stage.ink)
+  shell = stage.paint()
+  rim_y = stage.floor - 0.3
+  dip = physics.jolt(t, hits[left], power[left])
+  tilt = physics.jolt(t, hits[~left], power[~left], frequency=3.5, decay=0.25)
+  shapes = [
+    bar(0.74, 0.52, 0.74, stage.floor, 0.014, Look(stage.ink)),
+    Shape("box", 0.3, stage.floor - 0.14, 0.2, 0.16, shell, round=0.02),
+    Shape("ellipse", 0.3, rim_y, 0.21, 0.05 + 0.02 * dip,
+          Look((0.97, 0.95, 0.88), outline=stage.ink)),
+    Shape("ellipse", 0.74, 0.52, 0.2, 0.035, brass, angle=0.35 * tilt),
+  ]  # fmt: skip
+  shapes += _stick(stage, hits[left], power[left], (0.3, rim_y), 0.12, -1)
+  shapes += _stick(stage, hits[~left], power[~left], (0.7, 0.5), 0.94, 1)
+  events = [
+    Event(float(h), "strike", "skin" if s else "metal", True, float(p))
+    for h, p, s in zip(hits, power, left)
+  ]
+  return Take(
+    shapes,
+    audio,
+    events,
+    "two sticks play a drum and a cymbal",
+    f"{counted(len(hits), 'drum stroke')}",
+    ("music", "effects"),
+  )
+
+
+def _stick(stage, hits, power, touch, hand_x, side):
+  lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
+  tip_x = touch[0] + side * 0.05 * lift
+  tip_y = touch[1] - 0.03 - 0.38 * lift
+  wood = Look((0.85, 0.65, 0.4), outline=stage.ink)
+  hand_y = touch[1] - 0.12 - 0.1 * lift
+  return [
+    bar(hand_x, hand_y, tip_x, tip_y, 0.022, wood),
+    disc(tip_x, tip_y, 0.035, wood),
+  ]
+
+
+def _cymbal(rng, strength, rate):
+  decay = 0.5
+  ratios = np.sort(rng.uniform(1.0, 14.0, 28))
+  body = synthesis.ring(
+    480 * ratios,
+    np.full(28, decay),
+    rng.uniform(0.4, 1.0, 28),
+    samples=int(decay * rate),
+    rate=rate,
+  )
+  hiss = synthesis.burst(rng, corner=7500, decay=0.2, rate=rate)
+  body = body / np.abs(body).max()
+  body[: len(hiss)] += hiss
+  return strength * body / np.abs(body).max()
+
+
+def bounce(stage: Stage) -> Take:
+  """One or two balls are dropped and bounce until they rest."""
+  rng = stage.rng
+  audio, shapes, events, names = stage.silence(), [], [], []
+  count = int(rng.integers(1, 3))
+  lanes = [rng.uniform(0.3, 0.7)] if count == 1 else [0.27, 0.73]
+  starts = np.sort(rng.uniform(0.0, 0.45 * stage.seconds, count))
+  for start, lane in zip(rng.permutation(starts), lanes):
+    material = stage.choose("rubber", "plastic", "wood", "metal", "glass")
+    radius = rng.uniform(0.09, 0.14)
+    height = stage.floor - 2 * radius - rng.uniform(0.0, 0.12)
+    gravity = 2 * height / rng.uniform(0.36, 0.5) ** 2
+    restitution = material.restitution * rng.uniform(0.95, 1.05)
+    motion = dict(gravity=gravity, restitution=restitution)
+    hits, speeds = physics.bounces(
+      start, height, end=stage.seconds - 0.1, **motion
+    )
+    power = np.clip(speeds / np.sqrt(2 * gravity * 0.75), 0.3, 1.0)
+    up = physics.bounce_height(
+      stage.times, start, height, hits, speeds, **motion
+    )
+    squash = 1.0 - 0.35 * _contact(stage.times, hits, power)
+    drift = rng.uniform(-0.04, 0.04) * (stage.times - start)
+    shapes.append(
+      Shape(
+        "ellipse",
+        lane + drift,
+        stage.floor - radius * squash - up,
+        radius / squash,
+        radius * squash,
+        stage.surface(material),
+      )
+    )
+    size = (radius - 0.09) / 0.05
+    audio += _hits_sound(stage, hits, power, material, size, damping=1.5)
+    events += _events(hits, power, "bounce", material.name)
+    names.append(f"a {material.adjective} ball")
+  return Take(
+    shapes,
+    audio,
+    events,
+    f"{' and '.join(names)} {'bounce' if count > 1 else 'bounces'} on the floor",
+    f"{counted(len(events), 'bounce')} of {' and '.join(names)}",
+  )
+
+
+def _contact(times, hits, power):
+  """How much a ball is flattened [n]: greatest at the touch, gone in 60 ms."""
+  lag = np.abs(times[:, None] - np.asarray(hits)[None, :])
+  return (np.clip(1.0 - lag / 0.05, 0.0, 1.0) * power).sum(axis=1)
+
+
+def collide(stage: Stage) -> Take:
+  """Pucks slide between two walls and knock into them and each other."""
+  rng = stage.rng
+  count = int(rng.integers(1, 4))
+  material = stage.choose("wood", "metal", "glass", "plastic", "stone")
+  radii = rng.uniform(0.07, 0.11, count)
+  room = np.sum(2 * radii) + 0.1 * count
+  gaps = rng.dirichlet(np.full(count + 1, 2.0)) * (0.8 - room)
+  x = 0.1 + np.cumsum(gaps[:-1] + 2 * radii + 0.1) - radii - 0.05
+  v = rng.uniform(0.15, 0.55, count) * rng.choice([-1, 1], count)
+  contacts, knots, states, speeds = physics.track_collisions(
+    x, v, radii**2, radii,
+    walls=(0.08, 0.92), restitution=0.97, end=stage.seconds - 0.08, limit=24,
+  )  # fmt: skip
+  paths = physics.along_knots(stage.times, knots, states, speeds)
+  y = stage.floor - radii
+  post = Look((0.35, 0.3, 0.3), outline=stage.ink)
+  shapes = [
+    Shape("box", edge, stage.floor - 0.14, 0.045, 0.16, post, round=0.015)
+    for edge in (0.035, 0.965)
+  ]
+  shapes += [
+    disc(paths[:, i], y[i], radii[i], stage.surface(material))
+    for i in range(count)
+  ]
+  audio, events = stage.silence(), []
+  for time, pair, closing in contacts:
+    power = float(np.clip(closing / 0.8, 0.35, 1.0))
+    kind = "wall" if pair in (-1, count - 1) else "collide"
+    sound = synthesis.strike(
+      rng, material, 0.8 if kind == "wall" else 0.3,
+      strength=power, rate=stage.rate, damping=1.5,
+    )  # fmt: skip
+    gain = loudness(power) / power
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+    events.append(Event(time, kind, material.name, True, power))
+  return Take(
+    shapes,
+    audio,
+    events,
+    f"{counted(count, material.adjective + ' ball')} knocking between two walls",
+    f"{counted(len(events), 'knock')} of {material.name}",
+  )
+
+
+def clap(stage: Stage) -> Take:
+  """Two hands clap."""
+  rng, t = stage.rng, stage.times
+  hits, power = stage.hits(2, 7, gap=0.34)
+  apart = 0.26 * physics.lift(t, hits, power)
+  y = rng.uniform(0.4, 0.6)
+  palm = _skin(stage)
+  sleeve = stage.paint()
+  shapes = []
+  for side in (-1.0, 1.0):
+    x = 0.5 + side * (0.055 + apart)
+    shapes.append(
+      bar(x + side * 0.1, y + 0.15, 0.5 + side * 0.55, 0.98, 0.07, sleeve)
+    )
+    shapes.append(
+      Shape("box", x, y, 0.055, 0.19, palm, round=0.05, angle=side * apart)
+    )
+  audio = stage.silence()
+  low = rng.uniform(900, 1500)
+  for time, strength in zip(hits, power):
+    noise = synthesis.burst(rng, corner=6000, decay=0.09, rate=stage.rate)
+    body = synthesis.resonator(noise, low, 900, rate=stage.rate)
+    sound = 0.4 * noise + body
+    sound *= loudness(strength) / np.abs(sound).max()
+    synthesis.place(audio, sound, time, rate=stage.rate)
+  return Take(
+    shapes,
+    audio,
+    _events(hits, power, "clap", "skin"),
+    "two hands clap",
+    counted(len(hits), "hand clap"),
+  )
+
+
+def walk(stage: Stage) -> Take:
+  """A figure walks across the picture, now faster, now slower."""
+  rng, t = stage.rng, stage.times
+  material = stage.choose("wood", "metal", "stone", "ceramic")
+  hits, power = stage.hits(4, 8, gap=0.36)
+  heading = float(rng.choice([-1.0, 1.0]))
+  pace = 0.8 / (len(hits) + 2)
+  feet = [_foot(t, hits, which, pace) for which in (0, 1)]
+  place = lambda x: 0.5 + heading * (x - 0.45)
+  ground = stage.floor
+  hip_x = 0.5 * (feet[0][0] + feet[1][0])
+  hip_y = ground - 0.34 + 0.1 * np.abs(feet[0][0] - feet[1][0])
+  shirt, trousers = stage.paint(), stage.paint(0.1, 0.6)
+  shoe = Look((0.12, 0.1, 0.1), outline=stage.ink)
+  slab = Shape("box", 0.5, ground + 0.03, 0.49, 0.03, stage.surface(material))
+  shapes = [slab]
+  for x, up in feet:
+    foot_x, foot_y = place(x), ground - 0.035 - up
+    shapes.append(bar(place(hip_x), hip_y, foot_x, foot_y, 0.035, trousers))
+    shapes.append(
+      Shape("box", foot_x + heading * 0.03, foot_y, 0.07, 0.035, shoe,
+            round=0.03)
+    )  # fmt: skip
+  shapes += [
+    bar(place(hip_x), hip_y - 0.24, place(hip_x), hip_y, 0.06, shirt),
+    disc(place(hip_x), hip_y - 0.37, 0.09, _skin(stage)),
+  ]
+  audio = _hits_sound(stage, hits, power, material, 0.9, damping=3.0)
+  for time, strength in zip(hits, power):
+    scuff = synthesis.burst(rng, corner=1800, decay=0.06, rate=stage.rate)
+    gain = 0.5 * loudness(strength)
+    synthesis.place(audio, scuff, time, rate=stage.rate, gain=gain)
+  return Take(
+    shapes,
+    audio,
+    _events(hits, power, "step", material.name),
+    f"a person walks on a {material.adjective} floor",
+    f"{counted(len(hits), 'footstep')} on {material.name}",
+  )
+
+
+def _foot(times, hits, which, pace, swing=0.26):
+  """Place and height of a foot that lands at every second hit."""
+  x = np.full_like(times, -0.5 * pace * which)
+  up = np.zeros_like(times)
+  for k, hit in enumerate(hits):
+    if k % 2 != which:
+      continue
+    u = np.clip((times - hit + swing) / swing, 0.0, 1.0)
+    target = (k + 1) * pace
+    start = max(k - 1, -0.5 * which) * pace if k > 1 else -0.5 * pace * which
+    x += (target - start) * u
+    up += 0.32 * u * (1 - u) * (1 + u)
+  return x, up
+
+
+def drip(stage: Stage) -> Take:
+  """Drops fall from a tap into a vessel that slowly fills."""
+  rng, t = stage.rng, stage.times
+  hits, power = stage.hits(2, 6, gap=0.4, first=0.5)
+  vessel = stage.choose("metal", "glass", "ceramic")
+  x, half = rng.uniform(0.35, 0.65), rng.uniform(0.18, 0.26)
+  level = rng.uniform(0.3, 0.6)
+  surface_y = stage.floor - 0.26 * level - 0.03
+  ripple = physics.jolt(t, hits, power, frequency=5.0, decay=0.15)
+  water = Look((0.25, 0.55, 0.95), outline=stage.ink)
+  chrome = Look((0.75, 0.78, 0.82), "metal", outline=stage.ink)
+  wall = stage.surface(vessel)
+  shapes = [
+    Shape("box", x, 0.06, 0.05, 0.08, chrome, round=0.02),
+    Shape("box", x, stage.floor - 0.14, half + 0.03, 0.14, wall, round=0.05),
+    Shape("box", x, stage.floor - 0.02 - 0.13 * level + 0.012 * ripple,
+          half - 0.01, 0.13 * level + 0.02 + 0.012 * ripple, water, round=0.02),
+  ]  # fmt: skip
+  lag = t[:, None] - hits[None, :]
+  fall = rng.uniform(0.3, 0.4)
+  u = np.clip(1.0 + lag / fall, 0.0, 1.0)
+  for k in range(len(hits)):
+    seen = (lag[:, k] > -fall - 0.3) & (lag[:, k] < 0.0)
+    grow = np.clip((lag[:, k] + fall + 0.3) / 0.3, 0.2, 1.0)
+    y = 0.17 + (surface_y - 0.17) * u[:, k] ** 2
+    radius = (0.045 + 0.03 * power[k]) * grow
+    shapes.append(
+      Shape("ellipse", x, y, radius, 1.2 * radius, water, alpha=seen * 1.0)
+    )
+    shapes += _splash(x, surface_y, lag[:, k], power[k], water)
+  audio = stage.silence()
+  base = rng.uniform(500, 900) * (1 + 0.8 * level)
+  for time, strength in zip(hits, power):
+    plop = synthesis.bubble(
+      base * rng.uniform(0.85, 1.2) / strength**0.5,
+      decay=0.16, rise=0.35, rate=stage.rate,
+    )  # fmt: skip
+    click = synthesis.burst(rng, corner=5000, decay=0.02, rate=stage.rate)
+    plop[: len(click)] += 0.9 * click
+    gain = loudness(strength) / np.abs(plop).max()
+    synthesis.place(audio, plop, time, rate=stage.rate, gain=gain)
+  return Take(
+    shapes,
+    audio,
+    _events(hits, power, "drip", "water"),
+    f"drops fall from a tap into a {vessel.adjective} bowl of water",
+    counted(len(hits), "water drip"),
+  )
+
+
+def _splash(x, y, lag, power, look):
+  """Two droplets that fly up from a drop's touch [n] seconds after it."""
+  seen = (lag >= 0) & (lag < 0.24)
+  rise = 0.16 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
+  return [
+    disc(x + side * (0.04 + 0.5 * np.maximum(lag, 0)), y - rise, 0.028, look,
+         alpha=seen * 1.0)
+    for side in (-1.0, 1.0)
+  ]  # fmt: skip

@@ -1,0 +1,351 @@
+"""Actions of lasting or repeated motion: rolling, pouring, sawing, a string."""
+
+import numpy as np
+
+from data_pipelines.scenes import physics, synthesis
+from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
+
+FINE = 1000  # Hz at which paths are sampled to find crossings
+
+
+def roll(stage: Stage) -> Take:
+  """A ball rolls over a floor with ridges; each ridge knocks."""
+  rng, t = stage.rng, stage.times
+  material = stage.choose("wood", "metal", "glass", "plastic", "stone")
+  radius = rng.uniform(0.11, 0.15)
+  grid = np.arange(0, stage.seconds, 1 / FINE)
+  speed = np.interp(
+    grid,
+    np.linspace(0, stage.seconds, 5),
+    rng.uniform(0.4, 1.6, 5) * (0.95 / stage.seconds),
+  )
+  path = -0.05 + np.cumsum(speed) / FINE
+  ridges = physics.irregular_times(
+    rng, int(rng.integers(2, 6)), first=0.12, last=0.9, gap=0.12
+  )
+  hits, speeds, _ = physics.crossings(path, grid, ridges)
+  hits, speeds = hits[hits < stage.seconds - 0.1], speeds[: len(hits)]
+  power = np.clip(speeds[: len(hits)] / 0.35, 0.45, 1.0)
+  heading = float(rng.choice([-1.0, 1.0]))
+  x = np.interp(t, grid, path)
+  hop = np.zeros_like(t)
+  for hit in hits:
+    hop += 0.07 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2))
+  place = lambda value: 0.5 + heading * (np.asarray(value) - 0.5)
+  y = stage.floor - radius - hop
+  look = stage.surface(material)
+  dot = Look(stage.ink)
+  turn = heading * x / radius
+  shapes = [
+    Shape("box", float(place(r)), stage.floor, 0.022, 0.03, look, round=0.02)
+    for r in ridges
+  ]
+  shapes.append(disc(place(x), y, radius, look))
+  shapes += [
+    disc(place(x) + s * 0.6 * radius * np.cos(turn),
+         y + s * 0.6 * radius * np.sin(turn), 0.03, dot)
+    for s in (-1.0, 1.0)
+  ]  # fmt: skip
+  fast = np.interp(stage.clock(), grid, speed)
+  audio = synthesis.rumble(rng, stage.samples, corner=700, rate=stage.rate)
+  audio *= 0.02 * (fast / fast.max()) ** 1.5
+  for time, strength in zip(hits, power):
+    sound = synthesis.strike(
+      rng, material, 0.7, strength=strength, rate=stage.rate, damping=1.5
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  return Take(
+    shapes,
+    audio,
+    [
+      Event(float(h), "bump", material.name, True, float(p))
+      for h, p in zip(hits, power)
+    ],
+    f"a {material.adjective} ball rolls over ridges",
+    f"a rolling ball, {counted(len(hits), 'bump')} of {material.name}",
+  )
+
+
+def pour(stage: Stage) -> Take:
+  """A jug is tipped once or twice; the glass fills and its pitch rises."""
+  rng, t = stage.rng, stage.times
+  starts = physics.irregular_times(
+    rng, int(rng.integers(1, 3)), first=0.4, last=stage.seconds - 0.9, gap=1.4
+  )
+  lasting = np.array(
+    [
+      rng.uniform(0.6, min(1.2, stop - start - 0.4))
+      for start, stop in zip(starts, [*starts[1:], stage.seconds + 0.3])
+    ]
+  )
+  drink = [(0.3, 0.6, 0.95), (0.55, 0.3, 0.12), (0.95, 0.6, 0.15)]
+  liquid = Look(drink[rng.integers(3)], outline=stage.ink)
+  share = 0.85 / max(lasting.sum(), 1.5)
+  filled = lambda at: (
+    0.08 + share * sum(np.clip(at - s, 0, d) for s, d in zip(starts, lasting))
+  )
+  flowing = lambda at: sum(
+    (at >= s) & (at < s + d) for s, d in zip(starts, lasting)
+  ).astype(float)
+  tip = np.zeros_like(t)
+  for s, d in zip(starts, lasting):
+    tip += np.clip((t - s + 0.25) / 0.25, 0, 1) - np.clip(
+      (t - s - d) / 0.2, 0, 1
+    )
+  level, flow = filled(t), flowing(t)
+  x, base = 0.42, stage.floor
+  top = base - 0.4 * level
+  jug = stage.surface(stage.choose("ceramic", "metal", "plastic"))
+  tilt = -0.25 - 0.95 * tip
+  wobble = 0.008 * np.sin(40 * t) * flow
+  shapes = [
+    Shape("box", x, base - 0.22, 0.19, 0.22, Look((0.75, 0.93, 0.95), "glass",
+          alpha=0.6, outline=stage.ink), round=0.03),
+    Shape("box", x, 0.5 * (base + top), 0.16, 0.5 * (base - top) + 0.001,
+          liquid, round=0.015),
+    Shape("box", x + wobble, 0.5 * (0.27 + top), 0.03, 0.5 * (top - 0.27),
+          liquid, round=0.02, alpha=flow),
+    Shape("box", x + 0.24, 0.24 - 0.06 * tip, 0.13, 0.18, jug, angle=tilt,
+          round=0.03),
+  ]  # fmt: skip
+  audio = _pour_sound(stage, starts, lasting, filled)
+  return Take(
+    shapes,
+    audio,
+    [Event(float(s), "pour", "water") for s in starts],
+    "a jug pours a drink into a glass",
+    f"liquid poured {'once' if len(starts) == 1 else 'twice'} into a glass",
+  )
+
+
+def _pour_sound(stage, starts, lasting, filled):
+  rng, audio = stage.rng, stage.silence()
+  for start, duration in zip(starts, lasting):
+    samples = min(int(duration * stage.rate), stage.samples)
+    hiss = synthesis.band_noise(
+      rng, samples, frequency=2500, bandwidth=3000, rate=stage.rate
+    )
+    n = np.arange(samples) / stage.rate
+    shape = (1 - np.exp(-n / 0.004)) * np.clip((duration - n) / 0.08, 0, 1)
+    synthesis.place(audio, 0.06 * hiss * shape, start, rate=stage.rate)
+    count = int(110 * duration)
+    moments = np.sort(np.append(rng.uniform(0, duration - 0.05, count), 0.0))
+    # The air column over the liquid shortens as the glass fills.
+    pitch = 380 + 900 * filled(start + moments) * rng.uniform(
+      0.8, 1.7, count + 1
+    )
+    for moment, frequency in zip(moments, pitch):
+      sound = synthesis.bubble(frequency, decay=0.06, rise=0.2, rate=stage.rate)
+      gain = 0.28 if moment == 0.0 else rng.uniform(0.02, 0.14)
+      synthesis.place(audio, sound, start + moment, rate=stage.rate, gain=gain)
+  return audio
+
+
+def spin(stage: Stage) -> Take:
+  """A wheel of fortune is spun; its pegs click past a tongue as it slows."""
+  rng, t = stage.rng, stage.times
+  grid = np.arange(0, stage.seconds, 1 / FINE)
+  spins = physics.irregular_times(
+    rng, int(rng.integers(1, 3)), first=0.15, last=0.6 * stage.seconds, gap=1.2
+  )
+  rate = np.zeros_like(grid)
+  friction = rng.uniform(1.5, 2.5)
+  for start in spins:
+    kick = rng.uniform(4.0, 6.5)
+    lag = grid - start
+    rate = np.where(lag > 0, np.maximum(rate, kick - friction * lag), rate)
+  rate = np.maximum(rate, 0.0)
+  turn = np.cumsum(rate) / FINE
+  pegs = int(rng.integers(2, 4))
+  phase = rng.uniform(0.1, 0.9)
+  levels = (np.arange(64) + phase) * 2 * np.pi / pegs
+  hits, speeds, _ = physics.crossings(turn, grid, levels)
+  keep = hits < stage.seconds - 0.08
+  hits, speeds = hits[keep], speeds[keep]
+  power = np.clip(speeds / 6.0, 0.45, 1.0)
+  material = stage.choose("wood", "metal", "plastic")
+  angle = np.interp(t, grid, turn)
+  cx, cy, radius = 0.5, 0.56, 0.33
+  look, peg_look = (
+    stage.surface(material),
+    Look((0.95, 0.2, 0.2), outline=stage.ink),
+  )
+  shapes = [disc(cx, cy, radius, look)]
+  for peg in range(pegs):
+    # A peg is under the tongue (straight up) when the turn reaches a level.
+    a = angle - (phase + peg) * 2 * np.pi / pegs - 0.5 * np.pi
+    px, py = cx + 0.27 * np.cos(a), cy + 0.27 * np.sin(a)
+    shapes.append(
+      bar(cx, cy, px, py, 0.028, Look((0.98, 0.95, 0.85), outline=stage.ink))
+    )
+    shapes.append(disc(px, py, 0.06, peg_look))
+  shapes.append(disc(cx, cy, 0.06, Look(stage.ink)))
+  flick = 0.5 * physics.jolt(t, hits, power, frequency=6.0, decay=0.07)
+  tongue = Look((0.98, 0.82, 0.15), outline=stage.ink)
+  shapes.append(
+    bar(cx, 0.06, cx + 0.15 * np.sin(flick), 0.06 + 0.16 * np.cos(flick),
+        0.035, tongue)
+  )  # fmt: skip
+  audio = stage.silence()
+  for time, strength in zip(hits, power):
+    sound = synthesis.strike(
+      rng, material, 0.1, strength=strength, rate=stage.rate, damping=3.0
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  return Take(
+    shapes,
+    audio,
+    [
+      Event(float(h), "click", material.name, True, float(p))
+      for h, p in zip(hits, power)
+    ],
+    f"a {material.adjective} wheel spins and slows down",
+    f"{counted(len(hits), 'click')} of a {material.adjective} wheel",
+  )
+
+
+def saw(stage: Stage) -> Take:
+  """A saw goes back and forth through a block."""
+  rng, t = stage.rng, stage.times
+  starts, power = stage.hits(3, 7, gap=0.45, first=0.25)
+  lasting = np.minimum(rng.uniform(0.26, 0.38, len(starts)), 0.4)
+  material = stage.choose("wood", "metal", "plastic", "stone")
+  x, _ = physics.stroke_path(t, starts, lasting)
+  depth = 0.1 * np.clip(t / stage.seconds, 0, 1)
+  block_y = stage.floor - 0.15
+  blade = Look((0.82, 0.85, 0.9), "metal", outline=stage.ink)
+  grip = stage.paint()
+  saw_x, saw_y = 0.3 + 0.4 * x, block_y - 0.19 + depth
+  shapes = [
+    Shape("box", saw_x, saw_y, 0.34, 0.06, blade, round=0.01),
+    Shape("box", saw_x - 0.36, saw_y - 0.02, 0.07, 0.1, grip, round=0.04),
+    Shape("box", 0.55, block_y, 0.22, 0.15, stage.surface(material), round=0.01),
+  ]  # fmt: skip
+  audio = stage.silence()
+  low = {"wood": 1400, "metal": 4200, "plastic": 2200, "stone": 3000}
+  teeth = rng.uniform(60, 110)
+  for time, duration, strength in zip(starts, lasting, power):
+    samples = int(duration * stage.rate)
+    n = np.arange(samples) / stage.rate
+    speed = (1 - np.exp(-n / 0.003)) * np.cos(0.5 * np.pi * n / duration)
+    noise = synthesis.band_noise(
+      rng, samples, frequency=low[material.name],
+      bandwidth=0.8 * low[material.name], rate=stage.rate,
+    )  # fmt: skip
+    along = duration * np.sin(0.5 * np.pi * n / duration)
+    rasp = 0.6 + 0.4 * np.sin(2 * np.pi * teeth * along)
+    sound = 0.2 * noise * speed * rasp * loudness(strength) / 0.7
+    synthesis.place(audio, sound, time, rate=stage.rate)
+  return Take(
+    shapes,
+    audio,
+    [
+      Event(float(h), "scrape", material.name, True, float(p))
+      for h, p in zip(starts, power)
+    ],
+    f"a saw cuts a {material.adjective} block",
+    f"{counted(len(starts), 'stroke')} of a saw in {material.name}",
+  )
+
+
+def shake(stage: Stage) -> Take:
+  """A rattle is jerked from side to side; its grains hit at every stop."""
+  rng, t = stage.rng, stage.times
+  hits, power = stage.hits(3, 7, gap=0.34)
+  side = float(rng.choice([-1.0, 1.0]))
+  x = np.full_like(t, -side)
+  for k, hit in enumerate(hits):
+    u = np.clip((t - hit + 0.13) / 0.13, 0.0, 1.0) ** 1.6
+    x += 2 * side * (1 - 2 * (k % 2)) * u
+  quiver = physics.jolt(t, hits, power, frequency=9.0, decay=0.06)
+  head_x, head_y = 0.5 + 0.24 * x + 0.03 * quiver, 0.36 + 0.04 * np.abs(x)
+  hand_x, hand_y = 0.5 + 0.12 * x, 0.78
+  grip = Look((0.75, 0.55, 0.3), outline=stage.ink)
+  band = stage.paint()
+  shapes = [
+    bar(hand_x, hand_y, head_x, head_y, 0.035, grip),
+    disc(head_x, head_y, 0.17, stage.paint()),
+    Shape("box", head_x, head_y, 0.16, 0.035, band, angle=0.5 * x),
+    disc(hand_x, hand_y, 0.085, Look((0.85, 0.62, 0.48), outline=stage.ink)),
+  ]
+  audio = stage.silence()
+  tone = rng.uniform(3000, 5500)
+  for time, strength in zip(hits, power):
+    grains = np.append(0.0, rng.exponential(0.022, int(14 + 16 * strength)))
+    for grain in grains:
+      tick = synthesis.burst(rng, corner=7500, decay=0.014, rate=stage.rate)
+      tick = synthesis.resonator(tick, tone, 2500, rate=stage.rate)
+      gain = 0.75 if grain == 0.0 else rng.uniform(0.15, 0.5)
+      level = gain * loudness(strength) / (np.abs(tick).max() + 1e-9)
+      synthesis.place(audio, tick, time + grain, rate=stage.rate, gain=level)
+  return Take(
+    shapes,
+    audio,
+    [
+      Event(float(h), "shake", "seeds", True, float(p))
+      for h, p in zip(hits, power)
+    ],
+    "a hand shakes a rattle",
+    counted(len(hits), "shake of a rattle", "shakes of a rattle"),
+    ("effects", "music") if rng.random() < 0.5 else ("effects",),
+  )
+
+
+def pluck(stage: Stage) -> Take:
+  """A plectrum plucks the strings of a lyre; lower strings are thicker."""
+  rng, t = stage.rng, stage.times
+  hits, power = stage.hits(3, 7, gap=0.32)
+  root = rng.uniform(130, 220)
+  scale = root * 2 ** (np.array([0, 4, 7, 12]) / 12)
+  strings = rng.integers(0, 4, len(hits))
+  ys = np.array([0.72, 0.56, 0.4, 0.24])
+  audio = stage.silence()
+  for time, strength, string in zip(hits, power, strings):
+    sound = synthesis.pluck(
+      rng, scale[string], strength=strength, rate=stage.rate
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  body = stage.surface(synthesis.MATERIALS["wood"])
+  shapes = [
+    Shape("box", 0.5, 0.48, 0.46, 0.4, body, round=0.08),
+    disc(0.36, 0.48, 0.15, Look((0.1, 0.07, 0.05))),
+  ]
+  for string in range(4):
+    mine = strings == string
+    swing = physics.jolt(t, hits[mine], power[mine], frequency=9.0, decay=0.2)
+    look = Look((0.98, 0.95, 0.8), outline=(0.2, 0.15, 0.1))
+    thick = 0.026 - 0.003 * string
+    mid = ys[string] + 0.06 * swing
+    shapes += [
+      bar(0.08, ys[string], 0.4, mid, thick, look),
+      bar(0.4, mid, 0.92, ys[string], thick, look),
+    ]
+  height = physics.lift(t, hits, power, fall=0.14, rise=0.12)
+  target = np.interp(t, hits, ys[strings]) if len(hits) else 0.5 + 0 * t
+  pick = Look((0.95, 0.25, 0.3), "plastic", outline=stage.ink)
+  away = np.minimum(height, 1.0)
+  shapes.append(
+    Shape(
+      "ellipse",
+      0.6 + 0.28 * away,
+      target - 0.05 - 0.06 * away,
+      0.07,
+      0.09,
+      pick,
+    )
+  )
+  return Take(
+    shapes,
+    audio,
+    [
+      Event(float(h), "pluck", "string", True, float(p))
+      for h, p in zip(hits, power)
+    ],
+    "a plectrum plucks the strings of a lyre",
+    counted(len(hits), "plucked string note"),
+    ("music",),
+  )

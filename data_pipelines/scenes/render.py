@@ -1,0 +1,256 @@
+"""Pictures: anti-aliased shapes over all frames of a clip at once.
+
+A shape is a signed distance (negative inside, in pixels), and its coverage of
+a pixel is clip(1/2 - distance, 0, 1). A shape's place and form are numbers, or
+arrays with one value a frame; only the patch of pixels round it is touched.
+Distance functions: https://iquilezles.org/articles/distfunctions2d/ (the
+ellipse is the usual first-order one, k0 (k0 - 1) / k1).
+
+Coordinates are in picture widths, x to the right, y downwards, (0, 0) the top
+left corner.
+"""
+
+import dataclasses
+
+import numpy as np
+
+Array = np.ndarray
+Value = float | Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """How a surface looks: colour [3] in 0..1, texture name, alpha, outline."""
+
+  colour: tuple[float, float, float]
+  texture: str = "plain"
+  alpha: float = 1.0
+  outline: tuple[float, float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """An ellipse or a box with rounded corners.
+
+  Attributes:
+    kind: 'ellipse' or 'box'.
+    x, y: centre; rx, ry: half sizes; angle: radians, clockwise on the screen.
+    look: surface.
+    round: corner radius of a box. hollow: half width of a ring, 0 for filled.
+    alpha: opacity, e.g. 0 in the frames where the shape is not there.
+  """
+
+  kind: str
+  x: Value
+  y: Value
+  rx: Value
+  ry: Value
+  look: Look
+  angle: Value = 0.0
+  round: float = 0.0
+  hollow: float = 0.0
+  alpha: Value = 1.0
+
+  @property
+  def static(self) -> bool:
+    values = (self.x, self.y, self.rx, self.ry, self.angle, self.alpha)
+    return all(np.ndim(value) == 0 for value in values)
+
+
+def disc(x: Value, y: Value, radius: Value, look: Look, **rest) -> Shape:
+  """A circle."""
+  return Shape("ellipse", x, y, radius, radius, look, **rest)
+
+
+def bar(
+  x0: Value, y0: Value, x1: Value, y1: Value, radius: float, look: Look
+) -> Shape:
+  """A rod with round ends from (x0, y0) to (x1, y1)."""
+  dx, dy = np.subtract(x1, x0), np.subtract(y1, y0)
+  length = 0.5 * np.hypot(dx, dy) + radius
+  return Shape(
+    "box",
+    0.5 * np.add(x0, x1),
+    0.5 * np.add(y0, y1),
+    length,
+    radius,
+    look,
+    angle=np.arctan2(dy, dx),
+    round=radius,
+  )
+
+
+def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
+  """Paint shapes in order over a background.
+
+  Args:
+    shapes: the first is painted first.
+    background: float [h, w, 3] in 0..1, square.
+    frames: how many frames; arrays in shapes have this length.
+
+  Returns:
+    uint8 [frames, h, w, 3].
+  """
+  split = next((i for i, s in enumerate(shapes) if not s.static), len(shapes))
+  size = background.shape[0]
+  still = background.astype(np.float32)[None].copy()
+  for shape in shapes[:split]:
+    _paint(still, shape, size)
+  canvas = np.repeat(still * 255.0, frames, axis=0)
+  for shape in shapes[split:]:
+    _paint(canvas, shape, size, scale=255.0)
+  canvas += 0.5
+  return canvas.astype(np.uint8)
+
+
+def _column(value: Value, frames: int) -> Array:
+  value = np.asarray(value, np.float32)
+  return np.broadcast_to(value, (frames,)).reshape(frames, 1, 1)
+
+
+def _paint(canvas: Array, shape: Shape, size: int, *, scale: float = 1.0):
+  frames = canvas.shape[0]
+  x, y, rx, ry, angle, alpha = (
+    _column(v, frames)
+    for v in (shape.x, shape.y, shape.rx, shape.ry, shape.angle, shape.alpha)
+  )
+  x, y, rx, ry = x * size, y * size, rx * size, ry * size
+  index, dx, dy = _patch(x, y, rx, ry, angle, size, frames)
+  if np.any(shape.angle):
+    cos, sin = np.cos(angle), np.sin(angle)
+    dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
+  distance = _distance(shape, dx, dy, rx, ry, size)
+  cover = np.clip(0.5 - distance, 0.0, 1.0)
+  opacity = alpha * shape.look.alpha
+  colour = _surface(shape.look, dx, dy, rx, ry)
+  if shape.look.outline is not None:
+    rim = np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
+    rim = rim[..., None] * 0.85
+    colour = colour + rim * (np.float32(shape.look.outline) - colour)
+  if shape.look.texture == "glass":
+    opacity = opacity * (0.62 + 0.38 * np.clip(1 + distance / 4, 0, 1))
+  flat = canvas.reshape(-1, 3)
+  under = flat[index]
+  weight = (cover * opacity)[..., None]
+  under += weight * (colour * np.float32(scale) - under)
+  flat[index] = under
+
+
+def _patch(x, y, rx, ry, angle, size, frames):
+  """Flat pixel indices [n, ph, pw] round a shape, and offsets from its centre."""
+  cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
+  half_x = float(np.max(rx * cos + ry * sin)) + 1.5
+  half_y = float(np.max(rx * sin + ry * cos)) + 1.5
+  wide = min(size, int(np.ceil(2 * half_x)) + 1)
+  high = min(size, int(np.ceil(2 * half_y)) + 1)
+  left = np.clip(np.floor(x - half_x), 0, size - wide).astype(np.int32)
+  top = np.clip(np.floor(y - half_y), 0, size - high).astype(np.int32)
+  columns = left + np.arange(wide, dtype=np.int32)[None, None, :]
+  rows = top + np.arange(high, dtype=np.int32)[None, :, None]
+  frame = np.arange(frames, dtype=np.int32).reshape(-1, 1, 1)
+  index = (frame * size + rows) * size + columns
+  dx = columns.astype(np.float32) + np.float32(0.5) - x
+  dy = rows.astype(np.float32) + np.float32(0.5) - y
+  return index, *np.broadcast_arrays(dx, dy)
+
+
+def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
+  """Signed distance in pixels in the shape's own axes."""
+  if shape.kind == "ellipse":
+    rx, ry = np.maximum(rx, 0.3), np.maximum(ry, 0.3)
+    ux, uy = dx / rx, dy / ry
+    k0 = np.sqrt(ux * ux + uy * uy)
+    k1 = np.sqrt((ux / rx) ** 2 + (uy / ry) ** 2)
+    distance = k0 * (k0 - 1.0) / np.maximum(k1, 1e-6)
+    distance = np.where(k0 < 1e-3, -np.minimum(rx, ry), distance)
+  else:
+    corner = np.float32(shape.round * size)
+    qx, qy = np.abs(dx) - rx + corner, np.abs(dy) - ry + corner
+    outside = np.hypot(np.maximum(qx, 0.0), np.maximum(qy, 0.0))
+    distance = outside + np.minimum(np.maximum(qx, qy), 0.0) - corner
+  if shape.hollow:
+    distance = np.abs(distance) - np.float32(shape.hollow * size)
+  return distance.astype(np.float32)
+
+
+def _surface(look: Look, dx, dy, rx, ry) -> Array:
+  """Colour [n, ph, pw, 3] of a textured surface."""
+  colour = np.asarray(look.colour, np.float32)
+  if look.texture == "plain":
+    return np.broadcast_to(colour, (*dx.shape, 3))
+  u, v = dx / np.maximum(rx, 1.0), dy / np.maximum(ry, 1.0)
+  shade, shine = _TEXTURES[look.texture](u, v)
+  lit = colour * shade[..., None]
+  return np.clip(lit + np.asarray(shine)[..., None], 0.0, 1.0).astype(
+    np.float32
+  )
+
+
+def _spot(u, v, width=0.3):
+  """A highlight towards the upper left."""
+  return np.exp(-((u + 0.4) ** 2 + (v + 0.45) ** 2) / width**2)
+
+
+# Each texture gives a factor on the colour and a white highlight to add, from
+# the surface's own coordinates in [-1, 1].
+_TEXTURES = {
+  "wood": lambda u, v: (
+    0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)),
+    np.zeros_like(u),
+  ),
+  "metal": lambda u, v: (
+    0.8 - 0.3 * v,
+    0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2)),
+  ),
+  "glass": lambda u, v: (np.ones_like(u), 0.6 * _spot(u, v, 0.28)),
+  "plastic": lambda u, v: (1.0 - 0.12 * v, 0.4 * _spot(u, v)),
+  "stone": lambda u, v: (
+    1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u),
+    np.zeros_like(u),
+  ),
+  "rubber": lambda u, v: (
+    1.0 - 0.15 * v,
+    np.where(np.abs(v) < 0.2, 0.22, 0.0),
+  ),
+  "ceramic": lambda u, v: (
+    np.where(np.abs(v + 0.1) < 0.22, 0.62, 1.0),
+    0.3 * _spot(u, v),
+  ),
+}
+
+
+def backdrop(
+  rng: np.random.Generator, size: int, *, light: bool, floor: float
+) -> Array:
+  """A wall and, below y = `floor`, a floor: float [size, size, 3], muted."""
+  grid = (np.arange(size) + 0.5) / size
+  x, y = np.meshgrid(grid, grid)
+  base = rng.uniform(0.66, 0.86) if light else rng.uniform(0.13, 0.27)
+  tint = 1.0 + rng.uniform(-0.16, 0.16, 3)
+  slope, tilt = rng.uniform(-0.12, 0.12, 2)
+  wall = 1.0 + slope * (y - 0.5) + tilt * (x - 0.5)
+  wall = wall * (1.0 + _pattern(rng, x, y))
+  ground = np.clip((y - floor) * size + 0.5, 0.0, 1.0)[..., None]
+  shade = 0.72 * (1.0 + rng.uniform(-0.2, 0.2, 3))
+  colour = base * wall[..., None] * tint
+  colour = colour * (1 - ground * (1 - shade))
+  return np.clip(colour, 0.0, 1.0)
+
+
+def _pattern(rng: np.random.Generator, x: Array, y: Array) -> Array:
+  kind = rng.choice(["none", "stripes", "tiles", "spots", "clouds"])
+  depth, pitch = rng.uniform(0.03, 0.09), rng.uniform(4.0, 9.0)
+  phase = rng.uniform(0, 2 * np.pi, 2)
+  wave_x = np.sin(2 * np.pi * pitch * x + phase[0])
+  wave_y = np.sin(2 * np.pi * pitch * y + phase[1])
+  if kind == "stripes":
+    return depth * np.clip(4 * wave_x, -1, 1)
+  if kind == "tiles":
+    return depth * np.clip(6 * wave_x * wave_y, -1, 1)
+  if kind == "spots":
+    return 2 * depth * np.clip(3 * (wave_x + wave_y - 1.2), 0, 1)
+  if kind == "clouds":
+    return depth * (
+      np.sin(5 * x + 3 * y + phase[0]) + np.sin(7 * y - 4 * x + phase[1])
+    )
+  return np.zeros_like(x)

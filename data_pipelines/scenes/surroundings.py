@@ -1,0 +1,113 @@
+"""What is not the point of a scene: a silent mover, a sound from off screen."""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines.scenes import synthesis
+from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.stage import Event, Stage, Take
+
+MOVER_SHARE = 0.3
+AMBIENCE_SHARE = 0.2
+KNOCK_SHARE = 0.06
+
+
+def add(stage: Stage, take: Take) -> Take:
+  """The take with, by chance, a silent mover and an off-screen sound."""
+  draws = stage.rng.random(2)
+  if draws[0] < MOVER_SHARE and "speech" not in take.tags:
+    shapes, words = _mover(stage)
+    take = dataclasses.replace(
+      take,
+      shapes=[*shapes, *take.shapes],
+      caption=f"{take.caption}, {words}",
+    )
+  if draws[1] < AMBIENCE_SHARE:
+    return _ambience(stage, take)
+  if draws[1] < AMBIENCE_SHARE + KNOCK_SHARE:
+    return _knock(stage, take)
+  return take
+
+
+def _mover(stage: Stage) -> tuple[list[Shape], str]:
+  """Shapes of something that moves without a sound, and its words."""
+  rng, t = stage.rng, stage.times
+  look = stage.paint(outline=False)
+  phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.45)
+  kind = str(rng.choice(["balloon", "cloud", "lamp"]))
+  if kind == "lamp":
+    x0, swing = (
+      rng.uniform(0.15, 0.85),
+      0.6 * np.sin(2 * np.pi * speed * t + phase),
+    )
+    x, y = x0 + 0.2 * np.sin(swing), 0.2 * np.cos(swing)
+    cord = Look((0.5, 0.5, 0.5))
+    return [bar(x0, 0.0, x, y, 0.008, cord), disc(x, y, 0.05, look)], (
+      "a lamp swings silently behind"
+    )
+  if kind == "balloon":
+    x = rng.uniform(0.1, 0.9) + 0.05 * np.sin(2 * np.pi * speed * t + phase)
+    y = 0.9 - 0.25 * (t + rng.uniform(0, 2)) % 1.1
+    return [
+      Shape("ellipse", x, y, 0.06, 0.075, look)
+    ], "a balloon drifts behind"
+  x = (phase + 0.15 * t) % 1.4 - 0.2
+  white = Look((0.8, 0.82, 0.85), alpha=0.6)
+  return [
+    Shape("ellipse", x, 0.15, 0.14, 0.05, white),
+    Shape("ellipse", x + 0.05, 0.11, 0.08, 0.05, white),
+  ], "a cloud drifts behind"
+
+
+def _ambience(stage: Stage, take: Take) -> Take:
+  """A quiet steady sound: no onset of its own but the clip's first sample."""
+  rng, rate, n = stage.rng, stage.rate, stage.samples
+  kind = str(rng.choice(["hum", "rain", "wind", "traffic"]))
+  clock = stage.clock()
+  if kind == "hum":
+    tones = rng.uniform(80, 140) * np.arange(1, 6)
+    sound = sum(
+      np.sin(2 * np.pi * f * clock) / (k + 1) for k, f in enumerate(tones)
+    )
+  elif kind == "rain":
+    sound = synthesis.band_noise(
+      rng, n, frequency=4500, bandwidth=4000, rate=rate
+    )
+  else:
+    corner = 500 if kind == "wind" else 150
+    sound = synthesis.rumble(rng, n, corner=corner, rate=rate)
+    sway = np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * clock + rng.uniform(0, 6))
+    sound *= 1 + 0.4 * sway
+  level = 10 ** (rng.uniform(-46, -38) / 20)
+  sound *= level / np.sqrt(np.mean(sound**2))
+  return dataclasses.replace(
+    take,
+    audio=take.audio + sound,
+    events=[*take.events, Event(0.0, kind, "air", False, level)],
+    audio_caption=f"{take.audio_caption}, with faint {kind} off screen",
+    tags=tuple({*take.tags, "effects"}),
+  )
+
+
+def _knock(stage: Stage, take: Take) -> Take:
+  """One or two soft knocks of a known material, out of sight."""
+  rng = stage.rng
+  material = stage.choose("wood", "metal", "glass")
+  audio, events = take.audio.copy(), list(take.events)
+  for time in np.sort(
+    rng.uniform(0.2, stage.seconds - 0.4, rng.integers(1, 3))
+  ):
+    strength = float(rng.uniform(0.08, 0.15))
+    sound = synthesis.strike(
+      rng, material, 0.5, strength=strength, rate=stage.rate
+    )
+    synthesis.place(audio, sound, float(time), rate=stage.rate)
+    events.append(Event(float(time), "knock", material.name, False, strength))
+  return dataclasses.replace(
+    take,
+    audio=audio,
+    events=events,
+    audio_caption=f"{take.audio_caption}, with soft {material.name} knocks off screen",
+    tags=tuple({*take.tags, "effects"}),
+  )
