@@ -1,0 +1,1 @@
+"""Raw media to shards, shards to batches; numpy only, never jax."""

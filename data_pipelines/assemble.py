@@ -1,0 +1,268 @@
+"""The part of a build that does not care where records come from.
+
+Items are made in parallel and consumed in order, exact duplicates go, the rest
+is written, counted and told.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+import dataclasses
+import hashlib
+import os
+from typing import Any, TypeVar
+
+from data_pipelines import schema
+from data_pipelines import tokenizer as tokenizer_lib
+from data_pipelines import writer as writer_lib
+from data_pipelines.manifest import already_built, fingerprint
+from data_pipelines.progress import Progress, clock
+from data_pipelines.writer import DatasetWriter, Outcome
+
+T, R = TypeVar("T"), TypeVar("R")
+Log = Callable[[str], None]
+Made = tuple[Outcome, Sequence[Mapping[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+  """How a data set is written.
+
+  Attributes:
+    vocab_size: upper bound for the tokenizer.
+    tokenizer: use this model file, or that of this data set, instead of
+      training one.
+    workers: items made at a time.
+    shard_mb: MiB of a shard.
+    overwrite: replace a finished data set that was built differently.
+  """
+
+  vocab_size: int = 1024
+  tokenizer: str | os.PathLike | None = None
+  workers: int = 2
+  shard_mb: float = 128
+  overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """What is to be built.
+
+  Attributes:
+    keys: the items, in the order of writing.
+    unit: what an item is called.
+    settings: all that shapes the records; goes into the manifest.
+    inputs: what else the result depends on (as JSON), for telling whether a
+      build is the same as one that was begun or finished before.
+    facts: more entries for the manifest.
+    unmatched: rows of a captions table that were not used; None without one.
+    description: one sentence for TFDS.
+  """
+
+  keys: Sequence[str]
+  unit: str
+  settings: Mapping[str, Any]
+  inputs: Any = None
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  unmatched: Sequence[tuple[int, str, str]] | None = None
+  description: str
+
+
+def assemble(
+  plan: Plan,
+  *,
+  out: str | os.PathLike,
+  make: Callable[[str], Made],
+  pool: Callable[[int], futures.Executor],
+  output: OutputOptions,
+  log: Log,
+) -> dict[str, Any]:
+  """Makes all items and writes the data set; returns its manifest.
+
+  Args:
+    plan: what is to be built.
+    out: the data set's folder; it appears when the build is complete.
+    make: key -> outcome and records; picklable if `pool` is of processes.
+    pool: number of workers -> executor.
+    output: how it is written.
+    log: takes lines for people.
+
+  Raises:
+    DataError: the tokenizer to be used cannot be read.
+    BuildError: nothing was kept, `out` is taken, or the disk is full.
+  """
+  model = None
+  if output.tokenizer is not None:
+    model = tokenizer_lib.Tokenizer.load(output.tokenizer).model
+  settings = dict(plan.settings)
+  settings["vocab_size"] = output.vocab_size
+  settings["tokenizer"] = model and hashlib.sha256(model).hexdigest()
+  mark = fingerprint(
+    [schema.SCHEMA_VERSION, settings, output.shard_mb, plan.keys, plan.inputs]
+  )
+  if manifest := already_built(out, mark):
+    log(f"{out} is already built from the same input and settings")
+    return manifest
+  with DatasetWriter(
+    out,
+    fingerprint=mark,
+    shard_bytes=int(output.shard_mb * 2**20),
+    overwrite=output.overwrite,
+  ) as writer:
+    todo = [key for key in plan.keys if key not in writer.done]
+    if len(todo) < len(plan.keys):
+      log(f"continuing: {len(writer.done)} {plan.unit} are done already")
+    with pool(output.workers) as workers:
+      seconds = _make_all(writer, todo, make, workers, plan, output.workers)
+    outcomes = [writer.done[key] for key in plan.keys]
+    if model is None:
+      texts = (t for o in outcomes for clip in o.clips for t in clip["texts"])
+      model = tokenizer_lib.train(texts, vocab_size=output.vocab_size)
+    manifest = {
+      "schema_version": schema.SCHEMA_VERSION,
+      "fingerprint": mark,
+      "settings": settings,
+      **count(outcomes),
+      **plan.facts,
+    }
+    manifest = writer.finish(
+      manifest,
+      description=plan.description,
+      tokenizer=model,
+      unmatched=plan.unmatched,
+    )
+  for line in summary(manifest, out, plan.unit):
+    log(line)
+  log(f"took {clock(seconds)}")
+  return manifest
+
+
+def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+  """Counts for the manifest; items seen = kept + dropped, clips likewise."""
+  kept = [o for o in outcomes if o.clips]
+  dropped = [o for o in outcomes if not o.clips]
+  clips = [clip for o in kept for clip in o.clips]
+  partly = [drop for o in kept for drop in o.drops]
+  splits = Counter(clip["split"] for clip in clips)
+  notes = Counter(note for o in kept for note in o.notes)
+  return {
+    "counts": {
+      "items_seen": len(outcomes),
+      "items_kept": len(kept),
+      "items_dropped": len(dropped),
+      "clips_kept": len(clips),
+      "clips_dropped": len(partly),
+      "clips_without_caption": sum(not clip["captioned"] for clip in clips),
+      "seconds": round(sum(clip["seconds"] for clip in clips), 3),
+    },
+    "notes": dict(sorted(notes.items())),
+    "splits": {s: splits[s] for s in schema.SPLITS if splits[s]},
+    "drops": _reasons(o.drops[0] for o in dropped),
+    "clip_drops": _reasons(partly),
+  }
+
+
+def summary(
+  manifest: Mapping[str, Any], out: str | os.PathLike, unit: str
+) -> list[str]:
+  """The manifest in lines for people."""
+  n = manifest["counts"]
+  splits = ", ".join(f"{k} {v}" for k, v in manifest["splits"].items())
+  lines = [
+    f"{n['items_seen']} {unit} = {n['items_kept']} kept + "
+    f"{n['items_dropped']} dropped",
+    f"{n['clips_kept']} clips ({splits}), {clock(n['seconds'])} in all, "
+    f"{n['clips_without_caption']} without caption",
+  ]
+  if manifest["drops"]:
+    lines.append(f"dropped {unit}: {_listing(manifest['drops'])}")
+  if manifest["clip_drops"]:
+    lines.append(f"dropped parts: {_listing(manifest['clip_drops'])}")
+  if manifest["drops"] or manifest["clip_drops"]:
+    lines[-1] += f"; see {os.path.join(out, writer_lib.DROPS)}"
+  if manifest["notes"]:
+    lines.append(_listing(manifest["notes"]))
+  if unmatched := manifest.get("rows_unmatched"):
+    where = os.path.join(out, writer_lib.UNMATCHED)
+    lines.append(f"{unmatched} rows of captions were not used; see {where}")
+  size = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
+  lines.append(
+    f"{out}: {len(manifest['shards'])} shards, {size:.1f} MiB, vocabulary "
+    f"{manifest['tokenizer']['vocab_size']}"
+  )
+  return lines
+
+
+def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
+  """Makes and adds the items in order; returns the seconds it took."""
+  progress = Progress(
+    len(plan.keys), "build", unit=plan.unit, done=len(plan.keys) - len(todo)
+  )
+  kept = {o.sha256: o.key for o in writer.done.values() if o.clips}
+  dropped = sum(not o.clips for o in writer.done.values())
+  try:
+    for outcome, records in ordered_map(make, todo, workers, ahead=2 * num):
+      if outcome.clips and outcome.sha256:
+        first = kept.setdefault(outcome.sha256, outcome.key)
+        if first != outcome.key:
+          outcome, records = duplicate(outcome, first), ()
+      writer.add(outcome, records)
+      dropped += not outcome.clips
+      progress.update(note=f"{dropped} dropped" if dropped else "")
+  finally:
+    seconds = progress.close()
+  return seconds
+
+
+def duplicate(outcome: Outcome, first: str) -> Outcome:
+  """The outcome of an item that has the same bytes as an earlier one."""
+  return Outcome(
+    key=outcome.key,
+    sha256=outcome.sha256,
+    drops=[drop("duplicate", f"same bytes as {first}")],
+  )
+
+
+def drop(
+  reason: str,
+  detail: str,
+  *,
+  start: float | None = None,
+  end: float | None = None,
+) -> dict[str, Any]:
+  """Why a stretch of an item (all of it by default) is not kept."""
+  return {"start": start, "end": end, "reason": reason, "detail": detail}
+
+
+def ordered_map(
+  function: Callable[[T], R],
+  items: Sequence[T],
+  pool: futures.Executor,
+  *,
+  ahead: int,
+) -> Iterator[R]:
+  """Results in the order of items, with at most `ahead` of them under way.
+
+  `Executor.map` would hold every result that is not consumed yet.
+  """
+  running: deque[futures.Future] = deque()
+  left = iter(items)
+  try:
+    for item in left:
+      running.append(pool.submit(function, item))
+      if len(running) >= ahead:
+        yield running.popleft().result()
+    while running:
+      yield running.popleft().result()
+  finally:
+    for future in running:
+      future.cancel()
+
+
+def _reasons(drops) -> dict[str, int]:
+  counts = Counter(drop["reason"] for drop in drops)
+  return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+  return ", ".join(f"{n} {reason}" for reason, n in counts.items())

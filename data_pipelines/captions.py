@@ -1,0 +1,282 @@
+"""A table of captions, whatever its columns are called, matched to files.
+
+Columns are found by their names, the mapping is told to the user, and every
+row that says something about no file is kept in a list with the reason.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import re
+
+from data_pipelines.schema import DataError
+
+# Names a column may have, the most telling first.
+COLUMNS: dict[str, tuple[str, ...]] = {
+  "file": (
+    "file",
+    "filename",
+    "file_name",
+    "path",
+    "filepath",
+    "file_path",
+    "video",
+    "video_path",
+    "video_id",
+    "audio",
+    "audio_path",
+    "clip",
+    "name",
+    "id",
+  ),
+  "caption": (
+    "caption",
+    "video_caption",
+    "prompt",
+    "text",
+    "description",
+    "title",
+  ),
+  "audio_caption": (
+    "audio_caption",
+    "sound_caption",
+    "audio_description",
+    "audio_prompt",
+    "sound",
+  ),
+  "transcript": ("transcript", "transcription", "speech", "spoken"),
+  "label": ("label", "category", "class", "labels", "event"),
+  "tags": ("tags", "tag"),
+  "licence": ("licence", "license", "rights"),
+  "source": ("source", "url", "origin"),
+  "split": ("split", "subset", "partition", "fold"),
+  "start": ("start", "start_time", "start_seconds", "onset", "begin"),
+  "end": ("end", "end_time", "end_seconds", "offset", "stop"),
+}
+# Where several columns mean the same, the first that is not empty counts.
+_WITH_FALLBACK = ("file", "label")
+_SPLITS = {
+  "train": ("train", "training"),
+  "val": ("val", "valid", "validation", "dev"),
+  "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """What the table says about one file or one stretch of it.
+
+  `start` and `end` are seconds; None is the file's own start and end.
+  """
+
+  line: int
+  caption: str = ""
+  audio_caption: str = ""
+  transcript: str = ""
+  label: str = ""
+  tags: tuple[str, ...] = ()
+  licence: str = ""
+  source: str = ""
+  split: str = ""
+  start: float | None = None
+  end: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+  """A table matched to files.
+
+  Attributes:
+    rows: by file (relative, with slashes); several where they have times.
+    columns: field -> the table's columns that fill it, in order.
+    ignored_columns: the table's other columns.
+    unmatched: (line, what the row calls its file, reason) of unused rows.
+  """
+
+  rows: Mapping[str, Sequence[Row]]
+  columns: Mapping[str, Sequence[str]]
+  ignored_columns: Sequence[str]
+  unmatched: Sequence[tuple[int, str, str]]
+
+  def describe(self) -> str:
+    """One line for people: which column was taken for what."""
+    mapping = ", ".join(
+      f"{field} = {' else '.join(names)}"
+      for field, names in self.columns.items()
+    )
+    ignored = ", ".join(self.ignored_columns)
+    return f"columns: {mapping}" + (f" (ignored: {ignored})" * bool(ignored))
+
+
+def read_captions(
+  path: str | os.PathLike,
+  files: Sequence[str],
+  *,
+  columns: Mapping[str, str] | None = None,
+) -> Captions:
+  """Reads a CSV (or TSV) file and matches its rows to files.
+
+  Args:
+    path: the table, UTF-8, with a header.
+    files: relative paths with forward slashes.
+    columns: field -> column, where detection by name would be wrong.
+
+  Raises:
+    DataError: the table is missing or unreadable, names no files, or `columns`
+      or a split is unknown.
+  """
+  path = pathlib.Path(path)
+  header, lines = _read_table(path)
+  mapping = detect_columns(header, overrides=columns or {}, where=str(path))
+  find = _Finder(files)
+  rows: dict[str, list[Row]] = defaultdict(list)
+  unmatched = []
+  for number, line in lines:
+    name, row, problem = _parse(number, line, mapping, where=str(path))
+    file, missing = find(name) if name else (None, "no file named")
+    problem = problem or missing
+    if not problem and any(_same_stretch(row, old) for old in rows[file]):
+      problem = "a second row for the same file (the first is used)"
+    if problem:
+      unmatched.append((number, name, problem))
+    else:
+      rows[file].append(row)
+  used = {column for names in mapping.values() for column in names}
+  ignored = [column for column in header if column not in used]
+  rows = {file: found for file, found in rows.items() if found}
+  return Captions(rows, mapping, ignored, unmatched)
+
+
+def detect_columns(
+  header: Sequence[str], *, overrides: Mapping[str, str], where: str
+) -> dict[str, list[str]]:
+  """Which columns fill which field; `overrides` go first."""
+  plain = {re.sub(r"[\s\-]+", "_", c.strip().lower()): c for c in header}
+  mapping: dict[str, list[str]] = {}
+  for field, column in overrides.items():
+    if field not in COLUMNS or column not in header:
+      raise DataError(
+        f"{where}: cannot take {field!r} from column {column!r}; fields are "
+        f"{', '.join(COLUMNS)}; columns are {', '.join(header)}"
+      )
+    mapping[field] = [column]
+  for field, names in COLUMNS.items():
+    taken = {c for columns in mapping.values() for c in columns}
+    found = [plain[n] for n in names if n in plain and plain[n] not in taken]
+    if found and field not in mapping:
+      mapping[field] = found if field in _WITH_FALLBACK else found[:1]
+  if "file" not in mapping:
+    raise DataError(
+      f"{where}: no column names the files (columns: {', '.join(header)}); "
+      "rename one to `file` or say which one it is with --columns file=NAME"
+    )
+  return {field: mapping[field] for field in COLUMNS if field in mapping}
+
+
+def parse_seconds(text: str) -> float | None:
+  """Seconds of "12.5" or "1:02:03.5"; None of an empty text.
+
+  Raises:
+    ValueError: it is neither, or negative.
+  """
+  if not text:
+    return None
+  seconds = 0.0
+  for part in text.split(":"):
+    seconds = seconds * 60 + float(part)
+  if not 0 <= seconds < float("inf"):
+    raise ValueError(text)
+  return seconds
+
+
+def _read_table(path: pathlib.Path):
+  try:
+    text = path.read_text("utf-8-sig")
+  except FileNotFoundError:
+    raise DataError(f"no captions file {path}") from None
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(
+      f"cannot read {path}: {error}; it should be a CSV file in UTF-8"
+    ) from None
+  first = text.split("\n", 1)[0]
+  delimiter = max(",\t;|", key=first.count)
+  reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+  try:
+    header = [column for column in reader.fieldnames or () if column]
+    # `line_num` is where a row ends, which is where an editor can find it.
+    lines = [(reader.line_num, line) for line in reader]
+  except csv.Error as error:
+    raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+  if not header:
+    raise DataError(f"{path} is empty; its first line should name the columns")
+  return header, lines
+
+
+def _parse(number: int, line: Mapping, mapping: Mapping, *, where: str):
+  """A row's file name, the row, and what is wrong with it (or "")."""
+  values = {
+    field: next(filter(None, ((line[n] or "").strip() for n in names)), "")
+    for field, names in mapping.items()
+  }
+  name = values.pop("file")
+  values["split"] = _split(values.get("split", ""), f"{where}, line {number}")
+  values["tags"] = tuple(
+    filter(None, re.split(r"[\s,;|\[\]\"']+", values.get("tags", "")))
+  )
+  problem = ""
+  for field in ("start", "end"):
+    try:
+      values[field] = parse_seconds(values.get(field, ""))
+    except ValueError:
+      problem = f"{field} is not a time: {values[field]!r}"
+      values[field] = None
+  start, end = values["start"] or 0.0, values["end"]
+  if end is not None and end <= start:
+    problem = problem or f"end {end:g} s is not after start {start:g} s"
+  return name, Row(line=number, **values), problem
+
+
+def _split(text: str, where: str) -> str:
+  for split, names in _SPLITS.items():
+    if text.lower() in names:
+      return split
+  if text:
+    raise DataError(f"{where}: split is {text!r}, not train, val or test")
+  return ""
+
+
+def _same_stretch(a: Row, b: Row) -> bool:
+  return (a.start, a.end) == (b.start, b.end)
+
+
+class _Finder:
+  """Finds the file a row means, by path, then by name, then without suffix."""
+
+  def __init__(self, files: Sequence[str]):
+    self._exact = {file: file for file in files}
+    self._loose: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+      path = pathlib.PurePosixPath(file)
+      keys = {path.name, path.stem, str(path.with_suffix(""))}
+      for key in keys - {file}:
+        self._loose[key].append(file)
+
+  def __call__(self, name: str) -> tuple[str | None, str]:
+    """The file and "", or None and why there is none."""
+    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    # A table may lie above or below the folder: leave leading parts away.
+    for skip in range(len(path.parts)):
+      tail = "/".join(path.parts[skip:])
+      if tail in self._exact:
+        return tail, ""
+    for skip in range(len(path.parts)):
+      found = self._loose.get("/".join(path.parts[skip:]), [])
+      if len(found) == 1:
+        return found[0], ""
+      if found:
+        return None, f"{len(found)} files have this name, e.g. {found[0]}"
+    return None, "no such file"

@@ -1,0 +1,217 @@
+"""What one record holds: the contract between whoever writes and reads data.
+
+A data set is a TFDS `array_record` folder that is written and read without
+TensorFlow, which leaves three feature types: Text, Scalar and Tensor of bytes
+(encoded media; https://www.tensorflow.org/datasets/external_tfrecord). Lists
+(words, events, tags) are stored as JSON text and are lists everywhere else.
+
+Times are seconds from the start of the record.
+"""
+
+from collections.abc import Mapping
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+DATASET_NAME = "v2a"
+
+TEXT_FIELDS = (
+  "id",
+  "caption",
+  "audio_caption",
+  "transcript",
+  "label",
+  "licence",
+  "source",
+  "split",
+  "sha256",
+)
+JSON_FIELDS = ("words", "events", "tags")
+BYTES_FIELDS = ("video", "audio")
+FIELDS = (*TEXT_FIELDS, *JSON_FIELDS, *BYTES_FIELDS, "duration")
+SPLITS = ("train", "val", "test")
+
+# The tags that set the presence flags, in the order of `Batch`'s flags.
+PRESENCE_TAGS = ("speech", "music", "effects")
+ABSENT, PRESENT, UNKNOWN = 0, 1, 2
+
+# What each entry of a JSON list must have. A word may have `start` and `end`,
+# an event `kind`, `material` and `on_screen`.
+_ENTRY_KEY = {"words": "word", "events": "time"}
+
+
+class SchemaError(ValueError):
+  """A record that does not keep the schema."""
+
+
+class DataError(RuntimeError):
+  """A data set that cannot be read: one line, what, where, what to do."""
+
+
+def features():
+  """The TFDS `FeaturesDict` of a record; imports TFDS (0.7 s)."""
+  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+
+  spec: dict[str, Any] = {
+    name: tfds.features.Text() for name in (*TEXT_FIELDS, *JSON_FIELDS)
+  }
+  for name in BYTES_FIELDS:
+    spec[name] = tfds.features.Tensor(shape=(), dtype=np.object_)
+  spec["duration"] = tfds.features.Scalar(dtype=np.float32)
+  return tfds.features.FeaturesDict(spec)
+
+
+def make_record(
+  *,
+  id: str,  # pylint: disable=redefined-builtin
+  duration: float,
+  video: bytes = b"",
+  audio: bytes = b"",
+  caption: str = "",
+  audio_caption: str = "",
+  transcript: str = "",
+  words: list | None = None,
+  events: list | None = None,
+  tags: list | None = None,
+  label: str = "",
+  licence: str = "",
+  source: str = "",
+  split: str = "train",
+  sha256: str = "",
+) -> dict[str, Any]:
+  """A valid record; whatever is not known stays empty.
+
+  Raises:
+    SchemaError: naming the record, the field and the value.
+  """
+  record = dict(
+    id=id,
+    video=video,
+    audio=audio,
+    caption=caption,
+    audio_caption=audio_caption,
+    transcript=transcript,
+    words=words or [],
+    events=events or [],
+    tags=tags or [],
+    label=label,
+    licence=licence,
+    source=source,
+    split=split,
+    duration=float(duration),
+    sha256=sha256,
+  )
+  validate(record)
+  return record
+
+
+def validate(record: Mapping[str, Any]) -> None:
+  """Checks one record, with lists either as lists or as JSON text.
+
+  Raises:
+    SchemaError: naming the record, the field and the value.
+  """
+  name = record.get("id")
+  if not isinstance(name, str) or not name:
+    raise SchemaError(f"record has no id: {name!r}")
+  missing = sorted(set(FIELDS) - set(record))
+  stray = sorted(set(record) - set(FIELDS))
+  if missing or stray:
+    raise SchemaError(
+      f"record {name!r}: missing fields {missing}, unknown fields {stray}"
+    )
+  for field in TEXT_FIELDS:
+    _check(isinstance(record[field], str), name, field, record, "text")
+  for field in BYTES_FIELDS:
+    _check(isinstance(record[field], bytes), name, field, record, "bytes")
+  _check(record["video"] or record["audio"], name, "video", record, "media")
+  duration = record["duration"]
+  _check(
+    isinstance(duration, (int, float, np.floating))
+    and math.isfinite(duration)
+    and duration > 0,
+    name,
+    "duration",
+    record,
+    "a positive number of seconds",
+  )
+  _check(record["split"] in SPLITS, name, "split", record, f"one of {SPLITS}")
+  lists = {field: _as_list(name, field, record[field]) for field in JSON_FIELDS}
+  for field, key in _ENTRY_KEY.items():
+    _check_entries(name, field, lists[field], key)
+  if not all(isinstance(tag, str) for tag in lists["tags"]):
+    raise SchemaError(f"record {name!r}: tags must be words: {lists['tags']}")
+
+
+def encode(record: Mapping[str, Any]) -> dict[str, Any]:
+  """A record as TFDS stores it: lists become JSON text."""
+  stored = dict(record)
+  for field in JSON_FIELDS:
+    if not isinstance(stored[field], str):
+      stored[field] = json.dumps(
+        stored[field], ensure_ascii=False, separators=(",", ":")
+      )
+  stored["duration"] = np.float32(stored["duration"])
+  return stored
+
+
+def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """A record as read from TFDS, in Python values: str, bytes, list, float."""
+  record = {}
+  for field in TEXT_FIELDS:
+    value = stored[field]
+    record[field] = value.decode() if isinstance(value, bytes) else str(value)
+  for field in BYTES_FIELDS:
+    record[field] = bytes(stored[field])
+  for field in JSON_FIELDS:
+    text = stored[field]
+    record[field] = json.loads(text) if text else []
+  record["duration"] = float(stored["duration"])
+  return record
+
+
+def presence(record: Mapping[str, Any]) -> np.ndarray:
+  """Whether speech, music and effects are heard: int32 [3], see `UNKNOWN`.
+
+  Tags are complete where there are any: what they do not name is absent.
+  Without tags, spoken words still say that there is speech.
+  """
+  tags = {tag.lower() for tag in record["tags"]}
+  known = bool(tags)
+  flags = [PRESENT if t in tags else ABSENT for t in PRESENCE_TAGS]
+  if not known:
+    flags = [UNKNOWN] * len(PRESENCE_TAGS)
+  if record["transcript"]:
+    flags[0] = PRESENT
+  return np.array(flags, np.int32)
+
+
+def _check(good, name, field, record, wanted):
+  if not good:
+    value = repr(record[field])
+    value = value if len(value) < 60 else value[:57] + "..."
+    raise SchemaError(f"record {name!r}: {field} must be {wanted}: {value}")
+
+
+def _as_list(name: str, field: str, value: Any) -> list:
+  if isinstance(value, str):
+    try:
+      value = json.loads(value) if value else []
+    except json.JSONDecodeError as error:
+      raise SchemaError(
+        f"record {name!r}: {field} is not JSON: {error}"
+      ) from None
+  if not isinstance(value, list):
+    raise SchemaError(f"record {name!r}: {field} must be a list: {value!r}")
+  return value
+
+
+def _check_entries(name: str, field: str, entries: list, key: str) -> None:
+  for entry in entries:
+    if not isinstance(entry, dict) or key not in entry:
+      raise SchemaError(
+        f"record {name!r}: an entry of {field} needs {key!r}: {entry!r}"
+      )

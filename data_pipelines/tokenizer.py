@@ -1,0 +1,189 @@
+"""Text to token ids: a small sentencepiece model trained with the data set.
+
+A unigram model (https://arxiv.org/abs/1808.06226) over lower-cased NFKC text
+with byte fallback, so no text is unknown, whatever its script. Ids: 0 pads, 1
+is never needed, 2..257 are bytes. It is trained on one thread, which makes the
+same text give the same model.
+
+Spoken words also need a place in time: every piece of a word carries the
+word's onset in seconds, so that a model hears when the word is said.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+import io
+import itertools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from data_pipelines.schema import DataError
+
+FILENAME = "tokenizer.model"
+PAD = 0
+# Enough text for any vocabulary this small; more only costs time.
+_MAX_LINES = 200_000
+_BYTES = 256
+_SPECIALS = 2
+# A corpus without one word still needs a model: bytes spell everything.
+_PLACEHOLDER = "sound of a thing"
+
+
+def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
+  """Trains a model; a small corpus gives a smaller vocabulary.
+
+  Args:
+    texts: captions and transcripts; empty ones are left out.
+    vocab_size: upper bound, at least 512 (258 of them bytes and specials).
+
+  Returns:
+    The serialised sentencepiece model.
+
+  Raises:
+    ValueError: `vocab_size` is too small for bytes and letters.
+  """
+  if vocab_size < 512:
+    raise ValueError(f"vocab_size is {vocab_size}, should be at least 512")
+  lines = _corpus(texts, alphabet=(vocab_size - _BYTES) // 2)
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines),
+    model_writer=model,
+    model_type="unigram",
+    vocab_size=vocab_size,
+    hard_vocab_limit=False,
+    character_coverage=1.0,
+    byte_fallback=True,
+    normalization_rule_name="nmt_nfkc_cf",
+    pad_id=PAD,
+    unk_id=1,
+    bos_id=-1,
+    eos_id=-1,
+    num_threads=1,
+    minloglevel=2,
+  )
+  return model.getvalue()
+
+
+class Tokenizer:
+  """Encodes captions and timed words to fixed lengths.
+
+  Attributes:
+    vocab_size: ids lie in [0, vocab_size).
+    model: the serialised model, to store beside a checkpoint.
+  """
+
+  def __init__(self, model: bytes):
+    self.model = model
+    self._load()
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> "Tokenizer":
+    """Reads a model file, or the one of a data set's or bundle's folder.
+
+    Raises:
+      DataError: there is none, or it is not a sentencepiece model.
+    """
+    path = pathlib.Path(path)
+    path = path / FILENAME if path.is_dir() else path
+    try:
+      return cls(path.read_bytes())
+    except FileNotFoundError:
+      raise DataError(
+        f"no tokenizer at {path}; a data set built by `v2a data` has one"
+      ) from None
+    except (OSError, RuntimeError) as error:
+      raise DataError(f"cannot read the tokenizer {path}: {error}") from None
+
+  def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32 [length] and mask bool [length]; longer text is cut."""
+    return _pad(self._processor.encode(text), length, np.int32)
+
+  def encode_words(
+    self,
+    words: str | Sequence[Mapping[str, Any]],
+    length: int,
+    window_seconds: float,
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Encodes spoken words, each piece at its word's onset.
+
+    Args:
+      words: a transcript, or entries {"word", "start"?} in spoken order.
+      length: number of tokens; more are cut.
+      window_seconds: where no time is known, word i of n is at
+        (i + 0.5) / n of it; between known times, evenly between them.
+
+    Returns:
+      Ids int32 [length], times float32 [length] in seconds, mask bool [length].
+    """
+    if isinstance(words, str):
+      words = [{"word": word} for word in words.split()]
+    onsets = spread([word.get("start") for word in words], window_seconds)
+    ids, times = [], []
+    for word, onset in zip(words, onsets):
+      pieces = self._processor.encode(word["word"])
+      ids += pieces
+      times += [onset] * len(pieces)
+    ids, mask = _pad(ids, length, np.int32)
+    times, _ = _pad(times, length, np.float32)
+    return ids, times, mask
+
+  def decode(self, ids: Sequence[int]) -> str:
+    return self._processor.decode([int(i) for i in ids if i != PAD])
+
+  def _load(self):
+    self._processor = sentencepiece.SentencePieceProcessor()
+    self._processor.LoadFromSerializedProto(self.model)
+    self.vocab_size = self._processor.vocab_size()
+
+  # Worker processes get the tokenizer by pickling: the model's bytes suffice.
+  def __getstate__(self):
+    return self.model
+
+  def __setstate__(self, model):
+    self.model = model
+    self._load()
+
+
+def spread(
+  onsets: Sequence[float | None], window_seconds: float
+) -> list[float]:
+  """Fills in unknown onsets (None), evenly over the window.
+
+  >>> spread([None, None], 4.0)
+  [1.0, 3.0]
+  """
+  count = len(onsets)
+  known = {i: float(t) for i, t in enumerate(onsets) if t is not None}
+  if not known:
+    return [(i + 0.5) / count * window_seconds for i in range(count)]
+  # The window's ends are half a word before the first and after the last.
+  places = {-0.5: min(0.0, *known.values(), 0.0), **known}
+  places[count - 0.5] = max(window_seconds, *known.values(), 0.0)
+  return np.interp(range(count), list(places), list(places.values())).tolist()
+
+
+def _corpus(texts: Iterable[str], *, alphabet: int) -> list[str]:
+  """Lines to train on, written in their `alphabet` most common characters.
+
+  Sentencepiece refuses a vocabulary smaller than its alphabet. Bytes spell the
+  characters left out.
+  """
+  texts = filter(None, (" ".join(t.lower().split()) for t in texts))
+  lines = list(itertools.islice(texts, _MAX_LINES))
+  counts = Counter(itertools.chain.from_iterable(lines))
+  common = {char for char, _ in counts.most_common(alphabet)}
+  if len(common) < len(counts):
+    rare = {ord(char): " " for char in counts if char not in common}
+    lines = [line.translate(rare) for line in lines]
+  return [line for line in lines if line.strip()] or [_PLACEHOLDER]
+
+
+def _pad(values: Sequence, length: int, dtype) -> tuple[np.ndarray, np.ndarray]:
+  kept = values[:length]
+  padded = np.zeros(length, dtype)
+  padded[: len(kept)] = kept
+  return padded, np.arange(length) < len(kept)
