@@ -1,10 +1,13 @@
 """What the verbs share: an argument parser that answers in one line."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
 import difflib
+import inspect
 import pathlib
-from typing import NoReturn
+import re
+from typing import Any, NoReturn
 
 
 class UsageError(ValueError):
@@ -75,6 +78,43 @@ def existing(path: str, what: str, *, then: str = "") -> pathlib.Path:
   if not found.exists():
     raise UsageError(f"no {what} at {path}{'; ' + then if then else ''}")
   return found
+
+
+def add_fields(parser: Parser, cls: type, *, skip: Sequence[str] = ()) -> None:
+  """A flag for each field of an options dataclass: one name everywhere.
+
+  Type and default are the field's, the help is from the class's docstring.
+  """
+  about = _attributes(cls)
+  for field in dataclasses.fields(cls):
+    if field.name in skip:
+      continue
+    text = about.get(field.name, "").replace("%", "%%")
+    kind = type(field.default)
+    if field.default is None or kind is bool:
+      boolean = kind is bool or "bool" in str(field.type)
+      how = {"action": argparse.BooleanOptionalAction} if boolean else {}
+    else:
+      how = {"type": kind}
+      text += f" (default {field.default})" if field.default != "" else ""
+    parser.add_argument(
+      f"--{field.name}", default=field.default, help=text, **how
+    )
+
+
+def fill(cls: type, args: argparse.Namespace, **more) -> Any:
+  """The dataclass with what was typed; `more` is set as given."""
+  typed = vars(args)
+  names = [field.name for field in dataclasses.fields(cls)]
+  return cls(**{name: typed[name] for name in names if name in typed} | more)
+
+
+def _attributes(cls: type) -> dict[str, str]:
+  """Field -> text, from the `Attributes:` section of the docstring."""
+  section = inspect.getdoc(cls).partition("Attributes:\n")[2]
+  entries = re.split(r"^ {2}(?=\w)", section, flags=re.M)[1:]
+  pairs = (entry.partition(":") for entry in entries)
+  return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -25,6 +25,8 @@ from launch import settings
 from launch.parsing import UsageError, did_you_mean
 
 SCHEMA = 1
+# Exit codes of SIGINT and SIGTERM: interrupted or preempted, after a save.
+STOPPED = ("130", "143")
 SCRIPT = """\
 #!/usr/bin/env bash
 # {name}: run {index} of {count}, config {fingerprint}
@@ -146,6 +148,8 @@ def read(folder: pathlib.Path) -> list[Point]:
 def state(workdir: pathlib.Path) -> str:
   """NEW, RUNNING, DONE, RESUME (stopped with a checkpoint) or FAILED."""
   code = _text(workdir / "exit_code")
+  if code in STOPPED and checkpoints(workdir):
+    return "RESUME"
   if code is not None:
     return "DONE" if code == "0" else f"FAILED ({code})"
   host, _, process = (_text(workdir / "running") or "").partition(" ")
@@ -183,7 +187,7 @@ def progress(point: Point, workdir: pathlib.Path) -> dict[str, Any]:
     "step": last.get("step", max(ages, default=None)),
     "total": point.num_train_steps,
     "loss": last.get("train/loss"),
-    "eta": last.get("perf/eta") if running == "RUNNING" else None,
+    "eta": last.get("perf/eta_seconds") if running == "RUNNING" else None,
     "checkpoint": min(ages.values(), default=None),
   }
 

@@ -41,12 +41,15 @@ def main(argv: list[str]) -> int:
     return 0
   if not values.workdir:
     raise UsageError("say where it goes: --workdir=runs/NAME")
-  if values.distributed:
-    _meet_the_others(values)
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.build import build_experiment
+  from v2a_jax.parallel import distributed
   from v2a_jax.training import loop
 
+  if values.distributed:
+    distributed.initialize(
+      values.coordinator, values.num_processes, values.process_id
+    )
   loop.train(build_experiment(config, values.workdir), values.workdir)
   return 0
 
@@ -60,20 +63,6 @@ def _flags() -> flags.FlagValues:
   flags.DEFINE_integer("num_processes", None, "of all", flag_values=values)
   flags.DEFINE_integer("process_id", None, "from 0", flag_values=values)
   return values
-
-
-def _meet_the_others(values: flags.FlagValues) -> None:
-  """Waits until every process is there; must come before any use of a device.
-
-  https://docs.jax.dev/en/latest/multi_process.html
-  """
-  import jax
-
-  jax.distributed.initialize(
-    coordinator_address=values.coordinator,
-    num_processes=values.num_processes,
-    process_id=values.process_id,
-  )
 
 
 if __name__ == "__main__":

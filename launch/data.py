@@ -1,0 +1,119 @@
+"""`v2a data build | scenes | report`: raw media to shards, and a page of them."""
+
+from launch import cli, parsing
+
+
+def main(argv: list[str]) -> int:
+  # numpy, PyAV and record libraries; no jax.
+  from data_pipelines import build
+
+  args = _parser(build).parse(argv)
+  if args.command == "report":
+    return report(args)
+  output = parsing.fill(build.OutputOptions, args)
+  if args.command == "scenes":
+    build.build_scenes(
+      args.num,
+      args.seed,
+      out=args.output,
+      options=parsing.fill(build.SceneOptions, args),
+      output=output,
+      log=say,
+    )
+  else:
+    build.build_folder(
+      args.directory,
+      out=args.output,
+      captions_csv=args.captions,
+      columns=dict(map(_column, args.columns)),
+      limit=args.limit,
+      options=parsing.fill(build.ClipOptions, args),
+      output=output,
+      log=say,
+    )
+  print("next: v2a train --config=configs/diffusion_tiny.py \\")
+  print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
+  return 0
+
+
+def report(args) -> int:
+  from data_pipelines import report as report_lib
+
+  print(report_lib.write_report(args.dataset, out=args.output))
+  return 0
+
+
+def say(line: str) -> None:
+  print(line, flush=True)
+
+
+def _column(pair: str) -> tuple[str, str]:
+  field, equals, column = pair.partition("=")
+  if not equals:
+    raise parsing.UsageError(f"--columns {pair}: give it as field=column")
+  return field, column
+
+
+def _parser(build) -> parsing.Parser:
+  parser = parsing.make_parser(
+    "v2a data",
+    about="Training shards from raw clips or from the procedural scenes.",
+    example="v2a data scenes -o data/scenes --num 2000 --seed 0",
+  )
+  commands = parser.add_subparsers(dest="command", required=True)
+  _add_build(commands, build)
+  _add_scenes(commands, build)
+  command = parsing.add_command(
+    commands,
+    "report",
+    about="A page to look at and listen to what is in a data set.",
+    example="v2a data report data/clips -o data/clips.html",
+  )
+  command.add_argument("dataset", help="folder of the data set")
+  command.add_argument("-o", "--output", help="the page; DATASET/report.html")
+  return parser
+
+
+def _add_build(commands, build) -> None:
+  command = parsing.add_command(
+    commands,
+    "build",
+    about="A data set from a folder of clips and a table of captions.",
+    example="v2a data build clips --captions captions.csv -o data/clips",
+  )
+  command.add_argument("directory", help="searched with all its subfolders")
+  command.add_argument("--captions", help="CSV; its columns are found by name")
+  command.add_argument(
+    "--columns",
+    nargs="+",
+    default=[],
+    metavar="FIELD=COLUMN",
+    help="where a column's name misleads: file=clip_path caption=text_en",
+  )
+  command.add_argument("--limit", type=int, help="only the first files")
+  _add_output(command, build)
+  parsing.add_fields(command, build.ClipOptions)
+
+
+def _add_scenes(commands, build) -> None:
+  command = parsing.add_command(
+    commands,
+    "scenes",
+    about="A data set of procedural scenes: no download, true event times.",
+    example="v2a data scenes -o data/scenes --num 2000 --seed 0",
+  )
+  command.add_argument("--num", type=int, default=2000, help="(default 2000)")
+  command.add_argument("--seed", type=int, default=0, help="(default 0)")
+  _add_output(command, build)
+  parsing.add_fields(command, build.SceneOptions)
+
+
+def _add_output(command, build) -> None:
+  command.add_argument(
+    "-o", "--output", required=True, help="folder of the data set"
+  )
+  parsing.add_fields(command, build.OutputOptions)
+
+
+if __name__ == "__main__":
+  raise SystemExit(cli.main_of("data"))
