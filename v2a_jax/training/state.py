@@ -41,8 +41,9 @@ def abstract_model(
   make_model: Callable[[nnx.Rngs], nnx.Module],
 ) -> tuple[Any, Any, Any]:
   """Returns (graphdef, params, buffers) of shapes; computes nothing."""
-  model = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
-  return nnx.split(model, nnx.Param, ...)
+  # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
+  split = lambda: nnx.split(make_model(nnx.Rngs(0)), nnx.Param, ...)
+  return jax.eval_shape(split)
 
 
 def make_init(

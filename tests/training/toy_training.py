@@ -1,0 +1,140 @@
+"""A toy experiment that trains in a second; also a process of its own.
+
+Run as a script it trains, in one or several processes, and writes what it saw:
+
+  python tests/training/toy_training.py '{"workdir": ..., "num_train_steps": 6}'
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from v2a_jax.training.experiment import Experiment
+from v2a_jax.training.optimizer import OptimizerConfig
+
+BATCH = 16
+
+
+def kernel(*names):
+  return nnx.with_partitioning(nnx.initializers.lecun_normal(), names)
+
+
+class Net(nnx.Module):
+  """Two layers, and a buffer that training must not touch."""
+
+  def __init__(self, rngs, hidden=8):
+    self.layers = nnx.List([
+        nnx.Linear(4, hidden, kernel_init=kernel("embed", "mlp"), rngs=rngs),
+        nnx.Linear(hidden, 4, kernel_init=kernel("mlp", "embed"), rngs=rngs),
+    ])
+    self.gain = nnx.Variable(jnp.full((1,), 2.0))
+
+  def __call__(self, x):
+    first, second = self.layers
+    return second(jax.nn.gelu(first(x))) * self.gain[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+  """Mean squared error, of inputs with noise drawn per example."""
+
+  noise: float = 0.1
+  poison: int | None = None
+
+  def loss(self, model, batch, *, key, train):
+    # By the example's number, so that the order of rows does not matter.
+    draw = lambda i: jax.random.normal(jax.random.fold_in(key, i), (4,))
+    noise = self.noise * jax.vmap(draw)(batch["example"]) if train else 0.0
+    losses = jnp.mean((model(batch["x"] + noise) - batch["y"]) ** 2, axis=-1)
+    if self.poison is not None:
+      bad = batch["example"] >= self.poison * BATCH
+      losses = jnp.where(bad, jnp.nan, losses)
+    return losses, {"error": jnp.sqrt(losses)}
+
+
+class Loader:
+  """An endless loader of numbers, with the interface of the real one."""
+
+  def __init__(self, step, index, count, *, seen=None, delay=0.0):
+    self._step, self._index, self._count = step, index, count
+    self._seen, self._delay = seen, delay
+    self.closed = False
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    time.sleep(self._delay)
+    every = np.arange(self._step * BATCH, (self._step + 1) * BATCH)
+    self._step += 1
+    rows = every[self._index :: self._count]
+    if self._seen is not None:
+      self._seen.append(rows.tolist())
+    return rows_of(rows)
+
+  def close(self):
+    self.closed = True
+
+
+def rows_of(rows):
+  x = np.stack([np.random.default_rng(i).normal(size=4) for i in rows])
+  x = x.astype(np.float32)
+  return {"x": x, "y": x[:, ::-1] * 0.5, "example": rows.astype(np.int32)}
+
+
+def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Experiment:
+  """The toy experiment, of six steps unless changed."""
+  fields = dict(
+      make_model=lambda rngs: Net(rngs, hidden),
+      objective=Regression(),
+      make_loader=lambda *a: Loader(*a, seen=seen, delay=delay),
+      batch_size=BATCH,
+      optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
+      num_train_steps=6,
+      make_batch=dict,
+      ema_decay=0.9,
+      log_every=1,
+      checkpoint_every=3,
+      flops_per_example=2.0 * 64,
+      wandb="disabled",
+  )
+  return Experiment(**(fields | changes))
+
+
+def losses_of(workdir) -> list[float]:
+  lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+  return [json.loads(line)["train/loss"] for line in lines]
+
+
+def main(settings):
+  """Trains as told; prints each process's batches at the end."""
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", settings.pop("devices", 8))
+  from v2a_jax.parallel import distributed
+  from v2a_jax.parallel.mesh import MeshConfig
+  from v2a_jax.training.loop import train
+
+  if "processes" in settings:
+    port, count, index = settings.pop("processes")
+    distributed.initialize(f"localhost:{port}", count, index, timeout=60)
+    print("process", jax.process_index(), flush=True)
+  workdir = settings.pop("workdir")
+  mesh = MeshConfig(**settings.pop("mesh", {}))
+  seen = []
+  out = settings.pop("seen", None)
+  try:
+    train(experiment(seen=seen, mesh=mesh, **settings), workdir)
+  finally:
+    if out:
+      pathlib.Path(out).write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+  main(json.loads(sys.argv[1]))

@@ -1,0 +1,448 @@
+"""Checkpoints: the only door to Orbax.
+
+A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `state`
+(arrays, named by their path in the train state), `data` and `meta` (JSON), and
+`sha256.json`, the digests of all their files. The digests are written before
+the folder gets its final name, and verified before anything is restored:
+Orbax itself restores flipped bits without a word.
+
+Arrays are restored into whatever layout is asked for, so a run may continue on
+another mesh, another number of devices or of processes.
+"""
+
+from collections.abc import Callable, Mapping
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+from flax import nnx, traverse_util
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+import orbax.checkpoint as ocp
+
+from v2a_jax.training.state import TrainState, abstract_model
+
+_log = logging.getLogger(__name__)
+_ITEMS = ("state", "data", "meta")
+_DIGESTS = "sha256.json"
+_STORAGE_ERRORS = (
+  "no space left",
+  "file too large",
+  "quota",
+  "input/output error",
+  "read-only file system",
+  "resource_exhausted",
+)
+
+
+class CheckpointError(Exception):
+  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
+  """What a checkpoint held.
+
+  Attributes:
+    step: the number of training steps behind it.
+    path: its folder.
+    state: the train state, in `restore`; else {"params", "buffers"}, nested
+      dicts of numpy arrays, of which `params` may be the average.
+    data: the data position, as saved.
+    meta: as saved.
+  """
+
+  step: int
+  path: pathlib.Path
+  state: Any
+  data: Mapping[str, Any]
+  meta: Mapping[str, Any]
+
+
+class Checkpoints:
+  """Saves in the background and restores the newest sound checkpoint."""
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    keep: int = 3,
+    keep_period: int | None = None,
+  ):
+    """Opens or makes `<workdir>/checkpoints`.
+
+    Args:
+      workdir: the run's folder, seen by all processes.
+      keep: how many of the newest to keep.
+      keep_period: also keep each step that is a multiple of it, for good.
+    """
+    self.root = checkpoint_root(workdir)
+    self.root.mkdir(parents=True, exist_ok=True)
+    policies = ocp.checkpoint_managers
+    preserve = [policies.LatestN(keep)]
+    if keep_period:
+      preserve.append(policies.EveryNSteps(keep_period))
+    self._options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(preserve),
+      cleanup_tmp_directories=True,
+      async_options=ocp.AsyncOptions(
+        post_finalization_callback=self._write_digests
+      ),
+    )
+    self._pending: int | None = None
+    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    *,
+    data: Mapping[str, Any],
+    meta: Mapping[str, Any],
+  ) -> None:
+    """Starts saving; returns once the arrays are copied off the device.
+
+    A full or failing disk is reported in one line and training goes on: the
+    previous checkpoints stay, and the next call tries again.
+    """
+    self.wait()
+    if step in list_steps(self.root):
+      return
+    items = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(_named(state))),
+      data=ocp.args.JsonSave(dict(data)),
+      meta=ocp.args.JsonSave(dict(meta)),
+    )
+    self._pending = step
+    self._guard(lambda: self._manager.save(step, args=items, force=True))
+
+  def wait(self) -> bool:
+    """Waits for the save under way; False if it failed (and was reported)."""
+    return self._guard(self._manager.wait_until_finished)
+
+  def check(self) -> bool:
+    """Reports a failed save without waiting."""
+    return self._guard(self._manager.check_for_errors)
+
+  def close(self) -> None:
+    self.wait()
+    self._manager.close()
+
+  def latest_step(self) -> int | None:
+    """The newest step that has been saved completely."""
+    return max(list_steps(self.root), default=None)
+
+  def restore(self, abstract_state: TrainState, shardings: Any) -> Restored:
+    """Restores the newest sound checkpoint into `shardings`.
+
+    A damaged one is named, moved to `<workdir>/damaged`, and the one before it
+    is taken.
+
+    Args:
+      abstract_state: shapes, from `jax.eval_shape`.
+      shardings: of the same structure.
+
+    Raises:
+      CheckpointError: if none is sound, or one has another shape.
+    """
+    while True:
+      step = self._agree_on_sound_step()
+      path = self.root / str(step)
+      target = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract_state,
+        shardings,
+      )
+      named = _named(target)
+      _check_shapes(path, named)
+      state = traverse_util.flatten_dict(_read_state(path, named))
+      leaves = [state[name] for name in named]
+      return Restored(
+        step=step,
+        path=path,
+        state=jax.tree.unflatten(jax.tree.structure(target), leaves),
+        data=_read_json(path, "data"),
+        meta=_read_json(path, "meta"),
+      )
+
+  def _agree_on_sound_step(self) -> int:
+    """Process 0 verifies; damaged checkpoints are moved out of the way."""
+    step = -1
+    if jax.process_index() == 0:
+      for candidate in list_steps(self.root):
+        if (reason := find_damage(self.root / str(candidate))) is None:
+          step = candidate
+          break
+        self._quarantine(candidate, reason)
+    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    self._manager.reload()
+    if step < 0:
+      raise CheckpointError(
+        f"{self.root}: no sound checkpoint is left; the damaged ones are in"
+        f" {self.root.parent / 'damaged'}. Use another --workdir to start"
+        " again"
+      )
+    return step
+
+  def _quarantine(self, step: int, reason: str) -> None:
+    place = self.root.parent / "damaged"
+    place.mkdir(exist_ok=True)
+    taken = len(list(place.glob(f"{step}*")))
+    target = place / (f"{step}.{taken}" if taken else str(step))
+    shutil.move(self.root / str(step), target)
+    _log.warning(
+      "checkpoint %s is damaged (%s); moved to %s, falling back to the one"
+      " before it",
+      self.root / str(step),
+      reason,
+      target,
+    )
+
+  def _write_digests(self) -> None:
+    """Runs in the background, when all is written but the final name."""
+    if jax.process_index() == 0:
+      for folder in self.root.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
+        digests = json.dumps({"files": digest_files(folder)}, indent=1)
+        (folder / _DIGESTS).write_text(digests)
+
+  def _guard(self, action: Callable[[], Any]) -> bool:
+    """Runs `action`; a storage error is reported and leaves a new manager."""
+    try:
+      action()
+      return True
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      if not any(words in str(error).lower() for words in _STORAGE_ERRORS):
+        raise
+      _log.warning(
+        "checkpoint %s could not be saved (%s); the previous checkpoints are"
+        " kept, training continues, the next interval tries again. Free some"
+        " space on that disk",
+        self.root / str(self._pending),
+        _reason(error),
+      )
+    self._discard(self._pending)
+    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+    return False
+
+  def _discard(self, step: int | None) -> None:
+    """Removes what a failed save left behind."""
+    if jax.process_index() == 0:
+      for folder in self.root.glob(f"{step}.orbax-checkpoint-tmp*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def checkpoint_root(workdir: str | pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def list_steps(root: pathlib.Path) -> list[int]:
+  """Returns the completely saved steps, newest first."""
+  names = [path.name for path in root.iterdir()] if root.is_dir() else []
+  return sorted((int(n) for n in names if n.isdigit()), reverse=True)
+
+
+def digest_files(folder: pathlib.Path) -> dict[str, str]:
+  """Returns the sha256 of each file of the items, by relative path."""
+  files = sorted(path for item in _ITEMS for path in (folder / item).rglob("*"))
+  files = [path for path in files if path.is_file()]
+
+  def digest(path):
+    with path.open("rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    names = [str(path.relative_to(folder)) for path in files]
+    return dict(zip(names, pool.map(digest, files)))
+
+
+def find_damage(folder: pathlib.Path) -> str | None:
+  """Returns what is wrong with a checkpoint's files, or None."""
+  if not (folder / _DIGESTS).exists():
+    return f"{_DIGESTS} is missing"
+  try:
+    expected = json.loads((folder / _DIGESTS).read_text())["files"]
+    found = digest_files(folder)
+  except (OSError, ValueError, KeyError) as error:
+    return _reason(error)
+  for name, digest in expected.items():
+    if name not in found:
+      return f"{name} is missing"
+    if found[name] != digest:
+      return f"{name} does not have its sha256"
+  return None
+
+
+def restore_params(
+  workdir: str | pathlib.Path, *, step: int | None = None, ema: bool = True
+) -> Restored:
+  """Reads a model's weights for use, without the optimizer.
+
+  Args:
+    workdir: the run's folder.
+    step: which checkpoint; None for the newest sound one.
+    ema: read the average instead of the weights, if the run kept one.
+
+  Returns:
+    `Restored`, whose `state` has nested dicts of numpy arrays: `params` and
+    `buffers` (see `restore_model` for a module).
+
+  Raises:
+    CheckpointError: if there is none, or the one asked for is damaged.
+  """
+  path = _find_sound(checkpoint_root(workdir), step)
+  saved = _read_shapes(path)
+  averaged = ema and any(name[0] == "ema" for name in saved)
+  wanted = ("ema" if averaged else "params", "buffers")
+  target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
+  tree = _read_state(path, target) if target else {}
+  return Restored(
+    step=int(path.name),
+    path=path,
+    state={
+      "params": _int_keys(tree.get(wanted[0], {})),
+      "buffers": _int_keys(tree.get("buffers", {})),
+    },
+    data=_read_json(path, "data"),
+    meta=_read_json(path, "meta"),
+  )
+
+
+def restore_model(
+  workdir: str | pathlib.Path,
+  make_model: Callable[[nnx.Rngs], nnx.Module],
+  *,
+  step: int | None = None,
+  ema: bool = True,
+) -> tuple[nnx.Module, Restored]:
+  """Returns the trained module and where it came from.
+
+  Raises:
+    CheckpointError: as `restore_params`, or if a shape is not the model's.
+  """
+  restored = restore_params(workdir, step=step, ema=ema)
+  graphdef, params, buffers = abstract_model(make_model)
+  parts = []
+  for part, abstract in (("params", params), ("buffers", buffers)):
+    named = _named(abstract)
+    saved = {
+      tuple(map(str, name)): leaf
+      for name, leaf in traverse_util.flatten_dict(restored.state[part]).items()
+    }
+    _compare(restored.path, named, saved, prefix=(part,))
+    leaves = [jax.numpy.asarray(saved[name]) for name in named]
+    parts.append(jax.tree.unflatten(jax.tree.structure(abstract), leaves))
+  return nnx.merge(graphdef, *parts), restored
+
+
+def _find_sound(root: pathlib.Path, step: int | None) -> pathlib.Path:
+  """Returns the folder of `step`, or of the newest sound checkpoint."""
+  steps = list_steps(root)
+  if not steps:
+    raise CheckpointError(
+      f"{root}: no checkpoint there; train first, or name another workdir"
+    )
+  if step is not None and step not in steps:
+    raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
+  for candidate in steps if step is None else [step]:
+    path = root / str(candidate)
+    if (reason := find_damage(path)) is None:
+      return path
+    _log.warning("checkpoint %s is damaged (%s)", path, reason)
+  raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
+
+
+def _named(tree: Any) -> dict[tuple[str, ...], Any]:
+  """Flattens to {path: leaf}; a variable and its value have one name."""
+  named = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+      path = path[:-1]
+    name = tuple(
+      jax.tree_util.keystr((key,), simple=True).replace("/", ":")
+      for key in path
+    )
+    if name in named:
+      raise ValueError(f"two leaves are named {'/'.join(name)}")
+    named[name] = leaf
+  return named
+
+
+def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
+  """Returns {name: shape and type} of a checkpoint, without its arrays."""
+  tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
+  return {
+    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for name, leaf in traverse_util.flatten_dict(tree).items()
+  }
+
+
+def _read_state(path: pathlib.Path, named: Mapping[tuple, Any]) -> Any:
+  """Reads the leaves of `named`, as jax arrays where it has shardings."""
+  target = traverse_util.unflatten_dict(dict(named))
+  if all(leaf.sharding is None for leaf in named.values()):
+    as_numpy = lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray)
+    restore_args = jax.tree.map(as_numpy, target)
+  else:
+    restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+  handler = ocp.PyTreeCheckpointHandler()
+  return ocp.Checkpointer(handler).restore(
+    path / "state",
+    args=ocp.args.PyTreeRestore(
+      item=target, restore_args=restore_args, partial_restore=True
+    ),
+  )
+
+
+def _check_shapes(path: pathlib.Path, named: Mapping[tuple, Any]) -> None:
+  _compare(path, named, _read_shapes(path))
+
+
+def _compare(
+  path: pathlib.Path,
+  wanted: Mapping[tuple, Any],
+  saved: Mapping[tuple, Any],
+  *,
+  prefix: tuple[str, ...] = (),
+) -> None:
+  """Raises a one-line error if names or shapes differ."""
+  advice = "use the config it was trained with, or another workdir"
+  for name, leaf in wanted.items():
+    label = "/".join(prefix + name)
+    if name not in saved:
+      raise CheckpointError(f"{path}: no {label} in the checkpoint; {advice}")
+    if tuple(saved[name].shape) != tuple(leaf.shape):
+      raise CheckpointError(
+        f"{path}: {label} has shape {tuple(saved[name].shape)} in the"
+        f" checkpoint and {tuple(leaf.shape)} in the model; {advice}"
+      )
+  if extra := set(saved) - set(wanted):
+    label = "/".join(prefix + min(extra))
+    raise CheckpointError(
+      f"{path}: {label} is not in the model ({len(extra)} such); {advice}"
+    )
+
+
+def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
+  return json.loads((path / item / "metadata").read_text())
+
+
+def _int_keys(tree: Any) -> Any:
+  """Turns the names of list entries back into integers."""
+  if not isinstance(tree, dict):
+    return tree
+  return {
+    int(key) if key.isdigit() else key: _int_keys(value)
+    for key, value in tree.items()
+  }
+
+
+def _reason(error: BaseException) -> str:
+  """The first line of an error, short enough to print."""
+  lines = str(error).strip().splitlines()
+  return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,153 @@
+"""Where metrics go: a JSON line a step, wandb, and the progress line.
+
+`metrics.jsonl` is the record; wandb (offline unless asked otherwise) is a
+copy. Only process 0 makes writers.
+"""
+
+from collections.abc import Mapping
+import datetime
+import json
+import math
+import os
+import pathlib
+import platform
+import sys
+from typing import Any, Protocol, TextIO
+import uuid
+
+
+class Writer(Protocol):
+  """Takes scalars by name."""
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+  def close(self) -> None: ...
+
+
+class JsonlWriter:
+  """One JSON object a line in `<workdir>/metrics.jsonl`, `step` among its keys.
+
+  Rows after `start_step` are left-overs of steps that were lost and are about
+  to be done again; they are dropped. A number that is not finite is null.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, start_step: int):
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if path.exists():
+      _drop_after(path, start_step)
+    self._file = path.open("a")
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
+    self._file.write(json.dumps({"step": step, **row}) + "\n")
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+class WandbWriter:
+  """A wandb run whose id outlives the process, so that a resume continues it."""
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    run_id: str,
+    mode: str = "offline",
+    config: Mapping[str, Any] | None = None,
+  ):
+    """Starts it; `mode` is `offline`, `online` or `disabled`."""
+    import wandb
+
+    self._run = wandb.init(
+      project="v2a_jax",
+      dir=str(workdir),
+      id=run_id,
+      name=pathlib.Path(workdir).name,
+      resume="allow",
+      mode=mode,
+      config=dict(config or {}),
+      settings=wandb.Settings(silent=True, console="off"),
+    )
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    self._run.log(dict(metrics), step=step)
+
+  def close(self) -> None:
+    self._run.finish()
+
+
+class ProgressWriter:
+  """The progress line: in place on a terminal, a line each time in a log."""
+
+  def __init__(self, num_train_steps: int, *, stream: TextIO | None = None):
+    self._total = num_train_steps
+    self._stream = stream or sys.stdout
+    self._in_place = self._stream.isatty()
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    line = format_progress(step, self._total, metrics)
+    if self._in_place:
+      self._stream.write(f"\r\x1b[2K{line}")
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+  def say(self, text: str) -> None:
+    """Prints a line of its own."""
+    self._stream.write(("\r\x1b[2K" if self._in_place else "") + text + "\n")
+    self._stream.flush()
+
+  def close(self) -> None:
+    if self._in_place:
+      self._stream.write("\n")
+
+
+def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
+  """Formats `step 20/100  loss 1.23  8.1 clips/s  MFU 12.0 %  ETA 1:02`."""
+  parts = [f"step {step}/{total}"]
+  if "train/loss" in metrics:
+    parts.append(f"loss {metrics['train/loss']:.4g}")
+  if "perf/examples_per_sec" in metrics:
+    parts.append(f"{metrics['perf/examples_per_sec']:.1f} clips/s")
+    mfu = metrics.get("perf/mfu")
+    parts.append("MFU n/a" if mfu is None else f"MFU {100 * mfu:.1f} %")
+  if (eta := metrics.get("perf/eta_seconds")) is not None:
+    parts.append(f"ETA {datetime.timedelta(seconds=round(eta))}")
+  if skipped := metrics.get("train/skipped"):
+    parts.append(f"skipped {skipped:.0f}")
+  return "  ".join(parts)
+
+
+def run_record(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Reads, or makes, `<workdir>/run.json`: the run's id, start and host."""
+  path = pathlib.Path(workdir) / "run.json"
+  if path.exists():
+    return json.loads(path.read_text())
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+  record = {
+    "wandb_id": uuid.uuid4().hex[:12],
+    "started": now,
+    "host": platform.node(),
+  }
+  _replace(path, json.dumps(record, indent=1) + "\n")
+  return record
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+  """Keeps the rows up to `step`; a line cut short by a crash goes too."""
+  kept = []
+  for line in path.read_text().splitlines():
+    try:
+      if json.loads(line)["step"] <= step:
+        kept.append(line + "\n")
+    except (ValueError, KeyError, TypeError):
+      continue
+  _replace(path, "".join(kept))
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_text(text)
+  os.replace(temporary, path)
