@@ -7,6 +7,7 @@ from data_pipelines.scenes.render import Look, Shape, bar, disc
 from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
 
 SKIN = ((0.96, 0.78, 0.64), (0.78, 0.55, 0.4), (0.45, 0.3, 0.22))
+LIVELY, DULL = ("rubber", "plastic"), ("wood", "metal", "glass")
 SOLID = ("wood", "metal", "glass", "plastic", "stone", "rubber", "ceramic")
 
 
@@ -163,13 +164,13 @@ def bounce(stage: Stage) -> Take:
   """One or two balls are dropped and bounce until they rest."""
   rng = stage.rng
   audio, shapes, events, names = stage.silence(), [], [], []
-  count = int(rng.integers(1, 3))
+  count = 1 + int(rng.random() < 0.35)
   lanes = [rng.uniform(0.3, 0.7)] if count == 1 else [0.27, 0.73]
-  starts = np.sort(rng.uniform(0.0, 0.45 * stage.seconds, count))
+  starts = np.sort(rng.uniform(0.05, 0.45 * stage.seconds, count))
   for start, lane in zip(rng.permutation(starts), lanes):
-    material = stage.choose("rubber", "plastic", "wood", "metal", "glass")
+    material = stage.choose(*(LIVELY if count == 1 else ()), *DULL)
     radius = rng.uniform(0.09, 0.14)
-    height = stage.floor - 2 * radius - rng.uniform(0.0, 0.12)
+    height = stage.floor - 2 * radius - rng.uniform(0.07, 0.18)
     gravity = 2 * height / rng.uniform(0.36, 0.5) ** 2
     restitution = material.restitution * rng.uniform(0.95, 1.05)
     motion = dict(gravity=gravity, restitution=restitution)
@@ -182,6 +183,9 @@ def bounce(stage: Stage) -> Take:
     )
     squash = 1.0 - 0.35 * _contact(stage.times, hits, power)
     drift = rng.uniform(-0.04, 0.04) * (stage.times - start)
+    shapes.append(
+      _holder(stage, lane, stage.floor - height - 2 * radius, start)
+    )
     shapes.append(
       Shape(
         "ellipse",
@@ -205,6 +209,16 @@ def bounce(stage: Stage) -> Take:
   )
 
 
+def _holder(stage, x, y, start):
+  """A hook that holds a ball from above at `y` and lets go at `start`."""
+  lag = np.maximum(stage.times - start + 0.04, 0.0)
+  bottom = y + 0.01 - np.minimum(1.5 * lag, y + 0.1)
+  return Shape(
+    "box", x, 0.5 * (bottom - 0.2), 0.045, 0.5 * (bottom + 0.2),
+    Look((0.5, 0.5, 0.55), outline=stage.ink), round=0.01,
+  )  # fmt: skip
+
+
 def _contact(times, hits, power):
   """How much a ball is flattened [n]: greatest at the touch, gone in 60 ms."""
   lag = np.abs(times[:, None] - np.asarray(hits)[None, :])
@@ -212,19 +226,12 @@ def _contact(times, hits, power):
 
 
 def collide(stage: Stage) -> Take:
-  """Pucks slide between two walls and knock into them and each other."""
+  """Balls slide between two walls and knock into them and each other."""
   rng = stage.rng
   count = int(rng.integers(1, 4))
   material = stage.choose("wood", "metal", "glass", "plastic", "stone")
-  radii = rng.uniform(0.07, 0.11, count)
-  room = np.sum(2 * radii) + 0.1 * count
-  gaps = rng.dirichlet(np.full(count + 1, 2.0)) * (0.8 - room)
-  x = 0.1 + np.cumsum(gaps[:-1] + 2 * radii + 0.1) - radii - 0.05
-  v = rng.uniform(0.15, 0.55, count) * rng.choice([-1, 1], count)
-  contacts, knots, states, speeds = physics.track_collisions(
-    x, v, radii**2, radii,
-    walls=(0.08, 0.92), restitution=0.97, end=stage.seconds - 0.08, limit=24,
-  )  # fmt: skip
+  radii = rng.uniform(0.09, 0.13 if count < 3 else 0.105, count)
+  contacts, knots, states, speeds = _clear_run(stage, radii)
   paths = physics.along_knots(stage.times, knots, states, speeds)
   y = stage.floor - radii
   post = Look((0.35, 0.3, 0.3), outline=stage.ink)
@@ -246,7 +253,7 @@ def collide(stage: Stage) -> Take:
     )  # fmt: skip
     gain = loudness(power) / power
     synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-    events.append(Event(time, kind, material.name, True, power))
+    events.append(Event(float(time), kind, material.name, True, power))
   return Take(
     shapes,
     audio,
@@ -254,6 +261,29 @@ def collide(stage: Stage) -> Take:
     f"{counted(count, material.adjective + ' ball')} knocking between two walls",
     f"{counted(len(events), 'knock')} of {material.name}",
   )
+
+
+def _clear_run(stage, radii):
+  """A run of `track_collisions` with few, well separated contacts."""
+  rng, count, walls = stage.rng, len(radii), (0.08, 0.92)
+  room = walls[1] - walls[0] - 2 * radii.sum()
+  best, fewest = None, np.inf
+  for _ in range(24):
+    gaps = rng.dirichlet(np.full(count + 1, 2.0)) * room
+    x = walls[0] + np.cumsum(gaps[:-1] + 2 * radii) - radii
+    v = rng.uniform(0.12, 0.7 / count**0.5, count) * rng.choice([-1, 1], count)
+    run = physics.track_collisions(
+      x, v, radii**2, radii, walls=walls, restitution=0.97,
+      end=stage.seconds - 0.08, limit=20,
+    )  # fmt: skip
+    times = np.array([contact[0] for contact in run[0]])
+    steps = np.diff(np.concatenate([[0.0], times]))
+    faults = np.sum(steps < 0.18) + max(0, 2 - len(times), len(times) - 8)
+    if faults < fewest:
+      best, fewest = run, faults
+    if not faults:
+      break
+  return best
 
 
 def clap(stage: Stage) -> Take:
@@ -296,9 +326,9 @@ def walk(stage: Stage) -> Take:
   material = stage.choose("wood", "metal", "stone", "ceramic")
   hits, power = stage.hits(4, 8, gap=0.36)
   heading = float(rng.choice([-1.0, 1.0]))
-  pace = 0.8 / (len(hits) + 2)
+  pace = 0.66 / (len(hits) + 1)
   feet = [_foot(t, hits, which, pace) for which in (0, 1)]
-  place = lambda x: 0.5 + heading * (x - 0.45)
+  place = lambda x: 0.5 + heading * (x - 0.33)
   ground = stage.floor
   hip_x = 0.5 * (feet[0][0] + feet[1][0])
   hip_y = ground - 0.34 + 0.1 * np.abs(feet[0][0] - feet[1][0])
@@ -371,7 +401,7 @@ def drip(stage: Stage) -> Take:
     seen = (lag[:, k] > -fall - 0.3) & (lag[:, k] < 0.0)
     grow = np.clip((lag[:, k] + fall + 0.3) / 0.3, 0.2, 1.0)
     y = 0.17 + (surface_y - 0.17) * u[:, k] ** 2
-    radius = (0.045 + 0.03 * power[k]) * grow
+    radius = (0.05 + 0.035 * power[k]) * grow
     shapes.append(
       Shape("ellipse", x, y, radius, 1.2 * radius, water, alpha=seen * 1.0)
     )
@@ -399,9 +429,9 @@ def drip(stage: Stage) -> Take:
 def _splash(x, y, lag, power, look):
   """Two droplets that fly up from a drop's touch [n] seconds after it."""
   seen = (lag >= 0) & (lag < 0.24)
-  rise = 0.16 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
+  rise = 0.2 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
   return [
-    disc(x + side * (0.04 + 0.5 * np.maximum(lag, 0)), y - rise, 0.028, look,
+    disc(x + side * (0.04 + 0.5 * np.maximum(lag, 0)), y - rise, 0.035, look,
          alpha=seen * 1.0)
     for side in (-1.0, 1.0)
   ]  # fmt: skip

@@ -48,8 +48,9 @@ def roll(stage: Stage) -> Take:
     for s in (-1.0, 1.0)
   ]  # fmt: skip
   fast = np.interp(stage.clock(), grid, speed)
-  audio = synthesis.rumble(rng, stage.samples, corner=700, rate=stage.rate)
-  audio *= 0.02 * (fast / fast.max()) ** 1.5
+  audio = synthesis.rumble(rng, stage.samples, corner=400, rate=stage.rate)
+  audio = synthesis.fade(audio, seconds=0.3, rate=stage.rate)
+  audio *= 0.006 * fast / fast.max()
   for time, strength in zip(hits, power):
     sound = synthesis.strike(
       rng, material, 0.7, strength=strength, rate=stage.rate, damping=1.5
@@ -218,11 +219,11 @@ def saw(stage: Stage) -> Take:
   block_y = stage.floor - 0.15
   blade = Look((0.82, 0.85, 0.9), "metal", outline=stage.ink)
   grip = stage.paint()
-  saw_x, saw_y = 0.3 + 0.4 * x, block_y - 0.19 + depth
+  saw_x, saw_y = 0.37 + 0.34 * x, block_y - 0.19 + depth
   shapes = [
-    Shape("box", saw_x, saw_y, 0.34, 0.06, blade, round=0.01),
-    Shape("box", saw_x - 0.36, saw_y - 0.02, 0.07, 0.1, grip, round=0.04),
-    Shape("box", 0.55, block_y, 0.22, 0.15, stage.surface(material), round=0.01),
+    Shape("box", saw_x, saw_y, 0.3, 0.06, blade, round=0.01),
+    Shape("box", saw_x - 0.29, saw_y - 0.02, 0.07, 0.1, grip, round=0.04),
+    Shape("box", 0.56, block_y, 0.2, 0.15, stage.surface(material), round=0.01),
   ]  # fmt: skip
   audio = stage.silence()
   low = {"wood": 1400, "metal": 4200, "plastic": 2200, "stone": 3000}
@@ -309,17 +310,17 @@ def pluck(stage: Stage) -> Take:
     )
     gain = loudness(strength) / strength
     synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-  body = stage.surface(synthesis.MATERIALS["wood"])
+  body = Look((0.45, 0.22, 0.1), outline=stage.ink)
   shapes = [
     Shape("box", 0.5, 0.48, 0.46, 0.4, body, round=0.08),
     disc(0.36, 0.48, 0.15, Look((0.1, 0.07, 0.05))),
   ]
   for string in range(4):
     mine = strings == string
-    swing = physics.jolt(t, hits[mine], power[mine], frequency=9.0, decay=0.2)
-    look = Look((0.98, 0.95, 0.8), outline=(0.2, 0.15, 0.1))
-    thick = 0.026 - 0.003 * string
-    mid = ys[string] + 0.06 * swing
+    swing = physics.jolt(t, hits[mine], power[mine], frequency=7.0, decay=0.2)
+    look = Look((0.98, 0.95, 0.8))
+    thick = 0.03 - 0.003 * string
+    mid = ys[string] + 0.07 * swing
     shapes += [
       bar(0.08, ys[string], 0.4, mid, thick, look),
       bar(0.4, mid, 0.92, ys[string], thick, look),
@@ -331,7 +332,7 @@ def pluck(stage: Stage) -> Take:
   shapes.append(
     Shape(
       "ellipse",
-      0.6 + 0.28 * away,
+      0.58 + 0.32 * away,
       target - 0.05 - 0.06 * away,
       0.07,
       0.09,

@@ -84,7 +84,7 @@ def bounces(
   gravity: float,
   restitution: float,
   end: float,
-  shortest: float = 0.14,
+  shortest: float = 0.2,
 ) -> tuple[Array, Array]:
   """Contact times [k] and impact speeds [k] of a ball dropped at `start`.
 

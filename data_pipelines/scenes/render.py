@@ -92,71 +92,95 @@ def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
     uint8 [frames, h, w, 3].
   """
   split = next((i for i, s in enumerate(shapes) if not s.static), len(shapes))
-  size = background.shape[0]
-  still = background.astype(np.float32)[None].copy()
+  still = np.ascontiguousarray(background.transpose(2, 0, 1)[:, None], "f4")
   for shape in shapes[:split]:
-    _paint(still, shape, size)
-  canvas = np.repeat(still * 255.0, frames, axis=0)
+    _paint(still, shape)
+  canvas = np.repeat(still, frames, axis=1)
   for shape in shapes[split:]:
-    _paint(canvas, shape, size, scale=255.0)
+    _paint(canvas, shape)
+  canvas *= 255.0
   canvas += 0.5
-  return canvas.astype(np.uint8)
+  return np.ascontiguousarray(canvas.astype(np.uint8).transpose(1, 2, 3, 0))
 
 
-def _column(value: Value, frames: int) -> Array:
-  value = np.asarray(value, np.float32)
-  return np.broadcast_to(value, (frames,)).reshape(frames, 1, 1)
+def _paint(canvas: Array, shape: Shape) -> None:
+  """Blend a shape into planes [3, n, h, w], in place.
 
-
-def _paint(canvas: Array, shape: Shape, size: int, *, scale: float = 1.0):
-  frames = canvas.shape[0]
-  x, y, rx, ry, angle, alpha = (
-    _column(v, frames)
-    for v in (shape.x, shape.y, shape.rx, shape.ry, shape.angle, shape.alpha)
+  Distances are taken on the patch round the shape; all that follows only on the
+  k pixels that are covered, as flat arrays [k].
+  """
+  _, frames, size, _ = canvas.shape
+  column = lambda value: np.broadcast_to(
+    np.asarray(value, np.float32), (frames,)
+  ).reshape(frames, 1, 1)
+  x, y, rx, ry = (
+    column(value) * size for value in (shape.x, shape.y, shape.rx, shape.ry)
   )
-  x, y, rx, ry = x * size, y * size, rx * size, ry * size
-  index, dx, dy = _patch(x, y, rx, ry, angle, size, frames)
-  if np.any(shape.angle):
+  angle, alpha = column(shape.angle), column(shape.alpha) * shape.look.alpha
+  left, top, dx, dy = _patch(x, y, rx, ry, angle, size)
+  if np.any(angle):
     cos, sin = np.cos(angle), np.sin(angle)
     dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
   distance = _distance(shape, dx, dy, rx, ry, size)
-  cover = np.clip(0.5 - distance, 0.0, 1.0)
-  opacity = alpha * shape.look.alpha
-  colour = _surface(shape.look, dx, dy, rx, ry)
-  if shape.look.outline is not None:
-    rim = np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
-    rim = rim[..., None] * 0.85
-    colour = colour + rim * (np.float32(shape.look.outline) - colour)
-  if shape.look.texture == "glass":
-    opacity = opacity * (0.62 + 0.38 * np.clip(1 + distance / 4, 0, 1))
-  flat = canvas.reshape(-1, 3)
-  under = flat[index]
-  weight = (cover * opacity)[..., None]
-  under += weight * (colour * np.float32(scale) - under)
-  flat[index] = under
+  covered = np.nonzero((distance < 0.5) & (alpha > 0))
+  frame, row, column = covered
+  index = (frame * size + top[frame, 0, 0] + row) * size
+  index += left[frame, 0, 0] + column
+  pick = lambda value: np.broadcast_to(value, distance.shape)[covered]
+  _blend(
+    canvas.reshape(3, -1),
+    index,
+    shape.look,
+    distance[covered],
+    alpha[frame, 0, 0],
+    lambda: (pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))),
+  )
 
 
-def _patch(x, y, rx, ry, angle, size, frames):
-  """Flat pixel indices [n, ph, pw] round a shape, and offsets from its centre."""
+def _blend(planes, index, look, distance, alpha, position) -> None:
+  """Blend a surface into planes [3, pixels] at `index` [k], in place.
+
+  `distance` and `alpha` are [k]; `position()` gives the place on the surface,
+  two arrays [k] in [-1, 1], and is called only where there is a texture.
+  """
+  weight = np.minimum(0.5 - distance, 1.0) * alpha
+  shade, shine, rim = 1.0, 0.0, 0.0
+  if look.texture != "plain":
+    shade, shine = _TEXTURES[look.texture](*position())
+  if look.texture == "glass":
+    weight *= 0.62 + 0.38 * np.clip(1.0 + distance / 4, 0.0, 1.0)
+  if look.outline is not None:
+    rim = 0.85 * np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
+  outline = look.outline or look.colour
+  for plane, base, edge in zip(planes, look.colour, outline):
+    colour = np.clip(base * shade + shine, 0.0, 1.0)
+    colour = colour + rim * (edge - colour)
+    under = plane[index]
+    plane[index] = under + weight * (colour - under)
+
+
+def _patch(x, y, rx, ry, angle, size):
+  """Corner [n, 1, 1] of the patch round a shape, and offsets from its centre.
+
+  The offsets are [n, 1, w] and [n, h, 1]: they broadcast to the patch.
+  """
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
   half_y = float(np.max(rx * sin + ry * cos)) + 1.5
   wide = min(size, int(np.ceil(2 * half_x)) + 1)
   high = min(size, int(np.ceil(2 * half_y)) + 1)
-  left = np.clip(np.floor(x - half_x), 0, size - wide).astype(np.int32)
-  top = np.clip(np.floor(y - half_y), 0, size - high).astype(np.int32)
-  columns = left + np.arange(wide, dtype=np.int32)[None, None, :]
-  rows = top + np.arange(high, dtype=np.int32)[None, :, None]
-  frame = np.arange(frames, dtype=np.int32).reshape(-1, 1, 1)
-  index = (frame * size + rows) * size + columns
-  dx = columns.astype(np.float32) + np.float32(0.5) - x
-  dy = rows.astype(np.float32) + np.float32(0.5) - y
-  return index, *np.broadcast_arrays(dx, dy)
+  left = np.clip(np.floor(x - half_x), 0, size - wide)
+  top = np.clip(np.floor(y - half_y), 0, size - high)
+  dx = (left - x + 0.5) + np.arange(wide, dtype=np.float32)[None, None, :]
+  dy = (top - y + 0.5) + np.arange(high, dtype=np.float32)[None, :, None]
+  return left.astype(np.intp), top.astype(np.intp), dx, dy
 
 
 def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
-  """Signed distance in pixels in the shape's own axes."""
-  if shape.kind == "ellipse":
+  """Signed distance [n, h, w] in pixels in the shape's own axes."""
+  if shape.kind == "ellipse" and shape.rx is shape.ry:
+    distance = np.sqrt(dx * dx + dy * dy) - rx
+  elif shape.kind == "ellipse":
     rx, ry = np.maximum(rx, 0.3), np.maximum(ry, 0.3)
     ux, uy = dx / rx, dy / ry
     k0 = np.sqrt(ux * ux + uy * uy)
@@ -166,24 +190,12 @@ def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
   else:
     corner = np.float32(shape.round * size)
     qx, qy = np.abs(dx) - rx + corner, np.abs(dy) - ry + corner
-    outside = np.hypot(np.maximum(qx, 0.0), np.maximum(qy, 0.0))
+    far_x, far_y = np.maximum(qx, 0.0), np.maximum(qy, 0.0)
+    outside = np.sqrt(far_x * far_x + far_y * far_y)
     distance = outside + np.minimum(np.maximum(qx, qy), 0.0) - corner
   if shape.hollow:
     distance = np.abs(distance) - np.float32(shape.hollow * size)
-  return distance.astype(np.float32)
-
-
-def _surface(look: Look, dx, dy, rx, ry) -> Array:
-  """Colour [n, ph, pw, 3] of a textured surface."""
-  colour = np.asarray(look.colour, np.float32)
-  if look.texture == "plain":
-    return np.broadcast_to(colour, (*dx.shape, 3))
-  u, v = dx / np.maximum(rx, 1.0), dy / np.maximum(ry, 1.0)
-  shade, shine = _TEXTURES[look.texture](u, v)
-  lit = colour * shade[..., None]
-  return np.clip(lit + np.asarray(shine)[..., None], 0.0, 1.0).astype(
-    np.float32
-  )
+  return distance
 
 
 def _spot(u, v, width=0.3):
@@ -196,17 +208,17 @@ def _spot(u, v, width=0.3):
 _TEXTURES = {
   "wood": lambda u, v: (
     0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)),
-    np.zeros_like(u),
+    0.0,
   ),
   "metal": lambda u, v: (
     0.8 - 0.3 * v,
     0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2)),
   ),
-  "glass": lambda u, v: (np.ones_like(u), 0.6 * _spot(u, v, 0.28)),
+  "glass": lambda u, v: (1.0, 0.6 * _spot(u, v, 0.28)),
   "plastic": lambda u, v: (1.0 - 0.12 * v, 0.4 * _spot(u, v)),
   "stone": lambda u, v: (
     1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u),
-    np.zeros_like(u),
+    0.0,
   ),
   "rubber": lambda u, v: (
     1.0 - 0.15 * v,
