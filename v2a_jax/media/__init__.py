@@ -14,5 +14,34 @@ from v2a_jax.media.base import (
   MediaInfo,
   Video,
 )
+from v2a_jax.media.mux import mux, video_packets, video_packets_digest
 from v2a_jax.media.reader import probe, read_audio, read_video
 from v2a_jax.media.timing import video_duration
+from v2a_jax.media.writer import (
+  decode_flac,
+  encode_audio,
+  encode_flac,
+  encode_video,
+  write_wav,
+)
+
+__all__ = [
+  "Audio",
+  "Clip",
+  "Limits",
+  "MediaError",
+  "MediaInfo",
+  "Video",
+  "decode_flac",
+  "encode_audio",
+  "encode_flac",
+  "encode_video",
+  "mux",
+  "probe",
+  "read_audio",
+  "read_video",
+  "video_duration",
+  "video_packets",
+  "video_packets_digest",
+  "write_wav",
+]

@@ -145,6 +145,26 @@ def _best(container: av.container.InputContainer, kind: str):
   return next(filter(usable, container.streams), None)
 
 
+def read_packets(
+  container: av.container.InputContainer, stream
+) -> Iterator[av.Packet]:
+  """Yields the packets of `stream`, each with a pts and a dts.
+
+  A truncated file ends where it ends. A missing time is that of the packet
+  before it.
+  """
+  pts = dts = 0
+  try:
+    for packet in container.demux(stream):
+      if packet.size:  # PyAV ends with an empty packet, for decoders
+        dts = packet.dts if packet.dts is not None else packet.pts or dts
+        pts = packet.pts if packet.pts is not None else max(pts, dts)
+        packet.pts, packet.dts = pts, dts
+        yield packet
+  except av.FFmpegError:
+    return
+
+
 class Decoder:
   """Decodes one stream, past damage; `damaged` counts what was lost."""
 

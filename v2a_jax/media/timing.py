@@ -3,10 +3,8 @@
 import dataclasses
 from fractions import Fraction
 
-import av
-
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
-from v2a_jax.media.container import find_tracks, open_input
+from v2a_jax.media.container import find_tracks, open_input, read_packets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +28,11 @@ class Span:
 
 def stream_span(container, stream, name: str) -> Span:
   """Walks the packets of `stream` to the end, without decoding."""
-  shown = []
-  try:
-    for packet in container.demux(stream):
-      if packet.size and not packet.is_discard and packet.pts is not None:
-        shown.append((packet.pts, packet.duration or 0))
-  except av.FFmpegError:
-    pass  # a truncated file ends where it ends
+  shown = [
+    (packet.pts, packet.duration or 0)
+    for packet in read_packets(container, stream)
+    if not packet.is_discard
+  ]
   return span_of(shown, stream, name)
 
 

@@ -1,0 +1,301 @@
+"""Files and bytes from arrays: small videos, FLAC records, WAV, previews.
+
+Everything that goes to a path is written beside it and renamed when complete,
+so an interrupted run leaves no half file.
+"""
+
+from collections.abc import Iterator
+import contextlib
+from fractions import Fraction
+import io
+import os
+import pathlib
+import uuid
+
+import av
+import numpy as np
+import soundfile
+
+from v2a_jax.media.base import MediaError
+from v2a_jax.media.track import AudioTrack, check_samples
+
+_TICKS = 90_000  # a second; whole for all usual frame rates
+_SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
+_CODECS = {
+  ".m4a": "aac",
+  ".mp4": "aac",
+  ".opus": "libopus",
+  ".ogg": "libopus",
+  ".webm": "libopus",
+  ".mp3": "libmp3lame",
+}
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Yields a path beside `path` to write to; moves it there on success.
+
+  Raises:
+    MediaError: the folder is missing, the disk is full, or the encoder fails.
+  """
+  path = pathlib.Path(path).absolute()
+  part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+  if not path.parent.is_dir():
+    raise MediaError(str(path), "its folder does not exist", "create it")
+  try:
+    yield part
+    os.replace(part, path)
+  except (OSError, av.FFmpegError, soundfile.LibsndfileError) as e:
+    reason = getattr(e, "strerror", None) or str(e)
+    raise MediaError(
+      str(path), f"cannot be written: {reason}", "check disk and permissions"
+    ) from e
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def encode_video(
+  frames: np.ndarray,
+  times: np.ndarray | None = None,
+  *,
+  fps: float | None = None,
+  path: str | os.PathLike | None = None,
+  audio: np.ndarray | None = None,
+  sample_rate: int | None = None,
+  codec: str = "libx264",
+  audio_codec: str = "aac",
+  crf: int = 20,
+  gop_seconds: float = 1.0,
+) -> bytes | pathlib.Path:
+  """Encodes frames (and sound) as MP4.
+
+  Args:
+    frames: uint8 [n, h, w, 3], h and w even.
+    times: [n] seconds from 0, increasing; give these or `fps`.
+    fps: frames a second of evenly spaced frames.
+    path: where to write; None returns the bytes.
+    audio: float32 [t, channels] in [-1, 1], sounding from time 0.
+    sample_rate: of `audio`, Hz.
+    codec: FFmpeg's name of the video encoder.
+    audio_codec: "aac" or "flac".
+    crf: constant rate factor: 0 is lossless, 23 ordinary.
+    gop_seconds: between key frames; a reader decodes that much to seek.
+
+  Returns:
+    The bytes, or the path.
+
+  Raises:
+    MediaError: arrays that a video cannot hold, or a failing disk.
+  """
+  name = "<video>" if path is None else str(path)
+  ticks = _frame_ticks(frames, times, fps, name)
+  samples = None if audio is None else check_samples(audio, name)
+  settings = {
+    "codec": codec,
+    "audio_codec": audio_codec,
+    "crf": crf,
+    "gop_seconds": gop_seconds,
+    "name": name,
+  }
+  if path is None:
+    buffer = io.BytesIO()
+    _write_video(buffer, frames, ticks, samples, sample_rate, **settings)
+    return buffer.getvalue()
+  with written(path) as part:
+    _write_video(str(part), frames, ticks, samples, sample_rate, **settings)
+  return pathlib.Path(path)
+
+
+def _frame_ticks(frames, times, fps, name) -> np.ndarray:
+  """Presentation time of each frame in ticks, and the end of the last."""
+  if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+    raise MediaError(
+      name,
+      f"cannot hold frames {frames.dtype}{list(frames.shape)}",
+      "give uint8 [n, h, w, 3]",
+    )
+  n, height, width, _ = frames.shape
+  if not n or height % 2 or width % 2:
+    raise MediaError(
+      name,
+      f"cannot hold {n} frames of {width} x {height}",
+      "give at least one frame, with even sides",
+    )
+  if (times is None) == (fps is None):
+    raise MediaError(name, "needs `times` or `fps`", "give one of the two")
+  if times is None:
+    return np.round(np.arange(n + 1) * (_TICKS / fps)).astype(np.int64)
+  ticks = np.round(np.asarray(times, np.float64) * _TICKS).astype(np.int64)
+  gaps = np.diff(ticks)
+  if len(ticks) != n or (gaps <= 0).any() or ticks[0] < 0:
+    raise MediaError(
+      name,
+      f"has {n} frames but times {ticks[:3] / _TICKS}…",
+      "give one time a frame, from 0 s, increasing",
+    )
+  last = int(np.median(gaps)) if n > 1 else _TICKS // 25
+  return np.append(ticks, ticks[-1] + last)
+
+
+def _write_video(
+  file,
+  frames,
+  ticks,
+  samples,
+  sample_rate,
+  *,
+  codec,
+  audio_codec,
+  crf,
+  gop_seconds,
+  name,
+):
+  rate = (len(frames) * _TICKS) / max(int(ticks[-1] - ticks[0]), 1)
+  with av.open(
+    file, "w", format="mp4", container_options=mp4_options(sample_rate)
+  ) as container:
+    # A whole rate is enough for the encoder's planning; times are exact.
+    stream = container.add_stream(codec, rate=max(round(rate), 1))
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, _TICKS)
+    stream.codec_context.gop_size = max(round(rate * gop_seconds), 1)
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"crf": str(crf), "preset": "veryfast"}
+    track = None
+    if samples is not None:
+      track = AudioTrack(
+        container,
+        samples,
+        sample_rate=sample_rate,
+        codec=audio_codec,
+        bit_rate=None,
+        name=name,
+      )
+    for pixels, begin, end in zip(frames, ticks[:-1], ticks[1:], strict=True):
+      frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+      frame.pts, frame.time_base = int(begin), Fraction(1, _TICKS)
+      frame.duration = int(end - begin)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+    if track is not None:
+      for packet in track.packets():
+        container.mux(packet)
+
+
+def mp4_options(sample_rate: int | None) -> dict[str, str]:
+  """MP4 whose edit list counts in samples instead of milliseconds."""
+  return {"movie_timescale": str(sample_rate)} if sample_rate else {}
+
+
+def encode_flac(
+  samples: np.ndarray, sample_rate: int, *, bits: int = 16
+) -> bytes:
+  """Encodes float32 [t, channels] in [-1, 1] without loss beyond `bits`.
+
+  Raises:
+    MediaError: a shape that sound does not have, or samples not finite.
+  """
+  samples = check_samples(samples, "<FLAC>")
+  buffer = io.BytesIO()
+  soundfile.write(
+    buffer, samples, sample_rate, format="FLAC", subtype=_SUBTYPES[bits]
+  )
+  return buffer.getvalue()
+
+
+def decode_flac(
+  data: bytes, *, start: int = 0, frames: int = -1
+) -> tuple[np.ndarray, int]:
+  """Decodes FLAC bytes (or WAV, OGG: whatever libsndfile reads).
+
+  Args:
+    data: the file's bytes.
+    start: first sample to return.
+    frames: how many samples; -1 for all. Fewer come back at the end.
+
+  Returns:
+    float32 [t, channels] and the sample rate in Hz.
+
+  Raises:
+    MediaError: not a sound file.
+  """
+  try:
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+      file.seek(min(start, file.frames))
+      samples = file.read(frames, dtype="float32", always_2d=True)
+      return samples, file.samplerate
+  except soundfile.LibsndfileError as e:
+    raise MediaError(
+      f"<{len(data)} bytes>", f"is no readable FLAC: {e}", "rebuild the record"
+    ) from e
+
+
+def write_wav(
+  path: str | os.PathLike,
+  samples: np.ndarray,
+  sample_rate: int,
+  *,
+  bits: int = 24,
+) -> pathlib.Path:
+  """Writes float32 [t, channels] as WAV of 16, 24 or 32 (float) bits."""
+  samples = check_samples(samples, str(path))
+  with written(path) as part:
+    soundfile.write(
+      part, samples, sample_rate, format="WAV", subtype=_SUBTYPES[bits]
+    )
+  return pathlib.Path(path)
+
+
+def encode_audio(
+  path: str | os.PathLike,
+  samples: np.ndarray,
+  sample_rate: int,
+  *,
+  bit_rate: int | None = None,
+) -> pathlib.Path:
+  """Writes a listening copy, encoded as the suffix says.
+
+  Args:
+    path: .m4a, .mp4 (AAC), .opus, .ogg, .webm (Opus), .mp3, .flac or .wav.
+    samples: float32 [t, channels] in [-1, 1].
+    sample_rate: Hz.
+    bit_rate: bits a second of the lossy kinds; None for good quality.
+
+  Returns:
+    The path.
+
+  Raises:
+    MediaError: unknown suffix, bad samples, or a failing disk.
+  """
+  path = pathlib.Path(path)
+  suffix = path.suffix.lower()
+  if suffix == ".wav":
+    return write_wav(path, samples, sample_rate)
+  if suffix == ".flac":
+    data = encode_flac(samples, sample_rate)
+    with written(path) as part:
+      part.write_bytes(data)
+    return path
+  if suffix not in _CODECS:
+    raise MediaError(
+      str(path),
+      f"has the unknown suffix {suffix!r}",
+      f"use one of {sorted([*_CODECS, '.wav', '.flac'])}",
+    )
+  with written(path) as part:
+    options = {}
+    if _CODECS[suffix] == "aac":
+      options = mp4_options(sample_rate) | {"movflags": "+faststart"}
+    with av.open(str(part), "w", container_options=options) as container:
+      track = AudioTrack(
+        container,
+        samples,
+        sample_rate=sample_rate,
+        codec=_CODECS[suffix],
+        bit_rate=bit_rate,
+        name=str(path),
+      )
+      for packet in track.packets():
+        container.mux(packet)
+  return path
