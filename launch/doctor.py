@@ -53,8 +53,8 @@ print("\\n" + json.dumps([
 """
 CODECS = """
 import json
-from v2a_jax import media
-print("\\n" + json.dumps(media.codecs()))
+from v2a_jax.media.codecs import codecs
+print("\\n" + json.dumps(codecs()))
 """
 WEIGHTS = """
 import json
