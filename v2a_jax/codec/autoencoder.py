@@ -26,9 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.codec import layers
+from v2a_jax.codec import layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
-from v2a_jax.codec import stft
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
@@ -72,8 +71,8 @@ class CodecConfig:
       count = len(getattr(self, name))
       if count != stages:
         raise ValueError(
-            f"CodecConfig: {name} has {count} entries, strides {stages};"
-            " give one a stage."
+          f"CodecConfig: {name} has {count} entries, strides {stages};"
+          " give one a stage."
         )
 
   @property
@@ -100,6 +99,10 @@ class Encoder(nnx.Module):
     self.stages = nnx.List(stages)
     self.snake = layers.Snake(features)
     self.head = nnx.Linear(features, 2 * config.latent_dim, rngs=rngs)
+    # The posterior starts narrow: latents that drown in their noise from the
+    # first step on are never used.
+    self.head.bias[...] = self.head.bias[...].at[config.latent_dim :].set(-5.0)
+    self.head.kernel[...] *= 0.3
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
     hidden = waveform
@@ -116,27 +119,27 @@ class Decoder(nnx.Module):
     self.channels = config.channels
     widths = config.decoder_widths[::-1]
     units = [
-        layers.residual_units(width, dilations, rngs=rngs)
-        for width, dilations in zip(widths, config.dilations[::-1])
+      layers.residual_units(width, dilations, rngs=rngs)
+      for width, dilations in zip(widths, config.dilations[::-1])
     ]
     ups = [
-        layers.Upsample(low, high, stride, rngs=rngs)
-        for low, high, stride in zip(
-            widths, widths[1:], config.strides[:0:-1], strict=False
-        )
+      layers.Upsample(low, high, stride, rngs=rngs)
+      for low, high, stride in zip(
+        widths, widths[1:], config.strides[:0:-1], strict=False
+      )
     ]
     self.stem = layers.conv(
-        config.latent_dim, widths[0], kernel_size=3, rngs=rngs
+      config.latent_dim, widths[0], kernel_size=3, rngs=rngs
     )
     self.units, self.ups = nnx.List(units), nnx.List(ups)
     self.snake = layers.Snake(widths[-1])
     bins = 2 * self.frame_hop + 1
     self.head = layers.conv(
-        widths[-1], 2 * bins * config.channels, kernel_size=3, rngs=rngs
+      widths[-1], 2 * bins * config.channels, kernel_size=3, rngs=rngs
     )
     # Training starts from quiet frames, not from full scale.
     quiet = jnp.zeros((config.channels, 2, bins)).at[:, 0].set(-3.0)
-    self.head.kernel[...] *= 0.3
+    self.head.kernel[...] *= 0.2
     self.head.bias[...] = quiet.reshape(-1)
 
   def __call__(self, latents: jax.Array) -> jax.Array:
@@ -148,7 +151,7 @@ class Decoder(nnx.Module):
     log_magnitude, phase = spectrum[..., 0, :], spectrum[..., 1, :]
     magnitude = jnp.exp(jnp.minimum(log_magnitude, MAX_LOG_MAGNITUDE))
     frames = jax.lax.complex(
-        magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
+      magnitude * jnp.cos(phase), magnitude * jnp.sin(phase)
     )
     waveform = stft.istft(jnp.moveaxis(frames, 2, 1), hop=self.frame_hop)
     return jnp.moveaxis(waveform, 1, 2)
@@ -162,11 +165,11 @@ class Codec(nnx.Module):
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = quantizer_lib.ResidualQuantizer(
-        config.latent_dim,
-        num_codebooks=config.num_codebooks,
-        codebook_size=config.codebook_size,
-        code_dim=config.codebook_dim,
-        rngs=rngs,
+      config.latent_dim,
+      num_codebooks=config.num_codebooks,
+      codebook_size=config.codebook_size,
+      code_dim=config.codebook_dim,
+      rngs=rngs,
     )
     self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
     self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
@@ -200,7 +203,7 @@ class Codec(nnx.Module):
     return self.quantizer.quantize(self._uncalibrated(latents))
 
   def dequantize(
-      self, codes: jax.Array, num_codebooks: int | None = None
+    self, codes: jax.Array, num_codebooks: int | None = None
   ) -> jax.Array:
     """Codes [b, t, q] to latents [b, t, c].
 

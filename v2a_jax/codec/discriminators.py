@@ -14,8 +14,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.codec import layers
-from v2a_jax.codec import stft
+from v2a_jax.codec import layers, stft
 
 SLOPE = 0.1
 
@@ -43,12 +42,12 @@ class Critic(nnx.Module):
   """[b, t, c] to scores [b, t / prod(strides), 1] and hidden features."""
 
   def __init__(
-      self,
-      features: int,
-      widths: Sequence[int],
-      *,
-      stride: int,
-      rngs: nnx.Rngs,
+    self,
+    features: int,
+    widths: Sequence[int],
+    *,
+    stride: int,
+    rngs: nnx.Rngs,
   ):
     self.stride = stride
     steps = []
@@ -77,25 +76,25 @@ class Discriminator(nnx.Module):
 
   def __init__(self, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
     self.config = config
-    self.period_critics = nnx.List([
+    self.period_critics = nnx.List(
+      [
         Critic(config.channels, config.widths, stride=3, rngs=rngs)
         for _ in config.periods
-    ])
+      ]
+    )
     band_critics, places = [], []
     for n_fft in config.fft_sizes:
       width = config.channels * n_fft // config.num_bands
-      band_critics.append(
-          Critic(width, config.widths, stride=2, rngs=rngs)
-      )
+      band_critics.append(Critic(width, config.widths, stride=2, rngs=rngs))
       place = 0.02 * jax.random.normal(
-          rngs.params(), (config.num_bands, 1, width)
+        rngs.params(), (config.num_bands, 1, width)
       )
       places.append(nnx.Param(place))
     self.band_critics = nnx.List(band_critics)
     self.places = nnx.List(places)
 
   def __call__(
-      self, waveform: jax.Array
+    self, waveform: jax.Array
   ) -> tuple[list[jax.Array], list[jax.Array]]:
     scores, features = [], []
     for critic, view in self._views(waveform):
@@ -108,11 +107,11 @@ class Discriminator(nnx.Module):
   def _views(self, waveform: jax.Array):
     """Pairs of a critic and what it sees, [b, folded, t, c]."""
     for period, critic in zip(
-        self.config.periods, self.period_critics, strict=True
+      self.config.periods, self.period_critics, strict=True
     ):
       yield critic, _by_period(waveform, period)
     for n_fft, critic, place in zip(
-        self.config.fft_sizes, self.band_critics, self.places, strict=True
+      self.config.fft_sizes, self.band_critics, self.places, strict=True
     ):
       bands = _by_band(waveform, n_fft, self.config.num_bands)
       yield critic, bands + place[...]
@@ -141,5 +140,5 @@ def _by_band(waveform: jax.Array, n_fft: int, num_bands: int) -> jax.Array:
   frames = parts.shape[2]
   bands = parts.reshape(batch, channels, frames, num_bands, -1)
   return jnp.transpose(bands, (0, 3, 2, 1, 4)).reshape(
-      batch, num_bands, frames, -1
+    batch, num_bands, frames, -1
   )

@@ -38,17 +38,17 @@ def _mean_distance(a: jax.Array, b: jax.Array) -> jax.Array:
 def _convergence(true: jax.Array, made: jax.Array) -> jax.Array:
   axes = tuple(range(1, true.ndim))
   error = jnp.sum((true - made) ** 2, axis=axes)
-  # A silent example has no scale of its own, so it gets that of the floor.
-  power = jnp.sum(true**2, axis=axes) + true[0].size * FLOOR**2
+  # A silent example has no scale of its own; without this it would outweigh all.
+  power = jnp.sum(true**2, axis=axes) + true[0].size * (5 * FLOOR) ** 2
   return jnp.sqrt(error / power + 1e-8) - 1e-4
 
 
 def spectral_distance(
-    true: jax.Array,
-    made: jax.Array,
-    *,
-    sample_rate: int,
-    fft_sizes: Sequence[int] = (128, 256, 512, 1024, 2048),
+  true: jax.Array,
+  made: jax.Array,
+  *,
+  sample_rate: int,
+  fft_sizes: Sequence[int] = (128, 256, 512, 1024, 2048),
 ) -> dict[str, jax.Array]:
   """Multi-resolution STFT and mel distances of `made` from `true`.
 
@@ -66,7 +66,7 @@ def spectral_distance(
   sums = {"convergence": 0.0, "log_magnitude": 0.0, "mel": 0.0}
   for n_fft in fft_sizes:
     filters = stft.mel_filters(
-        sample_rate=sample_rate, n_fft=n_fft, n_mels=n_fft // 8
+      sample_rate=sample_rate, n_fft=n_fft, n_mels=n_fft // 8
     )
     filters = filters / (filters.sum(axis=0) + 1e-8)
     s_true, s_made = (magnitude(x, n_fft=n_fft) for x in (true, made))
@@ -88,7 +88,7 @@ def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
 
 
 def hinge_discriminator(
-    real: Sequence[jax.Array], fake: Sequence[jax.Array]
+  real: Sequence[jax.Array], fake: Sequence[jax.Array]
 ) -> jax.Array:
   """mean max(0, 1 - D(x)) + max(0, 1 + D(x')), averaged over heads, [b].
 
@@ -97,8 +97,8 @@ def hinge_discriminator(
     fake: the same for reconstructions.
   """
   terms = [
-      _mean(jax.nn.relu(1 - r)) + _mean(jax.nn.relu(1 + f))
-      for r, f in zip(real, fake, strict=True)
+    _mean(jax.nn.relu(1 - r)) + _mean(jax.nn.relu(1 + f))
+    for r, f in zip(real, fake, strict=True)
   ]
   return sum(terms) / len(terms)
 
@@ -109,13 +109,13 @@ def hinge_generator(fake: Sequence[jax.Array]) -> jax.Array:
 
 
 def feature_matching(
-    real: Sequence[jax.Array], fake: Sequence[jax.Array]
+  real: Sequence[jax.Array], fake: Sequence[jax.Array]
 ) -> jax.Array:
   """mean |f - f'| / mean |f| over hidden features, [b] (MelGAN, DAC)."""
   terms = [
-      _mean(jnp.abs(jax.lax.stop_gradient(r) - f))
-      / (_mean(jnp.abs(jax.lax.stop_gradient(r))) + 1e-4)
-      for r, f in zip(real, fake, strict=True)
+    _mean(jnp.abs(jax.lax.stop_gradient(r) - f))
+    / (_mean(jnp.abs(jax.lax.stop_gradient(r))) + 1e-4)
+    for r, f in zip(real, fake, strict=True)
   ]
   return sum(terms) / len(terms)
 

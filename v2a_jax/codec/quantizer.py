@@ -2,13 +2,17 @@
 
 Stage i quantizes what the stages before it left over, r_0 = z,
 
-  e_i = W_in r_i,   k_i = argmax_j cos(e_i, C_i[j]),
+  e_i = W_in r_i,   k_i = argmin_j |e_i - C_i[j]|,
   z_i = W_out C_i[k_i],   r_{i+1} = r_i - z_i,   z_hat = sum_i z_i.
 
-Looking codes up in few dimensions and by angle keeps them all in use (Yu et
-al., arXiv:2110.04627, section 3.2; DAC, arXiv:2306.06546, section 3.2). The
-gradient passes straight through the look-up (van den Oord et al.,
-arXiv:1711.00937). A random number of stages is used for each example, so that
+Looking codes up in few dimensions keeps them all in use (Yu et al.,
+arXiv:2110.04627, section 3.2; DAC, arXiv:2306.06546, section 3.2). Those also
+compare by angle alone; here the length counts too, because a code of the right
+direction and the wrong length makes the next stage's work larger, not smaller,
+and these codes have to come close to the latents themselves. The
+decoder's gradient passes straight through all stages to the latents (van den
+Oord et al., arXiv:1711.00937); the stages themselves learn only to come close
+to the latents, which keeps both views of the codec the same. A random number of stages is used for each example, so that
 the first codes alone already make sense (SoundStream, arXiv:2107.03312).
 
 A code that no latent of the batch chose is drawn towards a random one of them.
@@ -19,60 +23,93 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-
-def _unit(x: jax.Array) -> jax.Array:
-  return x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-8)
+# Adam moves each number by about the learning rate; codes are far apart and
+# each is seen seldom, so theirs is this many times larger.
+TABLE_SCALE = 10.0
 
 
 class Codebook(nnx.Module):
   """One stage: a projection down, a look-up, a projection back up."""
 
   def __init__(
-      self, features: int, *, size: int, code_dim: int, rngs: nnx.Rngs
+    self, features: int, *, size: int, code_dim: int, rngs: nnx.Rngs
   ):
+    # Orthonormal and transposed, so that no stage adds to the residual.
+    basis = nnx.initializers.orthogonal()(rngs.params(), (features, code_dim))
     self.project_in = nnx.Linear(features, code_dim, rngs=rngs)
     self.project_out = nnx.Linear(code_dim, features, rngs=rngs)
-    vectors = 0.1 * jax.random.normal(rngs.params(), (size, code_dim))
-    self.vectors = nnx.Param(vectors)
+    self.project_in.kernel[...] = basis
+    self.project_out.kernel[...] = basis.T
+    table = 0.01 * jax.random.normal(rngs.params(), (size, code_dim))
+    self.table = nnx.Param(table)
+
+  @property
+  def vectors(self) -> jax.Array:
+    """The codes' vectors, [size, code_dim]."""
+    return TABLE_SCALE * self.table[...]
 
   def nearest(self, encoded: jax.Array) -> jax.Array:
-    """The code of least angle, int32 [b, t], for `encoded` [b, t, code_dim]."""
-    cosine = _unit(encoded) @ _unit(self.vectors[...]).T
-    return jnp.argmax(cosine, axis=-1).astype(jnp.int32)
+    """The nearest code, int32 [b, t], for `encoded` [b, t, code_dim]."""
+    vectors = self.vectors
+    closeness = encoded @ vectors.T - 0.5 * jnp.sum(vectors**2, axis=-1)
+    return jnp.argmax(closeness, axis=-1).astype(jnp.int32)
 
   def __call__(self, codes: jax.Array) -> jax.Array:
     """Codes [b, t] to their part of the latents [b, t, c]."""
-    return self.project_out(self.vectors[...][codes])
+    return self.project_out(self.vectors[codes])
 
+  def train(
+    self, residual: jax.Array, *, key: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """This stage's part of `residual` [b, t, c], no gradient, and losses [b].
 
-def _revive(
-    book: Codebook, encoded: jax.Array, codes: jax.Array, *, key: jax.Array
-) -> jax.Array:
-  """Mean squared distance of unused codes to random latents, a scalar."""
-  vectors = book.vectors[...]
-  flat = jax.lax.stop_gradient(encoded).reshape(-1, vectors.shape[-1])
-  unused = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0) == 0
-  drawn = jax.random.randint(key, vectors.shape[:1], 0, flat.shape[0])
-  distance = jnp.sum((vectors - flat[drawn]) ** 2, axis=-1)
-  return jnp.mean(jnp.where(unused, distance, 0.0))
+    The projections learn to keep what they can of the residual, the codes move
+    to the projected residuals, and these to their codes.
+    """
+    stop = jax.lax.stop_gradient
+    encoded = self.project_in(residual)
+    codes = self.nearest(encoded)
+    chosen = self.vectors[codes]
+    part = self.project_out(encoded + stop(chosen - encoded))
+    square = lambda a, b: jnp.mean((a - b) ** 2, axis=(1, 2))
+    loss = (
+      square(residual, part)
+      + square(stop(encoded), chosen)
+      + 0.25 * square(encoded, stop(chosen))
+      + self._revival(stop(encoded), codes, key=key)
+    )
+    return stop(part), loss
+
+  def _revival(
+    self, encoded: jax.Array, codes: jax.Array, *, key: jax.Array
+  ) -> jax.Array:
+    """Mean squared distance of unused codes to random latents, a scalar."""
+    vectors = self.vectors
+    flat = encoded.reshape(-1, vectors.shape[-1])
+    unused = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0) == 0
+    drawn = jax.random.randint(key, vectors.shape[:1], 0, flat.shape[0])
+    distance = jnp.mean((vectors - flat[drawn]) ** 2, axis=-1)
+    return jnp.mean(jnp.where(unused, distance, 0.0))
 
 
 class ResidualQuantizer(nnx.Module):
   """`num_codebooks` stages of `codebook_size` codes each."""
 
   def __init__(
-      self,
-      features: int,
-      *,
-      num_codebooks: int,
-      codebook_size: int,
-      code_dim: int,
-      rngs: nnx.Rngs,
+    self,
+    features: int,
+    *,
+    num_codebooks: int,
+    codebook_size: int,
+    code_dim: int,
+    rngs: nnx.Rngs,
   ):
-    self.codebooks = nnx.List([
+    self.codebooks = nnx.List(
+      [
         Codebook(features, size=codebook_size, code_dim=code_dim, rngs=rngs)
         for _ in range(num_codebooks)
-    ])
+      ]
+    )
 
   def quantize(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, c] to codes int32 [b, t, q]."""
@@ -87,13 +124,13 @@ class ResidualQuantizer(nnx.Module):
     count = codes.shape[-1]
     if count > len(self.codebooks):
       raise ValueError(
-          f"dequantize: {count} codes a step, but the quantizer has only"
-          f" {len(self.codebooks)} codebooks."
+        f"dequantize: {count} codes a step, but the quantizer has only"
+        f" {len(self.codebooks)} codebooks."
       )
     return sum(self.codebooks[i](codes[..., i]) for i in range(count))
 
   def train(
-      self, latents: jax.Array, num_used: jax.Array, *, key: jax.Array
+    self, latents: jax.Array, num_used: jax.Array, *, key: jax.Array
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Quantizes with gradients.
 
@@ -103,32 +140,19 @@ class ResidualQuantizer(nnx.Module):
       key: draws the latents that unused codes move to.
 
     Returns:
-      Quantized latents [b, t, c], whose gradient is that of `latents`, and the
-      losses `commitment`, `codebook`, `revival` and the fraction of the
-      latents' power left over, `residual`, each [b].
+      Quantized latents [b, t, c], whose gradient is that of `latents`, and
+      [b] each: the losses `codebook` (trains the stages) and `commitment`
+      (trains whatever made the latents).
     """
     stop = jax.lax.stop_gradient
-    residual, total = latents, jnp.zeros_like(latents)
-    commitment = codebook = jnp.zeros(latents.shape[0])
-    revival = jnp.zeros(())
+    residual, total = stop(latents), jnp.zeros_like(latents)
+    codebook = jnp.zeros(latents.shape[0])
     for i, book in enumerate(self.codebooks):
+      part, loss = book.train(residual, key=jax.random.fold_in(key, i))
+      codebook += loss
       used = (i < num_used).astype(latents.dtype)
-      encoded = book.project_in(residual)
-      codes = book.nearest(encoded)
-      chosen = book.vectors[...][codes]
-      square = lambda a, b: jnp.mean((a - b) ** 2, axis=(1, 2))
-      commitment += used * square(encoded, stop(chosen))
-      codebook += used * square(stop(encoded), chosen)
-      revival += _revive(book, encoded, codes, key=jax.random.fold_in(key, i))
-      through = book.project_out(encoded + stop(chosen - encoded))
-      total += used[:, None, None] * through
-      residual = residual - through
-    power = jnp.sum(latents**2, axis=(1, 2)) + 1e-8
-    left = jnp.sum((latents - total) ** 2, axis=(1, 2)) / power
-    losses = {
-        "commitment": commitment,
-        "codebook": codebook,
-        "revival": jnp.broadcast_to(revival, commitment.shape),
-        "residual": stop(left),
-    }
-    return total, losses
+      total += used[:, None, None] * part
+      residual = residual - part
+    left = jnp.mean((latents - stop(total)) ** 2, axis=(1, 2))
+    losses = {"codebook": codebook, "commitment": left}
+    return latents + stop(total - latents), losses

@@ -49,11 +49,11 @@ def overlap_add(frames: jax.Array, hop: int) -> jax.Array:
   overlap = size // hop
   parts = frames.reshape(*lead, count, overlap, hop)
   padded = (
-      jnp.pad(
-          parts[..., i, :],
-          [(0, 0)] * len(lead) + [(i, overlap - 1 - i), (0, 0)],
-      )
-      for i in range(overlap)
+    jnp.pad(
+      parts[..., i, :],
+      [(0, 0)] * len(lead) + [(i, overlap - 1 - i), (0, 0)],
+    )
+    for i in range(overlap)
   )
   return sum(padded).reshape(*lead, -1)
 

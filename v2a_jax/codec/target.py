@@ -22,9 +22,9 @@ def _fill(batch: Batch, target: jax.Array, rate: float) -> Batch:
   # A step that the clip's end cuts through still holds sound.
   exists = steps / rate < batch.duration[:, None]
   return batch.replace(
-      target=jax.lax.stop_gradient(target),
-      target_times=(steps + 0.5) / rate,
-      target_mask=exists,
+    target=jax.lax.stop_gradient(target),
+    target_times=(steps + 0.5) / rate,
+    target_mask=exists,
   )
 
 

@@ -5,7 +5,7 @@ posterior, z = mean + exp(logvar / 2) noise, the others from quantized latents,
 so that one decoder learns both views. With x' the reconstruction,
 
   L_codec = w_c convergence + w_l log_magnitude + w_m mel + w_x |x - x'|
-            + w_kl KL + w_q (commitment / 4 + codebook + revival / 4)
+            + w_kl KL + w_q codebook + w_b commitment
             + w_a hinge(D(x')) + w_f |D_l(x) - D_l(x')|
   L_discriminator = hinge(1 - D(x)) + hinge(1 + D(x'))
 
@@ -51,7 +51,8 @@ class CodecObjective:
     mel_weight: w_m.
     waveform_weight: w_x, relative to the example's own root mean square.
     kl_weight: w_kl, of the mean over latent numbers.
-    quantizer_weight: w_q.
+    codebook_weight: w_q; only the quantizer feels it.
+    commitment_weight: w_b, of the latents' distance from their codes.
     adversarial_weight: w_a.
     feature_weight: w_f.
   """
@@ -65,12 +66,13 @@ class CodecObjective:
   mel_weight: float = 1.0
   waveform_weight: float = 0.5
   kl_weight: float = 0.02
-  quantizer_weight: float = 1.0
+  codebook_weight: float = 1.0
+  commitment_weight: float = 0.1
   adversarial_weight: float = 0.0
   feature_weight: float = 0.0
 
   def loss(
-      self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
+    self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Losses [b] and metrics, each [b].
 
@@ -83,23 +85,24 @@ class CodecObjective:
     keys = jax.random.split(key, 3)
     true = self._excerpt(batch.audio, key=keys[0], train=train)
     made, metrics = self._reconstruct(
-        model.codec, true, key=keys[1], train=train
+      model.codec, true, key=keys[1], train=train
     )
     metrics |= losses.spectral_distance(
-        true,
-        made,
-        sample_rate=model.codec.config.sample_rate,
-        fft_sizes=self.fft_sizes,
+      true,
+      made,
+      sample_rate=model.codec.config.sample_rate,
+      fft_sizes=self.fft_sizes,
     )
-    level = jnp.sqrt(jnp.mean(true**2, axis=(1, 2))) + 1e-3
+    level = jnp.sqrt(jnp.mean(true**2, axis=(1, 2))) + 1e-2
     metrics["waveform"] = jnp.mean(jnp.abs(true - made), axis=(1, 2)) / level
     total = (
-        self.convergence_weight * metrics["convergence"]
-        + self.log_magnitude_weight * metrics["log_magnitude"]
-        + self.mel_weight * metrics["mel"]
-        + self.waveform_weight * metrics["waveform"]
-        + self.kl_weight * metrics["kl"]
-        + self.quantizer_weight * metrics["quantizer"]
+      self.convergence_weight * metrics["convergence"]
+      + self.log_magnitude_weight * metrics["log_magnitude"]
+      + self.mel_weight * metrics["mel"]
+      + self.waveform_weight * metrics["waveform"]
+      + self.kl_weight * metrics["kl"]
+      + self.codebook_weight * metrics["codebook"]
+      + self.commitment_weight * metrics["commitment"]
     )
     if model.discriminator is not None and self.adversarial:
       players, more = self._play(model.discriminator, true, made)
@@ -114,12 +117,12 @@ class CodecObjective:
   def sample(self, model, cond, *, key):
     """A codec reconstructs; it has nothing to sample from a condition."""
     raise NotImplementedError(
-        "CodecObjective: a codec makes no soundtracks; train a generator on"
-        " its latents (configs/diffusion_tiny.py) or codes (configs/ar_tiny.py)."
+      "CodecObjective: a codec makes no soundtracks; train a generator on"
+      " its latents (configs/diffusion_tiny.py) or codes (configs/ar_tiny.py)."
     )
 
   def _excerpt(
-      self, audio: jax.Array, *, key: jax.Array, train: bool
+    self, audio: jax.Array, *, key: jax.Array, train: bool
   ) -> jax.Array:
     """Crops and scales [b, samples, channels] to [b, crop, channels]."""
     length = min(self.crop or audio.shape[1], audio.shape[1])
@@ -131,13 +134,13 @@ class CodecObjective:
     cut = lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, length)
     low, high = self.gain_db
     decibels = jax.random.uniform(
-        gain, (audio.shape[0], 1, 1), minval=low, maxval=high
+      gain, (audio.shape[0], 1, 1), minval=low, maxval=high
     )
     scaled = jax.vmap(cut)(audio, starts) * 10 ** (decibels / 20)
     return jnp.clip(scaled, -1, 1)
 
   def _reconstruct(
-      self, codec: Codec, true: jax.Array, *, key: jax.Array, train: bool
+    self, codec: Codec, true: jax.Array, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decodes from one of the two views; [b, t, channels] and metrics."""
     noise, view, count, revive = jax.random.split(key, 4)
@@ -151,20 +154,15 @@ class CodecObjective:
     by_code = jax.random.uniform(view, size) < self.quantized_rate
     latents = jnp.where(by_code[:, None, None], coded, sampled)
     made = codec.decoder(latents)[:, : true.shape[1]]
-    loss = (
-        0.25 * quantizer["commitment"]
-        + quantizer["codebook"]
-        + 0.25 * quantizer["revival"]
-    )
     metrics = {
-        "kl": losses.kl_divergence(mean, logvar),
-        "quantizer": loss,
-        "quantizer_residual": quantizer["residual"],
+      "kl": losses.kl_divergence(mean, logvar),
+      "codebook": quantizer["codebook"],
+      "commitment": quantizer["commitment"],
     }
     return made, metrics
 
   def _play(
-      self, critics: Discriminator, true: jax.Array, made: jax.Array
+    self, critics: Discriminator, true: jax.Array, made: jax.Array
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Both players' adversarial losses [b], with their metrics."""
     graphdef, state = nnx.split(critics)
@@ -173,13 +171,13 @@ class CodecObjective:
     fake_scores, _ = critics(jax.lax.stop_gradient(made))
     scores, features = frozen(made)
     metrics = {
-        "discriminator": losses.hinge_discriminator(real_scores, fake_scores),
-        "adversarial": losses.hinge_generator(scores),
-        "features": losses.feature_matching(real_features, features),
+      "discriminator": losses.hinge_discriminator(real_scores, fake_scores),
+      "adversarial": losses.hinge_generator(scores),
+      "features": losses.feature_matching(real_features, features),
     }
     total = (
-        metrics["discriminator"]
-        + self.adversarial_weight * metrics["adversarial"]
-        + self.feature_weight * metrics["features"]
+      metrics["discriminator"]
+      + self.adversarial_weight * metrics["adversarial"]
+      + self.feature_weight * metrics["features"]
     )
     return total, metrics

@@ -1,0 +1,73 @@
+"""Targets: what they hold, its clock and its mask."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from v2a_jax.batch import Batch
+from v2a_jax.codec.autoencoder import Codec, CodecConfig
+from v2a_jax.codec.target import CodeTarget, LatentTarget, WaveformTarget
+
+CONFIG = CodecConfig(
+  sample_rate=1600,
+  strides=(4, 4),
+  encoder_widths=(4, 4),
+  decoder_widths=(4, 4),
+  dilations=((1,), (1,)),
+  latent_dim=3,
+  num_codebooks=2,
+  codebook_size=5,
+  codebook_dim=2,
+)
+
+
+@pytest.fixture(scope="module")
+def codec():
+  return Codec(CONFIG, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture
+def batch():
+  audio = 0.1 * jax.random.normal(jax.random.key(0), (2, 160, 1))
+  duration = jnp.array([0.1, 0.052])
+  return Batch(audio=audio, duration=duration, cond=None, example=np.arange(2))
+
+
+def test_latents_are_the_encoders_with_times_and_mask(codec, batch):
+  graphdef, state = nnx.split(codec)
+  filled = jax.jit(LatentTarget(graphdef, CONFIG))(state, batch)
+  np.testing.assert_allclose(
+    filled.target, codec.encode(batch.audio), atol=1e-5
+  )
+  np.testing.assert_allclose(
+    filled.target_times, (np.arange(10) + 0.5) / 100, atol=1e-6
+  )
+  # 52 ms reach into the sixth step of 10 ms.
+  np.testing.assert_array_equal(filled.target_mask.sum(axis=1), [10, 6])
+  assert filled.target_mask[1, 5] and not filled.target_mask[1, 6]
+
+
+def test_codes_are_the_quantized_latents(codec, batch):
+  graphdef, state = nnx.split(codec)
+  filled = CodeTarget(graphdef, CONFIG)(state, batch)
+  wanted = codec.quantize(codec.encode(batch.audio))
+  np.testing.assert_array_equal(filled.target, wanted)
+  assert filled.target.dtype == jnp.int32
+  assert filled.target_mask.shape == (2, 10)
+
+
+def test_the_waveform_is_its_own_target(codec, batch):
+  graphdef, _ = nnx.split(codec)
+  filled = WaveformTarget(graphdef, CONFIG)((), batch)
+  np.testing.assert_array_equal(filled.target, batch.audio)
+  assert filled.target_times.shape == (160,)
+  np.testing.assert_allclose(filled.target_times[0], 0.5 / 1600)
+
+
+def test_no_gradient_flows_to_the_codec(codec, batch):
+  graphdef, state = nnx.split(codec)
+  target = LatentTarget(graphdef, CONFIG)
+  grads = jax.grad(lambda s: jnp.sum(target(s, batch).target ** 2))(state)
+  assert not any(jnp.any(g) for g in jax.tree.leaves(grads))
