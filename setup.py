@@ -11,80 +11,81 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(
-    r'__version__ = "([^"]+)"', (ROOT / "v2a_jax/__init__.py").read_text()
+  r'__version__ = "([^"]+)"', (ROOT / "v2a_jax/__init__.py").read_text()
 ).group(1)
 README = ROOT / "README.md"
 
 CORE = [
-    "absl-py",
-    "array_record>=0.8",
-    "av>=18,<19",
-    "einops",
-    "etils",
-    "flax>=0.12.8,<0.13",
-    "grain>=0.2.18",
-    "jax>=0.10.2,<0.12",
-    "jinja2",
-    "ml-collections>=1.1",
-    "numpy>=2",
-    "optax>=0.2.8",
-    "orbax-checkpoint>=0.12.8",
-    "rich",
-    "safetensors",
-    "scipy",
-    "sentencepiece>=0.2.1",
-    "soundfile>=0.13",
-    "soxr",
-    "tensorflow-datasets>=4.9.10",
-    "wandb>=0.20",
-    # Newer majors keep apache-beam from being installed beside this package.
-    "protobuf<7",
-    "pyarrow<26",
+  "absl-py",
+  "array_record>=0.8",
+  "av>=18,<19",
+  "einops",
+  "etils",
+  "flax>=0.12.8,<0.13",
+  "grain>=0.2.18",
+  "jax>=0.10.2,<0.12",
+  "jinja2",
+  "ml-collections>=1.1",
+  "numpy>=2",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8",
+  "pyloudnorm>=0.1.1",
+  "rich",
+  "safetensors",
+  "scipy",
+  "sentencepiece>=0.2.1",
+  "soundfile>=0.13",
+  "soxr",
+  "tensorflow-datasets>=4.9.10",
+  "wandb>=0.20",
+  # Newer majors keep apache-beam from being installed beside this package.
+  "protobuf<7",
+  "pyarrow<26",
 ]
 
 EXTRAS = {
-    "tpu": ["jax[tpu]"],
-    "gpu": ["jax[cuda12]"],
-    "eval": ["librosa", "mir_eval", "opencv-python-headless", "pyloudnorm"],
-    "ui": ["gradio>=6.1"],
-    "dev": [
-        "build",
-        "packaging",
-        "pytest",
-        "pytest-xdist",
-        "pyyaml",
-        "ruff",
-        "selenium",
-    ],
-    # References that ports are compared with, and the reader of `.pt` files;
-    # nothing that runs imports it. Tests that need it skip where it is absent.
-    "parity": ["torch>=2.13"],
+  "tpu": ["jax[tpu]"],
+  "gpu": ["jax[cuda12]"],
+  "eval": ["librosa", "mir_eval", "opencv-python-headless"],
+  "ui": ["gradio>=6.1"],
+  "dev": [
+    "build",
+    "packaging",
+    "pytest",
+    "pytest-xdist",
+    "pyyaml",
+    "ruff",
+    "selenium",
+  ],
+  # References that ports are compared with, and the reader of `.pt` files;
+  # nothing that runs imports it. Tests that need it skip where it is absent.
+  "parity": ["torch>=2.13"],
 }
 
 setup(
-    name="v2a_jax",
-    version=VERSION,
-    description="Train, judge and use video-to-audio models in JAX",
-    long_description=README.read_text() if README.exists() else "",
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
-    python_requires=">=3.11",
-    packages=find_packages(
-        include=[
-            "v2a_jax*",
-            "data_pipelines*",
-            "launch*",
-            "configs*",
-        ]
-    ),
-    package_data={
-        "v2a_jax": ["assets/**"],
-        "v2a_jax.evaluation": ["templates/**"],
-        "launch": ["templates/*", "README.md"],
-        "": ["py.typed"],
-    },
-    install_requires=CORE,
-    extras_require=EXTRAS,
-    entry_points={"console_scripts": ["v2a = launch.cli:main"]},
+  name="v2a_jax",
+  version=VERSION,
+  description="Train, judge and use video-to-audio models in JAX",
+  long_description=README.read_text() if README.exists() else "",
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  license_files=["LICENSE"],
+  python_requires=">=3.11",
+  packages=find_packages(
+    include=[
+      "v2a_jax*",
+      "data_pipelines*",
+      "launch*",
+      "configs*",
+    ]
+  ),
+  package_data={
+    "v2a_jax": ["assets/**"],
+    "v2a_jax.evaluation": ["templates/**"],
+    "launch": ["templates/*", "README.md"],
+    "": ["py.typed"],
+  },
+  install_requires=CORE,
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["v2a = launch.cli:main"]},
 )
