@@ -30,10 +30,12 @@ class Net(nnx.Module):
   """Two layers, and a buffer that training must not touch."""
 
   def __init__(self, rngs, hidden=8):
-    self.layers = nnx.List([
+    self.layers = nnx.List(
+      [
         nnx.Linear(4, hidden, kernel_init=kernel("embed", "mlp"), rngs=rngs),
         nnx.Linear(hidden, 4, kernel_init=kernel("mlp", "embed"), rngs=rngs),
-    ])
+      ]
+    )
     self.gain = nnx.Variable(jnp.full((1,), 2.0))
 
   def __call__(self, x):
@@ -92,18 +94,18 @@ def rows_of(rows):
 def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Experiment:
   """The toy experiment, of six steps unless changed."""
   fields = dict(
-      make_model=lambda rngs: Net(rngs, hidden),
-      objective=Regression(),
-      make_loader=lambda *a: Loader(*a, seen=seen, delay=delay),
-      batch_size=BATCH,
-      optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
-      num_train_steps=6,
-      make_batch=dict,
-      ema_decay=0.9,
-      log_every=1,
-      checkpoint_every=3,
-      flops_per_example=2.0 * 64,
-      wandb="disabled",
+    make_model=lambda rngs: Net(rngs, hidden),
+    objective=Regression(),
+    make_loader=lambda *a: Loader(*a, seen=seen, delay=delay),
+    batch_size=BATCH,
+    optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
+    num_train_steps=6,
+    make_batch=dict,
+    ema_decay=0.9,
+    log_every=1,
+    checkpoint_every=3,
+    flops_per_example=2.0 * 64,
+    wandb="disabled",
   )
   return Experiment(**(fields | changes))
 

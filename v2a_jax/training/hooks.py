@@ -66,7 +66,7 @@ class LogHook:
     self._every = run.experiment.log_every
     self._total = run.experiment.num_train_steps
     self._schedule = jax.jit(
-        make_schedule(run.experiment.optimizer, self._total)
+      make_schedule(run.experiment.optimizer, self._total)
     )
     self._throughput = throughput
     self._writers = writers

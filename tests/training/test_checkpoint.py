@@ -1,0 +1,192 @@
+"""Checkpoints: any mesh, any damage, a full disk."""
+
+import functools
+import json
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_training import Net
+
+from v2a_jax.parallel import mesh as mesh_lib
+from v2a_jax.parallel import sharding
+from v2a_jax.training import checkpoint
+from v2a_jax.training.optimizer import OptimizerConfig, make_optimizer
+from v2a_jax.training.state import make_init
+
+
+def make_mesh(count, **axes):
+  config = mesh_lib.MeshConfig(**axes)
+  return mesh_lib.make_mesh(config, jax.devices()[:count])
+
+
+def init_fn(hidden=8):
+  optimizer = make_optimizer(OptimizerConfig(), 10)
+  make_model = functools.partial(Net, hidden=hidden)
+  return make_init(make_model, optimizer, seed=0, ema=True)
+
+
+@pytest.fixture(scope="module")
+def state():
+  mesh = make_mesh(8, fsdp=2, tensor=2)
+  state, _ = sharding.init_sharded(init_fn(), mesh)
+  return state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, state):
+  """A workdir with the steps 1 and 2; `params` hold the step."""
+  workdir = tmp_path_factory.mktemp("run")
+  checkpoints = checkpoint.Checkpoints(workdir)
+  for step in (1, 2):
+    save(checkpoints, step, state)
+  checkpoints.close()
+  return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+  """A copy of it to be damaged."""
+  return shutil.copytree(saved, tmp_path / "run")
+
+
+def save(checkpoints, step, state):
+  state = state.replace(step=state.step + step)
+  checkpoints.save(step, state, data={"at": step}, meta={"name": "toy"})
+
+
+def restore(workdir, mesh=None, hidden=8):
+  mesh = mesh or make_mesh(1)
+  abstract = jax.eval_shape(init_fn(hidden))
+  layout = sharding.state_shardings(abstract, mesh)
+  checkpoints = checkpoint.Checkpoints(workdir)
+  try:
+    return checkpoints.restore(abstract, layout), layout
+  finally:
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+  "count, axes", [(8, dict(tensor=4)), (4, dict(fsdp=4)), (1, {})]
+)
+def test_any_mesh_restores_the_same_numbers(saved, state, count, axes):
+  restored, layout = restore(saved, make_mesh(count, **axes))
+  assert (restored.step, restored.data, restored.meta) == (
+      2, {"at": 2}, {"name": "toy"},
+  )  # fmt: skip
+  expected = state.replace(step=jnp.int32(2))
+  assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
+  jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
+  for leaf, wanted in zip(
+    jax.tree.leaves(restored.state), jax.tree.leaves(layout)
+  ):
+    assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+
+
+def _largest(folder):
+  files = [p for p in (folder / "state").rglob("*") if p.is_file()]
+  return max(files, key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit(folder):
+  data = bytearray(_largest(folder).read_bytes())
+  data[len(data) // 2] ^= 1
+  _largest(folder).write_bytes(data)
+
+
+def truncate(folder):
+  _largest(folder).write_bytes(_largest(folder).read_bytes()[:10])
+
+
+def remove(folder):
+  _largest(folder).unlink()
+
+
+def empty_the_digests(folder):
+  (folder / "sha256.json").write_text("")
+
+
+@pytest.mark.parametrize(
+  "damage", [flip_a_bit, truncate, remove, empty_the_digests]
+)
+def test_damage_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
+  damage(workdir / "checkpoints" / "2")
+  restored, _ = restore(workdir)
+  assert restored.step == 1
+  assert str(workdir / "checkpoints" / "2") in caplog.text
+  assert (workdir / "damaged" / "2").is_dir()
+  assert checkpoint.restore_params(workdir).step == 1
+
+
+def test_no_sound_checkpoint_is_an_error(workdir):
+  for step in ("1", "2"):
+    truncate(workdir / "checkpoints" / step)
+  with pytest.raises(checkpoint.CheckpointError, match="damaged .state/"):
+    checkpoint.restore_params(workdir)
+  with pytest.raises(checkpoint.CheckpointError, match="no sound checkpoint"):
+    restore(workdir)
+
+
+def test_another_shape_names_the_leaf_and_both_shapes(saved):
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    restore(saved, hidden=12)
+  assert "params/layers/0/bias has shape (8,)" in str(error.value)
+  assert "(12,) in the model" in str(error.value)
+  with pytest.raises(checkpoint.CheckpointError, match="shape"):
+    checkpoint.restore_model(saved, lambda rngs: Net(rngs, hidden=12))
+
+
+def test_what_is_missing_is_named(saved, tmp_path):
+  with pytest.raises(checkpoint.CheckpointError, match="no checkpoint there"):
+    checkpoint.restore_params(tmp_path / "nowhere")
+  with pytest.raises(checkpoint.CheckpointError, match=r"no step 7.*\[1, 2\]"):
+    checkpoint.restore_params(saved, step=7)
+
+
+def test_weights_for_use_are_the_average(saved, state):
+  average = checkpoint.restore_params(saved, step=1)
+  raw = checkpoint.restore_params(saved, ema=False)
+  kernel = lambda r: r.state["params"]["layers"][0]["kernel"]
+  np.testing.assert_array_equal(
+    kernel(raw), state.params["layers"][0]["kernel"][...]
+  )
+  np.testing.assert_array_equal(kernel(average), kernel(raw) + 1)
+  model, restored = checkpoint.restore_model(saved, Net)
+  assert restored.meta == {"name": "toy"}
+  np.testing.assert_array_equal(model.layers[0].kernel[...], kernel(average))
+  assert model(jnp.ones((1, 4))).shape == (1, 4)
+
+
+def test_a_full_disk_costs_one_checkpoint_and_no_more(tmp_path, caplog, state):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  save(checkpoints, 1, state)
+  assert checkpoints.wait()
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+  try:
+    save(checkpoints, 2, state)
+    assert not checkpoints.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert "checkpoints/2 could not be saved (" in caplog.text
+  assert checkpoint.list_steps(checkpoints.root) == [1]
+  save(checkpoints, 3, state)
+  checkpoints.close()
+  assert checkpoint.list_steps(checkpoints.root) == [3, 1]
+  assert restore(tmp_path)[0].step == 3
+  assert not list(checkpoints.root.glob("*tmp*"))
+
+
+def test_old_checkpoints_make_room_but_for_the_periodic(tmp_path, state):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_period=4)
+  for step in (4, 6, 7):
+    save(checkpoints, step, state)
+  checkpoints.close()
+  assert checkpoint.list_steps(checkpoints.root) == [7, 4]
+  digests = json.loads((checkpoints.root / "7" / "sha256.json").read_text())[
+    "files"
+  ]
+  assert any(name.startswith("state/") for name in digests)
