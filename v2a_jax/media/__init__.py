@@ -16,6 +16,7 @@ from v2a_jax.media.base import (
 )
 from v2a_jax.media.mux import mux, video_packets, video_packets_digest
 from v2a_jax.media.reader import probe, read_audio, read_video
+from v2a_jax.media.sandbox import probe_limited, read_clip, run_limited
 from v2a_jax.media.timing import video_duration
 from v2a_jax.media.writer import (
   decode_flac,
@@ -38,8 +39,11 @@ __all__ = [
   "encode_video",
   "mux",
   "probe",
+  "probe_limited",
   "read_audio",
+  "read_clip",
   "read_video",
+  "run_limited",
   "video_duration",
   "video_packets",
   "video_packets_digest",

@@ -151,18 +151,24 @@ def read_packets(
   """Yields the packets of `stream`, each with a pts and a dts.
 
   A truncated file ends where it ends. A missing time is that of the packet
-  before it.
+  before it; AVI's presentation times are its decoding times.
   """
   pts = dts = 0
+  untimed = is_untimed(container)
   try:
     for packet in container.demux(stream):
       if packet.size:  # PyAV ends with an empty packet, for decoders
         dts = packet.dts if packet.dts is not None else packet.pts or dts
         pts = packet.pts if packet.pts is not None else max(pts, dts)
-        packet.pts, packet.dts = pts, dts
+        packet.pts, packet.dts = (dts if untimed else pts), dts
         yield packet
   except av.FFmpegError:
     return
+
+
+def is_untimed(container: av.container.InputContainer) -> bool:
+  """Whether a format says when to decode, but not when to show."""
+  return container.format.name == "avi"
 
 
 class Decoder:
@@ -174,7 +180,7 @@ class Decoder:
     self._step = 1 / rate if rate else Fraction(0)
     self._length = Fraction(0)
     self._is_audio = stream.type == "audio"
-    self._untimed = container.format.name == "avi"
+    self._untimed = is_untimed(container)
     self._slots: list[int] = []
     self.damaged = 0
 

@@ -19,7 +19,12 @@ import av
 import numpy as np
 
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
-from v2a_jax.media.container import find_tracks, open_input, read_packets
+from v2a_jax.media.container import (
+  find_tracks,
+  is_untimed,
+  open_input,
+  read_packets,
+)
 from v2a_jax.media.timing import span_of
 from v2a_jax.media.track import AudioTrack, fit_length
 from v2a_jax.media.writer import written
@@ -30,7 +35,7 @@ _HOLDS = {
   ".mp4": {"h264", "hevc", "av1", "vp9", "vvc", "mpeg4", "mpeg2video"},
   ".webm": {"vp8", "vp9", "av1"},
   ".mov": {"h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "qtrle", "png"},
-  ".mkv": None,
+  ".mkv": {"ffv1", "huffyuv", "theora", "wmv3", "rawvideo"},
 }
 _AUDIO = {  # the first is taken where the wanted one does not fit
   ".mp4": ("aac", "flac", "alac"),
@@ -47,11 +52,13 @@ class _Plan:
   """What the first pass over the source found out.
 
   Attributes:
+    container: FFmpeg's name of the source's format.
     codec: canonical name of the video codec.
     duration: seconds that the video is shown.
     times: (pts, dts) of each packet in ticks, the first shown at 0.
   """
 
+  container: str
   codec: str
   duration: Fraction
   times: list[tuple[int, int]]
@@ -92,7 +99,7 @@ def mux(
   name = source_name(video_path)
   plan = _plan(video_path, name, limits)
   out = pathlib.Path(out)
-  suffix = _container_for(plan.codec, out.suffix.lower())
+  suffix = _container_for(plan, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)
   if not isinstance(video_path, bytes) and _same_file(video_path, out):
     raise MediaError(str(out), "is the source itself", "write to another file")
@@ -124,11 +131,15 @@ def mux(
   return out
 
 
-def _container_for(codec: str, wanted: str) -> str:
+def _container_for(plan: _Plan, wanted: str) -> str:
+  """The wanted container, or else the first that holds the codec as it is."""
+  if plan.codec == "vp9" and "matroska" in plan.container:
+    # MP4 joins each hidden VP9 frame with the next one: other packets.
+    return wanted if wanted == ".mkv" else ".webm"
   for suffix in (wanted, *_HOLDS):
-    if suffix in _HOLDS and (_HOLDS[suffix] is None or codec in _HOLDS[suffix]):
+    if suffix in _HOLDS and plan.codec in _HOLDS[suffix]:
       return suffix
-  raise AssertionError("Matroska holds everything")
+  return ".mkv"
 
 
 def _same_file(a, b: pathlib.Path) -> bool:
@@ -146,16 +157,36 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       (p.pts, p.dts, p.duration or 0, p.is_discard)
       for p in read_packets(container, stream)
     ]
-    if container.format.name == "avi":
+    form = container.format.name
+    if is_untimed(container):
       packets = _timed_by_decoding(source, packets, name, limits)
+    start = _check_hidden(packets, name)
     span = span_of(
-      [(pts, length) for pts, _, length, discard in packets if not discard],
+      [(pts, length) for pts, _, length, _ in packets if pts >= start],
       stream,
       name,
     )
-    start = int(span.start / stream.time_base)
   times = _ordered([(pts - start, dts - start) for pts, dts, _, _ in packets])
-  return _Plan(codec=codec, duration=span.duration, times=times)
+  return _Plan(container=form, codec=codec, duration=span.duration, times=times)
+
+
+def _check_hidden(packets, name: str) -> int:
+  """Returns the first shown pts; refuses edit lists that cannot be copied.
+
+  Packets that an edit list hides before the first shown frame stay hidden.
+  Those after the last one would be shown; they count as part of the video.
+  """
+  shown = [pts for pts, _, _, discard in packets if not discard]
+  if not shown:
+    raise MediaError(name, "its edit list hides every frame", "re-encode it")
+  first, last = min(shown), max(shown)
+  if any(discard and first < pts < last for pts, _, _, discard in packets):
+    raise MediaError(
+      name,
+      "its edit list cuts inside the picture, which copied packets cannot do",
+      "re-encode the video first, for example: ffmpeg -i IN -c:v libx264 OUT",
+    )
+  return first
 
 
 def _timed_by_decoding(source, packets, name: str, limits: Limits):

@@ -151,13 +151,18 @@ class _Window:
 
   @classmethod
   def of(cls, start: float, duration: float | None) -> "_Window":
-    if start < 0 or (duration is not None and duration <= 0):
-      raise ValueError(
-        f"A window of {duration} s from {start} s: start must be at least 0 "
-        "and the duration above 0 (or None for all)."
-      )
+    check_window(start, duration)
     return cls(
       Fraction(start), None if duration is None else Fraction(duration)
+    )
+
+
+def check_window(start: float, duration: float | None) -> None:
+  """Raises ValueError unless [start, start + duration) is a window."""
+  if start < 0 or (duration is not None and duration <= 0):
+    raise ValueError(
+      f"A window of {duration} s from {start} s: start must be at least 0 "
+      "and the duration above 0 (or None for all)."
     )
 
 
