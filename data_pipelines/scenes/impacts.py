@@ -1,18 +1,21 @@
-"""Actions made of separate contacts: hits, bounces, collisions, steps, drops."""
+"""Actions made of separate contacts: hits, bounces, collisions, drops."""
 
 import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
 from data_pipelines.scenes.render import Look, Shape, bar, disc
-from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
+from data_pipelines.scenes.stage import (
+  Event,
+  Stage,
+  Take,
+  counted,
+  hit_events,
+  hits_sound,
+  loudness,
+)
 
-SKIN = ((0.96, 0.78, 0.64), (0.78, 0.55, 0.4), (0.45, 0.3, 0.22))
 LIVELY, DULL = ("rubber", "plastic"), ("wood", "metal", "glass")
 SOLID = ("wood", "metal", "glass", "plastic", "stone", "rubber", "ceramic")
-
-
-def _skin(stage: Stage) -> Look:
-  return Look(SKIN[stage.rng.integers(len(SKIN))], outline=stage.ink)
 
 
 def strike(stage: Stage) -> Take:
@@ -56,8 +59,8 @@ def strike(stage: Stage) -> Take:
     shapes.append(disc(head_x, head_y, head, knob))
   return Take(
     shapes,
-    _hits_sound(stage, hits, power, material, size),
-    _events(hits, power, "strike", material.name),
+    hits_sound(stage, hits, power, material, size),
+    hit_events(hits, power, "strike", material.name),
     f"a {tool} strikes a {material.adjective} {_shape_name(kind)}",
     f"{counted(len(hits), 'hit')} of a {tool} on {material.name}",
   )
@@ -65,28 +68,6 @@ def strike(stage: Stage) -> Take:
 
 def _shape_name(kind: str) -> str:
   return "block" if kind == "box" else "dome"
-
-
-def _hits_sound(stage, hits, power, material, size, *, damping=1.0):
-  audio = stage.silence()
-  for time, strength in zip(hits, power):
-    sound = synthesis.strike(
-      stage.rng,
-      material,
-      size,
-      strength=strength,
-      rate=stage.rate,
-      damping=damping,
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-  return audio
-
-
-def _events(hits, power, kind, material):
-  return [
-    Event(float(h), kind, material, True, float(p)) for h, p in zip(hits, power)
-  ]
 
 
 def drum(stage: Stage) -> Take:
@@ -197,8 +178,8 @@ def bounce(stage: Stage) -> Take:
       )
     )
     size = (radius - 0.09) / 0.05
-    audio += _hits_sound(stage, hits, power, material, size, damping=1.5)
-    events += _events(hits, power, "bounce", material.name)
+    audio += hits_sound(stage, hits, power, material, size, damping=1.5)
+    events += hit_events(hits, power, "bounce", material.name)
     names.append(f"a {material.adjective} ball")
   return Take(
     shapes,
@@ -286,96 +267,6 @@ def _clear_run(stage, radii):
   return best
 
 
-def clap(stage: Stage) -> Take:
-  """Two hands clap."""
-  rng, t = stage.rng, stage.times
-  hits, power = stage.hits(2, 7, gap=0.34)
-  apart = 0.26 * physics.lift(t, hits, power)
-  y = rng.uniform(0.4, 0.6)
-  palm = _skin(stage)
-  sleeve = stage.paint()
-  shapes = []
-  for side in (-1.0, 1.0):
-    x = 0.5 + side * (0.055 + apart)
-    shapes.append(
-      bar(x + side * 0.1, y + 0.15, 0.5 + side * 0.55, 0.98, 0.07, sleeve)
-    )
-    shapes.append(
-      Shape("box", x, y, 0.055, 0.19, palm, round=0.05, angle=side * apart)
-    )
-  audio = stage.silence()
-  low = rng.uniform(900, 1500)
-  for time, strength in zip(hits, power):
-    noise = synthesis.burst(rng, corner=6000, decay=0.09, rate=stage.rate)
-    body = synthesis.resonator(noise, low, 900, rate=stage.rate)
-    sound = 0.4 * noise + body
-    sound *= loudness(strength) / np.abs(sound).max()
-    synthesis.place(audio, sound, time, rate=stage.rate)
-  return Take(
-    shapes,
-    audio,
-    _events(hits, power, "clap", "skin"),
-    "two hands clap",
-    counted(len(hits), "hand clap"),
-  )
-
-
-def walk(stage: Stage) -> Take:
-  """A figure walks across the picture, now faster, now slower."""
-  rng, t = stage.rng, stage.times
-  material = stage.choose("wood", "metal", "stone", "ceramic")
-  hits, power = stage.hits(4, 8, gap=0.36)
-  heading = float(rng.choice([-1.0, 1.0]))
-  pace = 0.66 / (len(hits) + 1)
-  feet = [_foot(t, hits, which, pace) for which in (0, 1)]
-  place = lambda x: 0.5 + heading * (x - 0.33)
-  ground = stage.floor
-  hip_x = 0.5 * (feet[0][0] + feet[1][0])
-  hip_y = ground - 0.34 + 0.1 * np.abs(feet[0][0] - feet[1][0])
-  shirt, trousers = stage.paint(), stage.paint(0.1, 0.6)
-  shoe = Look((0.12, 0.1, 0.1), outline=stage.ink)
-  slab = Shape("box", 0.5, ground + 0.03, 0.49, 0.03, stage.surface(material))
-  shapes = [slab]
-  for x, up in feet:
-    foot_x, foot_y = place(x), ground - 0.035 - up
-    shapes.append(bar(place(hip_x), hip_y, foot_x, foot_y, 0.035, trousers))
-    shapes.append(
-      Shape("box", foot_x + heading * 0.03, foot_y, 0.07, 0.035, shoe,
-            round=0.03)
-    )  # fmt: skip
-  shapes += [
-    bar(place(hip_x), hip_y - 0.24, place(hip_x), hip_y, 0.06, shirt),
-    disc(place(hip_x), hip_y - 0.37, 0.09, _skin(stage)),
-  ]
-  audio = _hits_sound(stage, hits, power, material, 0.9, damping=3.0)
-  for time, strength in zip(hits, power):
-    scuff = synthesis.burst(rng, corner=1800, decay=0.06, rate=stage.rate)
-    gain = 0.5 * loudness(strength)
-    synthesis.place(audio, scuff, time, rate=stage.rate, gain=gain)
-  return Take(
-    shapes,
-    audio,
-    _events(hits, power, "step", material.name),
-    f"a person walks on a {material.adjective} floor",
-    f"{counted(len(hits), 'footstep')} on {material.name}",
-  )
-
-
-def _foot(times, hits, which, pace, swing=0.26):
-  """Place and height of a foot that lands at every second hit."""
-  x = np.full_like(times, -0.5 * pace * which)
-  up = np.zeros_like(times)
-  for k, hit in enumerate(hits):
-    if k % 2 != which:
-      continue
-    u = np.clip((times - hit + swing) / swing, 0.0, 1.0)
-    target = (k + 1) * pace
-    start = max(k - 1, -0.5 * which) * pace if k > 1 else -0.5 * pace * which
-    x += (target - start) * u
-    up += 0.32 * u * (1 - u) * (1 + u)
-  return x, up
-
-
 def drip(stage: Stage) -> Take:
   """Drops fall from a tap into a vessel that slowly fills."""
   rng, t = stage.rng, stage.times
@@ -420,7 +311,7 @@ def drip(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    _events(hits, power, "drip", "water"),
+    hit_events(hits, power, "drip", "water"),
     f"drops fall from a tap into a {vessel.adjective} bowl of water",
     counted(len(hits), "water drip"),
   )

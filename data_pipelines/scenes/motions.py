@@ -4,7 +4,15 @@ import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
 from data_pipelines.scenes.render import Look, Shape, bar, disc
-from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
+from data_pipelines.scenes.stage import (
+  Event,
+  Stage,
+  Take,
+  counted,
+  hit_events,
+  hits_sound,
+  loudness,
+)
 
 FINE = 1000  # Hz at which paths are sampled to find crossings
 
@@ -25,20 +33,21 @@ def roll(stage: Stage) -> Take:
     rng, int(rng.integers(2, 6)), first=0.12, last=0.9, gap=0.12
   )
   hits, speeds, _ = physics.crossings(path, grid, ridges)
-  hits, speeds = hits[hits < stage.seconds - 0.1], speeds[: len(hits)]
-  power = np.clip(speeds[: len(hits)] / 0.35, 0.45, 1.0)
+  keep = hits < stage.seconds - 0.1
+  hits, speeds = hits[keep], speeds[keep]
+  power = np.clip(speeds / 0.35, 0.45, 1.0)
   heading = float(rng.choice([-1.0, 1.0]))
   x = np.interp(t, grid, path)
   hop = np.zeros_like(t)
   for hit in hits:
-    hop += 0.07 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2))
+    hop += 0.08 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2))
   place = lambda value: 0.5 + heading * (np.asarray(value) - 0.5)
   y = stage.floor - radius - hop
   look = stage.surface(material)
   dot = Look(stage.ink)
   turn = heading * x / radius
   shapes = [
-    Shape("box", float(place(r)), stage.floor, 0.022, 0.03, look, round=0.02)
+    Shape("box", float(place(r)), stage.floor, 0.032, 0.045, look, round=0.03)
     for r in ridges
   ]
   shapes.append(disc(place(x), y, radius, look))
@@ -51,19 +60,11 @@ def roll(stage: Stage) -> Take:
   audio = synthesis.rumble(rng, stage.samples, corner=400, rate=stage.rate)
   audio = synthesis.fade(audio, seconds=0.3, rate=stage.rate)
   audio *= 0.006 * fast / fast.max()
-  for time, strength in zip(hits, power):
-    sound = synthesis.strike(
-      rng, material, 0.7, strength=strength, rate=stage.rate, damping=1.5
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  audio += hits_sound(stage, hits, power, material, 0.7, damping=1.5)
   return Take(
     shapes,
     audio,
-    [
-      Event(float(h), "bump", material.name, True, float(p))
-      for h, p in zip(hits, power)
-    ],
+    hit_events(hits, power, "bump", material.name),
     f"a {material.adjective} ball rolls over ridges",
     f"a rolling ball, {counted(len(hits), 'bump')} of {material.name}",
   )
@@ -189,20 +190,11 @@ def spin(stage: Stage) -> Take:
     bar(cx, 0.06, cx + 0.15 * np.sin(flick), 0.06 + 0.16 * np.cos(flick),
         0.035, tongue)
   )  # fmt: skip
-  audio = stage.silence()
-  for time, strength in zip(hits, power):
-    sound = synthesis.strike(
-      rng, material, 0.1, strength=strength, rate=stage.rate, damping=3.0
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  audio = hits_sound(stage, hits, power, material, 0.1, damping=3.0)
   return Take(
     shapes,
     audio,
-    [
-      Event(float(h), "click", material.name, True, float(p))
-      for h, p in zip(hits, power)
-    ],
+    hit_events(hits, power, "click", material.name),
     f"a {material.adjective} wheel spins and slows down",
     f"{counted(len(hits), 'click')} of a {material.adjective} wheel",
   )
@@ -243,10 +235,7 @@ def saw(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    [
-      Event(float(h), "scrape", material.name, True, float(p))
-      for h, p in zip(starts, power)
-    ],
+    hit_events(starts, power, "scrape", material.name),
     f"a saw cuts a {material.adjective} block",
     f"{counted(len(starts), 'stroke')} of a saw in {material.name}",
   )
@@ -285,10 +274,7 @@ def shake(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    [
-      Event(float(h), "shake", "seeds", True, float(p))
-      for h, p in zip(hits, power)
-    ],
+    hit_events(hits, power, "shake", "seeds"),
     "a hand shakes a rattle",
     counted(len(hits), "shake of a rattle", "shakes of a rattle"),
     ("effects", "music") if rng.random() < 0.5 else ("effects",),
@@ -342,10 +328,7 @@ def pluck(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    [
-      Event(float(h), "pluck", "string", True, float(p))
-      for h, p in zip(hits, power)
-    ],
+    hit_events(hits, power, "pluck", "string"),
     "a plectrum plucks the strings of a lyre",
     counted(len(hits), "plucked string note"),
     ("music",),

@@ -5,6 +5,7 @@ import hashlib
 
 from data_pipelines import schema
 from data_pipelines.scenes.scene import Scene, make_scene
+from v2a_jax import media
 
 LICENCE = "CC0-1.0"
 
@@ -29,10 +30,8 @@ def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
   `video` is an MP4 without sound, `audio` FLAC, `sha256` that of the video's
   bytes followed by the audio's. Events also have a `strength` in 0..1.
   """
-  from v2a_jax.media import writer  # PyAV, which rendering does not need
-
-  video = writer.encode_video(scene.frames, fps=scene.fps)
-  audio = writer.encode_flac(scene.audio, scene.sample_rate)
+  video = media.encode_video(scene.frames, fps=scene.fps)
+  audio = media.encode_flac(scene.audio, scene.sample_rate)
   words = [
     {"word": word, "start": round(start, 4), "end": round(end, 4)}
     for word, start, end in scene.words

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines.scenes import impacts, motions, render, surroundings, talk
+from data_pipelines.scenes import impacts, motions, people, render, surroundings
 from data_pipelines.scenes.stage import Action, Event, Stage, Take
 
 Array = np.ndarray
@@ -24,8 +24,8 @@ ACTIONS: dict[str, Action] = {
     Action("drum", impacts.drum, discrete=True),
     Action("bounce", impacts.bounce, discrete=True),
     Action("collide", impacts.collide, discrete=True),
-    Action("clap", impacts.clap, discrete=True),
-    Action("walk", impacts.walk, discrete=True),
+    Action("clap", people.clap, discrete=True),
+    Action("walk", people.walk, discrete=True),
     Action("drip", impacts.drip, discrete=True),
     Action("roll", motions.roll, discrete=True),
     Action("spin", motions.spin, discrete=True),
@@ -33,7 +33,7 @@ ACTIONS: dict[str, Action] = {
     Action("shake", motions.shake, discrete=True),
     Action("pluck", motions.pluck, discrete=True),
     Action("pour", motions.pour, discrete=False),
-    Action("talk", talk.talk, discrete=False),
+    Action("talk", people.talk, discrete=False),
   )
 }
 

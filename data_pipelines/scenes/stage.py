@@ -59,8 +59,9 @@ class Stage:
   def hits(
     self, low: int, high: int, *, gap: float = 0.32, first: float = 0.3
   ) -> tuple[Array, Array]:
-    """Between `low` and `high` irregular times [k] and strengths [k]."""
-    count = int(self.rng.integers(low, high + 1))
+    """Irregular times [k] and strengths [k], `low` to `high` of them in 4 s."""
+    draw = int(self.rng.integers(low, high + 1))
+    count = max(1, round(draw * self.seconds / 4))
     times = physics.irregular_times(
       self.rng,
       count,
@@ -134,3 +135,38 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
   word = names[number] if number < len(names) else str(number)
   noun = singular if number == 1 else plural or singular + "s"
   return f"{word} {noun}"
+
+
+def hits_sound(
+  stage: Stage,
+  hits: Array,
+  power: Array,
+  material: synthesis.Material,
+  size: float,
+  *,
+  damping: float = 1.0,
+) -> Array:
+  """The sound [samples] of hits [k] of strengths [k] on an object."""
+  audio = stage.silence()
+  for time, strength in zip(hits, power):
+    sound = synthesis.strike(
+      stage.rng,
+      material,
+      size,
+      strength=strength,
+      rate=stage.rate,
+      damping=damping,
+    )
+    gain = loudness(strength) / strength
+    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  return audio
+
+
+def hit_events(
+  hits: Array, power: Array, kind: str, material: str
+) -> list[Event]:
+  """One event on screen for each hit."""
+  return [
+    Event(float(time), kind, material, True, float(strength))
+    for time, strength in zip(hits, power)
+  ]
