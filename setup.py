@@ -7,7 +7,7 @@
 import pathlib
 import re
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(
@@ -71,13 +71,9 @@ setup(
   license="Apache-2.0",
   license_files=["LICENSE"],
   python_requires=">=3.11",
-  packages=find_packages(
-    include=[
-      "v2a_jax*",
-      "data_pipelines*",
-      "launch*",
-      "configs*",
-    ]
+  packages=find_namespace_packages(
+    include=["v2a_jax*", "data_pipelines*", "launch*", "configs*"],
+    exclude=["*.assets*", "*.templates*"],
   ),
   package_data={
     "v2a_jax": ["assets/**"],

@@ -116,7 +116,7 @@ def one_line(error: BaseException) -> str:
   """The error's message; says so when it did not come from this project."""
   message = " ".join(str(error).split()) or type(error).__name__
   if isinstance(error, ModuleNotFoundError):
-    return f"{message}: pip install 'v2a_jax[eval]' (v2a doctor lists what is missing)"
+    return f"{message}; v2a doctor says how to install what is missing"
   frames = traceback.extract_tb(error.__traceback__)
   ours = frames and frames[-1].filename.startswith(FOLDERS)
   if ours or isinstance(error, OSError):

@@ -40,7 +40,7 @@ OPTIONAL = {
   "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
   "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",
-  "torch": "parity tests and v2a weights convert, never at run time",
+  "torch": "tests that compare with it, never at run time",
 }
 FREE_GB = 8  # What the quick start may use.
 CHILD_SECONDS = 90
@@ -118,8 +118,7 @@ def describe(found: dict[str, Any]) -> str:
     else:
       lines.append(f"MISSING    {name}")
   if found["missing"]:
-    names = " ".join(found["missing"])
-    lines.append(f"next       pip install {names}")
+    lines.append(f"next       {install_line()}")
   else:
     lines.append("all needed parts are here")
   return "\n".join(lines)
@@ -130,6 +129,16 @@ def version(package: str) -> str | None:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
     return None
+
+
+def install_line() -> str:
+  """The command that brings the missing packages, in versions that fit."""
+  try:
+    declared = importlib.metadata.requires("v2a_jax") or []
+  except importlib.metadata.PackageNotFoundError:  # Run from its sources.
+    return "pip install -e '.[eval]' -c constraints.txt"
+  plain = [text for text in declared if "extra ==" not in text]
+  return "pip install " + " ".join(f"'{text}'" for text in plain)
 
 
 def own_version() -> str:

