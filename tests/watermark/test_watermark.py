@@ -1,0 +1,236 @@
+"""The mark: found with its key after what delivery does to it, else not."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import signal
+import soundfile as sf
+
+from v2a_jax import media, watermark
+from v2a_jax.watermark import pattern
+
+RATE = 16_000
+KEY = "the key of these tests"
+REAL = pathlib.Path(__file__).parents[2] / "../shared/clips"
+
+
+def noise(seconds=4.0, *, rate=RATE, channels=1, seed=0):
+  rng = np.random.default_rng(seed)
+  x = rng.standard_normal((int(seconds * rate), channels)) * 0.1
+  return np.clip(x, -1, 1).astype(np.float32)
+
+
+def strikes(seconds=4.0, *, rate=RATE):
+  """Three struck bars in digital silence, and when they were struck."""
+  times = np.array([0.7, 1.9, 3.1])
+  t = np.arange(int(seconds * rate)) / rate
+  x = np.zeros_like(t)
+  for start in times:
+    after = np.clip(t - start, 0, None)
+    for hz, level in ((523, 0.3), (1387, 0.2), (2891, 0.1)):
+      x += level * np.sin(2 * np.pi * hz * after) * np.exp(-18 * after)
+  return x[:, None].astype(np.float32), times
+
+
+SOUNDS = {
+  "noise": noise,
+  "strikes": lambda: strikes()[0],
+  "silence": lambda: np.zeros((4 * RATE, 1), np.float32),
+  "tone": lambda: (
+    0.3 * np.sin(2 * np.pi * 440 * np.arange(4 * RATE) / RATE)
+  ).astype(np.float32)[:, None],
+}
+
+
+@pytest.fixture(scope="module")
+def marked():
+  return {
+    name: watermark.embed(sound(), RATE, key=KEY, payload=0xBEEF)
+    for name, sound in SOUNDS.items()
+  }
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_finds_the_mark_and_reads_the_payload(marked, name):
+  found = watermark.detect(marked[name], RATE, key=KEY)
+  assert found.found and found.payload == 0xBEEF
+  assert found.false_positive_probability < 1e-12
+  assert found.seconds_examined == 4.0
+
+
+@pytest.mark.parametrize("name", ["strikes", "silence"])
+def test_another_key_finds_nothing(marked, name):
+  other = watermark.detect(marked[name][: 2 * RATE], RATE, key="another")
+  assert not other.found and other.payload is None
+
+
+def test_unmarked_sound_has_no_mark():
+  assert not watermark.detect(strikes()[0][: 2 * RATE], RATE, key=KEY).found
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".mp3"])
+@pytest.mark.parametrize("name", SOUNDS)
+def test_survives_lossy_files_and_a_crop(marked, name, suffix, tmp_path):
+  path = tmp_path / f"x{suffix}"
+  media.encode_audio(path, marked[name], RATE, bit_rate=64_000)
+  audio = media.read_audio(path, sample_rate=RATE)
+  found = watermark.detect(audio.samples[16_777:48_777], RATE, key=KEY)
+  assert found.found and found.payload == 0xBEEF
+
+
+def test_is_found_in_the_soundtrack_of_a_video(marked, tmp_path):
+  frames = np.zeros((8, 32, 32, 3), np.uint8)
+  path = tmp_path / "x.mp4"
+  media.encode_video(
+    frames, fps=2.0, path=path, audio=marked["strikes"], sample_rate=RATE
+  )
+  audio = media.read_audio(path, sample_rate=48_000)
+  assert watermark.detect(audio.samples, 48_000, key=KEY).payload == 0xBEEF
+
+
+CHANGES = {
+  "48 kHz and back": lambda x: signal.resample_poly(
+    signal.resample_poly(x, 3, 1), 1, 3
+  ),
+  "level": lambda x: 0.05 * x,
+  "8 bits": lambda x: np.round(x * 128) / 128,
+  "noise at 20 dB": lambda x: (
+    x + np.random.default_rng(1).normal(0, 0.1 * x.std(), x.shape)
+  ),
+  "treble": lambda x: signal.lfilter([1, -0.6], [1], x, axis=0),
+  "4 kHz low pass": lambda x: signal.sosfilt(
+    signal.butter(6, 4000, fs=RATE, output="sos"), x, axis=0
+  ),
+  "3 % faster": lambda x: signal.resample(x, int(len(x) / 1.03)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_survives_changes(marked, change):
+  changed = CHANGES[change](marked["noise"].astype(np.float64))
+  found = watermark.detect(changed.astype(np.float32), RATE, key=KEY)
+  assert found.found and found.payload == 0xBEEF
+  assert found.speed == pytest.approx(
+    1.03 if "faster" in change else 1.0, abs=2e-3
+  )
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+def test_any_rate_and_channels(rate):
+  x = noise(2.5, rate=rate, channels=2)
+  y = watermark.embed(x, rate, key=KEY)
+  assert y.shape == x.shape and y.dtype == np.float32
+  assert watermark.detect(y, rate, key=KEY).found
+
+
+def test_leaves_the_band_above_8_khz_alone():
+  x = noise(2.0, rate=48_000)
+  change = watermark.embed(x, 48_000, key=KEY) - x
+  power = np.abs(np.fft.rfft(change[:, 0] * np.hanning(len(x)))) ** 2
+  hz = np.fft.rfftfreq(len(x), 1 / 48_000)
+  assert power[hz > 8200].sum() < 1e-6 * power.sum()
+
+
+def test_is_faint():
+  x = noise()
+  change = watermark.embed(x, RATE, key=KEY) - x
+  assert 10 * np.log10((x**2).sum() / (change**2).sum()) > 25
+  silence = watermark.embed(np.zeros_like(x), RATE, key=KEY)
+  assert -70 < 10 * np.log10((silence**2).mean()) < -60
+
+
+def test_does_not_shift_onsets():
+  x, times = strikes()
+  y = watermark.embed(x, RATE, key=KEY)
+  for time in times:
+    i = int(time * RATE)
+    part = slice(i - 800, i + 1600)
+    lag = signal.correlate(y[part, 0], x[part, 0]).argmax() - (2400 - 1)
+    assert lag == 0
+    # Ten milliseconds ahead nothing but the floor is to be heard.
+    before = y[i - 800 : i - 160, 0]
+    assert 20 * np.log10(before.std()) < -58
+
+
+def test_is_repeatable_and_depends_on_key_and_payload():
+  x = noise(2.0)
+  first = watermark.embed(x, RATE, key=KEY)
+  np.testing.assert_array_equal(first, watermark.embed(x, RATE, key=KEY))
+  assert np.any(first != watermark.embed(x, RATE, key="other"))
+  assert np.any(first != watermark.embed(x, RATE, key=KEY, payload=1))
+
+
+def test_stays_in_range():
+  x = np.sign(noise(2.0))
+  assert np.abs(watermark.embed(x, RATE, key=KEY)).max() <= 1.0
+
+
+@pytest.mark.parametrize("n", [0, 1, 100, 1920, 5000])
+def test_short_sounds_pass_through(n):
+  y = watermark.embed(noise(1.0)[:n], RATE, key=KEY)
+  assert y.shape == (n, 1)
+  found = watermark.detect(y, RATE, key=KEY)
+  assert not found.found or n > 1920
+  assert 0 < found.false_positive_probability <= 1
+
+
+def test_a_marked_part_of_a_long_file_is_found(marked):
+  whole = np.concatenate([noise(13.3, seed=5), marked["noise"], noise(9.0)])
+  found = watermark.detect(whole, RATE, key=KEY)
+  assert found.payload == 0xBEEF and found.seconds_examined > 26
+
+
+def test_the_key_comes_from_argument_environment_or_the_project(monkeypatch):
+  x = noise(2.0)
+  monkeypatch.delenv("V2A_WATERMARK_KEY", raising=False)
+  assert pattern.resolve_key() == watermark.PUBLIC_KEY
+  public = watermark.embed(x, RATE)
+  monkeypatch.setenv("V2A_WATERMARK_KEY", "private")
+  assert not watermark.detect(public, RATE).found
+  assert watermark.detect(watermark.embed(x, RATE), RATE, key="private").found
+  assert watermark.detect(public, RATE, key=watermark.PUBLIC_KEY).found
+
+
+def test_refuses_what_is_no_sound():
+  with pytest.raises(ValueError, match="shape"):
+    watermark.embed(np.zeros(100, np.float32), RATE)
+  with pytest.raises(ValueError, match="NaN"):
+    watermark.detect(np.full((RATE, 1), np.nan, np.float32), RATE)
+  with pytest.raises(ValueError, match="65535"):
+    watermark.embed(noise(0.1), RATE, payload=1 << 16)
+  with pytest.raises(ValueError, match="empty"):
+    watermark.embed(noise(0.1), RATE, key=b"")
+
+
+def test_null_scores_stay_under_the_bound():
+  """The exact statistic over random keys, on audio that is anything but
+  random: P(z >= t) <= exp(-t^2 / 2)."""
+  from v2a_jax.watermark import detector
+
+  x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
+  power = detector._power(x[:, 0])
+  scores = [
+    detector._align(power, f"key {i}".encode(), 1.0).score for i in range(20)
+  ]
+  tried = 960 * 3
+  assert max(scores) < np.sqrt(2 * np.log(20 * tried * 100))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/clips")
+def test_real_sounds_keep_the_mark_through_aac(tmp_path):
+  onsets = json.loads((REAL / "onsets.json").read_text())
+  for name in sorted(onsets)[:2]:
+    audio = media.read_audio(REAL / name, sample_rate=RATE, channels=1)
+    y = watermark.embed(audio.samples, RATE, key=KEY, payload=7)
+    path = media.encode_audio(tmp_path / "x.m4a", y, RATE, bit_rate=64_000)
+    heard = media.read_audio(path, sample_rate=RATE).samples
+    assert watermark.detect(heard, RATE, key=KEY).payload == 7, name
+
+
+def test_reads_ogg_and_other_rates(tmp_path):
+  y = watermark.embed(noise(3.0), RATE, key=KEY, payload=300)
+  sf.write(tmp_path / "x.ogg", signal.resample_poly(y, 441, 160), 44_100)
+  heard, rate = sf.read(tmp_path / "x.ogg", always_2d=True, dtype="float32")
+  assert watermark.detect(heard, rate, key=KEY).payload == 300

@@ -1,0 +1,12 @@
+"""A keyed watermark in everything that is written: `embed` and `detect`.
+
+The mark lives in the ratios of energies of neighbouring patches of the
+time-frequency plane; `pattern.py` has the mathematics, docs/watermark.md
+the measured robustness and the limits.
+"""
+
+from v2a_jax.watermark.detector import Detection, detect
+from v2a_jax.watermark.embedder import embed
+from v2a_jax.watermark.pattern import PUBLIC_KEY, resolve_key
+
+__all__ = ["PUBLIC_KEY", "Detection", "detect", "embed", "resolve_key"]
