@@ -112,7 +112,8 @@ def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Experiment:
 
 def losses_of(workdir) -> list[float]:
   lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
-  return [json.loads(line)["train/loss"] for line in lines]
+  rows = [json.loads(line) for line in lines]
+  return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
 def main(settings):

@@ -1,0 +1,173 @@
+"""The loop: resume bit for bit, signals, several processes, limits."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from toy_training import BATCH, Regression, experiment, losses_of
+
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training.checkpoint import list_steps
+from v2a_jax.training.hooks import NonFiniteError
+from v2a_jax.training.loop import train
+from v2a_jax.training.preemption import PreemptionGuard
+
+HERE = pathlib.Path(__file__).parent
+MESH = dict(data=2, fsdp=2, tensor=2)
+
+
+def start(workdir, **settings):
+  """Starts `toy_training.py` as a process of its own."""
+  settings = {"workdir": str(workdir), "mesh": MESH, **settings}
+  path = os.pathsep.join([str(HERE.parents[1]), *sys.path])
+  return subprocess.Popen(
+    [sys.executable, str(HERE / "toy_training.py"), json.dumps(settings)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env=os.environ | {"PYTHONPATH": path},
+  )
+
+
+def read_until(process, words):
+  """Reads lines until one starts with `words`; returns what was read."""
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if line.startswith(words):
+      return lines
+  raise AssertionError("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """Six steps without interruption: (workdir, state, batches seen)."""
+  workdir, seen = tmp_path_factory.mktemp("whole"), []
+  hook = lambda step, state: {"eval/half": step / 2}
+  settings = dict(seen=seen, hooks=((4, hook),), wandb="offline")
+  state = train(experiment(mesh=MeshConfig(**MESH), **settings), workdir)
+  return workdir, state, seen
+
+
+def test_sigterm_saves_and_a_new_process_goes_on_bit_for_bit(whole, tmp_path):
+  workdir, state, seen = whole
+  settings = dict(delay=0.2, seen=str(tmp_path / "seen"), checkpoint_every=100)
+  process = start(tmp_path, **settings)
+  read_until(process, "step 2/6")
+  process.send_signal(signal.SIGTERM)
+  output = process.communicate(timeout=60)[0]
+  assert process.returncode == 143, output
+  (stopped,) = list_steps(tmp_path / "checkpoints")
+  assert 2 <= stopped < 6
+
+  rest = []
+  resumed = train(experiment(seen=rest, mesh=MeshConfig(**MESH)), tmp_path)
+  first = json.loads((tmp_path / "seen").read_text())[:stopped]
+  assert first + rest[: 6 - stopped] == seen[:6]
+  assert jax.tree.structure(resumed) == jax.tree.structure(state)
+  jax.tree.map(np.testing.assert_array_equal, resumed, state)
+  assert losses_of(tmp_path) == losses_of(workdir)
+
+
+def test_two_processes_equal_one(whole, tmp_path):
+  workdir, state, _ = whole
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  processes = [
+    start(
+      tmp_path,
+      devices=4,
+      processes=(port, 2, i),
+      num_train_steps=6,
+      seen=str(tmp_path / f"seen{i}"),
+    )
+    for i in range(2)
+  ]
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
+  assert "step 6/6" in outputs[0] and "step 6/6" not in outputs[1]
+  np.testing.assert_allclose(losses_of(tmp_path), losses_of(workdir), rtol=1e-5)
+  halves = [json.loads((tmp_path / f"seen{i}").read_text()) for i in range(2)]
+  for step, (a, b) in enumerate(list(zip(*halves))[:6]):
+    assert sorted(a + b) == list(range(step * BATCH, (step + 1) * BATCH))
+
+  # One process goes on from what two have saved; there is nothing left to do.
+  restored = train(experiment(mesh=MeshConfig(**MESH)), tmp_path)
+  for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_signal_is_an_exit_code_and_handlers_come_back():
+  before = signal.getsignal(signal.SIGINT)
+  with PreemptionGuard() as guard:
+    assert guard.exit_code(1) is None
+    os.kill(os.getpid(), signal.SIGINT)
+    assert guard.exit_code(2) == 130
+    # A second interrupt is not held back.
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(1)
+  assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_updates_that_are_not_finite_end_the_run(tmp_path):
+  with pytest.raises(NonFiniteError, match="steps 3 to 5: loss nan.*3 updates"):
+    train(
+      experiment(
+        objective=Regression(poison=2),
+        max_skipped_steps=3,
+        num_train_steps=50,
+        checkpoint_every=2,
+      ),
+      tmp_path,
+    )
+  assert 2 in list_steps(tmp_path / "checkpoints")
+  rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  assert json.loads(rows[-1])["train/loss"] is None
+
+
+def test_time_limit_stops_cleanly_and_counts_over_restarts(tmp_path):
+  loaders = []
+
+  def make_loader(*args):
+    loaders.append(experiment(delay=0.05).make_loader(*args))
+    return loaders[-1]
+
+  limited = experiment(
+    train_seconds=0.01,
+    num_train_steps=10**6,
+    make_loader=make_loader,
+    hooks=((1, lambda step, state: {"eval/steps": float(step)}),),
+    meta={"config": {"seed": 0}},
+  )
+  # The budget is used up by the set-up; a second start finds it so.
+  train(limited, tmp_path)
+  begin = time.monotonic()
+  train(limited, tmp_path)
+  assert time.monotonic() - begin < 60
+  assert list_steps(tmp_path / "checkpoints") == [0]
+  assert all(loader.closed for loader in loaders)
+
+
+def test_a_row_has_speed_goodput_and_what_hooks_return(whole):
+  workdir, _, _ = whole
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert rows[-1]["step"] == 6
+  assert {
+    "train/loss", "train/error", "train/grad_norm", "train/learning_rate",
+    "train/skipped", "perf/step_time", "perf/examples_per_sec", "perf/mfu",
+    "goodput/compile_seconds", "goodput/step_fraction",
+  } <= rows[-1].keys()  # fmt: skip
+  assert {"step": 4, "eval/half": 2.0} in rows
+  record = json.loads((workdir / "run.json").read_text())
+  assert list((workdir / "wandb").glob(f"*{record['wandb_id']}"))
