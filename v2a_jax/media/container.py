@@ -13,6 +13,7 @@ from fractions import Fraction
 import heapq
 import io
 import os
+from typing import BinaryIO
 
 import av
 from av.stream import Disposition
@@ -29,9 +30,11 @@ _OPTIONS = {
   "format_whitelist": _FORMATS,
   "fflags": "+genpts",  # raw streams carry no presentation times
 }
+_LFS_POINTER = b"version https://git-lfs"
 _SANE_SECONDS = 10**9  # beyond: a broken time base, not a time
 
 av.logging.set_level(None)  # FFmpeg's own chatter; errors arrive as exceptions
+av.logging.set_skip_repeated(False)
 
 
 @contextlib.contextmanager
@@ -43,14 +46,34 @@ def open_input(
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(_open_file(source, name, limits))
     try:
-      yield stack.enter_context(
-        av.open(file, options=_OPTIONS, metadata_errors="replace")
-      )
-    except (av.FFmpegError, EOFError) as e:
+      container = stack.enter_context(_open(file))
+    except av.FFmpegError as e:
+      reason = f"cannot be opened: {_complaint(file) or _reason(e)}"
+      raise MediaError(name, reason, "replace it with a complete file") from e
+    try:
+      yield container
+    except av.FFmpegError as e:
       raise MediaError(name, _reason(e), "replace or re-encode it") from e
 
 
-def _open_file(source: Source, name: str, limits: Limits):
+def _open(file: BinaryIO) -> av.container.InputContainer:
+  return av.open(file, options=_OPTIONS, metadata_errors="replace")
+
+
+def _complaint(file: BinaryIO) -> str:
+  """What FFmpeg logs as it fails to open a file, e.g. "moov atom not found"."""
+  file.seek(0)
+  av.logging.set_level(av.logging.ERROR)
+  try:
+    with av.logging.Capture() as log, _open(file):
+      return ""
+  except av.FFmpegError:
+    return log[0][2].strip() if log else ""
+  finally:
+    av.logging.set_level(None)
+
+
+def _open_file(source: Source, name: str, limits: Limits) -> BinaryIO:
   if isinstance(source, bytes):
     file, size = io.BytesIO(source), len(source)
   else:
@@ -64,6 +87,13 @@ def _open_file(source: Source, name: str, limits: Limits):
       raise MediaError(name, str(e.strerror), "check its permissions") from e
   if not size:
     raise MediaError(name, "is empty (0 bytes)", "copy or download it again")
+  head = file.read(len(_LFS_POINTER))
+  file.seek(0)
+  if head == _LFS_POINTER:
+    file.close()
+    raise MediaError(
+      name, "is a Git LFS pointer, not the file", "run: git lfs pull"
+    )
   if size > limits.file_bytes:
     file.close()
     raise MediaError(
@@ -75,10 +105,7 @@ def _open_file(source: Source, name: str, limits: Limits):
 
 
 def _reason(error: Exception) -> str:
-  """FFmpeg's last words where it has any, otherwise the error's name."""
-  log = getattr(error, "log", None)
-  text = getattr(error, "strerror", None) or str(error) or "cannot be decoded"
-  return f"{text} ({log[2].strip()})" if log else text
+  return getattr(error, "strerror", None) or str(error) or "cannot be decoded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +191,10 @@ def read_packets(
         yield packet
   except av.FFmpegError:
     return
+
+
+class Overshot(Exception):
+  """A seek landed after the instant that it was to land before."""
 
 
 def is_untimed(container: av.container.InputContainer) -> bool:

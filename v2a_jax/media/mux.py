@@ -1,8 +1,10 @@
 """A new soundtrack beside untouched pictures.
 
 The video's packets are copied: same payloads, same order, same times from the
-first frame on, same rotation and aspect. All other streams of the source are
-dropped. The new sound is as long as the video, to the sample.
+first frame on, same rotation and aspect. (FFmpeg's muxers reframe what their
+container demands: H.264 from a transport stream, hidden frames of VP9.) All
+other streams of the source are dropped. The new sound is as long as the video,
+to the sample.
 """
 
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ from v2a_jax.media.container import (
   read_packets,
 )
 from v2a_jax.media.timing import span_of
-from v2a_jax.media.track import AudioTrack, fit_length
+from v2a_jax.media.track import AudioTrack, check_samples, fit_length
 from v2a_jax.media.writer import written
 
 # Which container holds which video codec as players expect it, in the order
@@ -44,6 +46,7 @@ _AUDIO = {  # the first is taken where the wanted one does not fit
   ".mkv": ("flac", "libopus"),
 }
 _FORMATS = {".mp4": "mp4", ".webm": "webm", ".mov": "mov", ".mkv": "matroska"}
+_DEFAULT = Limits()
 _MAX_TIMESCALE = 2**31 - 1
 
 
@@ -52,13 +55,11 @@ class _Plan:
   """What the first pass over the source found out.
 
   Attributes:
-    container: FFmpeg's name of the source's format.
     codec: canonical name of the video codec.
     duration: seconds that the video is shown.
     times: (pts, dts) of each packet in ticks, the first shown at 0.
   """
 
-  container: str
   codec: str
   duration: Fraction
   times: list[tuple[int, int]]
@@ -72,7 +73,7 @@ def mux(
   out: str | os.PathLike,
   audio_codec: str = "aac",
   bit_rate: int | None = None,
-  limits: Limits = Limits(),  # noqa: B008
+  limits: Limits = _DEFAULT,
 ) -> pathlib.Path:
   """Writes the pictures of `video_path` with a new soundtrack.
 
@@ -99,16 +100,15 @@ def mux(
   name = source_name(video_path)
   plan = _plan(video_path, name, limits)
   out = pathlib.Path(out)
-  suffix = _container_for(plan, out.suffix.lower())
+  suffix = _container_for(plan.codec, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)
   if not isinstance(video_path, bytes) and _same_file(video_path, out):
     raise MediaError(str(out), "is the source itself", "write to another file")
   if audio_codec not in _AUDIO[suffix]:
     audio_codec = _AUDIO[suffix][0]
-  samples = np.asarray(samples, np.float32)
-  samples = samples[:, None] if samples.ndim == 1 else samples
+  samples = check_samples(samples, str(out))
   samples = fit_length(samples, round(plan.duration * sample_rate))
-  with written(out) as part, open_input(video_path, limits=limits) as source:
+  with open_input(video_path, limits=limits) as source, written(out) as part:
     stream = find_tracks(source, name, limits=limits).video
     with av.open(
       str(part),
@@ -123,7 +123,7 @@ def mux(
         sample_rate=sample_rate,
         codec=audio_codec,
         bit_rate=bit_rate,
-        name=name,
+        name=str(out),
       )
       _interleave(
         container, _copied(source, stream, video, plan), sound.packets()
@@ -131,13 +131,10 @@ def mux(
   return out
 
 
-def _container_for(plan: _Plan, wanted: str) -> str:
+def _container_for(codec: str, wanted: str) -> str:
   """The wanted container, or else the first that holds the codec as it is."""
-  if plan.codec == "vp9" and "matroska" in plan.container:
-    # MP4 joins each hidden VP9 frame with the next one: other packets.
-    return wanted if wanted == ".mkv" else ".webm"
   for suffix in (wanted, *_HOLDS):
-    if suffix in _HOLDS and plan.codec in _HOLDS[suffix]:
+    if suffix in _HOLDS and codec in _HOLDS[suffix]:
       return suffix
   return ".mkv"
 
@@ -157,7 +154,6 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       (p.pts, p.dts, p.duration or 0, p.is_discard)
       for p in read_packets(container, stream)
     ]
-    form = container.format.name
     if is_untimed(container):
       packets = _timed_by_decoding(source, packets, name, limits)
     start = _check_hidden(packets, name)
@@ -167,7 +163,7 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       name,
     )
   times = _ordered([(pts - start, dts - start) for pts, dts, _, _ in packets])
-  return _Plan(container=form, codec=codec, duration=span.duration, times=times)
+  return _Plan(codec=codec, duration=span.duration, times=times)
 
 
 def _check_hidden(packets, name: str) -> int:
@@ -204,9 +200,10 @@ def _timed_by_decoding(source, packets, name: str, limits: Limits):
         shown.extend(frame.opaque for frame in packet.decode())
     shown.extend(frame.opaque for frame in stream.decode(None))
   slots = sorted(dts for _, dts, _, _ in packets)
-  shown = list(dict.fromkeys(i for i in shown if i is not None))
-  shown += [i for i in range(len(packets)) if i not in set(shown)]
-  slot_of = {index: slot for index, slot in zip(shown, slots, strict=True)}
+  # Packets that give no picture (damage) take the slots that are left.
+  shown = dict.fromkeys(i for i in shown if i is not None)
+  shown |= dict.fromkeys(range(len(packets)))
+  slot_of = dict(zip(shown, slots, strict=True))
   return [
     (slot_of[index], dts, length, discard)
     for index, (_, dts, length, discard) in enumerate(packets)
@@ -216,7 +213,7 @@ def _timed_by_decoding(source, packets, name: str, limits: Limits):
 def _ordered(times: list[tuple[int, int]]) -> list[tuple[int, int]]:
   """Makes decoding times increase and stay at or before presentation.
 
-  Both hold in sound files, which pass unchanged; muxers refuse others.
+  Files in order pass unchanged; muxers refuse the others.
   """
   fixed, previous, lag = [], None, 0
   for pts, dts in times:

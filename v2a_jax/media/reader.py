@@ -32,6 +32,7 @@ from v2a_jax.media.base import (
 )
 from v2a_jax.media.container import (
   Decoder,
+  Overshot,
   check_pixels,
   find_tracks,
   open_input,
@@ -173,13 +174,9 @@ def _read_video(
   if window.start > _SEEK_FROM:
     try:
       return _decode_video(source, window, max_fps, size, limits, seek=True)
-    except (_Overshot, MediaError):
+    except (Overshot, MediaError):
       pass  # no usable index: decode up to the window instead
   return _decode_video(source, window, max_fps, size, limits, seek=False)
-
-
-class _Overshot(Exception):
-  """A seek landed after the instant that it was to land before."""
 
 
 def _decode_video(source, window, max_fps, size, limits, *, seek):
@@ -222,7 +219,7 @@ def _sought(container, stream, decoder, begin: Fraction):
   shown = decoder.frames()
   time, frame = next(shown)
   if time > begin:
-    raise _Overshot
+    raise Overshot
   return itertools.chain([(time, frame)], shown)
 
 

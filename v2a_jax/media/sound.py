@@ -19,7 +19,12 @@ import numpy as np
 import soxr
 
 from v2a_jax.media.base import Audio, Limits, MediaError, Source, source_name
-from v2a_jax.media.container import Decoder, find_tracks, open_input
+from v2a_jax.media.container import (
+  Decoder,
+  Overshot,
+  find_tracks,
+  open_input,
+)
 
 _JITTER = Fraction(1, 100)  # s; below half of any codec's block
 _MARGIN = Fraction(1, 10)  # s around the window, for the resampling filter
@@ -43,10 +48,6 @@ class _Block(NamedTuple):
   rate: int
   samples: np.ndarray
   length: int
-
-
-class _Overshot(Exception):
-  """A seek landed after the instant that it was to land before."""
 
 
 def decode(
@@ -84,7 +85,7 @@ def decode(
   if start > _SEEK_FROM:
     try:
       return _decode(source, *window, *settings, seek=True)
-    except (_Overshot, MediaError):
+    except (Overshot, MediaError):
       pass  # no usable index: decode up to the window instead
   return _decode(source, *window, *settings, seek=False)
 
@@ -135,12 +136,12 @@ def _decode(
 def _sought(container, stream, decoder, channels, begin, first: _Block):
   """Blocks from about `_PREROLL` before `begin`."""
   if container.format.name in _NO_EXACT_SEEK:
-    raise _Overshot
+    raise Overshot
   container.seek(int((begin - _PREROLL) / stream.time_base), stream=stream)
   blocks = _blocks(decoder, channels)
   block = next(blocks)
   if block.time > max(begin, first.time):
-    raise _Overshot
+    raise Overshot
   return itertools.chain([block], blocks)
 
 

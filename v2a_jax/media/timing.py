@@ -6,6 +6,8 @@ from fractions import Fraction
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
 from v2a_jax.media.container import find_tracks, open_input, read_packets
 
+_DEFAULT = Limits()
+
 
 @dataclasses.dataclass(frozen=True)
 class Span:
@@ -57,7 +59,7 @@ def span_of(shown: list[tuple[int, int]], stream, name: str) -> Span:
   return Span(shown[0][0] * base, last * base + tail, len(shown))
 
 
-def measure(source: Source, kind: str, *, limits: Limits = Limits()) -> Span:  # noqa: B008
+def measure(source: Source, kind: str, *, limits: Limits = _DEFAULT) -> Span:
   """Measures the "video" or "audio" stream of a file by its packets."""
   name = source_name(source)
   with open_input(source, limits=limits) as container:
