@@ -171,7 +171,7 @@ def test_a_full_disk_costs_one_checkpoint_and_no_more(tmp_path, caplog, state):
     assert not checkpoints.wait()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert "checkpoints/2 could not be saved (" in caplog.text
+  assert "checkpoints/2 could not be saved: a file is larger" in caplog.text
   assert checkpoint.list_steps(checkpoints.root) == [1]
   save(checkpoints, 3, state)
   checkpoints.close()

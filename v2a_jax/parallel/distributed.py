@@ -34,9 +34,9 @@ def initialize(
     timeout: seconds to wait for the others.
 
   Raises:
-    RuntimeError: if nothing says who this process is, or the others do not
-      come in time.
-    ValueError: if only a part of the three is given.
+    ValueError: if only a part of the three is given, or nothing says who this
+      process is.
+    JaxRuntimeError: if the others do not come in time.
   """
   address, number, rank = (os.environ.get(name) for name in _VARIABLES)
   coordinator = coordinator or address
@@ -59,7 +59,7 @@ def initialize(
       initialization_timeout=int(timeout),
     )
   except ValueError as error:
-    raise RuntimeError(
+    raise ValueError(
       "no cluster tells this process who it is: set"
       f" {', '.join(_VARIABLES)} ({error})"
     ) from error

@@ -31,14 +31,16 @@ from v2a_jax.training.state import TrainState, abstract_model
 _log = logging.getLogger(__name__)
 _ITEMS = ("state", "data", "meta")
 _DIGESTS = "sha256.json"
-_STORAGE_ERRORS = (
-  "no space left",
-  "file too large",
-  "quota",
-  "input/output error",
-  "read-only file system",
-  "resource_exhausted",
-)
+_STORAGE_ERRORS = {
+  "no space left": "the disk is full",
+  "quota": "the disk quota is used up",
+  "file too large": "a file is larger than allowed",
+  "read-only file system": "the disk is read-only",
+  "input/output error": "the disk fails",
+}
+# Orbax logs hundreds of lines of threads' tracebacks for an error that it also
+# raises, and that is reported here in one.
+logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
 
 
 class CheckpointError(Exception):
@@ -217,14 +219,15 @@ class Checkpoints:
       action()
       return True
     except Exception as error:  # Orbax and TensorStore raise many kinds.
-      if not any(words in str(error).lower() for words in _STORAGE_ERRORS):
+      text = str(error).lower()
+      known = [v for k, v in _STORAGE_ERRORS.items() if k in text]
+      if not known:
         raise
       _log.warning(
-        "checkpoint %s could not be saved (%s); the previous checkpoints are"
-        " kept, training continues, the next interval tries again. Free some"
-        " space on that disk",
+        "checkpoint %s could not be saved: %s. The previous checkpoints are"
+        " kept, training goes on, and the next interval tries again",
         self.root / str(self._pending),
-        _reason(error),
+        known[0],
       )
     self._discard(self._pending)
     self._manager = ocp.CheckpointManager(self.root, options=self._options)

@@ -115,6 +115,7 @@ def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
     parts.append("MFU n/a" if mfu is None else f"MFU {100 * mfu:.1f} %")
   if (eta := metrics.get("perf/eta_seconds")) is not None:
     parts.append(f"ETA {datetime.timedelta(seconds=round(eta))}")
+  parts += [f"{k} {v:.4g}" for k, v in metrics.items() if k[:5] == "eval/"]
   if skipped := metrics.get("train/skipped"):
     parts.append(f"skipped {skipped:.0f}")
   return "  ".join(parts)

@@ -1,0 +1,82 @@
+"""What a run leaves behind: rows, a progress line, speeds."""
+
+import io
+import json
+
+import jax
+import pytest
+
+from v2a_jax.training import throughput, writers
+
+
+def read_rows(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_rows_of_lost_steps_are_dropped_on_resume(tmp_path):
+  first = writers.JsonlWriter(tmp_path, start_step=0)
+  for step in (1, 2, 3):
+    first.write(step, {"train/loss": step / 2})
+  first.close()
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 4, "tra')  # Killed while writing.
+  again = writers.JsonlWriter(tmp_path, start_step=2)
+  again.write(3, {"train/loss": float("nan")})
+  again.close()
+  assert read_rows(tmp_path) == [
+    {"step": 1, "train/loss": 0.5},
+    {"step": 2, "train/loss": 1.0},
+    {"step": 3, "train/loss": None},
+  ]
+
+
+def test_a_run_keeps_its_id(tmp_path):
+  first = writers.run_record(tmp_path)
+  assert writers.run_record(tmp_path) == first
+  assert {"wandb_id", "started", "host"} == first.keys()
+
+
+def test_the_progress_line():
+  row = {
+    "train/loss": 1.23456,
+    "perf/examples_per_sec": 8.06,
+    "perf/mfu": 0.12,
+    "perf/eta_seconds": 62.2,
+  }
+  line = "step 20/100  loss 1.235  8.1 clips/s  MFU 12.0 %  ETA 0:01:02"
+  log = io.StringIO()
+  writers.ProgressWriter(100, stream=log).write(20, row)
+  assert log.getvalue() == line + "\n"
+  del row["perf/mfu"]
+  assert "MFU n/a" in writers.format_progress(20, 100, row)
+
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  screen = Terminal()
+  progress = writers.ProgressWriter(100, stream=screen)
+  progress.write(1, {})
+  progress.write(2, {})
+  assert "\n" not in screen.getvalue() and screen.getvalue().count("\r") == 2
+
+
+def test_speed_and_utilisation(monkeypatch):
+  clock = iter([10.0, 14.0])
+  monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
+  meter = throughput.Throughput(
+    batch_size=6, flops_per_example=1e9, num_devices=2, peak=9e9
+  )
+  meter.start(1)
+  found = meter.metrics(5)
+  assert found["perf/step_time"] == 1.0
+  assert found["perf/examples_per_sec"] == 6.0
+  assert found["perf/mfu"] == pytest.approx(3 * 6e9 / 18e9)
+  assert meter.metrics(5) == {}
+  assert meter.eta(25) == 20.0
+
+
+def test_a_cpu_has_a_measured_peak():
+  peak, source = throughput.peak_flops(jax.devices()[0])
+  assert peak > 0 and source == "measured matrix product"
