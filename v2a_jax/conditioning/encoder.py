@@ -81,6 +81,16 @@ class TextEncoder(nnx.Module):
     return self.norm(self.blocks(x.astype(self.dtype), times, mask))
 
 
+  def flops(self, length: int) -> int:
+    """Of one text's forward pass."""
+    width = self.norm.scale.shape[0]
+    attended = layers.attention_flops(length, length, width)
+    return (
+        layers.matmul_flops(self.blocks, length)
+        + self.blocks.depth * attended
+    )
+
+
 class Conditioner(nnx.Module):
   """`Conditioning` → `CondTokens`."""
 
@@ -135,6 +145,17 @@ class Conditioner(nnx.Module):
         text_mask=jnp.concatenate([prompt_mask, words_mask], axis=1),
         sync=frames,
         summary=self.summary(summary),
+    )
+
+  def flops(self, cond: Conditioning) -> int:
+    """Of one example's forward pass, for conditions of these shapes."""
+    _, n, h, w, _ = cond.frames.shape
+    patches = (h // self.config.patch_size) * (w // self.config.patch_size)
+    return (
+        self.video.flops(n, patches)
+        + self.text.flops(cond.prompt.shape[1])
+        + self.text.flops(cond.transcript.shape[1])
+        + layers.matmul_flops(self.summary, 1)
     )
 
 

@@ -109,6 +109,27 @@ class VideoEncoder(nnx.Module):
     x = self.temporal(x, times, mask)
     return self.norm(x)
 
+  def flops(self, frames: int, patches: int) -> int:
+    """Of one clip's forward pass."""
+    width, inner = self.norm.scale.shape[0], self.embed.out_features
+    every = frames * patches
+    linear = (
+        layers.matmul_flops(self.embed, every)
+        + layers.matmul_flops(self.spatial, every)
+        + layers.matmul_flops(self.pool.key_value, every)
+        + layers.matmul_flops(self.pool.out, frames)
+        + layers.matmul_flops(self.temporal, frames)
+    )
+    within = layers.attention_flops(patches, patches, inner) * frames
+    pooling = layers.attention_flops(
+        self.pool.queries.shape[0], patches, inner
+    ) * frames
+    along = layers.attention_flops(frames, frames, width)
+    return (
+        linear + pooling + self.spatial.depth * within
+        + self.temporal.depth * along
+    )
+
 
 def motion(x, mask):
   """Joins each frame's patches with what changed just before and after.

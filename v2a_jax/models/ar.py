@@ -77,19 +77,17 @@ class TokenBlock(nnx.Module):
   def __init__(self, config: TokenModelConfig, *, rngs, dtype):
     c = config
     head_dim = c.width // c.num_heads
-    project = lambda: attention.Projection(
-        c.width, c.num_heads, head_dim, rngs=rngs, dtype=dtype
-    )
+    sizes = (c.width, c.num_heads, head_dim)
     self.modulation = dit.Modulation(
         c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
-    self.attention, self.cross = project(), project()
+    self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
+    self.cross = attention.CrossProjection(*sizes, rngs=rngs, dtype=dtype)
     self.mlp = layers.FeedForward(c.width, c.mlp_dim, rngs=rngs, dtype=dtype)
 
   def cond_keys(self, cond, cond_times):
     """Keys and values, each [b m h k], of condition tokens [b m d]."""
-    _, k, v = self.cross(layers.rms_norm(cond), cond_times)
-    return k, v
+    return self.cross.keys(layers.rms_norm(cond), cond_times)
 
   def __call__(self, x, times, condition, cond, cond_mask, *, see):
     """Runs the block; `see(k, v) -> (keys, values, mask)` gives the past."""
@@ -99,7 +97,7 @@ class TokenBlock(nnx.Module):
     x = x + m[2] * self.attention.out(
         attention.attend(q, keys, values, mask=mask)
     )
-    q, _, _ = self.cross(dit.modulate(x, m[3], m[4]), times)
+    q = self.cross.queries(dit.modulate(x, m[3], m[4]), times)
     x = x + m[5] * self.cross.out(
         attention.attend(q, *cond, mask=cond_mask)
     )
@@ -179,6 +177,29 @@ class TokenModel(nnx.Module):
 
     x, _ = self.blocks.scan(body, x)
     return delay_lib.undelay(self._logits(x), self.config.num_codebooks)
+
+  def flops(self, length: int, frames: int, text: int) -> int:
+    """Of one example's forward pass over `length` latent frames.
+
+    Causal self-attention counts the half that is not masked.
+    """
+    c, cond = self.config, frames + text
+    length += c.num_codebooks - 1
+    d = c.width
+    per_layer = (
+        layers.attention_flops(length, length, d) // 2
+        + layers.attention_flops(length, cond, d)
+    )
+    blocks = self.blocks.blocks
+    every = layers.matmul_flops(self.blocks, length)
+    cross = blocks.cross
+    every -= layers.matmul_flops(cross.kv, length)
+    every += layers.matmul_flops(cross.kv, cond)
+    sync = 2 * length * frames * d
+    return (
+        every + c.depth * per_layer + sync
+        + layers.matmul_flops(self.head, length)
+    )
 
   def start(self, tokens, *, times) -> Cache:
     """Prepares to decode frames at `times` [t], seconds."""

@@ -55,6 +55,33 @@ class Projection(nnx.Module):
     return q, k, v
 
 
+class CrossProjection(nnx.Module):
+  """Queries from one stream, keys and values from another; as `Projection`."""
+
+  def __init__(self, width, num_heads, head_dim, *, rngs, dtype=None):
+    inner = num_heads * head_dim
+    self.heads = (num_heads, head_dim)
+    linear = lambda i, o, axes: layers.dense(
+        i, o, axes=axes, rngs=rngs, dtype=dtype
+    )
+    self.q = linear(width, inner, ("embed", "heads"))
+    self.kv = linear(width, 2 * inner, ("embed", "heads"))
+    self.out = linear(inner, width, ("heads", "embed"))
+    self.q_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
+    self.k_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
+
+  def queries(self, x, times):
+    """Queries [b t h k] of x [b t d]."""
+    q = self.q(x).reshape(*x.shape[:2], *self.heads)
+    return layers.rotary(self.q_norm(q), times)
+
+  def keys(self, x, times):
+    """Keys and values, each [b m h k], of x [b m d]."""
+    kv = self.kv(x).reshape(*x.shape[:2], 2, *self.heads)
+    k = layers.rotary(self.k_norm(kv[:, :, 0]), times)
+    return k, kv[:, :, 1]
+
+
 class SelfAttentionBlock(nnx.Module):
   """Pre-norm transformer block over one stream; for encoders."""
 

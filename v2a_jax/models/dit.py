@@ -210,3 +210,22 @@ class DiT(nnx.Module):
     x = self.audio(x, times, mask, condition)
     shift, scale, _ = self.final(condition)
     return self.out(modulate(x, shift, scale)).astype(jnp.float32)
+
+  def flops(self, length: int, frames: int, text: int) -> int:
+    """Of one example's forward pass over `length` latents."""
+    c, joint = self.config, self.joint.blocks
+    total = length + frames + text
+    linear = (
+        layers.matmul_flops(self.embed, length)
+        + layers.matmul_flops(self.time, 1)
+        + layers.matmul_flops(joint and joint.audio, length)
+        + layers.matmul_flops(joint and joint.video, frames)
+        + layers.matmul_flops(joint and joint.text, text)
+        + layers.matmul_flops(self.audio, length)
+        + layers.matmul_flops(self.final, length)
+        + layers.matmul_flops(self.out, length)
+    )
+    attended = c.joint_depth * layers.attention_flops(total, total, c.width)
+    attended += c.depth * layers.attention_flops(length, length, c.width)
+    sync = 2 * length * frames * c.width
+    return linear + attended + sync

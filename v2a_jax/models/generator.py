@@ -17,5 +17,18 @@ class Generator(nnx.Module):
   def encode(self, cond):
     return self.conditioner(cond)
 
-  def __call__(self, *args, **kwargs):
-    return self.backbone(*args, **kwargs)
+  def __call__(self, x, *args, **kwargs):
+    return self.backbone(x, *args, **kwargs)
+
+  def flops_per_example(self, cond, length: int) -> int:
+    """Analytic FLOPs of one forward pass, for `length` latents.
+
+    Args:
+      cond: conditions of any batch; only shapes are read.
+      length: latents, or latent frames of codes.
+    """
+    text = cond.prompt.shape[1] + cond.transcript.shape[1]
+    frames = cond.frames.shape[1]
+    return self.conditioner.flops(cond) + self.backbone.flops(
+        length, frames, text
+    )

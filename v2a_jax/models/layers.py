@@ -139,6 +139,25 @@ def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
   return jnp.concatenate(shifts, axis=-1)
 
 
+def matmul_flops(module: nnx.Module | None, tokens: int) -> int:
+  """FLOPs of the linear maps in `module`, each applied to `tokens` tokens.
+
+  A multiply-add is two. Stacked blocks count once for each layer.
+  """
+  if module is None:
+    return 0
+  leaves = jax.tree_util.tree_leaves_with_path(
+      nnx.to_pure_dict(nnx.state(module, nnx.Param))
+  )
+  is_kernel = lambda path: getattr(path[-1], "key", None) == "kernel"
+  return 2 * tokens * sum(x.size for path, x in leaves if is_kernel(path))
+
+
+def attention_flops(queries: int, keys: int, width: int) -> int:
+  """FLOPs of scores and weighted sum of one attention of total `width`."""
+  return 4 * queries * keys * width
+
+
 class Stack(nnx.Module):
   """`depth` equal blocks with stacked parameters, run by one scan.
 

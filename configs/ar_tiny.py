@@ -1,0 +1,45 @@
+"""Next-token prediction over the codec's codes; all else as diffusion_tiny.
+
+v2a data scenes -o data/scenes --num 2000 --seed 0
+v2a train --config=configs/ar_tiny.py --workdir=runs/ar_tiny
+v2a eval runs/ar_tiny --set=data/scenes --split=test -o runs/eval
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.get_config()
+  config.name = "ar_tiny"
+  config.data.target = "codes"
+  config.model = dict(
+    name="ar",
+    width=128,
+    num_heads=4,
+    depth=5,
+    mlp_dim=384,
+    modulation_rank=32,
+    unroll=8,
+    remat="none",
+    dtype="float32",
+    conditioner=common.conditioner(),
+  )
+  config.objective = dict(name="next_token", cond_drop_rate=0.1)
+  config.sampler = dict(
+    name="tokens",
+    temperature=0.9,
+    top_k=100,
+    top_p=1.0,
+    guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
+  )
+  return config
+
+
+def sweep_temperature():
+  for temperature in (0.7, 0.9, 1.0):
+    yield {"sampler.temperature": temperature}
+
+
+def sweep_depth():
+  for depth in (3, 5, 9):
+    yield {"model.depth": depth}

@@ -1,0 +1,47 @@
+"""Rectified flow over audio latents, raw pixels trained end to end; two cores.
+
+v2a data scenes -o data/scenes --num 2000 --seed 0
+v2a train --config=configs/diffusion_tiny.py --workdir=runs/diffusion_tiny
+v2a eval runs/diffusion_tiny --set=data/scenes --split=test -o runs/eval
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.get_config()
+  config.name = "diffusion_tiny"
+  config.data.target = "latents"
+  config.model = dict(
+    name="dit",
+    width=128,
+    num_heads=4,
+    joint_depth=2,
+    depth=4,
+    mlp_dim=256,
+    modulation_rank=32,
+    unroll=8,
+    remat="none",
+    dtype="float32",
+    conditioner=common.conditioner(),
+  )
+  config.objective = dict(
+    name="flow_matching", cond_drop_rate=0.1, time_mean=0.0, time_std=1.0
+  )
+  config.sampler = dict(
+    name="ode",
+    num_steps=16,
+    solver="euler",
+    guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
+  )
+  return config
+
+
+def sweep_guidance():
+  for scale in (1.0, 2.0, 4.0):
+    yield {"sampler.guidance.video": scale}
+
+
+def sweep_depth():
+  for depth in (2, 4, 8):
+    yield {"model.depth": depth}

@@ -1,0 +1,169 @@
+"""What both generators promise, whatever their sizes."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from v2a_jax.models import delay
+
+T = 9
+
+
+def _noisy(b=2, t=T, seed=3):
+  return jax.random.normal(jax.random.key(seed), (b, t, tiny.CHANNELS))
+
+
+def _codes(b=2, t=T, seed=3):
+  return jax.random.randint(
+    jax.random.key(seed), (b, t, tiny.BOOKS), 0, tiny.CODES
+  )
+
+
+def _velocity(model, cond, noisy, *, shift=0.0, mask=None):
+  time = jnp.linspace(0.2, 0.7, noisy.shape[0])
+  times = tiny.times(noisy.shape[1]) + shift
+  tokens = model.encode(cond)
+  return model(noisy, time, tokens, times=times, mask=mask)
+
+
+def test_velocity_of_an_example_does_not_depend_on_its_batch():
+  model, cond, noisy = tiny.diffusion(), tiny.conditioning(), _noisy()
+  both = _velocity(model, cond, noisy)
+  one = jax.tree.map(lambda x: x[1:], cond)
+  time = jnp.asarray([0.7])
+  alone = model(
+    noisy[1:], time, model.encode(one), times=tiny.times(T), mask=None
+  )
+  np.testing.assert_allclose(both[1:], alone, atol=1e-5)
+
+
+def test_velocity_ignores_what_lies_under_masks():
+  model, cond, noisy = tiny.diffusion(), tiny.conditioning(), _noisy()
+  cond = cond.replace(
+    frame_mask=np.arange(6)[None] < np.array([[4], [6]]),
+    prompt_mask=np.arange(4)[None] < np.array([[2], [3]]),
+  )
+  mask = jnp.arange(T)[None] < jnp.asarray([[6], [9]])
+  plain = _velocity(model, cond, noisy, mask=mask)
+  frames = cond.frames.copy()
+  frames[0, 4:] = 255
+  prompt = cond.prompt.copy()
+  prompt[0, 2:] = 7
+  spoiled = _velocity(
+    model,
+    cond.replace(frames=frames, prompt=prompt),
+    jnp.where(mask[..., None], noisy, 9.0),
+    mask=mask,
+  )
+  np.testing.assert_allclose(plain[0, :6], spoiled[0, :6], atol=1e-5)
+
+
+def test_shifting_every_clock_changes_nothing():
+  model, noisy = tiny.diffusion(), _noisy()
+  cond = tiny.conditioning().without("prompt", "transcript")
+  later = cond.replace(frame_times=cond.frame_times + 5.0)
+  # The null of an absent text sits at time 0 and is the only one left behind.
+  model.conditioner.null_prompt[...] *= 0
+  model.conditioner.null_transcript[...] *= 0
+  moved = model.encode(later)
+  moved = dataclasses.replace(moved, text_times=moved.text_times + 5.0)
+  time = jnp.linspace(0.2, 0.7, 2)
+  shifted = model(noisy, time, moved, times=tiny.times(T) + 5.0)
+  np.testing.assert_allclose(
+    _velocity(model, cond, noisy), shifted, atol=2e-3
+  )
+
+
+@pytest.mark.parametrize("name", ["video", "prompt", "transcript", "presence"])
+def test_every_condition_matters_and_can_be_dropped(name):
+  model, cond, noisy = tiny.diffusion(), tiny.conditioning(), _noisy()
+  full = _velocity(model, cond, noisy)
+  dropped = _velocity(model, cond.without(name), noisy)
+  assert np.abs(full - dropped).max() > 1e-3
+  # Once dropped, its content is gone.
+  other = tiny.conditioning(seed=9)
+  field = {"video": "frames"}.get(name, name)
+  changed = cond.replace(**{field: getattr(other, field)}).without(name)
+  np.testing.assert_allclose(
+    dropped, _velocity(model, changed, noisy), atol=1e-5
+  )
+
+
+def test_dropping_is_per_example():
+  cond = tiny.conditioning()
+  half = cond.without("video", where=np.array([True, False]))
+  assert not half.frame_mask[0].any() and half.frame_mask[1].all()
+
+
+def test_any_frame_rate_is_read_at_the_latents_times():
+  model = tiny.diffusion()
+  tokens = model.encode(tiny.conditioning())
+  frame = tokens.video_times[:1, 2]
+  np.testing.assert_allclose(
+    tokens.sync_at(frame)[0, 0], tokens.sync[0, 2], atol=1e-2
+  )
+  far = tokens.sync_at(jnp.asarray([100.0]))
+  np.testing.assert_allclose(far[:, 0], tokens.sync[:, -1], atol=1e-5)
+
+
+def test_delay_pattern_by_hand_and_back():
+  codes = jnp.asarray([[[1, 4], [2, 5], [3, 6]]])
+  delayed = delay.delay(codes, pad=9)
+  assert delayed[0].tolist() == [[1, 9], [2, 4], [3, 5], [9, 6]]
+  np.testing.assert_array_equal(delay.undelay(delayed, 2), codes)
+
+
+def test_token_model_is_causal_in_the_delay_pattern():
+  model, cond = tiny.tokens(), tiny.conditioning()
+  codes = _codes()
+  tokens = model.encode(cond)
+  plain = model(codes, tokens, times=tiny.times(T))
+  i, k = 4, 1  # written at step i + k
+  changed = codes.at[:, i, k].set((codes[:, i, k] + 1) % tiny.CODES)
+  other = model(changed, tokens, times=tiny.times(T))
+  moved = np.abs(plain - other).max(axis=(0, 3)) > 1e-6
+  step = np.arange(T)[:, None] + np.arange(tiny.BOOKS)
+  assert not moved[step <= i + k].any()
+  assert moved[step > i + k].all()
+
+
+def test_cached_decoding_equals_the_whole_sequence():
+  model, cond = tiny.tokens(), tiny.conditioning()
+  codes = _codes()
+  tokens = model.encode(cond)
+  expected = model(codes, tokens, times=tiny.times(T))
+  backbone = model.backbone
+  delayed = delay.delay(codes, backbone.pad)
+  cache = backbone.start(tokens, times=tiny.times(T))
+  before, rows = jnp.full_like(delayed[:, 0], backbone.pad), []
+  for s in range(delayed.shape[1]):
+    logits, cache = backbone.step(before, s, cache)
+    rows.append(logits)
+    before = delayed[:, s]
+  stepped = delay.undelay(jnp.stack(rows, axis=1), tiny.BOOKS)
+  np.testing.assert_allclose(stepped, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny.diffusion, tiny.tokens])
+def test_flops_agree_with_the_compiler_on_linear_parts(make):
+  # Wide enough that products dominate what the compiler also counts.
+  big = make(mlp_dim=2048, unroll=8)
+  cond = tiny.conditioning(1)
+  graphdef, state = nnx.split(big)
+
+  def forward(state):
+    model = nnx.merge(graphdef, state)
+    tokens = model.encode(cond)
+    if make is tiny.diffusion:
+      x = jnp.ones((1, 64, tiny.CHANNELS))
+      return model(x, jnp.ones(1), tokens, times=tiny.times(64))
+    x = jnp.ones((1, 64, tiny.BOOKS), jnp.int32)
+    return model(x, tokens, times=tiny.times(64))
+
+  counted = jax.jit(forward).lower(state).compile().cost_analysis()["flops"]
+  assert big.flops_per_example(cond, 64) == pytest.approx(counted, rel=0.08)

@@ -1,0 +1,183 @@
+"""Flow matching and next-token prediction against closed forms."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import tiny
+from v2a_jax.objectives import base
+from v2a_jax.objectives.flow_matching import FlowMatching, mix
+from v2a_jax.objectives.next_token import NextToken
+from v2a_jax.sampling import ode
+
+T = 8
+
+
+@dataclasses.dataclass
+class Exact:
+  """Knows the velocity of a path to one known point: (data - x) / (1 - t)."""
+
+  data: jax.Array
+
+  def encode(self, cond):
+    return cond
+
+  def __call__(self, x, time, tokens, *, times, mask):
+    return (self.data - x) / (1 - time[:, None, None])
+
+
+def _latents(b=2):
+  return jax.random.normal(jax.random.key(5), (b, T, tiny.CHANNELS))
+
+
+def test_the_true_velocity_has_no_loss():
+  latents = _latents()
+  loss, metrics = FlowMatching().loss(
+    Exact(latents), tiny.batch(latents), key=jax.random.key(0), train=False
+  )
+  assert loss.shape == (2,) and metrics["loss"].shape == (2,)
+  np.testing.assert_allclose(loss, 0.0, atol=1e-4)
+
+
+def test_a_silent_model_pays_the_variance_of_the_velocity():
+  silent = lambda x, *a, **k: jnp.zeros_like(x)
+  model = type("Silent", (), {
+    "encode": lambda self, cond: cond, "__call__": lambda self, *a, **k:
+    silent(*a, **k),
+  })()
+  latents = jnp.zeros((512, T, tiny.CHANNELS))
+  batch = tiny.batch(latents, b=512)
+  loss, _ = FlowMatching().loss(
+    model, batch, key=jax.random.key(0), train=False
+  )
+  # latents = 0, so the velocity is minus unit noise.
+  assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_loss_ignores_what_lies_after_the_clip():
+  model, latents = tiny.diffusion(), _latents()
+  mask = np.arange(T)[None] < np.array([[5], [8]])
+  batch = tiny.batch(latents, target_mask=mask)
+  objective = FlowMatching(cond_drop_rate=0.0)
+  plain, _ = objective.loss(model, batch, key=jax.random.key(0), train=True)
+  spoiled = batch.replace(
+    target=jnp.where(mask[..., None], latents, 50.0)
+  )
+  again, _ = objective.loss(model, spoiled, key=jax.random.key(0), train=True)
+  np.testing.assert_allclose(plain, again, rtol=1e-4)
+
+
+def test_conditions_are_dropped_independently_at_their_rate():
+  cond = tiny.conditioning(4000, n=1, size=8, words=1)
+  kept = base.drop_conditions(cond, key=jax.random.key(0), rate=0.25)
+  masks = np.stack([
+    kept.frame_mask[:, 0], kept.prompt_mask[:, 0], kept.transcript_mask[:, 0]
+  ]).astype(float)
+  np.testing.assert_allclose(masks.mean(axis=1), 0.75, atol=0.03)
+  corr = np.corrcoef(masks)
+  np.testing.assert_allclose(corr, np.eye(3), atol=0.06)
+
+
+def test_logit_normal_times():
+  times = FlowMatching(time_mean=0.4, time_std=0.5).sample_time(
+    jax.random.key(0), 20_000
+  )
+  logits = np.log(times / (1 - times))
+  assert logits.mean() == pytest.approx(0.4, abs=0.02)
+  assert logits.std() == pytest.approx(0.5, abs=0.02)
+
+
+def test_trained_on_a_gaussian_it_samples_that_gaussian():
+  """Latents N(m, s²) have the velocity of a known linear field."""
+  m, s = 1.5, 0.5
+
+  def velocity(x, t):
+    variance = (1 - t) ** 2 + (t * s) ** 2
+    gain = (t * s**2 - (1 - t)) / variance
+    return m + gain * (x - t * m)
+
+  # That field is the minimiser of the loss: no affine change lowers it.
+  latents = m + s * jax.random.normal(jax.random.key(0), (4096, 4, 1))
+  batch = tiny.batch(latents, b=4096).replace(cond=None)
+
+  class Affine:
+    def __init__(self, a, b):
+      self.a, self.b = a, b
+
+    def encode(self, cond):
+      return cond
+
+    def __call__(self, x, time, tokens, *, times, mask):
+      return self.a * velocity(x, time[:, None, None]) + self.b
+
+  def loss(a, b):
+    key = jax.random.key(1)
+    objective = FlowMatching()
+    return float(
+      objective.loss(Affine(a, b), batch, key=key, train=False)[0].mean()
+    )
+
+  best = loss(1.0, 0.0)
+  assert best < min(loss(0.9, 0), loss(1.1, 0), loss(1, 0.1), loss(1, -0.1))
+  # And a solver carries noise along it to that Gaussian.
+  noise = jax.random.normal(jax.random.key(2), (8192,))
+  made = ode.integrate(velocity, noise, num_steps=64, solver="heun")
+  assert float(made.mean()) == pytest.approx(m, abs=0.03)
+  assert float(made.std()) == pytest.approx(s, abs=0.03)
+
+
+def test_mix_is_noise_at_0_and_data_at_1():
+  noise, latents = jnp.ones((2, 1, 1)), jnp.full((2, 1, 1), 3.0)
+  mixed = mix(noise, latents, jnp.asarray([0.0, 1.0]))
+  assert mixed[:, 0, 0].tolist() == [1.0, 3.0]
+
+
+def test_next_token_loss_is_the_mean_cross_entropy():
+  model = tiny.tokens()
+  codes = jax.random.randint(jax.random.key(0), (2, T, tiny.BOOKS), 0, 11)
+  batch = tiny.batch(codes)
+  loss, metrics = NextToken().loss(
+    model, batch, key=jax.random.key(0), train=False
+  )
+  logits = np.asarray(
+    model(codes, model.encode(batch.cond), times=tiny.times(T)), np.float64
+  )
+  logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  picked = np.take_along_axis(logp, np.asarray(codes)[..., None], -1)
+  np.testing.assert_allclose(loss, -picked.mean(axis=(1, 2, 3)), rtol=1e-4)
+  hits = (logits.argmax(-1) == codes).mean(axis=(1, 2))
+  np.testing.assert_allclose(metrics["accuracy"], hits, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "tokens"])
+def test_a_few_steps_of_training_learn_one_batch(kind):
+  if kind == "diffusion":
+    model, objective, target = tiny.diffusion(), FlowMatching(), _latents()
+  else:
+    model, objective = tiny.tokens(), NextToken()
+    target = jax.random.randint(jax.random.key(0), (2, T, tiny.BOOKS), 0, 11)
+  batch = tiny.batch(target)
+  graphdef, params = nnx.split(model)
+  optimizer = optax.adam(1e-2)
+
+  @jax.jit
+  def step(params, state, i):
+    def loss(params):
+      model = nnx.merge(graphdef, params)
+      key = jax.random.key(i)
+      return objective.loss(model, batch, key=key, train=True)[0].mean()
+
+    value, grads = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(grads, state)
+    return optax.apply_updates(params, updates), state, value
+
+  state, values = optimizer.init(params), []
+  for i in range(120):
+    params, state, value = step(params, state, i)
+    values.append(float(value))
+  assert np.mean(values[-20:]) < 0.6 * np.mean(values[:5])

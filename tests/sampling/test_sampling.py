@@ -1,0 +1,173 @@
+"""Solvers, guidance, windows and token sampling."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from v2a_jax.objectives.flow_matching import FlowMatching
+from v2a_jax.sampling import ode, ranking
+from v2a_jax.sampling.autoregressive import TokenSampler, restrict
+from v2a_jax.sampling.guidance import Guidance, combine, spread
+from v2a_jax.sampling.ode import ODESampler
+from v2a_jax.sampling.windows import Windows
+
+T = 8
+KEYS = jax.vmap(jax.random.key)(jnp.arange(2))
+
+
+def _rows(cond, count):
+  return jax.tree.map(lambda x: np.repeat(x, count, axis=0), cond)
+
+
+@pytest.mark.parametrize("solver, order", [("euler", 1), ("heun", 2)])
+def test_solver_has_its_order(solver, order):
+  error = lambda n: abs(
+    float(
+      ode.integrate(
+        lambda x, t: -2 * x + t, jnp.ones(()), num_steps=n, solver=solver
+      )
+    )
+    - (1.25 * np.exp(-2.0) + 0.25)
+  )
+  slope = np.log2(error(16) / error(32))
+  assert slope == pytest.approx(order, abs=0.2)
+
+
+def test_unknown_solver_names_those_there_are():
+  with pytest.raises(ValueError, match="'rk4'.*euler, heun"):
+    ode.integrate(lambda x, t: x, 0.0, num_steps=1, solver="rk4")
+
+
+def test_scale_1_is_no_guidance_and_costs_no_branch():
+  cond = tiny.conditioning()
+  stacked, weights = Guidance().branches(cond)
+  assert weights.tolist() == [1.0]
+  jax.tree.map(np.testing.assert_array_equal, stacked, cond)
+
+
+def test_guidance_weights_by_hand():
+  cond = tiny.conditioning()
+  negative = (cond.transcript, cond.transcript_mask)
+  stacked, weights = Guidance(
+    video=3.0, prompt=1.5, negative_prompt=2.0
+  ).branches(cond, negative)
+  np.testing.assert_allclose(weights, [4.5, -2.0, -0.5, -1.0])
+  assert float(weights.sum()) == pytest.approx(1.0)
+  b = 2
+  assert not stacked.frame_mask[b : 2 * b].any()
+  assert not stacked.prompt_mask[2 * b : 3 * b].any()
+  np.testing.assert_array_equal(stacked.prompt[3 * b :], cond.transcript)
+  assert stacked.frame_mask[3 * b :].all()  # the picture stays
+  outputs = jax.random.normal(jax.random.key(0), (4 * b, 3))
+  by_hand = sum(w * outputs[i * b : (i + 1) * b] for i, w in enumerate(weights))
+  np.testing.assert_allclose(combine(outputs, weights), by_hand, rtol=1e-5)
+  same = combine(spread(outputs[:b], weights), weights)
+  np.testing.assert_allclose(same, outputs[:b], rtol=1e-4)
+
+
+@pytest.mark.parametrize("total", [1, 8, 9, 12, 13, 31])
+def test_windows_cover_everything_and_merge_undoes_split(total):
+  windows = Windows.cover(total, length=8, overlap=0.5)
+  assert windows.total >= total
+  assert windows.count == 1 or windows.total - windows.stride < total
+  x = jax.random.normal(jax.random.key(0), (3, windows.total, 2))
+  parts = windows.split(x)
+  assert parts.shape == (3 * windows.count, 8, 2)
+  np.testing.assert_allclose(windows.merge(parts), x, atol=1e-5)
+
+
+def test_a_clips_sound_depends_on_its_own_seed_only():
+  model, cond = tiny.diffusion(), tiny.conditioning()
+  sampler = ODESampler(num_steps=3)
+  run = lambda cond, keys: sampler(
+    model, FlowMatching(), cond, keys=keys, times=tiny.times(T),
+    windows=Windows(T, T),
+  )
+  both = run(cond, KEYS)
+  alone = run(jax.tree.map(lambda x: x[1:], cond), KEYS[1:])
+  np.testing.assert_allclose(both[1:], alone, atol=1e-5)
+  other = run(cond, KEYS[::-1])
+  assert np.abs(both - other).max() > 0.1
+
+
+def test_diffusion_windows_agree_where_they_overlap():
+  model, windows = tiny.diffusion(), Windows(T, T // 2, 3)
+  cond = _rows(tiny.conditioning(), 3)
+  made = ODESampler(num_steps=3, guidance=Guidance(video=2.0))(
+    model, FlowMatching(), cond, keys=KEYS, times=tiny.times(T),
+    windows=windows,
+  )
+  assert made.shape == (2, windows.total, tiny.CHANNELS)
+  assert np.isfinite(made).all()
+
+
+def test_token_sampling_equals_step_by_step_argmax():
+  """At low temperature sampling is greedy, which the whole-sequence model
+  can check: each code is the best one given all before it."""
+  model, cond = tiny.tokens(), tiny.conditioning()
+  sampler = TokenSampler(temperature=1e-4)
+  codes = sampler(
+    model, None, cond, keys=KEYS, times=tiny.times(T), windows=Windows(T, T)
+  )
+  assert codes.shape == (2, T, tiny.BOOKS)
+  logits = model(codes, model.encode(cond), times=tiny.times(T))
+  np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), codes)
+
+
+def test_token_windows_continue_the_last_one():
+  model, windows = tiny.tokens(), Windows(T, 3, 3)
+  cond = _rows(tiny.conditioning(), 3)
+  sampler = TokenSampler(temperature=1e-4)
+  codes = sampler(
+    model, None, cond, keys=KEYS, times=tiny.times(T), windows=windows
+  )
+  assert codes.shape == (2, windows.total, tiny.BOOKS)
+  assert int(codes.min()) >= 0 and int(codes.max()) < tiny.CODES
+  # Window 1 holds the end of window 0 and goes on greedily from it.
+  second = codes[:, 3 : 3 + T]
+  row = jax.tree.map(lambda x: x[1::3], cond)
+  logits = model(second, model.encode(row), times=tiny.times(T))
+  best = jnp.argmax(logits, axis=-1)
+  np.testing.assert_array_equal(best[:, T - 3 :], second[:, T - 3 :])
+
+
+def test_restrict_keeps_the_likeliest():
+  logits = jnp.log(jnp.asarray([0.5, 0.3, 0.15, 0.05]))
+  kept = lambda **k: np.isfinite(restrict(logits, **k)).tolist()
+  assert kept(top_k=2) == [True, True, False, False]
+  assert kept(top_p=0.75) == [True, True, False, False]
+  assert kept(top_p=0.5) == [True, False, False, False]
+  assert kept() == [True] * 4
+  cold = jax.nn.softmax(restrict(logits, temperature=0.5))
+  np.testing.assert_allclose(
+    cold, np.square([0.5, 0.3, 0.15, 0.05]) / 0.365, rtol=1e-4
+  )
+
+
+def test_ranking_prefers_sound_that_starts_with_the_picture():
+  rng = np.random.default_rng(0)
+  rate, times = 16_000, np.arange(100) / 25
+  frames = np.full((100, 16, 16, 3), 90, np.uint8)
+  hits = [0.8, 1.9, 2.3, 3.3]
+  samples = rng.normal(0, 1e-4, (4 * rate, 1))
+  for hit in hits:
+    near = np.abs(times - hit) < 0.05
+    frames[near, 4:12, 4:12] = 250
+    at = int(hit * rate)
+    burst = rng.normal(0, 0.3, 1600) * np.exp(-np.arange(1600) / 300)
+    samples[at : at + 1600, 0] += burst
+  good = ranking.motion_onset(samples, rate, frames, times)
+  late = np.roll(samples, int(0.4 * rate), axis=0)
+  assert good > 0.3
+  assert good > ranking.motion_onset(late, rate, frames, times) + 0.2
+  silence = np.zeros_like(samples)
+  assert ranking.motion_onset(silence, rate, frames, times) == 0.0
+
+
+def test_samplers_are_hashable_settings():
+  sampler = ODESampler(num_steps=4, guidance=Guidance(video=2.0))
+  assert hash(sampler) == hash(dataclasses.replace(sampler))

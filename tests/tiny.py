@@ -1,0 +1,91 @@
+"""Tiny models and batches, shared by the tests of several rooms."""
+
+from flax import nnx
+import jax
+import numpy as np
+
+from v2a_jax.batch import Batch, Conditioning
+from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.models.ar import TokenModel, TokenModelConfig
+from v2a_jax.models.dit import DiT, DiTConfig
+from v2a_jax.models.generator import Generator
+
+RATE = 25.0  # latents a second
+WIDTH, HEADS, CHANNELS, BOOKS, CODES, VOCAB = 16, 2, 3, 3, 11, 40
+
+
+def conditioning(b=2, *, n=6, size=16, words=4, seed=0) -> Conditioning:
+  """Random conditions; every one is present in every example."""
+  rng = np.random.default_rng(seed)
+  ids = lambda: rng.integers(1, VOCAB, (b, words)).astype(np.int32)
+  there = np.ones((b, words), bool)
+  times = np.sort(rng.uniform(0, 1, (b, words))).astype(np.float32)
+  return Conditioning(
+    frames=rng.integers(0, 255, (b, n, size, size, 3), dtype=np.uint8),
+    frame_times=np.tile(np.arange(n, dtype=np.float32) / 12.5, (b, 1)),
+    frame_mask=np.ones((b, n), bool),
+    prompt=ids(),
+    prompt_mask=there,
+    transcript=ids(),
+    transcript_times=times,
+    transcript_mask=there.copy(),
+    presence=rng.integers(0, 2, (b, 3)).astype(np.int32),
+  )
+
+
+def times(t):
+  return ((np.arange(t) + 0.5) / RATE).astype(np.float32)
+
+
+def conditioner(seed=0) -> Conditioner:
+  config = ConditionerConfig(
+    width=WIDTH, num_heads=HEADS, vocab_size=VOCAB, patch_size=8,
+    spatial_width=8, spatial_heads=2, pool_queries=2, temporal_depth=1,
+  )
+  return Conditioner(config, rngs=nnx.Rngs(seed))
+
+
+def diffusion(seed=0, **changes) -> Generator:
+  """A generator whose output layers are not zero, unlike a fresh one's."""
+  fields = dict(
+    width=WIDTH, num_heads=HEADS, joint_depth=1, depth=2, mlp_dim=24,
+    channels=CHANNELS, modulation_rank=4,
+  )
+  config = DiTConfig(**(fields | changes))
+  backbone = DiT(config, rngs=nnx.Rngs(seed + 1))
+  return wake(Generator(conditioner(seed), backbone), seed)
+
+
+def tokens(seed=0, **changes) -> Generator:
+  fields = dict(
+    width=WIDTH, num_heads=HEADS, depth=2, mlp_dim=24, num_codebooks=BOOKS,
+    codebook_size=CODES,
+  )
+  config = TokenModelConfig(**(fields | changes))
+  backbone = TokenModel(config, rngs=nnx.Rngs(seed + 1))
+  return wake(Generator(conditioner(seed), backbone), seed)
+
+
+def wake(model, seed):
+  """Gives every parameter some noise, so zero initialisation hides nothing."""
+  graphdef, params = nnx.split(model)
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  leaves = [
+    x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)
+  ]
+  return nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
+
+
+def batch(target, b=2, **changes) -> Batch:
+  """A batch whose target is `target` [b t ...]."""
+  t = target.shape[1]
+  return Batch(
+    audio=np.zeros((b, t * 8, 1), np.float32),
+    duration=np.full(b, t / RATE, np.float32),
+    cond=conditioning(b),
+    example=np.arange(b),
+    target=target,
+    target_times=times(t),
+    target_mask=np.ones((b, t), bool),
+  ).replace(**changes)

@@ -1,0 +1,287 @@
+"""From a config to the things that it describes; the only reader of configs.
+
+Each section becomes one frozen dataclass, so a stray key fails by name here and
+nobody below sees a config.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+import numpy as np
+
+from data_pipelines import example as example_lib
+from data_pipelines import loader as loader_lib
+from v2a_jax import bundle
+from v2a_jax.batch import Batch
+from v2a_jax.codec import target as target_lib
+from v2a_jax.codec.autoencoder import Codec
+from v2a_jax.codec.autoencoder import CodecConfig
+from v2a_jax.codec.discriminators import Discriminator
+from v2a_jax.codec.discriminators import DiscriminatorConfig
+from v2a_jax.conditioning.encoder import Conditioner
+from v2a_jax.conditioning.encoder import ConditionerConfig
+from v2a_jax.models import ar
+from v2a_jax.models import dit
+from v2a_jax.models.generator import Generator
+from v2a_jax.objectives.codec import CodecGAN
+from v2a_jax.objectives.codec import CodecObjective
+from v2a_jax.objectives.flow_matching import FlowMatching
+from v2a_jax.objectives.next_token import NextToken
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.sampling.autoregressive import TokenSampler
+from v2a_jax.sampling.guidance import Guidance
+from v2a_jax.sampling.ode import ODESampler
+from v2a_jax.training.experiment import Experiment
+from v2a_jax.training.optimizer import OptimizerConfig
+
+OBJECTIVES = {
+  "flow_matching": FlowMatching,
+  "next_token": NextToken,
+  "codec": CodecObjective,
+}
+SAMPLERS = {"ode": ODESampler, "tokens": TokenSampler}
+TARGETS = {
+  "latents": target_lib.LatentTarget,
+  "codes": target_lib.CodeTarget,
+  "waveform": target_lib.WaveformTarget,
+}
+
+# Top-level keys of a config that `Experiment` takes as they are.
+RUN_FIELDS = (
+  "seed", "num_train_steps", "accumulate", "ema_decay", "log_every",
+  "checkpoint_every", "keep", "compute_dtype", "keep_period",
+  "max_skipped_steps",
+)
+
+
+class ConfigError(ValueError):
+  """A config asks for what does not exist or does not fit."""
+
+
+def fill(cls, section: Mapping[str, Any], *, where: str, **more):
+  """Makes the dataclass `cls` from a config section.
+
+  Raises:
+    ConfigError: a key is stray or missing, or a value is refused.
+  """
+  values = {k: _tuples(v) for k, v in section.items() if k != "name"} | more
+  known = {f.name for f in dataclasses.fields(cls)}
+  stray = sorted(values.keys() - known)
+  if stray:
+    raise ConfigError(
+      f"config.{where}: no key {', '.join(stray)};"
+      f" {cls.__name__} has {', '.join(sorted(known))}"
+    )
+  try:
+    return cls(**values)
+  except (TypeError, ValueError) as error:
+    raise ConfigError(f"config.{where}: {error}") from None
+
+
+def pick(table: Mapping[str, Any], name: str, *, where: str):
+  """Looks a name up; a wrong one is answered with those there are."""
+  if name not in table:
+    raise ConfigError(
+      f"config.{where}={name!r} is not one of {', '.join(sorted(table))}"
+    )
+  return table[name]
+
+
+def _tuples(value):
+  if isinstance(value, list | tuple):
+    return tuple(_tuples(v) for v in value)
+  return value
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenCodec:
+  """A trained codec, ready to be merged inside a jitted function."""
+
+  config: CodecConfig
+  graphdef: Any
+  state: Any
+  sha256: str
+
+  def merge(self, state=None) -> Codec:
+    return nnx.merge(self.graphdef, self.state if state is None else state)
+
+
+@functools.cache
+def load_codec(name: str) -> FrozenCodec:
+  """Reads the codec bundle `name`; see `bundle.find`."""
+  folder = bundle.find(name)
+  section = bundle.read_config(folder)["model"]
+  config = fill(CodecConfig, section, where=f"{folder}/config.json: model")
+  abstract = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
+  graphdef, state = nnx.split(abstract)
+  state = bundle.load_state(folder, state)
+  return FrozenCodec(config, graphdef, state, bundle.digest(folder))
+
+
+def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
+  """The two players of codec training, from `config.model`."""
+  critics = config.model.get("discriminator")
+  section = _codec_section(config)
+  codec = Codec(fill(CodecConfig, section, where="model"), rngs=rngs)
+  if not critics:
+    return CodecGAN(codec)
+  critics = fill(DiscriminatorConfig, critics, where="model.discriminator")
+  return CodecGAN(codec, Discriminator(critics, rngs=rngs))
+
+
+def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
+  """A generator of what `codec` encodes, from `config.model`.
+
+  Width, heads, remat, unroll and dtype are the backbone's; the condition
+  encoders take the same.
+  """
+  section = dict(config.model)
+  conditioner = dict(section.pop("conditioner"))
+  shared = {
+    k: section[k]
+    for k in ("width", "num_heads", "remat", "unroll", "dtype")
+    if k in section
+  }
+  conditioner = fill(
+    ConditionerConfig, conditioner, where="model.conditioner", **shared
+  )
+  if section["name"] == "dit":
+    backbone = dit.DiT(
+      fill(
+        dit.DiTConfig, section, where="model", channels=codec.latent_dim
+      ),
+      rngs=rngs,
+    )
+  else:
+    pick({"dit": None, "ar": None}, section["name"], where="model.name")
+    backbone = ar.TokenModel(
+      fill(
+        ar.TokenModelConfig, section, where="model",
+        num_codebooks=codec.num_codebooks, codebook_size=codec.codebook_size,
+      ),
+      rngs=rngs,
+    )
+  return Generator(Conditioner(conditioner, rngs=rngs), backbone)
+
+
+def make_objective(config):
+  cls = pick(OBJECTIVES, config.objective["name"], where="objective.name")
+  return fill(cls, config.objective, where="objective")
+
+
+def make_sampler(section):
+  """A sampler from the `sampler` section; `guidance` is a section in it."""
+  cls = pick(SAMPLERS, section["name"], where="sampler.name")
+  section = dict(section)
+  guidance = fill(
+    Guidance, section.pop("guidance"), where="sampler.guidance"
+  )
+  return fill(cls, section, where="sampler", guidance=guidance)
+
+
+def make_target(config, codec: FrozenCodec):
+  cls = pick(TARGETS, config.data["target"], where="data.target")
+  return cls(codec.graphdef, codec.config)
+
+
+def loader_config(config, codec: CodecConfig, **changes):
+  """What the loader must do; rate and channels are the codec's."""
+  section = {k: v for k, v in config.data.items() if k != "target"}
+  values = dict(
+    sample_rate=codec.sample_rate, channels=codec.channels,
+    seed=config.seed,
+  )
+  return fill(
+    loader_lib.LoaderConfig, section, where="data", **(values | changes)
+  )
+
+
+def blank_batch(config: loader_lib.LoaderConfig, b: int) -> Batch:
+  """An empty batch of the loader's shapes: for tracing and counting."""
+  blank = example_lib.blank_example(config.window, index=0)
+  arrays = {k: np.broadcast_to(v, (b, *np.shape(v))) for k, v in blank.items()}
+  return Batch.from_arrays(arrays)
+
+
+def build_experiment(config, workdir) -> Experiment:
+  """Builds everything that `training.loop.train` needs.
+
+  Also writes the resolved config and the tokenizer into `workdir`, where
+  evaluation and generation find them.
+
+  Raises:
+    ConfigError, DataError, BundleError: one line on what is wrong, and where.
+  """
+  training_codec = config.objective["name"] == "codec"
+  codec = None if training_codec else load_codec(config.codec)
+  codec_config = (
+    fill(CodecConfig, _codec_section(config), where="model")
+    if training_codec
+    else codec.config
+  )
+  loader = loader_config(config, codec_config)
+  if training_codec:
+    make_model = lambda rngs: make_codec_gan(config, rngs=rngs)
+  else:
+    make_model = lambda rngs: make_generator(config, codec_config, rngs=rngs)
+    check_vocabulary(config, loader)
+  write_workdir(config, loader, pathlib.Path(workdir))
+  return Experiment(
+    make_model=make_model,
+    objective=make_objective(config),
+    make_loader=lambda step, index, count: loader_lib.make_loader(
+      loader, start_step=step, process_index=index, process_count=count
+    ),
+    batch_size=loader.batch_size,
+    optimizer=fill(OptimizerConfig, config.optimizer, where="optimizer"),
+    target=None if training_codec else make_target(config, codec),
+    frozen=() if training_codec else codec.state,
+    mesh=fill(MeshConfig, config.mesh, where="mesh"),
+    flops_per_example=None
+    if training_codec
+    else count_flops(config, codec_config, loader),
+    meta={"config": config.to_dict()},
+    train_seconds=config.train_seconds or None,
+    wandb=config.wandb_mode,
+    **{k: config[k] for k in RUN_FIELDS if k in config},
+  )
+
+
+def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
+  """Refuses a tokenizer with more ids than the model has embeddings."""
+  ids = loader.load_tokenizer().vocab_size
+  size = config.model["conditioner"]["vocab_size"]
+  if ids > size:
+    raise ConfigError(
+      f"config.model.conditioner.vocab_size={size}, the tokenizer of"
+      f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
+    )
+
+
+def count_flops(config, codec: CodecConfig, loader) -> int:
+  """Analytic FLOPs of one clip's forward pass; allocates no weights."""
+  model = nnx.eval_shape(
+    lambda: make_generator(config, codec, rngs=nnx.Rngs(0))
+  )
+  length = round(loader.seconds * codec.latent_rate)
+  return model.flops_per_example(blank_batch(loader, 1).cond, length)
+
+
+def write_workdir(config, loader, workdir: pathlib.Path) -> None:
+  """Leaves config.json and tokenizer.model for whoever uses the weights."""
+  if jax.process_index():
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(config.to_dict(), indent=1, sort_keys=True)
+  (workdir / bundle.CONFIG).write_text(text)
+  (workdir / bundle.TOKENIZER).write_bytes(loader.load_tokenizer().model)
+
+
+def _codec_section(config):
+  return {k: v for k, v in config.model.items() if k != "discriminator"}
