@@ -182,9 +182,12 @@ class Loader:
 
   def __next__(self) -> dict[str, np.ndarray]:
     try:
-      batch = dict(next(self._iterator))
+      batch = next(self._iterator)
     except Exception as error:
       raise _plain(error) from None
+    if self._config.num_workers:
+      # Workers hand over shared memory that lives as long as they do.
+      batch = {key: np.array(value) for key, value in batch.items()}
     self._count_bad(batch["example"], batch.pop(_BAD))
     self.step += 1
     return batch
