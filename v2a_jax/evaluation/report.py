@@ -1,0 +1,375 @@
+"""`v2a report`: results of evaluations as one page that opens anywhere.
+
+The page holds its style, its script, its figures and, up to a size, its
+pictures and sounds; a content security policy in it forbids everything else,
+so that it asks nothing of any network. `report_compare.py` decides what it may
+say, `report_figures.py` draws, `templates/` lays out.
+"""
+
+import base64
+from collections.abc import Sequence
+import csv
+import dataclasses
+import datetime
+import hashlib
+import io
+import json
+import math
+import mimetypes
+import pathlib
+import shutil
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from v2a_jax import media
+from v2a_jax.evaluation import report_compare as compare
+from v2a_jax.evaluation import report_figures as figures
+
+SCHEMA = 1
+ROW_LABELS = {
+  "ground_truth": "Ground truth",
+  "codec": "Codec reconstruction",
+  "shuffled_video": "Shuffled video",
+  "silence": "Silence",
+  "noise": "Noise",
+}
+# Anchors that a run's model has a part in: each run keeps its own.
+_OF_THE_RUN = ("shuffled_video",)
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_SPECTROGRAM_RATE = 16_000
+_CURVES = 6
+_COLOURS = 6  # of the style sheet
+# Curves that say how training went come before what the machine did.
+_CURVE_ORDER = ("train/loss", "eval/", "train/", "perf/", "goodput/")
+_REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
+
+
+def write_report(
+  results_paths: Sequence[str | pathlib.Path],
+  out: str | pathlib.Path,
+  *,
+  max_bytes: float = 25e6,
+  max_clips: int = 24,
+) -> pathlib.Path:
+  """Writes a page, and the same in Markdown beside it.
+
+  Args:
+    results_paths: results.json files, or folders that hold one.
+    out: the page; `report.md` is `out` with the other suffix.
+    max_bytes: over this, media lie in a folder `<out>_media` beside the page.
+    max_clips: shown in the gallery, the first in the order of the results.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    ValueError: no results, or a file that does not hold results.
+    FileNotFoundError: a results file is missing.
+  """
+  runs = load_runs(results_paths)
+  out = pathlib.Path(out)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  page = _page(runs, max_clips)
+  gallery = page["gallery"]
+  embed = _embedded_size(gallery) <= max_bytes
+  page["sources"] = _attach(gallery, None if embed else _media_folder(out))
+  page["embedded"] = embed
+  out.write_text(_render("report.html.jinja", page), encoding="utf-8")
+  markdown = out.with_suffix(".md")
+  markdown.write_text(_render("report.md.jinja", page), encoding="utf-8")
+  return out
+
+
+def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
+  """Reads results; `folder` is added to each, and equal names are told apart.
+
+  Raises:
+    ValueError: no paths, or a file that is not results of this schema.
+    FileNotFoundError: a file is missing.
+  """
+  if not paths:
+    raise ValueError("report: no results given; name one or more results.json")
+  runs = []
+  for path in map(pathlib.Path, paths):
+    path = path / "results.json" if path.is_dir() else path
+    if not path.exists():
+      raise FileNotFoundError(f"{path}: no such file; write it with `v2a eval`")
+    runs.append(_load(path) | {"folder": path.parent})
+  names = [run["name"] for run in runs]
+  for i, run in enumerate(runs):
+    if names.count(run["name"]) > 1:
+      run["name"] = f"{run['name']} ({i + 1})"
+  return runs
+
+
+def _load(path: pathlib.Path) -> dict:
+  try:
+    run = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"{path}: is not JSON ({error})") from error
+  if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+    found = run.get("schema") if isinstance(run, dict) else None
+    raise ValueError(
+      f"{path}: results of schema {found}, not {SCHEMA}; run `v2a eval` again"
+    )
+  missing = [name for name in _REQUIRED if name not in run]
+  if missing:
+    raise ValueError(f"{path}: lacks {missing}; run `v2a eval` again")
+  optional = {"config": {}, "sampler": {}, "code": {}, "curve": []}
+  return optional | {"failures": []} | run
+
+
+def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
+  """Everything that the templates name."""
+  metrics = compare.metrics_of(runs)
+  table = _table(runs, metrics)
+  return {
+    "title": " vs ".join(run["name"] for run in runs),
+    "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+    "runs": [_facts(i, run) for i, run in enumerate(runs)],
+    "metrics": metrics,
+    "verdict": compare.verdict(runs, metrics),
+    "limits": compare.limits(runs, metrics),
+    "table": table,
+    "markdown": _as_markdown(metrics, table),
+    "csv": _as_csv(metrics, table),
+    "intervals": _interval_plots(metrics, table),
+    "curves": _curves(runs),
+    "differences": config_differences([run["config"] for run in runs]),
+    "gallery": _gallery(runs, metrics, max_clips),
+    "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
+    "failures": [
+      {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
+      for run in runs
+      for f in run["failures"]
+    ],
+  }
+
+
+def _facts(index: int, run: dict) -> dict[str, Any]:
+  checkpoint, config, of = run["checkpoint"], run["config"], run["set"]
+  canonical = json.dumps(config, sort_keys=True, default=str).encode()
+  versions = run["code"].get("versions", {})
+  facts = [
+    ("Trained", _trained(checkpoint)),
+    ("Checkpoint", f"{checkpoint.get('path', '?')}"),
+    ("Weights", _hash(checkpoint.get("sha256"))),
+    ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
+    ("Sampler", _settings(run["sampler"])),
+    (
+      "Set",
+      f"{of.get('path', '?')}, split {of.get('split', '?')}: "
+      f"{of.get('n', '?')} clips of {of.get('seconds', '?')} s",
+    ),
+    ("Set manifest", _hash(of.get("manifest_sha256"))),
+    ("Code", _hash(run["code"].get("git"))),
+    ("Versions", _settings(versions)),
+    ("Evaluated", _evaluated(run)),
+  ]
+  return {
+    "name": run["name"],
+    "colour": index % _COLOURS,
+    "facts": [(label, text) for label, text in facts if text],
+  }
+
+
+def _hash(text: str | None) -> str:
+  return (text or "")[:12]
+
+
+def _settings(values: dict) -> str:
+  return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _trained(checkpoint: dict) -> str:
+  parts = []
+  if checkpoint.get("train_seconds") is not None:
+    parts.append(f"for {duration_words(checkpoint['train_seconds'])}")
+  if checkpoint.get("step") is not None:
+    parts.append(f"{checkpoint['step']:,} steps")
+  if checkpoint.get("clips_seen") is not None:
+    parts.append(f"{checkpoint['clips_seen']:,} clips seen")
+  return ", ".join(parts) or "not recorded"
+
+
+def _evaluated(run: dict) -> str:
+  text = str(run.get("created", "")).replace("T", " ")[:16]
+  if run.get("wall_seconds") is not None:
+    text += f", in {duration_words(run['wall_seconds'])}"
+  return text
+
+
+def duration_words(seconds: float) -> str:
+  """12.3 as `12 s`, 754 as `12 min 34 s`, 9000 as `2 h 30 min`."""
+  seconds = int(round(seconds))
+  if seconds < 60:
+    return f"{seconds} s"
+  minutes, rest = divmod(seconds, 60)
+  if minutes < 60:
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def _table(runs: list[dict], metrics) -> list[dict[str, Any]]:
+  """Generated rows first, then the anchors, equal ones once."""
+  best = {metric.id: compare.best_run(metric, runs) for metric in metrics}
+  rows, seen = [], set()
+  for i, run in enumerate(runs):
+    row = compare.row_of(run, compare.GENERATED)
+    if row:
+      bold = {name for name, index in best.items() if index == i}
+      colour = i % _COLOURS
+      rows.append(_table_row(run["name"], colour, metrics, row, bold))
+  for name in _anchor_names(runs):
+    for run in runs:
+      row = compare.row_of(run, name)
+      if row is None:
+        continue
+      values = json.dumps(row["metrics"], sort_keys=True)
+      own = name in _OF_THE_RUN
+      if not own and (name, values) in seen:
+        continue
+      several = len(runs) > 1 and (own or any(n == name for n, _ in seen))
+      seen.add((name, values))
+      label = ROW_LABELS.get(name, name)
+      label += f" · {run['name']}" if several else ""
+      rows.append(_table_row(label, None, metrics, row, set()))
+  return rows
+
+
+def _anchor_names(runs) -> list[str]:
+  """Anchors in the order of `ROW_LABELS`, then others as they come."""
+  names = [row["name"] for run in runs for row in run["rows"]]
+  known = [name for name in ROW_LABELS if name in names]
+  others = [n for n in dict.fromkeys(names) if n not in ROW_LABELS]
+  return known + [name for name in others if name != compare.GENERATED]
+
+
+def _table_row(label, colour, metrics, row, bold) -> dict[str, Any]:
+  cells = []
+  for metric in metrics:
+    entry = row["metrics"].get(metric.id) or {}
+    low, high = entry.get("low"), entry.get("high")
+    cells.append(
+      {
+        "value": entry.get("value"),
+        "low": low,
+        "high": high,
+        "n": entry.get("n"),
+        "text": metric.format(entry["value"]) if "value" in entry else "",
+        "interval": metric.interval(low, high),
+        "best": metric.id in bold,
+      }
+    )
+  counts = {cell["n"] for cell in cells if cell["n"] is not None}
+  n = "\N{EN DASH}".join(str(c) for c in sorted({min(counts), max(counts)})) if counts else ""
+  return {"label": label, "colour": colour, "n": n, "cells": cells}
+
+
+def _as_markdown(metrics, table) -> str:
+  def line(cells):
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+  heads = [
+    f"{m.label} {_arrow(m)}" + (f" ({m.unit})" if m.unit else "")
+    for m in metrics
+  ]
+  lines = [
+    line(["", "N", *heads]),
+    "|---|---:|" + "---:|" * len(heads),
+  ]
+  for row in table:
+    cells = [
+      (f"**{c['text']}**" if c["best"] else c["text"])
+      + (f" {c['interval']}" if c["interval"] else "")
+      for c in row["cells"]
+    ]
+    lines.append(line([row["label"], row["n"], *cells]))
+  return "\n".join(lines) + "\n"
+
+
+def _arrow(metric) -> str:
+  return "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
+
+
+def _as_csv(metrics, table) -> str:
+  """One line a row and metric, with every digit."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow(["row", "metric", "unit", "value", "low", "high", "n"])
+  for row in table:
+    for metric, cell in zip(metrics, row["cells"]):
+      if cell["text"]:
+        numbers = [cell[part] for part in ("value", "low", "high", "n")]
+        writer.writerow([row["label"], metric.id, metric.unit, *numbers])
+  return out.getvalue()
+
+
+def _interval_plots(metrics, table) -> list[dict[str, Any]]:
+  plots = []
+  for i, metric in enumerate(metrics):
+    marks = [
+      figures.Mark(
+        row["label"], row["colour"], cell["value"], cell["low"], cell["high"]
+      )
+      for row in table
+      for cell in [row["cells"][i]]
+      if isinstance(cell["value"], (int, float)) and math.isfinite(cell["value"])
+    ]
+    if marks:
+      svg = markupsafe.Markup(figures.intervals_svg(metric, marks))
+      plots.append({"metric": metric, "svg": svg})
+  return plots
+
+
+def _curves(runs: list[dict]) -> list[dict[str, Any]]:
+  """What training logged, all runs in one plot a name."""
+  lines: dict[str, list[figures.Curve]] = {}
+  for i, run in enumerate(runs):
+    points: dict[str, list[tuple[float, float]]] = {}
+    for entry in run["curve"]:
+      for name, value in entry.items():
+        numeric = isinstance(value, (int, float)) and math.isfinite(value)
+        if numeric and "/" in name and "step" in entry:
+          points.setdefault(name, []).append((entry["step"], value))
+    for name, pairs in points.items():
+      curve = figures.Curve.of(run["name"], i % _COLOURS, pairs)
+      lines.setdefault(name, []).append(curve)
+
+  def rank(name):
+    places = [i for i, p in enumerate(_CURVE_ORDER) if name.startswith(p)]
+    return min(places, default=len(_CURVE_ORDER)), name
+
+  return [
+    {"name": n, "svg": markupsafe.Markup(figures.curves_svg(n, lines[n]))}
+    for n in sorted(lines, key=rank)[:_CURVES]
+  ]
+
+
+def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
+  """Dotted keys whose values differ, and the values, one a config."""
+  flat = [_flatten(config) for config in configs]
+  names = dict.fromkeys(name for config in flat for name in config)
+  out = []
+  for name in sorted(names):
+    texts = [
+      json.dumps(c[name], default=str) if name in c else "\N{EN DASH}"
+      for c in flat
+    ]
+    if len(set(texts)) > 1:
+      out.append((name, texts))
+  return out
+
+
+def _flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+  out = {}
+  for name, value in config.items():
+    if isinstance(value, dict) and value:
+      out |= _flatten(value, f"{prefix}{name}.")
+    else:
+      out[f"{prefix}{name}"] = value
+  return out
