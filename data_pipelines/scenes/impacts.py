@@ -249,10 +249,11 @@ def _clear_run(stage, radii):
   rng, count, walls = stage.rng, len(radii), (0.08, 0.92)
   room = walls[1] - walls[0] - 2 * radii.sum()
   best, fewest = None, np.inf
-  for _ in range(24):
+  for attempt in range(24):
     gaps = rng.dirichlet(np.full(count + 1, 2.0)) * room
     x = walls[0] + np.cumsum(gaps[:-1] + 2 * radii) - radii
-    v = rng.uniform(0.12, 0.7 / count**0.5, count) * rng.choice([-1, 1], count)
+    v = rng.uniform(0.12, 0.7 / count**0.5, count) * 0.97**attempt
+    v *= rng.choice([-1, 1], count)
     run = physics.track_collisions(
       x, v, radii**2, radii, walls=walls, restitution=0.97,
       end=stage.seconds - 0.08, limit=20,
