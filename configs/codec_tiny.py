@@ -1,0 +1,69 @@
+"""The tiny codec: 16 kHz, 31.25 latents of 32 numbers a second, 8 x 10 bits.
+
+v2a data scenes -o data/scenes --num 3000 --seed 0
+v2a train --config=configs/codec_tiny.py --workdir=runs/codec_tiny
+
+The critics cost as much as the codec itself, so they start switched off; to
+sharpen a trained codec with them, continue with
+  --config.objective.adversarial_weight=0.5 --config.objective.feature_weight=2
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.get_config()
+  config.name = "codec_tiny"
+  config.codec = ""  # this is what is being trained
+  config.data.target = "waveform"
+  config.data.batch_size = 16
+  config.data.frame_size = 8  # no frame is looked at
+  config.data.fps = 1.0
+  config.model = dict(
+    sample_rate=16000,
+    channels=1,
+    strides=(32, 4, 4),
+    encoder_widths=(48, 96, 160),
+    decoder_widths=(112, 160, 224),
+    dilations=((1, 3, 9), (1, 3, 9), (1, 3)),
+    latent_dim=32,
+    num_codebooks=8,
+    codebook_size=1024,
+    codebook_dim=8,
+    discriminator=dict(
+      periods=(2, 3, 5, 7, 11),
+      fft_sizes=(256, 512, 1024),
+      num_bands=8,
+      widths=(24, 48, 96),
+    ),
+  )
+  config.objective = dict(
+    name="codec",
+    crop=8192,
+    gain_db=(-9.0, 3.0),
+    quantized_rate=0.35,
+    fft_sizes=(128, 512, 2048),
+    convergence_weight=1.0,
+    log_magnitude_weight=1.0,
+    mel_weight=1.0,
+    waveform_weight=0.1,
+    kl_weight=0.01,
+    codebook_weight=1.0,
+    commitment_weight=0.03,
+    adversarial_weight=0.0,
+    feature_weight=0.0,
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1.5e-3,
+    schedule="cosine",
+    warmup_steps=200,
+    final_fraction=0.02,
+    betas=(0.9, 0.99),
+    weight_decay=0.0,
+    max_grad_norm=5.0,
+    partitions=dict(discriminator=dict(learning_rate=3e-4, betas=(0.5, 0.9))),
+  )
+  config.num_train_steps = 20000
+  config.ema_decay = 0.998
+  return config
