@@ -15,7 +15,7 @@ import pytest
 from toy_training import BATCH, Regression, experiment, losses_of
 
 from v2a_jax.parallel.mesh import MeshConfig
-from v2a_jax.training.checkpoint import list_steps
+from v2a_jax.training.digests import list_steps
 from v2a_jax.training.hooks import NonFiniteError
 from v2a_jax.training.loop import train
 from v2a_jax.training.preemption import PreemptionGuard

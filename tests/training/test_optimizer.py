@@ -25,15 +25,19 @@ def params():
   )
 
 
-def moved(config, grads=0.0, steps=1):
+def moved(config, grads=0.0):
   """Returns how far each leaf goes, by path."""
   optimizer = make_optimizer(config, 100)
   start = params()
-  state, now = optimizer.init(start), start
-  for _ in range(steps):
-    gradient = jax.tree.map(lambda p: jnp.full_like(p, grads), start)
-    updates, state = optimizer.update(gradient, state, now)
-    now = jax.tree.map(jnp.add, now, updates)
+
+  @jax.jit
+  def run(now):
+    state = optimizer.init(now)
+    gradient = jax.tree.map(lambda p: jnp.full_like(p, grads), now)
+    updates, _ = optimizer.update(gradient, state, now)
+    return jax.tree.map(jnp.add, now, updates)
+
+  now = run(start)
   names = jax.tree_util.tree_leaves_with_path(
     nnx.to_pure_dict(jax.tree.map(lambda a, b: a - b, now, start))
   )

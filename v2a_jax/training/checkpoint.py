@@ -11,9 +11,7 @@ another mesh, another number of devices or of processes.
 """
 
 from collections.abc import Callable, Mapping
-import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import logging
 import pathlib
@@ -26,11 +24,11 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
+from v2a_jax.training import digests
+from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.state import TrainState, abstract_model
 
 _log = logging.getLogger(__name__)
-_ITEMS = ("state", "data", "meta")
-_DIGESTS = "sha256.json"
 _STORAGE_ERRORS = {
   "no space left": "the disk is full",
   "quota": "the disk quota is used up",
@@ -57,7 +55,8 @@ class Restored:
     state: the train state, in `restore`; else {"params", "buffers"}, nested
       dicts of numpy arrays, of which `params` may be the average.
     data: the data position, as saved.
-    meta: as saved.
+    meta: as saved; the loop adds `train_seconds` and `clips_seen`.
+    sha256: of `sha256.json`, which names the checkpoint's contents.
   """
 
   step: int
@@ -65,6 +64,7 @@ class Restored:
   state: Any
   data: Mapping[str, Any]
   meta: Mapping[str, Any]
+  sha256: str
 
 
 class Checkpoints:
@@ -171,6 +171,7 @@ class Checkpoints:
         state=jax.tree.unflatten(jax.tree.structure(target), leaves),
         data=_read_json(path, "data"),
         meta=_read_json(path, "meta"),
+        sha256=digests.identity(path),
       )
 
   def _agree_on_sound_step(self) -> int:
@@ -210,8 +211,7 @@ class Checkpoints:
     """Runs in the background, when all is written but the final name."""
     if jax.process_index() == 0:
       for folder in self.root.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
-        digests = json.dumps({"files": digest_files(folder)}, indent=1)
-        (folder / _DIGESTS).write_text(digests)
+        digests.write_digests(folder)
 
   def _guard(self, action: Callable[[], Any]) -> bool:
     """Runs `action`; a storage error is reported and leaves a new manager."""
@@ -242,43 +242,6 @@ class Checkpoints:
 
 def checkpoint_root(workdir: str | pathlib.Path) -> pathlib.Path:
   return pathlib.Path(workdir).absolute() / "checkpoints"
-
-
-def list_steps(root: pathlib.Path) -> list[int]:
-  """Returns the completely saved steps, newest first."""
-  names = [path.name for path in root.iterdir()] if root.is_dir() else []
-  return sorted((int(n) for n in names if n.isdigit()), reverse=True)
-
-
-def digest_files(folder: pathlib.Path) -> dict[str, str]:
-  """Returns the sha256 of each file of the items, by relative path."""
-  files = sorted(path for item in _ITEMS for path in (folder / item).rglob("*"))
-  files = [path for path in files if path.is_file()]
-
-  def digest(path):
-    with path.open("rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()
-
-  with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    names = [str(path.relative_to(folder)) for path in files]
-    return dict(zip(names, pool.map(digest, files)))
-
-
-def find_damage(folder: pathlib.Path) -> str | None:
-  """Returns what is wrong with a checkpoint's files, or None."""
-  if not (folder / _DIGESTS).exists():
-    return f"{_DIGESTS} is missing"
-  try:
-    expected = json.loads((folder / _DIGESTS).read_text())["files"]
-    found = digest_files(folder)
-  except (OSError, ValueError, KeyError) as error:
-    return _reason(error)
-  for name, digest in expected.items():
-    if name not in found:
-      return f"{name} is missing"
-    if found[name] != digest:
-      return f"{name} does not have its sha256"
-  return None
 
 
 def restore_params(
@@ -313,6 +276,7 @@ def restore_params(
     },
     data=_read_json(path, "data"),
     meta=_read_json(path, "meta"),
+    sha256=digests.identity(path),
   )
 
 
@@ -443,9 +407,3 @@ def _int_keys(tree: Any) -> Any:
     int(key) if key.isdigit() else key: _int_keys(value)
     for key, value in tree.items()
   }
-
-
-def _reason(error: BaseException) -> str:
-  """The first line of an error, short enough to print."""
-  lines = str(error).strip().splitlines()
-  return (lines[0] if lines else type(error).__name__)[:200]
