@@ -6,27 +6,23 @@ so that it asks nothing of any network. `report_compare.py` decides what it may
 say, `report_figures.py` draws, `templates/` lays out.
 """
 
-import base64
 from collections.abc import Sequence
 import csv
-import dataclasses
 import datetime
 import hashlib
 import io
 import json
 import math
-import mimetypes
 import pathlib
-import shutil
 from typing import Any
+from urllib import parse
 
 import jinja2
 import markupsafe
-import numpy as np
 
-from v2a_jax import media
 from v2a_jax.evaluation import report_compare as compare
 from v2a_jax.evaluation import report_figures as figures
+from v2a_jax.evaluation import report_gallery
 
 SCHEMA = 1
 ROW_LABELS = {
@@ -39,7 +35,6 @@ ROW_LABELS = {
 # Anchors that a run's model has a part in: each run keeps its own.
 _OF_THE_RUN = ("shuffled_video",)
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
-_SPECTROGRAM_RATE = 16_000
 _CURVES = 6
 _COLOURS = 6  # of the style sheet
 # Curves that say how training went come before what the machine did.
@@ -74,9 +69,11 @@ def write_report(
   out.parent.mkdir(parents=True, exist_ok=True)
   page = _page(runs, max_clips)
   gallery = page["gallery"]
-  embed = _embedded_size(gallery) <= max_bytes
-  page["sources"] = _attach(gallery, None if embed else _media_folder(out))
-  page["embedded"] = embed
+  embed = report_gallery.embedded_size(gallery) <= max_bytes
+  beside = None if embed else out.with_name(f"{out.stem}_media")
+  report_gallery.attach(gallery, beside)
+  page["sources"] = [_sources(clip) for clip in gallery]
+  page["media_folder"] = beside.name if beside else ""
   out.write_text(_render("report.html.jinja", page), encoding="utf-8")
   markdown = out.with_suffix(".md")
   markdown.write_text(_render("report.md.jinja", page), encoding="utf-8")
@@ -139,7 +136,9 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "intervals": _interval_plots(metrics, table),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
-    "gallery": _gallery(runs, metrics, max_clips),
+    "gallery": report_gallery.collect(
+      runs, metrics, labels=ROW_LABELS, max_clips=max_clips
+    ),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
       {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
@@ -265,8 +264,9 @@ def _table_row(label, colour, metrics, row, bold) -> dict[str, Any]:
         "best": metric.id in bold,
       }
     )
-  counts = {cell["n"] for cell in cells if cell["n"] is not None}
-  n = "\N{EN DASH}".join(str(c) for c in sorted({min(counts), max(counts)})) if counts else ""
+  counts = [cell["n"] for cell in cells if cell["n"] is not None]
+  ends = sorted({min(counts), max(counts)}) if counts else []
+  n = "\N{EN DASH}".join(map(str, ends))
   return {"label": label, "colour": colour, "n": n, "cells": cells}
 
 
@@ -293,7 +293,9 @@ def _as_markdown(metrics, table) -> str:
 
 
 def _arrow(metric) -> str:
-  return "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
+  return (
+    "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
+  )
 
 
 def _as_csv(metrics, table) -> str:
@@ -318,7 +320,8 @@ def _interval_plots(metrics, table) -> list[dict[str, Any]]:
       )
       for row in table
       for cell in [row["cells"][i]]
-      if isinstance(cell["value"], (int, float)) and math.isfinite(cell["value"])
+      if isinstance(cell["value"], (int, float))
+      and math.isfinite(cell["value"])
     ]
     if marks:
       svg = markupsafe.Markup(figures.intervals_svg(metric, marks))
@@ -373,3 +376,36 @@ def _flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     else:
       out[f"{prefix}{name}"] = value
   return out
+
+
+def _sources(clip: report_gallery.Clip) -> dict[str, Any]:
+  """What the player needs; addresses relative to the page are quoted."""
+  tracks = [parse.quote(t.url, safe="/:;,+=") for t in clip.tracks]
+  video = parse.quote(clip.video_url, safe="/:;,+=")
+  return {"video": video, "duration": clip.duration, "tracks": tracks}
+
+
+def _render(template: str, page: dict[str, Any]) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=template.endswith(".html.jinja"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters["script"] = _script_json
+  parts = {
+    name: markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+    for name in ("report.css", "report.js")
+  }
+  return environment.get_template(template).render(
+    **page, style=parts["report.css"], script=parts["report.js"]
+  )
+
+
+def _script_json(value: Any) -> markupsafe.Markup:
+  """JSON that no text in it can break out of its script element."""
+  text = json.dumps(value, ensure_ascii=True)
+  for character in "<>&":
+    text = text.replace(character, f"\\u{ord(character):04x}")
+  return markupsafe.Markup(text)

@@ -202,7 +202,9 @@ def best_run(metric: Metric, runs: Sequence[dict]) -> int | None:
     return None
   values.sort(reverse=metric.higher_is_better)
   (_, best), (_, next_best) = values[:2]
-  gap = difference(metric, (runs[best], GENERATED), (runs[next_best], GENERATED))
+  gap = difference(
+    metric, (runs[best], GENERATED), (runs[next_best], GENERATED)
+  )
   return best if gap is not None and gap.sign > 0 else None
 
 
@@ -236,7 +238,9 @@ def _between(first, second, metrics) -> list[Sentence]:
     if gaps:
       words = _join([gap.words() for gap in gaps])
       out.append(
-        Sentence("better", f"{winner['name']} beats {loser['name']} on {words}.")
+        Sentence(
+          "better", f"{winner['name']} beats {loser['name']} on {words}."
+        )
       )
   ties = [gap.metric.label for gap in known if gap.sign == 0]
   pair = f"{first['name']} and {second['name']}"
@@ -272,7 +276,9 @@ def _against_anchors(run: dict, metrics: Sequence[Metric]) -> list[Sentence]:
       )
       out.append(Sentence("tie", text))
     if worse:
-      text = f"{run['name']} is worse than with videos shuffled on {_join(worse)}."
+      text = (
+        f"{run['name']} is worse than with videos shuffled on {_join(worse)}."
+      )
       out.append(Sentence("worse", text))
   share = _shares(run, metrics)
   if share:
@@ -287,7 +293,9 @@ def _shares(run: dict, metrics: Sequence[Metric]) -> list[str]:
   for metric in metrics:
     if not metric.higher_is_better or None in rows:
       continue
-    ours, truth = ((r["metrics"].get(metric.id) or {}).get("value") for r in rows)
+    ours, truth = (
+      (r["metrics"].get(metric.id) or {}).get("value") for r in rows
+    )
     if _finite(ours) and _finite(truth) and truth > 0:
       out.append(f"{100 * ours / truth:.0f} % on {metric.label}")
   return out

@@ -175,7 +175,9 @@ def _text(x, y, text, anchor, style="") -> str:
 def _svg(width, height, title, parts) -> str:
   return (
     f'<svg viewBox="0 0 {width} {height}" role="img" '
-    f'aria-label="{html.escape(title, quote=True)}">' + "".join(parts) + "</svg>"
+    f'aria-label="{html.escape(title, quote=True)}">'
+    + "".join(parts)
+    + "</svg>"
   )
 
 
@@ -194,14 +196,19 @@ def spectrogram_png(samples: np.ndarray, sample_rate: int) -> bytes:
   window = min(1024, 1 << int(math.log2(len(samples))))
   hop = max(1, len(samples) // columns)
   frames = signal.ShortTimeFFT(
-    signal.windows.hann(window, sym=False), hop, sample_rate, scale_to="magnitude"
+    signal.windows.hann(window, sym=False),
+    hop,
+    sample_rate,
+    scale_to="magnitude",
   )
   power = frames.spectrogram(samples)
   inside = (frames.t(len(samples)) >= 0) & (
     frames.t(len(samples)) < len(samples) / sample_rate
   )
   power = power[:, inside]
-  power = power[:, np.linspace(0, power.shape[1] - 1, columns).round().astype(int)]
+  power = power[
+    :, np.linspace(0, power.shape[1] - 1, columns).round().astype(int)
+  ]
   level = 10 * np.log10(_log_bands(power, sample_rate, rows) + 1e-12)
   top = max(level.max(), -60.0)
   shade = np.clip((level - top) / _RANGE + 1, 0, 1)

@@ -1,0 +1,185 @@
+"""The report in a real browser: no errors, no requests, keys that work."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import time
+
+import pytest
+
+from v2a_jax.evaluation import report
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+_DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+  not (_CHROMIUM and _DRIVER and importlib.util.find_spec("selenium")),
+  reason="needs selenium, chromium and chromium-driver (Debian packages)",
+)
+
+
+def _synthetic():
+  """The made-up results of test_report.py, which is no importable module."""
+  path = pathlib.Path(__file__).with_name("test_report.py")
+  spec = importlib.util.spec_from_file_location("report_fixture", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+  made = _synthetic()
+  root = tmp_path_factory.mktemp("browser")
+  results = [
+    made.write_results(root / "a", "diffusion", shift=0.2, clips=8),
+    made.write_results(root / "b", "ar", clips=8),
+  ]
+  return report.write_report(results, root / "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+  from selenium import webdriver
+  from selenium.webdriver.chrome.service import Service
+
+  options = webdriver.ChromeOptions()
+  options.binary_location = _CHROMIUM
+  for flag in (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--autoplay-policy=no-user-gesture-required",
+    "--window-size=1280,1000",
+    f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+  ):
+    options.add_argument(flag)
+  options.set_capability(
+    "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
+  )
+  driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
+  yield driver
+  driver.quit()
+
+
+def press(browser, *keys):
+  from selenium.webdriver.common.action_chains import ActionChains
+
+  ActionChains(browser).send_keys(*keys).perform()
+
+
+def state(browser) -> dict:
+  """What the active clip shows and what its players do."""
+  return browser.execute_script("""
+    const card = document.querySelector(".clip.active");
+    if (!card) return null;
+    const rows = [...card.querySelectorAll(".track")];
+    return {
+      clip: Number(card.dataset.clip),
+      track: rows.findIndex((row) => row.classList.contains("on")),
+      pressed: rows.filter((row) =>
+        row.querySelector(".pick").getAttribute("aria-pressed") === "true").length,
+      time: Number(card.querySelector("output").textContent),
+      heads: rows.map((row) => parseFloat(
+        row.querySelector(".spectrogram b").style.left || "0")),
+      video: card.querySelector("video").currentTime,
+      muted: card.querySelector("video").muted,
+      ready: card.querySelector("video").readyState,
+      playing: card.classList.contains("playing"),
+    };""")
+
+
+def wait_until(browser, condition, seconds=20.0):
+  deadline = time.monotonic() + seconds
+  while time.monotonic() < deadline:
+    if condition(state(browser)):
+      return state(browser)
+    time.sleep(0.05)
+  raise AssertionError(f"never happened; the page says {state(browser)}")
+
+
+def test_opens_from_disk_and_keys_switch_the_sound(browser, page):
+  # What the browser's own start page did is not the report's doing.
+  browser.get("about:blank")
+  browser.get_log("browser")
+  browser.get_log("performance")
+  browser.get(page.as_uri())
+  assert "diffusion vs ar" in browser.title
+  press(browser, "j")
+  press(browser, "2")
+  now = wait_until(browser, lambda s: s and s["track"] == 1)
+  assert now["clip"] == 0 and now["muted"] and now["pressed"] == 1
+  wait_until(browser, lambda s: s["ready"] >= 2)
+
+  press(browser, " ")
+  wait_until(browser, lambda s: s["playing"] and s["time"] > 0.3)
+  press(browser, " ")
+  stopped = wait_until(browser, lambda s: not s["playing"])
+  press(browser, "3")
+  now = wait_until(browser, lambda s: s["track"] == 2)
+  # The playhead is shared: one position for the picture and all rows.
+  assert now["time"] == stopped["time"]
+  assert now["video"] == pytest.approx(stopped["video"], abs=0.06)
+  assert len(set(now["heads"])) == 1 and now["heads"][0] > 0
+
+  press(browser, "\ue014")  # the right arrow
+  moved = wait_until(browser, lambda s: s["time"] > stopped["time"])
+  assert moved["time"] == pytest.approx(stopped["time"] + 0.25, abs=0.011)
+  press(browser, "j")
+  assert wait_until(browser, lambda s: s["clip"] == 1)["track"] == 0
+
+  assert_quiet(browser, page)
+
+
+def assert_quiet(browser, page):
+  """Nothing in the console, and nothing asked of a network."""
+  errors = [
+    entry
+    for entry in browser.get_log("browser")
+    if entry["level"] in ("SEVERE", "WARNING")
+  ]
+  assert not errors
+  asked = []
+  for entry in browser.get_log("performance"):
+    message = json.loads(entry["message"])["message"]
+    if message["method"] == "Network.requestWillBeSent":
+      asked.append(message["params"]["request"]["url"])
+  outside = [
+    url for url in asked if not url.startswith((page.as_uri(), "data:"))
+  ]
+  assert asked and not outside
+
+
+def test_sounds_of_the_page_can_be_decoded(browser, page):
+  browser.get(page.as_uri())
+  failed = browser.execute_async_script("""
+    const done = arguments[0];
+    const data = JSON.parse(document.getElementById("data").textContent);
+    const clip = data.clips[0];
+    Promise.all(clip.tracks.map((address) => new Promise((resolve) => {
+      const sound = new Audio(address);
+      sound.addEventListener("loadeddata", () => resolve(
+        Math.abs(sound.duration - clip.duration) < 0.1 ? null : sound.duration));
+      sound.addEventListener("error", () => resolve(sound.error.message));
+    }))).then((all) => done(all.filter((x) => x !== null)));""")
+  assert failed == []
+
+
+def test_copies_the_table_and_switches_the_theme(browser, page):
+  from selenium.webdriver.common.by import By
+
+  browser.get(page.as_uri())
+  button = browser.find_element(By.CSS_SELECTOR, '[data-copy="markdown"]')
+  button.click()
+  said = browser.find_element(By.ID, "copied")
+  deadline = time.monotonic() + 5
+  while not said.text and time.monotonic() < deadline:
+    time.sleep(0.05)
+  assert said.text
+  colour = "return getComputedStyle(document.body).backgroundColor"
+  before = browser.execute_script(colour)
+  browser.find_element(By.ID, "theme").click()
+  assert browser.execute_script(colour) != before
