@@ -37,7 +37,7 @@ _HOLDS = {
   ".mp4": {"h264", "hevc", "av1", "vp9", "vvc", "mpeg4", "mpeg2video"},
   ".webm": {"vp8", "vp9", "av1"},
   ".mov": {"h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "qtrle", "png"},
-  ".mkv": {"ffv1", "huffyuv", "theora", "wmv3", "rawvideo"},
+  ".mkv": set(),  # all of them
 }
 _AUDIO = {  # the first is taken where the wanted one does not fit
   ".mp4": ("aac", "flac", "alac"),
@@ -58,11 +58,14 @@ class _Plan:
     codec: canonical name of the video codec.
     duration: seconds that the video is shown.
     times: (pts, dts) of each packet in ticks, the first shown at 0.
+    tail: ticks to give the last packet, so that the track, which MP4 measures
+      in decoding times, lasts as long as the pictures.
   """
 
   codec: str
   duration: Fraction
   times: list[tuple[int, int]]
+  tail: int
 
 
 def mux(
@@ -133,10 +136,11 @@ def mux(
 
 def _container_for(codec: str, wanted: str) -> str:
   """The wanted container, or else the first that holds the codec as it is."""
-  for suffix in (wanted, *_HOLDS):
-    if suffix in _HOLDS and codec in _HOLDS[suffix]:
-      return suffix
-  return ".mkv"
+  return next(
+    suffix
+    for suffix in (wanted, *_HOLDS)
+    if suffix == ".mkv" or codec in _HOLDS.get(suffix, ())
+  )
 
 
 def _same_file(a, b: pathlib.Path) -> bool:
@@ -162,8 +166,12 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       stream,
       name,
     )
+    ticks = int(span.duration / stream.time_base)
   times = _ordered([(pts - start, dts - start) for pts, dts, _, _ in packets])
-  return _Plan(codec=codec, duration=span.duration, times=times)
+  # From the first packet that is shown, or that one shown needs.
+  begin = min(dts for pts, dts in times if pts >= 0)
+  tail = max(ticks - (times[-1][1] - begin), 1)
+  return _Plan(codec=codec, duration=span.duration, times=times, tail=tail)
 
 
 def _check_hidden(packets, name: str) -> int:
@@ -244,8 +252,12 @@ def _copy_stream(container, stream: av.VideoStream) -> av.VideoStream:
 
 def _copied(source, stream, copy, plan: _Plan) -> Iterator[av.Packet]:
   packets = read_packets(source, stream)
-  for packet, (pts, dts) in zip(packets, plan.times, strict=True):
-    packet.pts, packet.dts, packet.stream = pts, dts, copy
+  last = len(plan.times) - 1
+  for index, packet in enumerate(packets):
+    packet.pts, packet.dts = plan.times[index]
+    packet.stream = copy
+    if index == last:
+      packet.duration = plan.tail
     yield packet
 
 

@@ -1,0 +1,105 @@
+"""Small clips of known content: every frame shows its own number.
+
+A frame is eight vertical bars, black or white: its index in binary, which
+survives any codec, colour space and scaling.
+"""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+BITS = 8
+
+
+def numbered(count: int, height: int = 32, width: int = 64) -> np.ndarray:
+  """uint8 [count, height, width, 3]; frame i shows i."""
+  bits = (np.arange(count)[:, None] >> np.arange(BITS)) & 1
+  row = np.repeat(bits, width // BITS, axis=1).astype(np.uint8) * 255
+  shape = (count, height, row.shape[1], 3)
+  return np.broadcast_to(row[:, None, :, None], shape).copy()
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+  """What `numbered` frames say, whatever their size."""
+  count, _, width, _ = frames.shape
+  bar = width // BITS
+  bars = frames[:, :, : bar * BITS].reshape(count, -1, BITS, bar, 3)
+  bits = bars.mean(axis=(1, 3, 4)) > 127
+  return (bits * (1 << np.arange(BITS))).sum(axis=1).tolist()
+
+
+def write_clip(
+  path,
+  frames: np.ndarray,
+  *,
+  ticks,
+  time_base: Fraction = Fraction(1, 90_000),
+  codec: str = "libx264",
+  pix_fmt: str = "yuv420p",
+  aspect: Fraction | None = None,
+  display: tuple[int, bool] | None = None,
+  audio: np.ndarray | None = None,
+  audio_codec: str = "flac",
+  audio_start: float = 0.0,
+  rate: int = 48_000,
+  gop: int = 12,
+  options: dict[str, str] | None = None,
+) -> str:
+  """Writes with PyAV alone, with every oddity that a test wants.
+
+  Args:
+    path: its suffix chooses the container.
+    frames: uint8 [n, h, w, 3].
+    ticks: pts of each frame.
+    time_base: of the ticks.
+    codec: video encoder.
+    pix_fmt: pixel format to encode.
+    aspect: of a pixel.
+    display: (degrees counter-clockwise, mirrored).
+    audio: float32 [t, channels], in one piece from `audio_start` on.
+    audio_codec: audio encoder.
+    audio_start: seconds.
+    rate: Hz.
+    gop: frames between key frames.
+    options: more of the video encoder's.
+
+  Returns:
+    The path.
+  """
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream(codec, rate=25)
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = pix_fmt
+    stream.codec_context.time_base = time_base
+    stream.codec_context.gop_size = gop
+    stream.codec_context.options = options or {}
+    if aspect:
+      stream.codec_context.sample_aspect_ratio = aspect
+    if display:
+      stream.set_display_rotation(display[0], hflip=display[1])
+    sound = None
+    if audio is not None:
+      layout = "mono" if audio.shape[1] == 1 else "stereo"
+      sound = container.add_stream(audio_codec, rate=rate, layout=layout)
+      sound.time_base = Fraction(1, rate)
+    for pixels, tick in zip(frames, ticks, strict=True):
+      frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+      frame.pts, frame.time_base = int(tick), time_base
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+    if sound is not None:
+      planes = np.ascontiguousarray(audio.T.astype(np.float32))
+      frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+      frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+      frame.pts = round(audio_start * rate)
+      container.mux(sound.encode(frame))
+      container.mux(sound.encode(None))
+  return str(path)
+
+
+def click(length: int, at: int, channels: int = 1) -> np.ndarray:
+  """float32 [length, channels], silent but for a short click at one sample."""
+  audio = np.zeros((length, channels), np.float32)
+  audio[at] = 0.9
+  return audio

@@ -1,0 +1,324 @@
+from fractions import Fraction
+
+from media_synthetic import click, numbered, numbers, write_clip
+import numpy as np
+import pytest
+import soundfile
+
+from v2a_jax import media
+
+
+def test_variable_rate_frames_come_at_their_own_times(tmp_path):
+  times = np.array([0.0, 0.04, 0.1, 0.11, 0.5, 0.9, 0.95, 2.0])
+  path = media.encode_video(numbered(8), times, path=tmp_path / "vfr.mp4")
+  video = media.read_video(path)
+  assert numbers(video.frames) == list(range(8))
+  np.testing.assert_allclose(video.times, times, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_fps", [3, 8, 12.5, 29.97, 60])
+def test_max_fps_takes_the_first_frame_after_each_grid_instant(max_fps):
+  rng = np.random.default_rng(1)
+  ticks = np.concatenate([[0], np.cumsum(rng.integers(900, 12_000, 59))])
+  times = ticks / 90_000
+  data = media.encode_video(numbered(60), times)
+  video = media.read_video(data, max_fps=max_fps)
+  expected = []
+  for k in range(int(times[-1] * max_fps) + 1):
+    index = int(np.argmax(times >= k / max_fps - 1e-9))
+    if index not in expected:
+      expected.append(index)
+  assert numbers(video.frames) == expected
+  np.testing.assert_allclose(video.times, times[expected], atol=1e-5)
+
+
+def test_rounded_time_stamps_lose_no_frame_at_the_native_rate(tmp_path):
+  # Matroska stores 0.033 for 1/30: a hair before the grid instant it is for.
+  path = write_clip(
+    tmp_path / "a.mkv", numbered(60), ticks=[i * 3000 for i in range(60)]
+  )
+  assert len(media.read_video(path, max_fps=30).frames) == 60
+
+
+def test_windows_tile_the_clip_and_far_ones_seek(tmp_path):
+  count = 200
+  path = media.encode_video(numbered(count), fps=10, path=tmp_path / "a.mp4")
+  seen, start = [], 0.0
+  while start < count / 10:
+    video = media.read_video(path, start=start, duration=2.5)
+    np.testing.assert_allclose(
+      video.times + start, np.array(numbers(video.frames)) / 10, atol=1e-4
+    )
+    seen += numbers(video.frames)
+    start += 2.5
+  assert seen == list(range(count))
+
+
+def test_window_without_frames_is_empty_not_an_error():
+  data = media.encode_video(numbered(3), np.array([0.0, 1.0, 9.0]))
+  video = media.read_video(data, start=2.0, duration=1.0, size=(4, 6))
+  assert video.frames.shape == (0, 4, 6, 3)
+  assert video.times.shape == (0,)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_display_matrix_turns_the_picture_upright(tmp_path, degrees, mirrored):
+  picture = np.zeros((32, 64, 3), np.uint8)
+  picture[:16, :32] = (255, 0, 0)
+  picture[:16, 32:] = (0, 255, 0)
+  picture[16:, :32] = (0, 0, 255)
+  path = write_clip(
+    tmp_path / "turned.mp4",
+    np.stack([picture] * 3),
+    ticks=[0, 3600, 7200],
+    display=(degrees, mirrored),
+  )
+  expected = np.rot90(picture, degrees // 90)  # counter-clockwise, as given
+  if mirrored:
+    expected = expected[:, ::-1]
+  frames = media.read_video(path).frames
+  assert frames[0].shape == expected.shape
+  assert np.abs(frames[0].astype(int) - expected).mean() < 12
+  info = media.probe(path)
+  assert (info.height, info.width) == expected.shape[:2]
+  if not mirrored:
+    assert info.rotation == -degrees % 360
+  small = media.read_video(path, size=(16, 24)).frames
+  assert small.shape == (3, 16, 24, 3)
+
+
+def test_pixels_are_square_unless_a_size_is_given(tmp_path):
+  path = write_clip(
+    tmp_path / "wide.mp4",
+    numbered(3),
+    ticks=[0, 3600, 7200],
+    aspect=Fraction(2, 1),
+  )
+  assert media.read_video(path).frames.shape == (3, 32, 128, 3)
+  assert media.probe(path).width == 128
+  video = media.read_video(path, size=(20, 40))
+  assert video.frames.shape == (3, 20, 40, 3)
+  assert numbers(video.frames) == [0, 1, 2]
+
+
+def test_resizing_averages_areas():
+  checks = np.indices((64, 64)).sum(axis=0) % 2 * 255
+  frames = np.repeat(checks[None, :, :, None], 3, axis=-1).astype(np.uint8)
+  data = media.encode_video(frames, fps=5, crf=1)
+  small = media.read_video(data, size=(16, 16)).frames
+  assert abs(small.mean() - 127.5) < 4 and small.std() < 6
+
+
+@pytest.mark.parametrize(
+  ("codec", "pix_fmt", "height", "width"),
+  [
+    ("libx264", "yuv420p10le", 32, 64),
+    ("libx265", "yuv420p10le", 64, 64),
+    ("ffv1", "yuv444p", 31, 65),
+    ("libvpx-vp9", "yuv420p", 33, 65),
+    ("mjpeg", "yuvj420p", 32, 64),
+  ],
+)
+def test_other_codecs_depths_and_odd_sizes(
+  tmp_path, codec, pix_fmt, height, width
+):
+  frames = np.zeros((5, height, width, 3), np.uint8)
+  frames[:, :, :64] = numbered(5, height, 64)
+  path = write_clip(
+    tmp_path / "odd.mkv",
+    frames,
+    ticks=[i * 9000 for i in range(5)],
+    codec=codec,
+    pix_fmt=pix_fmt,
+  )
+  video = media.read_video(path)
+  assert video.frames.shape == (5, height, width, 3)
+  assert numbers(video.frames) == [0, 1, 2, 3, 4]
+  np.testing.assert_allclose(video.times, np.arange(5) / 10, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+  ("video_start", "audio_start"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.4)]
+)
+def test_sound_is_on_the_clock_of_the_video(
+  tmp_path, suffix, video_start, audio_start
+):
+  rate, at = 48_000, 40_000
+  path = write_clip(
+    tmp_path / f"offset.{suffix}",
+    numbered(50),
+    ticks=[round(video_start * 90_000) + i * 3600 for i in range(50)],
+    audio=click(2 * rate, at),
+    audio_start=audio_start,
+    rate=rate,
+  )
+  expected = at / rate + audio_start - video_start  # s after the first frame
+  for wanted in (48_000, 16_000, 44_100):
+    audio = media.read_audio(path, sample_rate=wanted)
+    peak = int(np.abs(audio.samples[:, 0]).argmax())
+    tolerance = 1 if suffix == "mp4" else 1 + wanted / 1000  # ms time stamps
+    assert abs(peak - expected * wanted) <= tolerance
+  assert media.probe(path).video_start == pytest.approx(video_start, abs=2e-3)
+
+
+def test_encoder_delay_is_not_heard():
+  rate = 44_100
+  audio = click(rate, 12_345)
+  data = media.encode_video(numbered(25), fps=25, audio=audio, sample_rate=rate)
+  heard = media.read_audio(data, sample_rate=rate).samples
+  assert heard.shape == audio.shape
+  assert abs(int(np.abs(heard).argmax()) - 12_345) <= 1
+
+
+def test_padding_of_the_last_block_is_not_heard(tmp_path):
+  # As other muxers write AAC: padded at the end, its length in the packet.
+  path = write_clip(
+    tmp_path / "tail.mp4",
+    numbered(25),
+    ticks=[i * 3600 for i in range(25)],
+    audio=click(30_000, 100),
+    audio_codec="aac",
+  )
+  assert len(media.read_audio(path, sample_rate=48_000).samples) == 30_000
+
+
+def test_sound_windows_are_slices_of_the_whole(tmp_path):
+  rng = np.random.default_rng(0)
+  rate = 16_000
+  noise = rng.uniform(-0.5, 0.5, (60 * rate, 1)).astype(np.float32)
+  path = media.encode_video(
+    numbered(60),
+    fps=1,
+    audio=noise,
+    sample_rate=rate,
+    audio_codec="flac",
+    path=tmp_path / "long.mp4",
+  )
+  whole = media.read_audio(path, sample_rate=rate).samples
+  np.testing.assert_allclose(whole, noise, atol=1e-3)
+  resampled = media.read_audio(path, sample_rate=11_025).samples
+  for start in (0.0, 0.5, 7.25, 33.3):
+    part = media.read_audio(path, sample_rate=rate, start=start, duration=2)
+    first = round(start * rate)
+    np.testing.assert_array_equal(part.samples, whole[first : first + 2 * rate])
+    part = media.read_audio(path, sample_rate=11_025, start=start, duration=2)
+    first = start * 11_025
+    if first.is_integer():
+      expected = resampled[int(first) : int(first) + 22_050]
+      np.testing.assert_allclose(part.samples, expected, atol=2e-3)
+  end = media.read_audio(path, sample_rate=rate, start=59, duration=5)
+  assert len(end.samples) == rate
+
+
+def test_channels_are_averaged_or_repeated(tmp_path):
+  left, right = click(8000, 100), click(8000, 200) / 2
+  stereo = media.write_wav(tmp_path / "s.wav", np.hstack([left, right]), 8000)
+  mono = media.read_audio(stereo, sample_rate=8000, channels=1).samples
+  np.testing.assert_allclose(mono, (left + right) / 2, atol=1e-4)
+  assert media.read_audio(stereo, sample_rate=8000).samples.shape[1] == 2
+  single = media.write_wav(tmp_path / "m.wav", left, 8000)
+  double = media.read_audio(single, sample_rate=8000, channels=2).samples
+  np.testing.assert_array_equal(double[:, 0], double[:, 1])
+
+
+def test_sound_that_is_not_finite_is_refused(tmp_path):
+  samples = np.zeros(8000, np.float32)
+  samples[5] = np.nan
+  path = tmp_path / "nan.wav"
+  soundfile.write(path, samples, 8000, subtype="FLOAT")
+  with pytest.raises(media.MediaError, match="nan.wav.*not finite"):
+    media.read_audio(path, sample_rate=8000)
+
+
+def test_probe_says_what_is_there(tmp_path):
+  path = media.encode_video(
+    numbered(50),
+    fps=20,
+    audio=click(8000, 0, channels=2),
+    sample_rate=16_000,
+    path=tmp_path / "a.mp4",
+  )
+  info = media.probe(path)
+  assert info == media.probe(path.read_bytes())
+  assert (info.video_codec, info.audio_codec) == ("h264", "aac")
+  assert (info.height, info.width, info.rotation) == (32, 64, 0)
+  assert (info.sample_rate, info.channels) == (16_000, 2)
+  assert info.fps == pytest.approx(20) and info.duration == pytest.approx(2.5)
+  assert media.video_duration(path) == Fraction(5, 2)
+  sound = media.probe(media.encode_flac(click(8000, 0), 16_000))
+  assert not sound.has_video and sound.duration == pytest.approx(0.5)
+
+
+def test_what_is_missing_is_said():
+  silent = media.encode_video(numbered(5), fps=10)
+  with pytest.raises(media.MediaError, match="has no audio"):
+    media.read_audio(silent, sample_rate=8000)
+  with pytest.raises(media.MediaError, match="has no video"):
+    media.read_video(media.encode_flac(click(800, 0), 8000))
+  with pytest.raises(ValueError, match="start must be at least 0"):
+    media.read_video(silent, start=-1)
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["missing.mp4", "http://127.0.0.1:9/a.mp4", "concat:a.mp4|b.mp4", "pipe:0"],
+)
+def test_only_files_are_opened(name):
+  with pytest.raises(media.MediaError, match="there is no such file") as e:
+    media.probe(name)
+  assert str(e.value).startswith(name)
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "reason"),
+  [
+    ("empty.mp4", b"", "is empty"),
+    ("text.mp4", b"to be or not to be\n" * 99, "cannot be opened"),
+    ("noise.mp4", np.random.default_rng(0).bytes(9999), "cannot be opened"),
+    ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nclip.mp4\n", "cannot be opened"),
+    ("list.txt", b"ffconcat version 1.0\nfile clip.mp4\n", "cannot be opened"),
+    ("lfs.mp4", b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
+  ],
+)
+def test_what_is_no_media_file_is_refused_in_one_line(
+  tmp_path, name, content, reason
+):
+  media.encode_video(numbered(5), fps=10, path=tmp_path / "clip.mp4")
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(media.MediaError, match=reason) as e:
+    media.probe(path)
+  message = str(e.value)
+  assert message.startswith(str(path)) and "\n" not in message
+
+
+def test_folders_are_refused(tmp_path):
+  with pytest.raises(media.MediaError, match="not a regular file"):
+    media.probe(tmp_path)
+
+
+def test_a_cut_off_file_gives_what_it_holds(tmp_path):
+  ticks = [i * 3600 for i in range(100)]
+  path = write_clip(tmp_path / "a.mkv", numbered(100), ticks=ticks)
+  data = open(path, "rb").read()
+  video = media.read_video(data[: len(data) * 6 // 10])
+  assert 10 < len(video.frames) < 90
+  assert numbers(video.frames) == list(range(len(video.frames)))
+
+
+@pytest.mark.parametrize(
+  ("limits", "reason"),
+  [
+    (media.Limits(pixels=1000), "64 x 32"),
+    (media.Limits(duration=2), "claims to last 5 s"),
+    (media.Limits(file_bytes=500), "bytes, over the limit"),
+    (media.Limits(frames=10), "over 10 frames"),
+    (media.Limits(memory_bytes=60_000), "over 4 frames"),
+  ],
+)
+def test_limits_are_checked(limits, reason):
+  data = media.encode_video(numbered(50), fps=10)
+  with pytest.raises(media.MediaError, match=reason):
+    media.read_video(data, limits=limits)

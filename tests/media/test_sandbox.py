@@ -1,0 +1,114 @@
+import concurrent.futures
+import ctypes
+import functools
+import os
+import resource
+import subprocess
+import sys
+import time
+
+from media_synthetic import click, numbered
+import numpy as np
+import pytest
+
+from v2a_jax import media
+
+_QUICK = media.Limits(seconds=1.0, memory_bytes=1 << 30)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  return media.encode_video(
+    numbered(20),
+    fps=10,
+    audio=click(32_000, 500),
+    sample_rate=16_000,
+    path=tmp_path_factory.mktemp("clips") / "clip.mp4",
+  )
+
+
+def test_a_clip_is_read_as_in_this_process(clip):
+  settings = {"sample_rate": 8000, "max_fps": 5, "size": (16, 16)}
+  read = media.read_clip(clip, **settings, start=0.5, duration=1.0)
+  video = media.read_video(
+    clip, max_fps=5, size=(16, 16), start=0.5, duration=1.0
+  )
+  audio = media.read_audio(clip, sample_rate=8000, start=0.5, duration=1.0)
+  np.testing.assert_array_equal(read.video.frames, video.frames)
+  np.testing.assert_array_equal(read.video.times, video.times)
+  np.testing.assert_array_equal(read.audio.samples, audio.samples)
+  assert read.info == media.probe(clip) == media.probe_limited(clip)
+  assert read.video.frames.flags.writeable
+  same = media.read_clip(clip.read_bytes(), **settings)
+  assert same.info == read.info
+
+
+def test_parts_that_are_missing_are_none():
+  silent = media.encode_video(numbered(3), fps=10)
+  assert media.read_clip(silent, sample_rate=8000).audio is None
+  sound = media.encode_flac(click(800, 0), 8000)
+  assert media.read_clip(sound, sample_rate=8000).video is None
+
+
+@pytest.mark.parametrize(
+  ("function", "argument", "reason"),
+  [
+    (time.sleep, 60, "takes over 1 s"),
+    (ctypes.string_at, 0, "crashes the decoder .SIGSEGV"),
+    (os._exit, 3, "ended with code 3"),
+    (bytearray, 8 << 30, "needs over 1,024 MiB"),
+    (int, "x", "x: ValueError: invalid literal"),
+  ],
+)
+def test_faults_are_one_line_and_the_next_call_works(
+  clip, function, argument, reason
+):
+  with pytest.raises(media.MediaError, match=reason) as e:
+    media.run_limited(function, argument, limits=_QUICK)
+  assert "\n" not in str(e.value)
+  assert media.probe_limited(clip, limits=_QUICK).fps == 10
+
+
+def test_errors_of_the_reader_come_through(tmp_path):
+  with pytest.raises(media.MediaError, match="there is no such file") as e:
+    media.read_clip(tmp_path / "no.mp4", sample_rate=8000)
+  assert e.value.name.endswith("no.mp4") and e.value.advice
+
+
+def test_a_loop_that_allocates_is_stopped():
+  limits = media.Limits(seconds=20, memory_bytes=300 << 20)
+  with pytest.raises(media.MediaError, match="needs over 300 MiB"):
+    media.run_limited(np.ones, 10**9, limits=limits)
+  used = media.run_limited(resource.getrusage, resource.RUSAGE_SELF)
+  assert used.ru_maxrss < 1 << 20  # KiB: a fresh child, not the old one
+
+
+def test_the_child_is_kept_and_threads_get_their_own(clip):
+  first = media.run_limited(os.getpid)
+  assert first == media.run_limited(os.getpid) != os.getpid()
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    read = functools.partial(media.read_clip, sample_rate=8000)
+    clips = list(pool.map(read, [clip] * 12))
+  assert len({c.audio.samples.tobytes() for c in clips}) == 1
+
+
+def test_the_child_never_loads_jax_and_dies_with_its_parent():
+  code = (
+    "import os, sys\n"
+    "from v2a_jax import media\n"
+    "assert 'jax' not in sys.modules\n"
+    "print(media.run_limited(os.getpid))\n"
+    'print(media.run_limited(eval, \'"jax" in __import__("sys").modules\'))\n'
+    "os.kill(os.getpid(), 9)\n"
+  )
+  env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+  out = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, env=env
+  ).stdout.split()
+  assert out[1] == "False"
+  for _ in range(100):
+    if not os.path.exists(f"/proc/{out[0]}"):
+      return
+    time.sleep(0.05)
+  with open(f"/proc/{out[0]}/stat", encoding="ascii") as file:
+    assert file.read().split()[2] == "Z"  # ended, not yet reaped
