@@ -128,7 +128,7 @@ class Road:
     v2a(
       *("sweep", "plan", *(f"--config={config}" for config in CONFIGS)),
       *("-o", self.sweep, f"--config.train_seconds={self.scale.train_seconds}"),
-      f"--config.data.paths=('{self.scenes}',)",
+      f'--config.data.paths=("{self.scenes}",)',
       *self.scale.overrides,
       makes=self.sweep / "plan.json",
     )
