@@ -137,12 +137,7 @@ class DatasetWriter:
     """
     for record in records:
       schema.validate(record)
-    encoded = [
-      self._features.serialize_example(
-        self._features.encode_example(schema.encode(record))
-      )
-      for record in records
-    ]
+    encoded = [self._serialize(record) for record in records]
     self._check_space(sum(map(len, encoded)))
     if not records:
       self._journal({"items": [dataclasses.asdict(outcome)]})
@@ -196,6 +191,17 @@ class DatasetWriter:
     except OSError as error:
       raise _disk_error(self._work, error) from None
     return whole
+
+  def _serialize(self, record: Mapping[str, Any]) -> bytes:
+    """The same bytes for the same record; a protobuf map has no order."""
+    # pylint: disable=g-import-not-at-top
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    stored = self._features.encode_example(schema.encode(record))
+    message = tf_example_pb2.Example.FromString(
+      self._features.serialize_example(stored)
+    )
+    return message.SerializeToString(deterministic=True)
 
   def _check_target(self, overwrite: bool) -> None:
     if not self.out.exists() or not any(self.out.iterdir()):

@@ -1,0 +1,308 @@
+"""Real files, built into data sets that anyone can open."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_pipelines import build, clips, source
+from data_pipelines.assemble import OutputOptions
+from data_pipelines.captions import Row
+from data_pipelines.clips import ClipOptions
+from data_pipelines.schema import DataError
+from data_pipelines.writer import BuildError
+from v2a_jax import media
+
+ROOT = pathlib.Path(__file__).parents[2]
+SHARED = ROOT / ".." / "shared" / "clips"
+RATE = 16_000
+# No byte code from processes that are to be killed or cannot write.
+ENVIRONMENT = os.environ | {
+  "PYTHONPATH": str(ROOT),
+  "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+def click(seconds, at, *, rate=RATE, channels=1):
+  audio = np.zeros((round(seconds * rate), channels), np.float32)
+  audio[round(at * rate) :][:80] = 0.5
+  return audio
+
+
+def write_clip(path, *, seconds=1.0, size=(32, 48), flash=0.5, **settings):
+  """A clip in which a flash and a click come at the same moment."""
+  times = np.arange(round(seconds * 20)) / 20
+  frames = np.zeros((len(times), *size, 3), np.uint8)
+  frames[times >= flash - 1e-6] = 255
+  path.parent.mkdir(parents=True, exist_ok=True)
+  settings = {"audio": click(seconds, flash), "sample_rate": RATE} | settings
+  media.encode_video(frames, fps=20, path=path, **settings)
+  return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Good clips, odd ones and broken ones."""
+  root = tmp_path_factory.mktemp("clips")
+  one = write_clip(root / "sub/one.mp4")
+  shutil.copy(one, root / "two same.mp4")
+  write_clip(root / "large.mp4", size=(320, 480), flash=0.25)
+  write_clip(root / "long.mp4", seconds=2.5, flash=1.75, crf=30)
+  write_clip(root / "mute.mp4", audio=None, sample_rate=None)
+  media.write_wav(root / "sound.wav", click(0.5, 0.2), RATE)
+  (root / "empty.mp4").touch()
+  (root / "noise.webm").write_bytes(np.random.default_rng(0).bytes(4096))
+  (root / "cut.mp4").write_bytes(one.read_bytes()[:900])
+  (root / "notes.txt").write_text("not a clip")
+  (root / "captions.csv").write_text(
+    "file,caption,audio_caption,transcript,split,licence\n"
+    "one.mp4,A flash,A click,hello you,test,CC0\n"
+    "large.mp4,Large,,,,\n"
+    "absent.mp4,Nothing,,,,\n"
+  )
+  return root
+
+
+@pytest.fixture(scope="module")
+def built(folder, tmp_path_factory):
+  out = tmp_path_factory.mktemp("out") / "ds"
+  lines = []
+  manifest = build.build_folder(
+    folder,
+    out=out,
+    captions_csv=folder / "captions.csv",
+    options=ClipOptions(max_seconds=1.0, val_fraction=0, test_fraction=0),
+    log=lines.append,
+  )
+  return out, manifest, lines
+
+
+def records(path, split="all"):
+  opened = source.open_source(path, split, verify=True)
+  return {record["id"]: record for record in opened}
+
+
+def test_counts_add_up_and_every_drop_has_a_reason(built):
+  out, manifest, lines = built
+  counts = manifest["counts"]
+  assert counts["items_seen"] == 9
+  assert counts["items_kept"] + counts["items_dropped"] == 9
+  assert counts["items_dropped"] == sum(manifest["drops"].values()) == 6
+  assert counts["clips_kept"] == sum(manifest["splits"].values()) == 5
+  assert counts["clips_kept"] == sum(s["records"] for s in manifest["shards"])
+  assert counts["clips_without_caption"] == 3
+  with open(out / "drops.csv") as file:
+    drops = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+  assert drops == {
+    "cut.mp4": "unreadable",
+    "empty.mp4": "unreadable",
+    "mute.mp4": "no audio",
+    "noise.webm": "unreadable",
+    "sound.wav": "no video",
+    "two same.mp4": "duplicate",
+  }
+  with open(out / "unmatched.csv") as file:
+    (row,) = csv.DictReader(file)
+  assert (row["line"], row["file"]) == ("4", "absent.mp4")
+  told = "\n".join(lines)
+  assert "9 files = 3 kept + 6 dropped" in told
+  assert "caption = caption, audio_caption = audio_caption" in told
+  assert "1 rows of captions were not used" in told
+
+
+def test_anyone_can_open_it_with_tfds(built):
+  out, manifest, _ = built
+  data = tfds.builder_from_directory(out).as_data_source()
+  assert {split: len(data[split]) for split in data} == manifest["splits"]
+  (record,) = data["test"]
+  assert record["caption"] == b"A flash"
+  assert record["video"][4:8] == b"ftyp"
+  assert "tensorflow" not in sys.modules
+
+
+def test_records_say_what_the_table_says(built, folder):
+  found = records(built[0])
+  one = found["sub__one"]
+  assert one["transcript"] == "hello you" and one["split"] == "test"
+  assert one["licence"] == "CC0" and one["audio_caption"] == "A click"
+  given = (folder / "sub/one.mp4").read_bytes()
+  assert one["video"] == given  # H.264 and small: the bytes are kept
+  assert one["sha256"] == hashlib.sha256(given).hexdigest()
+  assert one["duration"] == pytest.approx(1.0, abs=1e-6)
+  assert found["large"]["caption"] == "Large"
+  info = media.probe(found["large"]["video"])
+  assert (info.height, info.width) == (256, 384)
+
+
+def test_every_clip_keeps_picture_and_sound_together(built):
+  found = records(built[0])
+  assert {k for k in found if k.startswith("long")} == {
+    f"long_t{ms:08d}" for ms in (0, 1000, 2000)
+  }
+  lengths = [found[f"long_t{ms:08d}"]["duration"] for ms in (0, 1000, 2000)]
+  np.testing.assert_allclose(lengths, [1, 1, 0.5], atol=1e-3)
+  for name, expected in {"large": 0.25, "long_t00001000": 0.75}.items():
+    video = media.read_video(found[name]["video"])
+    audio = media.read_audio(found[name]["audio"], sample_rate=RATE)
+    flash = video.times[np.argmax(video.frames.mean((1, 2, 3)) > 128)]
+    sound = np.argmax(np.abs(audio.samples[:, 0]) > 0.1) / RATE
+    assert flash == pytest.approx(expected, abs=1e-3)
+    assert sound == pytest.approx(expected, abs=2e-3)
+
+
+def test_building_again_changes_nothing(built, folder):
+  out, manifest, _ = built
+  before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+  settings = dict(captions_csv=folder / "captions.csv", log=lambda _: None)
+  options = ClipOptions(max_seconds=1.0, val_fraction=0, test_fraction=0)
+  again = build.build_folder(folder, out=out, options=options, **settings)
+  assert again == json.loads(json.dumps(manifest))
+  with pytest.raises(BuildError, match="built from other files or settings"):
+    build.build_folder(folder, out=out, **settings)
+  assert before == {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+
+
+def test_sound_and_picture_alone_are_kept_when_allowed(folder, tmp_path):
+  options = ClipOptions(allow_audio_only=True, allow_video_only=True)
+  build.build_folder(folder, out=tmp_path / "ds", options=options)
+  found = records(tmp_path / "ds")
+  assert found["sound"]["video"] == b""
+  assert found["sound"]["duration"] == pytest.approx(0.5)
+  assert found["mute"]["audio"] == b""
+
+
+def test_a_killed_build_is_continued(folder, tmp_path):
+  """Killed without warning; the second run ends as if nothing had been."""
+  script = textwrap.dedent("""
+    import os, signal, sys
+    from data_pipelines import build, writer
+    from data_pipelines.assemble import OutputOptions
+    add = writer.DatasetWriter.add
+    def count(self, *args):
+      add(self, *args)
+      if len(self.done) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    writer.DatasetWriter.add = count
+    build.build_folder(
+        sys.argv[1], out=sys.argv[2], output=OutputOptions(shard_mb=0.001)
+    )
+  """)
+  out = tmp_path / "ds"
+  command = [sys.executable, "-c", script, str(folder), str(out), "5"]
+  assert subprocess.run(command, env=ENVIRONMENT, check=False).returncode < 0
+  assert not out.exists()
+  lines = []
+  output = OutputOptions(shard_mb=0.001)
+  manifest = build.build_folder(
+    folder, out=out, output=output, log=lines.append
+  )
+  assert "continuing: 5 files are done already" in lines
+  fresh = build.build_folder(folder, out=tmp_path / "fresh", output=output)
+  assert manifest == fresh
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["ds", "fresh"]
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(folder, tmp_path):
+  """The kernel refuses to write past a size: shards cannot be closed."""
+  script = textwrap.dedent("""
+    import resource, sys
+    from data_pipelines import build
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    try:
+      build.build_folder(sys.argv[1], out=sys.argv[2], log=lambda _: None)
+    except build.BuildError as error:
+      sys.exit(f"error: {error}")
+  """)
+  out = tmp_path / "ds"
+  done = subprocess.run(
+    [sys.executable, "-c", script, str(folder), str(out)],
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  last = done.stderr.strip().splitlines()[-1]
+  assert done.returncode == 1 and last.startswith("error: ")
+  assert "cannot write" in last and "start the same command again" in last
+  assert not out.exists()
+  build.build_folder(folder, out=out)
+  assert len(records(out)) == 3
+
+
+def test_nothing_is_overwritten_by_mistake(folder, tmp_path):
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine/letter.txt").write_text("keep")
+  with pytest.raises(BuildError, match="exists and is no data set"):
+    build.build_folder(folder, out=tmp_path / "mine")
+  assert (tmp_path / "mine/letter.txt").read_text() == "keep"
+  with pytest.raises(DataError, match="no folder"):
+    build.build_folder(tmp_path / "nowhere", out=tmp_path / "x")
+  with pytest.raises(DataError, match="no media file in"):
+    build.build_folder(tmp_path / "mine", out=tmp_path / "x")
+  (tmp_path / "bad").mkdir()
+  (tmp_path / "bad/a.mp4").write_bytes(b"garbage")
+  with pytest.raises(BuildError, match="no clip was kept.*1 unreadable"):
+    build.build_folder(tmp_path / "bad", out=tmp_path / "x")
+
+
+def test_scenes(tmp_path):
+  out = tmp_path / "scenes"
+  options = build.SceneOptions(seconds=2.0, size=32, fps=10, held_out=0.25)
+  manifest = build.build_scenes(4, 7, out=out, options=options)
+  assert manifest["splits"] == {"train": 2, "val": 1, "test": 1}
+  for record in records(out).values():
+    assert record["events"] or record["words"]
+    assert record["caption"] and record["licence"]
+  lines = []
+  again = build.build_scenes(4, 7, out=out, options=options, log=lines.append)
+  assert again["shards"] == manifest["shards"]
+  assert "already built" in lines[-1]
+  output = OutputOptions(overwrite=True, workers=1, tokenizer=out)
+  other = build.build_scenes(2, 7, out=out, options=options, output=output)
+  assert other["tokenizer"]["sha256"] == manifest["tokenizer"]["sha256"]
+  with pytest.raises(BuildError, match="num is 0"):
+    build.build_scenes(0, out=tmp_path / "none")
+
+
+def test_stretches():
+  def cut(duration, *rows, most=10.0):
+    found = clips.stretches(duration, rows or [Row(line=0)], most)
+    return [(start, end) for start, end, _ in found]
+
+  assert cut(10.4) == [(0, 10.4)]
+  assert cut(23.0) == [(0, 10), (10, 20), (20, 23.0)]
+  assert cut(500.0, most=0) == [(0, 500.0)]
+  later, early = Row(line=1, start=5.0), Row(line=2, start=1.0, end=2.0)
+  assert cut(8.0, later, early) == [(1.0, 2.0), (5.0, 8.0)]
+
+
+def test_ids_are_unique_file_names_and_splits_are_stable():
+  names = clips.clip_names(["a/b c.mp4", "a/b c.wav", "ü/x.y.mov"])
+  assert len(set(names.values())) == 3
+  assert all("/" not in name and " " not in name for name in names.values())
+  assert names["ü/x.y.mov"] == "ü__x.y"
+  splits = [clips.split_of(f"{i}", val=0.1, test=0.2) for i in range(2000)]
+  assert 0.07 < splits.count("val") / 2000 < 0.13
+  assert 0.17 < splits.count("test") / 2000 < 0.23
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/clips")
+def test_real_clips_with_their_captions(tmp_path):
+  manifest = build.build_folder(
+    SHARED / "av",
+    out=tmp_path / "ds",
+    captions_csv=SHARED / "captions.csv",
+    limit=6,
+  )
+  assert manifest["counts"]["items_kept"] == 6
+  assert manifest["counts"]["clips_without_caption"] == 0
+  assert manifest["rows_unmatched"] == 64
