@@ -219,6 +219,7 @@ def _read(record, window: Window, *, start, duration) -> Media:
 
 
 def cut_frames(content: Media, window: Window, start: float) -> Example:
+  """The frames shown in the window that begins at `start` seconds."""
   count = window.num_frames
   times = content.times - start
   inside = np.flatnonzero((times >= 0) & (times < window.seconds))[:count]
