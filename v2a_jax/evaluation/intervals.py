@@ -63,12 +63,12 @@ def _plain(value: Any) -> Any:
 
 
 def of_sums(
-    statistic: Callable[..., np.ndarray],
-    *columns: np.ndarray,
-    seed: int = 0,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    **extras: Any,
+  statistic: Callable[..., np.ndarray],
+  *columns: np.ndarray,
+  seed: int = 0,
+  draws: int = DRAWS,
+  level: float = LEVEL,
+  **extras: Any,
 ) -> Estimate:
   """A function of column sums, such as `tp / n`, over clips.
 
@@ -106,20 +106,20 @@ def of_sums(
 def _bca(statistic, columns, seed, draws, level) -> tuple[float, float]:
   """The BCa interval, or percentiles where the acceleration is undefined."""
   settings = dict(
-      paired=True,
-      vectorized=True,
-      n_resamples=draws,
-      confidence_level=level,
-      axis=0,
+    paired=True,
+    vectorized=True,
+    n_resamples=draws,
+    confidence_level=level,
+    axis=0,
   )
   for method in ("BCa", "percentile"):
     result = _quietly(
-        stats.bootstrap,
-        columns,
-        statistic,
-        method=method,
-        rng=np.random.default_rng(seed),
-        **settings,
+      stats.bootstrap,
+      columns,
+      statistic,
+      method=method,
+      rng=np.random.default_rng(seed),
+      **settings,
     ).confidence_interval
     if np.isfinite([result.low, result.high]).all():
       return float(result.low), float(result.high)
@@ -148,12 +148,12 @@ def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
 
 
 def pivotal(
-    value: float,
-    resampled: np.ndarray,
-    *,
-    n: int,
-    level: float = LEVEL,
-    **extras: Any,
+  value: float,
+  resampled: np.ndarray,
+  *,
+  n: int,
+  level: float = LEVEL,
+  **extras: Any,
 ) -> Estimate:
   """Bias-corrected estimate and pivotal interval of a set's figure.
 
@@ -168,11 +168,11 @@ def pivotal(
   tail = (1 - level) / 2
   upper, lower = np.quantile(resampled, [1 - tail, tail])
   return Estimate(
-      float(2 * value - resampled.mean()),
-      float(2 * value - upper),
-      float(2 * value - lower),
-      n,
-      {"plug_in": float(value)} | extras,
+    float(2 * value - resampled.mean()),
+    float(2 * value - upper),
+    float(2 * value - lower),
+    n,
+    {"plug_in": float(value)} | extras,
   )
 
 

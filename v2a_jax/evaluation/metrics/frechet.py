@@ -36,11 +36,11 @@ _BANDWIDTH_ROWS = 2000
 
 
 def frechet_distance(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    x_weights: np.ndarray | None = None,
-    y_weights: np.ndarray | None = None,
+  x: np.ndarray,
+  y: np.ndarray,
+  *,
+  x_weights: np.ndarray | None = None,
+  y_weights: np.ndarray | None = None,
 ) -> float:
   """Squared Fréchet distance, plug-in, computed in float64.
 
@@ -70,7 +70,7 @@ def _centred(rows, weights) -> tuple[np.ndarray, np.ndarray]:
   rows, weights = rows[weights > 0], weights[weights > 0]
   if weights.sum() < 2:
     raise ValueError(
-        f"a Fréchet distance needs two rows a set or more, not {len(rows)}"
+      f"a Fréchet distance needs two rows a set or more, not {len(rows)}"
     )
   if not np.isfinite(rows).all():
     raise ValueError("a Fréchet distance of embeddings that are not finite")
@@ -86,13 +86,13 @@ def _short(rows: np.ndarray) -> np.ndarray:
 
 
 def frechet(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    x_clips: np.ndarray,
-    y_clips: np.ndarray,
-    seed: int = 0,
-    draws: int = FRECHET_DRAWS,
+  x: np.ndarray,
+  y: np.ndarray,
+  *,
+  x_clips: np.ndarray,
+  y_clips: np.ndarray,
+  seed: int = 0,
+  draws: int = FRECHET_DRAWS,
 ) -> intervals.Estimate:
   """Fréchet distance with its interval.
 
@@ -112,15 +112,15 @@ def frechet(
   x_counts = intervals.clip_counts(num_x, draws=draws, seed=seed)
   y_counts = intervals.clip_counts(num_y, draws=draws, seed=seed + 1)
   resampled = [
-      frechet_distance(x, y, x_weights=a[x_clips], y_weights=b[y_clips])
-      for a, b in zip(x_counts, y_counts)
+    frechet_distance(x, y, x_weights=a[x_clips], y_weights=b[y_clips])
+    for a, b in zip(x_counts, y_counts)
   ]
   return intervals.pivotal(
-      frechet_distance(x, y),
-      np.array(resampled),
-      n=int(num_x),
-      windows=len(x),
-      reference_clips=int(num_y),
+    frechet_distance(x, y),
+    np.array(resampled),
+    n=int(num_x),
+    windows=len(x),
+    reference_clips=int(num_y),
   )
 
 
@@ -138,13 +138,13 @@ def median_distance(rows: np.ndarray) -> float:
 
 
 def kernel_distance(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    x_clips: np.ndarray,
-    y_clips: np.ndarray,
-    seed: int = 0,
-    draws: int = 1000,
+  x: np.ndarray,
+  y: np.ndarray,
+  *,
+  x_clips: np.ndarray,
+  y_clips: np.ndarray,
+  seed: int = 0,
+  draws: int = 1000,
 ) -> intervals.Estimate:
   """Kernel audio distance with a percentile interval; may be negative.
 
@@ -180,9 +180,9 @@ def kernel_distance(
   with np.errstate(invalid="ignore", divide="ignore"):
     low, high = np.nanquantile(squared(a, b), [0.025, 0.975])
   return intervals.Estimate(
-      float(_KAD_SCALE * value),
-      float(_KAD_SCALE * low),
-      float(_KAD_SCALE * high),
-      int(num_x),
-      {"reference_clips": int(num_y)},
+    float(_KAD_SCALE * value),
+    float(_KAD_SCALE * low),
+    float(_KAD_SCALE * high),
+    int(num_x),
+    {"reference_clips": int(num_y)},
   )

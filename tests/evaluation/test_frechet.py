@@ -1,0 +1,136 @@
+"""Set distances against closed forms and SciPy's matrix square root."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from v2a_jax.evaluation.metrics import frechet
+
+RNG = np.random.default_rng
+
+
+def _by_matrix_root(x, y):
+  """The textbook computation, for full-rank covariances."""
+  s_x, s_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+  root = linalg.sqrtm(s_x @ s_y)
+  apart = np.square(x.mean(0) - y.mean(0)).sum()
+  return apart + np.trace(s_x + s_y - 2 * root.real)
+
+
+@pytest.mark.parametrize("dim, n, m", [(1, 5, 9), (6, 50, 40), (20, 30, 300)])
+def test_agrees_with_the_matrix_root(dim, n, m):
+  rng = RNG(dim)
+  x = rng.normal(size=(n, dim)) @ rng.normal(size=(dim, dim)) + 1.0
+  y = rng.normal(size=(m, dim)) * np.arange(1, dim + 1)
+  x, y = x.reshape(n, -1), y.reshape(m, -1)
+  if dim == 1:
+    expected = (x.mean() - y.mean()) ** 2 + (x.std(ddof=1) - y.std(ddof=1)) ** 2
+  else:
+    expected = _by_matrix_root(x, y)
+  assert frechet.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_fewer_rows_than_dimensions():
+  """Against the eigenvalues of a regularised product, which is exact here."""
+  rng = RNG(0)
+  x, y = rng.normal(size=(8, 30)), rng.normal(size=(11, 30)) + 0.5
+  a = (x - x.mean(0)) / np.sqrt(7)
+  b = (y - y.mean(0)) / np.sqrt(10)
+  eigenvalues = np.linalg.eigvalsh(a @ b.T @ b @ a.T).clip(0)
+  spread = (a**2).sum() + (b**2).sum() - 2 * np.sqrt(eigenvalues).sum()
+  expected = np.square(x.mean(0) - y.mean(0)).sum() + spread
+  assert frechet.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_same_set_is_at_zero_and_a_shift_at_its_square():
+  x = RNG(1).normal(size=(40, 12))
+  assert frechet.frechet_distance(x, x) == pytest.approx(0.0, abs=1e-9)
+  assert frechet.frechet_distance(x, x + 2.0) == pytest.approx(12 * 4.0)
+
+
+def test_weights_are_repeated_rows():
+  rng = RNG(2)
+  x, y = rng.normal(size=(9, 5)), rng.normal(size=(12, 5))
+  weights = rng.integers(0, 4, 9)
+  repeated = np.repeat(x, weights, axis=0)
+  assert frechet.frechet_distance(x, y, x_weights=weights) == pytest.approx(
+    frechet.frechet_distance(repeated, y)
+  )
+
+
+@pytest.mark.parametrize("bad", [np.zeros((1, 4)), np.full((5, 4), np.nan)])
+def test_what_has_no_distance_is_refused(bad):
+  with pytest.raises(ValueError, match="Fréchet"):
+    frechet.frechet_distance(bad, np.zeros((5, 4)))
+
+
+def _clips(rng, clips, windows=4, *, shift=0.0):
+  """Windows of a clip share a part, as real ones do."""
+  shared = rng.normal(size=(clips, 1, 6)) * 0.7
+  rows = shared + rng.normal(size=(clips, windows, 6)) * 0.7 + shift
+  return rows.reshape(-1, 6), np.repeat(np.arange(clips), windows)
+
+
+def test_pivotal_interval_covers_where_the_percentile_one_cannot():
+  truth, inside, plug_in, corrected = 6 * 0.2**2, 0, [], []
+  for trial in range(24):
+    x, x_clips = _clips(RNG(trial), 40, shift=0.2)
+    y, y_clips = _clips(RNG(1000 + trial), 60)
+    estimate = frechet.frechet(x, y, x_clips=x_clips, y_clips=y_clips, draws=80)
+    inside += estimate.low <= truth <= estimate.high
+    plug_in.append(estimate.extras["plug_in"])
+    corrected.append(estimate.value)
+  assert inside >= 20
+  assert abs(np.mean(corrected) - truth) < abs(np.mean(plug_in) - truth) / 2
+
+
+def test_estimates_repeat_and_say_what_they_rest_on():
+  x, x_clips = _clips(RNG(0), 10)
+  y, y_clips = _clips(RNG(1), 14)
+  for function in (frechet.frechet, frechet.kernel_distance):
+    first = function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
+    assert first == function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
+    assert first.n == 10 and first.extras["reference_clips"] == 14
+
+
+def test_kernel_distance_is_the_sum_over_pairs():
+  """Three clips of unequal length, every pair of windows by hand."""
+  rng = RNG(3)
+  x, y = rng.normal(size=(6, 3)), rng.normal(size=(5, 3))
+  x_clips, y_clips = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 2, 2])
+  width = np.median(
+    [np.linalg.norm(y[i] - y[j]) for i in range(5) for j in range(i)]
+  )
+
+  def mean_kernel(a, b, apart):
+    values = [
+      np.exp(-np.sum((a[i] - b[j]) ** 2) / (2 * width**2 + 1e-8))
+      for i in range(len(a))
+      for j in range(len(b))
+      if apart(i, j)
+    ]
+    return np.mean(values)
+
+  expected = (
+    mean_kernel(x, x, lambda i, j: x_clips[i] != x_clips[j])
+    + mean_kernel(y, y, lambda i, j: y_clips[i] != y_clips[j])
+    - 2 * mean_kernel(x, y, lambda i, j: True)
+  )
+  estimate = frechet.kernel_distance(
+    x, y, x_clips=x_clips, y_clips=y_clips, draws=5
+  )
+  assert estimate.value == pytest.approx(100 * expected, rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased_and_covers_zero():
+  values, inside = [], 0
+  for trial in range(30):
+    x, x_clips = _clips(RNG(trial), 25)
+    y, y_clips = _clips(RNG(500 + trial), 25)
+    estimate = frechet.kernel_distance(
+      x, y, x_clips=x_clips, y_clips=y_clips, draws=100
+    )
+    values.append(estimate.value)
+    inside += estimate.low <= 0.0 <= estimate.high
+  assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(30)
+  assert inside >= 25
