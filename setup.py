@@ -78,6 +78,7 @@ setup(
   package_data={
     "v2a_jax": ["assets/**"],
     "v2a_jax.evaluation": ["templates/**"],
+    "data_pipelines": ["templates/**"],
     "launch": ["templates/*", "README.md"],
     "": ["py.typed"],
   },

@@ -1,0 +1,240 @@
+"""A page to look at and listen to what is in a data set.
+
+Counts, drops, histograms, and clips: some at random, and those that most
+likely should not be there. One HTML file that needs nothing else.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Sequence
+import csv
+import dataclasses
+import math
+import os
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from data_pipelines.manifest import read_manifest
+from data_pipelines.progress import Progress, clock
+from data_pipelines.source import Source, open_source
+from data_pipelines.writer import DROPS
+from v2a_jax import media
+from v2a_jax.media.writer import written
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_SILENT_DBFS = -60.0
+_CLIPPED = 0.999
+_CLIPPED_SHARE = 1e-3
+_SHORT_SECONDS = 1.0
+# Enough for a histogram; every clip of a small data set.
+_MAX_MEASURED = 2000
+_PREVIEW_SIDE = 160
+_PREVIEW_FPS = 12.5
+_PREVIEW_RATE = 24_000
+_PREVIEW_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+  """What was measured of one record.
+
+  Attributes:
+    index: in the source.
+    id: the record's.
+    seconds: its duration.
+    fps: average frames a second; 0 without picture.
+    peak, level: dBFS of the largest sample and of all (RMS); -inf is silence,
+      None is no sound track.
+    faults: why a person should look at it.
+  """
+
+  index: int
+  id: str
+  seconds: float
+  fps: float
+  peak: float | None
+  level: float | None
+  faults: tuple[str, ...]
+
+
+def write_report(
+  dataset: str | os.PathLike,
+  *,
+  out: str | os.PathLike | None = None,
+  num: int = 20,
+  seed: int = 0,
+) -> pathlib.Path:
+  """Writes the page; returns its path.
+
+  Args:
+    dataset: the data set's folder.
+    out: the page; `report.html` in the data set's folder by default.
+    num: clips shown at random, and as many suspicious ones.
+    seed: of the random clips, and of the ones measured in a large data set.
+
+  Raises:
+    DataError: the data set is missing or unusable.
+  """
+  dataset = pathlib.Path(dataset)
+  out = pathlib.Path(out) if out else dataset / "report.html"
+  manifest = read_manifest(dataset)
+  source = open_source(dataset, "all")
+  rng = np.random.default_rng(seed)
+  picked = rng.permutation(len(source))[:_MAX_MEASURED]
+  progress = Progress(len(picked), "report", unit="clips")
+  measured = []
+  for index in picked.tolist():
+    measured.append(measure(index, source[index]))
+    progress.update()
+  progress.close()
+  suspicious = [m for m in measured if m.faults]
+  suspicious.sort(key=lambda m: (-len(m.faults), m.id))
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  page = environment.get_template("dataset.html.j2").render(
+    name=dataset.resolve().name,
+    manifest=manifest,
+    hours=clock(manifest["counts"]["seconds"]),
+    measured=len(measured),
+    drops=_read_drops(dataset / DROPS),
+    histograms=_histograms(measured),
+    faults=Counter(f for m in measured for f in m.faults).most_common(),
+    random=[_card(m, source) for m in measured[:num]],
+    suspicious=[_card(m, source) for m in suspicious[:num]],
+  )
+  with written(out) as part:
+    part.write_text(page, encoding="utf-8")
+  return out
+
+
+def measure(index: int, record: dict[str, Any]) -> Measured:
+  """Levels, frame rate and faults of one record."""
+  faults = []
+  fps, peak, level = 0.0, None, None
+  try:
+    if record["video"]:
+      fps = media.probe(record["video"]).fps
+    if record["audio"]:
+      samples, _ = media.decode_flac(record["audio"])
+      peak, level = _dbfs(np.abs(samples).max()), _dbfs(_rms(samples))
+      if peak < _SILENT_DBFS:
+        faults.append("silent")
+      elif np.mean(np.abs(samples) >= _CLIPPED) > _CLIPPED_SHARE:
+        faults.append("clipped")
+  except media.MediaError as error:
+    faults.append(f"cannot be decoded: {error.reason}")
+  if record["duration"] < _SHORT_SECONDS:
+    faults.append("short")
+  if not record["caption"] and not record["audio_caption"]:
+    faults.append("no caption")
+  return Measured(
+    index=index,
+    id=record["id"],
+    seconds=record["duration"],
+    fps=fps,
+    peak=peak,
+    level=level,
+    faults=tuple(faults + _missing(record)),
+  )
+
+
+def histogram(
+  values: Sequence[float], *, bins: int = 24, unit: str
+) -> list[tuple[str, int, float]]:
+  """(range as text, count, share of the highest bar) of each bar."""
+  values = [value for value in values if math.isfinite(value)]
+  if not values:
+    return []
+  counts, edges = np.histogram(values, bins=bins if len(set(values)) > 1 else 1)
+  return [
+    (f"{low:.3g} to {high:.3g} {unit}", int(n), float(n / counts.max()))
+    for n, low, high in zip(counts, edges, edges[1:])
+  ]
+
+
+def _missing(record: dict[str, Any]) -> list[str]:
+  kinds = {"video": "no picture", "audio": "no sound"}
+  return [words for kind, words in kinds.items() if not record[kind]]
+
+
+def _histograms(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+  rows: list[tuple[str, str, Callable[[Measured], float | None]]] = [
+    ("Duration", "s", lambda m: m.seconds),
+    ("Frame rate", "fps", lambda m: m.fps or None),
+    ("Level (RMS)", "dBFS", lambda m: m.level),
+    ("Peak", "dBFS", lambda m: m.peak),
+  ]
+  return [
+    {
+      "title": title,
+      "unit": unit,
+      "bars": histogram(
+        [v for m in measured if (v := pick(m)) is not None], unit=unit
+      ),
+    }
+    for title, unit, pick in rows
+  ]
+
+
+def _card(found: Measured, source: Source) -> dict[str, Any]:
+  """What the page shows of one clip, with a small copy to play."""
+  record = source[found.index]
+  try:
+    kind, data = _preview(record)
+  except media.MediaError:
+    kind, data = "", b""
+  return {
+    "record": {k: v for k, v in record.items() if isinstance(v, str)},
+    "found": found,
+    "tags": record["tags"],
+    "kind": kind,
+    "data": base64.b64encode(data).decode(),
+  }
+
+
+def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
+  """Media type and bytes of a small copy."""
+  samples = None
+  if record["audio"]:
+    samples = media.read_audio(
+      record["audio"], sample_rate=_PREVIEW_RATE, duration=_PREVIEW_SECONDS
+    ).samples
+  if not record["video"]:
+    return "audio/flac", media.encode_flac(samples, _PREVIEW_RATE)
+  info = media.probe(record["video"])
+  scale = min(_PREVIEW_SIDE / min(info.width, info.height), 1.0)
+  height, width = (
+    max(round(side * scale / 2) * 2, 2) for side in (info.height, info.width)
+  )
+  video = media.read_video(
+    record["video"],
+    duration=_PREVIEW_SECONDS,
+    max_fps=_PREVIEW_FPS,
+    size=(height, width),
+  )
+  return "video/mp4", media.encode_video(
+    video.frames, video.times, audio=samples, sample_rate=_PREVIEW_RATE, crf=28
+  )
+
+
+def _read_drops(path: pathlib.Path) -> list[dict[str, str]]:
+  if not path.is_file():
+    return []
+  with open(path, newline="", encoding="utf-8") as file:
+    return list(csv.DictReader(file))
+
+
+def _rms(samples: np.ndarray) -> float:
+  return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+
+
+def _dbfs(amplitude: float) -> float:
+  return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
