@@ -168,7 +168,7 @@ class Soundtracker:
       return cls._from_workdir(path, step)
     folder = bundle.find(path)
     config = config_dict.ConfigDict(bundle.read_config(folder))
-    make = functools.partial(_make_model, config)
+    make = _model_maker(config)
     graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     model = nnx.merge(graphdef, bundle.load_state(folder, state))
     source = dict(config.get("trained", {}))
@@ -184,7 +184,7 @@ class Soundtracker:
         " bundle"
       )
     config = config_dict.ConfigDict(bundle.read_config(path))
-    make = functools.partial(_make_model, config)
+    make = _model_maker(config)
     model, restored = checkpoint_lib.restore_model(path, make, step=step)
     source = dict(
       path=str(path), step=restored.step, clips_seen=restored.step
@@ -369,6 +369,7 @@ class Soundtracker:
     return tuple(np.tile(x, (rows, 1)) for x in encoded)
 
 
-def _make_model(config, rngs):
+def _model_maker(config):
+  """`rngs -> Generator`; the codec is read here, outside of any trace."""
   codec = build.load_codec(config.codec).config
-  return build.make_generator(config, codec, rngs=rngs)
+  return lambda rngs: build.make_generator(config, codec, rngs=rngs)
