@@ -210,10 +210,22 @@ def best_run(metric: Metric, runs: Sequence[dict]) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """A line of the verdict. `kind` is `better`, `tie` or `worse`."""
+  """A line of the verdict: what is said, and by how much.
+
+  `kind` is `better`, `tie` or `worse`; `lead` ends where `parts` begin.
+  """
 
   kind: str
-  text: str
+  lead: str
+  parts: tuple[str, ...] = ()
+
+  @property
+  def text(self) -> str:
+    return f"{self.lead} {self.rest}".strip() + "."
+
+  @property
+  def rest(self) -> str:
+    return _join(self.parts)
 
 
 def verdict(runs: Sequence[dict], metrics: Sequence[Metric]) -> list[Sentence]:
@@ -234,60 +246,53 @@ def _between(first, second, metrics) -> list[Sentence]:
   known = [gap for gap in found if gap is not None]
   out = []
   for sign, winner, loser in ((1, first, second), (-1, second, first)):
-    gaps = [gap for gap in known if gap.sign == sign]
-    if gaps:
-      words = _join([gap.words() for gap in gaps])
-      out.append(
-        Sentence(
-          "better", f"{winner['name']} beats {loser['name']} on {words}."
-        )
-      )
-  ties = [gap.metric.label for gap in known if gap.sign == 0]
+    words = _words(known, sign)
+    if words:
+      lead = f"{winner['name']} beats {loser['name']} on"
+      out.append(Sentence("better", lead, words))
+  ties = tuple(gap.metric.label for gap in known if gap.sign == 0)
   pair = f"{first['name']} and {second['name']}"
   if not known:
-    out.append(Sentence("tie", f"{pair} share no metric with an interval."))
+    out.append(Sentence("tie", f"{pair} share no metric with an interval"))
   elif not out:
-    out.append(Sentence("tie", f"{pair} cannot be told apart on any metric."))
+    out.append(Sentence("tie", f"{pair} cannot be told apart on any metric"))
   elif ties:
-    out.append(Sentence("tie", f"They cannot be told apart on {_join(ties)}."))
-  else:
-    out[-1] = Sentence("better", out[-1].text + " They differ on every metric.")
+    out.append(Sentence("tie", f"{pair} cannot be told apart on", ties))
   return out
+
+
+def _words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:
+  return tuple(gap.words() for gap in gaps if gap.sign == sign)
 
 
 def _against_anchors(run: dict, metrics: Sequence[Metric]) -> list[Sentence]:
   """Does it use the picture; how near to the truth does it come."""
-  out = []
+  name, out = run["name"], []
   if row_of(run, SHUFFLED):
     gaps = [difference(m, (run, GENERATED), (run, SHUFFLED)) for m in metrics]
     known = [gap for gap in gaps if gap is not None]
-    better = [gap.words() for gap in known if gap.sign > 0]
-    worse = [gap.words() for gap in known if gap.sign < 0]
+    better, worse = _words(known, 1), _words(known, -1)
     if better:
-      text = (
-        f"{run['name']} follows the picture: it beats itself with videos "
-        f"shuffled on {_join(better)}."
+      lead = (
+        f"{name} follows the picture: it beats itself with videos shuffled on"
       )
-      out.append(Sentence("better", text))
+      out.append(Sentence("better", lead, better))
     elif known:
-      text = (
-        f"{run['name']} cannot be told from itself with videos shuffled: "
-        "nothing here shows that it follows the picture."
+      lead = (
+        f"{name} cannot be told from itself with videos shuffled: nothing "
+        "here shows that it follows the picture"
       )
-      out.append(Sentence("tie", text))
+      out.append(Sentence("tie", lead))
     if worse:
-      text = (
-        f"{run['name']} is worse than with videos shuffled on {_join(worse)}."
-      )
-      out.append(Sentence("worse", text))
+      lead = f"{name} is worse than itself with videos shuffled on"
+      out.append(Sentence("worse", lead, worse))
   share = _shares(run, metrics)
   if share:
-    text = f"Of the ground truth's value {run['name']} reaches {_join(share)}."
-    out.append(Sentence("tie", text))
+    out.append(Sentence("tie", f"{name} reaches, of the ground truth,", share))
   return out
 
 
-def _shares(run: dict, metrics: Sequence[Metric]) -> list[str]:
+def _shares(run: dict, metrics: Sequence[Metric]) -> tuple[str, ...]:
   rows = [row_of(run, GENERATED), row_of(run, GROUND_TRUTH)]
   out = []
   for metric in metrics:
@@ -298,7 +303,7 @@ def _shares(run: dict, metrics: Sequence[Metric]) -> list[str]:
     )
     if _finite(ours) and _finite(truth) and truth > 0:
       out.append(f"{100 * ours / truth:.0f} % on {metric.label}")
-  return out
+  return tuple(out)
 
 
 def _join(parts: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from scipy import signal
 
 from v2a_jax.evaluation.report_compare import Metric
 
+_LABEL, _LETTER = 33, 6.2  # letters, and the width of one
 _POINTS = 240  # of a curve; more are averaged in groups
 _SPECTROGRAM = (72, 480)  # pixels, rows and columns
 _LOWEST = 50.0  # Hz
@@ -130,8 +131,10 @@ class Mark:
 
 def intervals_svg(metric: Metric, marks: Sequence[Mark]) -> str:
   """Values and intervals of all rows on one axis."""
-  line, left, right, top = 20, 150, 16, 4
+  line, right, top = 20, 16, 4
   width, height = 420, top + line * len(marks) + 26
+  labels = [_cut(mark.label) for mark in marks]
+  left = 16 + _LETTER * max(map(len, labels))
   ends = [x for m in marks for x in (m.value, m.low, m.high) if x is not None]
   low, high = _padded(np.array(ends))
 
@@ -143,10 +146,10 @@ def intervals_svg(metric: Metric, marks: Sequence[Mark]) -> str:
     x = place(value)
     out.append(_line(x, top, x, height - 22, "grid"))
     out.append(_text(x, height - 6, short(value), "middle"))
-  for i, mark in enumerate(marks):
+  for i, (mark, label) in enumerate(zip(marks, labels)):
     y = top + line * (i + 0.5)
     style = "anchor" if mark.colour is None else f"run-{mark.colour}"
-    out.append(_text(left - 10, y + 4, mark.label, "end", "label"))
+    out.append(_text(left - 10, y + 4, label, "end", "label"))
     if mark.low is not None and mark.high is not None:
       out.append(
         _line(place(mark.low), y, place(mark.high), y, f"whisker {style}")
@@ -156,6 +159,14 @@ def intervals_svg(metric: Metric, marks: Sequence[Mark]) -> str:
       f'cy="{y:.1f}" r="4"/>'
     )
   return _svg(width, height, f"{metric.label}: values and intervals", out)
+
+
+def _cut(label: str) -> str:
+  """At most `_LABEL` letters; the end tells runs apart, so both ends stay."""
+  if len(label) <= _LABEL:
+    return label
+  half = (_LABEL - 1) // 2
+  return f"{label[:half]}\N{HORIZONTAL ELLIPSIS}{label[-half:]}"
 
 
 def _line(x1, y1, x2, y2, style) -> str:

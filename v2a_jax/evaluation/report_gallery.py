@@ -69,9 +69,14 @@ def collect(
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """The first clips of the runs, those of the first run first."""
-  ids = list(dict.fromkeys(c["id"] for run in runs for c in run["clips"]))
-  return [_clip(id_, runs, metrics, labels) for id_ in ids[:max_clips]]
+  """The first clips with something to play, those of the first run first."""
+  ids = dict.fromkeys(
+    clip["id"]
+    for run in runs
+    for clip in run["clips"]
+    if clip.get("audio") or clip.get("video")
+  )
+  return [_clip(id_, runs, metrics, labels) for id_ in list(ids)[:max_clips]]
 
 
 def _clip(id_, runs, metrics, labels) -> Clip:
@@ -115,12 +120,14 @@ def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
 
 
 def _tracks(found, metrics, labels, notes) -> list[Track]:
-  rows = dict.fromkeys(row for _, _, clip in found for row in clip["audio"])
+  rows = dict.fromkeys(
+    row for _, _, clip in found for row in clip.get("audio") or ()
+  )
   known = [row for row in _ORDER if row in rows]
   tracks, seen = [], {}
   for row in known + [row for row in rows if row not in _ORDER]:
     for i, run, clip in found:
-      path = _inside(run["folder"], clip["audio"].get(row), notes)
+      path = _inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
       if path is None:
         continue
       digest = hashlib.sha256(path.read_bytes()).hexdigest()
