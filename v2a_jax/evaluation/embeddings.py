@@ -11,7 +11,6 @@ rows and reference always come at the model's own rate.
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import os
 from typing import Protocol
 
@@ -19,8 +18,7 @@ import jax
 import numpy as np
 import soxr
 
-from v2a_jax.pretrained import mn04
-from v2a_jax.pretrained import weights
+from v2a_jax.pretrained import mn04, weights
 
 _BATCH = 32
 
@@ -61,7 +59,8 @@ class Mn04:
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
     """Loads the weights; see `weights.load` for where, and what is raised."""
-    self._run = jax.jit(functools.partial(mn04.apply, mn04.load(path)))
+    self._params = mn04.load(path)
+    self._run = jax.jit(mn04.apply)
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # One shape is compiled; the last batch is filled up with silence.
@@ -70,7 +69,7 @@ class Mn04:
     for start in range(0, count, _BATCH):
       batch = windows[start : start + _BATCH]
       batch = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0)))
-      embedded, tagged = self._run(batch)
+      embedded, tagged = self._run(self._params, batch)
       vectors.append(np.asarray(embedded))
       logits.append(np.asarray(tagged))
     return np.concatenate(vectors)[:count], np.concatenate(logits)[:count]
