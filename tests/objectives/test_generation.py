@@ -37,8 +37,9 @@ def _latents(b=2):
 
 def test_the_true_velocity_has_no_loss():
   latents = _latents()
-  loss, metrics = FlowMatching().loss(
-    Exact(latents), tiny.batch(latents), key=jax.random.key(0), train=False
+  loss, metrics = tiny.loss(
+    FlowMatching(), Exact(latents), tiny.batch(latents),
+    key=jax.random.key(0), train=False,
   )
   assert loss.shape == (2,) and metrics["loss"].shape == (2,)
   np.testing.assert_allclose(loss, 0.0, atol=1e-4)
@@ -52,8 +53,8 @@ def test_a_silent_model_pays_the_variance_of_the_velocity():
   })()
   latents = jnp.zeros((512, T, tiny.CHANNELS))
   batch = tiny.batch(latents, b=512)
-  loss, _ = FlowMatching().loss(
-    model, batch, key=jax.random.key(0), train=False
+  loss, _ = tiny.loss(
+    FlowMatching(), model, batch, key=jax.random.key(0), train=False
   )
   # latents = 0, so the velocity is minus unit noise.
   assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
@@ -64,11 +65,12 @@ def test_loss_ignores_what_lies_after_the_clip():
   mask = np.arange(T)[None] < np.array([[5], [8]])
   batch = tiny.batch(latents, target_mask=mask)
   objective = FlowMatching(cond_drop_rate=0.0)
-  plain, _ = objective.loss(model, batch, key=jax.random.key(0), train=True)
+  key = jax.random.key(0)
+  plain, _ = tiny.loss(objective, model, batch, key=key, train=True)
   spoiled = batch.replace(
     target=jnp.where(mask[..., None], latents, 50.0)
   )
-  again, _ = objective.loss(model, spoiled, key=jax.random.key(0), train=True)
+  again, _ = tiny.loss(objective, model, spoiled, key=key, train=True)
   np.testing.assert_allclose(plain, again, rtol=1e-4)
 
 
@@ -118,9 +120,10 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   def loss(a, b):
     key = jax.random.key(1)
     objective = FlowMatching()
-    return float(
-      objective.loss(Affine(a, b), batch, key=key, train=False)[0].mean()
+    values, _ = tiny.loss(
+      objective, Affine(a, b), batch, key=key, train=False
     )
+    return float(values.mean())
 
   best = loss(1.0, 0.0)
   assert best < min(loss(0.9, 0), loss(1.1, 0), loss(1, 0.1), loss(1, -0.1))
@@ -141,12 +144,13 @@ def test_next_token_loss_is_the_mean_cross_entropy():
   model = tiny.tokens()
   codes = jax.random.randint(jax.random.key(0), (2, T, tiny.BOOKS), 0, 11)
   batch = tiny.batch(codes)
-  loss, metrics = NextToken().loss(
-    model, batch, key=jax.random.key(0), train=False
+  loss, metrics = tiny.loss(
+    NextToken(), model, batch, key=jax.random.key(0), train=False
   )
-  logits = np.asarray(
-    model(codes, model.encode(batch.cond), times=tiny.times(T)), np.float64
+  score = jax.jit(
+    lambda cond: model(codes, model.encode(cond), times=tiny.times(T))
   )
+  logits = np.asarray(score(batch.cond), np.float64)
   logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   picked = np.take_along_axis(logp, np.asarray(codes)[..., None], -1)
   np.testing.assert_allclose(loss, -picked.mean(axis=(1, 2, 3)), rtol=1e-4)
@@ -177,7 +181,7 @@ def test_a_few_steps_of_training_learn_one_batch(kind):
     return optax.apply_updates(params, updates), state, value
 
   state, values = optimizer.init(params), []
-  for i in range(120):
+  for i in range(80):
     params, state, value = step(params, state, i)
     values.append(float(value))
-  assert np.mean(values[-20:]) < 0.6 * np.mean(values[:5])
+  assert np.mean(values[-10:]) < 0.6 * np.mean(values[:5])

@@ -83,8 +83,8 @@ def test_windows_cover_everything_and_merge_undoes_split(total):
 def test_a_clips_sound_depends_on_its_own_seed_only():
   model, cond = tiny.diffusion(), tiny.conditioning()
   sampler = ODESampler(num_steps=3)
-  run = lambda cond, keys: sampler(
-    model, FlowMatching(), cond, keys=keys, times=tiny.times(T),
+  run = lambda cond, keys: tiny.sample(
+    sampler, model, FlowMatching(), cond, keys=keys, times=tiny.times(T),
     windows=Windows(T, T),
   )
   both = run(cond, KEYS)
@@ -97,8 +97,9 @@ def test_a_clips_sound_depends_on_its_own_seed_only():
 def test_diffusion_windows_agree_where_they_overlap():
   model, windows = tiny.diffusion(), Windows(T, T // 2, 3)
   cond = _rows(tiny.conditioning(), 3)
-  made = ODESampler(num_steps=3, guidance=Guidance(video=2.0))(
-    model, FlowMatching(), cond, keys=KEYS, times=tiny.times(T),
+  sampler = ODESampler(num_steps=3, guidance=Guidance(video=2.0))
+  made = tiny.sample(
+    sampler, model, FlowMatching(), cond, keys=KEYS, times=tiny.times(T),
     windows=windows,
   )
   assert made.shape == (2, windows.total, tiny.CHANNELS)
@@ -110,28 +111,30 @@ def test_token_sampling_equals_step_by_step_argmax():
   can check: each code is the best one given all before it."""
   model, cond = tiny.tokens(), tiny.conditioning()
   sampler = TokenSampler(temperature=1e-4)
-  codes = sampler(
-    model, None, cond, keys=KEYS, times=tiny.times(T), windows=Windows(T, T)
+  codes = tiny.sample(
+    sampler, model, None, cond, keys=KEYS, times=tiny.times(T),
+    windows=Windows(T, T),
   )
   assert codes.shape == (2, T, tiny.BOOKS)
-  logits = model(codes, model.encode(cond), times=tiny.times(T))
-  np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), codes)
+  score = jax.jit(lambda c: model(c, model.encode(cond), times=tiny.times(T)))
+  np.testing.assert_array_equal(jnp.argmax(score(codes), axis=-1), codes)
 
 
 def test_token_windows_continue_the_last_one():
   model, windows = tiny.tokens(), Windows(T, 3, 3)
   cond = _rows(tiny.conditioning(), 3)
   sampler = TokenSampler(temperature=1e-4)
-  codes = sampler(
-    model, None, cond, keys=KEYS, times=tiny.times(T), windows=windows
+  codes = tiny.sample(
+    sampler, model, None, cond, keys=KEYS, times=tiny.times(T),
+    windows=windows,
   )
   assert codes.shape == (2, windows.total, tiny.BOOKS)
   assert int(codes.min()) >= 0 and int(codes.max()) < tiny.CODES
   # Window 1 holds the end of window 0 and goes on greedily from it.
   second = codes[:, 3 : 3 + T]
   row = jax.tree.map(lambda x: x[1::3], cond)
-  logits = model(second, model.encode(row), times=tiny.times(T))
-  best = jnp.argmax(logits, axis=-1)
+  score = jax.jit(lambda c: model(c, model.encode(row), times=tiny.times(T)))
+  best = jnp.argmax(score(second), axis=-1)
   np.testing.assert_array_equal(best[:, T - 3 :], second[:, T - 3 :])
 
 
