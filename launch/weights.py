@@ -1,4 +1,4 @@
-"""`v2a weights list | fetch | convert`: networks that come from elsewhere."""
+"""`v2a weights`: networks that come from elsewhere, and those that leave."""
 
 import json
 
@@ -7,6 +7,11 @@ from launch import cli, parsing
 
 def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
+  if args.command == "export":
+    from v2a_jax import export
+
+    print(export.export(args.workdir, args.output, step=args.step))
+    return 0
   from v2a_jax.pretrained import weights
 
   if args.command == "list":
@@ -72,6 +77,18 @@ def _parser() -> parsing.Parser:
   command.add_argument("name", help="as listed")
   command.add_argument("file", nargs="?", help="looked for by default")
   command.add_argument("-o", "--output", help="folder; the cache by default")
+  command = parsing.add_command(
+    commands,
+    "export",
+    about=(
+      "Write a run's averaged weights as a bundle: safetensors, config,"
+      "\ntokenizer, card. A codec is calibrated on its training data first."
+    ),
+    example="v2a weights export runs/diffusion_tiny -o my_bundle",
+  )
+  command.add_argument("workdir", help="of `v2a train`")
+  command.add_argument("-o", "--output", required=True, help="its folder")
+  command.add_argument("--step", type=int, help="of the checkpoints there")
   return parser
 
 

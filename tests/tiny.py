@@ -39,8 +39,14 @@ def times(t):
 
 def conditioner(seed=0) -> Conditioner:
   config = ConditionerConfig(
-    width=WIDTH, num_heads=HEADS, vocab_size=VOCAB, patch_size=8,
-    spatial_width=8, spatial_heads=2, pool_queries=2, temporal_depth=1,
+    width=WIDTH,
+    num_heads=HEADS,
+    vocab_size=VOCAB,
+    patch_size=8,
+    spatial_width=8,
+    spatial_heads=2,
+    pool_queries=2,
+    temporal_depth=1,
   )
   return Conditioner(config, rngs=nnx.Rngs(seed))
 
@@ -48,8 +54,13 @@ def conditioner(seed=0) -> Conditioner:
 def diffusion(seed=0, **changes) -> Generator:
   """A generator whose output layers are not zero, unlike a fresh one's."""
   fields = dict(
-    width=WIDTH, num_heads=HEADS, joint_depth=1, depth=2, mlp_dim=24,
-    channels=CHANNELS, modulation_rank=4,
+    width=WIDTH,
+    num_heads=HEADS,
+    joint_depth=1,
+    depth=2,
+    mlp_dim=24,
+    channels=CHANNELS,
+    modulation_rank=4,
   )
   config = DiTConfig(**(fields | changes))
   backbone = DiT(config, rngs=nnx.Rngs(seed + 1))
@@ -58,7 +69,11 @@ def diffusion(seed=0, **changes) -> Generator:
 
 def tokens(seed=0, **changes) -> Generator:
   fields = dict(
-    width=WIDTH, num_heads=HEADS, depth=2, mlp_dim=24, num_codebooks=BOOKS,
+    width=WIDTH,
+    num_heads=HEADS,
+    depth=2,
+    mlp_dim=24,
+    num_codebooks=BOOKS,
     codebook_size=CODES,
   )
   config = TokenModelConfig(**(fields | changes))

@@ -97,8 +97,8 @@ class Batch:
     """Groups a loader's flat dict; arrays are not copied."""
     cond = {f.name: arrays[f.name] for f in dataclasses.fields(Conditioning)}
     return cls(
-        audio=arrays["audio"],
-        duration=arrays["duration"],
-        cond=Conditioning(**cond),
-        example=arrays["example"],
+      audio=arrays["audio"],
+      duration=arrays["duration"],
+      cond=Conditioning(**cond),
+      example=arrays["example"],
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from flax import nnx
 import jax
+from ml_collections import config_dict
 import numpy as np
 
 from data_pipelines import example as example_lib
@@ -20,17 +21,12 @@ from data_pipelines import loader as loader_lib
 from v2a_jax import bundle
 from v2a_jax.batch import Batch
 from v2a_jax.codec import target as target_lib
-from v2a_jax.codec.autoencoder import Codec
-from v2a_jax.codec.autoencoder import CodecConfig
-from v2a_jax.codec.discriminators import Discriminator
-from v2a_jax.codec.discriminators import DiscriminatorConfig
-from v2a_jax.conditioning.encoder import Conditioner
-from v2a_jax.conditioning.encoder import ConditionerConfig
-from v2a_jax.models import ar
-from v2a_jax.models import dit
+from v2a_jax.codec.autoencoder import Codec, CodecConfig
+from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
+from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.models import ar, dit
 from v2a_jax.models.generator import Generator
-from v2a_jax.objectives.codec import CodecGAN
-from v2a_jax.objectives.codec import CodecObjective
+from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.flow_matching import FlowMatching
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.parallel.mesh import MeshConfig
@@ -54,8 +50,15 @@ TARGETS = {
 
 # Top-level keys of a config that `Experiment` takes as they are.
 RUN_FIELDS = (
-  "seed", "num_train_steps", "accumulate", "ema_decay", "log_every",
-  "checkpoint_every", "keep", "compute_dtype", "keep_period",
+  "seed",
+  "num_train_steps",
+  "accumulate",
+  "ema_decay",
+  "log_every",
+  "checkpoint_every",
+  "keep",
+  "compute_dtype",
+  "keep_period",
   "max_skipped_steps",
 )
 
@@ -116,19 +119,23 @@ class FrozenCodec:
 def load_codec(name: str) -> FrozenCodec:
   """Reads the codec bundle `name`; see `bundle.find`."""
   folder = bundle.find(name)
-  section = bundle.read_config(folder)["model"]
-  config = fill(CodecConfig, section, where=f"{folder}/config.json: model")
+  config = codec_config(config_dict.ConfigDict(bundle.read_config(folder)))
   abstract = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
   graphdef, state = nnx.split(abstract)
   state = bundle.load_state(folder, state)
   return FrozenCodec(config, graphdef, state, bundle.digest(folder))
 
 
+def codec_config(config) -> CodecConfig:
+  """Sizes of the codec that a config trains, from `config.model`."""
+  section = {k: v for k, v in config.model.items() if k != "discriminator"}
+  return fill(CodecConfig, section, where="model")
+
+
 def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
   """The two players of codec training, from `config.model`."""
   critics = config.model.get("discriminator")
-  section = _codec_section(config)
-  codec = Codec(fill(CodecConfig, section, where="model"), rngs=rngs)
+  codec = Codec(codec_config(config), rngs=rngs)
   if not critics:
     return CodecGAN(codec)
   critics = fill(DiscriminatorConfig, critics, where="model.discriminator")
@@ -153,17 +160,18 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
   )
   if section["name"] == "dit":
     backbone = dit.DiT(
-      fill(
-        dit.DiTConfig, section, where="model", channels=codec.latent_dim
-      ),
+      fill(dit.DiTConfig, section, where="model", channels=codec.latent_dim),
       rngs=rngs,
     )
   else:
     pick({"dit": None, "ar": None}, section["name"], where="model.name")
     backbone = ar.TokenModel(
       fill(
-        ar.TokenModelConfig, section, where="model",
-        num_codebooks=codec.num_codebooks, codebook_size=codec.codebook_size,
+        ar.TokenModelConfig,
+        section,
+        where="model",
+        num_codebooks=codec.num_codebooks,
+        codebook_size=codec.codebook_size,
       ),
       rngs=rngs,
     )
@@ -179,9 +187,7 @@ def make_sampler(section):
   """A sampler from the `sampler` section; `guidance` is a section in it."""
   cls = pick(SAMPLERS, section["name"], where="sampler.name")
   section = dict(section)
-  guidance = fill(
-    Guidance, section.pop("guidance"), where="sampler.guidance"
-  )
+  guidance = fill(Guidance, section.pop("guidance"), where="sampler.guidance")
   return fill(cls, section, where="sampler", guidance=guidance)
 
 
@@ -194,7 +200,8 @@ def loader_config(config, codec: CodecConfig, **changes):
   """What the loader must do; rate and channels are the codec's."""
   section = {k: v for k, v in config.data.items() if k != "target"}
   values = dict(
-    sample_rate=codec.sample_rate, channels=codec.channels,
+    sample_rate=codec.sample_rate,
+    channels=codec.channels,
     seed=config.seed,
   )
   return fill(
@@ -220,16 +227,12 @@ def build_experiment(config, workdir) -> Experiment:
   """
   training_codec = config.objective["name"] == "codec"
   codec = None if training_codec else load_codec(config.codec)
-  codec_config = (
-    fill(CodecConfig, _codec_section(config), where="model")
-    if training_codec
-    else codec.config
-  )
-  loader = loader_config(config, codec_config)
+  sizes = codec_config(config) if training_codec else codec.config
+  loader = loader_config(config, sizes)
   if training_codec:
     make_model = lambda rngs: make_codec_gan(config, rngs=rngs)
   else:
-    make_model = lambda rngs: make_generator(config, codec_config, rngs=rngs)
+    make_model = lambda rngs: make_generator(config, sizes, rngs=rngs)
     check_vocabulary(config, loader)
   write_workdir(config, loader, pathlib.Path(workdir))
   return Experiment(
@@ -245,7 +248,7 @@ def build_experiment(config, workdir) -> Experiment:
     mesh=fill(MeshConfig, config.mesh, where="mesh"),
     flops_per_example=None
     if training_codec
-    else count_flops(config, codec_config, loader),
+    else count_flops(config, sizes, loader),
     meta={"config": config.to_dict()},
     train_seconds=config.train_seconds or None,
     wandb=config.wandb_mode,
@@ -281,7 +284,3 @@ def write_workdir(config, loader, workdir: pathlib.Path) -> None:
   text = json.dumps(config.to_dict(), indent=1, sort_keys=True)
   (workdir / bundle.CONFIG).write_text(text)
   (workdir / bundle.TOKENIZER).write_bytes(loader.load_tokenizer().model)
-
-
-def _codec_section(config):
-  return {k: v for k, v in config.model.items() if k != "discriminator"}

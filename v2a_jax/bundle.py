@@ -20,8 +20,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import numpy as safetensors
 from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
@@ -90,7 +90,9 @@ def save(
   for name, leaf in flatten(state).items():
     leaf = np.asarray(leaf)
     floating = np.issubdtype(leaf.dtype, np.floating)
-    arrays[name] = np.ascontiguousarray(leaf.astype(dtype) if floating else leaf)
+    arrays[name] = np.ascontiguousarray(
+      leaf.astype(dtype) if floating else leaf
+    )
   safetensors.save_file(arrays, folder / WEIGHTS)
   (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
   (folder / CARD).write_text(card)
@@ -129,8 +131,12 @@ def check(arrays, shapes: Mapping[str, tuple[int, ...]], source) -> None:
   Raises:
     BundleError: naming what is missing, extra or misshapen.
   """
-  wrong = [f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())]
-  wrong += [f"{name} is extra" for name in sorted(arrays.keys() - shapes.keys())]
+  wrong = [
+    f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())
+  ]
+  wrong += [
+    f"{name} is extra" for name in sorted(arrays.keys() - shapes.keys())
+  ]
   for name in sorted(shapes.keys() & arrays.keys()):
     if tuple(arrays[name].shape) != tuple(shapes[name]):
       wrong.append(

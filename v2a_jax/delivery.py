@@ -22,10 +22,8 @@ import numpy as np
 import pyloudnorm
 
 import v2a_jax
-from v2a_jax import media
-from v2a_jax import watermark
-from v2a_jax.soundtrack import Soundtrack
-from v2a_jax.soundtrack import Soundtracks
+from v2a_jax import media, watermark
+from v2a_jax.soundtrack import Soundtrack, Soundtracks
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
 
@@ -97,16 +95,25 @@ def deliver(
   for rank, take in enumerate(takes.candidates[:keep], start=1):
     name = f"{stem}__c{rank:02d}_s{take.seed:04d}"
     row = _write(
-      take, takes.video, folder / name, loudness=loudness, key=key,
-      payload=payload, mark=mark,
+      take,
+      takes.video,
+      folder / name,
+      loudness=loudness,
+      key=key,
+      payload=payload,
+      mark=mark,
     )
     rows.append(row | {"rank": rank})
     on_file(folder / row["video"])
   sidecar = folder / f"{stem}.json"
   text = json.dumps(
-    describe(takes) | {
+    describe(takes)
+    | {
       "delivery": {
-        "keep": keep, "loudness": loudness, "payload": payload, "mark": mark,
+        "keep": keep,
+        "loudness": loudness,
+        "payload": payload,
+        "mark": mark,
         "own_key": key is not None,
       },
       "candidates": rows,

@@ -23,14 +23,8 @@ import numpy as np
 
 from data_pipelines import example as example_lib
 from data_pipelines.tokenizer import Tokenizer
-from v2a_jax import build
-from v2a_jax import bundle
-from v2a_jax import media
-from v2a_jax.batch import ABSENT
-from v2a_jax.batch import Conditioning
-from v2a_jax.batch import PRESENCE
-from v2a_jax.batch import PRESENT
-from v2a_jax.batch import UNKNOWN
+from v2a_jax import build, bundle, media
+from v2a_jax.batch import ABSENT, PRESENCE, PRESENT, UNKNOWN, Conditioning
 from v2a_jax.sampling import ranking
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.training import checkpoint as checkpoint_lib
@@ -163,7 +157,7 @@ class Soundtracker:
     """
     path = pathlib.Path(checkpoint or DEFAULT)
     if (path / "checkpoints").is_dir() or (
-        path.is_dir() and not (path / bundle.WEIGHTS).is_file()
+      path.is_dir() and not (path / bundle.WEIGHTS).is_file()
     ):
       return cls._from_workdir(path, step)
     folder = bundle.find(path)
@@ -187,8 +181,10 @@ class Soundtracker:
     make = _model_maker(config)
     model, restored = checkpoint_lib.restore_model(path, make, step=step)
     source = dict(
-      path=str(path), step=restored.step, clips_seen=restored.step
-      * config.data.batch_size, train_seconds=restored.meta.get("train_seconds"),
+      path=str(path),
+      step=restored.step,
+      clips_seen=restored.step * config.data.batch_size,
+      train_seconds=restored.meta.get("train_seconds"),
       sha256=restored.meta.get("sha256", ""),
     )
     tokenizer = Tokenizer.load(path)
@@ -218,7 +214,12 @@ class Soundtracker:
     return build.make_sampler(section)
 
   def sample(
-    self, cond: Conditioning, *, seed=0, negative=None, windows=None,
+    self,
+    cond: Conditioning,
+    *,
+    seed=0,
+    negative=None,
+    windows=None,
     sampler=None,
   ) -> np.ndarray:
     """Generates one soundtrack per row of `cond`.
@@ -255,7 +256,12 @@ class Soundtracker:
       model = nnx.merge(self._graphdef, params)
       codec = self.codec.merge(codec_state)
       made = sampler(
-        model, self.objective, cond, keys=keys, times=times, windows=windows,
+        model,
+        self.objective,
+        cond,
+        keys=keys,
+        times=times,
+        windows=windows,
         negative=negative,
       )
       return codec.decode(codec.dequantize(made) if as_codes else made)
@@ -292,7 +298,9 @@ class Soundtracker:
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))
     look = functools.partial(
-      media.read_video, duration=float(seconds), max_fps=self.loader_config.fps,
+      media.read_video,
+      duration=float(seconds),
+      max_fps=self.loader_config.fps,
       size=self.loader_config.frame_size,
     )
     picture = media.run_limited(look, path)
@@ -305,7 +313,9 @@ class Soundtracker:
     cond = self._conditions(picture, windows, request)
     repeat = lambda x: np.tile(x, (n,) + (1,) * (x.ndim - 1))
     samples = self.sample(
-      jax.tree.map(repeat, cond), seed=request.seed, windows=windows,
+      jax.tree.map(repeat, cond),
+      seed=request.seed,
+      windows=windows,
       negative=self._negative(request, n * windows.count),
       sampler=request.sampler,
     )
@@ -316,8 +326,11 @@ class Soundtracker:
     ]
     takes.sort(key=lambda take: -take.score)
     return Soundtracks(
-      video=path, request=request, candidates=tuple(takes),
-      score_name=ranking.NAME, model=self.describe(),
+      video=path,
+      request=request,
+      candidates=tuple(takes),
+      score_name=ranking.NAME,
+      model=self.describe(),
     )
 
   def _take(self, samples, seed, video) -> Soundtrack:
@@ -352,12 +365,17 @@ class Soundtracker:
       ids, times, mask = self.tokenizer.encode_words(
         inside, window.transcript_length, window.seconds
       )
-      rows.append(Conditioning(
-        **example_lib.cut_frames(whole, window, begin),
-        prompt=prompt, prompt_mask=prompt_mask, transcript=ids,
-        transcript_times=times, transcript_mask=mask,
-        presence=request.presence,
-      ))
+      rows.append(
+        Conditioning(
+          **example_lib.cut_frames(whole, window, begin),
+          prompt=prompt,
+          prompt_mask=prompt_mask,
+          transcript=ids,
+          transcript_times=times,
+          transcript_mask=mask,
+          presence=request.presence,
+        )
+      )
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
   def _negative(self, request, rows: int):

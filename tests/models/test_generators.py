@@ -78,9 +78,7 @@ def test_shifting_every_clock_changes_nothing():
   moved = dataclasses.replace(moved, text_times=moved.text_times + 5.0)
   time = jnp.linspace(0.2, 0.7, 2)
   shifted = model(noisy, time, moved, times=tiny.times(T) + 5.0)
-  np.testing.assert_allclose(
-    _velocity(model, cond, noisy), shifted, atol=2e-3
-  )
+  np.testing.assert_allclose(_velocity(model, cond, noisy), shifted, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["video", "prompt", "transcript", "presence"])

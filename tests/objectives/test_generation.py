@@ -38,8 +38,11 @@ def _latents(b=2):
 def test_the_true_velocity_has_no_loss():
   latents = _latents()
   loss, metrics = tiny.loss(
-    FlowMatching(), Exact(latents), tiny.batch(latents),
-    key=jax.random.key(0), train=False,
+    FlowMatching(),
+    Exact(latents),
+    tiny.batch(latents),
+    key=jax.random.key(0),
+    train=False,
   )
   assert loss.shape == (2,) and metrics["loss"].shape == (2,)
   np.testing.assert_allclose(loss, 0.0, atol=1e-4)
@@ -47,10 +50,14 @@ def test_the_true_velocity_has_no_loss():
 
 def test_a_silent_model_pays_the_variance_of_the_velocity():
   silent = lambda x, *a, **k: jnp.zeros_like(x)
-  model = type("Silent", (), {
-    "encode": lambda self, cond: cond, "__call__": lambda self, *a, **k:
-    silent(*a, **k),
-  })()
+  model = type(
+    "Silent",
+    (),
+    {
+      "encode": lambda self, cond: cond,
+      "__call__": lambda self, *a, **k: silent(*a, **k),
+    },
+  )()
   latents = jnp.zeros((512, T, tiny.CHANNELS))
   batch = tiny.batch(latents, b=512)
   loss, _ = tiny.loss(
@@ -67,9 +74,7 @@ def test_loss_ignores_what_lies_after_the_clip():
   objective = FlowMatching(cond_drop_rate=0.0)
   key = jax.random.key(0)
   plain, _ = tiny.loss(objective, model, batch, key=key, train=True)
-  spoiled = batch.replace(
-    target=jnp.where(mask[..., None], latents, 50.0)
-  )
+  spoiled = batch.replace(target=jnp.where(mask[..., None], latents, 50.0))
   again, _ = tiny.loss(objective, model, spoiled, key=key, train=True)
   np.testing.assert_allclose(plain, again, rtol=1e-4)
 
@@ -77,9 +82,9 @@ def test_loss_ignores_what_lies_after_the_clip():
 def test_conditions_are_dropped_independently_at_their_rate():
   cond = tiny.conditioning(4000, n=1, size=8, words=1)
   kept = base.drop_conditions(cond, key=jax.random.key(0), rate=0.25)
-  masks = np.stack([
-    kept.frame_mask[:, 0], kept.prompt_mask[:, 0], kept.transcript_mask[:, 0]
-  ]).astype(float)
+  masks = np.stack(
+    [kept.frame_mask[:, 0], kept.prompt_mask[:, 0], kept.transcript_mask[:, 0]]
+  ).astype(float)
   np.testing.assert_allclose(masks.mean(axis=1), 0.75, atol=0.03)
   corr = np.corrcoef(masks)
   np.testing.assert_allclose(corr, np.eye(3), atol=0.06)
@@ -120,9 +125,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   def loss(a, b):
     key = jax.random.key(1)
     objective = FlowMatching()
-    values, _ = tiny.loss(
-      objective, Affine(a, b), batch, key=key, train=False
-    )
+    values, _ = tiny.loss(objective, Affine(a, b), batch, key=key, train=False)
     return float(values.mean())
 
   best = loss(1.0, 0.0)

@@ -84,7 +84,12 @@ def test_a_clips_sound_depends_on_its_own_seed_only():
   model, cond = tiny.diffusion(), tiny.conditioning()
   sampler = ODESampler(num_steps=3)
   run = lambda cond, keys: tiny.sample(
-    sampler, model, FlowMatching(), cond, keys=keys, times=tiny.times(T),
+    sampler,
+    model,
+    FlowMatching(),
+    cond,
+    keys=keys,
+    times=tiny.times(T),
     windows=Windows(T, T),
   )
   both = run(cond, KEYS)
@@ -99,7 +104,12 @@ def test_diffusion_windows_agree_where_they_overlap():
   cond = _rows(tiny.conditioning(), 3)
   sampler = ODESampler(num_steps=3, guidance=Guidance(video=2.0))
   made = tiny.sample(
-    sampler, model, FlowMatching(), cond, keys=KEYS, times=tiny.times(T),
+    sampler,
+    model,
+    FlowMatching(),
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
     windows=windows,
   )
   assert made.shape == (2, windows.total, tiny.CHANNELS)
@@ -112,7 +122,12 @@ def test_token_sampling_equals_step_by_step_argmax():
   model, cond = tiny.tokens(), tiny.conditioning()
   sampler = TokenSampler(temperature=1e-4)
   codes = tiny.sample(
-    sampler, model, None, cond, keys=KEYS, times=tiny.times(T),
+    sampler,
+    model,
+    None,
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
     windows=Windows(T, T),
   )
   assert codes.shape == (2, T, tiny.BOOKS)
@@ -125,7 +140,12 @@ def test_token_windows_continue_the_last_one():
   cond = _rows(tiny.conditioning(), 3)
   sampler = TokenSampler(temperature=1e-4)
   codes = tiny.sample(
-    sampler, model, None, cond, keys=KEYS, times=tiny.times(T),
+    sampler,
+    model,
+    None,
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
     windows=windows,
   )
   assert codes.shape == (2, windows.total, tiny.BOOKS)

@@ -10,12 +10,10 @@ import dataclasses
 from flax import nnx
 import jax.numpy as jnp
 
-from v2a_jax.batch import Conditioning
-from v2a_jax.batch import PRESENCE
+from v2a_jax.batch import PRESENCE, Conditioning
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
-from v2a_jax.models import attention
-from v2a_jax.models import layers
+from v2a_jax.models import attention, layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,19 +56,26 @@ class TextEncoder(nnx.Module):
 
   def __init__(self, config: ConditionerConfig, *, rngs, dtype):
     self.embed = layers.learned(
-        (config.vocab_size, config.width), axes=("vocab", "embed"), rngs=rngs,
-        scale=1.0,
+      (config.vocab_size, config.width),
+      axes=("vocab", "embed"),
+      rngs=rngs,
+      scale=1.0,
     )
     self.segment = layers.learned(
-        (2, config.width), axes=(None, "embed"), rngs=rngs
+      (2, config.width), axes=(None, "embed"), rngs=rngs
     )
     self.blocks = layers.Stack(
-        lambda rngs: attention.SelfAttentionBlock(
-            config.width, config.num_heads, hidden=2 * config.width,
-            rngs=rngs, dtype=dtype,
-        ),
-        config.text_depth, rngs=rngs, remat=config.remat,
-        unroll=config.unroll,
+      lambda rngs: attention.SelfAttentionBlock(
+        config.width,
+        config.num_heads,
+        hidden=2 * config.width,
+        rngs=rngs,
+        dtype=dtype,
+      ),
+      config.text_depth,
+      rngs=rngs,
+      remat=config.remat,
+      unroll=config.unroll,
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
     self.dtype = dtype
@@ -80,14 +85,12 @@ class TextEncoder(nnx.Module):
     x = self.embed[...][ids] + self.segment[...][segment]
     return self.norm(self.blocks(x.astype(self.dtype), times, mask))
 
-
   def flops(self, length: int) -> int:
     """Of one text's forward pass."""
     width = self.norm.scale.shape[0]
     attended = layers.attention_flops(length, length, width)
     return (
-        layers.matmul_flops(self.blocks, length)
-        + self.blocks.depth * attended
+      layers.matmul_flops(self.blocks, length) + self.blocks.depth * attended
     )
 
 
@@ -103,48 +106,55 @@ class Conditioner(nnx.Module):
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
     self.presence = layers.learned(
-        (len(PRESENCE), 3, config.width), axes=(None, None, "embed"), rngs=rngs
+      (len(PRESENCE), 3, config.width), axes=(None, None, "embed"), rngs=rngs
     )
     self.summary = layers.dense(
-        3 * config.width, config.width, axes=("embed", None), rngs=rngs,
-        dtype=dtype,
+      3 * config.width,
+      config.width,
+      axes=("embed", None),
+      rngs=rngs,
+      dtype=dtype,
     )
 
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
     frames = self.video(cond.frames, cond.frame_times, cond.frame_mask)
     frames, video_mask = tokens_lib.or_null(
-        frames, cond.frame_mask, self.null_video[...]
+      frames, cond.frame_mask, self.null_video[...]
     )
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
     prompt, prompt_mask = tokens_lib.or_null(
-        self.text(cond.prompt, start, cond.prompt_mask, segment=0),
-        cond.prompt_mask, self.null_prompt[...],
+      self.text(cond.prompt, start, cond.prompt_mask, segment=0),
+      cond.prompt_mask,
+      self.null_prompt[...],
     )
     words, words_mask = tokens_lib.or_null(
-        self.text(
-            cond.transcript, cond.transcript_times, cond.transcript_mask,
-            segment=1,
-        ),
-        cond.transcript_mask, self.null_transcript[...],
+      self.text(
+        cond.transcript,
+        cond.transcript_times,
+        cond.transcript_mask,
+        segment=1,
+      ),
+      cond.transcript_mask,
+      self.null_transcript[...],
     )
     flags = self.presence[...][jnp.arange(len(PRESENCE)), cond.presence]
     summary = jnp.concatenate(
-        [
-            mean(frames, video_mask),
-            mean(prompt, prompt_mask),
-            flags.sum(axis=1).astype(frames.dtype),
-        ],
-        axis=-1,
+      [
+        mean(frames, video_mask),
+        mean(prompt, prompt_mask),
+        flags.sum(axis=1).astype(frames.dtype),
+      ],
+      axis=-1,
     )
     return tokens_lib.CondTokens(
-        video=frames,
-        video_times=cond.frame_times,
-        video_mask=video_mask,
-        text=jnp.concatenate([prompt, words], axis=1),
-        text_times=jnp.concatenate([start, cond.transcript_times], axis=1),
-        text_mask=jnp.concatenate([prompt_mask, words_mask], axis=1),
-        sync=frames,
-        summary=self.summary(summary),
+      video=frames,
+      video_times=cond.frame_times,
+      video_mask=video_mask,
+      text=jnp.concatenate([prompt, words], axis=1),
+      text_times=jnp.concatenate([start, cond.transcript_times], axis=1),
+      text_mask=jnp.concatenate([prompt_mask, words_mask], axis=1),
+      sync=frames,
+      summary=self.summary(summary),
     )
 
   def flops(self, cond: Conditioning) -> int:
@@ -152,10 +162,10 @@ class Conditioner(nnx.Module):
     _, n, h, w, _ = cond.frames.shape
     patches = (h // self.config.patch_size) * (w // self.config.patch_size)
     return (
-        self.video.flops(n, patches)
-        + self.text.flops(cond.prompt.shape[1])
-        + self.text.flops(cond.transcript.shape[1])
-        + layers.matmul_flops(self.summary, 1)
+      self.video.flops(n, patches)
+      + self.text.flops(cond.prompt.shape[1])
+      + self.text.flops(cond.transcript.shape[1])
+      + layers.matmul_flops(self.summary, 1)
     )
 
 

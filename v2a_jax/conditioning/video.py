@@ -11,8 +11,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import attention
-from v2a_jax.models import layers
+from v2a_jax.models import attention, layers
 
 
 def patchify(frames, size: int):
@@ -20,8 +19,8 @@ def patchify(frames, size: int):
   b, n, h, w, c = frames.shape
   if h % size or w % size:
     raise ValueError(
-        f"frames of {h}x{w} pixels are not a multiple of patch_size={size}:"
-        " change data.frame_size or model.conditioner.patch_size"
+      f"frames of {h}x{w} pixels are not a multiple of patch_size={size}:"
+      " change data.frame_size or model.conditioner.patch_size"
     )
   x = frames.reshape(b, n, h // size, size, w // size, size, c)
   x = x.transpose(0, 1, 2, 4, 3, 5, 6)
@@ -44,14 +43,17 @@ class PoolQueries(nnx.Module):
 
   def __init__(self, width_in, width_out, *, count, rngs, dtype=None):
     self.queries = layers.learned(
-        (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
+      (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
     )
     self.key_value = layers.dense(
-        width_in, 2 * width_in, axes=("embed", "heads"), rngs=rngs, dtype=dtype
+      width_in, 2 * width_in, axes=("embed", "heads"), rngs=rngs, dtype=dtype
     )
     self.out = layers.dense(
-        count * width_in, width_out, axes=("mlp", "embed"), rngs=rngs,
-        dtype=dtype,
+      count * width_in,
+      width_out,
+      axes=("mlp", "embed"),
+      rngs=rngs,
+      dtype=dtype,
     )
 
   def __call__(self, x):
@@ -70,28 +72,45 @@ class VideoEncoder(nnx.Module):
   def __init__(self, config, *, rngs, dtype=None):
     self.patch_size = config.patch_size
     self.embed = layers.dense(
-        3 * 3 * config.patch_size**2, config.spatial_width,
-        axes=(None, "embed"), rngs=rngs, use_bias=True, dtype=dtype,
+      3 * 3 * config.patch_size**2,
+      config.spatial_width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=dtype,
     )
     self.spatial = layers.Stack(
-        lambda rngs: attention.SelfAttentionBlock(
-            config.spatial_width, config.spatial_heads,
-            hidden=2 * config.spatial_width, rngs=rngs, dtype=dtype,
-        ),
-        config.spatial_depth, rngs=rngs, remat=config.remat,
-        unroll=config.unroll,
+      lambda rngs: attention.SelfAttentionBlock(
+        config.spatial_width,
+        config.spatial_heads,
+        hidden=2 * config.spatial_width,
+        rngs=rngs,
+        dtype=dtype,
+      ),
+      config.spatial_depth,
+      rngs=rngs,
+      remat=config.remat,
+      unroll=config.unroll,
     )
     self.pool = PoolQueries(
-        config.spatial_width, config.width, count=config.pool_queries,
-        rngs=rngs, dtype=dtype,
+      config.spatial_width,
+      config.width,
+      count=config.pool_queries,
+      rngs=rngs,
+      dtype=dtype,
     )
     self.temporal = layers.Stack(
-        lambda rngs: attention.SelfAttentionBlock(
-            config.width, config.num_heads, hidden=2 * config.width,
-            rngs=rngs, dtype=dtype,
-        ),
-        config.temporal_depth, rngs=rngs, remat=config.remat,
-        unroll=config.unroll,
+      lambda rngs: attention.SelfAttentionBlock(
+        config.width,
+        config.num_heads,
+        hidden=2 * config.width,
+        rngs=rngs,
+        dtype=dtype,
+      ),
+      config.temporal_depth,
+      rngs=rngs,
+      remat=config.remat,
+      unroll=config.unroll,
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
 
@@ -114,20 +133,23 @@ class VideoEncoder(nnx.Module):
     width, inner = self.norm.scale.shape[0], self.embed.out_features
     every = frames * patches
     linear = (
-        layers.matmul_flops(self.embed, every)
-        + layers.matmul_flops(self.spatial, every)
-        + layers.matmul_flops(self.pool.key_value, every)
-        + layers.matmul_flops(self.pool.out, frames)
-        + layers.matmul_flops(self.temporal, frames)
+      layers.matmul_flops(self.embed, every)
+      + layers.matmul_flops(self.spatial, every)
+      + layers.matmul_flops(self.pool.key_value, every)
+      + layers.matmul_flops(self.pool.out, frames)
+      + layers.matmul_flops(self.temporal, frames)
     )
     within = layers.attention_flops(patches, patches, inner) * frames
-    pooling = layers.attention_flops(
-        self.pool.queries.shape[0], patches, inner
-    ) * frames
+    pooling = (
+      layers.attention_flops(self.pool.queries.shape[0], patches, inner)
+      * frames
+    )
     along = layers.attention_flops(frames, frames, width)
     return (
-        linear + pooling + self.spatial.depth * within
-        + self.temporal.depth * along
+      linear
+      + pooling
+      + self.spatial.depth * within
+      + self.temporal.depth * along
     )
 
 

@@ -13,10 +13,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import attention
+from v2a_jax.models import attention, dit, layers
 from v2a_jax.models import delay as delay_lib
-from v2a_jax.models import dit
-from v2a_jax.models import layers
 from v2a_jax.parallel.sharding import constrain
 
 
@@ -79,7 +77,7 @@ class TokenBlock(nnx.Module):
     head_dim = c.width // c.num_heads
     sizes = (c.width, c.num_heads, head_dim)
     self.modulation = dit.Modulation(
-        c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
+      c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
     self.cross = attention.CrossProjection(*sizes, rngs=rngs, dtype=dtype)
@@ -95,12 +93,10 @@ class TokenBlock(nnx.Module):
     q, k, v = self.attention(dit.modulate(x, m[0], m[1]), times)
     keys, values, mask = see(k, v)
     x = x + m[2] * self.attention.out(
-        attention.attend(q, keys, values, mask=mask)
+      attention.attend(q, keys, values, mask=mask)
     )
     q = self.cross.queries(dit.modulate(x, m[3], m[4]), times)
-    x = x + m[5] * self.cross.out(
-        attention.attend(q, *cond, mask=cond_mask)
-    )
+    x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
     x = x + m[8] * self.mlp(dit.modulate(x, m[6], m[7]))
     return constrain(x, "batch", "length", "embed"), (keys, values)
 
@@ -112,17 +108,26 @@ class TokenModel(nnx.Module):
     c = self.config = config
     self.dtype = jnp.dtype(c.dtype)
     self.embed = layers.learned(
-        (c.num_codebooks, c.codebook_size + 1, c.width),
-        axes=(None, "vocab", "embed"), rngs=rngs, scale=0.5,
+      (c.num_codebooks, c.codebook_size + 1, c.width),
+      axes=(None, "vocab", "embed"),
+      rngs=rngs,
+      scale=0.5,
     )
     self.blocks = layers.Stack(
-        lambda rngs: TokenBlock(c, rngs=rngs, dtype=self.dtype),
-        c.depth, rngs=rngs, remat=c.remat, unroll=c.unroll,
+      lambda rngs: TokenBlock(c, rngs=rngs, dtype=self.dtype),
+      c.depth,
+      rngs=rngs,
+      remat=c.remat,
+      unroll=c.unroll,
     )
     self.norm = layers.RMSNorm(c.width, rngs=rngs)
     self.head = layers.dense(
-        c.width, c.num_codebooks * c.codebook_size, axes=("embed", "vocab"),
-        rngs=rngs, use_bias=True, dtype=self.dtype,
+      c.width,
+      c.num_codebooks * c.codebook_size,
+      axes=("embed", "vocab"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=self.dtype,
     )
 
   @property
@@ -171,7 +176,7 @@ class TokenModel(nnx.Module):
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)
       x, _ = block(
-          x, times, condition, kv, cond_mask, see=lambda k, v: (k, v, causal)
+        x, times, condition, kv, cond_mask, see=lambda k, v: (k, v, causal)
       )
       return x, None
 
@@ -186,10 +191,9 @@ class TokenModel(nnx.Module):
     c, cond = self.config, frames + text
     length += c.num_codebooks - 1
     d = c.width
-    per_layer = (
-        layers.attention_flops(length, length, d) // 2
-        + layers.attention_flops(length, cond, d)
-    )
+    per_layer = layers.attention_flops(
+      length, length, d
+    ) // 2 + layers.attention_flops(length, cond, d)
     blocks = self.blocks.blocks
     every = layers.matmul_flops(self.blocks, length)
     cross = blocks.cross
@@ -197,8 +201,10 @@ class TokenModel(nnx.Module):
     every += layers.matmul_flops(cross.kv, cond)
     sync = 2 * length * frames * d
     return (
-        every + c.depth * per_layer + sync
-        + layers.matmul_flops(self.head, length)
+      every
+      + c.depth * per_layer
+      + sync
+      + layers.matmul_flops(self.head, length)
     )
 
   def start(self, tokens, *, times) -> Cache:
@@ -207,16 +213,16 @@ class TokenModel(nnx.Module):
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
     _, kv = self.blocks.scan(
-        lambda block, x, _: (x, block.cond_keys(cond, cond_times)), None
+      lambda block, x, _: (x, block.cond_keys(cond, cond_times)), None
     )
     shape = (c.depth, *times.shape, c.num_heads, c.width // c.num_heads)
     return Cache(
-        keys=jnp.zeros(shape, self.dtype),
-        values=jnp.zeros(shape, self.dtype),
-        cond=kv,
-        cond_mask=cond_mask,
-        condition=condition,
-        times=times,
+      keys=jnp.zeros(shape, self.dtype),
+      values=jnp.zeros(shape, self.dtype),
+      cond=kv,
+      cond_mask=cond_mask,
+      condition=condition,
+      times=times,
     )
 
   def step(self, codes, index, cache: Cache):
@@ -246,7 +252,7 @@ class TokenModel(nnx.Module):
       return block(x, times, condition, kv, cache.cond_mask, see=see)
 
     x, (keys, values) = self.blocks.scan(
-        body, x, (cache.keys, cache.values, cache.cond)
+      body, x, (cache.keys, cache.values, cache.cond)
     )
     cache = dataclasses.replace(cache, keys=keys, values=values)
     return self._logits(x)[:, 0], cache
@@ -256,7 +262,7 @@ def cond_stream(tokens):
   """Video and text as one stream: tokens [b m d], times and mask [b m]."""
   join = lambda a, b: jnp.concatenate([a, b], axis=1)
   return (
-      join(tokens.video, tokens.text),
-      join(tokens.video_times, tokens.text_times),
-      join(tokens.video_mask, tokens.text_mask),
+    join(tokens.video, tokens.text),
+    join(tokens.video_times, tokens.text_times),
+    join(tokens.video_mask, tokens.text_mask),
   )

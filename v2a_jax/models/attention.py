@@ -36,19 +36,17 @@ class Projection(nnx.Module):
     inner = num_heads * head_dim
     self.num_heads, self.head_dim = num_heads, head_dim
     self.qkv = layers.dense(
-        width, 3 * inner, axes=("embed", "heads"), rngs=rngs, dtype=dtype
+      width, 3 * inner, axes=("embed", "heads"), rngs=rngs, dtype=dtype
     )
     self.out = layers.dense(
-        inner, width, axes=("heads", "embed"), rngs=rngs, dtype=dtype
+      inner, width, axes=("heads", "embed"), rngs=rngs, dtype=dtype
     )
     self.q_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
     self.k_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
 
   def __call__(self, x, times):
     """Maps x [b t d] at times [b t] or [t] to q, k, v of [b t h k]."""
-    qkv = self.qkv(x).reshape(
-        *x.shape[:2], 3, self.num_heads, self.head_dim
-    )
+    qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dim)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     q = layers.rotary(self.q_norm(q), times)
     k = layers.rotary(self.k_norm(k), times)
@@ -62,7 +60,7 @@ class CrossProjection(nnx.Module):
     inner = num_heads * head_dim
     self.heads = (num_heads, head_dim)
     linear = lambda i, o, axes: layers.dense(
-        i, o, axes=axes, rngs=rngs, dtype=dtype
+      i, o, axes=axes, rngs=rngs, dtype=dtype
     )
     self.q = linear(width, inner, ("embed", "heads"))
     self.kv = linear(width, 2 * inner, ("embed", "heads"))
@@ -90,7 +88,7 @@ class SelfAttentionBlock(nnx.Module):
     self.norm_attention = layers.RMSNorm(width, rngs=rngs)
     self.norm_mlp = layers.RMSNorm(width, rngs=rngs)
     self.attention = Projection(
-        width, num_heads, head_dim, rngs=rngs, dtype=dtype
+      width, num_heads, head_dim, rngs=rngs, dtype=dtype
     )
     self.mlp = layers.FeedForward(width, hidden, rngs=rngs, dtype=dtype)
 

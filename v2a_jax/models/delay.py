@@ -15,8 +15,8 @@ def delay(codes, pad: int):
   """[b t q] → [b t+q-1 q]; the corners hold `pad`."""
   q = codes.shape[-1]
   columns = [
-      jnp.pad(codes[..., k], ((0, 0), (k, q - 1 - k)), constant_values=pad)
-      for k in range(q)
+    jnp.pad(codes[..., k], ((0, 0), (k, q - 1 - k)), constant_values=pad)
+    for k in range(q)
   ]
   return jnp.stack(columns, axis=-1)
 

@@ -13,8 +13,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import attention
-from v2a_jax.models import layers
+from v2a_jax.models import attention, layers
 from v2a_jax.parallel.sharding import constrain
 
 
@@ -54,11 +53,16 @@ class Modulation(nnx.Module):
   def __init__(self, width, parts, *, rank, rngs, dtype):
     self.parts = parts
     self.down = rank and layers.dense(
-        width, rank, axes=("embed", None), rngs=rngs, dtype=dtype
+      width, rank, axes=("embed", None), rngs=rngs, dtype=dtype
     )
     self.up = layers.dense(
-        rank or width, 3 * parts * width, axes=(None, "embed"), rngs=rngs,
-        use_bias=True, zero=True, dtype=dtype,
+      rank or width,
+      3 * parts * width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      zero=True,
+      dtype=dtype,
     )
 
   def __call__(self, condition):
@@ -77,23 +81,21 @@ class AudioBlock(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     c = config
     self.modulation = Modulation(
-        c.width, 2, rank=c.modulation_rank, rngs=rngs, dtype=dtype
+      c.width, 2, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.attention = attention.Projection(
-        c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
+      c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
     )
     self.mlp = layers.FeedForward(
-        c.width, c.mlp_dim, kernel=3, rngs=rngs, dtype=dtype
+      c.width, c.mlp_dim, kernel=3, rngs=rngs, dtype=dtype
     )
 
   def __call__(self, x, times, mask, condition):
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(
-        condition
+      condition
     )
     q, k, v = self.attention(modulate(x, shift_a, scale_a), times)
-    x = x + gate_a * self.attention.out(
-        attention.attend(q, k, v, mask=mask)
-    )
+    x = x + gate_a * self.attention.out(attention.attend(q, k, v, mask=mask))
     x = x + gate_m * self.mlp(modulate(x, shift_m, scale_m), mask=mask)
     return constrain(x, "batch", "length", "embed")
 
@@ -106,11 +108,9 @@ class CondStream(nnx.Module):
     self.norm_attention = layers.RMSNorm(c.width, rngs=rngs)
     self.norm_mlp = layers.RMSNorm(c.width, rngs=rngs)
     self.attention = attention.Projection(
-        c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
+      c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
     )
-    self.mlp = layers.FeedForward(
-        c.width, 2 * c.width, rngs=rngs, dtype=dtype
-    )
+    self.mlp = layers.FeedForward(c.width, 2 * c.width, rngs=rngs, dtype=dtype)
 
   def project(self, x, times):
     return self.attention(self.norm_attention(x), times)
@@ -134,18 +134,16 @@ class JointBlock(nnx.Module):
     modulation = self.audio.modulation(condition)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     parts = (
-        self.audio.attention(modulate(x, shift_a, scale_a), audio_times),
-        self.video.project(video, video_times),
-        self.text.project(text, text_times),
+      self.audio.attention(modulate(x, shift_a, scale_a), audio_times),
+      self.video.project(video, video_times),
+      self.text.project(text, text_times),
     )
     q, k, v = (jnp.concatenate(p, axis=1) for p in zip(*parts))
     attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
     ends = [x.shape[1], x.shape[1] + video.shape[1]]
     for_audio, for_video, for_text = jnp.split(attended, ends, axis=1)
     x = x + gate_a * self.audio.attention.out(for_audio)
-    x = x + gate_m * self.audio.mlp(
-        modulate(x, shift_m, scale_m), mask=mask[0]
-    )
+    x = x + gate_m * self.audio.mlp(modulate(x, shift_m, scale_m), mask=mask[0])
     video = self.video.finish(video, for_video)
     text = self.text.finish(text, for_text)
     return constrain(x, "batch", "length", "embed"), video, text
@@ -158,27 +156,46 @@ class DiT(nnx.Module):
     c = self.config = config
     dtype = jnp.dtype(c.dtype)
     self.embed = layers.dense(
-        3 * c.channels, c.width, axes=(None, "embed"), rngs=rngs,
-        use_bias=True, dtype=dtype,
+      3 * c.channels,
+      c.width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=dtype,
     )
     self.time = layers.dense(
-        c.width, c.width, axes=(None, "embed"), rngs=rngs, use_bias=True,
-        dtype=dtype,
+      c.width,
+      c.width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=dtype,
     )
     self.joint = layers.Stack(
-        lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
-        c.joint_depth, rngs=rngs, remat=c.remat, unroll=c.unroll,
+      lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
+      c.joint_depth,
+      rngs=rngs,
+      remat=c.remat,
+      unroll=c.unroll,
     )
     self.audio = layers.Stack(
-        lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype),
-        c.depth, rngs=rngs, remat=c.remat, unroll=c.unroll,
+      lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype),
+      c.depth,
+      rngs=rngs,
+      remat=c.remat,
+      unroll=c.unroll,
     )
     self.final = Modulation(
-        c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
+      c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.out = layers.dense(
-        c.width, c.channels, axes=("embed", None), rngs=rngs, use_bias=True,
-        zero=True, dtype=dtype,
+      c.width,
+      c.channels,
+      axes=("embed", None),
+      rngs=rngs,
+      use_bias=True,
+      zero=True,
+      dtype=dtype,
     )
 
   def __call__(self, noisy_latents, time, tokens, *, times, mask=None):
@@ -202,10 +219,10 @@ class DiT(nnx.Module):
     condition = (time + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
     x, _, _ = self.joint(
-        (x, tokens.video, tokens.text),
-        (times, tokens.video_times, tokens.text_times),
-        (mask, tokens.video_mask, tokens.text_mask),
-        condition,
+      (x, tokens.video, tokens.text),
+      (times, tokens.video_times, tokens.text_times),
+      (mask, tokens.video_mask, tokens.text_mask),
+      condition,
     )
     x = self.audio(x, times, mask, condition)
     shift, scale, _ = self.final(condition)
@@ -216,14 +233,14 @@ class DiT(nnx.Module):
     c, joint = self.config, self.joint.blocks
     total = length + frames + text
     linear = (
-        layers.matmul_flops(self.embed, length)
-        + layers.matmul_flops(self.time, 1)
-        + layers.matmul_flops(joint and joint.audio, length)
-        + layers.matmul_flops(joint and joint.video, frames)
-        + layers.matmul_flops(joint and joint.text, text)
-        + layers.matmul_flops(self.audio, length)
-        + layers.matmul_flops(self.final, length)
-        + layers.matmul_flops(self.out, length)
+      layers.matmul_flops(self.embed, length)
+      + layers.matmul_flops(self.time, 1)
+      + layers.matmul_flops(joint and joint.audio, length)
+      + layers.matmul_flops(joint and joint.video, frames)
+      + layers.matmul_flops(joint and joint.text, text)
+      + layers.matmul_flops(self.audio, length)
+      + layers.matmul_flops(self.final, length)
+      + layers.matmul_flops(self.out, length)
     )
     attended = c.joint_depth * layers.attention_flops(total, total, c.width)
     attended += c.depth * layers.attention_flops(length, length, c.width)

@@ -30,5 +30,5 @@ class Generator(nnx.Module):
     text = cond.prompt.shape[1] + cond.transcript.shape[1]
     frames = cond.frames.shape[1]
     return self.conditioner.flops(cond) + self.backbone.flops(
-        length, frames, text
+      length, frames, text
     )

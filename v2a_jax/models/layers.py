@@ -16,32 +16,32 @@ _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
 REMAT_POLICIES = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
 def dense(
-    features_in: int,
-    features_out: int,
-    *,
-    axes: tuple[str | None, str | None],
-    rngs: nnx.Rngs,
-    use_bias: bool = False,
-    zero: bool = False,
-    dtype: Any = None,
+  features_in: int,
+  features_out: int,
+  *,
+  axes: tuple[str | None, str | None],
+  rngs: nnx.Rngs,
+  use_bias: bool = False,
+  zero: bool = False,
+  dtype: Any = None,
 ) -> nnx.Linear:
   """A linear map whose kernel [in, out] has logical axes `axes`."""
   init = _zeros if zero else _lecun
   return nnx.Linear(
-      features_in,
-      features_out,
-      use_bias=use_bias,
-      kernel_init=nnx.with_partitioning(init, axes),
-      bias_init=nnx.with_partitioning(_zeros, (axes[1],)),
-      dtype=dtype,
-      rngs=rngs,
+    features_in,
+    features_out,
+    use_bias=use_bias,
+    kernel_init=nnx.with_partitioning(init, axes),
+    bias_init=nnx.with_partitioning(_zeros, (axes[1],)),
+    dtype=dtype,
+    rngs=rngs,
   )
 
 
@@ -108,17 +108,19 @@ class FeedForward(nnx.Module):
   is written as one product of shifted copies, which suits matrix units.
   """
 
-  def __init__(self, width, hidden, *, rngs, kernel=1, causal=False, dtype=None):
+  def __init__(
+    self, width, hidden, *, rngs, kernel=1, causal=False, dtype=None
+  ):
     self.kernel, self.causal = kernel, causal
     self.up = dense(
-        width * kernel,
-        2 * hidden,
-        axes=("embed", "mlp"),
-        rngs=rngs,
-        dtype=dtype,
+      width * kernel,
+      2 * hidden,
+      axes=("embed", "mlp"),
+      rngs=rngs,
+      dtype=dtype,
     )
     self.down = dense(
-        hidden, width, axes=("mlp", "embed"), rngs=rngs, dtype=dtype
+      hidden, width, axes=("mlp", "embed"), rngs=rngs, dtype=dtype
     )
 
   def __call__(self, x, *, mask=None):
@@ -147,7 +149,7 @@ def matmul_flops(module: nnx.Module | None, tokens: int) -> int:
   if module is None:
     return 0
   leaves = jax.tree_util.tree_leaves_with_path(
-      nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    nnx.to_pure_dict(nnx.state(module, nnx.Param))
   )
   is_kernel = lambda path: getattr(path[-1], "key", None) == "kernel"
   return 2 * tokens * sum(x.size for path, x in leaves if is_kernel(path))
@@ -165,25 +167,25 @@ class Stack(nnx.Module):
   """
 
   def __init__(
-      self,
-      make_block: Callable[[nnx.Rngs], nnx.Module],
-      depth: int,
-      *,
-      rngs: nnx.Rngs,
-      remat: str = "none",
-      unroll: int = 1,
+    self,
+    make_block: Callable[[nnx.Rngs], nnx.Module],
+    depth: int,
+    *,
+    rngs: nnx.Rngs,
+    remat: str = "none",
+    unroll: int = 1,
   ):
     if remat not in REMAT_POLICIES:
       raise ValueError(
-          f"remat={remat!r} is not one of {', '.join(REMAT_POLICIES)}"
+        f"remat={remat!r} is not one of {', '.join(REMAT_POLICIES)}"
       )
     self.depth, self.remat, self.unroll = depth, remat, unroll
 
     @nnx.split_rngs(splits=depth)
     @nnx.vmap(
-        in_axes=0,
-        out_axes=0,
-        transform_metadata={nnx.PARTITION_NAME: "layers"},
+      in_axes=0,
+      out_axes=0,
+      transform_metadata={nnx.PARTITION_NAME: "layers"},
     )
     def create(rngs):
       return make_block(rngs)
@@ -216,8 +218,8 @@ class Stack(nnx.Module):
 
     if self.remat != "none":
       step = jax.checkpoint(
-          step, policy=REMAT_POLICIES[self.remat], prevent_cse=False
+        step, policy=REMAT_POLICIES[self.remat], prevent_cse=False
       )
     return jax.lax.scan(
-        step, x, (state, per_layer), unroll=min(self.unroll, self.depth)
+      step, x, (state, per_layer), unroll=min(self.unroll, self.depth)
     )

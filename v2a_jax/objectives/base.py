@@ -4,8 +4,7 @@ from typing import Any, Protocol
 
 import jax
 
-from v2a_jax.batch import Batch
-from v2a_jax.batch import Conditioning
+from v2a_jax.batch import Batch, Conditioning
 
 CONDITIONS = ("video", "prompt", "transcript", "presence")
 
@@ -14,14 +13,14 @@ class Objective(Protocol):
   """A training objective; the trainer knows nothing else about it."""
 
   def loss(
-      self, model, batch: Batch, *, key: jax.Array, train: bool
+    self, model, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[Any, dict[str, Any]]:
     """Returns the loss of each example [b], and metrics of [b] each."""
     ...
 
 
 def drop_conditions(
-    cond: Conditioning, *, key: jax.Array, rate: float
+  cond: Conditioning, *, key: jax.Array, rate: float
 ) -> Conditioning:
   """Drops each condition of each example, independently, at `rate`."""
   b = cond.presence.shape[0]

@@ -42,8 +42,11 @@ class FlowMatching:
     if train:
       cond = base.drop_conditions(cond, key=k_drop, rate=self.cond_drop_rate)
     velocity = model(
-        noisy, time, model.encode(cond),
-        times=batch.target_times, mask=batch.target_mask,
+      noisy,
+      time,
+      model.encode(cond),
+      times=batch.target_times,
+      mask=batch.target_mask,
     )
     error = jnp.square(velocity - (latents - noise))
     loss = base.masked_mean(error, batch.target_mask)

@@ -7,7 +7,6 @@ with the order of writing that `models/delay.py` defines.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -35,9 +34,7 @@ class NextToken:
     loss = base.masked_mean(nats, batch.target_mask)
     hit = (jnp.argmax(logits, axis=-1) == codes).astype(jnp.float32)
     return loss, {
-        "loss": loss,
-        "accuracy": base.masked_mean(hit, batch.target_mask),
-        "loss_first_codebook": base.masked_mean(
-            nats[..., 0], batch.target_mask
-        ),
+      "loss": loss,
+      "accuracy": base.masked_mean(hit, batch.target_mask),
+      "loss_first_codebook": base.masked_mean(nats[..., 0], batch.target_mask),
     }

@@ -50,8 +50,15 @@ class TokenSampler:
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
   def __call__(
-      self, model, objective, cond, *, keys, times, windows: Windows,
-      negative=None,
+    self,
+    model,
+    objective,
+    cond,
+    *,
+    keys,
+    times,
+    windows: Windows,
+    negative=None,
   ):
     """Samples codes; arguments as `ode.ODESampler`, `objective` is unused.
 
@@ -62,7 +69,7 @@ class TokenSampler:
     b = keys.shape[0]
     q = model.backbone.config.num_codebooks
     by_window = lambda x: jnp.moveaxis(
-        x.reshape(b, windows.count, *x.shape[1:]), 1, 0
+      x.reshape(b, windows.count, *x.shape[1:]), 1, 0
     )
     conds = jax.tree.map(by_window, (cond, negative))
     keep = windows.length - windows.stride
@@ -73,8 +80,13 @@ class TokenSampler:
       prefix = jnp.roll(last, -windows.stride, axis=1)
       fold = jax.vmap(lambda key: jax.random.fold_in(key, index))
       codes = self.continue_from(
-          prefix, known, model, cond, keys=fold(keys), times=times,
-          negative=negative,
+        prefix,
+        known,
+        model,
+        cond,
+        keys=fold(keys),
+        times=times,
+        negative=negative,
       )
       return codes, codes
 
@@ -84,7 +96,7 @@ class TokenSampler:
     return jnp.concatenate([codes[0], rest.reshape(b, -1, q)], axis=1)
 
   def continue_from(
-      self, prefix, known, model, cond, *, keys, times, negative=None
+    self, prefix, known, model, cond, *, keys, times, negative=None
   ):
     """Writes one window.
 
@@ -113,14 +125,16 @@ class TokenSampler:
       before, cache = carry
       index, given, fixed = xs
       logits, cache = backbone.step(
-          guidance_lib.spread(before, weights), index, cache
+        guidance_lib.spread(before, weights), index, cache
       )
       logits = restrict(
-          guidance_lib.combine(logits, weights), temperature=self.temperature,
-          top_k=self.top_k, top_p=self.top_p,
+        guidance_lib.combine(logits, weights),
+        temperature=self.temperature,
+        top_k=self.top_k,
+        top_p=self.top_p,
       )
       draw = lambda key, logits: jax.random.categorical(
-          jax.random.fold_in(key, index), logits
+        jax.random.fold_in(key, index), logits
       )
       codes = jnp.where(fixed, given, jax.vmap(draw)(keys, logits))
       return (codes, cache), codes

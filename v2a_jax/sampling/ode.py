@@ -58,8 +58,15 @@ class ODESampler:
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
   def __call__(
-      self, model, objective, cond, *, keys, times, windows: Windows,
-      negative=None,
+    self,
+    model,
+    objective,
+    cond,
+    *,
+    keys,
+    times,
+    windows: Windows,
+    negative=None,
   ):
     """Samples latents.
 
@@ -87,5 +94,5 @@ class ODESampler:
       return windows.merge(guidance_lib.combine(v, weights))
 
     return integrate(
-        velocity, noise, num_steps=self.num_steps, solver=self.solver
+      velocity, noise, num_steps=self.num_steps, solver=self.solver
     )

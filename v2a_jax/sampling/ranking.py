@@ -9,8 +9,7 @@ generator was trained with.
 """
 
 import numpy as np
-from scipy import ndimage
-from scipy import signal
+from scipy import ndimage, signal
 
 RATE = 100.0  # Hz, of both curves
 NAME = "motion_onset"
