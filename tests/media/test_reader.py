@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import av
 from media_synthetic import click, numbered, numbers, write_clip
 import numpy as np
 import pytest
@@ -221,6 +222,26 @@ def test_channels_are_averaged_or_repeated(tmp_path):
   single = media.write_wav(tmp_path / "m.wav", left, 8000)
   double = media.read_audio(single, sample_rate=8000, channels=2).samples
   np.testing.assert_array_equal(double[:, 0], double[:, 1])
+
+
+@pytest.mark.parametrize(("layout", "count"), [("5.1", 6), ("7.1", 8)])
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+def test_surround_sound_is_mixed(tmp_path, layout, count, codec):
+  path = tmp_path / "surround.mkv"
+  clicks = np.stack([click(8000, 500 + 900 * i)[:, 0] for i in range(count)], 1)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream(codec, rate=48_000, layout=layout)
+    packed = clicks.reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+    frame.sample_rate = 48_000
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+  for channels, width in ((None, count), (1, 1), (2, 2)):
+    audio = media.read_audio(path, sample_rate=48_000, channels=channels)
+    assert audio.samples.shape[1] == width and not audio.damaged
+  mono = media.read_audio(path, sample_rate=48_000, channels=1).samples[:, 0]
+  loudest = np.argsort(-np.abs(mono))[:count]
+  assert len(set(loudest // 900)) >= count - 1  # the bass channel is dull
 
 
 def test_sound_that_is_not_finite_is_refused(tmp_path):

@@ -137,14 +137,7 @@ def find_tracks(
     context.thread_type = "AUTO"
   if audio is not None:
     audio.codec_context.thread_count = 1
-  claimed = Fraction(container.duration or 0, av.time_base)
-  if claimed > limits.duration:
-    raise MediaError(
-      name,
-      f"claims to last {float(claimed):,.0f} s, over the limit of "
-      f"{limits.duration:,.0f} s",
-      "cut it, or raise Limits.duration",
-    )
+  check_duration(Fraction(container.duration or 0, av.time_base), name, limits)
   return Tracks(video, audio)
 
 
@@ -155,6 +148,16 @@ def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
       f"has frames of {width} x {height}, over the limit of "
       f"{limits.pixels:,} pixels",
       "make it smaller, or raise Limits.pixels",
+    )
+
+
+def check_duration(seconds: Fraction, name: str, limits: Limits) -> None:
+  if seconds > limits.duration:
+    raise MediaError(
+      name,
+      f"claims to last {float(seconds):,.0f} s, over the limit of "
+      f"{limits.duration:,.0f} s",
+      "cut it, or raise Limits.duration",
     )
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
 from v2a_jax.media.container import (
+  check_duration,
   find_tracks,
   is_untimed,
   open_input,
@@ -166,6 +167,9 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       stream,
       name,
     )
+    check_duration(span.duration, name, limits)
+    if not span.duration:
+      raise MediaError(name, "its video lasts 0 s", "re-encode it")
     ticks = int(span.duration / stream.time_base)
   times = _ordered([(pts - start, dts - start) for pts, dts, _, _ in packets])
   # From the first packet that is shown, or that one shown needs.

@@ -30,6 +30,7 @@ _JITTER = Fraction(1, 100)  # s; below half of any codec's block
 _MARGIN = Fraction(1, 10)  # s around the window, for the resampling filter
 _PREROLL = 1  # s before the window, for decoders to settle after a seek
 _SEEK_FROM = 20  # s; nearer starts are decoded through
+_MAX_PLANES = 8
 _NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # no time stamps in the stream
 
 
@@ -100,7 +101,9 @@ def _decode(
       raise MediaError(name, "has no audio", "name a file with sound")
     decoder = Decoder(container, stream, name)
     blocks = _blocks(decoder, channels)
-    first = next(blocks)
+    first = next(blocks, None)
+    if first is None:
+      raise decoder.error("no audio block can be used", "re-encode it")
     origin = first.time if origin is None else origin
     cell = Fraction(1, math.gcd(first.rate, sample_rate))  # s
     lead = math.ceil(_MARGIN / cell) * cell
@@ -147,7 +150,11 @@ def _sought(container, stream, decoder, channels, begin, first: _Block):
 
 def _blocks(decoder: Decoder, channels: int | None) -> Iterator[_Block]:
   for time, frame in decoder.frames():
-    samples = _mix(_as_float(frame), frame, channels)
+    try:
+      samples = _mix(_as_float(frame), frame, channels)
+    except (av.FFmpegError, ValueError):  # a layout that nothing can convert
+      decoder.damaged += 1
+      continue
     channels = channels or samples.shape[1]  # those of the first block
     yield _Block(time, frame.sample_rate, samples, _declared_length(frame))
 
@@ -163,6 +170,13 @@ def _declared_length(frame: av.AudioFrame) -> int:
 
 def _as_float(frame: av.AudioFrame) -> np.ndarray:
   """Returns float32 [t, channels], integer formats scaled to [-1, 1)."""
+  if frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES:
+    # PyAV 18 counts the planes of a frame up to a null pointer, and from
+    # eight on there is none.
+    packer = av.AudioResampler(
+      frame.format.packed.name, frame.layout, frame.sample_rate
+    )
+    (frame,) = packer.resample(frame)
   data = frame.to_ndarray()
   if frame.format.is_planar:
     data = data.T

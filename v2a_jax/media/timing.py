@@ -4,7 +4,12 @@ import dataclasses
 from fractions import Fraction
 
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
-from v2a_jax.media.container import find_tracks, open_input, read_packets
+from v2a_jax.media.container import (
+  check_duration,
+  find_tracks,
+  open_input,
+  read_packets,
+)
 
 _DEFAULT = Limits()
 
@@ -66,7 +71,9 @@ def measure(source: Source, kind: str, *, limits: Limits = _DEFAULT) -> Span:
     stream = getattr(find_tracks(container, name, limits=limits), kind)
     if stream is None:
       raise MediaError(name, f"has no {kind}", f"name a file with {kind}")
-    return stream_span(container, stream, name)
+    span = stream_span(container, stream, name)
+    check_duration(span.duration, name, limits)
+    return span
 
 
 def video_duration(source: Source) -> Fraction:
