@@ -86,17 +86,27 @@ class CodecConfig:
     return self.sample_rate / self.hop
 
 
+def companded(waveform: jax.Array) -> jax.Array:
+  """sign(x) log(1 + 255 |x|) / log 256 (ITU-T G.711, mu-law), same shape.
+
+  Sound 50 dB down is still at a tenth of the scale, so an encoder that also
+  sees this hears what is quiet without being driven by what is loud.
+  """
+  return jnp.sign(waveform) * jnp.log1p(255 * jnp.abs(waveform)) / jnp.log(256)
+
+
 class Encoder(nnx.Module):
   """Waveform [b, t hop, channels] to [b, t, 2 latent_dim]."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
-    stages, features = [], config.channels
+    stages, features = [], 2 * config.channels
     plan = zip(config.strides, config.encoder_widths, config.dilations)
     for stride, width, dilations in plan:
       stages.append(layers.Downsample(features, width, stride, rngs=rngs))
       stages.append(layers.residual_units(width, dilations, rngs=rngs))
       features = width
     self.stages = nnx.List(stages)
+    self.norm = nnx.RMSNorm(features, rngs=rngs)
     self.snake = layers.Snake(features)
     self.head = nnx.Linear(features, 2 * config.latent_dim, rngs=rngs)
     # The posterior starts narrow: latents that drown in their noise from the
@@ -105,10 +115,10 @@ class Encoder(nnx.Module):
     self.head.kernel[...] *= 0.3
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
-    hidden = waveform
+    hidden = jnp.concatenate([waveform, companded(waveform)], axis=-1)
     for stage in self.stages:
       hidden = stage(hidden)
-    return self.head(self.snake(hidden))
+    return self.head(self.snake(self.norm(hidden)))
 
 
 class Decoder(nnx.Module):
@@ -132,6 +142,7 @@ class Decoder(nnx.Module):
       config.latent_dim, widths[0], kernel_size=3, rngs=rngs
     )
     self.units, self.ups = nnx.List(units), nnx.List(ups)
+    self.norm = nnx.RMSNorm(widths[-1], rngs=rngs)
     self.snake = layers.Snake(widths[-1])
     bins = 2 * self.frame_hop + 1
     self.head = layers.conv(
@@ -146,7 +157,7 @@ class Decoder(nnx.Module):
     hidden = self.units[0](self.stem(latents))
     for up, units in zip(self.ups, self.units[1:], strict=True):
       hidden = units(up(hidden))
-    spectrum = self.head(self.snake(hidden))
+    spectrum = self.head(self.snake(self.norm(hidden)))
     spectrum = spectrum.reshape(*spectrum.shape[:2], self.channels, 2, -1)
     log_magnitude, phase = spectrum[..., 0, :], spectrum[..., 1, :]
     magnitude = jnp.exp(jnp.minimum(log_magnitude, MAX_LOG_MAGNITUDE))

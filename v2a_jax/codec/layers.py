@@ -128,12 +128,15 @@ class Upsample(nnx.Module):
 
 
 class ResidualUnit(nnx.Module):
-  """x + conv1(snake(conv3(snake(x)))), the first with a dilation.
+  """x + conv1(snake(conv3(snake(norm(x))))), the first with a dilation.
 
-  As in SoundStream (arXiv:2107.03312, section III.A), with three taps.
+  As in SoundStream (arXiv:2107.03312, section III.A), with three taps and a
+  norm over channels at each step, which lets the codec learn at several times
+  the rate that it bears without.
   """
 
   def __init__(self, features: int, *, dilation: int, rngs: nnx.Rngs):
+    self.norm = nnx.RMSNorm(features, rngs=rngs)
     self.snake_in = Snake(features)
     self.mix_time = conv(
       features, features, kernel_size=3, dilation=dilation, rngs=rngs
@@ -143,9 +146,8 @@ class ResidualUnit(nnx.Module):
     self.mix_channels.kernel[...] *= 0.3
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return x + self.mix_channels(
-      self.snake_out(self.mix_time(self.snake_in(x)))
-    )
+    hidden = self.mix_time(self.snake_in(self.norm(x)))
+    return x + self.mix_channels(self.snake_out(hidden))
 
 
 def residual_units(
