@@ -1,64 +1,124 @@
 """`v2a generate`: soundtracks for silent videos, ranked, muxed, marked."""
 
 import argparse
+import dataclasses
+import json
 import pathlib
 import sys
+from typing import Any
 
 from launch import cli, parsing
 
 GUIDED = ("video", "prompt", "transcript", "negative_prompt")
+# Fields of `soundtrack.Request` that are flags here by the same name.
+REQUEST = (
+  *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
+  *("num_candidates", "seed", "duration"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+  """One video and all that decides its sound.
+
+  Attributes:
+    video: the picture.
+    request: arguments of a `Soundtracker`.
+    delivery: arguments of `Soundtracks.save`.
+    wanted: digests of the samples that must come out, by seed; for `--from`.
+  """
+
+  video: pathlib.Path
+  request: dict[str, Any]
+  delivery: dict[str, Any]
+  wanted: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
-  videos = [parsing.existing(video, "video") for video in args.videos]
+  if args.sidecar:
+    checkpoint, step, jobs = read_sidecar(args)
+  elif args.videos:
+    checkpoint, step, jobs = args.checkpoint, args.step, typed_jobs(args)
+  else:
+    raise parsing.UsageError("say which video, or --from a sidecar")
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import MediaError
   from v2a_jax.soundtrack import Soundtracker
 
-  tracker = Soundtracker.load(args.checkpoint, step=args.step)
+  tracker = Soundtracker.load(checkpoint, step=step)
   failed = 0
-  for video in videos:
+  for job in jobs:
     try:
-      _generate(tracker, video, args)
+      failed += not run(tracker, job, args.output)
     except MediaError as error:
       # One file that cannot be read does not cost the others their sound.
-      if len(videos) == 1:
+      if len(jobs) == 1:
         raise
       failed += 1
       print(f"v2a generate: {error}", file=sys.stderr, flush=True)
-  if failed:
-    print(f"{len(videos) - failed} of {len(videos)} videos have sound now")
+  if len(jobs) > 1:
+    print(f"{len(jobs) - failed} of {len(jobs)} videos have sound now")
   return 1 if failed else 0
 
 
-def _generate(tracker, video: pathlib.Path, args) -> None:
-  takes = tracker(
-    video,
-    prompt=args.prompt,
-    negative_prompt=args.negative_prompt,
-    transcript=args.transcript,
-    speech=args.speech,
-    music=args.music,
-    effects=args.effects,
-    num_candidates=args.num_candidates,
-    seed=args.seed,
-    duration=args.duration,
-    sampler=sampler_overrides(args),
-  )
-  delivery = takes.save(
-    args.output,
-    keep=args.keep,
-    loudness=args.loudness,
-    key=args.key,
-    mark=args.watermark,
-  )
+def run(tracker, job: Job, output: str) -> bool:
+  """Makes one video's soundtracks; False if they are not those wanted."""
+  takes = tracker(job.video, **job.request)
+  delivery = takes.save(output, **job.delivery)
   for path, take in zip(delivery.videos, takes.candidates):
     score = f"{takes.score_name} {take.score:.3f}"
     print(f"{path}  {score}  seed {take.seed}", flush=True)
+  if not job.wanted:
+    return True
+  rows = json.loads(delivery.sidecar.read_text())["candidates"]
+  made = {row["seed"]: row["sha256_samples"] for row in rows}
+  same = made == job.wanted
+  print("bit for bit the same sound" if same else "NOT the same sound")
+  return same
 
 
-def sampler_overrides(args: argparse.Namespace) -> dict:
+def typed_jobs(args: argparse.Namespace) -> list[Job]:
+  request = {name: getattr(args, name) for name in REQUEST}
+  request["sampler"] = sampler_overrides(args)
+  delivery = dict(
+    keep=args.keep, loudness=args.loudness, key=args.key, mark=args.watermark
+  )
+  return [
+    Job(
+      video=parsing.existing(video, "video"), request=request, delivery=delivery
+    )
+    for video in args.videos
+  ]
+
+
+def read_sidecar(args: argparse.Namespace) -> tuple[str, int | None, list[Job]]:
+  """What made the soundtracks beside a sidecar: checkpoint, step, the job.
+
+  Raises:
+    UsageError: it is no sidecar, or its video is not there.
+  """
+  file = parsing.existing(args.sidecar, "sidecar")
+  try:
+    made = json.loads(file.read_text())
+    source, delivery = made["model"]["checkpoint"], dict(made["delivery"])
+    video, rows = made["video"], made["candidates"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise parsing.UsageError(
+      f"{file} is no sidecar of v2a generate ({error})"
+    ) from None
+  if delivery.pop("own_key") and not args.key:
+    raise parsing.UsageError(f"{file}: made with a key of its own; give --key")
+  job = Job(
+    video=parsing.existing((args.videos or [video])[0], "video"),
+    request=made["request"],
+    delivery=delivery | {"key": args.key},
+    wanted={row["seed"]: row["sha256_samples"] for row in rows},
+  )
+  return args.checkpoint or source["path"], source.get("step"), [job]
+
+
+def sampler_overrides(args: argparse.Namespace) -> dict[str, Any]:
   """What was typed of the sampler; what was not stays as the model has it."""
   guidance = {name: getattr(args, f"guidance_{name}") for name in GUIDED}
   guidance = {k: v for k, v in guidance.items() if v is not None}
@@ -78,12 +138,34 @@ def _parser() -> parsing.Parser:
     ),
     example=(
       'v2a generate clip.mp4 -p "rain on a tin roof" -n music'
-      " --num_candidates 4 -o out"
+      " --num_candidates 4 -o out\n"
+      "  v2a generate --from out/clip/clip.json -o again"
     ),
   )
   add = parser.add_argument
-  add("videos", nargs="+", metavar="VIDEO", help="any container PyAV opens")
+  add("videos", nargs="*", metavar="VIDEO", help="any container PyAV opens")
   add("-o", "--output", required=True, help="folder; one subfolder a video")
+  add(
+    "--from",
+    dest="sidecar",
+    metavar="JSON",
+    help="make again what a sidecar describes, and say if it is the same",
+  )
+  _add_request(add)
+  _add_sampler(add)
+  add("--keep", type=int, help="write only the best so many")
+  add("--loudness", type=float, help="LUFS to bring it to; -23, say")
+  add("--key", help="of the watermark; $V2A_WATERMARK_KEY by default")
+  add(
+    "--watermark",
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="mark the sound as generated (the default)",
+  )
+  return parser
+
+
+def _add_request(add) -> None:
   add("-p", "--prompt", default="", help="what should be heard")
   add("-n", "--negative_prompt", default="", help="what should not be heard")
   add("--transcript", default="", help="what should be said")
@@ -94,26 +176,19 @@ def _parser() -> parsing.Parser:
       help=f"ask for {name}, or for none; not said: either",
     )
   add("--num_candidates", type=int, default=4, help="(default 4)")
-  add("--keep", type=int, help="write only the best so many")
   add(
     "--seed", type=int, default=0, help="candidate i has seed + i (default 0)"
   )
   add("--duration", type=float, help="seconds of the video, from its start")
+
+
+def _add_sampler(add) -> None:
   add("--checkpoint", help="a work directory of v2a train, or a bundle")
   add("--step", type=int, help="of the checkpoints there; the newest")
   for name in GUIDED:
     add(f"--guidance_{name}", type=float, help=f"how closely to follow {name}")
   add("--num_steps", type=int, help="of the diffusion sampler")
   add("--temperature", type=float, help="of the token sampler")
-  add("--loudness", type=float, help="LUFS to bring it to; -23, say")
-  add("--key", help="of the watermark; $V2A_WATERMARK_KEY by default")
-  add(
-    "--watermark",
-    action=argparse.BooleanOptionalAction,
-    default=True,
-    help="mark the sound as generated (the default)",
-  )
-  return parser
 
 
 if __name__ == "__main__":
