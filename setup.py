@@ -25,6 +25,7 @@ CORE = [
   "grain>=0.2.18",
   "jax>=0.10.2,<0.12",
   "jinja2",
+  "markupsafe",
   "ml-collections>=1.1",
   "numpy>=2",
   "optax>=0.2.8",

@@ -68,12 +68,20 @@ def main(argv: list[str]) -> int:
   parser = parsing.make_parser(
     "python -m launch.quickstart",
     about="From nothing to trained arms, soundtracks and a report.",
-    example="python -m launch.quickstart --out runs/quickstart",
+    example=(
+      "python -m launch.quickstart --out runs/quickstart"
+      " --config.train_seconds=600"
+    ),
   )
   parser.add_argument("--out", default="runs/quickstart", help="its folder")
   parser.add_argument("--scale", choices=SCALES, default="full")
-  args = parser.parse(argv)
-  road = Road(pathlib.Path(args.out), SCALES[args.scale])
+  overrides = [arg for arg in argv if arg.startswith("--config.")]
+  args = parser.parse([arg for arg in argv if arg not in overrides])
+  scale = SCALES[args.scale]
+  more = (*scale.overrides, *overrides)
+  road = Road(
+    pathlib.Path(args.out), dataclasses.replace(scale, overrides=more)
+  )
   began = time.monotonic()
   for number, (about, step) in enumerate(road.steps(), start=1):
     print(f"\n[{number}/{len(road.steps())}] {about}", flush=True)

@@ -22,7 +22,7 @@ from launch import cli, parsing, plan
 
 # A script is started with the interpreter that planned it.
 TRAIN = f"{sys.executable} -m launch.train"
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 LINE_SECONDS = 30.0  # Between two lines of progress with --jobs > 1.
 
 
