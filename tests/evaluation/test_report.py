@@ -335,6 +335,8 @@ def test_media_outside_the_results_folder_are_refused(tmp_path):
 def test_refuses_what_is_no_results_file(tmp_path):
   with pytest.raises(ValueError, match="no results given"):
     report.write_report([], tmp_path / "r.html")
+  with pytest.raises(ValueError, match="name with .html"):
+    report.write_report(["x"], tmp_path / "r.md")
   with pytest.raises(FileNotFoundError, match="v2a eval"):
     report.write_report([tmp_path / "none.json"], tmp_path / "r.html")
   bad = tmp_path / "bad.json"

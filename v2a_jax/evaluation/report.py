@@ -61,11 +61,14 @@ def write_report(
     The page's path.
 
   Raises:
-    ValueError: no results, or a file that does not hold results.
+    ValueError: no results, a file that does not hold results, or a page that
+      is not to be named as one.
     FileNotFoundError: a results file is missing.
   """
-  runs = load_runs(results_paths)
   out = pathlib.Path(out)
+  if out.suffix.lower() not in (".html", ".htm"):
+    raise ValueError(f"report: {out} is no page; give it a name with .html")
+  runs = load_runs(results_paths)
   out.parent.mkdir(parents=True, exist_ok=True)
   page = _page(runs, max_clips)
   gallery = page["gallery"]

@@ -325,8 +325,10 @@ def limits(runs: Sequence[dict], metrics: Sequence[Metric]) -> list[str]:
     out.append(
       "The runs were not scored on the same set, so that no clip is paired."
     )
-  seeds = "One seed of training a run: differences between seeds are not in any interval."
-  out.append(seeds)
+  out.append(
+    "One seed of training a run: differences between seeds are not in any "
+    "interval."
+  )
   count = len(metrics) * len(runs) * (len(runs) - 1) // 2
   if count > 1:
     out.append(

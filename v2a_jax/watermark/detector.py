@@ -170,9 +170,9 @@ def _align(power: np.ndarray, key: bytes, speed: float) -> _Best:
   for weighting in _WEIGHTINGS:
     chips = _weighted_chips(*energies, bands.sum(1), weighting)
     resultants = _fold(chips, slot)
-    signal = np.einsum("sct,sc->t", resultants, signs).real
+    signal = np.tensordot(signs, resultants, 2).real
     square = resultants.real**2 + resultants.imag**2
-    noise = np.sqrt(np.einsum("sct,sc->t", square, used) / 2)
+    noise = np.sqrt(np.tensordot(used, square, 2) / 2)
     z = signal / np.maximum(noise, _TINY)
     i = int(z.argmax())
     best |= _Best(float(z[i]), len(z), speed, resultants[..., i])
@@ -227,8 +227,10 @@ def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
       weight = np.exp(-4 * (floor_a / a + floor_b / b))
     else:
       weight = np.minimum(a, b) ** (0.25 if weighting == "loud" else 0)
-    angle = (np.pi / pattern.STEP) * np.log(a / b)
-    out.append((weight * np.exp(1j * angle)).astype(np.complex64))
+    angle = ((np.pi / pattern.STEP) * np.log(a / b)).astype(np.float32)
+    chip = np.empty(angle.shape, np.complex64)
+    chip.real, chip.imag = weight * np.cos(angle), weight * np.sin(angle)
+    out.append(chip)
   return np.concatenate(out)
 
 
