@@ -98,9 +98,15 @@ def get(name: str) -> Weights:
   return WEIGHTS[name]
 
 
-def cache_dir() -> pathlib.Path:
+def cache_root() -> pathlib.Path:
+  """Where what can be made again is kept: `$V2A_CACHE` or ~/.cache/v2a_jax."""
   root = os.environ.get(CACHE_VARIABLE) or "~/.cache/v2a_jax"
-  return pathlib.Path(root).expanduser() / "weights"
+  return pathlib.Path(root).expanduser()
+
+
+def cache_dir() -> pathlib.Path:
+  """The weights' folder in the cache."""
+  return cache_root() / "weights"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
