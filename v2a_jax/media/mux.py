@@ -161,9 +161,9 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
     ]
     if is_untimed(container):
       packets = _timed_by_decoding(source, packets, name, limits)
-    start = _check_hidden(packets, name)
+    start = _check_hidden(packets, name, second=1 / stream.time_base)
     span = span_of(
-      [(pts, length) for pts, _, length, _ in packets if pts >= start],
+      [(pts, length) for pts, _, length, hidden in packets if not hidden],
       stream,
       name,
     )
@@ -178,22 +178,24 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
   return _Plan(codec=codec, duration=span.duration, times=times, tail=tail)
 
 
-def _check_hidden(packets, name: str) -> int:
+def _check_hidden(packets, name: str, *, second: Fraction) -> int:
   """Returns the first shown pts; refuses edit lists that cannot be copied.
 
   Packets that an edit list hides before the first shown frame stay hidden.
-  Those after the last one would be shown; they count as part of the video.
+  The few that it hides after the last one, which shown ones may refer to, are
+  copied and come after the sound has ended.
   """
-  shown = [pts for pts, _, _, discard in packets if not discard]
+  shown = [pts for pts, _, _, hidden in packets if not hidden]
   if not shown:
     raise MediaError(name, "its edit list hides every frame", "re-encode it")
   first, last = min(shown), max(shown)
-  if any(discard and first < pts < last for pts, _, _, discard in packets):
-    raise MediaError(
-      name,
-      "its edit list cuts inside the picture, which copied packets cannot do",
-      "re-encode the video first, for example: ffmpeg -i IN -c:v libx264 OUT",
-    )
+  for pts, _, _, hidden in packets:
+    if hidden and (first < pts < last or pts > last + second):
+      raise MediaError(
+        name,
+        "its edit list cuts inside the picture, which a copy cannot do",
+        "re-encode the video first, such as: ffmpeg -i IN -c:v libx264 OUT",
+      )
   return first
 
 

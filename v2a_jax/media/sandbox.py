@@ -42,6 +42,7 @@ _T = TypeVar("_T")
 _LENGTH = struct.Struct("<Q")
 _DEFAULT = Limits()
 _CORES = 4  # decoding threads whose processor time adds up
+_START = 120  # s for a child to import what it needs
 _GRACE = 2  # s after which a child without a parent ends itself
 _ADVICE = "leave it out, or re-encode it"
 
@@ -116,15 +117,15 @@ def run_limited(
   name = repr(function)
   if args and isinstance(args[0], str | bytes | os.PathLike):
     name = source_name(args[0])
-  worker = _take_worker()
   try:
-    status, value = worker.call((function, args, limits), limits.seconds)
+    worker = _take_worker()
+    try:
+      status, value = worker.call((function, args, limits), limits.seconds)
+    except BaseException:
+      worker.kill()
+      raise
   except _Fault as e:
-    worker.kill()
     raise MediaError(name, str(e), _ADVICE) from None
-  except BaseException:
-    worker.kill()
-    raise
   if status == "memory":
     worker.kill()
     raise MediaError(
@@ -179,6 +180,8 @@ class _Worker:
       env={**os.environ, **limits, "PYTHONPATH": path},
     )
     self._expired = False
+    # Its start counts for no file, however busy the machine.
+    self._within(_START, lambda: _receive_reply(self._process.stdout))
 
   def alive(self) -> bool:
     return self._process.poll() is None
@@ -194,15 +197,26 @@ class _Worker:
   def call(self, request: Any, seconds: float) -> tuple[str, Any]:
     """Returns (status, value); raises _Fault if the child fell."""
     message = pickle.dumps(request)
+
+    def ask():
+      _send(self._process.stdin, message)
+      return _receive_reply(self._process.stdout)
+
+    return self._within(seconds, ask)
+
+  def _within(self, seconds: float, step: Callable[[], _T]) -> _T:
     timer = threading.Timer(seconds, self._expire)
     timer.start()
     try:
-      _send(self._process.stdin, message)
-      return _receive_reply(self._process.stdout)
+      result = step()
     except (OSError, EOFError) as e:
       raise _Fault(self._last_words(seconds)) from e
     finally:
       timer.cancel()
+      timer.join()
+    if self._expired:  # just as the reply came
+      raise _Fault(self._last_words(seconds))
+    return result
 
   def _expire(self) -> None:
     self._expired = True
@@ -255,6 +269,7 @@ def _serve() -> None:
   requests = sys.stdin.buffer
   replies = io.FileIO(os.dup(1), "w")
   os.dup2(2, 1)  # what libraries print must not get among the replies
+  _reply(replies, "ready", None)
   while True:
     try:
       message = _receive(requests)
