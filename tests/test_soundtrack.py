@@ -1,0 +1,129 @@
+"""The pipeline that users call, with untrained tiny weights on real files."""
+
+import json
+
+from flax import nnx
+import numpy as np
+import pytest
+
+from configs import ar_tiny, diffusion_tiny
+from data_pipelines import tokenizer
+from v2a_jax import build, bundle, media, watermark
+from v2a_jax.codec.autoencoder import Codec
+from v2a_jax.soundtrack import Soundtracker
+
+FPS, SIZE, RATE = 10, 64, 16_000
+
+
+def _shrink(config, codec):
+  config.codec = str(codec)
+  config.data.update(seconds=1.0, fps=10.0, frame_size=16)
+  config.model.update(width=16, num_heads=2, depth=1, mlp_dim=16)
+  config.model.conditioner.update(
+    spatial_width=8, spatial_heads=2, temporal_depth=1, vocab_size=512
+  )
+  if "joint_depth" in config.model:
+    config.model.joint_depth = 1
+    config.sampler.num_steps = 2
+  return config
+
+
+@pytest.fixture(scope="module", params=[diffusion_tiny, ar_tiny])
+def tracker(request, tmp_path_factory):
+  """A tracker loaded from a bundle, as a user would."""
+  folder = tmp_path_factory.mktemp("bundles")
+  model = dict(
+    sample_rate=RATE, strides=(64, 8), encoder_widths=(8, 8),
+    decoder_widths=(8, 8), dilations=((1,), (1,)), latent_dim=4,
+    num_codebooks=2, codebook_size=16, codebook_dim=4, channels=1,
+  )  # fmt: skip
+  from v2a_jax.codec.autoencoder import CodecConfig
+
+  codec = Codec(CodecConfig(**model), rngs=nnx.Rngs(0))
+  bundle.save(
+    folder / "codec", nnx.state(codec), {"model": model}, card="",
+    dtype="float32",
+  )  # fmt: skip
+  config = _shrink(request.param.get_config(), folder / "codec")
+  sizes = build.load_codec(config.codec).config
+  generator = build.make_generator(config, sizes, rngs=nnx.Rngs(1))
+  words = tokenizer.train(["a hammer hits wood", "rain"], vocab_size=512)
+  bundle.save(
+    folder / "model", nnx.state(generator), config.to_dict(), card="",
+    tokenizer=words,
+  )  # fmt: skip
+  return Soundtracker.load(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+  """2.7 s: neither a whole window nor a whole number of latents."""
+  path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+  rng = np.random.default_rng(0)
+  frames = rng.integers(0, 255, (27, SIZE, SIZE, 3), dtype=np.uint8)
+  media.encode_video(frames, fps=FPS, path=path)
+  return path
+
+
+def test_sound_is_as_long_as_the_picture(tracker, video):
+  takes = tracker(video, prompt="rain", num_candidates=2, seed=7)
+  assert [t.samples.shape for t in takes.candidates] == [(43200, 1)] * 2
+  assert {t.seed for t in takes.candidates} == {7, 8}
+  scores = [t.score for t in takes.candidates]
+  assert scores == sorted(scores, reverse=True)
+
+
+def test_a_request_gives_the_same_sound_again(tracker, video):
+  ask = dict(prompt="rain", negative_prompt="a hammer", transcript="two words")
+  first = tracker(video, num_candidates=2, seed=3, **ask)
+  again = tracker(video, num_candidates=2, seed=3, **ask)
+  other = tracker(video, num_candidates=2, seed=30, **ask)
+  for a, b in zip(first.candidates, again.candidates):
+    np.testing.assert_array_equal(a.samples, b.samples)
+  assert np.abs(first.best.samples - other.best.samples).max() > 1e-6
+
+
+def test_delivery_copies_the_picture_and_marks_the_sound(
+  tracker, video, tmp_path
+):
+  takes = tracker(video, num_candidates=2, seed=0)
+  done = takes.save(tmp_path, key="a key of mine")
+  assert len(done.videos) == len(done.waves) == 2
+  for path in done.videos:
+    info = media.probe(path)
+    assert info.has_audio and info.sample_rate == RATE
+    same = media.video_packets_digest(path)
+    assert same == media.video_packets_digest(video)
+    heard = media.read_audio(path, sample_rate=RATE).samples
+    assert abs(len(heard) - 43200) <= 1
+    assert watermark.detect(heard, RATE, key="a key of mine").found
+    assert not watermark.detect(heard, RATE, key="another key").found
+  sidecar = json.loads(done.sidecar.read_text())
+  assert sidecar["request"]["seed"] == 0
+  assert sidecar["model"]["sampler"]["name"] == tracker.config.sampler.name
+  assert [row["rank"] for row in sidecar["candidates"]] == [1, 2]
+
+
+def test_duration_scores_only_the_beginning(tracker, video):
+  takes = tracker(video, num_candidates=1, duration=1.25)
+  assert takes.best.samples.shape == (20_000, 1)
+
+
+@pytest.mark.parametrize(
+  "request_, message",
+  [
+    ({"num_candidates": 0}, "num_candidates is 0"),
+    ({"duration": -1.0}, "duration is -1.0"),
+    ({"sampler": {"stepz": 3}}, "no key stepz"),
+  ],
+)
+def test_bad_requests_are_refused(tracker, video, request_, message):
+  with pytest.raises(ValueError, match=message):
+    tracker(video, **request_)
+
+
+def test_a_broken_video_is_named(tracker, tmp_path):
+  path = tmp_path / "broken.mp4"
+  path.write_bytes(b"nothing like a video")
+  with pytest.raises(media.MediaError, match="broken.mp4"):
+    tracker(path)
