@@ -92,14 +92,27 @@ def test_calibrated_latents_have_unit_variance_and_decode_as_before(codec):
   np.testing.assert_allclose(
     calibrated.decode(latents), codec.decode(raw), atol=1e-4
   )
+  plain = autoencoder.calibrate(codec, waveforms, fit_codes=False)
   codes = codec.quantize(raw)
-  np.testing.assert_array_equal(calibrated.quantize(latents), codes)
+  np.testing.assert_array_equal(plain.quantize(latents), codes)
   np.testing.assert_allclose(
-    calibrated.decode(calibrated.dequantize(codes)),
+    plain.decode(plain.dequantize(codes)),
     codec.decode(codec.dequantize(codes)),
     atol=1e-4,
   )
   np.testing.assert_array_equal(codec.latent_std[...], 1.0)
+
+
+def test_calibration_brings_codes_closer_to_the_latents(codec):
+  rng = np.random.default_rng(0)
+  waveforms = [rng.normal(size=(4, 160, 2)).astype(np.float32)]
+  left = []
+  for fit_codes in (False, True):
+    made = autoencoder.calibrate(codec, waveforms, fit_codes=fit_codes)
+    latents = made.encode(waveforms[0])
+    coded = made.dequantize(made.quantize(latents))
+    left.append(float(jnp.mean((latents - coded) ** 2)))
+  assert left[1] < 0.5 * left[0]
 
 
 def test_calibration_is_no_parameter(codec):

@@ -31,6 +31,7 @@ from v2a_jax.codec import quantizer as quantizer_lib
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
+FIT_POINTS = 48  # latents a code that the codebooks are fitted to
 
 
 class Buffer(nnx.Variable):
@@ -233,19 +234,25 @@ class Codec(nnx.Module):
     return latents * self.latent_std[...] + self.latent_mean[...]
 
 
-def calibrate(codec: Codec, waveforms: Iterable[np.ndarray]) -> Codec:
-  """A copy of `codec` whose latents have zero mean and unit variance.
+def calibrate(
+  codec: Codec, waveforms: Iterable[np.ndarray], *, fit_codes: bool = True
+) -> Codec:
+  """A copy of `codec` that is ready for generators: the last step of training.
+
+  Its latents have zero mean and unit variance a channel over `waveforms`, and
+  its codebooks lie where those latents are (`quantizer.fit`).
 
   Args:
     codec: a trained codec.
     waveforms: batches float32 [b, t, channels] of one shape, many seconds.
+    fit_codes: False leaves the codebooks as they were trained.
 
   Returns:
     A codec whose `encode` gives calibrated latents and whose `decode` expects
     them.
 
   Raises:
-    ValueError: where there is no waveform.
+    ValueError: where there is no waveform, or too few for the codebooks.
   """
   graphdef, state = nnx.split(codec)
   means = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x)[0])
@@ -257,4 +264,8 @@ def calibrate(codec: Codec, waveforms: Iterable[np.ndarray]) -> Codec:
   mean, std = flat.mean(axis=0), flat.std(axis=0)
   calibrated.latent_mean = Buffer(jnp.asarray(mean, jnp.float32))
   calibrated.latent_std = Buffer(jnp.asarray(std + 1e-6, jnp.float32))
+  if fit_codes:
+    most = FIT_POINTS * codec.config.codebook_size
+    drawn = np.random.default_rng(0).permutation(len(flat))[:most]
+    quantizer_lib.fit(calibrated.quantizer, flat[drawn])
   return calibrated

@@ -15,13 +15,16 @@ Oord et al., arXiv:1711.00937); the stages themselves learn only to come close
 to the latents, which keeps both views of the codec the same. A random number of stages is used for each example, so that
 the first codes alone already make sense (SoundStream, arXiv:2107.03312).
 
-A code that no latent of the batch chose is drawn towards a random one of them.
-That is a loss like the others, so no usage counts have to be carried around.
+A code that no latent of the batch chose is drawn to the one nearest to it. That
+is a loss like the others, so no usage counts have to be carried around.
 """
+
+import functools
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Adam moves each number by about the learning rate; codes are far apart and
 # each is seen seldom, so theirs is this many times larger.
@@ -58,9 +61,7 @@ class Codebook(nnx.Module):
     """Codes [b, t] to their part of the latents [b, t, c]."""
     return self.project_out(self.vectors[codes])
 
-  def train(
-    self, residual: jax.Array, *, key: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
+  def train(self, residual: jax.Array) -> tuple[jax.Array, jax.Array]:
     """This stage's part of `residual` [b, t, c], no gradient, and losses [b].
 
     The projections learn to keep what they can of the residual, the codes move
@@ -76,19 +77,18 @@ class Codebook(nnx.Module):
       square(residual, part)
       + square(stop(encoded), chosen)
       + 0.25 * square(encoded, stop(chosen))
-      + self._revival(stop(encoded), codes, key=key)
+      + self._revival(stop(encoded), codes)
     )
     return stop(part), loss
 
-  def _revival(
-    self, encoded: jax.Array, codes: jax.Array, *, key: jax.Array
-  ) -> jax.Array:
-    """Mean squared distance of unused codes to random latents, a scalar."""
+  def _revival(self, encoded: jax.Array, codes: jax.Array) -> jax.Array:
+    """Mean squared distance of unused codes to the latent nearest to each."""
     vectors = self.vectors
     flat = encoded.reshape(-1, vectors.shape[-1])
     unused = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0) == 0
-    drawn = jax.random.randint(key, vectors.shape[:1], 0, flat.shape[0])
-    distance = jnp.mean((vectors - flat[drawn]) ** 2, axis=-1)
+    closeness = vectors @ flat.T - 0.5 * jnp.sum(flat**2, axis=-1)
+    nearest = flat[jnp.argmax(closeness, axis=-1)]
+    distance = jnp.mean((vectors - nearest) ** 2, axis=-1)
     return jnp.mean(jnp.where(unused, distance, 0.0))
 
 
@@ -130,14 +130,13 @@ class ResidualQuantizer(nnx.Module):
     return sum(self.codebooks[i](codes[..., i]) for i in range(count))
 
   def train(
-    self, latents: jax.Array, num_used: jax.Array, *, key: jax.Array
+    self, latents: jax.Array, num_used: jax.Array
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Quantizes with gradients.
 
     Args:
       latents: [b, t, c].
       num_used: int [b], how many stages each example uses, at least 1.
-      key: draws the latents that unused codes move to.
 
     Returns:
       Quantized latents [b, t, c], whose gradient is that of `latents`, and
@@ -148,7 +147,7 @@ class ResidualQuantizer(nnx.Module):
     residual, total = stop(latents), jnp.zeros_like(latents)
     codebook = jnp.zeros(latents.shape[0])
     for i, book in enumerate(self.codebooks):
-      part, loss = book.train(residual, key=jax.random.fold_in(key, i))
+      part, loss = book.train(residual)
       codebook += loss
       used = (i < num_used).astype(latents.dtype)
       total += used[:, None, None] * part
@@ -156,3 +155,60 @@ class ResidualQuantizer(nnx.Module):
     left = jnp.mean((latents - stop(total)) ** 2, axis=(1, 2))
     losses = {"codebook": codebook, "commitment": left}
     return latents + stop(total - latents), losses
+
+
+def fit(
+  quantizer: ResidualQuantizer, latents: np.ndarray, *, iterations: int = 20
+) -> None:
+  """Fits all stages to `latents` in place, by principal axes and k-means.
+
+  Training moves a code only when it is chosen; this puts all of them where the
+  latents are, stage by stage, each on what the stages before it left over.
+  The decoder needs no further training: the quantized latents only come closer
+  to the latents.
+
+  Args:
+    quantizer: of a codec whose encoder is trained.
+    latents: float [n, c], uncalibrated, n well above the codebook's size.
+    iterations: of Lloyd's algorithm (IEEE Trans. Inf. Theory 28, 1982).
+
+  Raises:
+    ValueError: where there are fewer latents than codes.
+  """
+  residual = np.asarray(latents, np.float32)
+  for i, book in enumerate(quantizer.codebooks):
+    size, code_dim = book.table.shape
+    if len(residual) < size:
+      raise ValueError(
+        f"quantizer.fit: {len(residual)} latents for {size} codes; give more."
+      )
+    mean = residual.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov(residual - mean, rowvar=False))
+    basis = axes[:, ::-1][:, :code_dim].astype(np.float32)
+    encoded = (residual - mean) @ basis
+    start = np.random.default_rng(i).permutation(len(encoded))[:size]
+    vectors = _lloyd(encoded, encoded[start], iterations)
+    book.project_in.kernel[...] = jnp.asarray(basis)
+    book.project_in.bias[...] = jnp.asarray(-mean @ basis)
+    book.project_out.kernel[...] = jnp.asarray(basis.T)
+    book.project_out.bias[...] = jnp.asarray(mean)
+    book.table[...] = vectors / TABLE_SCALE
+    codes = book.nearest(jnp.asarray(encoded))
+    residual = residual - np.asarray(book(codes))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _lloyd(points: jax.Array, centres: jax.Array, iterations: int) -> jax.Array:
+  """k-means; a centre that nobody chose moves to a point of the worst fit."""
+
+  def iterate(centres, _):
+    closeness = points @ centres.T - 0.5 * jnp.sum(centres**2, axis=-1)
+    chosen = jnp.argmax(closeness, axis=-1)
+    count = jnp.zeros(len(centres)).at[chosen].add(1.0)
+    total = jnp.zeros_like(centres).at[chosen].add(points)
+    error = jnp.sum((points - centres[chosen]) ** 2, axis=-1)
+    _, worst = jax.lax.top_k(error, len(centres))
+    means = total / jnp.maximum(count, 1)[:, None]
+    return jnp.where(count[:, None] > 0, means, points[worst]), None
+
+  return jax.lax.scan(iterate, centres, None, length=iterations)[0]

@@ -143,13 +143,13 @@ class CodecObjective:
     self, codec: Codec, true: jax.Array, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decodes from one of the two views; [b, t, channels] and metrics."""
-    noise, view, count, revive = jax.random.split(key, 4)
+    noise, view, count = jax.random.split(key, 3)
     mean, logvar = codec.posterior(true)
     size = (true.shape[0],)
     most = codec.config.num_codebooks
     used = jax.random.randint(count, size, 1, 2 * most + 1)
     num_used = jnp.minimum(used, most) if train else jnp.full(size, most)
-    coded, quantizer = codec.quantizer.train(mean, num_used, key=revive)
+    coded, quantizer = codec.quantizer.train(mean, num_used)
     sampled = mean + jnp.exp(logvar / 2) * jax.random.normal(noise, mean.shape)
     by_code = jax.random.uniform(view, size) < self.quantized_rate
     latents = jnp.where(by_code[:, None, None], coded, sampled)
