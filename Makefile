@@ -12,6 +12,10 @@ OUT ?= runs/quickstart
 # Test files are dealt to this many processes.
 JOBS ?= 2
 
+# Networks for the evaluation, where they lie beside the checkout.
+V2A_WEIGHTS ?= $(wildcard $(abspath ../shared/weights))
+export V2A_WEIGHTS
+
 # Root, or sudo without a password, may install Debian packages.
 APT = $$([ "$$(id -u)" = 0 ] || echo "sudo -n") env DEBIAN_FRONTEND=noninteractive apt-get -qq
 

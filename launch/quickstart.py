@@ -23,7 +23,8 @@ class Scale:
   """How much of everything.
 
   Attributes:
-    scenes: rendered, of which a twentieth, and at least 32, is the test split.
+    scenes: rendered.
+    held_out: share of them in the test split, and in the validation split.
     train_seconds: of each arm, on the wall clock.
     clips: held-out clips that each arm is scored on.
     videos: held-out silent clips that get soundtracks.
@@ -32,6 +33,7 @@ class Scale:
   """
 
   scenes: int
+  held_out: float
   train_seconds: float
   clips: int
   videos: int
@@ -41,11 +43,17 @@ class Scale:
 
 SCALES = {
   "full": Scale(
-    scenes=1500, train_seconds=240, clips=64, videos=3, candidates=4
+    scenes=1500,
+    held_out=0.05,
+    train_seconds=240,
+    clips=64,
+    videos=3,
+    candidates=4,
   ),
   # Shows that every step works; nothing is learned.
   "smoke": Scale(
     scenes=24,
+    held_out=0.25,
     train_seconds=60,
     clips=2,
     videos=3,
@@ -129,8 +137,11 @@ class Road:
     print("\n".join(doctor.describe(doctor.examine()).splitlines()[:7]))
 
   def render(self) -> None:
-    command = ["data", "scenes", "-o", self.scenes, "--num", self.scale.scenes]
-    v2a(*command, "--seed", 0, makes=self.scenes / "manifest.json")
+    v2a(
+      *("data", "scenes", "-o", self.scenes, "--num", self.scale.scenes),
+      *("--seed", 0, "--held_out", self.scale.held_out),
+      makes=self.scenes / "manifest.json",
+    )
 
   def train(self) -> None:
     v2a(
