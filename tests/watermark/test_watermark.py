@@ -212,7 +212,7 @@ def test_null_scores_stay_under_the_bound():
   x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
   power = detector._power(x[:, 0])
   scores = [
-    detector._align(power, f"key {i}".encode(), 1.0).score for i in range(20)
+    detector._align(power, f"key {i}".encode(), 1.0, 1).score for i in range(20)
   ]
   tried = 960 * 3
   assert max(scores) < np.sqrt(2 * np.log(20 * tried * 100))

@@ -138,12 +138,22 @@ def _speeds(windows: list[slice]) -> np.ndarray:
 
 
 def _search(channels, key, speeds, windows) -> _Best:
+  """The best of all windows and speeds.
+
+  Many speeds are tried with every other start of the tile; the best of them
+  is then tried with all.
+  """
   best = _Best()
+  stride = 1 if len(speeds) == 1 else 2
   for channel in channels:
     for window in windows:
       power = _power(channel[window])
+      here = _Best()
       for speed in speeds:
-        best |= _align(power, key, speed)
+        here |= _align(power, key, speed, stride)
+      if stride > 1:
+        here |= _align(power, key, here.speed, 1)
+      best |= here
   return best
 
 
@@ -156,20 +166,21 @@ def _power(mono: np.ndarray) -> np.ndarray:
   return (np.abs(frames) ** 2).astype(np.float32)
 
 
-def _align(power: np.ndarray, key: bytes, speed: float) -> _Best:
-  """Scores every start of the tile, under every weighting."""
+def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
+  """Scores every `stride`-th start of the tile, under every weighting."""
   slot = _SLOT / speed
   bands = pattern.band_matrix(speed)
   energies = _slot_energies(bands @ power, slot / 2)
   if energies is None:
     return _Best(speed=speed)
+  energies = [e[:, ::stride] for e in energies]
   signs = np.exp(-1j * pattern.phases(key)).T.astype(np.complex64)
   signs[pattern.carries_payload().T] = 0
   used = (signs != 0).astype(np.float32)
   best = _Best()
   for weighting in _WEIGHTINGS:
     chips = _weighted_chips(*energies, bands.sum(1), weighting)
-    resultants = _fold(chips, slot)
+    resultants = _fold(chips, slot / stride)
     signal = np.tensordot(signs, resultants, 2).real
     square = resultants.real**2 + resultants.imag**2
     noise = np.sqrt(np.tensordot(used, square, 2) / 2)
@@ -239,10 +250,10 @@ def _fold(chips: np.ndarray, slot: float) -> np.ndarray:
 
   Args:
     chips: [chips, starts].
-    slot: frames.
+    slot: in steps between starts.
 
   Returns:
-    [slots, chips, tile starts]; start `i` is `i` frames after the sound's
+    [slots, chips, tile starts]; start `i` is `i` steps after the sound's
     start less one tile.
   """
   tile = int(round(slot * pattern.SLOTS))
