@@ -39,6 +39,7 @@ NEEDED = (
 OPTIONAL = {
   "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
   "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
+  "opencv-python-headless": "v2a eval; pip install 'v2a_jax[eval]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",
   "torch": "tests that compare with it, never at run time",
 }

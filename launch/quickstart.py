@@ -7,6 +7,7 @@ is skipped when what it makes is there: started again, it goes on.
 from collections.abc import Callable, Sequence
 import dataclasses
 import json
+import os
 import pathlib
 import shlex
 import subprocess
@@ -244,7 +245,11 @@ def v2a(*args, makes: pathlib.Path | None = None) -> None:
 
 
 def run(words: Sequence[str]) -> int:
-  return subprocess.run([sys.executable, "-m", "launch.cli", *words]).returncode
+  # XLA takes and returns its buffers at every step; in huge pages that costs
+  # a fifth of the system time, measured on Linux (benchmarks/README.md).
+  env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
+  command = [sys.executable, "-m", "launch.cli", *words]
+  return subprocess.run(command, env=env).returncode
 
 
 def clock(seconds: float) -> str:
