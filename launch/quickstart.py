@@ -246,7 +246,7 @@ def v2a(*args, makes: pathlib.Path | None = None) -> None:
 
 def run(words: Sequence[str]) -> int:
   # XLA takes and returns its buffers at every step; in huge pages that costs
-  # a fifth of the system time, measured on Linux (benchmarks/README.md).
+  # a fifth of the system time on Linux (benchmarks/huge_pages.py).
   env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
   command = [sys.executable, "-m", "launch.cli", *words]
   return subprocess.run(command, env=env).returncode

@@ -52,8 +52,8 @@ def export(
   )
   trained = {
     "step": restored.step,
-    "clips_seen": restored.step * config.data.batch_size,
-    "train_seconds": restored.meta.get("train_seconds"),
+    "clips_seen": restored.meta["clips_seen"],
+    "train_seconds": restored.meta["train_seconds"],
   }
   tokenizer = None
   if is_codec:

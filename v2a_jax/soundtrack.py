@@ -183,9 +183,9 @@ class Soundtracker:
     source = dict(
       path=str(path),
       step=restored.step,
-      clips_seen=restored.step * config.data.batch_size,
-      train_seconds=restored.meta.get("train_seconds"),
-      sha256=restored.meta.get("sha256", ""),
+      clips_seen=restored.meta["clips_seen"],
+      train_seconds=restored.meta["train_seconds"],
+      sha256=restored.sha256,
     )
     tokenizer = Tokenizer.load(path)
     return cls(config, model, tokenizer=tokenizer, source=source)
