@@ -50,7 +50,7 @@ $(BIN)/python:
 	  { rm -rf $(VENV); \
 	    echo "no venv module: apt-get install python3-venv, then again"; exit 1; }
 
-$(VENV)/.installed: setup.py pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 	@echo "installing packages into $(VENV): about a minute, 1.5 GB"
 	@$(PIP) install -e '.[eval,dev]' -c constraints.txt
 	@touch $@
