@@ -10,6 +10,7 @@ import pytest
 from launch import cli
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+AR = ("--config=configs/ar_tiny.py", "--workdir=/nonexistent/run")
 CONFIG = """
 from ml_collections import config_dict
 
@@ -78,6 +79,8 @@ def test_help_lists_every_verb_and_needs_nothing_but_python():
     (["watermark", "detect", "no/such.mp4"], "no/such.mp4"),
     (["eval", "no/such/run", "--set=x", "-o", "y"], "no/such/run"),
     (["data", "report", "no/such/set"], "no/such/set"),
+    (["train", *AR, "--config.data.paths=('no/such',)"], "no/such"),
+    (["train", *AR, "--config.codec=no/such"], "bundled here: codec_tiny"),
     (["data", "build", "no/such/dir", "-o", "x"], "no/such/dir"),
   ],
 )
