@@ -9,6 +9,7 @@ lack their weights under `skipped`.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -77,6 +78,8 @@ def evaluate(
   _check_rows(rows)
   out = pathlib.Path(out)
   config = tracker.loader_config
+  # First what can be refused, then what takes minutes.
+  ear, skipped = _load_ear(weights_path, log)
   records, indices = clips_lib.choose(data, split, num=num_clips, seed=seed)
   clips, failures = clips_lib.load(records, indices, config)
   _tell(failures, log)
@@ -87,27 +90,21 @@ def evaluate(
   sounds = _make_rows(tracker, clips, rows, settings, log)
   clips, sounds, broken = _finite(clips, sounds)
   _tell(broken, log)
-  ear, skipped = _load_ear(weights_path, log)
-  reference, about = None, ""
-  if ear:
-    wanted = max(reference_clips, len(clips))
-    sources = dict(exclude=indices, num=wanted, config=config)
-    reference, about = _hear_reference(ear, data, split, sources)
-    log(about)
-    if reference is None:
-      skipped |= dict.fromkeys(_SET_METRICS, about)
-  judge = scores.Judge(
+  judge, heard = _make_judge(
     clips,
-    sample_rate=tracker.sample_rate,
-    seed=seed,
+    config,
+    reference=dict(path=data, split=split, exclude=indices),
+    num=max(reference_clips, len(clips)),
     ear=ear,
-    reference=reference,
+    skipped=skipped,
+    seed=seed,
+    log=log,
   )
   scored = _score_rows(judge, sounds, log)
   found = _describe(tracker, sampler_overrides) | {
     "set": _describe_set(data, split, clips),
-    "metrics": _describe_metrics(scored, judge, ear, about),
-    "skipped": skipped,
+    "metrics": _describe_metrics(scored, judge, heard),
+    "skipped": heard.skipped,
     "rows": [_row(name, judge, scored) for name in rows],
     "clips": _write_clips(
       out, clips, sounds, scored, judge, tracker.sample_rate, gallery_clips
@@ -181,6 +178,44 @@ def _finite(clips, sounds):
   return keep(clips), kept, failures
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Heard:
+  """What the metrics that need a network rest on, in words.
+
+  Attributes:
+    identity: the network and its windows; empty without it.
+    reference: where the other clips' sounds are from.
+    skipped: metrics that are not measured, and why.
+  """
+
+  identity: dict[str, str]
+  reference: str
+  skipped: dict[str, str]
+
+
+def _make_judge(clips, config, *, reference, num, ear, skipped, seed, log):
+  """The judge of all rows, and what it listens with and compares to."""
+  others, about, identity = None, "", {}
+  if ear:
+    others, about = _hear_reference(ear, config, num=num, **reference)
+    log(about)
+    identity = {
+      "embedding": f"{ear.id} {ear.sha256[:12]}",
+      "window": f"{ear.window:g} s every {ear.hop:g} s, {ear.sample_rate} Hz",
+      "source_rate": f"{config.sample_rate} Hz",
+    }
+    if others is None:
+      skipped = dict.fromkeys(_SET_METRICS, about)
+  judge = scores.Judge(
+    clips,
+    sample_rate=config.sample_rate,
+    seed=seed,
+    ear=ear,
+    reference=others,
+  )
+  return judge, _Heard(identity=identity, reference=about, skipped=skipped)
+
+
 def _load_ear(path, log) -> tuple[embeddings.Mn04 | None, dict[str, str]]:
   """The network that listens, or what is not measured without it, and why."""
   try:
@@ -191,35 +226,36 @@ def _load_ear(path, log) -> tuple[embeddings.Mn04 | None, dict[str, str]]:
     return None, dict.fromkeys(names, str(error))
 
 
-def _hear_reference(ear, data, split, sources):
+def _hear_reference(ear, config, *, path, split, exclude, num):
   """Features of other clips' true sounds (None below two), and what they are.
 
   They depend on nothing of the model but its rate and window, so they are kept
   in the cache, under the digest of all that they depend on.
   """
-  config = sources["config"]
   window = dict(
     rate=config.sample_rate, channels=config.channels, seconds=config.seconds
   )
   key = [
-    *(file_sha256(pathlib.Path(data) / MANIFEST), split, sources["num"]),
-    *(sorted(sources["exclude"]), window, ear.sha256, ear.window, ear.hop),
+    *(file_sha256(pathlib.Path(path) / MANIFEST), split, sorted(exclude)),
+    *(num, window, ear.sha256, ear.window, ear.hop),
   ]
   name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-  path = weights.cache_root() / "evaluation" / f"{name}.npz"
-  if path.is_file():
-    kept = np.load(path, allow_pickle=False)
+  cached = weights.cache_root() / "evaluation" / f"{name}.npz"
+  if cached.is_file():
+    kept = np.load(cached, allow_pickle=False)
     features = embeddings.Features(
       kept["vectors"], kept["clips"], kept["logits"]
     )
     return features, str(kept["about"])
-  reference = clips_lib.load_reference(data, split, **sources)
+  reference = clips_lib.load_reference(
+    path, split, exclude=exclude, num=num, config=config
+  )
   if len(reference.waveforms) < 2:
     return None, "there are no two other clips to be the reference"
   features = embeddings.embed(
     ear, reference.waveforms, sample_rate=config.sample_rate
   )
-  _keep(path, features, reference.about)
+  _keep(cached, features, reference.about)
   return features, reference.about
 
 
@@ -259,10 +295,19 @@ def _describe(tracker, overrides) -> dict[str, Any]:
     "created": now.isoformat(timespec="seconds"),
     "checkpoint": checkpoint,
     "config": about["config"],
-    "sampler": about["sampler"] | dict(overrides or {}),
+    "sampler": _overridden(about["sampler"], overrides or {}),
     "code": results.code_identity(),
     "curve": results.read_curve(checkpoint.get("path") or ""),
   }
+
+
+def _overridden(settings, overrides) -> dict[str, Any]:
+  """The settings with some changed; sections such as guidance are merged."""
+  changed = dict(settings)
+  for key, value in overrides.items():
+    section = isinstance(changed.get(key), dict)
+    changed[key] = changed[key] | dict(value) if section else value
+  return changed
 
 
 def _describe_set(data, split, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -275,21 +320,17 @@ def _describe_set(data, split, clips: Sequence[Clip]) -> dict[str, Any]:
   }
 
 
-def _describe_metrics(scored, judge, ear, reference) -> dict[str, Any]:
+def _describe_metrics(scored, judge, heard) -> dict[str, Any]:
   """Every measured metric, with what identifies its variant."""
   measured = {name for row in scored.values() for name in row.estimates}
   described = {}
   for name, metric in METRICS.items():
     if name not in measured:
       continue
-    identity = {}
-    if ear and name.endswith(ear.id):
-      identity = {
-        "embedding": f"{ear.id} {ear.sha256[:12]}",
-        "window": f"{ear.window:g} s every {ear.hop:g} s, {ear.sample_rate} Hz",
-      }
+    on_network = name.endswith(embeddings.Mn04.id)
+    identity = dict(heard.identity) if on_network else {}
     if name in _SET_METRICS:
-      identity["reference"] = reference
+      identity["reference"] = heard.reference
     if name.startswith("onset") and judge.num_detected:
       identity["detected"] = (
         f"{judge.num_detected} clips have no known events: their reference is"
