@@ -1,6 +1,6 @@
 """Next-token prediction over the codec's codes; all else as diffusion_tiny.
 
-v2a data scenes -o data/scenes --num 2000 --seed 0
+v2a data scenes -o data/scenes --num 2400 --seed 0
 v2a train --config=configs/ar_tiny.py --workdir=runs/ar_tiny
 v2a eval runs/ar_tiny --set=data/scenes --split=test -o runs/eval
 """

@@ -38,7 +38,7 @@ def get_config():
     max_grad_norm=1.0,
   )
   config.mesh = dict(data=-1, fsdp=1, tensor=1)
-  config.num_train_steps = 4000
+  config.num_train_steps = 1500
   config.train_seconds = 0.0  # stop after this much training; 0 for no limit
   config.accumulate = 1
   config.ema_decay = 0.995

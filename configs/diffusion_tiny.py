@@ -1,8 +1,15 @@
 """Rectified flow over audio latents, raw pixels trained end to end; two cores.
 
-v2a data scenes -o data/scenes --num 2000 --seed 0
+v2a data scenes -o data/scenes --num 2400 --seed 0
 v2a train --config=configs/diffusion_tiny.py --workdir=runs/diffusion_tiny
 v2a eval runs/diffusion_tiny --set=data/scenes --split=test -o runs/eval
+
+24,000 clips in 24 minutes on two cores shared with other work; 64 held-out
+scenes, 95 % intervals over clips, onset F1 at 50 ms:
+  generated 0.756 [0.699, 0.810]    shuffled video 0.153 [0.117, 0.197]
+  ground truth 0.956 [0.922, 0.975]
+The goal of 0.85 of the ground truth (0.81) was not reached; loss was still
+falling. See v2a_jax/assets/diffusion_tiny/CARD.md for all rows.
 """
 
 from configs import common
