@@ -200,6 +200,23 @@ def test_direction_is_that_of_the_metric(tmp_path):
   assert compare.best_run(metrics[1], runs) == 0
 
 
+def test_says_where_noise_does_better(tmp_path):
+  run = load(write_results(tmp_path, "run", with_media=0))
+  for clip in run["clips"]:
+    clip["scores"]["noise"]["onset_f1_50"] = 1.5
+  said = [s.text for s in compare.verdict([run], compare.metrics_of([run]))]
+  assert any(s.startswith("Noise beats run on Onset F1 at 50") for s in said)
+
+
+def test_anchors_that_differ_name_their_run(results):
+  runs = report.load_runs(results)
+  compare.row_of(runs[1], "codec")["metrics"]["fad"]["value"] = 1.5
+  labels = [r["label"] for r in report._table(runs, compare.metrics_of(runs))]
+  assert "Codec reconstruction · diffusion" in labels
+  assert "Codec reconstruction · ar" in labels
+  assert labels.count("Ground truth") == 1
+
+
 def test_equal_runs_cannot_be_told_apart(tmp_path):
   runs = report.load_runs(
     [

@@ -219,7 +219,7 @@ def duration_words(seconds: float) -> str:
 def _table(runs: list[dict], metrics) -> list[dict[str, Any]]:
   """Generated rows first, then the anchors, equal ones once."""
   best = {metric.id: compare.best_run(metric, runs) for metric in metrics}
-  rows, seen = [], set()
+  rows = []
   for i, run in enumerate(runs):
     row = compare.row_of(run, compare.GENERATED)
     if row:
@@ -227,18 +227,16 @@ def _table(runs: list[dict], metrics) -> list[dict[str, Any]]:
       colour = i % _COLOURS
       rows.append(_table_row(run["name"], colour, metrics, row, bold))
   for name in _anchor_names(runs):
+    own: dict[str, tuple[dict, dict]] = {}
     for run in runs:
       row = compare.row_of(run, name)
-      if row is None:
-        continue
-      values = json.dumps(row["metrics"], sort_keys=True)
-      own = name in _OF_THE_RUN
-      if not own and (name, values) in seen:
-        continue
-      several = len(runs) > 1 and (own or any(n == name for n, _ in seen))
-      seen.add((name, values))
+      if row is not None:
+        values = json.dumps(row["metrics"], sort_keys=True)
+        key = run["name"] if name in _OF_THE_RUN else values
+        own.setdefault(key, (run, row))
+    for run, row in own.values():
       label = ROW_LABELS.get(name, name)
-      label += f" · {run['name']}" if several else ""
+      label += f" · {run['name']}" if len(own) > 1 else ""
       rows.append(_table_row(label, None, metrics, row, set()))
   return rows
 
@@ -326,7 +324,8 @@ def _interval_plots(metrics, table) -> list[dict[str, Any]]:
       if isinstance(cell["value"], (int, float))
       and math.isfinite(cell["value"])
     ]
-    if marks:
+    # A figure that is the same for all rows needs no picture.
+    if len({x for m in marks for x in (m.value, m.low, m.high)}) > 1:
       svg = markupsafe.Markup(figures.intervals_svg(metric, marks))
       plots.append({"metric": metric, "svg": svg})
   return plots

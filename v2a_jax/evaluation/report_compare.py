@@ -22,6 +22,8 @@ import numpy as np
 GENERATED = "generated"
 SHUFFLED = "shuffled_video"
 GROUND_TRUTH = "ground_truth"
+# Rows that know nothing of the clip: who is below them shows no skill.
+BLIND = ("silence", "noise")
 _PAIRS = 5  # fewer shared clips are not drawn from
 _DRAWS = 4000
 
@@ -286,6 +288,11 @@ def _against_anchors(run: dict, metrics: Sequence[Metric]) -> list[Sentence]:
     if worse:
       lead = f"{name} is worse than itself with videos shuffled on"
       out.append(Sentence("worse", lead, worse))
+  for blind in BLIND:
+    gaps = [difference(m, (run, GENERATED), (run, blind)) for m in metrics]
+    words = _words([gap for gap in gaps if gap is not None], -1)
+    if words:
+      out.append(Sentence("worse", f"{blind.title()} beats {name} on", words))
   share = _shares(run, metrics)
   if share:
     out.append(Sentence("tie", f"{name} reaches, of the ground truth,", share))
