@@ -25,7 +25,9 @@ CONFIG = CodecConfig(
 
 @pytest.fixture(scope="module")
 def codec():
-  return Codec(CONFIG, rngs=nnx.Rngs(0))
+  make = lambda: Codec(CONFIG, rngs=nnx.Rngs(0))
+  graphdef, _ = nnx.split(nnx.eval_shape(make))
+  return nnx.merge(graphdef, jax.jit(lambda: nnx.state(make()))())
 
 
 @pytest.fixture
