@@ -106,6 +106,15 @@ def test_two_processes_equal_one(whole, tmp_path):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def interruptible():
+  """Processes in the background inherit SIGINT as ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_is_an_exit_code_and_handlers_come_back():
   before = signal.getsignal(signal.SIGINT)
   with PreemptionGuard() as guard:
