@@ -13,12 +13,16 @@ CONFIG = discriminators.DiscriminatorConfig(
 
 
 def test_every_critic_scores_every_example_by_itself():
-  critics = discriminators.Discriminator(CONFIG, rngs=nnx.Rngs(0))
-  waveform = jax.random.normal(jax.random.key(0), (3, 200, 2))
-  scores, features = critics(waveform)
+  @jax.jit
+  def run(waveform):
+    critics = discriminators.Discriminator(CONFIG, rngs=nnx.Rngs(0))
+    return critics(waveform), critics(waveform[1:2])
+
+  (scores, features), (alone, _) = run(
+    jax.random.normal(jax.random.key(0), (3, 200, 2))
+  )
   assert len(scores) == 3 and len(features) == 3 * 3
   assert all(x.shape[0] == 3 for x in scores + features)
-  alone, _ = critics(waveform[1:2])
   for all_scores, score in zip(scores, alone):
     np.testing.assert_allclose(all_scores[1:2], score, atol=1e-4)
 
