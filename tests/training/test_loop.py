@@ -115,15 +115,6 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.fixture
-def interruptible():
-  """A shell starts its background jobs with interrupts ignored."""
-  kept = signal.signal(signal.SIGINT, signal.default_int_handler)
-  yield
-  signal.signal(signal.SIGINT, kept)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_a_signal_is_an_exit_code_and_handlers_come_back():
   before = signal.getsignal(signal.SIGINT)
   with PreemptionGuard() as guard:
