@@ -38,10 +38,10 @@ def get_config():
     codebook_size=1024,
     codebook_dim=8,
     discriminator=dict(
-      periods=(2, 3, 5, 7, 11),
+      periods=(),
       fft_sizes=(256, 512, 1024),
       num_bands=8,
-      widths=(24, 48, 96),
+      widths=(32, 64, 96),
     ),
   )
   config.objective = dict(
@@ -52,13 +52,13 @@ def get_config():
     fft_sizes=(128, 512, 2048),
     convergence_weight=1.0,
     log_magnitude_weight=1.0,
-    mel_weight=1.0,
+    mel_weight=4.0,
     waveform_weight=0.1,
     kl_weight=0.001,
     codebook_weight=1.0,
     commitment_weight=0.03,
-    adversarial_weight=0.0,
-    feature_weight=0.0,
+    adversarial_weight=1.0,
+    feature_weight=2.0,
   )
   config.optimizer = dict(
     name="adamw",
@@ -71,6 +71,8 @@ def get_config():
     max_grad_norm=5.0,
     partitions=dict(discriminator=dict(learning_rate=3e-4, betas=(0.5, 0.9))),
   )
-  config.num_train_steps = 20000
-  config.ema_decay = 0.998
+  config.num_train_steps = 18000
+  config.ema_decay = 0.999
+  config.log_every = 100
+  config.checkpoint_every = 2000
   return config

@@ -23,6 +23,7 @@ def get_config():
     frame_size=32,
     prompt_length=24,
     transcript_length=24,
+    tokenizer="",  # a file; that of the first data set where it is empty
     num_threads=1,
     num_workers=0,
     cache_mb=4096,

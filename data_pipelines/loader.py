@@ -19,6 +19,7 @@ import grain
 import numpy as np
 
 from data_pipelines import example as example_lib
+from data_pipelines import manifest
 from data_pipelines.example import Example
 from data_pipelines.schema import DataError
 from data_pipelines.source import Concatenated, open_source
@@ -42,7 +43,7 @@ class LoaderConfig:
     channels: 1 or 2.
     prompt_length: caption tokens.
     transcript_length: tokens of spoken words.
-    tokenizer: path of a model; the first data set's own by default.
+    tokenizer: path of a model; if empty, the first data set's own.
     caption_fields: fields that may serve as the prompt, the best first.
     random_caption: take any of those fields that is not empty, or the first.
     crop: `random` or `start`: where the window lies in a longer record.
@@ -101,7 +102,9 @@ class LoaderConfig:
     return example_lib.Window(**{name: getattr(self, name) for name in names})
 
   def load_tokenizer(self) -> Tokenizer:
-    """Raises DataError where there is none."""
+    """Raises DataError where there is none, or no data set to have one."""
+    if not self.tokenizer:
+      manifest.read_manifest(self.paths[0])
     return Tokenizer.load(self.tokenizer or self.paths[0])
 
 

@@ -4,7 +4,9 @@ from ml_collections import config_dict
 import pytest
 
 from configs import ar_tiny, codec_tiny, diffusion_tiny
-from v2a_jax import build
+from data_pipelines import tokenizer
+from v2a_jax import build, bundle
+from v2a_jax.codec.autoencoder import CodecConfig
 
 SWAPPED = ("name", "model.", "objective.", "sampler.", "data.target")
 
@@ -71,3 +73,46 @@ def test_sweeps_name_keys_of_the_config(module):
   for sweep in sweeps:
     for point in sweep():
       assert set(point) <= set(known)
+
+
+def described(tmp_path, **changes):
+  """A workdir with a checkpoint, and the config that made it, changed."""
+  config = ar_tiny.get_config()
+  data = tmp_path / "data"
+  if not data.exists():
+    data.mkdir()
+    (data / "tokenizer.model").write_bytes(
+      (bundle.ASSETS / "diffusion_tiny" / "tokenizer.model").read_bytes()
+    )
+  config.data.tokenizer = str(data)
+  loader = build.loader_config(config, CodecConfig())
+  build.write_workdir(config, loader, tmp_path / "run")
+  (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
+  config.update_from_flattened_dict(changes)
+  return lambda: build.write_workdir(config, loader, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  "key,value", [("model.depth", 9), ("codec", "x"), ("data.target", "latents")]
+)
+def test_a_workdir_keeps_the_config_of_its_weights(tmp_path, key, value):
+  again = described(tmp_path, **{key: value})
+  before = (tmp_path / "run" / "config.json").read_text()
+  with pytest.raises(
+    build.ConfigError, match=rf"config.{key}=.* not {value!r}"
+  ):
+    again()
+  assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_workdir_goes_on_with_more_steps(tmp_path):
+  described(tmp_path, num_train_steps=7)()
+  assert bundle.read_config(tmp_path / "run")["num_train_steps"] == 7
+
+
+def test_a_workdir_keeps_its_tokenizer(tmp_path):
+  again = described(tmp_path)
+  model = tokenizer.train(["another tongue altogether"], vocab_size=512)
+  (tmp_path / "data" / "tokenizer.model").write_bytes(model)
+  with pytest.raises(build.ConfigError, match="another tokenizer"):
+    again()

@@ -277,10 +277,52 @@ def count_flops(config, codec: CodecConfig, loader) -> int:
 
 
 def write_workdir(config, loader, workdir: pathlib.Path) -> None:
-  """Leaves config.json and tokenizer.model for whoever uses the weights."""
+  """Leaves config.json and tokenizer.model for whoever uses the weights.
+
+  Raises:
+    ConfigError: the workdir holds checkpoints of another model; they and what
+      describes them are left as they are.
+  """
   if jax.process_index():
     return
+  config = json.loads(config.to_json())
+  tokenizer = loader.load_tokenizer().model
+  described = (workdir / bundle.CONFIG).is_file()
+  if described and any((workdir / "checkpoints").glob("[0-9]*")):
+    _check_same_model(config, tokenizer, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(config.to_dict(), indent=1, sort_keys=True)
+  text = json.dumps(config, indent=1, sort_keys=True)
   (workdir / bundle.CONFIG).write_text(text)
-  (workdir / bundle.TOKENIZER).write_bytes(loader.load_tokenizer().model)
+  (workdir / bundle.TOKENIZER).write_bytes(tokenizer)
+
+
+def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
+  """Refuses to go on with weights that mean something else."""
+  advice = "use the config it was trained with, or another --workdir"
+  trained = bundle.read_config(workdir)
+  for key in ("model", "codec", "objective.name", "data.target"):
+    old, new = (_look_up(c, key) for c in (trained, config))
+    if old != new:
+      where, old, new = _first_difference(key, old, new)
+      raise ConfigError(
+        f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
+        f" {advice}"
+      )
+  if (workdir / bundle.TOKENIZER).read_bytes() != tokenizer:
+    raise ConfigError(
+      f"{workdir} was trained with another tokenizer than that of"
+      f" {config['data']['paths'][0]}; set config.data.tokenizer="
+      f"{workdir / bundle.TOKENIZER}, or use another --workdir"
+    )
+
+
+def _look_up(config: Mapping[str, Any], key: str):
+  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
+
+
+def _first_difference(where, old, new):
+  """(dotted key, old, new) of the first leaf in which two sections differ."""
+  if not (isinstance(old, dict) and isinstance(new, dict)):
+    return where, old, new
+  key = min(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+  return _first_difference(f"{where}.{key}", old.get(key), new.get(key))

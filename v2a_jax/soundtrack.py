@@ -166,7 +166,9 @@ class Soundtracker:
     graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     model = nnx.merge(graphdef, bundle.load_state(folder, state))
     source = dict(config.get("trained", {}))
-    source |= dict(path=folder.name, sha256=bundle.digest(folder))
+    ours = folder.parent == bundle.ASSETS
+    named = folder.name if ours else str(folder.absolute())
+    source |= dict(path=named, sha256=bundle.digest(folder))
     tokenizer = Tokenizer.load(folder)
     return cls(config, model, tokenizer=tokenizer, source=source)
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 
 from v2a_jax.codec import losses
@@ -33,6 +34,29 @@ def test_half_the_level_is_half_the_convergence_and_log_two():
   np.testing.assert_allclose(found["convergence"], 0.5, atol=0.03)
   np.testing.assert_allclose(found["log_magnitude"], np.log(2), atol=0.05)
   np.testing.assert_allclose(found["mel"], np.log(2), atol=0.05)
+
+
+def test_log_mel_power_is_that_of_librosa():
+  true, made = _noise(0, 1), _noise(1, 1)
+
+  def log_mel(signal, size):
+    power = librosa.feature.melspectrogram(
+      y=np.asarray(signal, np.float64).ravel(),
+      sr=RATE,
+      n_fft=size,
+      hop_length=size // 4,
+      n_mels=size // 8,
+      pad_mode="constant",
+    )
+    mel = librosa.filters.mel(sr=RATE, n_fft=size, n_mels=size // 8)
+    scale = (size / 2) ** 2 * (mel.sum(axis=1, keepdims=True) + 1e-8)
+    return np.log(power / scale + losses.FLOOR**2)
+
+  wanted = [
+    np.mean(np.abs(log_mel(true, n) - log_mel(made, n))) / 2 for n in SIZES
+  ]
+  found = _distance(true, made)["mel"][0]
+  np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-4)
 
 
 def test_examples_do_not_see_each_other():

@@ -352,6 +352,8 @@ def test_unusable_data_sets_say_so_in_one_line(config, path, tmp_path):
   assert "no tokenizer" in error(
     lambda copy: (copy / "tokenizer.model").unlink()
   )
+  with pytest.raises(DataError, match="no data set at .*nowhere"):
+    dataclasses.replace(config, paths=("nowhere",)).load_tokenizer()
   with pytest.raises(DataError, match="has no split 'dev'; it has train, all"):
     make_loader(dataclasses.replace(config, split="dev"))
   with pytest.raises(DataError, match="crop is 'middle'"):

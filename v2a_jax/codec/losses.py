@@ -4,9 +4,10 @@ For magnitudes S, S' of one resolution, and mel filters M,
 
   spectral convergence   |S - S'|_F / |S|_F
   log magnitude          mean |log(S + eps) - log(S' + eps)|
-  log mel                mean |log(M S + eps) - log(M S' + eps)|
+  log mel                mean |log(M S^2 + eps^2) - log(M S'^2 + eps^2)| / 2
 
-averaged over resolutions (Yamamoto et al., arXiv:1910.11480, equations 3-6;
+averaged over resolutions: of mel bands the power, because it is their loudest
+partial that sets the level (Yamamoto et al., arXiv:1910.11480, equations 3-6;
 DAC, arXiv:2306.06546, section 3.5). Short windows pin onsets down, long ones
 pitch. Magnitudes are scaled by the window's sum, so that a full-scale sine has
 0.5 whatever the window, and `eps` is a level: what lies below it is silence.
@@ -30,9 +31,8 @@ def magnitude(signal: jax.Array, *, n_fft: int) -> jax.Array:
   return jnp.sqrt(power / scale**2 + 1e-12)
 
 
-def _mean_distance(a: jax.Array, b: jax.Array) -> jax.Array:
-  difference = jnp.abs(jnp.log(a + FLOOR) - jnp.log(b + FLOOR))
-  return jnp.mean(difference, axis=tuple(range(1, a.ndim)))
+def _log_distance(a: jax.Array, b: jax.Array, floor: float) -> jax.Array:
+  return _mean(jnp.abs(jnp.log(a + floor) - jnp.log(b + floor)))
 
 
 def _convergence(true: jax.Array, made: jax.Array) -> jax.Array:
@@ -71,8 +71,9 @@ def spectral_distance(
     filters = filters / (filters.sum(axis=0) + 1e-8)
     s_true, s_made = (magnitude(x, n_fft=n_fft) for x in (true, made))
     sums["convergence"] += _convergence(s_true, s_made)
-    sums["log_magnitude"] += _mean_distance(s_true, s_made)
-    sums["mel"] += _mean_distance(s_true @ filters, s_made @ filters)
+    sums["log_magnitude"] += _log_distance(s_true, s_made, FLOOR)
+    powers = (s_true**2 @ filters, s_made**2 @ filters)
+    sums["mel"] += _log_distance(*powers, FLOOR**2) / 2
   return {name: value / len(fft_sizes) for name, value in sums.items()}
 
 

@@ -175,9 +175,12 @@ class _Run:
     self._retire(_MAX_IN_FLIGHT)
 
   def _retire(self, keep: int, *, last: bool = False) -> None:
-    """Waits for all but `keep` steps and hands out their metrics."""
-    while len(self.in_flight) > keep:
-      step, metrics = self.in_flight.popleft()
+    """Hands out the metrics of finished steps; waits for all but `keep`."""
+    while self.in_flight:
+      step, metrics = self.in_flight[0]
+      if len(self.in_flight) <= keep and not metrics["loss"].is_ready():
+        break
+      self.in_flight.popleft()
       with self.goodput.phase("step"):
         jax.block_until_ready(metrics)
       self.log(step, metrics, last=last and not self.in_flight)
