@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from v2a_jax import media
-from v2a_jax.evaluation import report
+from v2a_jax.evaluation import report, report_table
 from v2a_jax.evaluation import report_compare as compare
 from v2a_jax.evaluation import report_figures as figures
 
@@ -211,7 +211,9 @@ def test_says_where_noise_does_better(tmp_path):
 def test_anchors_that_differ_name_their_run(results):
   runs = report.load_runs(results)
   compare.row_of(runs[1], "codec")["metrics"]["fad"]["value"] = 1.5
-  labels = [r["label"] for r in report._table(runs, compare.metrics_of(runs))]
+  labels = [
+    r["label"] for r in report_table.rows(runs, compare.metrics_of(runs))
+  ]
   assert "Codec reconstruction · diffusion" in labels
   assert "Codec reconstruction · ar" in labels
   assert labels.count("Ground truth") == 1
@@ -256,7 +258,7 @@ def test_undefined_figures_are_shown_and_not_compared(results):
     entry.update(value=None, low=None, high=None)
   metrics = compare.metrics_of(runs)
   assert compare.best_run(metrics[0], runs) is None
-  row = report._table(runs, metrics)[0]
+  row = report_table.rows(runs, metrics)[0]
   assert row["cells"][0]["text"] == "n/a"
 
 
@@ -310,11 +312,11 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
 def test_ground_truth_that_runs_share_is_one_row_and_one_track(results):
   runs = report.load_runs(results)
   metrics = compare.metrics_of(runs)
-  labels = [row["label"] for row in report._table(runs, metrics)]
+  labels = [row["label"] for row in report_table.rows(runs, metrics)]
   assert labels[:2] == ["diffusion", "ar"]
   assert labels.count("Ground truth") == 1
   clip = report.report_gallery.collect(
-    runs, metrics, labels=report.ROW_LABELS, max_clips=1
+    runs, metrics, labels=report_table.ROW_LABELS, max_clips=1
   )[0]
   names = [track.label for track in clip.tracks]
   assert names[:3] == ["Ground truth", "diffusion", "ar"]

@@ -64,18 +64,14 @@ class TextEncoder(nnx.Module):
     self.segment = layers.learned(
       (2, config.width), axes=(None, "embed"), rngs=rngs
     )
-    self.blocks = layers.Stack(
-      lambda rngs: attention.SelfAttentionBlock(
-        config.width,
-        config.num_heads,
-        hidden=2 * config.width,
-        rngs=rngs,
-        dtype=dtype,
-      ),
+    self.blocks = attention.self_attention_stack(
       config.text_depth,
-      rngs=rngs,
+      width=config.width,
+      num_heads=config.num_heads,
       remat=config.remat,
       unroll=config.unroll,
+      rngs=rngs,
+      dtype=dtype,
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
     self.dtype = dtype

@@ -71,6 +71,9 @@ class VideoEncoder(nnx.Module):
 
   def __init__(self, config, *, rngs, dtype=None):
     self.patch_size = config.patch_size
+    shared = dict(
+      remat=config.remat, unroll=config.unroll, rngs=rngs, dtype=dtype
+    )
     self.embed = layers.dense(
       3 * 3 * config.patch_size**2,
       config.spatial_width,
@@ -79,18 +82,11 @@ class VideoEncoder(nnx.Module):
       use_bias=True,
       dtype=dtype,
     )
-    self.spatial = layers.Stack(
-      lambda rngs: attention.SelfAttentionBlock(
-        config.spatial_width,
-        config.spatial_heads,
-        hidden=2 * config.spatial_width,
-        rngs=rngs,
-        dtype=dtype,
-      ),
+    self.spatial = attention.self_attention_stack(
       config.spatial_depth,
-      rngs=rngs,
-      remat=config.remat,
-      unroll=config.unroll,
+      width=config.spatial_width,
+      num_heads=config.spatial_heads,
+      **shared,
     )
     self.pool = PoolQueries(
       config.spatial_width,
@@ -99,18 +95,11 @@ class VideoEncoder(nnx.Module):
       rngs=rngs,
       dtype=dtype,
     )
-    self.temporal = layers.Stack(
-      lambda rngs: attention.SelfAttentionBlock(
-        config.width,
-        config.num_heads,
-        hidden=2 * config.width,
-        rngs=rngs,
-        dtype=dtype,
-      ),
+    self.temporal = attention.self_attention_stack(
       config.temporal_depth,
-      rngs=rngs,
-      remat=config.remat,
-      unroll=config.unroll,
+      width=config.width,
+      num_heads=config.num_heads,
+      **shared,
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
 

@@ -3,14 +3,12 @@
 The page holds its style, its script, its figures and, up to a size, its
 pictures and sounds; a content security policy in it forbids everything else,
 so that it asks nothing of any network. `report_compare.py` decides what it may
-say, `report_figures.py` draws, `templates/` lays out.
+say, `report_table.py` and `report_figures.py` how, `templates/` lays out.
 """
 
 from collections.abc import Sequence
-import csv
 import datetime
 import hashlib
-import io
 import json
 import math
 import pathlib
@@ -23,20 +21,11 @@ import markupsafe
 from v2a_jax.evaluation import report_compare as compare
 from v2a_jax.evaluation import report_figures as figures
 from v2a_jax.evaluation import report_gallery
+from v2a_jax.evaluation import report_table as table
 
 SCHEMA = 1
-ROW_LABELS = {
-  "ground_truth": "Ground truth",
-  "codec": "Codec reconstruction",
-  "shuffled_video": "Shuffled video",
-  "silence": "Silence",
-  "noise": "Noise",
-}
-# Anchors that a run's model has a part in: each run keeps its own.
-_OF_THE_RUN = ("shuffled_video",)
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _CURVES = 6
-_COLOURS = 6  # of the style sheet
 # Curves that say how training went come before what the machine did.
 _CURVE_ORDER = ("train/loss", "eval/", "train/", "perf/", "goodput/")
 _REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
@@ -125,7 +114,7 @@ def _load(path: pathlib.Path) -> dict:
 def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
   """Everything that the templates name."""
   metrics = compare.metrics_of(runs)
-  table = _table(runs, metrics)
+  rows = table.rows(runs, metrics)
   return {
     "title": " vs ".join(run["name"] for run in runs),
     "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
@@ -133,14 +122,14 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "metrics": metrics,
     "verdict": compare.verdict(runs, metrics),
     "limits": compare.limits(runs, metrics),
-    "table": table,
-    "markdown": _as_markdown(metrics, table),
-    "csv": _as_csv(metrics, table),
-    "intervals": _interval_plots(metrics, table),
+    "table": rows,
+    "markdown": table.as_markdown(metrics, rows),
+    "csv": table.as_csv(metrics, rows),
+    "intervals": _interval_plots(metrics, rows),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
     "gallery": report_gallery.collect(
-      runs, metrics, labels=ROW_LABELS, max_clips=max_clips
+      runs, metrics, labels=table.ROW_LABELS, max_clips=max_clips
     ),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
@@ -173,7 +162,7 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
   ]
   return {
     "name": run["name"],
-    "colour": index % _COLOURS,
+    "colour": index % table.COLOURS,
     "facts": [(label, text) for label, text in facts if text],
   }
 
@@ -216,110 +205,14 @@ def duration_words(seconds: float) -> str:
   return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def _table(runs: list[dict], metrics) -> list[dict[str, Any]]:
-  """Generated rows first, then the anchors, equal ones once."""
-  best = {metric.id: compare.best_run(metric, runs) for metric in metrics}
-  rows = []
-  for i, run in enumerate(runs):
-    row = compare.row_of(run, compare.GENERATED)
-    if row:
-      bold = {name for name, index in best.items() if index == i}
-      colour = i % _COLOURS
-      rows.append(_table_row(run["name"], colour, metrics, row, bold))
-  for name in _anchor_names(runs):
-    own: dict[str, tuple[dict, dict]] = {}
-    for run in runs:
-      row = compare.row_of(run, name)
-      if row is not None:
-        values = json.dumps(row["metrics"], sort_keys=True)
-        key = run["name"] if name in _OF_THE_RUN else values
-        own.setdefault(key, (run, row))
-    for run, row in own.values():
-      label = ROW_LABELS.get(name, name)
-      label += f" · {run['name']}" if len(own) > 1 else ""
-      rows.append(_table_row(label, None, metrics, row, set()))
-  return rows
-
-
-def _anchor_names(runs) -> list[str]:
-  """Anchors in the order of `ROW_LABELS`, then others as they come."""
-  names = [row["name"] for run in runs for row in run["rows"]]
-  known = [name for name in ROW_LABELS if name in names]
-  others = [n for n in dict.fromkeys(names) if n not in ROW_LABELS]
-  return known + [name for name in others if name != compare.GENERATED]
-
-
-def _table_row(label, colour, metrics, row, bold) -> dict[str, Any]:
-  cells = []
-  for metric in metrics:
-    entry = row["metrics"].get(metric.id) or {}
-    low, high = entry.get("low"), entry.get("high")
-    cells.append(
-      {
-        "value": entry.get("value"),
-        "low": low,
-        "high": high,
-        "n": entry.get("n"),
-        "text": metric.format(entry["value"]) if "value" in entry else "",
-        "interval": metric.interval(low, high),
-        "best": metric.id in bold,
-      }
-    )
-  counts = [cell["n"] for cell in cells if cell["n"] is not None]
-  ends = sorted({min(counts), max(counts)}) if counts else []
-  n = "\N{EN DASH}".join(map(str, ends))
-  return {"label": label, "colour": colour, "n": n, "cells": cells}
-
-
-def _as_markdown(metrics, table) -> str:
-  def line(cells):
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-  heads = [
-    f"{m.label} {_arrow(m)}" + (f" ({m.unit})" if m.unit else "")
-    for m in metrics
-  ]
-  lines = [
-    line(["", "N", *heads]),
-    "|---|---:|" + "---:|" * len(heads),
-  ]
-  for row in table:
-    cells = [
-      (f"**{c['text']}**" if c["best"] else c["text"])
-      + (f" {c['interval']}" if c["interval"] else "")
-      for c in row["cells"]
-    ]
-    lines.append(line([row["label"], row["n"], *cells]))
-  return "\n".join(lines) + "\n"
-
-
-def _arrow(metric) -> str:
-  return (
-    "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
-  )
-
-
-def _as_csv(metrics, table) -> str:
-  """One line a row and metric, with every digit."""
-  out = io.StringIO()
-  writer = csv.writer(out, lineterminator="\n")
-  writer.writerow(["row", "metric", "unit", "value", "low", "high", "n"])
-  for row in table:
-    for metric, cell in zip(metrics, row["cells"]):
-      if cell["text"]:
-        numbers = [cell[part] for part in ("value", "low", "high", "n")]
-        writer.writerow([row["label"], metric.id, metric.unit, *numbers])
-  return out.getvalue()
-
-
-def _interval_plots(metrics, table) -> list[dict[str, Any]]:
+def _interval_plots(metrics, rows) -> list[dict[str, Any]]:
   plots = []
   for i, metric in enumerate(metrics):
     marks = [
       figures.Mark(
         row["label"], row["colour"], cell["value"], cell["low"], cell["high"]
       )
-      for row in table
+      for row in rows
       for cell in [row["cells"][i]]
       if isinstance(cell["value"], (int, float))
       and math.isfinite(cell["value"])
@@ -342,7 +235,7 @@ def _curves(runs: list[dict]) -> list[dict[str, Any]]:
         if numeric and "/" in name and "step" in entry:
           points.setdefault(name, []).append((entry["step"], value))
     for name, pairs in points.items():
-      curve = figures.Curve.of(run["name"], i % _COLOURS, pairs)
+      curve = figures.Curve.of(run["name"], i % table.COLOURS, pairs)
       lines.setdefault(name, []).append(curve)
 
   def rank(name):

@@ -98,6 +98,21 @@ class SelfAttentionBlock(nnx.Module):
     return x + self.mlp(self.norm_mlp(x))
 
 
+def self_attention_stack(
+  depth, *, width, num_heads, remat, unroll, rngs, dtype=None
+) -> layers.Stack:
+  """`depth` blocks with feed-forwards of twice the width: an encoder."""
+  return layers.Stack(
+    lambda rngs: SelfAttentionBlock(
+      width, num_heads, hidden=2 * width, rngs=rngs, dtype=dtype
+    ),
+    depth,
+    rngs=rngs,
+    remat=remat,
+    unroll=unroll,
+  )
+
+
 def causal_mask(length: int):
   """[1 t t], True where key time is not later than query time."""
   return jnp.tril(jnp.ones((1, length, length), bool))

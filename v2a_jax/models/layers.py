@@ -12,6 +12,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.parallel.sharding import partitioned
+
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
@@ -38,8 +40,8 @@ def dense(
     features_in,
     features_out,
     use_bias=use_bias,
-    kernel_init=nnx.with_partitioning(init, axes),
-    bias_init=nnx.with_partitioning(_zeros, (axes[1],)),
+    kernel_init=partitioned(init, axes),
+    bias_init=partitioned(_zeros, (axes[1],)),
     dtype=dtype,
     rngs=rngs,
   )
@@ -47,7 +49,7 @@ def dense(
 
 def learned(shape, *, axes, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
   """A free parameter, normal with standard deviation `scale`."""
-  init = nnx.with_partitioning(nnx.initializers.normal(scale), axes)
+  init = partitioned(nnx.initializers.normal(scale), axes)
   return nnx.Param(init(rngs.params(), shape, jnp.float32))
 
 
@@ -63,7 +65,7 @@ class RMSNorm(nnx.Module):
 
   def __init__(self, size: int, *, rngs: nnx.Rngs, axis: str | None = "embed"):
     ones = nnx.initializers.ones_init()
-    init = nnx.with_partitioning(ones, (axis,))
+    init = partitioned(ones, (axis,))
     self.scale = nnx.Param(init(rngs.params(), (size,), jnp.float32))
 
   def __call__(self, x):

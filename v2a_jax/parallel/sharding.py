@@ -1,6 +1,6 @@
 """One table from logical axes to mesh axes, and what follows from it.
 
-Models name the axes of their parameters with `nnx.with_partitioning` and those
+Models name the axes of their parameters with `partitioned` and those
 of their activations with `constrain`; nobody else mentions a mesh axis. Within
 one array each mesh axis is used once, by the first dimension that asks for it:
 a kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), while an activation
@@ -15,6 +15,9 @@ from flax import nnx
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
+
+# partitioned(initializer, names): its arrays carry names of their axes.
+partitioned = nnx.with_partitioning
 
 RULES: Mapping[str, tuple[str, ...]] = {
   "batch": ("data", "fsdp"),
