@@ -24,8 +24,9 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from v2a_jax.training import digests
+from v2a_jax.training import digests, names
 from v2a_jax.training.digests import find_damage, list_steps
+from v2a_jax.training.names import CheckpointError
 from v2a_jax.training.state import TrainState, abstract_model
 
 _log = logging.getLogger(__name__)
@@ -39,10 +40,6 @@ _STORAGE_ERRORS = {
 # Orbax logs hundreds of lines of threads' tracebacks for an error that it also
 # raises, and that is reported here in one.
 logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
-
-
-class CheckpointError(Exception):
-  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +114,9 @@ class Checkpoints:
     if step in list_steps(self.root):
       return
     items = ocp.args.Composite(
-      state=ocp.args.PyTreeSave(traverse_util.unflatten_dict(_named(state))),
+      state=ocp.args.PyTreeSave(
+        traverse_util.unflatten_dict(names.flatten(state))
+      ),
       data=ocp.args.JsonSave(dict(data)),
       meta=ocp.args.JsonSave(dict(meta)),
     )
@@ -161,7 +160,7 @@ class Checkpoints:
         abstract_state,
         shardings,
       )
-      named = _named(target)
+      named = names.flatten(target)
       _check_shapes(path, named)
       state = traverse_util.flatten_dict(_read_state(path, named))
       leaves = [state[name] for name in named]
@@ -271,8 +270,8 @@ def restore_params(
     step=int(path.name),
     path=path,
     state={
-      "params": _int_keys(tree.get(wanted[0], {})),
-      "buffers": _int_keys(tree.get("buffers", {})),
+      "params": names.integer_keys(tree.get(wanted[0], {})),
+      "buffers": names.integer_keys(tree.get("buffers", {})),
     },
     data=_read_json(path, "data"),
     meta=_read_json(path, "meta"),
@@ -296,12 +295,12 @@ def restore_model(
   graphdef, params, buffers = abstract_model(make_model)
   parts = []
   for part, abstract in (("params", params), ("buffers", buffers)):
-    named = _named(abstract)
+    named = names.flatten(abstract)
     saved = {
       tuple(map(str, name)): leaf
       for name, leaf in traverse_util.flatten_dict(restored.state[part]).items()
     }
-    _compare(restored.path, named, saved, prefix=(part,))
+    names.compare(restored.path, named, saved, prefix=(part,))
     leaves = [jax.numpy.asarray(saved[name]) for name in named]
     parts.append(jax.tree.unflatten(jax.tree.structure(abstract), leaves))
   return nnx.merge(graphdef, *parts), restored
@@ -322,22 +321,6 @@ def _find_sound(root: pathlib.Path, step: int | None) -> pathlib.Path:
       return path
     _log.warning("checkpoint %s is damaged (%s)", path, reason)
   raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
-
-
-def _named(tree: Any) -> dict[tuple[str, ...], Any]:
-  """Flattens to {path: leaf}; a variable and its value have one name."""
-  named = {}
-  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-      path = path[:-1]
-    name = tuple(
-      jax.tree_util.keystr((key,), simple=True).replace("/", ":")
-      for key in path
-    )
-    if name in named:
-      raise ValueError(f"two leaves are named {'/'.join(name)}")
-    named[name] = leaf
-  return named
 
 
 def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
@@ -367,43 +350,8 @@ def _read_state(path: pathlib.Path, named: Mapping[tuple, Any]) -> Any:
 
 
 def _check_shapes(path: pathlib.Path, named: Mapping[tuple, Any]) -> None:
-  _compare(path, named, _read_shapes(path))
-
-
-def _compare(
-  path: pathlib.Path,
-  wanted: Mapping[tuple, Any],
-  saved: Mapping[tuple, Any],
-  *,
-  prefix: tuple[str, ...] = (),
-) -> None:
-  """Raises a one-line error if names or shapes differ."""
-  advice = "use the config it was trained with, or another workdir"
-  for name, leaf in wanted.items():
-    label = "/".join(prefix + name)
-    if name not in saved:
-      raise CheckpointError(f"{path}: no {label} in the checkpoint; {advice}")
-    if tuple(saved[name].shape) != tuple(leaf.shape):
-      raise CheckpointError(
-        f"{path}: {label} has shape {tuple(saved[name].shape)} in the"
-        f" checkpoint and {tuple(leaf.shape)} in the model; {advice}"
-      )
-  if extra := set(saved) - set(wanted):
-    label = "/".join(prefix + min(extra))
-    raise CheckpointError(
-      f"{path}: {label} is not in the model ({len(extra)} such); {advice}"
-    )
+  names.compare(path, named, _read_shapes(path))
 
 
 def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
   return json.loads((path / item / "metadata").read_text())
-
-
-def _int_keys(tree: Any) -> Any:
-  """Turns the names of list entries back into integers."""
-  if not isinstance(tree, dict):
-    return tree
-  return {
-    int(key) if key.isdigit() else key: _int_keys(value)
-    for key, value in tree.items()
-  }
