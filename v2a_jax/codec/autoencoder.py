@@ -121,6 +121,14 @@ class Encoder(nnx.Module):
       hidden = stage(hidden)
     return self.head(self.snake(self.norm(hidden)))
 
+  def flops(self, length: int) -> int:
+    """Of one example's encoding to `length` latents."""
+    total, steps = layers.kernel_flops(self.head, length), length
+    for stage in reversed(self.stages):
+      total += layers.kernel_flops(stage, steps)
+      steps *= getattr(stage, "stride", 1)
+    return total
+
 
 class Decoder(nnx.Module):
   """Latents [b, t, latent_dim] to waveform [b, t hop, channels]."""
@@ -167,6 +175,20 @@ class Decoder(nnx.Module):
     )
     waveform = stft.istft(jnp.moveaxis(frames, 2, 1), hop=self.frame_hop)
     return jnp.moveaxis(waveform, 1, 2)
+
+  def flops(self, length: int) -> int:
+    """Of one example's decoding from `length` latents.
+
+    The inverse Fourier transform at the end is not a matrix product and is
+    left out, as norms are.
+    """
+    total, steps = layers.kernel_flops(self.stem, length), length
+    for i, units in enumerate(self.units):
+      total += layers.kernel_flops(units, steps)
+      if i < len(self.ups):
+        total += layers.kernel_flops(self.ups[i], steps)
+        steps *= self.ups[i].stride
+    return total + layers.kernel_flops(self.head, steps)
 
 
 class Codec(nnx.Module):
@@ -229,6 +251,22 @@ class Codec(nnx.Module):
   def decode(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, c] to a waveform [b, t hop, channels]."""
     return self.decoder(self._uncalibrated(latents))
+
+  def flops(self, samples: int) -> dict[str, int]:
+    """Analytic FLOPs of one example of `samples` samples, by method.
+
+    Of matrix products and convolutions; a multiply-add is two. `decode` is of
+    the whole latents that so many samples need.
+
+    Returns:
+      FLOPs of `encode`, `quantize` and `decode`.
+    """
+    length = -(-samples // self.config.hop)
+    return {
+      "encode": self.encoder.flops(length),
+      "quantize": self.quantizer.flops(length),
+      "decode": self.decoder.flops(length),
+    }
 
   def _uncalibrated(self, latents: jax.Array) -> jax.Array:
     return latents * self.latent_std[...] + self.latent_mean[...]

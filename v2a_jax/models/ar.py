@@ -186,7 +186,8 @@ class TokenModel(nnx.Module):
   def flops(self, length: int, frames: int, text: int) -> int:
     """Of one example's forward pass over `length` latent frames.
 
-    Causal self-attention counts the half that is not masked.
+    Causal self-attention counts the half that is not masked: what the model
+    needs, whether or not the kernel that runs skips the other half.
     """
     c, cond = self.config, frames + text
     length += c.num_codebooks - 1

@@ -1,0 +1,127 @@
+"""What a traced function costs: FLOPs and memory, from its jaxpr alone.
+
+Nothing is compiled or allocated, so a model of billions of parameters is
+counted in seconds. A FLOP is one addition or multiplication in a matrix
+product or a convolution, so a multiply-add is two; norms, softmax, Fourier
+transforms and other work of the vector units is left out, as in the closed
+forms of the models (arXiv:2204.02311, appendix B).
+
+XLA's own cost analysis needs a compiled program and counts the body of a scan
+once; here it counts once for each iteration.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def flops_of(function: Callable, *args) -> int:
+  """FLOPs of `function(*args)`; see `count_flops`.
+
+  Args:
+    function: what jax can trace.
+    *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
+  """
+  return count_flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def count_flops(jaxpr: core.Jaxpr) -> int:
+  """FLOPs of a jaxpr, with everything that it calls.
+
+  A scan counts its body once an iteration, a `cond` its largest branch, a
+  `shard_map` its body on every device; calls (`jit`, `jax.checkpoint`, custom
+  derivatives) count what they call.
+
+  Raises:
+    ValueError: a `while` loop with matrix products in it, for nobody knows how
+      often it runs.
+  """
+  return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation: core.JaxprEqn) -> int:
+  name, params = equation.primitive.name, equation.params
+  if name in _COUNTED:
+    return _COUNTED[name](equation)
+  called = [_open(j) for j in core.jaxprs_in_params(params)]
+  counts = [count_flops(jaxpr) for jaxpr in called]
+  if name == "cond":
+    return max(counts)
+  if name == "while" and any(counts):
+    raise ValueError(
+      "a while loop with matrix products has no FLOPs that can be counted"
+      " beforehand: use a scan, or a fori_loop of known length"
+    )
+  return _repeats(name, params) * sum(counts)
+
+
+def _repeats(name: str, params: dict[str, Any]) -> int:
+  """How often a primitive runs the jaxprs in its parameters."""
+  if name == "scan":
+    return params["length"]
+  if name == "shard_map":
+    return math.prod(params["mesh"].shape.values())
+  return 1
+
+
+def _open(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
+  return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def _dot_flops(equation: core.JaxprEqn) -> int:
+  """Each output is a sum over the contracted axes."""
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  shape = equation.invars[0].aval.shape
+  depth = math.prod(shape[axis] for axis in contracted)
+  return 2 * depth * equation.outvars[0].aval.size
+
+
+def _conv_flops(equation: core.JaxprEqn) -> int:
+  """Each output is a sum over taps and input features of its group.
+
+  A kernel's input features are already those of one group. Zeros between the
+  inputs of a transposed convolution are not multiplied; padding is.
+  """
+  params = equation.params
+  kernel = equation.invars[1].aval.shape
+  _, features, *taps = params["dimension_numbers"].rhs_spec
+  depth = kernel[features] * math.prod(kernel[axis] for axis in taps)
+  spread = math.prod(params["lhs_dilation"])
+  return 2 * depth * equation.outvars[0].aval.size // spread
+
+
+_COUNTED = {
+  "dot_general": _dot_flops,
+  "conv_general_dilated": _conv_flops,
+}
+
+
+def residual_bytes(function: Callable, variables: Any, *args) -> int:
+  """Bytes that a forward pass keeps for the backward pass.
+
+  They are the residuals of `jax.vjp` with respect to `variables`: what
+  automatic differentiation stores, `jax.checkpoint` and the stacking of scans
+  included. What is an argument already (the parameters, the batch) is not
+  counted, nor is one array twice.
+
+  Args:
+    function: `function(variables, *args)` gives the loss.
+    variables: a pytree of what is differentiated.
+    *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
+  """
+
+  def residuals(variables, *args):
+    _, pullback = jax.vjp(lambda v: function(v, *args), variables)
+    return jax.tree.leaves(pullback)
+
+  jaxpr = jax.make_jaxpr(residuals)(variables, *args).jaxpr
+  known = {id(v) for v in (*jaxpr.invars, *jaxpr.constvars)}
+  kept = {
+    id(v): v
+    for v in jaxpr.outvars
+    if isinstance(v, core.Var) and id(v) not in known
+  }
+  return sum(v.aval.size * v.aval.dtype.itemsize for v in kept.values())
