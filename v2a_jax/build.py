@@ -30,6 +30,7 @@ from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.flow_matching import FlowMatching
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.pretrained import dac, dac_files, weights
 from v2a_jax.sampling.autoregressive import TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
@@ -106,18 +107,27 @@ def _tuples(value):
 class FrozenCodec:
   """A trained codec, ready to be merged inside a jitted function."""
 
-  config: CodecConfig
+  config: CodecConfig | dac.DacConfig
   graphdef: Any
   state: Any
   sha256: str
 
-  def merge(self, state=None) -> Codec:
+  def merge(self, state=None) -> Codec | dac.Dac:
     return nnx.merge(self.graphdef, self.state if state is None else state)
 
 
 @functools.cache
 def load_codec(name: str) -> FrozenCodec:
-  """Reads the codec bundle `name`; see `bundle.find`."""
+  """Reads the codec `name`: a bundle (`bundle.find`), or a folder of DAC.
+
+  Raises:
+    BundleError: there is none, or it is of another model.
+    MissingWeightsError, WrongWeightsError: see `dac_files.load`.
+  """
+  if dac_files.holds_dac(name):
+    codec = dac_files.load(name)
+    sha256 = weights.sha256_of(pathlib.Path(name) / dac_files.WEIGHTS)
+    return FrozenCodec(codec.config, *nnx.split(codec), sha256)
   folder = bundle.find(name)
   config = codec_config(config_dict.ConfigDict(bundle.read_config(folder)))
   abstract = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))

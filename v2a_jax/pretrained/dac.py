@@ -1,0 +1,365 @@
+"""The Descript Audio Codec (DAC), with the public weights, as a frozen codec.
+
+  encode:    waveform -> strided Snake convolutions -> z = latents [b t 1024]
+  quantize:  r_0 = z,  e_i = W_in r_i,  k_i = argmax_j cos(e_i, C_i[j]),
+             r_{i+1} = r_i - W_out C_i[k_i]
+  dequantize:  z_hat = sum_i W_out C_i[k_i]
+  decode:    z or z_hat -> transposed convolutions -> tanh -> waveform
+
+Kumar et al., "High-fidelity audio compression with improved RVQGAN",
+https://arxiv.org/abs/2306.06546; codes are looked up by angle in 8 dimensions
+(Yu et al., https://arxiv.org/abs/2110.04627). Layers are named as in the port
+by Hugging Face (https://huggingface.co/docs/transformers/model_doc/dac), whose
+files `dac_files.py` reads. The codec stands where the project's own stands
+(codec/autoencoder.py): `config.codec` names the folder.
+
+DAC has no KL bottleneck. Its continuous latents are the encoder's output before
+quantisation, z, in whatever mean and scale the published training left it; the
+quantized z_hat passes through the same decoder. A generator of latents wants
+them standardised: (z - mean) / std of each channel, with the statistics that
+the folder's config gives (0 and 1 where it gives none). Codes do not depend on
+them.
+
+Convolutions run in the backend's default precision, the look-up in the highest:
+on GPU and TPU set `jax_default_matmul_precision=highest` for the codes that a
+CPU finds.
+"""
+
+import dataclasses
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+DILATIONS = (1, 3, 9)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DacConfig:
+  """Sizes of a DAC; the defaults are those of the 44.1 kHz model.
+
+  Attributes:
+    sample_rate: hertz.
+    strides: of the encoder's blocks; the decoder's are the same, reversed.
+    encoder_width: channels at the sample rate; each block doubles them.
+    decoder_width: channels at the latent rate; each block halves them.
+    num_codebooks: stages of the residual quantizer.
+    codebook_size: codes a stage.
+    codebook_dim: dimensions in which codes are looked up.
+  """
+
+  sample_rate: int = 44100
+  strides: tuple[int, ...] = (2, 4, 8, 8)
+  encoder_width: int = 64
+  decoder_width: int = 1536
+  num_codebooks: int = 9
+  codebook_size: int = 1024
+  codebook_dim: int = 8
+
+  def __post_init__(self):
+    if not self.strides or min(self.strides) < 2:
+      raise ValueError(
+        f"DacConfig: strides={self.strides}; give at least one, each of 2 or"
+        " more."
+      )
+    if self.decoder_width % 2 ** len(self.strides):
+      raise ValueError(
+        f"DacConfig: decoder_width={self.decoder_width} cannot be halved"
+        f" {len(self.strides)} times, once a stride."
+      )
+
+  @property
+  def channels(self) -> int:
+    """Of the waveform; all published models are mono."""
+    return 1
+
+  @property
+  def latent_dim(self) -> int:
+    """Channels of the latents."""
+    return self.encoder_width * 2 ** len(self.strides)
+
+  @property
+  def hop(self) -> int:
+    """Samples a latent."""
+    return math.prod(self.strides)
+
+  @property
+  def latent_rate(self) -> float:
+    """Latents a second, in hertz."""
+    return self.sample_rate / self.hop
+
+
+# https://github.com/descriptinc/descript-audio-codec, conf/final.
+PUBLISHED = {
+  "dac_16khz": DacConfig(
+    sample_rate=16000, strides=(2, 4, 5, 8), num_codebooks=12
+  ),
+  "dac_24khz": DacConfig(
+    sample_rate=24000, strides=(2, 4, 5, 8), num_codebooks=32
+  ),
+  "dac_44khz": DacConfig(),
+}
+
+
+class Buffer(nnx.Variable):
+  """A measured constant, which no optimizer touches."""
+
+
+class Snake(nnx.Module):
+  """x + sin^2(alpha x) / alpha, alpha of each channel: [b t c] to the same.
+
+  Ziyin et al., https://arxiv.org/abs/2006.08195.
+  """
+
+  def __init__(self, features: int):
+    self.alpha = nnx.Param(jnp.ones((features,)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    alpha = self.alpha[...]
+    return x + jnp.square(jnp.sin(alpha * x)) / (alpha + 1e-9)
+
+
+def _conv(
+  features_in: int, features: int, size: int, *, rngs, dilation=1
+) -> nnx.Conv:
+  """A convolution over time that keeps the length, of an odd size."""
+  return nnx.Conv(
+    features_in, features, (size,), kernel_dilation=(dilation,), rngs=rngs
+  )
+
+
+class Upsample(nnx.Module):
+  """Transposed convolution, kernel 2s: [b t c] to [b, t s - s mod 2, d].
+
+  Step i of the input adds to the outputs [i s - p, (i + 2) s - p) for
+  p = ceil(s / 2), so that each output is a sum of two matrix products. An odd
+  stride leaves one output too few, as in the original.
+  """
+
+  def __init__(self, features_in: int, features: int, stride: int, *, rngs):
+    self.stride = stride
+    init = nnx.initializers.variance_scaling(
+      1.0, "fan_in", "truncated_normal", in_axis=(0, 2), out_axis=1
+    )
+    shape = (features_in, features, 2 * stride)
+    self.weight = nnx.Param(init(rngs.params(), shape))
+    self.bias = nnx.Param(jnp.zeros((features,)))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, length, _ = x.shape
+    early, late = jnp.split(self.weight[...], 2, axis=-1)
+    early = jnp.einsum("btc,cds->btsd", x, early)
+    late = jnp.einsum("btc,cds->btsd", x, late)
+    pad = lambda y, *steps: jnp.pad(y, [(0, 0), steps, (0, 0), (0, 0)])
+    full = pad(early, 0, 1) + pad(late, 1, 0)
+    full = full.reshape(batch, (length + 1) * self.stride, -1)
+    cut = math.ceil(self.stride / 2)
+    return full[:, cut:-cut] + self.bias[...]
+
+
+class ResidualUnit(nnx.Module):
+  """x + conv(snake(conv(snake(x)))), the first of 7 taps, dilated."""
+
+  def __init__(self, features: int, dilation: int, *, rngs: nnx.Rngs):
+    self.snake1 = Snake(features)
+    self.conv1 = _conv(features, features, 7, dilation=dilation, rngs=rngs)
+    self.snake2 = Snake(features)
+    self.conv2 = _conv(features, features, 1, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x + self.conv2(self.snake2(self.conv1(self.snake1(x))))
+
+
+class _ResidualUnits(nnx.Module):
+  """What a block of either side has: three residual units."""
+
+  def __init__(self, features: int, *, rngs: nnx.Rngs):
+    self.res_unit1, self.res_unit2, self.res_unit3 = (
+      ResidualUnit(features, dilation, rngs=rngs) for dilation in DILATIONS
+    )
+
+  def residual_units(self, x: jax.Array) -> jax.Array:
+    return self.res_unit3(self.res_unit2(self.res_unit1(x)))
+
+
+class EncoderBlock(_ResidualUnits):
+  """[b, t stride, c] to [b, t, 2 c]."""
+
+  def __init__(self, features: int, stride: int, *, rngs: nnx.Rngs):
+    super().__init__(features, rngs=rngs)
+    self.snake1 = Snake(features)
+    self.conv1 = nnx.Conv(
+      features,
+      2 * features,
+      (2 * stride,),
+      strides=(stride,),
+      padding=((math.ceil(stride / 2),) * 2,),
+      rngs=rngs,
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return self.conv1(self.snake1(self.residual_units(x)))
+
+
+class DecoderBlock(_ResidualUnits):
+  """[b t c] to [b, t stride - stride mod 2, c / 2]."""
+
+  def __init__(self, features: int, stride: int, *, rngs: nnx.Rngs):
+    super().__init__(features // 2, rngs=rngs)
+    self.snake1 = Snake(features)
+    self.conv_t1 = Upsample(features, features // 2, stride, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return self.residual_units(self.conv_t1(self.snake1(x)))
+
+
+class Encoder(nnx.Module):
+  """Waveform [b, t hop, 1] to z [b, t, latent_dim]."""
+
+  def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
+    width = config.encoder_width
+    self.conv1 = _conv(config.channels, width, 7, rngs=rngs)
+    self.block = nnx.List()
+    for stride in config.strides:
+      self.block.append(EncoderBlock(width, stride, rngs=rngs))
+      width *= 2
+    self.snake1 = Snake(width)
+    self.conv2 = _conv(width, config.latent_dim, 3, rngs=rngs)
+
+  def __call__(self, waveform: jax.Array) -> jax.Array:
+    hidden = self.conv1(waveform)
+    for block in self.block:
+      hidden = block(hidden)
+    return self.conv2(self.snake1(hidden))
+
+
+class Decoder(nnx.Module):
+  """z [b, t, latent_dim] to a waveform of t hop samples, or a few less."""
+
+  def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
+    width = config.decoder_width
+    self.conv1 = _conv(config.latent_dim, width, 7, rngs=rngs)
+    self.block = nnx.List()
+    for stride in reversed(config.strides):
+      self.block.append(DecoderBlock(width, stride, rngs=rngs))
+      width //= 2
+    self.snake1 = Snake(width)
+    self.conv2 = _conv(width, config.channels, 7, rngs=rngs)
+
+  def __call__(self, z: jax.Array) -> jax.Array:
+    hidden = self.conv1(z)
+    for block in self.block:
+      hidden = block(hidden)
+    return jnp.tanh(self.conv2(self.snake1(hidden)))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+  """Vectors of length 1 along the last axis."""
+  norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+  return x / jnp.maximum(norm, 1e-12)
+
+
+class VectorQuantizer(nnx.Module):
+  """One stage: a projection down, a look-up by angle, a projection up."""
+
+  def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
+    project = lambda n, m: nnx.Conv(n, m, (1,), precision="highest", rngs=rngs)
+    self.in_proj = project(config.latent_dim, config.codebook_dim)
+    self.out_proj = project(config.codebook_dim, config.latent_dim)
+    self.codebook = nnx.Embed(
+      config.codebook_size, config.codebook_dim, rngs=rngs
+    )
+
+  def nearest(self, residual: jax.Array) -> jax.Array:
+    """The code of the least angle, int32 [b t], for `residual` [b t c]."""
+    encoded = _unit(self.in_proj(residual))
+    table = _unit(self.codebook.embedding[...])
+    cosine = jnp.matmul(encoded, table.T, precision="highest")
+    return jnp.argmax(cosine, axis=-1).astype(jnp.int32)
+
+  def __call__(self, codes: jax.Array) -> jax.Array:
+    """Codes [b t] to their part of z, [b t c]."""
+    return self.out_proj(self.codebook(codes))
+
+
+class ResidualQuantizer(nnx.Module):
+  """All stages."""
+
+  def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
+    stages = range(config.num_codebooks)
+    self.quantizers = nnx.List(
+      [VectorQuantizer(config, rngs=rngs) for _ in stages]
+    )
+
+  def quantize(self, z: jax.Array) -> jax.Array:
+    """z [b t c] to codes int32 [b t q]."""
+    residual, codes = z, []
+    for stage in self.quantizers:
+      codes.append(stage.nearest(residual))
+      residual = residual - stage(codes[-1])
+    return jnp.stack(codes, axis=-1)
+
+  def dequantize(self, codes: jax.Array) -> jax.Array:
+    """Codes [b t n] of the first n <= q stages to z_hat [b t c]."""
+    count = codes.shape[-1]
+    if count > len(self.quantizers):
+      raise ValueError(
+        f"dequantize: {count} codes a step, but the quantizer has only"
+        f" {len(self.quantizers)} codebooks."
+      )
+    return sum(self.quantizers[i](codes[..., i]) for i in range(count))
+
+
+class Dac(nnx.Module):
+  """The whole codec, with the interface of `codec.autoencoder.Codec`."""
+
+  def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    self.encoder = Encoder(config, rngs=rngs)
+    self.decoder = Decoder(config, rngs=rngs)
+    self.quantizer = ResidualQuantizer(config, rngs=rngs)
+    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
+    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
+
+  def encode(self, waveform: jax.Array) -> jax.Array:
+    """Waveform [b, t, 1] to latents [b, ceil(t / hop), latent_dim].
+
+    Zeros are added up to a multiple of the hop. Latent `i` has the time
+    (i + 1/2) / latent_rate seconds.
+    """
+    short = -waveform.shape[1] % self.config.hop
+    z = self.encoder(jnp.pad(waveform, [(0, 0), (0, short), (0, 0)]))
+    return self._standardised(z)
+
+  def quantize(self, latents: jax.Array) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]."""
+    return self.quantizer.quantize(self._raw(latents))
+
+  def dequantize(
+    self, codes: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Codes [b, t, q] to latents [b, t, c].
+
+    Args:
+      codes: int [b, t, q].
+      num_codebooks: how many of the codes to use; None for all.
+    """
+    z = self.quantizer.dequantize(codes[..., :num_codebooks])
+    return self._standardised(z)
+
+  def decode(self, latents: jax.Array) -> jax.Array:
+    """Latents [b, t, c] to a waveform [b, t hop, 1].
+
+    With odd strides (16 and 24 kHz) the network itself ends 8 samples, at most
+    half a millisecond, early; zeros take their place.
+    """
+    waveform = self.decoder(self._raw(latents))
+    short = latents.shape[1] * self.config.hop - waveform.shape[1]
+    return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
+
+  def _standardised(self, z: jax.Array) -> jax.Array:
+    return (z - self.latent_mean[...]) / self.latent_std[...]
+
+  def _raw(self, latents: jax.Array) -> jax.Array:
+    return latents * self.latent_std[...] + self.latent_mean[...]
