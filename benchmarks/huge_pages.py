@@ -28,7 +28,7 @@ def measure(steps: int) -> float:
 
   from configs import diffusion_tiny
   from v2a_jax import build
-  from v2a_jax.objectives.flow_matching import FlowMatching
+  from v2a_jax.objectives.diffusion import Diffusion
 
   config = diffusion_tiny.get_config()
   codec = build.load_codec(config.codec)
@@ -43,7 +43,7 @@ def measure(steps: int) -> float:
     def loss(params):
       model = nnx.merge(graphdef, params)
       filled = target(frozen, batch)
-      return FlowMatching().loss(model, filled, key=key, train=True)[0].mean()
+      return Diffusion().loss(model, filled, key=key, train=True)[0].mean()
 
     grads = jax.grad(loss)(params)
     return jax.tree.map(lambda p, g: p - 1e-4 * g, params, grads)

@@ -17,7 +17,7 @@ def get_config():
   config.data = dict(
     paths=("data/scenes",),
     split="train",
-    batch_size=16,
+    batch_size=8,
     seconds=4.0,
     fps=25.0,
     frame_size=32,
@@ -32,19 +32,19 @@ def get_config():
     name="adamw",
     learning_rate=1e-3,
     schedule="cosine",
-    warmup_steps=50,
+    warmup_steps=100,
     final_fraction=0.05,
     betas=(0.9, 0.98),
     weight_decay=0.01,
     max_grad_norm=1.0,
   )
   config.mesh = dict(data=-1, fsdp=1, tensor=1)
-  config.num_train_steps = 1500
+  config.num_train_steps = 8000
   config.train_seconds = 0.0  # stop after this much training; 0 for no limit
   config.accumulate = 1
-  config.ema_decay = 0.995
-  config.log_every = 20
-  config.checkpoint_every = 500
+  config.ema_decay = 0.998
+  config.log_every = 50
+  config.checkpoint_every = 1000
   config.keep = 2
   config.wandb_mode = "offline"
   return config

@@ -33,7 +33,7 @@ def get_config():
     conditioner=common.conditioner(),
   )
   config.objective = dict(
-    name="flow_matching", cond_drop_rate=0.1, time_mean=0.0, time_std=1.0
+    name="diffusion", cond_drop_rate=0.1, time_mean=0.0, time_std=1.0
   )
   config.sampler = dict(
     name="ode",

@@ -54,8 +54,8 @@ SCALES = {
     # on two cores, and `train_seconds` is the limit on slower ones.
     overrides=(
       "--config.num_train_steps=1500",
-      "--config.data.batch_size=8",
-      "--config.log_every=50",
+      "--config.optimizer.warmup_steps=50",
+      "--config.ema_decay=0.995",
     ),
   ),
   # Shows that every step works; nothing is learned.

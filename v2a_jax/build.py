@@ -27,7 +27,7 @@ from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.models import ar, dit
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
-from v2a_jax.objectives.flow_matching import FlowMatching
+from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.pretrained import dac, dac_files, weights
@@ -38,7 +38,7 @@ from v2a_jax.training.experiment import Experiment
 from v2a_jax.training.optimizer import OptimizerConfig
 
 OBJECTIVES = {
-  "flow_matching": FlowMatching,
+  "diffusion": Diffusion,
   "next_token": NextToken,
   "codec": CodecObjective,
 }

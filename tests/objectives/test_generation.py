@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from v2a_jax.objectives import base
-from v2a_jax.objectives.flow_matching import FlowMatching, mix
+from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.sampling import ode
 
@@ -38,13 +38,13 @@ def _latents(b=2):
 def test_the_true_velocity_has_no_loss():
   latents = _latents()
   loss, metrics = tiny.loss(
-    FlowMatching(),
+    Diffusion(),
     Exact(latents),
     tiny.batch(latents),
     key=jax.random.key(0),
     train=False,
   )
-  assert loss.shape == (2,) and metrics["loss"].shape == (2,)
+  assert loss.shape == (2,) and metrics["error"].shape == (2,)
   np.testing.assert_allclose(loss, 0.0, atol=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_a_silent_model_pays_the_variance_of_the_velocity():
   latents = jnp.zeros((512, T, tiny.CHANNELS))
   batch = tiny.batch(latents, b=512)
   loss, _ = tiny.loss(
-    FlowMatching(), model, batch, key=jax.random.key(0), train=False
+    Diffusion(), model, batch, key=jax.random.key(0), train=False
   )
   # latents = 0, so the velocity is minus unit noise.
   assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
@@ -71,7 +71,7 @@ def test_loss_ignores_what_lies_after_the_clip():
   model, latents = tiny.diffusion(), _latents()
   mask = np.arange(T)[None] < np.array([[5], [8]])
   batch = tiny.batch(latents, target_mask=mask)
-  objective = FlowMatching(cond_drop_rate=0.0)
+  objective = Diffusion(cond_drop_rate=0.0)
   key = jax.random.key(0)
   plain, _ = tiny.loss(objective, model, batch, key=key, train=True)
   spoiled = batch.replace(target=jnp.where(mask[..., None], latents, 50.0))
@@ -91,7 +91,7 @@ def test_conditions_are_dropped_independently_at_their_rate():
 
 
 def test_logit_normal_times():
-  times = FlowMatching(time_mean=0.4, time_std=0.5).sample_time(
+  times = Diffusion(time_mean=0.4, time_std=0.5).sample_time(
     jax.random.key(0), 20_000
   )
   logits = np.log(times / (1 - times))
@@ -124,7 +124,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
 
   def loss(a, b):
     key = jax.random.key(1)
-    objective = FlowMatching()
+    objective = Diffusion()
     values, _ = tiny.loss(objective, Affine(a, b), batch, key=key, train=False)
     return float(values.mean())
 
@@ -135,12 +135,6 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   made = ode.integrate(velocity, noise, num_steps=64, solver="heun")
   assert float(made.mean()) == pytest.approx(m, abs=0.03)
   assert float(made.std()) == pytest.approx(s, abs=0.03)
-
-
-def test_mix_is_noise_at_0_and_data_at_1():
-  noise, latents = jnp.ones((2, 1, 1)), jnp.full((2, 1, 1), 3.0)
-  mixed = mix(noise, latents, jnp.asarray([0.0, 1.0]))
-  assert mixed[:, 0, 0].tolist() == [1.0, 3.0]
 
 
 def test_next_token_loss_is_the_mean_cross_entropy():
@@ -164,7 +158,7 @@ def test_next_token_loss_is_the_mean_cross_entropy():
 @pytest.mark.parametrize("kind", ["diffusion", "tokens"])
 def test_a_few_steps_of_training_learn_one_batch(kind):
   if kind == "diffusion":
-    model, objective, target = tiny.diffusion(), FlowMatching(), _latents()
+    model, objective, target = tiny.diffusion(), Diffusion(), _latents()
   else:
     model, objective = tiny.tokens(), NextToken()
     target = jax.random.randint(jax.random.key(0), (2, T, tiny.BOOKS), 0, 11)

@@ -1,0 +1,142 @@
+"""Paths, predictions and weightings against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from v2a_jax.objectives.corruption import PATHS, PREDICTION_TYPES, Corruption
+from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.sampling import ode
+
+KINDS = [(p, k) for p in PATHS for k in PREDICTION_TYPES]
+MEAN, STD = 1.5, 0.5
+
+
+def _draw():
+  keys = jax.random.split(jax.random.key(0), 3)
+  noise, data = (jax.random.normal(k, (64, 5)) for k in keys[:2])
+  return noise, data, jax.random.uniform(keys[2], (64, 1), maxval=0.99)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_leads_from_noise_to_data(path):
+  noise, data, _ = _draw()
+  mix = Corruption(path).mix
+  np.testing.assert_allclose(mix(noise, data, 0.0), noise, atol=1e-6)
+  np.testing.assert_allclose(mix(noise, data, 1.0), data, atol=1e-6)
+
+
+@pytest.mark.parametrize("path, kind", KINDS)
+def test_a_true_prediction_gives_the_data_and_the_velocity(path, kind):
+  corruption = Corruption(path, kind)
+  noise, data, time = _draw()
+  noisy, velocity = jax.jvp(
+    lambda t: corruption.mix(noise, data, t), (time,), (jnp.ones_like(time),)
+  )
+  prediction = corruption.target(noise, data, time)
+  seen = np.asarray(time[:, 0] > 0.05)  # of pure noise nothing is known
+  close = lambda a, b: np.testing.assert_allclose(
+    a[seen], b[seen], rtol=1e-3, atol=1e-3
+  )
+  close(corruption.denoised(prediction, noisy, time), data)
+  close(corruption.velocity(prediction, noisy, time), velocity)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_log_snr_is_that_of_the_path(path):
+  noise, data = jax.random.normal(jax.random.key(1), (2, 100_000))
+  corruption = Corruption(path)
+  power = lambda a, b, time: float(jnp.var(corruption.mix(a, b, time)))
+  for time in (0.2, 0.5, 0.9):
+    ratio = power(noise * 0, data, time) / power(noise, data * 0, time)
+    found = corruption.log_snr(time)
+    assert float(found) == pytest.approx(np.log(ratio), abs=0.02)
+  ends = corruption.log_snr(jnp.asarray([0.0, 1.0]))
+  assert ends.tolist() == [-20.0, 20.0]
+
+
+@pytest.mark.parametrize("path, kind", KINDS)
+@pytest.mark.parametrize("weighting", ["x", "epsilon", "min_snr", "sigmoid"])
+def test_a_weighting_means_the_same_whatever_is_predicted(
+  path, kind, weighting
+):
+  objective = Diffusion(path=path, prediction_type=kind, weighting=weighting)
+  corruption = objective.corruption
+  noise, data, _ = _draw()
+  time = jnp.linspace(0.1, 0.9, 64)
+  at = time[:, None]
+  noisy = corruption.mix(noise, data, at)
+  true = corruption.target(noise, data, at)
+  wrong = true + 0.1
+  error = jnp.square(wrong - true).mean(axis=1)
+  of_data = jnp.square(corruption.denoised(wrong, noisy, at) - data).mean(
+    axis=1
+  )
+  snr = jnp.exp(corruption.log_snr(time))
+  wanted = {
+    "x": 1.0,
+    "epsilon": snr,
+    "min_snr": jnp.minimum(snr, 5.0),
+    "sigmoid": snr / (1 + snr),
+  }[weighting]
+  np.testing.assert_allclose(
+    objective.weight(time) * error, wanted * of_data, rtol=2e-2
+  )
+
+
+def test_min_snr_of_a_noise_prediction_is_the_papers():
+  objective = Diffusion(
+    path="cosine", prediction_type="epsilon", weighting="min_snr"
+  )
+  time = jnp.linspace(0.1, 0.9, 9)
+  snr = jnp.exp(objective.corruption.log_snr(time))
+  np.testing.assert_allclose(
+    objective.weight(time), jnp.minimum(snr, 5) / snr, rtol=1e-4
+  )
+
+
+def test_unknown_names_are_answered_with_those_there_are():
+  with pytest.raises(ValueError, match="path='vp'.*linear, cosine"):
+    Diffusion(path="vp")
+  with pytest.raises(ValueError, match="'eps'.*velocity, v, epsilon, x"):
+    Diffusion(prediction_type="eps")
+  with pytest.raises(ValueError, match="'snr'.*min_snr"):
+    Diffusion(weighting="snr")
+
+
+def _error(path, kind, solver, num_steps):
+  """Of samples of N(MEAN, STD^2), whose best predictor has a closed form.
+
+  The exact flow carries each noise to MEAN + STD noise.
+  """
+  corruption = Corruption(path, kind)
+
+  def predict(x, time):
+    alpha, sigma, _, _ = corruption.coefficients(time)
+    gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+    data = MEAN + gain * (x - alpha * MEAN)
+    noise = (x - alpha * data) / jnp.maximum(sigma, 1e-6)
+    return corruption.target(noise, data, time)
+
+  noise = jnp.linspace(-2, 2, 9)
+  made = ode.solve(
+    predict, noise, num_steps=num_steps, solver=solver, corruption=corruption
+  )
+  return float(jnp.abs(made - (MEAN + STD * noise)).max())
+
+
+@pytest.mark.parametrize("path, kind", KINDS)
+@pytest.mark.parametrize("solver", ode.SOLVERS)
+def test_a_known_gaussian_is_reached(path, kind, solver):
+  # A prediction of noise says nothing of the data in the first step.
+  allowed = 0.1 if solver == "euler" or kind == "epsilon" else 0.02
+  assert _error(path, kind, solver, 48) < allowed
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_dpm_solver_is_of_second_order(path):
+  # λ is infinite at both ends, so the order shows only on a fine grid.
+  coarse, fine = (_error(path, "v", "dpmpp_2m", n) for n in (96, 192))
+  assert np.log2(coarse / fine) == pytest.approx(2, abs=0.5)
+  assert fine < 0.1 * _error(path, "v", "euler", 192)

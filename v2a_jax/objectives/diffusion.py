@@ -1,0 +1,94 @@
+"""Diffusion and flow matching: learn to undo noise along a path.
+
+  (1)  x_t = α(t) · latents + σ(t) · noise      t in [0, 1], t = 1 is data
+  (2)  loss = E_t w(t) || model(x_t, t) - target(latents, noise, t) ||²
+  (3)  t ~ sigmoid(mean + std · N(0, 1))        logit-normal
+
+The default is rectified flow (Liu et al., arXiv:2209.03003; Lipman et al.,
+arXiv:2210.02747): α = t, σ = 1 - t, the target is the velocity latents - noise,
+w = 1; (3) is from Esser et al., arXiv:2403.03206. Paths, predictions and
+weightings are those of corruption.py.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.objectives import base
+from v2a_jax.objectives.corruption import WEIGHTINGS, Corruption, weigh
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion:
+  """Trains a diffusion model on `batch.target` = latents [b t c].
+
+  Attributes:
+    path: from noise to data, of `corruption.PATHS`.
+    prediction_type: of `corruption.PREDICTION_TYPES`.
+    weighting: `prediction` for w = 1, or of `corruption.WEIGHTINGS`, which
+      weigh the error of the latents that the prediction stands for.
+    gamma: of `min_snr`.
+    bias: of `sigmoid`.
+    cond_drop_rate: chance that a condition is dropped, for each on its own.
+    time_mean: of the logit-normal over diffusion time.
+    time_std: of the logit-normal over diffusion time.
+  """
+
+  path: str = "linear"
+  prediction_type: str = "velocity"
+  weighting: str = "prediction"
+  gamma: float = 5.0
+  bias: float = 0.0
+  cond_drop_rate: float = 0.1
+  time_mean: float = 0.0
+  time_std: float = 1.0
+
+  def __post_init__(self):
+    _ = self.corruption  # refuses an unknown path or prediction
+    if self.weighting not in WEIGHTINGS:
+      raise ValueError(
+        f"weighting={self.weighting!r} is not one of {', '.join(WEIGHTINGS)}"
+      )
+
+  @property
+  def corruption(self) -> Corruption:
+    return Corruption(self.path, self.prediction_type)
+
+  def loss(self, model, batch, *, key, train):
+    """Returns loss [b] and metrics of [b]; see `base.Objective`."""
+    k_time, k_noise, k_drop = jax.random.split(key, 3)
+    latents = batch.target
+    time = self.sample_time(k_time, latents.shape[0])
+    noise = jax.random.normal(k_noise, latents.shape)
+    at = time[:, None, None]
+    cond = batch.cond
+    if train:
+      cond = base.drop_conditions(cond, key=k_drop, rate=self.cond_drop_rate)
+    prediction = model(
+      self.corruption.mix(noise, latents, at),
+      time,
+      model.encode(cond),
+      times=batch.target_times,
+      mask=batch.target_mask,
+    )
+    error = jnp.square(prediction - self.corruption.target(noise, latents, at))
+    error = base.masked_mean(error, batch.target_mask)
+    return self.weight(time) * error, {"error": error}
+
+  def weight(self, time):
+    """w [b] of equation (2), at diffusion times [b]."""
+    if self.weighting == "prediction":
+      return jnp.ones_like(time)
+    of_x = weigh(
+      self.weighting,
+      self.corruption.log_snr(time),
+      gamma=self.gamma,
+      bias=self.bias,
+    )
+    return of_x / jnp.square(self.corruption.affine(time)[0])
+
+  def sample_time(self, key, b: int):
+    """Draws b diffusion times by equation (3)."""
+    normal = jax.random.normal(key, (b,))
+    return jax.nn.sigmoid(self.time_mean + self.time_std * normal)
