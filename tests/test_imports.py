@@ -24,7 +24,7 @@ ALLOWED = {
   "v2a_jax.batch": set(),
   "v2a_jax.media": set(),
   "v2a_jax.watermark": set(),
-  "v2a_jax.pretrained": set(),
+  "v2a_jax.pretrained": {LAYERS},
   "v2a_jax.parallel": set(),
   "v2a_jax.codec": VALUES | {"v2a_jax.parallel"},
   "v2a_jax.conditioning": VALUES | {"v2a_jax.parallel", LAYERS, ATTENTION},
