@@ -90,7 +90,9 @@ class DacConfig:
     return self.sample_rate / self.hop
 
 
-# https://github.com/descriptinc/descript-audio-codec, conf/final.
+# https://github.com/descriptinc/descript-audio-codec, conf/final. 74 to 77 M
+# parameters; of a second of sound, encoding takes 25, 37 and 62 GFLOPs, decoding
+# 56, 83 and 140.
 PUBLISHED = {
   "dac_16khz": DacConfig(
     sample_rate=16000, strides=(2, 4, 5, 8), num_codebooks=12
@@ -127,6 +129,12 @@ def _conv(
   return nnx.Conv(
     features_in, features, (size,), kernel_dilation=(dilation,), rngs=rngs
   )
+
+
+def _kernel_flops(module: nnx.Module, steps: int) -> int:
+  """FLOPs of every kernel in `module`, [size in out], each at `steps` steps."""
+  leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+  return 2 * steps * sum(leaf.size for leaf in leaves if leaf.ndim == 3)
 
 
 class Upsample(nnx.Module):
@@ -182,6 +190,10 @@ class _ResidualUnits(nnx.Module):
   def residual_units(self, x: jax.Array) -> jax.Array:
     return self.res_unit3(self.res_unit2(self.res_unit1(x)))
 
+  def unit_flops(self, steps: int) -> int:
+    units = (self.res_unit1, self.res_unit2, self.res_unit3)
+    return sum(_kernel_flops(unit, steps) for unit in units)
+
 
 class EncoderBlock(_ResidualUnits):
   """[b, t stride, c] to [b, t, 2 c]."""
@@ -233,6 +245,15 @@ class Encoder(nnx.Module):
       hidden = block(hidden)
     return self.conv2(self.snake1(hidden))
 
+  def flops(self, length: int) -> int:
+    """Of one example's encoding to `length` latents."""
+    total, steps = _kernel_flops(self.conv2, length), length
+    for block in reversed(self.block):
+      total += _kernel_flops(block.conv1, steps)
+      steps *= block.conv1.strides[0]
+      total += block.unit_flops(steps)
+    return total + _kernel_flops(self.conv1, steps)
+
 
 class Decoder(nnx.Module):
   """z [b, t, latent_dim] to a waveform of t hop samples, or a few less."""
@@ -252,6 +273,15 @@ class Decoder(nnx.Module):
     for block in self.block:
       hidden = block(hidden)
     return jnp.tanh(self.conv2(self.snake1(hidden)))
+
+  def flops(self, length: int) -> int:
+    """Of one example's decoding from `length` latents."""
+    total, steps = _kernel_flops(self.conv1, length), length
+    for block in self.block:
+      total += _kernel_flops(block.conv_t1, steps)
+      steps *= block.conv_t1.stride
+      total += block.unit_flops(steps)
+    return total + _kernel_flops(self.conv2, steps)
 
 
 def _unit(x: jax.Array) -> jax.Array:
@@ -299,6 +329,11 @@ class ResidualQuantizer(nnx.Module):
       codes.append(stage.nearest(residual))
       residual = residual - stage(codes[-1])
     return jnp.stack(codes, axis=-1)
+
+  def flops(self, length: int) -> int:
+    """Of quantizing `length` latents of one example, by every stage."""
+    look_up = 2 * length * self.quantizers[0].codebook.embedding.size
+    return _kernel_flops(self, length) + len(self.quantizers) * look_up
 
   def dequantize(self, codes: jax.Array) -> jax.Array:
     """Codes [b t n] of the first n <= q stages to z_hat [b t c]."""
@@ -357,6 +392,22 @@ class Dac(nnx.Module):
     waveform = self.decoder(self._raw(latents))
     short = latents.shape[1] * self.config.hop - waveform.shape[1]
     return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
+
+  def flops(self, samples: int) -> dict[str, int]:
+    """Analytic FLOPs of one example of `samples` samples, by method.
+
+    Of matrix products and convolutions; a multiply-add is two. Steps that an
+    odd stride leaves off at the end are counted.
+
+    Returns:
+      FLOPs of `encode`, `quantize` and `decode`.
+    """
+    length = -(-samples // self.config.hop)
+    return {
+      "encode": self.encoder.flops(length),
+      "quantize": self.quantizer.flops(length),
+      "decode": self.decoder.flops(length),
+    }
 
   def _standardised(self, z: jax.Array) -> jax.Array:
     return (z - self.latent_mean[...]) / self.latent_std[...]

@@ -73,27 +73,32 @@ def load(folder: str | os.PathLike[str]) -> dac.Dac:
   config = _config(settings, folder / CONFIG)
   statistics = _statistics(settings, config.latent_dim, folder / CONFIG)
   found = tensors.fold_weight_norm(tensors.read(folder / WEIGHTS))
-  tensors.check(found, tensor_shapes(config), folder / WEIGHTS)
-  codec = _with_tensors(config, found)
+  codec = abstract(config)
+  tensors.check(found, _shapes(codec), folder / WEIGHTS)
+  _put(found, codec)
   for name, value in statistics.items():
     setattr(codec, name, value)
   return codec
 
 
+def abstract(config: dac.DacConfig) -> dac.Dac:
+  """A codec of shapes alone: nothing is allocated."""
+  return nnx.eval_shape(lambda: dac.Dac(config, rngs=nnx.Rngs(0)))
+
+
 def tensor_shapes(config: dac.DacConfig) -> dict[str, tuple[int, ...]]:
   """Every tensor's shape in the file, by name."""
-  params = nnx.to_pure_dict(nnx.state(_abstract(config), nnx.Param))
-  leaves = jax.tree_util.tree_leaves_with_path(params)
+  return _shapes(abstract(config))
+
+
+def _shapes(codec: dac.Dac) -> dict[str, tuple[int, ...]]:
+  params = nnx.to_pure_dict(nnx.state(codec, nnx.Param))
   shapes = {}
-  for path, leaf in leaves:
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     kind = path[-1].key
     shape = (1, *leaf.shape, 1) if kind == "alpha" else leaf.shape
     shapes[_name(path)] = shape[::-1] if kind == "kernel" else shape
   return shapes
-
-
-def _abstract(config: dac.DacConfig) -> dac.Dac:
-  return nnx.eval_shape(lambda: dac.Dac(config, rngs=nnx.Rngs(0)))
 
 
 def _name(path) -> str:
@@ -102,23 +107,19 @@ def _name(path) -> str:
   return ".".join([*layer, _LEAVES.get(leaf, leaf)])
 
 
-def _with_tensors(
-  config: dac.DacConfig, found: Mapping[str, np.ndarray]
-) -> dac.Dac:
-  """A codec with these weights; they have been checked."""
+def _put(found: Mapping[str, np.ndarray], codec: dac.Dac) -> None:
+  """Puts tensors that have been checked into a codec of shapes."""
 
-  def put(path, leaf):
+  def convert(path, leaf):
     value = found[_name(path)]
     # A convolution is [d c k] in PyTorch; the others differ at most in ones.
     value = value.T if path[-1].key == "kernel" else value.reshape(leaf.shape)
     return jnp.asarray(value, leaf.dtype)
 
-  codec = _abstract(config)
   params = nnx.state(codec, nnx.Param)
-  arrays = jax.tree_util.tree_map_with_path(put, nnx.to_pure_dict(params))
+  arrays = jax.tree_util.tree_map_with_path(convert, nnx.to_pure_dict(params))
   nnx.replace_by_pure_dict(params, arrays)
   nnx.update(codec, params)
-  return codec
 
 
 def _read_settings(path: pathlib.Path) -> dict[str, Any]:
