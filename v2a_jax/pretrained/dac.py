@@ -20,9 +20,9 @@ them standardised: (z - mean) / std of each channel, with the statistics that
 the folder's config gives (0 and 1 where it gives none). Codes do not depend on
 them.
 
-Convolutions run in the backend's default precision, the look-up in the highest:
-on GPU and TPU set `jax_default_matmul_precision=highest` for the codes that a
-CPU finds.
+Convolutions run in the backend's default precision, the look-up in the highest.
+Where the default is less than float32 (GPU, TPU), codes near a tie may differ
+from a CPU's; `jax_default_matmul_precision=highest` prevents it.
 """
 
 import dataclasses

@@ -17,7 +17,6 @@ the latents, or one for all.
 """
 
 from collections.abc import Mapping
-import json
 import os
 import pathlib
 from typing import Any
@@ -27,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.pretrained import dac, tensors, weights
+from v2a_jax.pretrained import dac, published, tensors, weights
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG = published.FILE, published.CONFIG
+_KINDS = {"dac": None}  # `model_type`, and no section of the file
 
 # A field of `DacConfig` and its key in config.json. Its `hop_length` is not
 # read: that follows from the strides.
@@ -56,8 +56,8 @@ def read_config(folder: str | os.PathLike[str]) -> dac.DacConfig:
   Raises:
     MissingWeightsError, WrongWeightsError: see `load`.
   """
-  path = pathlib.Path(folder) / CONFIG
-  return _config(_read_settings(path), path)
+  folder = pathlib.Path(folder)
+  return _config(published.read_config(folder, _KINDS), folder / CONFIG)
 
 
 def load(folder: str | os.PathLike[str]) -> dac.Dac:
@@ -69,7 +69,7 @@ def load(folder: str | os.PathLike[str]) -> dac.Dac:
       or tensors are missing, extra or misshapen, and all are named.
   """
   folder = pathlib.Path(folder)
-  settings = _read_settings(folder / CONFIG)
+  settings = published.read_config(folder, _KINDS)
   config = _config(settings, folder / CONFIG)
   statistics = _statistics(settings, config.latent_dim, folder / CONFIG)
   found = tensors.fold_weight_norm(tensors.read(folder / WEIGHTS))
@@ -120,23 +120,6 @@ def _put(found: Mapping[str, np.ndarray], codec: dac.Dac) -> None:
   arrays = jax.tree_util.tree_map_with_path(convert, nnx.to_pure_dict(params))
   nnx.replace_by_pure_dict(params, arrays)
   nnx.update(codec, params)
-
-
-def _read_settings(path: pathlib.Path) -> dict[str, Any]:
-  if not path.is_file():
-    raise weights.MissingWeightsError(
-      f"{path}: there is no such file; download it beside {WEIGHTS}"
-    )
-  try:
-    settings = json.loads(path.read_text())
-  except ValueError as error:
-    raise weights.WrongWeightsError(f"{path}: not JSON: {error}") from None
-  kind = settings.get("model_type") if isinstance(settings, dict) else None
-  if kind != "dac":
-    raise weights.WrongWeightsError(
-      f"{path}: model_type is {kind!r}; the codecs read here are 'dac'"
-    )
-  return settings
 
 
 def _config(settings: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:
