@@ -65,6 +65,15 @@ def test_an_unknown_name_is_answered_with_those_there_are():
     build.make_objective(config)
 
 
+def test_infilling_needs_a_model_that_reads_what_is_known():
+  config = diffusion_tiny.get_config()
+  config.objective.infill_rate = 0.2
+  with pytest.raises(build.ConfigError, match="infill_rate=0.2.*model.infill"):
+    build.make_objective(config)
+  config.model.infill = True
+  assert build.make_objective(config).infill_rate == 0.2
+
+
 @pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny])
 def test_sweeps_name_keys_of_the_config(module):
   known = _flat(module.get_config())

@@ -112,11 +112,19 @@ def loss(objective, model, batch, *, key, train):
   return run(batch, key)
 
 
-def sample(sampler, model, objective, cond, *, keys, times, windows):
+def sample(
+  sampler, model, objective, cond, *, keys, times, windows, known=None
+):
   """`sampler(...)`, compiled as one."""
   run = jax.jit(
-    lambda cond, keys: sampler(
-      model, objective, cond, keys=keys, times=times, windows=windows
+    lambda cond, keys, known: sampler(
+      model,
+      objective,
+      cond,
+      keys=keys,
+      times=times,
+      windows=windows,
+      known=known,
     )
   )
-  return run(cond, keys)
+  return run(cond, keys, known)

@@ -74,8 +74,10 @@ def fill(cls, section: Mapping[str, Any], *, where: str, **more):
   Raises:
     ConfigError: a key is stray or missing, or a value is refused.
   """
-  values = {k: _tuples(v) for k, v in section.items() if k != "name"} | more
   known = {f.name for f in dataclasses.fields(cls)}
+  # A name that is no field has chosen the class.
+  given = {k: v for k, v in section.items() if k != "name" or k in known}
+  values = {k: _tuples(v) for k, v in given.items()} | more
   stray = sorted(values.keys() - known)
   if stray:
     raise ConfigError(
@@ -128,12 +130,28 @@ def load_codec(name: str) -> FrozenCodec:
     codec = dac_files.load(name)
     sha256 = weights.sha256_of(pathlib.Path(name) / dac_files.WEIGHTS)
     return FrozenCodec(codec.config, *nnx.split(codec), sha256)
-  folder = bundle.find(name)
-  config = codec_config(config_dict.ConfigDict(bundle.read_config(folder)))
-  abstract = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
-  graphdef, state = nnx.split(abstract)
-  state = bundle.load_state(folder, state)
-  return FrozenCodec(config, graphdef, state, bundle.digest(folder))
+  folder, codec = bundle.find(name), describe_codec(name)
+  return dataclasses.replace(
+    codec,
+    state=bundle.load_state(folder, codec.state),
+    sha256=bundle.digest(folder),
+  )
+
+
+def describe_codec(name: str) -> FrozenCodec:
+  """What `load_codec` gives, its state of shapes; no weights are read.
+
+  Raises:
+    BundleError, MissingWeightsError, WrongWeightsError: see `load_codec`.
+  """
+  if dac_files.holds_dac(name):
+    config = dac_files.read_config(name)
+    codec = dac_files.abstract(config)
+  else:
+    config = config_dict.ConfigDict(bundle.read_config(bundle.find(name)))
+    config = codec_config(config)
+    codec = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
+  return FrozenCodec(config, *nnx.split(codec), sha256="")
 
 
 def codec_config(config) -> CodecConfig:
@@ -190,6 +208,12 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
 
 def make_objective(config):
   cls = pick(OBJECTIVES, config.objective["name"], where="objective.name")
+  told = config.objective.get("infill_rate", 0)
+  if told and not config.model.get("infill", False):
+    raise ConfigError(
+      f"config.objective.infill_rate={told}, but config.model.infill is not"
+      " True: the model would not see what it is told"
+    )
   return fill(cls, config.objective, where="objective")
 
 
@@ -282,7 +306,7 @@ def count_flops(config, codec: CodecConfig, loader) -> int:
   model = nnx.eval_shape(
     lambda: make_generator(config, codec, rngs=nnx.Rngs(0))
   )
-  length = round(loader.seconds * codec.latent_rate)
+  length = -(-loader.window.num_samples // codec.hop)
   return model.flops_per_example(blank_batch(loader, 1).cond, length)
 
 

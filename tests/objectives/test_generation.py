@@ -27,7 +27,7 @@ class Exact:
   def encode(self, cond):
     return cond
 
-  def __call__(self, x, time, tokens, *, times, mask):
+  def __call__(self, x, time, tokens, *, times, mask, known):
     return (self.data - x) / (1 - time[:, None, None])
 
 
@@ -90,6 +90,44 @@ def test_conditions_are_dropped_independently_at_their_rate():
   np.testing.assert_allclose(corr, np.eye(3), atol=0.06)
 
 
+def test_a_share_of_the_examples_is_told_all_but_a_hole():
+  there = base.draw_known(jax.random.key(0), (6000, 50), rate=0.3)
+  told = np.asarray(there.any(axis=1))
+  assert told.mean() == pytest.approx(0.3, abs=0.02)
+  holes = ~np.asarray(there)[told]
+  np.testing.assert_allclose(holes.mean(), 0.5, atol=0.02)
+  assert 0.08 <= holes.mean(axis=1).min() and holes.mean(axis=1).max() <= 0.92
+  edges = np.abs(np.diff(np.pad(holes, ((0, 0), (1, 1))), axis=1)).sum(axis=1)
+  assert set(edges) == {2}  # one hole each
+  at_start, at_end = holes[:, 0].mean(), holes[:, -1].mean()
+  assert at_start == pytest.approx(1 / 3, abs=0.05)
+  assert at_end == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_what_is_known_is_shown_and_costs_nothing():
+  latents = _latents()
+  seen = {}
+
+  class WrongWhereKnown(Exact):
+    def __call__(self, x, time, tokens, *, times, mask, known):
+      seen["known"] = known
+      right = super().__call__(
+        x, time, tokens, times=times, mask=mask, known=known
+      )
+      return jnp.where(known[1][..., None], 99.0, right)
+
+  objective = Diffusion(infill_rate=1.0)
+  loss, _ = objective.loss(
+    WrongWhereKnown(latents),
+    tiny.batch(latents),
+    key=jax.random.key(0),
+    train=True,
+  )
+  np.testing.assert_allclose(loss, 0.0, atol=1e-4)
+  assert seen["known"][1].any(axis=1).all()
+  np.testing.assert_array_equal(seen["known"][0], latents)
+
+
 def test_logit_normal_times():
   times = Diffusion(time_mean=0.4, time_std=0.5).sample_time(
     jax.random.key(0), 20_000
@@ -119,7 +157,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
     def encode(self, cond):
       return cond
 
-    def __call__(self, x, time, tokens, *, times, mask):
+    def __call__(self, x, time, tokens, *, times, mask, known):
       return self.a * velocity(x, time[:, None, None]) + self.b
 
   def loss(a, b):

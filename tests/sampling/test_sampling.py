@@ -158,6 +158,38 @@ def test_token_windows_continue_the_last_one():
   np.testing.assert_array_equal(best[:, T - 3 :], second[:, T - 3 :])
 
 
+@pytest.mark.parametrize("kind", ["infill", "diffusion", "tokens"])
+def test_what_is_known_is_left_as_it_is(kind):
+  windows = Windows(T, T // 2, 2)
+  cond = _rows(tiny.conditioning(), 2)
+  there = np.zeros((2, windows.total), bool)
+  there[0, :5], there[1, 7:] = True, True
+  if kind == "tokens":
+    model, sampler = tiny.tokens(), TokenSampler()
+    shape, given = (2, windows.total, tiny.BOOKS), 3
+    given = np.full(shape, given, np.int32)
+  else:
+    model = tiny.diffusion(infill=kind == "infill")
+    sampler = ODESampler(num_steps=2, guidance=Guidance(video=2.0))
+    given = np.full((2, windows.total, tiny.CHANNELS), 0.7, np.float32)
+  run = lambda known: tiny.sample(
+    sampler,
+    model,
+    Diffusion(),
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
+    windows=windows,
+    known=known,
+  )
+  made, free = run((given, there)), run(None)
+  np.testing.assert_array_equal(made[there], given[there])
+  assert not np.array_equal(free[there], given[there])
+  # The rest is made anew, and hears of it.
+  assert not np.array_equal(made[~there], given[~there])
+  assert not np.array_equal(made[~there], free[~there])
+
+
 def test_restrict_keeps_the_likeliest():
   logits = jnp.log(jnp.asarray([0.5, 0.3, 0.15, 0.05]))
   kept = lambda **k: np.isfinite(restrict(logits, **k)).tolist()

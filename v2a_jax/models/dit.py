@@ -29,6 +29,7 @@ class DiTConfig:
     mlp_dim: hidden size of the audio feed-forward.
     channels: of a latent.
     modulation_rank: rank of the per-block modulation map; 0 is full rank.
+    infill: latents that are known come in beside the noisy ones.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: blocks unrolled in each scan.
     dtype: of the computation.
@@ -41,6 +42,7 @@ class DiTConfig:
   mlp_dim: int
   channels: int
   modulation_rank: int = 0
+  infill: bool = False
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -149,6 +151,19 @@ class JointBlock(nnx.Module):
     return constrain(x, "batch", "length", "embed"), video, text
 
 
+def beside_known(noisy, known):
+  """Joins noisy [b t c] with the known latents and their mask: [b t 2c+1].
+
+  Args:
+    noisy: [b t c].
+    known: (latents [b t c], bool [b t]), or None.
+  """
+  if known is None:
+    return jnp.pad(noisy, ((0, 0), (0, 0), (0, noisy.shape[-1] + 1)))
+  there = known[1][..., None].astype(noisy.dtype)
+  return jnp.concatenate([noisy, known[0] * there, there], axis=-1)
+
+
 class DiT(nnx.Module):
   """(noisy latents, diffusion time, condition tokens) → prediction."""
 
@@ -156,7 +171,7 @@ class DiT(nnx.Module):
     c = self.config = config
     dtype = jnp.dtype(c.dtype)
     self.embed = layers.dense(
-      3 * c.channels,
+      3 * (2 * c.channels + 1 if c.infill else c.channels),
       c.width,
       axes=(None, "embed"),
       rngs=rngs,
@@ -198,7 +213,9 @@ class DiT(nnx.Module):
       dtype=dtype,
     )
 
-  def __call__(self, noisy_latents, time, tokens, *, times, mask=None):
+  def __call__(
+    self, noisy_latents, time, tokens, *, times, mask=None, known=None
+  ):
     """Predicts from noisy latents.
 
     Args:
@@ -207,12 +224,16 @@ class DiT(nnx.Module):
       tokens: `CondTokens` of the same batch.
       times: [t], seconds of each latent.
       mask: bool [b t], True where the clip exists; None for everywhere.
+      known: (latents [b t c], bool [b t]), what is known of the answer; read
+        only by a model with `infill`. None for nothing.
 
     Returns:
       float32 [b t c].
     """
     if mask is None:
       mask = jnp.ones(noisy_latents.shape[:2], bool)
+    if self.config.infill:
+      noisy_latents = beside_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
     x = constrain(self.embed(x), "batch", "length", "embed")
     time = self.time(layers.sinusoidal(time, self.config.width))

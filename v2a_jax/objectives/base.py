@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from v2a_jax.batch import Batch, Conditioning
 
@@ -30,10 +31,34 @@ def drop_conditions(
   return cond
 
 
+def draw_known(key: jax.Array, shape, *, rate: float) -> jax.Array:
+  """Which steps of each example are told: bool [b t].
+
+  A share `rate` of the examples has a hole of 10 to 90 % of its length, at
+  its end, its start or anywhere (each as likely), and everything else is
+  known; in the other examples nothing is.
+
+  Args:
+    key: random.
+    shape: (b, t).
+    rate: share of the examples.
+  """
+  b, t = shape
+  keys = jax.random.split(key, 4)
+  length = jax.random.uniform(keys[0], (b,), minval=0.1, maxval=0.9)
+  kind = jax.random.randint(keys[1], (b,), 0, 3)
+  anywhere = jax.random.uniform(keys[2], (b,))
+  start = jnp.select([kind == 0, kind == 1], [1.0, 0.0], anywhere)
+  start = (start * (1 - length))[:, None]
+  place = (jnp.arange(t) + 0.5) / t
+  hole = (place >= start) & (place < start + length[:, None])
+  return ~hole & jax.random.bernoulli(keys[3], rate, (b, 1))
+
+
 def masked_mean(x, mask):
   """Mean of x [b t ...] over all but the batch, where mask [b t] is True."""
   weight = mask.reshape(*mask.shape, *(1,) * (x.ndim - 2)).astype(x.dtype)
   axes = tuple(range(1, x.ndim))
   total = (weight * x).sum(axis=axes)
-  count = jax.numpy.broadcast_to(weight, x.shape).sum(axis=axes)
-  return total / jax.numpy.maximum(count, 1.0)
+  count = jnp.broadcast_to(weight, x.shape).sum(axis=axes)
+  return total / jnp.maximum(count, 1.0)

@@ -31,6 +31,8 @@ class Diffusion:
     gamma: of `min_snr`.
     bias: of `sigmoid`.
     cond_drop_rate: chance that a condition is dropped, for each on its own.
+    infill_rate: share of the examples that are told a part of the answer (see
+      `base.draw_known`) and learn the rest; needs a model with `infill`.
     time_mean: of the logit-normal over diffusion time.
     time_std: of the logit-normal over diffusion time.
   """
@@ -41,6 +43,7 @@ class Diffusion:
   gamma: float = 5.0
   bias: float = 0.0
   cond_drop_rate: float = 0.1
+  infill_rate: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
 
@@ -57,23 +60,28 @@ class Diffusion:
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
-    k_time, k_noise, k_drop = jax.random.split(key, 3)
+    k_time, k_noise, k_drop, k_known = jax.random.split(key, 4)
     latents = batch.target
     time = self.sample_time(k_time, latents.shape[0])
     noise = jax.random.normal(k_noise, latents.shape)
     at = time[:, None, None]
     cond = batch.cond
+    mask, known = batch.target_mask, None
     if train:
       cond = base.drop_conditions(cond, key=k_drop, rate=self.cond_drop_rate)
+    if train and self.infill_rate:
+      there = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
+      known, mask = (latents, there), mask & ~there
     prediction = model(
       self.corruption.mix(noise, latents, at),
       time,
       model.encode(cond),
       times=batch.target_times,
       mask=batch.target_mask,
+      known=known,
     )
     error = jnp.square(prediction - self.corruption.target(noise, latents, at))
-    error = base.masked_mean(error, batch.target_mask)
+    error = base.masked_mean(error, mask)
     return self.weight(time) * error, {"error": error}
 
   def weight(self, time):

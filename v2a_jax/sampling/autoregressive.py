@@ -59,8 +59,12 @@ class TokenSampler:
     times,
     windows: Windows,
     negative=None,
+    known=None,
   ):
     """Samples codes; arguments as `ode.ODESampler`, `objective` is unused.
+
+    What is `known` (codes [b windows.total q] and a mask) is written as it is;
+    what comes before it cannot be made to lead up to it.
 
     Returns:
       int32 [b windows.total q].
@@ -73,15 +77,20 @@ class TokenSampler:
     )
     conds = jax.tree.map(by_window, (cond, negative))
     keep = windows.length - windows.stride
+    if known is None:
+      shape = (b, windows.total)
+      known = jnp.zeros((*shape, q), jnp.int32), jnp.zeros(shape, bool)
+    told = tuple(by_window(windows.split(x)) for x in known)
 
     def write(last, window):
-      index, (cond, negative) = window
-      known = jnp.where(index == 0, 0, keep)
+      index, (cond, negative), (codes, there) = window
+      continued = jnp.arange(windows.length) < jnp.where(index, keep, 0)
       prefix = jnp.roll(last, -windows.stride, axis=1)
+      prefix = jnp.where(continued[:, None], prefix, codes)
       fold = jax.vmap(lambda key: jax.random.fold_in(key, index))
       codes = self.continue_from(
         prefix,
-        known,
+        continued | there,
         model,
         cond,
         keys=fold(keys),
@@ -91,7 +100,9 @@ class TokenSampler:
       return codes, codes
 
     blank = jnp.zeros((b, windows.length, q), jnp.int32)
-    _, codes = jax.lax.scan(write, blank, (jnp.arange(windows.count), conds))
+    _, codes = jax.lax.scan(
+      write, blank, (jnp.arange(windows.count), conds, told)
+    )
     rest = jnp.moveaxis(codes[1:, :, keep:], 0, 1)
     return jnp.concatenate([codes[0], rest.reshape(b, -1, q)], axis=1)
 
@@ -101,8 +112,8 @@ class TokenSampler:
     """Writes one window.
 
     Args:
-      prefix: int [b t q]; its first `known` frames are kept as they are.
-      known: int scalar.
+      prefix: int [b t q].
+      known: bool [b t], the frames of `prefix` that are kept as they are.
       model: a `Generator` around a `TokenModel`.
       cond: conditions of b windows.
       keys: [b] random keys.
@@ -119,7 +130,9 @@ class TokenSampler:
     given = jnp.moveaxis(delay_lib.delay(prefix, backbone.pad), 1, 0)
     steps = jnp.arange(t + q - 1)
     frame = steps[:, None] - jnp.arange(q)
-    fixed = (frame < known) | (frame >= t)  # known, or a corner's padding
+    corner = (frame < 0) | (frame >= t)  # padding of the delay
+    inside = jnp.moveaxis(known[:, jnp.clip(frame, 0, t - 1)], 0, 1)
+    fixed = inside | corner[:, None]  # [steps b q]
 
     def step(carry, xs):
       before, cache = carry

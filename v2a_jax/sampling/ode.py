@@ -140,6 +140,7 @@ class ODESampler:
     times,
     windows: Windows,
     negative=None,
+    known=None,
   ):
     """Samples latents.
 
@@ -151,6 +152,10 @@ class ODESampler:
       times: [length], seconds of each latent in its window.
       windows: how windows tile the clip.
       negative: see `Guidance.branches`.
+      known: (latents [b windows.total c], bool [b windows.total]): where it
+        is True those latents are given back and the rest is made to fit.
+        While solving they lie on the path, with their own noise, which serves
+        any model (arXiv:2201.09865 does so); one with `infill` is told them.
 
     Returns:
       float32 [b windows.total c].
@@ -160,16 +165,28 @@ class ODESampler:
     shape = (windows.total, model.backbone.config.channels)
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
+    by_window = lambda x: guidance_lib.spread(windows.split(x), weights)
+    told = known and jax.tree.map(by_window, known)
+    path = objective.corruption
+
     def predict(x, t):
-      parts = guidance_lib.spread(windows.split(x), weights)
+      if known:
+        x = keep_known(x, path.mix(noise, known[0], t), known)
+      parts = by_window(x)
       time = jnp.full(parts.shape[:1], t)
-      found = model(parts, time, tokens, times=times)
+      found = model(parts, time, tokens, times=times, known=told)
       return windows.merge(guidance_lib.combine(found, weights))
 
-    return solve(
+    made = solve(
       predict,
       noise,
       num_steps=self.num_steps,
       solver=self.solver,
-      corruption=objective.corruption,
+      corruption=path,
     )
+    return keep_known(made, known[0], known) if known else made
+
+
+def keep_known(x, given, known):
+  """x [b t c] with `given` where the mask of `known` is True."""
+  return jnp.where(known[1][..., None], given, x)
