@@ -10,10 +10,10 @@ from typing import Any
 from launch import cli, parsing
 
 GUIDED = ("video", "prompt", "transcript", "negative_prompt")
-# Fields of `soundtrack.Request` that are flags here by the same name.
+# Fields of `request.Request` that are flags here by the same name.
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
-  *("num_candidates", "seed", "duration"),
+  *("num_candidates", "seed", "duration", "audio", "regenerate"),
 )
 
 
@@ -84,12 +84,13 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
   delivery = dict(
     keep=args.keep, loudness=args.loudness, key=args.key, mark=args.watermark
   )
-  return [
-    Job(
-      video=parsing.existing(video, "video"), request=request, delivery=delivery
-    )
-    for video in args.videos
-  ]
+  jobs = []
+  for name in args.videos:
+    video = parsing.existing(name, "video")
+    audio = args.audio or (str(video) if args.regenerate else "")
+    made = request | {"audio": audio}
+    jobs.append(Job(video=video, request=made, delivery=delivery))
+  return jobs
 
 
 def read_sidecar(args: argparse.Namespace) -> tuple[str, int | None, list[Job]]:
@@ -180,6 +181,26 @@ def _add_request(add) -> None:
     "--seed", type=int, default=0, help="candidate i has seed + i (default 0)"
   )
   add("--duration", type=float, help="seconds of the video, from its start")
+  add("--audio", default="", help="keep this sound; what it lacks is added")
+  add(
+    "--regenerate",
+    type=span,
+    nargs="+",
+    default=(),
+    metavar="START-END",
+    help="seconds of --audio (or of the video's own sound) to make anew",
+  )
+
+
+def span(text: str) -> tuple[float, float]:
+  """ "1.5-2" as (1.5, 2.0)."""
+  start, _, end = text.partition("-")
+  try:
+    return float(start), float(end)
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is no span; write seconds, like 1.5-2"
+    ) from None
 
 
 def _add_sampler(add) -> None:

@@ -109,9 +109,43 @@ def test_duration_scores_only_the_beginning(tracker, video):
   assert takes.best.samples.shape == (20_000, 1)
 
 
+def test_a_sound_that_is_too_short_is_extended(tracker, video, tmp_path):
+  rng = np.random.default_rng(0)
+  media.write_wav(tmp_path / "a.wav", rng.uniform(-0.3, 0.3, (16_000, 1)), RATE)
+  given = media.read_audio(tmp_path / "a.wav", sample_rate=RATE).samples
+  takes = tracker(video, num_candidates=2, audio=str(tmp_path / "a.wav"))
+  first, second = (take.samples for take in takes.candidates)
+  assert first.shape == (43_200, 1)
+  np.testing.assert_array_equal(first[:16_000], given)
+  np.testing.assert_array_equal(second[:16_000], given)
+  assert np.abs(first[20_000:]).max() > 0
+  assert not np.array_equal(first[20_000:], second[20_000:])
+
+
+def test_a_selection_is_made_anew_and_the_rest_stays(tracker, video, tmp_path):
+  rng = np.random.default_rng(0)
+  media.write_wav(tmp_path / "a.wav", rng.uniform(-0.3, 0.3, (43_200, 1)), RATE)
+  given = media.read_audio(tmp_path / "a.wav", sample_rate=RATE).samples
+  spans = ((0.5, 1.0), (2.0, 2.25))
+  take = tracker(
+    video, num_candidates=1, audio=str(tmp_path / "a.wav"), regenerate=spans
+  ).best
+  changed = (take.samples != given)[:, 0]
+  inside = np.zeros(43_200, bool)
+  inside[8_000:16_000] = inside[32_000:36_000] = True
+  assert not changed[~inside].any()
+  assert changed[inside].mean() > 0.98
+  # From kept to new there is no step: 1 ms in, most of the old is still heard.
+  np.testing.assert_allclose(
+    take.samples[8_000:8_016], given[8_000:8_016], atol=0.1
+  )
+
+
 @pytest.mark.parametrize(
   "request_, message",
   [
+    ({"regenerate": [(0, 1)]}, "name the sound"),
+    ({"regenerate": [(1, 0.5)], "audio": "a.wav"}, "1 to 0.5 s is no span"),
     ({"num_candidates": 0}, "num_candidates is 0"),
     ({"duration": -1.0}, "duration is -1.0"),
     ({"sampler": {"stepz": 3}}, "no key stepz"),

@@ -160,7 +160,8 @@ def describe(takes: Soundtracks) -> dict:
   """All that decided the sound: what the sidecar holds besides the files."""
   return {
     "video": str(takes.video),
-    "video_sha256": hashlib.sha256(takes.video.read_bytes()).hexdigest(),
+    "video_sha256": _digest(takes.video),
+    "audio_sha256": _digest(takes.request.audio),
     "request": dataclasses.asdict(takes.request),
     "model": takes.model,
     "score": takes.score_name,
@@ -171,6 +172,13 @@ def describe(takes: Soundtracks) -> dict:
       "device": jax.devices()[0].device_kind,
     },
   }
+
+
+def _digest(path) -> str:
+  """sha256 of a file, "" of none."""
+  return (
+    hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else ""
+  )
 
 
 def _decibels(amplitude) -> float:

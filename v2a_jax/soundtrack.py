@@ -24,58 +24,14 @@ import numpy as np
 from data_pipelines import example as example_lib
 from data_pipelines.tokenizer import Tokenizer
 from v2a_jax import build, bundle, media
-from v2a_jax.batch import ABSENT, PRESENCE, PRESENT, UNKNOWN, Conditioning
+from v2a_jax.batch import Conditioning
+from v2a_jax.request import Request
+from v2a_jax.retouch import Kept
 from v2a_jax.sampling import ranking
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.training import checkpoint as checkpoint_lib
 
 DEFAULT = "diffusion_tiny"  # the bundle that is used when none is named
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-  """What is asked of a soundtrack; the same names as on the command line.
-
-  Attributes:
-    prompt: what should be heard; "" leaves it to the picture.
-    negative_prompt: what should not be heard.
-    transcript: what should be said; "" asks for no speech.
-    speech: True, False, or None to follow the transcript.
-    music: True, False or None for either.
-    effects: True, False or None for either.
-    num_candidates: soundtracks to make.
-    seed: of the first candidate; candidate i has seed + i.
-    duration: seconds of the video to score, from its start; None for all.
-    sampler: overrides of the sampler's fields, such as {"num_steps": 50} or
-      {"guidance": {"video": 3.0}}.
-  """
-
-  prompt: str = ""
-  negative_prompt: str = ""
-  transcript: str = ""
-  speech: bool | None = None
-  music: bool | None = None
-  effects: bool | None = None
-  num_candidates: int = 4
-  seed: int = 0
-  duration: float | None = None
-  sampler: Any = dataclasses.field(default_factory=dict)
-
-  def __post_init__(self):
-    if self.num_candidates < 1:
-      raise ValueError(
-        f"num_candidates is {self.num_candidates}; ask for at least 1"
-      )
-    if self.duration is not None and self.duration <= 0:
-      raise ValueError(f"duration is {self.duration} s; it must be positive")
-
-  @property
-  def presence(self) -> np.ndarray:
-    """int32 [3], of `PRESENCE`."""
-    speech = bool(self.transcript) if self.speech is None else self.speech
-    flags = {"speech": speech, "music": self.music, "effects": self.effects}
-    value = {None: UNKNOWN, False: ABSENT, True: PRESENT}
-    return np.array([value[flags[name]] for name in PRESENCE], np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,6 +179,7 @@ class Soundtracker:
     negative=None,
     windows=None,
     sampler=None,
+    known=None,
   ) -> np.ndarray:
     """Generates one soundtrack per row of `cond`.
 
@@ -232,6 +189,8 @@ class Soundtracker:
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: how windows tile a clip; None for one window each.
       sampler: overrides of the sampler's fields.
+      known: (sound float32 [b samples channels], bool [b windows.total]),
+        which latents of that sound are kept.
 
     Returns:
       float32 [b samples channels] at `sample_rate`.
@@ -245,7 +204,7 @@ class Soundtracker:
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
     run = self._compiled(self.sampler(sampler), windows)
     return np.asarray(
-      run(self._params, self.codec.state, cond, keys, times, negative)
+      run(self._params, self.codec.state, cond, keys, times, negative, known)
     )
 
   @functools.lru_cache(maxsize=32)  # noqa: B019 (a tracker lives long)
@@ -254,9 +213,12 @@ class Soundtracker:
     as_codes = self.config.data.target == "codes"
 
     @jax.jit
-    def run(params, codec_state, cond, keys, times, negative):
+    def run(params, codec_state, cond, keys, times, negative, known):
       model = nnx.merge(self._graphdef, params)
       codec = self.codec.merge(codec_state)
+      if known is not None:
+        given = codec.encode(known[0])
+        known = codec.quantize(given) if as_codes else given, known[1]
       made = sampler(
         model,
         self.objective,
@@ -265,6 +227,7 @@ class Soundtracker:
         times=times,
         windows=windows,
         negative=negative,
+        known=known,
       )
       return codec.decode(codec.dequantize(made) if as_codes else made)
 
@@ -314,14 +277,23 @@ class Soundtracker:
     n = request.num_candidates
     cond = self._conditions(picture, windows, request)
     repeat = lambda x: np.tile(x, (n,) + (1,) * (x.ndim - 1))
+    kept = request.audio and Kept.read(
+      request.audio,
+      request.regenerate,
+      latents=windows.total,
+      codec=self.codec.config,
+    )
     samples = self.sample(
       jax.tree.map(repeat, cond),
       seed=request.seed,
       windows=windows,
       negative=self._negative(request, n * windows.count),
       sampler=request.sampler,
+      known=jax.tree.map(repeat, kept.known) if kept else None,
     )
     total = round(seconds * self.sample_rate)
+    if kept:
+      samples = kept.put_back(samples)
     takes = [
       self._take(samples[i, :total], request.seed + i, picture)
       for i in range(n)

@@ -76,6 +76,7 @@ def test_help_lists_every_verb_and_needs_nothing_but_python():
     (["report", "no.json", "-o", "x.html"], "no.json"),
     (["generate", "no/such.mp4", "-o", "x"], "no/such.mp4"),
     (["generate", "x", "-o", "y", "--num_candidate=3"], "--num_candidates?"),
+    (["generate", "x", "-o", "y", "--regenerate", "2"], "'2' is no span"),
     (["watermark", "detect", "no/such.mp4"], "no/such.mp4"),
     (["eval", "no/such/run", "--set=x", "-o", "y"], "no/such/run"),
     (["data", "report", "no/such/set"], "no/such/set"),
