@@ -153,6 +153,9 @@ def test_a_folder_of_another_network_is_refused(tmp_path):
   config.write_text('{"model_type": "t5", "feed_forward_proj": "sine"}')
   with pytest.raises(weights.WrongWeightsError, match="sine.*relu"):
     t5.load(tmp_path)
+  config.write_text('{"model_type": "t5", "d_model": "wide"}')
+  with pytest.raises(weights.WrongWeightsError, match="d_model is 'wide'.*int"):
+    t5.load(tmp_path)
   config.write_text('{"model_type": "t5"}')
   with pytest.raises(weights.MissingWeightsError, match="safetensors"):
     t5.load(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from v2a_jax.pretrained import vit, weights
+from v2a_jax.pretrained import pixels, vit, weights
 
 SIZES = dict(
   hidden_size=24,
@@ -33,7 +33,7 @@ encode = nnx.jit(lambda tower, frames: tower(frames, tokens=True))
 
 @functools.partial(jax.jit, static_argnames=("size", "crop"))
 def preprocess(frames, *, size, mean, std, crop):
-  return vit.preprocess(frames, size=size, mean=mean, std=std, crop=crop)
+  return pixels.preprocess(frames, size=size, mean=mean, std=std, crop=crop)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_what_a_config_leaves_out_is_the_families_default(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["CLIP", "Siglip"])
-@pytest.mark.parametrize("shape", [(30, 44), (90, 51), (10, 12)])
+@pytest.mark.parametrize("shape", [(90, 51), (10, 12)])
 def test_preprocessing_is_that_of_transformers(transformers, family, shape):
   """Pillow rounds twice to whole values of 255."""
   pytest.importorskip("PIL", reason="the reference resizes with Pillow")

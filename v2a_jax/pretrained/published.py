@@ -34,6 +34,8 @@ CONFIG = "config.json"
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+# What may stand in JSON for a field of a type.
+_KINDS = {int: int, float: (int, float), str: str, bool: bool}
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 M = TypeVar("M", bound=nnx.Module)
@@ -97,18 +99,24 @@ def fill(cls: type, values: Mapping[str, Any], folder: pathlib.Path) -> Any:
   """A dataclass from those of `values` that it has; null is its default.
 
   Raises:
-    WrongWeightsError: the dataclass refuses a value.
+    WrongWeightsError: a value is of another type, or the dataclass refuses it.
   """
-  names = {field.name for field in dataclasses.fields(cls)}
-  known = {
-    key: value
-    for key, value in values.items()
-    if key in names and value is not None
-  }
+  known = {}
+  for field in dataclasses.fields(cls):
+    value = values.get(field.name)
+    if value is None:
+      continue
+    kinds = _KINDS.get(field.type, object)
+    whole = isinstance(value, bool) == (field.type is bool)
+    if not isinstance(value, kinds) or not whole:
+      raise WrongWeightsError(
+        f"{folder}: {field.name} is {value!r}, should be {field.type.__name__}"
+      )
+    known[field.name] = value
   try:
     return cls(**known)
   except (TypeError, ValueError) as error:
-    raise WrongWeightsError(f"{folder / CONFIG}: {error}") from None
+    raise WrongWeightsError(f"{folder}: {error}") from None
 
 
 def load(

@@ -37,7 +37,7 @@ def check_activation(owner: str, field: str, name: str) -> None:
 
 def check_heads(owner: str, width: int, heads: int) -> None:
   """Raises ValueError unless `heads` divides `width`."""
-  if width % heads:
+  if heads < 1 or width % heads:
     raise ValueError(
       f"{owner}: hidden_size={width} is not a multiple of"
       f" num_attention_heads={heads}"

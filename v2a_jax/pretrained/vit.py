@@ -13,7 +13,6 @@ https://arxiv.org/abs/2010.11929. Files are those of `transformers`, the tower
 alone or with the text tower beside it. SigLIP 2 of a fixed size is read, too.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.models import layers
+from v2a_jax.pretrained import pixels as pixels_lib
 from v2a_jax.pretrained import published, transformer
 from v2a_jax.pretrained.weights import WrongWeightsError
 
@@ -50,7 +50,6 @@ _DEFAULTS = {
     patch_size=16, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6
   ),
 }
-_RESAMPLE = {2: "linear", 3: "cubic"}  # By Pillow's numbers.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,10 +109,10 @@ class ViTConfig:
         f"ViTConfig: projection_dim={self.projection_dim}; {self.family} has no"
         " projection"
       )
-    if self.num_channels != 3 or self.resample not in _RESAMPLE:
+    if self.num_channels != 3 or self.resample not in pixels_lib.RESAMPLE:
       raise ValueError(
         f"ViTConfig: num_channels={self.num_channels} and resample="
-        f"{self.resample}; only 3, and one of {sorted(_RESAMPLE)}, are known"
+        f"{self.resample}; only 3, and one of {sorted(pixels_lib.RESAMPLE)}, are known"
       )
 
   @property
@@ -238,47 +237,6 @@ def _rename(name: str, *, project: bool) -> str | None:
   return name.removeprefix("vision_model.")
 
 
-def preprocess(
-  frames,
-  *,
-  size: int,
-  mean: Sequence[float],
-  std: Sequence[float],
-  method: str = "cubic",
-  crop: bool = False,
-):
-  """Frames as a tower was trained to see them: (resized / 255 - mean) / std.
-
-  Resizing is antialiased and cut to the range of pixels, as Pillow does it, but
-  not rounded to whole pixel values.
-
-  Args:
-    frames: [b n h w 3], uint8, or floats in [0, 1].
-    size: pixels of either side.
-    mean: of red, green and blue in [0, 1].
-    std: likewise.
-    method: "linear" or "cubic".
-    crop: make the shorter side `size` and cut the middle out; else the whole
-      frame is squashed into the square.
-
-  Returns:
-    float32 [b n size size 3].
-  """
-  scale = 255.0 if frames.dtype == jnp.uint8 else 1.0
-  x = frames.astype(jnp.float32) / scale
-  height, width = x.shape[2:4]
-  if crop:
-    short = min(height, width)
-    height, width = size * height // short, size * width // short
-  else:
-    height = width = size
-  shape = (*x.shape[:2], height, width, x.shape[-1])
-  x = jnp.clip(jax.image.resize(x, shape, method, antialias=True), 0.0, 1.0)
-  top, left = (height - size) // 2, (width - size) // 2
-  x = x[:, :, top : top + size, left : left + size]
-  return (x - jnp.asarray(mean)) / jnp.asarray(std)
-
-
 class PoolHead(nnx.Module):
   """A learned query that reads all patches, then an MLP (arXiv:2106.04560)."""
 
@@ -380,18 +338,18 @@ class ViT(nnx.Module):
       See `encode`.
     """
     config = self.config
-    pixels = preprocess(
+    pixels = pixels_lib.preprocess(
       frames,
       size=config.image_size,
       mean=config.image_mean,
       std=config.image_std,
-      method=_RESAMPLE[config.resample],
+      resample=config.resample,
       crop=config.do_center_crop,
     )
     return self.encode(pixels, tokens=tokens)
 
   def encode(self, pixels, *, tokens: bool = False):
-    """Encodes what `preprocess` returns.
+    """Encodes what `pixels.preprocess` returns.
 
     Args:
       pixels: [b n image_size image_size 3].
