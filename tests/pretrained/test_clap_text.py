@@ -24,6 +24,7 @@ encode = nnx.jit(lambda tower, ids, mask: tower(ids, mask, tokens=True))
 
 @pytest.fixture(scope="module")
 def transformers():
+  pytest.importorskip("torch", reason="the reference needs torch")
   return pytest.importorskip("transformers")
 
 
