@@ -57,11 +57,12 @@ $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 
 # The CPU build only: the default one brings gigabytes of CUDA. Without it the
 # tests that compare ports with their references skip and say so.
+REFERENCES := 'torch==2.13.0+cpu' transformers pillow
 parity: $(VENV)/.parity
 $(VENV)/.parity: $(VENV)/.installed
 	@echo "installing torch (CPU) and transformers, for the parity tests"
-	@$(PIP) install --retries 0 'torch==2.13.0+cpu' transformers -c constraints.txt 2>/dev/null || \
-	  $(PIP) install --retries 0 'torch==2.13.0+cpu' transformers -c constraints.txt \
+	@$(PIP) install --retries 0 $(REFERENCES) -c constraints.txt 2>/dev/null || \
+	  $(PIP) install --retries 0 $(REFERENCES) -c constraints.txt \
 	    --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || \
 	  echo "no CPU build of torch found: parity tests will skip"
 	@touch $@

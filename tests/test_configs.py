@@ -1,5 +1,6 @@
 """Configs: the swap is configuration, and wrong keys are refused by name."""
 
+from flax import nnx
 from ml_collections import config_dict
 import pytest
 
@@ -72,6 +73,13 @@ def test_infilling_needs_a_model_that_reads_what_is_known():
     build.make_objective(config)
   config.model.infill = True
   assert build.make_objective(config).infill_rate == 0.2
+
+
+def test_a_token_model_cannot_have_more_codebooks_than_the_codec():
+  config = ar_tiny.get_config()
+  config.model.num_codebooks = 9
+  with pytest.raises(build.ConfigError, match="num_codebooks=9.*give 1 to 8"):
+    build.make_generator(config, CodecConfig(), rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny])

@@ -193,12 +193,17 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
     )
   else:
     pick({"dit": None, "ar": None}, section["name"], where="model.name")
+    section.setdefault("num_codebooks", codec.num_codebooks)
+    if not 0 < section["num_codebooks"] <= codec.num_codebooks:
+      raise ConfigError(
+        f"config.model.num_codebooks={section['num_codebooks']}, but the codec"
+        f" has {codec.num_codebooks}: give 1 to {codec.num_codebooks}"
+      )
     backbone = ar.TokenModel(
       fill(
         ar.TokenModelConfig,
         section,
         where="model",
-        num_codebooks=codec.num_codebooks,
         codebook_size=codec.codebook_size,
       ),
       rngs=rngs,
@@ -227,7 +232,11 @@ def make_sampler(section):
 
 def make_target(config, codec: FrozenCodec):
   cls = pick(TARGETS, config.data["target"], where="data.target")
-  return cls(codec.graphdef, codec.config)
+  target = cls(codec.graphdef, codec.config)
+  if isinstance(target, target_lib.CodeTarget):
+    count = config.model.get("num_codebooks")
+    target = dataclasses.replace(target, num_codebooks=count)
+  return target
 
 
 def loader_config(config, codec: CodecConfig, **changes):

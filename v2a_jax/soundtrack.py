@@ -207,10 +207,18 @@ class Soundtracker:
       run(self._params, self.codec.state, cond, keys, times, negative, known)
     )
 
+  @property
+  def _codes(self) -> tuple[bool, int | None]:
+    """Whether the model writes codes, and of how many codebooks."""
+    return (
+      self.config.data.target == "codes",
+      self.config.model.get("num_codebooks"),
+    )
+
   @functools.lru_cache(maxsize=32)  # noqa: B019 (a tracker lives long)
   def _compiled(self, sampler, windows):
     """The jitted way from conditions to a waveform."""
-    as_codes = self.config.data.target == "codes"
+    as_codes, count = self._codes
 
     @jax.jit
     def run(params, codec_state, cond, keys, times, negative, known):
@@ -218,7 +226,10 @@ class Soundtracker:
       codec = self.codec.merge(codec_state)
       if known is not None:
         given = codec.encode(known[0])
-        known = codec.quantize(given) if as_codes else given, known[1]
+        known = (
+          codec.quantize(given, count) if as_codes else given,
+          known[1],
+        )
       made = sampler(
         model,
         self.objective,
@@ -239,14 +250,14 @@ class Soundtracker:
 
   @functools.cached_property
   def _reconstruct(self):
-    as_codes = self.config.data.target == "codes"
+    as_codes, count = self._codes
 
     @jax.jit
     def run(state, audio):
       codec = self.codec.merge(state)
       latents = codec.encode(audio)
       if as_codes:
-        latents = codec.dequantize(codec.quantize(latents))
+        latents = codec.dequantize(codec.quantize(latents, count))
       return codec.decode(latents)[:, : audio.shape[1]]
 
     return run

@@ -60,6 +60,14 @@ def test_codes_are_the_quantized_latents(codec, batch):
   assert filled.target_mask.shape == (2, 10)
 
 
+def test_a_token_model_may_learn_the_first_codebooks_only(codec, batch):
+  graphdef, state = nnx.split(codec)
+  count = CONFIG.num_codebooks - 1
+  filled = jax.jit(CodeTarget(graphdef, CONFIG, count))(state, batch)
+  wanted = codec.quantize(codec.encode(batch.audio))[..., :count]
+  np.testing.assert_array_equal(filled.target, wanted)
+
+
 def test_the_waveform_is_its_own_target(codec, batch):
   graphdef, _ = nnx.split(codec)
   filled = WaveformTarget(graphdef, CONFIG)((), batch)

@@ -232,9 +232,11 @@ class Codec(nnx.Module):
     mean, _ = self.posterior(waveform)
     return (mean - self.latent_mean[...]) / self.latent_std[...]
 
-  def quantize(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]."""
-    return self.quantizer.quantize(self._uncalibrated(latents))
+  def quantize(
+    self, latents: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
+    return self.quantizer.quantize(self._uncalibrated(latents), num_codebooks)
 
   def dequantize(
     self, codes: jax.Array, num_codebooks: int | None = None

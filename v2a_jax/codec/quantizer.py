@@ -113,10 +113,12 @@ class ResidualQuantizer(nnx.Module):
       ]
     )
 
-  def quantize(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, q]."""
+  def quantize(
+    self, latents: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, q] of the first q stages."""
     residual, codes = latents, []
-    for book in self.codebooks:
+    for book in list(self.codebooks)[:num_codebooks]:
       codes.append(book.nearest(book.project_in(residual)))
       residual = residual - book(codes[-1])
     return jnp.stack(codes, axis=-1)

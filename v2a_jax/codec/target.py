@@ -48,15 +48,20 @@ class LatentTarget:
 
 @dataclasses.dataclass(frozen=True)
 class CodeTarget:
-  """Fills `target` with codes int32 [b, t, q]; see `LatentTarget`."""
+  """Fills `target` with codes int32 [b, t, q]; see `LatentTarget`.
+
+  Attributes:
+    num_codebooks: q, the first ones; None for all.
+  """
 
   graphdef: Any
   config: CodecConfig
+  num_codebooks: int | None = None
 
   def __call__(self, frozen: Any, batch: Batch) -> Batch:
     """Encodes and quantizes; `frozen` is the codec's state."""
     codec = nnx.merge(self.graphdef, frozen)
-    codes = codec.quantize(codec.encode(batch.audio))
+    codes = codec.quantize(codec.encode(batch.audio), self.num_codebooks)
     return _fill(batch, codes, self.config.latent_rate)
 
 

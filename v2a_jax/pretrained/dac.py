@@ -322,10 +322,12 @@ class ResidualQuantizer(nnx.Module):
       [VectorQuantizer(config, rngs=rngs) for _ in stages]
     )
 
-  def quantize(self, z: jax.Array) -> jax.Array:
-    """z [b t c] to codes int32 [b t q]."""
+  def quantize(
+    self, z: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """z [b t c] to codes int32 [b t q] of the first q stages."""
     residual, codes = z, []
-    for stage in self.quantizers:
+    for stage in list(self.quantizers)[:num_codebooks]:
       codes.append(stage.nearest(residual))
       residual = residual - stage(codes[-1])
     return jnp.stack(codes, axis=-1)
@@ -367,9 +369,11 @@ class Dac(nnx.Module):
     z = self.encoder(jnp.pad(waveform, [(0, 0), (0, short), (0, 0)]))
     return self._standardised(z)
 
-  def quantize(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]."""
-    return self.quantizer.quantize(self._raw(latents))
+  def quantize(
+    self, latents: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
+    return self.quantizer.quantize(self._raw(latents), num_codebooks)
 
   def dequantize(
     self, codes: jax.Array, num_codebooks: int | None = None
