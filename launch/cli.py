@@ -17,6 +17,7 @@ from launch import parsing
 # verb: (module, what it does)
 VERBS = {
   "doctor": ("doctor", "what is installed here, and what is missing"),
+  "inspect": ("inspect", "what a config would build: size, cost, shapes"),
   "data": ("data", "build shards from clips or from the procedural scenes"),
   "train": ("train", "train a codec or a generator; resumes by itself"),
   "eval": ("evaluate", "score checkpoints on held-out clips: results.json"),

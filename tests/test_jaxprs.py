@@ -16,6 +16,7 @@ from v2a_jax.models import layers
 from v2a_jax.models.ar import TokenModel, TokenModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
+from v2a_jax.pretrained.dac import Dac, DacConfig
 
 ONE = 2 * 3 * 4 * 5  # FLOPs of [3 4] @ [4 5]
 
@@ -134,6 +135,25 @@ def test_residuals_are_what_the_backward_pass_needs_and_has_not():
   assert jaxprs.residual_bytes(remat, square, X) == each
 
 
+def test_the_peak_is_what_is_alive_at_once():
+  big = array(100, 100)
+
+  def chain(x):
+    for _ in range(5):
+      x = jnp.sin(x)
+    return x.sum()
+
+  def fan(x):
+    return sum(jnp.sin(x + i) for i in [jnp.cos(x * i) for i in range(5)]).sum()
+
+  peak = lambda f: jaxprs.peak_bytes(jax.make_jaxpr(f)(big).jaxpr)
+  assert peak(chain) == 2 * 40_000  # one being read, one being made
+  assert peak(fan) > 5 * 40_000
+  assert peak(jax.jit(chain)) == peak(chain)
+  kept = peak(jax.grad(lambda x: jax.jit(chain)(x)))
+  assert kept >= jaxprs.residual_bytes(chain, big) == 5 * 40_000
+
+
 def test_constants_and_arguments_are_no_residuals():
   assert jaxprs.residual_bytes(lambda w, x: (x @ w).sum(), W, X) == 0
 
@@ -221,10 +241,12 @@ def test_token_flops_agree_with_a_count_over_the_jaxpr(sizes):
 
 
 @pytest.mark.parametrize(
-  "config,samples",
+  "make,config,samples",
   [
-    (CodecConfig(), 20_000),
+    (Codec, CodecConfig(), 20_000),
+    (Dac, DacConfig(), 44_100),
     (
+      Codec,
       CodecConfig(
         sample_rate=48_000,
         channels=2,
@@ -239,8 +261,8 @@ def test_token_flops_agree_with_a_count_over_the_jaxpr(sizes):
     ),
   ],
 )
-def test_codec_flops_agree_with_a_count_over_the_jaxpr(config, samples):
-  codec = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
+def test_codec_flops_agree_with_a_count_over_the_jaxpr(make, config, samples):
+  codec = nnx.eval_shape(lambda: make(config, rngs=nnx.Rngs(0)))
   graphdef, state = nnx.split(codec)
   latents = array(1, -(-samples // config.hop), config.latent_dim)
   inputs = {
