@@ -4,7 +4,41 @@ A section holds exactly the fields of the dataclass that it becomes, so a stray
 or mistyped key is refused by name.
 """
 
+import dataclasses
+
 from ml_collections import config_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """A full-size model: width, heads and depth of the backbone, then of the
+  encoder inside a frame, and along time.
+  """
+
+  name: str
+  width: int
+  num_heads: int
+  depth: int
+  spatial_width: int
+  spatial_depth: int
+  temporal_depth: int
+
+
+# 157 M, 0.6 B, 1.0 B and 5 B parameters as diffusion models; a third of the
+# blocks is joint. Widths and depths of the first three are those of MMAudio's
+# networks.py (arXiv:2412.15322), which encodes frames with networks of others.
+SIZES = {
+  size.name: size
+  for size in (
+    Size("small", 448, 7, 12, 448, 12, 5),
+    Size("medium", 896, 14, 12, 768, 12, 6),
+    Size("large", 896, 14, 21, 1024, 12, 8),
+    Size("xl", 2048, 16, 24, 1024, 12, 4),
+    Size("small-tile", 512, 4, 10, 384, 7, 4),
+    Size("medium-tile", 1024, 8, 10, 768, 4, 4),
+    Size("large-tile", 1024, 8, 18, 512, 12, 6),
+  )
+}
 
 
 def get_config():
@@ -63,3 +97,44 @@ def conditioner():
     temporal_depth=2,
     text_depth=1,
   )
+
+
+def full_size(config, name):
+  """Turns a tiny config into a full-size one but for its backbone.
+
+  Returns:
+    The `Size` of that name.
+  """
+  if name not in SIZES:
+    raise ValueError(f"size {name!r} is not one of {', '.join(SIZES)}")
+  size = SIZES[name]
+  config.data.update(
+    batch_size=512,
+    seconds=8.0,
+    frame_size=112,
+    prompt_length=77,
+    transcript_length=96,
+    num_workers=8,
+    cache_mb=0,
+  )
+  config.model.conditioner.update(
+    vocab_size=8192,
+    patch_size=16,
+    spatial_width=size.spatial_width,
+    spatial_heads=size.spatial_width // 64,
+    spatial_depth=size.spatial_depth,
+    temporal_depth=size.temporal_depth,
+    text_depth=4,
+  )
+  config.optimizer.update(
+    learning_rate=1e-4,
+    warmup_steps=1000,
+    betas=(0.9, 0.95),
+    weight_decay=1e-6,
+  )
+  config.num_train_steps = 300_000
+  config.ema_decay = 0.9999
+  config.log_every = 100
+  config.checkpoint_every = 5000
+  config.keep = 3
+  return size

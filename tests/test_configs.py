@@ -1,10 +1,11 @@
 """Configs: the swap is configuration, and wrong keys are refused by name."""
 
 from flax import nnx
+import jax
 from ml_collections import config_dict
 import pytest
 
-from configs import ar_tiny, codec_tiny, diffusion_tiny
+from configs import ar, ar_tiny, codec_tiny, common, diffusion, diffusion_tiny
 from data_pipelines import tokenizer
 from v2a_jax import build, bundle
 from v2a_jax.codec.autoencoder import CodecConfig
@@ -22,8 +23,11 @@ def _flat(config, prefix=""):
   return rows
 
 
-def test_diffusion_and_autoregression_differ_only_where_they_may():
-  a, b = _flat(diffusion_tiny.get_config()), _flat(ar_tiny.get_config())
+@pytest.mark.parametrize(
+  "one, other", [(diffusion_tiny, ar_tiny), (diffusion, ar)]
+)
+def test_diffusion_and_autoregression_differ_only_where_they_may(one, other):
+  a, b = _flat(one.get_config()), _flat(other.get_config())
   missing = object()
   differing = {
     key
@@ -35,7 +39,34 @@ def test_diffusion_and_autoregression_differ_only_where_they_may():
   assert not any(key.startswith("model.conditioner") for key in differing)
 
 
-@pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny, codec_tiny])
+@pytest.mark.parametrize(
+  "size, millions",
+  [("small", 157), ("medium", 600), ("large", 1000), ("xl", 5000)]
+  + [("small-tile", 157), ("medium-tile", 600), ("large-tile", 1000)],
+)
+def test_full_sizes_have_the_parameters_of_their_names(size, millions):
+  config = diffusion.get_config(size)
+  model = nnx.eval_shape(
+    lambda: build.make_generator(config, CodecConfig(), rngs=nnx.Rngs(0))
+  )
+  count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
+  assert count / 1e6 == pytest.approx(millions, rel=0.03)
+  assert config.model.width % config.model.num_heads == 0
+  if size.endswith("-tile"):
+    assert config.model.width // config.model.num_heads == 128
+    assert config.model.width % 256 == 0
+
+
+def test_a_size_that_is_not_there_is_answered_with_those_there_are():
+  with pytest.raises(ValueError, match="'huge'.*small, medium, large, xl"):
+    diffusion.get_config("huge")
+  for name in common.SIZES:
+    assert ar.get_config(name).model.width == common.SIZES[name].width
+
+
+@pytest.mark.parametrize(
+  "module", [diffusion_tiny, ar_tiny, codec_tiny, diffusion, ar]
+)
 def test_every_section_becomes_its_dataclass(module):
   config = module.get_config()
   build.make_objective(config)
