@@ -75,13 +75,14 @@ def test_shapes_follow_the_data_from_the_loader_to_the_waveform():
     return {name: tuple(row["shape"]) for name, row in rows.items()}
 
   found = shapes(diffusion_tiny)
-  assert found["audio"] == found["waveform"][:1] + (32_000, 1)
+  assert found["audio"] == (8, 32_000, 1)
   assert found["frames"] == (8, 20, 16, 16, 3)
   assert found["latents"] == found["prediction"] == (8, 63, 32)
   assert found["video condition"] == (8, 20, 32)
   found = shapes(ar_tiny)
-  assert found["codes"] == (8, 63, 8)
-  assert found["prediction"] == (8, 63, 8, 1024)
+  books = ar_tiny.get_config().model.num_codebooks
+  assert found["codes"] == (8, 63, books)
+  assert found["prediction"] == (8, 63, books, 1024)
   assert found["waveform"] == (8, 63 * 512, 1)
 
 

@@ -192,6 +192,7 @@ COND = tiny.conditioning(1, n=10, size=32, words=7)
   "sizes",
   [
     dict(width=32, joint_depth=2, depth=3, mlp_dim=48),
+    dict(width=32, joint_depth=1, depth=1, mlp_dim=48, infill=True),
     dict(width=32, joint_depth=0, depth=1, mlp_dim=48, remat="full"),
     dict(width=32, joint_depth=1, depth=0, mlp_dim=48, modulation_rank=4),
     dict(width=512, joint_depth=4, depth=8, mlp_dim=1024, unroll=3),

@@ -4,7 +4,7 @@
   FLOPs        of one clip: the models' closed forms, and a count over the
                jaxpr of the objective (`jaxprs.py`)
   memory       of one device of the mesh: the train state, and an estimate of
-               what the forward pass keeps for the backward pass
+               the activations that a step works with
   shapes       of every stage, from the loader's arrays to the waveform
 
 The mesh's devices need not be there: shardings are those of an abstract mesh.
@@ -38,6 +38,9 @@ ESTIMATE = (
   " its order; not divided by the tensor axis. Compilers differ: for the tiny"
   " models XLA for CPU takes 1.0 to 2.8 times as much"
 )
+
+# What a key that is missing, or a size that makes no sense, ends as.
+_BROKEN = (TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,10 +157,10 @@ def inspect(config, *, devices: int | None = None) -> dict[str, Any]:
     flops = count_flops(plan, gradient, clips=clips)
     memory = count_memory(plan, mesh, gradient, clips=clips)
     shapes = stage_shapes(plan)
-  except (TypeError, ArithmeticError, LookupError) as error:
+  except _BROKEN as error:
     first = str(error).strip().partition("\n")[0]
     raise build.ConfigError(
-      f"the model of this config cannot be built: {first}"
+      f"this config cannot be built: {first}"
       f" [{type(error).__name__}; --debug shows where]"
     ) from error
   return {
