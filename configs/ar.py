@@ -21,7 +21,7 @@ def get_config(size="small"):
     modulation_rank=0,
     num_codebooks=8,
     unroll=1,
-    remat="dots",
+    remat="full",
     dtype="bfloat16",
   )
   return config
