@@ -46,7 +46,10 @@ def get_config():
   config = config_dict.ConfigDict()
   config.name = ""
   config.seed = 0
-  config.codec = "codec_tiny"  # a bundle: a folder, or a name in assets/
+  config.codec = "codec_tiny"  # a bundle: a folder, a name in assets/, a DAC
+  config.init_from = (
+    ""  # a workdir or bundle whose weights a new run starts with
+  )
 
   config.data = dict(
     paths=("data/scenes",),

@@ -42,9 +42,9 @@ def main(argv: list[str]) -> int:
   if not values.workdir:
     raise UsageError("say where it goes: --workdir=runs/NAME")
   # Here, so that a mistyped flag is answered before jax is imported.
-  from v2a_jax.build import build_experiment
   from v2a_jax.parallel import distributed
   from v2a_jax.training import loop
+  from v2a_jax.workdir import build_experiment
 
   if values.distributed:
     distributed.initialize(

@@ -7,7 +7,7 @@ import pytest
 
 from configs import ar, ar_tiny, codec_tiny, common, diffusion, diffusion_tiny
 from data_pipelines import tokenizer
-from v2a_jax import build, bundle
+from v2a_jax import build, bundle, workdir
 from v2a_jax.codec.autoencoder import CodecConfig
 
 SWAPPED = ("name", "model.", "objective.", "sampler.", "data.target")
@@ -134,10 +134,10 @@ def described(tmp_path, **changes):
     )
   config.data.tokenizer = str(data)
   loader = build.loader_config(config, CodecConfig())
-  build.write_workdir(config, loader, tmp_path / "run")
+  workdir.write_workdir(config, loader, tmp_path / "run")
   (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
   config.update_from_flattened_dict(changes)
-  return lambda: build.write_workdir(config, loader, tmp_path / "run")
+  return lambda: workdir.write_workdir(config, loader, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ nobody below sees a config.
 from collections.abc import Mapping
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
 from flax import nnx
-import jax
 from ml_collections import config_dict
 import numpy as np
 
@@ -29,13 +27,10 @@ from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_token import NextToken
-from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.pretrained import dac, dac_files, weights
 from v2a_jax.sampling.autoregressive import TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
-from v2a_jax.training.experiment import Experiment
-from v2a_jax.training.optimizer import OptimizerConfig
 
 OBJECTIVES = {
   "diffusion": Diffusion,
@@ -48,20 +43,6 @@ TARGETS = {
   "codes": target_lib.CodeTarget,
   "waveform": target_lib.WaveformTarget,
 }
-
-# Top-level keys of a config that `Experiment` takes as they are.
-RUN_FIELDS = (
-  "seed",
-  "num_train_steps",
-  "accumulate",
-  "ema_decay",
-  "log_every",
-  "checkpoint_every",
-  "keep",
-  "compute_dtype",
-  "keep_period",
-  "max_skipped_steps",
-)
 
 
 class ConfigError(ValueError):
@@ -259,57 +240,6 @@ def blank_batch(config: loader_lib.LoaderConfig, b: int) -> Batch:
   return Batch.from_arrays(arrays)
 
 
-def build_experiment(config, workdir) -> Experiment:
-  """Builds everything that `training.loop.train` needs.
-
-  Also writes the resolved config and the tokenizer into `workdir`, where
-  evaluation and generation find them.
-
-  Raises:
-    ConfigError, DataError, BundleError: one line on what is wrong, and where.
-  """
-  training_codec = config.objective["name"] == "codec"
-  codec = None if training_codec else load_codec(config.codec)
-  sizes = codec_config(config) if training_codec else codec.config
-  loader = loader_config(config, sizes)
-  if training_codec:
-    make_model = lambda rngs: make_codec_gan(config, rngs=rngs)
-  else:
-    make_model = lambda rngs: make_generator(config, sizes, rngs=rngs)
-    check_vocabulary(config, loader)
-  write_workdir(config, loader, pathlib.Path(workdir))
-  return Experiment(
-    make_model=make_model,
-    objective=make_objective(config),
-    make_loader=lambda step, index, count: loader_lib.make_loader(
-      loader, start_step=step, process_index=index, process_count=count
-    ),
-    batch_size=loader.batch_size,
-    optimizer=fill(OptimizerConfig, config.optimizer, where="optimizer"),
-    target=None if training_codec else make_target(config, codec),
-    frozen=() if training_codec else codec.state,
-    mesh=fill(MeshConfig, config.mesh, where="mesh"),
-    flops_per_example=None
-    if training_codec
-    else count_flops(config, sizes, loader),
-    meta={"config": config.to_dict()},
-    train_seconds=config.train_seconds or None,
-    wandb=config.wandb_mode,
-    **{k: config[k] for k in RUN_FIELDS if k in config},
-  )
-
-
-def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
-  """Refuses a tokenizer with more ids than the model has embeddings."""
-  ids = loader.load_tokenizer().vocab_size
-  size = config.model["conditioner"]["vocab_size"]
-  if ids > size:
-    raise ConfigError(
-      f"config.model.conditioner.vocab_size={size}, the tokenizer of"
-      f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
-    )
-
-
 def count_flops(config, codec: CodecConfig, loader) -> int:
   """Analytic FLOPs of one clip's forward pass; allocates no weights."""
   model = nnx.eval_shape(
@@ -317,55 +247,3 @@ def count_flops(config, codec: CodecConfig, loader) -> int:
   )
   length = -(-loader.window.num_samples // codec.hop)
   return model.flops_per_example(blank_batch(loader, 1).cond, length)
-
-
-def write_workdir(config, loader, workdir: pathlib.Path) -> None:
-  """Leaves config.json and tokenizer.model for whoever uses the weights.
-
-  Raises:
-    ConfigError: the workdir holds checkpoints of another model; they and what
-      describes them are left as they are.
-  """
-  if jax.process_index():
-    return
-  config = json.loads(config.to_json())
-  tokenizer = loader.load_tokenizer().model
-  described = (workdir / bundle.CONFIG).is_file()
-  if described and any((workdir / "checkpoints").glob("[0-9]*")):
-    _check_same_model(config, tokenizer, workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(config, indent=1, sort_keys=True)
-  (workdir / bundle.CONFIG).write_text(text)
-  (workdir / bundle.TOKENIZER).write_bytes(tokenizer)
-
-
-def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
-  """Refuses to go on with weights that mean something else."""
-  advice = "use the config it was trained with, or another --workdir"
-  trained = bundle.read_config(workdir)
-  for key in ("model", "codec", "objective.name", "data.target"):
-    old, new = (_look_up(c, key) for c in (trained, config))
-    if old != new:
-      where, old, new = _first_difference(key, old, new)
-      raise ConfigError(
-        f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
-        f" {advice}"
-      )
-  if (workdir / bundle.TOKENIZER).read_bytes() != tokenizer:
-    raise ConfigError(
-      f"{workdir} was trained with another tokenizer than that of"
-      f" {config['data']['paths'][0]}; set config.data.tokenizer="
-      f"{workdir / bundle.TOKENIZER}, or use another --workdir"
-    )
-
-
-def _look_up(config: Mapping[str, Any], key: str):
-  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
-
-
-def _first_difference(where, old, new):
-  """(dotted key, old, new) of the first leaf in which two sections differ."""
-  if not (isinstance(old, dict) and isinstance(new, dict)):
-    return where, old, new
-  key = min(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-  return _first_difference(f"{where}.{key}", old.get(key), new.get(key))

@@ -18,18 +18,16 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 
 from data_pipelines import example as example_lib
 from data_pipelines.tokenizer import Tokenizer
-from v2a_jax import build, bundle, media
+from v2a_jax import build, media, trained
 from v2a_jax.batch import Conditioning
 from v2a_jax.request import Request
 from v2a_jax.retouch import Kept
 from v2a_jax.sampling import ranking
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.training import checkpoint as checkpoint_lib
 
 DEFAULT = "diffusion_tiny"  # the bundle that is used when none is named
 
@@ -73,7 +71,7 @@ class Soundtracks:
   def best(self) -> Soundtrack:
     return self.candidates[0]
 
-  def save(self, directory, **options) -> "delivery.Delivery":
+  def save(self, directory, **options):
     """Watermarks, muxes and writes everything; see `delivery.deliver`."""
     from v2a_jax import delivery
 
@@ -111,42 +109,13 @@ class Soundtracker:
     Raises:
       BundleError, CheckpointError: it is missing, damaged or of another model.
     """
-    path = pathlib.Path(checkpoint or DEFAULT)
-    if (path / "checkpoints").is_dir() or (
-      path.is_dir() and not (path / bundle.WEIGHTS).is_file()
-    ):
-      return cls._from_workdir(path, step)
-    folder = bundle.find(path)
-    config = config_dict.ConfigDict(bundle.read_config(folder))
-    make = _model_maker(config)
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-    model = nnx.merge(graphdef, bundle.load_state(folder, state))
-    source = dict(config.get("trained", {}))
-    ours = folder.parent == bundle.ASSETS
-    named = folder.name if ours else str(folder.absolute())
-    source |= dict(path=named, sha256=bundle.digest(folder))
-    tokenizer = Tokenizer.load(folder)
-    return cls(config, model, tokenizer=tokenizer, source=source)
-
-  @classmethod
-  def _from_workdir(cls, path, step):
-    if not (path / bundle.CONFIG).is_file():
-      raise bundle.BundleError(
-        f"{path} holds no {bundle.CONFIG}: name a workdir of `v2a train` or a"
-        " bundle"
-      )
-    config = config_dict.ConfigDict(bundle.read_config(path))
-    make = _model_maker(config)
-    model, restored = checkpoint_lib.restore_model(path, make, step=step)
-    source = dict(
-      path=str(path),
-      step=restored.step,
-      clips_seen=restored.meta["clips_seen"],
-      train_seconds=restored.meta["train_seconds"],
-      sha256=restored.sha256,
+    found = trained.load(checkpoint or DEFAULT, step=step)
+    return cls(
+      found.config,
+      found.model,
+      tokenizer=found.tokenizer,
+      source=found.source,
     )
-    tokenizer = Tokenizer.load(path)
-    return cls(config, model, tokenizer=tokenizer, source=source)
 
   def describe(self) -> dict[str, Any]:
     """Where the weights are from and how they are used; JSON-able."""
@@ -370,9 +339,3 @@ class Soundtracker:
       request.negative_prompt, self.loader_config.window.prompt_length
     )
     return tuple(np.tile(x, (rows, 1)) for x in encoded)
-
-
-def _model_maker(config):
-  """`rngs -> Generator`; the codec is read here, outside of any trace."""
-  codec = build.load_codec(config.codec).config
-  return lambda rngs: build.make_generator(config, codec, rngs=rngs)

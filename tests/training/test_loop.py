@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 
+from flax import nnx
 import jax
 import numpy as np
 import pytest
-from toy_training import BATCH, Regression, experiment, losses_of
+from toy_training import BATCH, Net, Regression, experiment, losses_of
 
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training.digests import list_steps
@@ -180,3 +181,23 @@ def test_a_row_has_speed_goodput_and_what_hooks_return(whole):
   assert {"step": 4, "eval/half": 2.0} in rows
   record = json.loads((workdir / "run.json").read_text())
   assert list((workdir / "wandb").glob(f"*{record['wandb_id']}"))
+
+
+def test_a_new_run_starts_from_given_weights_and_a_resumed_one_goes_on(
+  tmp_path,
+):
+  _, params, _ = nnx.split(Net(nnx.Rngs(7)), nnx.Param, ...)
+  given = experiment(initial=lambda: params, num_train_steps=0)
+  state = train(given, tmp_path)
+  for trained in (state.params, state.ema):
+    jax.tree.map(np.testing.assert_array_equal, trained, params)
+
+  def never():
+    raise AssertionError("a run that goes on was started anew")
+
+  state = train(experiment(initial=never, num_train_steps=2), tmp_path)
+  assert int(state.step) == 2
+  moved = jax.tree.map(
+    lambda a, b: float(abs(a - b).max()), state.params, params
+  )
+  assert all(m > 0 for m in jax.tree.leaves(moved))

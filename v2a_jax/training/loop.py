@@ -20,7 +20,12 @@ from v2a_jax.training.experiment import Experiment, Position
 from v2a_jax.training.hooks import LogHook, ProfileHook, SkipWatch
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
-from v2a_jax.training.state import TrainState, abstract_model, make_init
+from v2a_jax.training.state import (
+  TrainState,
+  abstract_model,
+  make_init,
+  start_from,
+)
 from v2a_jax.training.step import make_train_step
 from v2a_jax.training.throughput import Goodput
 
@@ -94,6 +99,8 @@ class _Run:
     init = make_init(e.make_model, optimizer, seed=e.seed, ema=e.ema_decay > 0)
     if self.checkpoints.latest_step() is None:
       state, shardings = sharding.init_sharded(init, self.mesh)
+      if e.initial:
+        state = start_from(state, e.initial(), shardings)
       start = Position()
     else:
       abstract = jax.eval_shape(init)

@@ -34,21 +34,22 @@ def compare(
   *,
   prefix: tuple[str, ...] = (),
 ) -> None:
-  """Raises a one-line error if names or shapes differ."""
-  advice = "use the config it was trained with, or another workdir"
-  for name, leaf in wanted.items():
-    label = "/".join(prefix + name)
-    if name not in saved:
-      raise CheckpointError(f"{path}: no {label} in the checkpoint; {advice}")
-    if tuple(saved[name].shape) != tuple(leaf.shape):
-      raise CheckpointError(
-        f"{path}: {label} has shape {tuple(saved[name].shape)} in the"
-        f" checkpoint and {tuple(leaf.shape)} in the model; {advice}"
-      )
-  if extra := set(saved) - set(wanted):
-    label = "/".join(prefix + min(extra))
+  """Raises one line that names everything missing, misshapen or extra."""
+  label = lambda name: "/".join(prefix + name)
+  faults = [
+    f"no {label(name)} in the checkpoint"
+    if name not in saved
+    else f"{label(name)} has shape {tuple(saved[name].shape)} in the checkpoint"
+    f" and {tuple(leaf.shape)} in the model"
+    for name, leaf in wanted.items()
+    if name not in saved or tuple(saved[name].shape) != tuple(leaf.shape)
+  ]
+  extra = sorted(set(saved) - set(wanted))
+  faults += [f"{label(name)} is not in the model" for name in extra]
+  if faults:
     raise CheckpointError(
-      f"{path}: {label} is not in the model ({len(extra)} such); {advice}"
+      f"{path}: {'; '.join(faults)}; use the config it was trained with, or"
+      " another workdir"
     )
 
 

@@ -70,3 +70,16 @@ def make_init(
     )
 
   return init
+
+
+def start_from(state: TrainState, params: Any, shardings: Any) -> TrainState:
+  """A fresh state with other parameters, its average included.
+
+  Args:
+    state: of no step yet.
+    params: variables of the same structure, host arrays.
+    shardings: of the state.
+  """
+  params = jax.device_put(params, shardings.params)
+  average = None if state.ema is None else jax.tree.map(jnp.copy, params)
+  return state.replace(params=params, ema=average)

@@ -1,0 +1,51 @@
+"""Starting from someone's weights, with the bundled model and a real config."""
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from configs import codec_tiny, finetune
+from v2a_jax import build, bundle, trained, workdir
+from v2a_jax.training.names import CheckpointError
+
+
+def _make(config):
+  codec = build.describe_codec(config.codec).config
+  return lambda rngs: build.make_generator(config, codec, rngs=rngs)
+
+
+def test_fine_tuning_starts_from_the_bundle_and_its_words():
+  config = finetune.get_config()
+  found = workdir.initial_params(config, _make(config))()
+  wanted = nnx.state(trained.load("diffusion_tiny").model, nnx.Param)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_array_equal(a, b)
+  taken = workdir.inherited(config)["tokenizer"]
+  assert taken == str(bundle.find("diffusion_tiny"))
+  config.data.tokenizer = "mine.model"
+  assert workdir.inherited(config) == {}
+
+
+def test_every_tensor_that_does_not_fit_is_named():
+  config = finetune.get_config()
+  config.model.modulation_rank = 0
+  config.model.infill = True
+  with pytest.raises(CheckpointError) as caught:
+    workdir.initial_params(config, _make(config))()
+  said = str(caught.value)
+  assert "diffusion_tiny: " in said and "\n" not in said
+  assert "backbone/embed/kernel has shape (96, 128)" in said
+  assert "backbone/audio/blocks/modulation/down/kernel is not in" in said
+  assert "backbone/final/up/kernel has shape" in said
+
+
+def test_nothing_to_start_from_and_a_codec_are_refused():
+  config = finetune.get_config()
+  config.init_from = "no/such/run"
+  with pytest.raises(bundle.BundleError, match="no/such/run"):
+    workdir.inherited(config)
+  config = codec_tiny.get_config()
+  config.init_from = "diffusion_tiny"
+  with pytest.raises(build.ConfigError, match="only a generator"):
+    workdir.inherited(config)

@@ -1,0 +1,186 @@
+"""A config and a work directory as a run that can be trained.
+
+The first run in a workdir starts from fresh weights, or from those that
+`init_from` names; every later one goes on from the newest checkpoint there.
+"""
+
+from collections.abc import Mapping
+import functools
+import json
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+
+from data_pipelines import loader as loader_lib
+from v2a_jax import build, bundle, trained
+from v2a_jax.build import ConfigError
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training import names
+from v2a_jax.training.experiment import Experiment
+from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.state import abstract_model
+
+# Top-level keys of a config that `Experiment` takes as they are.
+RUN_FIELDS = (
+  "seed",
+  "num_train_steps",
+  "accumulate",
+  "ema_decay",
+  "log_every",
+  "checkpoint_every",
+  "keep",
+  "compute_dtype",
+  "keep_period",
+  "max_skipped_steps",
+)
+
+
+def build_experiment(config, workdir) -> Experiment:
+  """Builds everything that `training.loop.train` needs.
+
+  Also writes the resolved config and the tokenizer into `workdir`, where
+  evaluation and generation find them.
+
+  Raises:
+    ConfigError, DataError, BundleError: one line on what is wrong, and where.
+  """
+  training_codec = config.objective["name"] == "codec"
+  codec = None if training_codec else build.load_codec(config.codec)
+  sizes = build.codec_config(config) if training_codec else codec.config
+  loader = build.loader_config(config, sizes, **inherited(config))
+  if training_codec:
+    make_model = lambda rngs: build.make_codec_gan(config, rngs=rngs)
+  else:
+    make_model = lambda rngs: build.make_generator(config, sizes, rngs=rngs)
+    check_vocabulary(config, loader)
+  write_workdir(config, loader, pathlib.Path(workdir))
+  return Experiment(
+    make_model=make_model,
+    objective=build.make_objective(config),
+    make_loader=lambda step, index, count: loader_lib.make_loader(
+      loader, start_step=step, process_index=index, process_count=count
+    ),
+    batch_size=loader.batch_size,
+    optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
+    target=None if training_codec else build.make_target(config, codec),
+    frozen=() if training_codec else codec.state,
+    initial=initial_params(config, make_model),
+    mesh=build.fill(MeshConfig, config.mesh, where="mesh"),
+    flops_per_example=None
+    if training_codec
+    else build.count_flops(config, sizes, loader),
+    meta={"config": config.to_dict()},
+    train_seconds=config.train_seconds or None,
+    wandb=config.wandb_mode,
+    **{k: config[k] for k in RUN_FIELDS if k in config},
+  )
+
+
+def inherited(config) -> dict[str, str]:
+  """What the loader takes over from `init_from`: the words it knows.
+
+  Raises:
+    ConfigError: a codec would be started so.
+    BundleError: there is nothing of that name.
+  """
+  source = config.get("init_from")
+  if not source:
+    return {}
+  if config.objective["name"] == "codec":
+    raise ConfigError(
+      f"config.init_from={source!r}: only a generator starts from another's"
+      " weights; leave it empty"
+    )
+  if config.data.get("tokenizer"):
+    return {}
+  is_workdir = (pathlib.Path(source) / bundle.TOKENIZER).is_file()
+  return {"tokenizer": str(source if is_workdir else bundle.find(source))}
+
+
+def initial_params(config, make_model):
+  """Returns a function that reads the weights of `init_from`, or None.
+
+  Raises:
+    BundleError, CheckpointError: what it names is missing, or of another
+      model; every tensor that does not fit is named.
+  """
+  source = config.get("init_from")
+  if not source:
+    return None
+
+  def read():
+    given = trained.load(source)
+    found = nnx.state(given.model, nnx.Param)
+    _, wanted, _ = abstract_model(make_model)
+    found, named = names.flatten(found), names.flatten(wanted)
+    names.compare(given.source["path"], named, found)
+    return jax.tree.unflatten(
+      jax.tree.structure(wanted), [found[name] for name in named]
+    )
+
+  return read
+
+
+def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
+  """Refuses a tokenizer with more ids than the model has embeddings."""
+  ids = loader.load_tokenizer().vocab_size
+  size = config.model["conditioner"]["vocab_size"]
+  if ids > size:
+    raise ConfigError(
+      f"config.model.conditioner.vocab_size={size}, the tokenizer of"
+      f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
+    )
+
+
+def write_workdir(config, loader, workdir: pathlib.Path) -> None:
+  """Leaves config.json and tokenizer.model for whoever uses the weights.
+
+  Raises:
+    ConfigError: the workdir holds checkpoints of another model; they and what
+      describes them are left as they are.
+  """
+  if jax.process_index():
+    return
+  config = json.loads(config.to_json())
+  tokenizer = loader.load_tokenizer().model
+  described = (workdir / bundle.CONFIG).is_file()
+  if described and any((workdir / "checkpoints").glob("[0-9]*")):
+    _check_same_model(config, tokenizer, workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(config, indent=1, sort_keys=True)
+  (workdir / bundle.CONFIG).write_text(text)
+  (workdir / bundle.TOKENIZER).write_bytes(tokenizer)
+
+
+def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
+  """Refuses to go on with weights that mean something else."""
+  advice = "use the config it was trained with, or another --workdir"
+  trained = bundle.read_config(workdir)
+  for key in ("model", "codec", "objective.name", "data.target"):
+    old, new = (_look_up(c, key) for c in (trained, config))
+    if old != new:
+      where, old, new = _first_difference(key, old, new)
+      raise ConfigError(
+        f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
+        f" {advice}"
+      )
+  if (workdir / bundle.TOKENIZER).read_bytes() != tokenizer:
+    raise ConfigError(
+      f"{workdir} was trained with another tokenizer than that of"
+      f" {config['data']['paths'][0]}; set config.data.tokenizer="
+      f"{workdir / bundle.TOKENIZER}, or use another --workdir"
+    )
+
+
+def _look_up(config: Mapping[str, Any], key: str):
+  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
+
+
+def _first_difference(where, old, new):
+  """(dotted key, old, new) of the first leaf in which two sections differ."""
+  if not (isinstance(old, dict) and isinstance(new, dict)):
+    return where, old, new
+  key = min(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+  return _first_difference(f"{where}.{key}", old.get(key), new.get(key))
