@@ -22,7 +22,7 @@ from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
-from v2a_jax.models import ar, dit
+from v2a_jax.models import ar, dit, lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.diffusion import Diffusion
@@ -189,7 +189,15 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
       ),
       rngs=rngs,
     )
-  return Generator(Conditioner(conditioner, rngs=rngs), backbone)
+  model = Generator(Conditioner(conditioner, rngs=rngs), backbone)
+  adaptation = lora_config(config)
+  return lora.adapt(model, adaptation, rngs=rngs) if adaptation else model
+
+
+def lora_config(config) -> lora.LoraConfig | None:
+  """How the generator is adapted, from `config.lora`; None for not at all."""
+  found = fill(lora.LoraConfig, config.get("lora", {}), where="lora")
+  return found if found.rank else None
 
 
 def make_objective(config):

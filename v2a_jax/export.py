@@ -15,6 +15,7 @@ import numpy as np
 from data_pipelines import loader as loader_lib
 from v2a_jax import build, bundle
 from v2a_jax.codec.autoencoder import calibrate
+from v2a_jax.models import lora
 from v2a_jax.training import checkpoint as checkpoint_lib
 
 CALIBRATION_BATCHES = 32
@@ -60,6 +61,8 @@ def export(
     model = calibrate(model.codec, _waveforms(config))
   else:
     tokenizer = (workdir / bundle.TOKENIZER).read_bytes()
+    if build.lora_config(config):
+      model, config.lora.rank = lora.merge(model), 0
   bundle.save(
     out,
     nnx.state(model),

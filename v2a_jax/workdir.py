@@ -16,6 +16,7 @@ import jax
 from data_pipelines import loader as loader_lib
 from v2a_jax import build, bundle, trained
 from v2a_jax.build import ConfigError
+from v2a_jax.models import lora
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training import names
 from v2a_jax.training.experiment import Experiment
@@ -66,7 +67,7 @@ def build_experiment(config, workdir) -> Experiment:
     optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
     target=None if training_codec else build.make_target(config, codec),
     frozen=() if training_codec else codec.state,
-    initial=initial_params(config, make_model),
+    initial=initial_weights(config, make_model),
     mesh=build.fill(MeshConfig, config.mesh, where="mesh"),
     flops_per_example=None
     if training_codec
@@ -99,8 +100,10 @@ def inherited(config) -> dict[str, str]:
   return {"tokenizer": str(source if is_workdir else bundle.find(source))}
 
 
-def initial_params(config, make_model):
+def initial_weights(config, make_model):
   """Returns a function that reads the weights of `init_from`, or None.
+
+  They are host arrays by name; those that low-rank adaptation adds start fresh.
 
   Raises:
     BundleError, CheckpointError: what it names is missing, or of another
@@ -112,13 +115,12 @@ def initial_params(config, make_model):
 
   def read():
     given = trained.load(source)
-    found = nnx.state(given.model, nnx.Param)
-    _, wanted, _ = abstract_model(make_model)
-    found, named = names.flatten(found), names.flatten(wanted)
-    names.compare(given.source["path"], named, found)
-    return jax.tree.unflatten(
-      jax.tree.structure(wanted), [found[name] for name in named]
-    )
+    found = names.flatten(nnx.state(given.model))
+    _, *parts = abstract_model(make_model)
+    wanted = {k: v for part in parts for k, v in names.flatten(part).items()}
+    old = {k: v for k, v in wanted.items() if k[-1] not in lora.NEW}
+    names.compare(given.source["path"], old, found)
+    return found
 
   return read
 
@@ -158,7 +160,7 @@ def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
   """Refuses to go on with weights that mean something else."""
   advice = "use the config it was trained with, or another --workdir"
   trained = bundle.read_config(workdir)
-  for key in ("model", "codec", "objective.name", "data.target"):
+  for key in ("model", "lora", "codec", "objective.name", "data.target"):
     old, new = (_look_up(c, key) for c in (trained, config))
     if old != new:
       where, old, new = _first_difference(key, old, new)

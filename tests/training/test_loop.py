@@ -16,6 +16,7 @@ import pytest
 from toy_training import BATCH, Net, Regression, experiment, losses_of
 
 from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training import names
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.hooks import NonFiniteError
 from v2a_jax.training.loop import train
@@ -187,7 +188,8 @@ def test_a_new_run_starts_from_given_weights_and_a_resumed_one_goes_on(
   tmp_path,
 ):
   _, params, _ = nnx.split(Net(nnx.Rngs(7)), nnx.Param, ...)
-  given = experiment(initial=lambda: params, num_train_steps=0)
+  weights = names.flatten(params)
+  given = experiment(initial=lambda: weights, num_train_steps=0)
   state = train(given, tmp_path)
   for trained in (state.params, state.ema):
     jax.tree.map(np.testing.assert_array_equal, trained, params)

@@ -151,7 +151,7 @@ def matmul_flops(module: nnx.Module | None, tokens: int) -> int:
   if module is None:
     return 0
   leaves = jax.tree_util.tree_leaves_with_path(
-    nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    nnx.to_pure_dict(nnx.state(module))
   )
   is_kernel = lambda path: getattr(path[-1], "key", None) == "kernel"
   return 2 * tokens * sum(x.size for path, x in leaves if is_kernel(path))

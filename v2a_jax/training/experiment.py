@@ -48,8 +48,8 @@ class Experiment:
       in the workdir included; None for no such limit.
     target: `target(frozen, batch) -> batch`, run inside the step.
     frozen: what `target` needs, such as the codec's state; replicated.
-    initial: reads the parameters that a new run starts from, variables of the
-      model's structure with host arrays; None for fresh ones.
+    initial: reads the weights that a new run starts from, host arrays by name
+      (`names.flatten`); None for fresh ones.
     make_batch: makes what the objective sees of the loader's dict.
     mesh: the devices' axes.
     seed: of initial weights and of all randomness in training.

@@ -1,6 +1,6 @@
 """Everything that a training step changes, as one pytree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 from typing import Any
 
@@ -8,6 +8,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import optax
+
+from v2a_jax.training import names
 
 
 @jax.tree_util.register_dataclass
@@ -72,14 +74,28 @@ def make_init(
   return init
 
 
-def start_from(state: TrainState, params: Any, shardings: Any) -> TrainState:
-  """A fresh state with other parameters, its average included.
+def start_from(state: TrainState, given: Mapping, shardings: Any) -> TrainState:
+  """A fresh state with other weights, its average included.
 
   Args:
     state: of no step yet.
-    params: variables of the same structure, host arrays.
+    given: host arrays by name (`names.flatten`), of parameters and buffers;
+      what is not among them stays as it is.
     shardings: of the state.
   """
-  params = jax.device_put(params, shardings.params)
-  average = None if state.ema is None else jax.tree.map(jnp.copy, params)
-  return state.replace(params=params, ema=average)
+
+  def replace(tree, layout):
+    leaves = [
+      jax.device_put(given[name], place) if name in given else leaf
+      for (name, leaf), place in zip(
+        names.flatten(tree).items(), jax.tree.leaves(layout), strict=True
+      )
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+  params = replace(state.params, shardings.params)
+  return state.replace(
+    params=params,
+    buffers=replace(state.buffers, shardings.buffers),
+    ema=None if state.ema is None else jax.tree.map(jnp.copy, params),
+  )
