@@ -26,6 +26,7 @@ from v2a_jax.models import ar, dit, lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.pretrained import dac, dac_files, weights
 from v2a_jax.sampling.autoregressive import TokenSampler
@@ -34,6 +35,7 @@ from v2a_jax.sampling.ode import ODESampler
 
 OBJECTIVES = {
   "diffusion": Diffusion,
+  "mean_flow": MeanFlow,
   "next_token": NextToken,
   "codec": CodecObjective,
 }
@@ -202,6 +204,12 @@ def lora_config(config) -> lora.LoraConfig | None:
 
 def make_objective(config):
   cls = pick(OBJECTIVES, config.objective["name"], where="objective.name")
+  average = config.model.get("average", False)
+  if cls is MeanFlow and not average:
+    raise ConfigError(
+      "config.objective.name='mean_flow', but config.model.average is not True:"
+      " the model would not see where an interval ends"
+    )
   told = config.objective.get("infill_rate", 0)
   if told and not config.model.get("infill", False):
     raise ConfigError(

@@ -127,7 +127,7 @@ def _error(path, kind, solver, num_steps):
 
 
 @pytest.mark.parametrize("path, kind", KINDS)
-@pytest.mark.parametrize("solver", ode.SOLVERS)
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m"])
 def test_a_known_gaussian_is_reached(path, kind, solver):
   # A prediction of noise says nothing of the data in the first step.
   allowed = 0.1 if solver == "euler" or kind == "epsilon" else 0.02

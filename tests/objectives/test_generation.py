@@ -27,7 +27,7 @@ class Exact:
   def encode(self, cond):
     return cond
 
-  def __call__(self, x, time, tokens, *, times, mask, known):
+  def __call__(self, x, time, tokens, *, times, mask, known=None):
     return (self.data - x) / (1 - time[:, None, None])
 
 
@@ -109,7 +109,7 @@ def test_what_is_known_is_shown_and_costs_nothing():
   seen = {}
 
   class WrongWhereKnown(Exact):
-    def __call__(self, x, time, tokens, *, times, mask, known):
+    def __call__(self, x, time, tokens, *, times, mask, known=None):
       seen["known"] = known
       right = super().__call__(
         x, time, tokens, times=times, mask=mask, known=known
@@ -157,7 +157,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
     def encode(self, cond):
       return cond
 
-    def __call__(self, x, time, tokens, *, times, mask, known):
+    def __call__(self, x, time, tokens, *, times, mask, known=None):
       return self.a * velocity(x, time[:, None, None]) + self.b
 
   def loss(a, b):

@@ -30,6 +30,8 @@ class DiTConfig:
     channels: of a latent.
     modulation_rank: rank of the per-block modulation map; 0 is full rank.
     infill: latents that are known come in beside the noisy ones.
+    average: the end of an interval comes in beside the diffusion time, for
+      average velocities (`objectives/mean_flow.py`).
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: blocks unrolled in each scan.
     dtype: of the computation.
@@ -43,6 +45,7 @@ class DiTConfig:
   channels: int
   modulation_rank: int = 0
   infill: bool = False
+  average: bool = False
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -186,6 +189,9 @@ class DiT(nnx.Module):
       use_bias=True,
       dtype=dtype,
     )
+    self.interval = c.average and layers.dense(
+      c.width, c.width, axes=(None, "embed"), rngs=rngs, zero=True, dtype=dtype
+    )
     self.joint = layers.Stack(
       lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
       c.joint_depth,
@@ -214,7 +220,15 @@ class DiT(nnx.Module):
     )
 
   def __call__(
-    self, noisy_latents, time, tokens, *, times, mask=None, known=None
+    self,
+    noisy_latents,
+    time,
+    tokens,
+    *,
+    times,
+    mask=None,
+    known=None,
+    until=None,
   ):
     """Predicts from noisy latents.
 
@@ -226,6 +240,8 @@ class DiT(nnx.Module):
       mask: bool [b t], True where the clip exists; None for everywhere.
       known: (latents [b t c], bool [b t]), what is known of the answer; read
         only by a model with `infill`. None for nothing.
+      until: [b], end of the interval whose average velocity is predicted; read
+        only by a model with `average`. None for `time` itself.
 
     Returns:
       float32 [b t c].
@@ -236,8 +252,11 @@ class DiT(nnx.Module):
       noisy_latents = beside_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
     x = constrain(self.embed(x), "batch", "length", "embed")
-    time = self.time(layers.sinusoidal(time, self.config.width))
-    condition = (time + tokens.summary)[:, None] + tokens.sync_at(times)
+    clock = self.time(layers.sinusoidal(time, self.config.width))
+    if self.interval and until is not None:
+      length = layers.sinusoidal(until - time, self.config.width)
+      clock = clock + self.interval(length)
+    condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
     x, _, _ = self.joint(
       (x, tokens.video, tokens.text),
@@ -256,6 +275,7 @@ class DiT(nnx.Module):
     linear = (
       layers.matmul_flops(self.embed, length)
       + layers.matmul_flops(self.time, 1)
+      + layers.matmul_flops(self.interval or None, 1)
       + layers.matmul_flops(joint and joint.audio, length)
       + layers.matmul_flops(joint and joint.video, frames)
       + layers.matmul_flops(joint and joint.text, text)
