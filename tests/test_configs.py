@@ -93,7 +93,7 @@ def test_a_stray_key_is_refused_by_name(section, key, message):
 def test_an_unknown_name_is_answered_with_those_there_are():
   config = diffusion_tiny.get_config()
   config.objective.name = "flow"
-  with pytest.raises(build.ConfigError, match="diffusion, next_token"):
+  with pytest.raises(build.ConfigError, match="codec, diffusion, mean_flow"):
     build.make_objective(config)
 
 
