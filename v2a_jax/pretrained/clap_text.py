@@ -194,19 +194,8 @@ class ClapText(nnx.Module):
     self.norm = transformer.layer_norm(
       width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=self.dtype
     )
-    self.stack = layers.Stack(
-      lambda rngs: transformer.Block(
-        width,
-        config.num_attention_heads,
-        hidden=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
-        pre_norm=False,
-        rngs=rngs,
-        dtype=self.dtype,
-      ),
-      config.num_hidden_layers,
-      rngs=rngs,
+    self.stack = transformer.stack(
+      config, pre_norm=False, rngs=rngs, dtype=self.dtype
     )
     linear = lambda i, o: layers.dense(
       i, o, axes=("embed", None), use_bias=True, rngs=rngs, dtype=self.dtype

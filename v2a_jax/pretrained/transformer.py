@@ -150,3 +150,21 @@ class Block(nnx.Module):
       return x + self.mlp(self.norm_mlp(x))
     x = self.norm_attention(x + self.attention(x, mask=mask))
     return self.norm_mlp(x + self.mlp(x))
+
+
+def stack(config, *, pre_norm: bool, rngs, dtype) -> layers.Stack:
+  """All blocks of a tower whose config has the usual published names."""
+  return layers.Stack(
+    lambda rngs: Block(
+      config.hidden_size,
+      config.num_attention_heads,
+      hidden=config.intermediate_size,
+      activation=config.hidden_act,
+      epsilon=config.layer_norm_eps,
+      pre_norm=pre_norm,
+      rngs=rngs,
+      dtype=dtype,
+    ),
+    config.num_hidden_layers,
+    rngs=rngs,
+  )

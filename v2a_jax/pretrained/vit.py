@@ -301,19 +301,8 @@ class ViT(nnx.Module):
       self.norm_in = norm()
     shape = (config.num_patches + is_clip, width)
     self.positions = layers.learned(shape, axes=(None, "embed"), rngs=rngs)
-    self.stack = layers.Stack(
-      lambda rngs: transformer.Block(
-        width,
-        config.num_attention_heads,
-        hidden=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
-        pre_norm=True,
-        rngs=rngs,
-        dtype=self.dtype,
-      ),
-      config.num_hidden_layers,
-      rngs=rngs,
+    self.stack = transformer.stack(
+      config, pre_norm=True, rngs=rngs, dtype=self.dtype
     )
     self.norm_out = norm()
     if config.has_head:
