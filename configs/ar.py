@@ -1,6 +1,6 @@
-"""Next-token prediction at full size: `small`, `medium`, `large`, `xl`.
+r"""Next-token prediction at full size: `small`, `medium`, `large`, `xl`.
 
-v2a train --config=configs/ar.py:large --config.data.paths="('data/a',)" \\
+v2a train --config=configs/ar.py:large --config.data.paths="('data/a',)" \
   --config.codec=PATH --config.mesh.fsdp=8 --workdir=runs/ar_large
 
 The same width, depth, encoders, data and budget as configs/diffusion.py.

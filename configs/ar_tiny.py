@@ -1,8 +1,8 @@
-"""Next-token prediction over the codec's codes; all else as diffusion_tiny.
+r"""Next-token prediction over the codec's codes; all else as diffusion_tiny.
 
 v2a data scenes -o data/scenes --num 2400 --seed 0
-JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
-  v2a train --config=configs/ar_tiny.py --workdir=runs/ar_tiny \\
+JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+  v2a train --config=configs/ar_tiny.py --workdir=runs/ar_tiny \
   --config.num_train_steps=6000
 v2a eval runs/ar_tiny --set=data/scenes --split=test -o runs/eval
 

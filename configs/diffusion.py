@@ -1,6 +1,6 @@
-"""Rectified flow at full size: `small`, `medium`, `large`, `xl`.
+r"""Rectified flow at full size: `small`, `medium`, `large`, `xl`.
 
-v2a train --config=configs/diffusion.py:large --config.data.paths="('data/a',)" \\
+v2a train --config=configs/diffusion.py:large --config.data.paths="('data/a',)" \
   --config.codec=PATH --config.mesh.fsdp=8 --workdir=runs/large
 v2a inspect --config=configs/diffusion.py:large    # FLOPs, memory, shapes
 

@@ -1,7 +1,7 @@
-"""Rectified flow over audio latents, raw pixels trained end to end; two cores.
+r"""Rectified flow over audio latents, raw pixels trained end to end; two cores.
 
 v2a data scenes -o data/scenes --num 2400 --seed 0
-JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
+JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
   v2a train --config=configs/diffusion_tiny.py --workdir=runs/diffusion_tiny
 v2a eval runs/diffusion_tiny --set=data/scenes --split=test -o runs/eval
 

@@ -1,7 +1,7 @@
-"""A trained model, trained on with clips of your own.
+r"""A trained model, trained on with clips of your own.
 
 v2a data build clips/ --captions captions.csv -o data/mine
-v2a train --config=configs/finetune.py --config.data.paths="('data/mine',)" \\
+v2a train --config=configs/finetune.py --config.data.paths="('data/mine',)" \
   --workdir=runs/mine
 v2a generate clip.mp4 --checkpoint runs/mine -o out
 
