@@ -182,9 +182,19 @@ def test_names_a_difference_only_where_the_interval_excludes_zero(results):
   assert said[0].startswith("diffusion beats ar on Onset F1 at 50 ms by 0.200")
   assert "paired, 12 clips" in said[0]
   assert said[1] == "diffusion and ar cannot be told apart on FAD (mn04)."
-  assert any("diffusion follows the picture" in text for text in said)
+  assert any("diffusion follows the picture in time" in text for text in said)
   assert compare.best_run(metrics[0], runs) == 0
   assert compare.best_run(metrics[1], runs) is None
+
+
+def test_a_better_sound_alone_is_not_called_in_time(tmp_path):
+  path = write_results(tmp_path / "a", "diffusion", shift=0.2)
+  text = path.read_text().replace("onset_f1_50", "kl")
+  path.write_text(text)
+  runs = [load(path)]
+  said = [s.text for s in compare.verdict(runs, compare.metrics_of(runs))]
+  assert not any("follows the picture" in text for text in said)
+  assert any("nothing here shows that it is in time" in text for text in said)
 
 
 def test_direction_is_that_of_the_metric(tmp_path):

@@ -23,6 +23,8 @@ GENERATED = "generated"
 SHUFFLED = "shuffled_video"
 GROUND_TRUTH = "ground_truth"
 # Rows that know nothing of the clip: who is below them shows no skill.
+# Metrics of synchronisation begin so.
+IN_TIME = ("onset", "av_align")
 BLIND = ("silence", "noise")
 _PAIRS = 5  # fewer shared clips are not drawn from
 _DRAWS = 4000
@@ -275,10 +277,16 @@ def _against_anchors(run: dict, metrics: Sequence[Metric]) -> list[Sentence]:
     known = [gap for gap in gaps if gap is not None]
     better, worse = _words(known, 1), _words(known, -1)
     if better:
-      lead = (
-        f"{name} follows the picture: it beats itself with videos shuffled on"
+      in_time = any(
+        g.sign == 1 and g.metric.id.startswith(IN_TIME) for g in known
       )
-      out.append(Sentence("better", lead, better))
+      found = (
+        "follows the picture in time"
+        if in_time
+        else "hears of the picture, but nothing here shows that it is in time"
+      )
+      lead = f"{name} {found}: it beats itself with videos shuffled on"
+      out.append(Sentence("better" if in_time else "tie", lead, better))
     elif known:
       lead = (
         f"{name} cannot be told from itself with videos shuffled: nothing "
