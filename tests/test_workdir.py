@@ -16,9 +16,11 @@ def _make(config):
   return lambda rngs: build.make_generator(config, codec, rngs=rngs)
 
 
-def test_fine_tuning_starts_from_the_bundle_and_its_words():
+def test_fine_tuning_starts_from_the_bundle_and_its_words(mesh):
   config = finetune.get_config()
-  found = workdir.initial_weights(config, _make(config))()
+  # As the loop reads them: with the mesh set.
+  with jax.set_mesh(mesh):
+    found = workdir.initial_weights(config, _make(config))()
   wanted = nnx.state(trained.load("diffusion_tiny").model, nnx.Param)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_array_equal(a, b)

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from flax import nnx
+import jax
 from ml_collections import config_dict
 
 from data_pipelines.tokenizer import Tokenizer
@@ -50,7 +51,8 @@ def load(checkpoint, *, step: int | None = None) -> Trained:
 def _from_bundle(folder: pathlib.Path) -> Trained:
   config = config_dict.ConfigDict(bundle.read_config(folder))
   make = _model_maker(config)
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+  # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
+  graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   model = nnx.merge(graphdef, bundle.load_state(folder, state))
   ours = folder.parent == bundle.ASSETS
   source = dict(config.get("trained", {})) | dict(
