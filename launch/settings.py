@@ -67,7 +67,7 @@ def parse(
     hint = did_you_mean(error.flagname, values)
     raise UsageError(f"unknown flag --{error.flagname}{hint}") from None
   except flags.Error as error:
-    raise UsageError(str(error)) from None
+    raise UsageError(_last_line(error)) from None
   except (AttributeError, KeyError) as error:
     raise _unknown_key(argv) or error from None
   if stray:
@@ -77,6 +77,16 @@ def parse(
   if values.config is None:
     raise UsageError("say which: --config=configs/diffusion_tiny.py")
   return values.config
+
+
+def _last_line(error: flags.Error) -> str:
+  """What is wrong; of a config file that fails, without its traceback."""
+  text = str(error).strip()
+  if "Traceback" not in text:
+    return text
+  kind, _, message = text.splitlines()[-1].strip().partition(": ")
+  where = text.partition(": Error whilst")[0].removeprefix("flag ")
+  return f"{where}: {message or kind}"
 
 
 def override(key: str, value: Any) -> str:

@@ -71,6 +71,7 @@ def test_help_lists_every_verb_and_needs_nothing_but_python():
     (["train", "--config=configs/difusion_tiny.py"], "diffusion_tiny.py?"),
     (["sweep", "status", "no/such/sweep"], "no plan in no/such/sweep"),
     (["sweep", "plan", "--confg=x"], "--config"),
+    (["train", "--config=configs/ar.py:smal"], "py:smal: size 'smal' is not"),
     (["weights", "fetch", "mn05"], "did you mean mn04?"),
     (["doctor", "--jsn"], "did you mean --json?"),
     (["report", "no.json", "-o", "x.html"], "no.json"),
