@@ -13,15 +13,5 @@ def get_config(size="small"):
   config = ar_tiny.get_config()
   size = common.full_size(config, size)
   config.name = f"ar_{size.name}"
-  config.model.update(
-    width=size.width,
-    num_heads=size.num_heads,
-    depth=size.depth,
-    mlp_dim=4 * size.width,
-    modulation_rank=0,
-    num_codebooks=8,
-    unroll=1,
-    remat="full",
-    dtype="bfloat16",
-  )
+  config.model.update(depth=size.depth, num_codebooks=8)
   return config

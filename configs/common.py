@@ -46,10 +46,10 @@ def get_config():
   config = config_dict.ConfigDict()
   config.name = ""
   config.seed = 0
-  config.codec = "codec_tiny"  # a bundle: a folder, a name in assets/, a DAC
-  config.init_from = (
-    ""  # a workdir or bundle whose weights a new run starts with
-  )
+  # A bundle (its folder, or its name in assets/), or a folder with a DAC.
+  config.codec = "codec_tiny"
+  # A workdir or bundle whose weights a new run starts from; "" for fresh ones.
+  config.init_from = ""
 
   config.data = dict(
     paths=("data/scenes",),
@@ -103,7 +103,7 @@ def conditioner():
 
 
 def full_size(config, name):
-  """Turns a tiny config into a full-size one but for its backbone.
+  """Turns a tiny config into a full-size one but for its backbone's depth.
 
   Returns:
     The `Size` of that name.
@@ -119,6 +119,15 @@ def full_size(config, name):
     transcript_length=96,
     num_workers=8,
     cache_mb=0,
+  )
+  config.model.update(
+    width=size.width,
+    num_heads=size.num_heads,
+    mlp_dim=4 * size.width,
+    modulation_rank=0,
+    unroll=1,
+    remat="full",
+    dtype="bfloat16",
   )
   config.model.conditioner.update(
     vocab_size=8192,

@@ -25,18 +25,8 @@ def get_config(size="small"):
   config = diffusion_tiny.get_config()
   size = common.full_size(config, size)
   config.name = f"diffusion_{size.name}"
-  config.model.update(
-    width=size.width,
-    num_heads=size.num_heads,
-    joint_depth=size.depth // 3,
-    depth=size.depth - size.depth // 3,
-    mlp_dim=4 * size.width,
-    modulation_rank=0,
-    infill=True,
-    unroll=1,
-    remat="full",
-    dtype="bfloat16",
-  )
+  joint = size.depth // 3
+  config.model.update(joint_depth=joint, depth=size.depth - joint, infill=True)
   config.objective.infill_rate = 0.2
   config.sampler.num_steps = 25
   return config

@@ -84,7 +84,7 @@ class Plan:
     return min(self.objective.crop or samples, samples)
 
   def run(self, field: str) -> Any:
-    """A setting of the run, or its default (`build.RUN_FIELDS`)."""
+    """A setting of the run, or its default (`workdir.RUN_FIELDS`)."""
     return self.config.get(field, getattr(Experiment, field))
 
   def batch(self, b: int) -> Batch:

@@ -159,9 +159,9 @@ def write_workdir(config, loader, workdir: pathlib.Path) -> None:
 def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
   """Refuses to go on with weights that mean something else."""
   advice = "use the config it was trained with, or another --workdir"
-  trained = bundle.read_config(workdir)
+  before = bundle.read_config(workdir)
   for key in ("model", "lora", "codec", "objective.name", "data.target"):
-    old, new = (_look_up(c, key) for c in (trained, config))
+    old, new = (_look_up(c, key) for c in (before, config))
     if old != new:
       where, old, new = _first_difference(key, old, new)
       raise ConfigError(

@@ -13,7 +13,7 @@ from v2a_jax.models import lora
 CONFIG = lora.LoraConfig(rank=2, alpha=4.0, targets=("qkv", "up"))
 
 
-def _run(model, params=None):
+def _run(model):
   graphdef, state = nnx.split(model)
 
   @jax.jit
