@@ -15,6 +15,7 @@ OURS = ("configs", "data_pipelines", "launch", "v2a_jax")
 # A room's name, and what of ours it may import besides itself. Rooms are the
 # folders and the single files of v2a_jax, and the three packages beside it.
 VALUES = {"v2a_jax.batch", "v2a_jax"}
+MISMATCH = "v2a_jax.mismatch"
 LAYERS = "v2a_jax.models.layers"
 ATTENTION = "v2a_jax.models.attention"
 ALLOWED = {
@@ -24,14 +25,16 @@ ALLOWED = {
   "v2a_jax.batch": set(),
   "v2a_jax.media": set(),
   "v2a_jax.watermark": set(),
-  "v2a_jax.pretrained": {LAYERS},
+  "v2a_jax.mismatch": set(),
+  "v2a_jax.pretrained": {LAYERS, MISMATCH},
   "v2a_jax.parallel": set(),
   "v2a_jax.codec": VALUES | {"v2a_jax.parallel"},
   "v2a_jax.conditioning": VALUES | {"v2a_jax.parallel", LAYERS, ATTENTION},
   "v2a_jax.models": VALUES | {"v2a_jax.parallel"},
   "v2a_jax.objectives": VALUES | {"v2a_jax.models", "v2a_jax.codec"},
   "v2a_jax.sampling": VALUES | {"v2a_jax.models", "v2a_jax.objectives"},
-  "v2a_jax.training": VALUES | {"v2a_jax.objectives", "v2a_jax.parallel"},
+  "v2a_jax.training": VALUES
+  | {"v2a_jax.objectives", "v2a_jax.parallel", MISMATCH},
 }
 # One door each: (module, what alone may import it).
 DOORS = [

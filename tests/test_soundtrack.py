@@ -65,6 +65,12 @@ def video(tmp_path_factory):
   return path
 
 
+def test_other_data_is_read_in_the_words_of_the_model(tracker):
+  """For evaluation, where the data that it was trained on is not there."""
+  own = tracker.loader_config.load_tokenizer()
+  assert own.model == tracker.tokenizer.model
+
+
 def test_sound_is_as_long_as_the_picture(tracker, video):
   takes = tracker(video, prompt="rain", num_candidates=2, seed=7)
   assert [t.samples.shape for t in takes.candidates] == [(43200, 1)] * 2

@@ -196,6 +196,23 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
   return lora.adapt(model, adaptation, rngs=rngs) if adaptation else model
 
 
+def trains_codec(config) -> bool:
+  """Whether a config trains a codec; if not, a generator."""
+  return config.objective["name"] == "codec"
+
+
+def model_maker(config, codec: CodecConfig):
+  """Returns `make_model(rngs)`: the codec's two players, or a generator.
+
+  Args:
+    config: of either.
+    codec: what a generator makes latents or codes of.
+  """
+  if trains_codec(config):
+    return lambda rngs: make_codec_gan(config, rngs=rngs)
+  return lambda rngs: make_generator(config, codec, rngs=rngs)
+
+
 def lora_config(config) -> lora.LoraConfig | None:
   """How the generator is adapted, from `config.lora`; None for not at all."""
   found = fill(lora.LoraConfig, config.get("lora", {}), where="lora")

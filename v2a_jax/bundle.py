@@ -23,6 +23,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from v2a_jax import mismatch
+
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 TOKENIZER, CARD = "tokenizer.model", "CARD.md"
@@ -112,7 +114,8 @@ def load_state(folder: pathlib.Path, abstract):
     arrays = safetensors.load_file(path)
   except (OSError, SafetensorError) as error:
     raise BundleError(f"cannot read {path}: {error}") from None
-  check(arrays, {k: v.shape for k, v in flatten(abstract).items()}, path)
+  if told := mismatch.faults(arrays, flatten(abstract)):
+    raise BundleError(f"{path} is not of this model: {told}")
 
   def put(key_path, leaf):
     name = "/".join(str(getattr(k, "key", k)) for k in key_path)
@@ -123,28 +126,3 @@ def load_state(folder: pathlib.Path, abstract):
   state = jax.tree.map(lambda x: x, abstract)
   nnx.replace_by_pure_dict(state, pure)
   return state
-
-
-def check(arrays, shapes: Mapping[str, tuple[int, ...]], source) -> None:
-  """Compares arrays by name with the shapes that a model has.
-
-  Raises:
-    BundleError: naming what is missing, extra or misshapen.
-  """
-  wrong = [
-    f"{name} is missing" for name in sorted(shapes.keys() - arrays.keys())
-  ]
-  wrong += [
-    f"{name} is extra" for name in sorted(arrays.keys() - shapes.keys())
-  ]
-  for name in sorted(shapes.keys() & arrays.keys()):
-    if tuple(arrays[name].shape) != tuple(shapes[name]):
-      wrong.append(
-        f"{name} is {tuple(arrays[name].shape)}, the model has"
-        f" {tuple(shapes[name])}"
-      )
-  if wrong:
-    more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-    raise BundleError(
-      f"{source} is not of this model: {'; '.join(wrong[:8])}{more}"
-    )

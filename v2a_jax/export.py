@@ -9,14 +9,12 @@ import itertools
 import pathlib
 
 from flax import nnx
-from ml_collections import config_dict
 import numpy as np
 
 from data_pipelines import loader as loader_lib
-from v2a_jax import build, bundle
+from v2a_jax import build, bundle, trained
 from v2a_jax.codec.autoencoder import calibrate
 from v2a_jax.models import lora
-from v2a_jax.training import checkpoint as checkpoint_lib
 
 CALIBRATION_BATCHES = 32
 
@@ -41,44 +39,25 @@ def export(
   Raises:
     BundleError, CheckpointError: the workdir cannot be used, and why.
   """
-  workdir, out = pathlib.Path(workdir), pathlib.Path(out)
-  if not (workdir / bundle.CONFIG).is_file():
-    raise bundle.BundleError(
-      f"{workdir} holds no {bundle.CONFIG}: name a workdir of `v2a train`"
-    )
-  config = config_dict.ConfigDict(bundle.read_config(workdir))
-  is_codec = config.objective.name == "codec"
-  model, restored = checkpoint_lib.restore_model(
-    workdir, _maker(config, is_codec), step=step
-  )
-  trained = {
-    "step": restored.step,
-    "clips_seen": restored.meta["clips_seen"],
-    "train_seconds": restored.meta["train_seconds"],
-  }
-  tokenizer = None
-  if is_codec:
+  out = pathlib.Path(out)
+  found = trained.from_workdir(workdir, step=step)
+  config, model, tokenizer = found.config, found.model, None
+  told = {k: found.source[k] for k in ("step", "clips_seen", "train_seconds")}
+  if build.trains_codec(config):
     model = calibrate(model.codec, _waveforms(config))
   else:
-    tokenizer = (workdir / bundle.TOKENIZER).read_bytes()
+    tokenizer = found.tokenizer.model
     if build.lora_config(config):
       model, config.lora.rank = lora.merge(model), 0
   bundle.save(
     out,
     nnx.state(model),
-    config.to_dict() | {"trained": trained},
-    card=card or _card(config, trained),
+    config.to_dict() | {"trained": told},
+    card=card or _card(config, told),
     tokenizer=tokenizer,
     dtype=dtype,
   )
   return out
-
-
-def _maker(config, is_codec):
-  if is_codec:
-    return lambda rngs: build.make_codec_gan(config, rngs=rngs)
-  codec = build.load_codec(config.codec).config
-  return lambda rngs: build.make_generator(config, codec, rngs=rngs)
 
 
 def _waveforms(config):
@@ -90,11 +69,11 @@ def _waveforms(config):
       yield np.asarray(batch["audio"])
 
 
-def _card(config, trained) -> str:
-  minutes = (trained["train_seconds"] or 0) / 60
+def _card(config, told) -> str:
+  minutes = (told["train_seconds"] or 0) / 60
   return (
     f"# {config.name}\n\n"
-    f"{trained['step']} steps, {trained['clips_seen']} clips,"
+    f"{told['step']} steps, {told['clips_seen']} clips,"
     f" {minutes:.1f} minutes of training on `{config.data.paths}`.\n"
     "Apache-2.0. config.json holds every setting.\n"
   )

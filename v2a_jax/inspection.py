@@ -183,13 +183,10 @@ def make_plan(config) -> Plan:
   Raises:
     ConfigError, BundleError: one line on what is wrong, and where.
   """
-  training_codec = config.objective["name"] == "codec"
+  training_codec = build.trains_codec(config)
   frozen = None if training_codec else build.describe_codec(config.codec)
   codec = build.codec_config(config) if training_codec else frozen.config
-  if training_codec:
-    make_model = lambda rngs: build.make_codec_gan(config, rngs=rngs)
-  else:
-    make_model = lambda rngs: build.make_generator(config, codec, rngs=rngs)
+  make_model = build.model_maker(config, codec)
   if "sampler" in config:
     build.make_sampler(config.sampler)  # Refused here, not after training.
   graphdef, params, buffers = state_lib.abstract_model(make_model)

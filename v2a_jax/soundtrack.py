@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import example as example_lib
-from data_pipelines.tokenizer import Tokenizer
 from v2a_jax import build, media, trained
 from v2a_jax.batch import Conditioning
 from v2a_jax.request import Request
@@ -87,16 +86,19 @@ class Soundtracker:
     loader_config: how a record becomes an example for this model.
   """
 
-  def __init__(self, config, model, *, tokenizer: Tokenizer, source):
-    self.config = config
+  def __init__(self, found: trained.Trained):
+    self.config = config = found.config
     self.codec = build.load_codec(config.codec)
     self.objective = build.make_objective(config)
-    self.tokenizer = tokenizer
-    self.loader_config = build.loader_config(config, self.codec.config)
+    self.tokenizer = found.tokenizer
+    # Of the model, wherever its training data is now.
+    self.loader_config = build.loader_config(
+      config, self.codec.config, tokenizer=str(found.folder)
+    )
     self.sample_rate = self.codec.config.sample_rate
     self.window_seconds = self.loader_config.seconds
-    self._graphdef, self._params = nnx.split(model)
-    self._source = dict(source)
+    self._graphdef, self._params = nnx.split(found.model)
+    self._source = dict(found.source)
 
   @classmethod
   def load(cls, checkpoint=None, *, step: int | None = None) -> "Soundtracker":
@@ -109,13 +111,7 @@ class Soundtracker:
     Raises:
       BundleError, CheckpointError: it is missing, damaged or of another model.
     """
-    found = trained.load(checkpoint or DEFAULT, step=step)
-    return cls(
-      found.config,
-      found.model,
-      tokenizer=found.tokenizer,
-      source=found.source,
-    )
+    return cls(trained.load(checkpoint or DEFAULT, step=step))
 
   def describe(self) -> dict[str, Any]:
     """Where the weights are from and how they are used; JSON-able."""

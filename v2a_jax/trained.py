@@ -1,6 +1,7 @@
 """A trained model with what goes with it, from a work directory or a bundle."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -19,15 +20,19 @@ class Trained:
 
   Attributes:
     config: that built it.
-    model: a `Generator`.
-    tokenizer: that it was trained with.
+    model: a `Generator`, or of a codec's workdir a `CodecGAN`.
+    folder: that holds it, with the tokenizer it was trained with.
     source: `path`, `sha256`, and how far it was trained; JSON-able.
   """
 
   config: config_dict.ConfigDict
   model: nnx.Module
-  tokenizer: Tokenizer
+  folder: pathlib.Path
   source: dict[str, Any]
+
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    return Tokenizer.load(self.folder)
 
 
 def load(checkpoint, *, step: int | None = None) -> Trained:
@@ -44,13 +49,18 @@ def load(checkpoint, *, step: int | None = None) -> Trained:
   path = pathlib.Path(checkpoint)
   has_weights = (path / bundle.WEIGHTS).is_file()
   if (path / "checkpoints").is_dir() or (path.is_dir() and not has_weights):
-    return _from_workdir(path, step)
+    found = from_workdir(path, step=step)
+    if build.trains_codec(found.config):
+      raise bundle.BundleError(
+        f"{path} holds a codec: name the workdir or bundle of a generator"
+      )
+    return found
   return _from_bundle(bundle.find(path))
 
 
 def _from_bundle(folder: pathlib.Path) -> Trained:
   config = config_dict.ConfigDict(bundle.read_config(folder))
-  make = _model_maker(config)
+  make = _maker(config)
   # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
   graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   model = nnx.merge(graphdef, bundle.load_state(folder, state))
@@ -59,18 +69,29 @@ def _from_bundle(folder: pathlib.Path) -> Trained:
     path=folder.name if ours else str(folder.absolute()),
     sha256=bundle.digest(folder),
   )
-  return Trained(config, model, Tokenizer.load(folder), source)
+  return Trained(config, model, folder, source)
 
 
-def _from_workdir(path: pathlib.Path, step: int | None) -> Trained:
+def from_workdir(path, *, step: int | None = None) -> Trained:
+  """What was trained in a workdir: a generator, or a codec with its critics.
+
+  Args:
+    path: of `v2a train`.
+    step: of its checkpoints; None for the newest.
+
+  Raises:
+    BundleError, CheckpointError: it is missing, damaged or of another model.
+  """
+  path = pathlib.Path(path)
   if not (path / bundle.CONFIG).is_file():
     raise bundle.BundleError(
       f"{path} holds no {bundle.CONFIG}: name a workdir of `v2a train` or a"
       " bundle"
     )
   config = config_dict.ConfigDict(bundle.read_config(path))
-  make = _model_maker(config)
-  model, restored = checkpoint_lib.restore_model(path, make, step=step)
+  model, restored = checkpoint_lib.restore_model(
+    path, _maker(config), step=step
+  )
   source = dict(
     path=str(path),
     step=restored.step,
@@ -78,10 +99,11 @@ def _from_workdir(path: pathlib.Path, step: int | None) -> Trained:
     train_seconds=restored.meta["train_seconds"],
     sha256=restored.sha256,
   )
-  return Trained(config, model, Tokenizer.load(path), source)
+  return Trained(config, model, path, source)
 
 
-def _model_maker(config):
-  """`rngs -> Generator`; the codec is read here, outside of any trace."""
-  codec = build.load_codec(config.codec).config
-  return lambda rngs: build.make_generator(config, codec, rngs=rngs)
+def _maker(config):
+  """`rngs -> model`; the codec's sizes are read here, outside of any trace."""
+  if build.trains_codec(config):
+    return build.model_maker(config, build.codec_config(config))
+  return build.model_maker(config, build.describe_codec(config.codec).config)

@@ -47,16 +47,16 @@ def build_experiment(config, workdir) -> Experiment:
   Raises:
     ConfigError, DataError, BundleError: one line on what is wrong, and where.
   """
-  training_codec = config.objective["name"] == "codec"
+  training_codec = build.trains_codec(config)
   codec = None if training_codec else build.load_codec(config.codec)
   sizes = build.codec_config(config) if training_codec else codec.config
-  loader = build.loader_config(config, sizes, **inherited(config))
-  if training_codec:
-    make_model = lambda rngs: build.make_codec_gan(config, rngs=rngs)
-  else:
-    make_model = lambda rngs: build.make_generator(config, sizes, rngs=rngs)
+  workdir = pathlib.Path(workdir)
+  words = inherited_tokenizer(config, workdir)
+  loader = build.loader_config(config, sizes, **words)
+  make_model = build.model_maker(config, sizes)
+  if not training_codec:
     check_vocabulary(config, loader)
-  write_workdir(config, loader, pathlib.Path(workdir))
+  write_workdir(config, loader, workdir)
   return Experiment(
     make_model=make_model,
     objective=build.make_objective(config),
@@ -79,22 +79,27 @@ def build_experiment(config, workdir) -> Experiment:
   )
 
 
-def inherited(config) -> dict[str, str]:
-  """What the loader takes over from `init_from`: the words it knows.
+def inherited_tokenizer(config, workdir: pathlib.Path) -> dict[str, str]:
+  """The loader's tokenizer, if the words were known before this run.
+
+  A workdir's own goes before that of `init_from`, which need not be there any
+  more; one that the config names goes before both.
 
   Raises:
-    ConfigError: a codec would be started so.
+    ConfigError: a codec would be started from another's weights.
     BundleError: there is nothing of that name.
   """
   source = config.get("init_from")
-  if not source:
-    return {}
-  if config.objective["name"] == "codec":
+  if source and build.trains_codec(config):
     raise ConfigError(
       f"config.init_from={source!r}: only a generator starts from another's"
       " weights; leave it empty"
     )
   if config.data.get("tokenizer"):
+    return {}
+  if _has_checkpoints(workdir):
+    return {"tokenizer": str(workdir)}
+  if not source:
     return {}
   is_workdir = (pathlib.Path(source) / bundle.TOKENIZER).is_file()
   return {"tokenizer": str(source if is_workdir else bundle.find(source))}
@@ -147,13 +152,17 @@ def write_workdir(config, loader, workdir: pathlib.Path) -> None:
     return
   config = json.loads(config.to_json())
   tokenizer = loader.load_tokenizer().model
-  described = (workdir / bundle.CONFIG).is_file()
-  if described and any((workdir / "checkpoints").glob("[0-9]*")):
+  if _has_checkpoints(workdir):
     _check_same_model(config, tokenizer, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps(config, indent=1, sort_keys=True)
   (workdir / bundle.CONFIG).write_text(text)
   (workdir / bundle.TOKENIZER).write_bytes(tokenizer)
+
+
+def _has_checkpoints(workdir: pathlib.Path) -> bool:
+  described = (workdir / bundle.CONFIG).is_file()
+  return described and any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
@@ -170,9 +179,9 @@ def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
       )
   if (workdir / bundle.TOKENIZER).read_bytes() != tokenizer:
     raise ConfigError(
-      f"{workdir} was trained with another tokenizer than that of"
-      f" {config['data']['paths'][0]}; set config.data.tokenizer="
-      f"{workdir / bundle.TOKENIZER}, or use another --workdir"
+      f"{workdir} was trained with another tokenizer than"
+      f" config.data.tokenizer={config['data']['tokenizer']!r}; leave that"
+      " empty, or use another --workdir"
     )
 
 

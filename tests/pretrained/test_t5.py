@@ -139,7 +139,7 @@ def test_wrong_tensors_are_all_named(publish):
   assert "\n" not in message
   assert "encoder.block.1.layer.0.SelfAttention.k.weight is missing" in message
   assert "encoder.stranger is extra" in message
-  assert f"{wo} is (40, 24), not (24, 40)" in message
+  assert f"{wo} is (40, 24), the model has (24, 40)" in message
   assert "block.0." not in message
 
 

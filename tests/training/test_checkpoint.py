@@ -133,9 +133,9 @@ def test_no_sound_checkpoint_is_an_error(workdir):
 def test_another_shape_names_the_leaf_and_both_shapes(saved):
   with pytest.raises(checkpoint.CheckpointError) as error:
     restore(saved, hidden=12)
-  assert "params/layers/0/bias has shape (8,)" in str(error.value)
-  assert "(12,) in the model" in str(error.value)
-  with pytest.raises(checkpoint.CheckpointError, match="shape"):
+  said = "params/layers/0/bias is (8,), the model has (12,)"
+  assert said in str(error.value)
+  with pytest.raises(checkpoint.CheckpointError, match="the model has"):
     checkpoint.restore_model(saved, lambda rngs: Net(rngs, hidden=12))
 
 

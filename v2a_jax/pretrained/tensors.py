@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from v2a_jax import mismatch
 from v2a_jax.pretrained import weights
 
 # Length g and direction v of a weight w = g v / |v|: old and new PyTorch.
@@ -56,15 +57,9 @@ def check(
     WrongWeightsError: one line that names everything missing, extra or
       misshapen.
   """
-  faults = [f"{name} is missing" for name in sorted(shapes - tensors.keys())]
-  faults += [f"{name} is extra" for name in sorted(tensors.keys() - shapes)]
-  for name in sorted(shapes.keys() & tensors.keys()):
-    found, wanted = tensors[name].shape, tuple(shapes[name])
-    if found != wanted:
-      faults.append(f"{name} is {found}, not {wanted}")
-  if faults:
+  if told := mismatch.faults(tensors, shapes):
     raise weights.WrongWeightsError(
-      f"{os.fspath(source)} is not of this model: {'; '.join(faults)}"
+      f"{os.fspath(source)} is not of this model: {told}"
     )
 
 

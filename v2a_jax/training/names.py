@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from v2a_jax import mismatch
+
 
 class CheckpointError(Exception):
   """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
@@ -35,21 +37,10 @@ def compare(
   prefix: tuple[str, ...] = (),
 ) -> None:
   """Raises one line that names everything missing, misshapen or extra."""
-  label = lambda name: "/".join(prefix + name)
-  faults = [
-    f"no {label(name)} in the checkpoint"
-    if name not in saved
-    else f"{label(name)} has shape {tuple(saved[name].shape)} in the checkpoint"
-    f" and {tuple(leaf.shape)} in the model"
-    for name, leaf in wanted.items()
-    if name not in saved or tuple(saved[name].shape) != tuple(leaf.shape)
-  ]
-  extra = sorted(set(saved) - set(wanted))
-  faults += [f"{label(name)} is not in the model" for name in extra]
-  if faults:
+  label = lambda tree: {"/".join(prefix + k): v for k, v in tree.items()}
+  if told := mismatch.faults(label(saved), label(wanted)):
     raise CheckpointError(
-      f"{path}: {'; '.join(faults)}; use the config it was trained with, or"
-      " another workdir"
+      f"{path}: {told}; use the config it was trained with, or another workdir"
     )
 
 
