@@ -71,7 +71,7 @@ def test_every_section_becomes_its_dataclass(module):
   config = module.get_config()
   build.make_objective(config)
   if "sampler" in config:
-    build.make_sampler(config.sampler)
+    build.make_sampler(config)
     assert module.__doc__.count("v2a train --config=configs/")
 
 
@@ -87,7 +87,15 @@ def test_a_stray_key_is_refused_by_name(section, key, message):
   config[section][key] = 1
   with pytest.raises(build.ConfigError, match=message):
     build.make_objective(config)
-    build.make_sampler(config.sampler)
+    build.make_sampler(config)
+
+
+def test_average_steps_need_a_model_of_averages():
+  config = diffusion_tiny.get_config()
+  with pytest.raises(build.ConfigError, match="config.model.average"):
+    build.make_sampler(config, {"solver": "average"})
+  config.model.average = True
+  assert build.make_sampler(config, {"solver": "average"}).solver == "average"
 
 
 def test_an_unknown_name_is_answered_with_those_there_are():

@@ -236,11 +236,25 @@ def make_objective(config):
   return fill(cls, config.objective, where="objective")
 
 
-def make_sampler(section):
-  """A sampler from the `sampler` section; `guidance` is a section in it."""
+def make_sampler(config, overrides: Mapping[str, Any] | None = None):
+  """A sampler from `config.sampler`, with other values for some of its fields.
+
+  Raises:
+    ConfigError: a name or value is refused, or does not suit the model.
+  """
+  section = config.sampler.to_dict()
+  guidance = section.pop("guidance")
+  overrides = dict(overrides or {})
+  guidance |= overrides.pop("guidance", {})
+  section |= overrides
   cls = pick(SAMPLERS, section["name"], where="sampler.name")
-  section = dict(section)
-  guidance = fill(Guidance, section.pop("guidance"), where="sampler.guidance")
+  average = config.model.get("average", False)
+  if section.get("solver") == "average" and not average:
+    raise ConfigError(
+      "config.sampler.solver='average', but config.model.average is not True:"
+      " the model does not predict average velocities; use 'euler'"
+    )
+  guidance = fill(Guidance, guidance, where="sampler.guidance")
   return fill(cls, section, where="sampler", guidance=guidance)
 
 

@@ -188,7 +188,7 @@ def make_plan(config) -> Plan:
   codec = build.codec_config(config) if training_codec else frozen.config
   make_model = build.model_maker(config, codec)
   if "sampler" in config:
-    build.make_sampler(config.sampler)  # Refused here, not after training.
+    build.make_sampler(config)  # Refused here, not after training.
   graphdef, params, buffers = state_lib.abstract_model(make_model)
   return Plan(
     config=config,

@@ -122,20 +122,6 @@ class Soundtracker:
       "sampler": dict(self.config.sampler.to_dict()),
     }
 
-  def sampler(self, overrides=None):
-    """The config's sampler with `overrides` of its fields.
-
-    Raises:
-      ConfigError: an override names no field.
-    """
-    section = self.config.sampler.to_dict()
-    for key, value in (overrides or {}).items():
-      if key == "guidance":
-        section["guidance"] = section["guidance"] | dict(value)
-      else:
-        section[key] = value
-    return build.make_sampler(section)
-
   def sample(
     self,
     cond: Conditioning,
@@ -159,6 +145,9 @@ class Soundtracker:
 
     Returns:
       float32 [b samples channels] at `sample_rate`.
+
+    Raises:
+      ConfigError: an override names no field, or its value is refused.
     """
     rate = self.codec.config.latent_rate
     length = round(self.window_seconds * rate)
@@ -167,7 +156,7 @@ class Soundtracker:
     seeds = np.asarray(seed) if np.ndim(seed) else seed + np.arange(b)
     keys = jax.vmap(jax.random.key)(seeds)
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
-    run = self._compiled(self.sampler(sampler), windows)
+    run = self._compiled(build.make_sampler(self.config, sampler), windows)
     return np.asarray(
       run(self._params, self.codec.state, cond, keys, times, negative, known)
     )
