@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from configs import ar_tiny, codec_tiny, diffusion_tiny
-from v2a_jax import build, inspection
+from v2a_jax import blueprint, build, inspection
 from v2a_jax.models import layers
 from v2a_jax.parallel import sharding
 
@@ -104,7 +104,7 @@ def test_a_codec_is_described_over_the_crop_that_it_trains_on():
 def test_state_on_a_device_is_what_a_real_mesh_puts_there(axes):
   data, fsdp, tensor = axes
   config = small(**{"mesh.fsdp": fsdp, "mesh.tensor": tensor})
-  abstract = inspection.abstract_mesh(config, devices=8)
+  abstract = blueprint.abstract_mesh(config, devices=8)
   assert tuple(abstract.shape.values()) == axes
   make = lambda: layers.dense(
     24, 16, axes=("embed", "mlp"), rngs=nnx.Rngs(0), use_bias=True
@@ -182,7 +182,7 @@ def test_weights_of_a_frozen_codec_are_not_read(tmp_path):
     codebook_dim=8,
   )
   (tmp_path / "config.json").write_text(json.dumps(settings))
-  plan = inspection.make_plan(small(codec=str(tmp_path)))
+  plan = blueprint.make_blueprint(small(codec=str(tmp_path)))
   assert plan.batch(2).audio.shape == (2, 88_200, 1)
   assert plan.batch(2).target.shape == (2, 173, 1024)
   assert inspection.count_parameters(plan)["frozen_codec"] > 70e6
