@@ -13,7 +13,14 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
-from toy_training import BATCH, Net, Regression, experiment, losses_of
+from toy_training import (
+  BATCH,
+  Loader,
+  Net,
+  Regression,
+  experiment,
+  losses_of,
+)
 
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training import names
@@ -182,6 +189,23 @@ def test_a_row_has_speed_goodput_and_what_hooks_return(whole):
   assert {"step": 4, "eval/half": 2.0} in rows
   record = json.loads((workdir / "run.json").read_text())
   assert list((workdir / "wandb").glob(f"*{record['wandb_id']}"))
+
+
+def test_a_row_is_written_as_soon_as_its_step_is_done(tmp_path):
+  """While the loader is slow, not when the queue of steps is full."""
+  written = []
+
+  class Watching(Loader):
+    def __next__(self):
+      time.sleep(0.2)
+      written.append(len(losses_of(tmp_path)))
+      return super().__next__()
+
+  train(
+    experiment(make_loader=Watching, num_train_steps=5, checkpoint_every=99),
+    tmp_path,
+  )
+  assert all(rows >= asked - 1 for asked, rows in enumerate(written))
 
 
 def test_a_new_run_starts_from_given_weights_and_a_resumed_one_goes_on(
