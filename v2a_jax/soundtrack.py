@@ -139,7 +139,7 @@ class Soundtracker:
       seed: int, row i gets seed + i; or ints [b].
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: how windows tile a clip; None for one window each.
-      sampler: overrides of the sampler's fields.
+      sampler: overrides of the sampler's fields, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]),
         which latents of that sound are kept.
 
@@ -156,7 +156,9 @@ class Soundtracker:
     seeds = np.asarray(seed) if np.ndim(seed) else seed + np.arange(b)
     keys = jax.vmap(jax.random.key)(seeds)
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
-    run = self._compiled(build.make_sampler(self.config, sampler), windows)
+    if not callable(sampler):
+      sampler = build.make_sampler(self.config, sampler)
+    run = self._compiled(sampler, windows)
     return np.asarray(
       run(self._params, self.codec.state, cond, keys, times, negative, known)
     )

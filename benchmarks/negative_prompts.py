@@ -1,0 +1,171 @@
+"""Negative prompts: a scale of their own, or joined with the picture's?
+
+  v2a data scenes -o data/unseen --num 280 --seed 1
+  python -m benchmarks.negative_prompts data/unseen --learn data/scenes
+
+Every clip is asked against the class of what it shows ("a person talks" against
+"speech"), with no other prompt. Two ways of doing it, with several scales s:
+
+  separate  out(v) + (s_v - 1) [out(v) - out(0)] + (s - 1) [out(v) - out(v, n)]
+  joint     out(v) + (s - 1) [out(v) - out(n)]
+
+with the picture v and the negative prompt n (`sampling/guidance.py`; the joint
+way is that of MMAudio, arXiv:2412.15322, where n stands in the branch without
+the picture). Two figures tell what that did: the probability that mn04 gives
+the class, and onset F1 at 50 ms. Which AudioSet class stands for a label is
+learned from the true sounds of `--learn`: the one that mn04 raises most over
+the other labels; labels that raise none by `LEAST_LIFT` are left out.
+"""
+
+import argparse
+from collections import defaultdict
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from data_pipelines.source import open_source
+from v2a_jax import build, media
+from v2a_jax.batch import Batch
+from v2a_jax.evaluation import clips as clips_lib
+from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation.metrics import onsets
+from v2a_jax.sampling.guidance import Guidance
+from v2a_jax.soundtrack import Soundtracker
+
+WORDS = {
+  "talk": "a person says",
+  "drum": "drum strokes",
+  "pluck": "plucked strings",
+  "saw": "sawing",
+  "clap": "claps",
+  "shake": "shakes of a rattle",
+  "walk": "footsteps",
+  "pour": "pouring water",
+}
+LEAST_LIFT = 0.05
+RATE = 16_000
+BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Joint:
+  """Guidance with one scale: the negative prompt replaces the picture."""
+
+  scale: float
+
+  def branches(self, cond, negative):
+    ids, mask = negative
+    other = cond.without("video").replace(prompt=ids, prompt_mask=mask)
+    stacked = jax.tree.map(lambda *x: jnp.concatenate(x), cond, other)
+    return stacked, jnp.asarray([self.scale, 1 - self.scale])
+
+
+def probabilities(ear, sounds) -> np.ndarray:
+  """[n, classes] of sounds at `RATE`."""
+  found = embeddings.embed(ear, sounds, sample_rate=RATE)
+  return special.expit(found.logits)
+
+
+def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
+  """The AudioSet class of each label that mn04 can tell from the others."""
+  records, sounds = open_source(path, "train"), defaultdict(list)
+  for record in records:
+    if len(sounds[record["label"]]) < num:
+      sound = media.read_audio(record["audio"], sample_rate=RATE, channels=1)
+      sounds[record["label"]].append(sound.samples)
+  means = {k: probabilities(ear, v).mean(axis=0) for k, v in sounds.items()}
+  classes = {}
+  for label in WORDS.keys() & means.keys():
+    others = np.mean([v for k, v in means.items() if k != label], axis=0)
+    lift = means[label] - others
+    if lift.max() >= LEAST_LIFT:
+      classes[label] = int(lift.argmax())
+  return classes
+
+
+def generate(tracker, clips, guidance):
+  """One sound a clip, asked against its own class."""
+  sampler = build.make_sampler(tracker.config)
+  sampler = dataclasses.replace(sampler, guidance=guidance)
+  length = tracker.loader_config.window.prompt_length
+  encoded = [tracker.tokenizer.encode(WORDS[c.label], length) for c in clips]
+  sounds = []
+  for start in range(0, len(clips), BATCH):
+    part = clips[start : start + BATCH]
+    arrays = clips_lib.stacked(part, size=BATCH)
+    cond = Batch.from_arrays(arrays).cond.without("prompt", "transcript")
+    rows = [encoded[min(start + i, len(clips) - 1)] for i in range(BATCH)]
+    negative = tuple(np.stack(column) for column in zip(*rows))
+    made = tracker.sample(cond, seed=start, negative=negative, sampler=sampler)
+    sounds += list(made[: len(part)])
+  return [s[: len(c.audio)] for s, c in zip(sounds, clips)]
+
+
+def judge(ear, clips, sounds, classes):
+  """(probability of its class, counts of onsets), of each clip."""
+  every = probabilities(ear, sounds)
+  own = np.array([classes[clip.label] for clip in clips])
+  counts = [
+    onsets.match(
+      clip.events,
+      onsets.detect(sound, RATE),
+      tolerance=0.05,
+      ignored=clip.off_screen,
+    )
+    for clip, sound in zip(clips, sounds)
+  ]
+  return every[np.arange(len(clips)), own], counts
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("unseen", help="scenes that the model has not seen")
+  parser.add_argument("--learn", required=True, help="other scenes")
+  parser.add_argument("--checkpoint", help="the bundled model by default")
+  parser.add_argument("--num_clips", type=int, default=128)
+  parser.add_argument("--scales", type=float, nargs="+", default=[2, 3, 5])
+  parser.add_argument("--video", type=float, nargs="+", default=[1, 2])
+  parser.add_argument("--out", help="a JSON file of all figures")
+  args = parser.parse_args()
+  ear, tracker = embeddings.Mn04(), Soundtracker.load(args.checkpoint)
+  classes = learn_classes(ear, args.learn)
+  print("AudioSet classes:", classes, flush=True)
+  records, indices = clips_lib.choose(args.unseen, "all", num=None, seed=0)
+  clips, _ = clips_lib.load(records, indices, tracker.loader_config)
+  clips = [c for c in clips if c.label in classes and c.events is not None]
+  clips = clips[: args.num_clips]
+  own = tracker.config.sampler.guidance.video
+  ways = {"none": Guidance(video=own)}
+  for video, s in itertools.product(args.video, args.scales):
+    scales = Guidance(video=video, negative_prompt=s)
+    ways[f"separate {video:g}, {s:g}"] = scales
+  for s in args.scales:
+    ways[f"joint {s:g}"] = Joint(scale=s)
+  found, plain = {}, None
+  print(f"{len(clips)} clips; changes are against 'none', clip by clip")
+  print(f"'separate' with scales of picture and negative prompt; none: {own:g}")
+  for name, guidance in ways.items():
+    p, counts = judge(ear, clips, generate(tracker, clips, guidance), classes)
+    plain = plain or (p, counts)
+    figures = {
+      "probability": intervals.mean(p),
+      "change": intervals.mean(p - plain[0]),
+      "onset_f1": onsets.f1(counts),
+      "f1_change": onsets.f1_difference(counts, plain[1]),
+    }
+    found[name] = {k: v.to_json() for k, v in figures.items()}
+    cells = (f"{v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}]"
+             for v in figures.values())  # fmt: skip
+    print(f"{name:14s} " + "  ".join(cells), flush=True)
+  if args.out:
+    with open(args.out, "w") as file:
+      json.dump(found, file, indent=1)
+
+
+if __name__ == "__main__":
+  main()
