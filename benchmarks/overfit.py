@@ -7,6 +7,11 @@ chopping); every other one of those whose names match `--names` is taken, eight
 at most. Each arm trains on them alone with the settings of its tiny config,
 then `v2a eval` judges it on the same clips: onset F1 within 100 ms against the
 onsets that the detector finds in the true sound. What is started again goes on.
+
+On eight of the clips that the tests use (gh_*, cav_*), 2,000 steps of 8 clips,
+45 minutes on two busy cores, 95 % intervals over clips:
+  diffusion_tiny  0.969 [0.915, 1.000]   its codec 0.952, shuffled video 0.373
+  ar_tiny         0.875 [0.780, 0.947]   its codec 0.938, shuffled video 0.400
 """
 
 import argparse
