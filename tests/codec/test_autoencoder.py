@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from v2a_jax import build, bundle
-from v2a_jax.codec import autoencoder
+from v2a_jax.codec import autoencoder, base
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 
 TINY = CodecConfig(
@@ -120,7 +120,7 @@ def test_calibration_brings_codes_closer_to_the_latents(codec):
 def test_calibration_is_no_parameter(codec):
   params = nnx.to_flat_state(nnx.state(codec, nnx.Param))
   assert not any("latent_mean" in path for path, _ in params)
-  assert len(nnx.to_flat_state(nnx.state(codec, autoencoder.Buffer))) == 2
+  assert len(nnx.to_flat_state(nnx.state(codec, base.Buffer))) == 2
 
 
 def test_calibrate_needs_waveforms(codec):

@@ -19,7 +19,6 @@ which no optimizer touches.
 
 from collections.abc import Iterable
 import dataclasses
-import math
 
 from flax import nnx
 import jax
@@ -28,18 +27,15 @@ import numpy as np
 
 from v2a_jax.codec import layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
+from v2a_jax.codec.base import Buffer, LatentCodec, Rates
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
 FIT_POINTS = 48  # latents a code that the codebooks are fitted to
 
 
-class Buffer(nnx.Variable):
-  """A measured constant: saved with the weights, never trained."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecConfig:
+class CodecConfig(Rates):
   """Sizes of a codec.
 
   Attributes:
@@ -75,16 +71,6 @@ class CodecConfig:
           f"CodecConfig: {name} has {count} entries, strides {stages};"
           " give one a stage."
         )
-
-  @property
-  def hop(self) -> int:
-    """Samples a latent."""
-    return math.prod(self.strides)
-
-  @property
-  def latent_rate(self) -> float:
-    """Latents a second, in hertz."""
-    return self.sample_rate / self.hop
 
 
 def companded(waveform: jax.Array) -> jax.Array:
@@ -191,11 +177,11 @@ class Decoder(nnx.Module):
     return total + layers.kernel_flops(self.head, steps)
 
 
-class Codec(nnx.Module):
+class Codec(LatentCodec):
   """A variational autoencoder and a residual quantizer of its latents."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
-    self.config = config
+    super().__init__(config)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = quantizer_lib.ResidualQuantizer(
@@ -205,8 +191,6 @@ class Codec(nnx.Module):
       code_dim=config.codebook_dim,
       rngs=rngs,
     )
-    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
-    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
 
   def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log variance of the latents, before calibration.
@@ -218,9 +202,8 @@ class Codec(nnx.Module):
     Returns:
       Two arrays [b, ceil(t / hop), latent_dim].
     """
-    short = -waveform.shape[1] % self.config.hop
-    padded = jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
-    mean, logvar = jnp.split(self.encoder(padded), 2, axis=-1)
+    hidden = self.encoder(self._padded(waveform))
+    mean, logvar = jnp.split(hidden, 2, axis=-1)
     return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
   def encode(self, waveform: jax.Array) -> jax.Array:
@@ -230,48 +213,11 @@ class Codec(nnx.Module):
     Latent `i` has the time (i + 1/2) / latent_rate seconds.
     """
     mean, _ = self.posterior(waveform)
-    return (mean - self.latent_mean[...]) / self.latent_std[...]
-
-  def quantize(
-    self, latents: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
-    return self.quantizer.quantize(self._uncalibrated(latents), num_codebooks)
-
-  def dequantize(
-    self, codes: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """Codes [b, t, q] to latents [b, t, c].
-
-    Args:
-      codes: int [b, t, q].
-      num_codebooks: how many of the codes to use; None for all.
-    """
-    raw = self.quantizer.dequantize(codes[..., :num_codebooks])
-    return (raw - self.latent_mean[...]) / self.latent_std[...]
+    return self._standardised(mean)
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, c] to a waveform [b, t hop, channels]."""
-    return self.decoder(self._uncalibrated(latents))
-
-  def flops(self, samples: int) -> dict[str, int]:
-    """Analytic FLOPs of one example of `samples` samples, by method.
-
-    Of matrix products and convolutions; a multiply-add is two. `decode` is of
-    the whole latents that so many samples need.
-
-    Returns:
-      FLOPs of `encode`, `quantize` and `decode`.
-    """
-    length = -(-samples // self.config.hop)
-    return {
-      "encode": self.encoder.flops(length),
-      "quantize": self.quantizer.flops(length),
-      "decode": self.decoder.flops(length),
-    }
-
-  def _uncalibrated(self, latents: jax.Array) -> jax.Array:
-    return latents * self.latent_std[...] + self.latent_mean[...]
+    return self.decoder(self._raw(latents))
 
 
 def calibrate(

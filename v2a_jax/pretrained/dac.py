@@ -32,11 +32,13 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.codec.base import LatentCodec, Rates
+
 DILATIONS = (1, 3, 9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DacConfig:
+class DacConfig(Rates):
   """Sizes of a DAC; the defaults are those of the 44.1 kHz model.
 
   Attributes:
@@ -79,16 +81,6 @@ class DacConfig:
     """Channels of the latents."""
     return self.encoder_width * 2 ** len(self.strides)
 
-  @property
-  def hop(self) -> int:
-    """Samples a latent."""
-    return math.prod(self.strides)
-
-  @property
-  def latent_rate(self) -> float:
-    """Latents a second, in hertz."""
-    return self.sample_rate / self.hop
-
 
 # https://github.com/descriptinc/descript-audio-codec, conf/final. 74 to 77 M
 # parameters; of a second of sound, encoding takes 25, 37 and 62 GFLOPs, decoding
@@ -102,10 +94,6 @@ PUBLISHED = {
   ),
   "dac_44khz": DacConfig(),
 }
-
-
-class Buffer(nnx.Variable):
-  """A measured constant, which no optimizer touches."""
 
 
 class Snake(nnx.Module):
@@ -348,16 +336,14 @@ class ResidualQuantizer(nnx.Module):
     return sum(self.quantizers[i](codes[..., i]) for i in range(count))
 
 
-class Dac(nnx.Module):
+class Dac(LatentCodec):
   """The whole codec, with the interface of `codec.autoencoder.Codec`."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
-    self.config = config
+    super().__init__(config)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = ResidualQuantizer(config, rngs=rngs)
-    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
-    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
 
   def encode(self, waveform: jax.Array) -> jax.Array:
     """Waveform [b, t, 1] to latents [b, ceil(t / hop), latent_dim].
@@ -365,27 +351,7 @@ class Dac(nnx.Module):
     Zeros are added up to a multiple of the hop. Latent `i` has the time
     (i + 1/2) / latent_rate seconds.
     """
-    short = -waveform.shape[1] % self.config.hop
-    z = self.encoder(jnp.pad(waveform, [(0, 0), (0, short), (0, 0)]))
-    return self._standardised(z)
-
-  def quantize(
-    self, latents: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
-    return self.quantizer.quantize(self._raw(latents), num_codebooks)
-
-  def dequantize(
-    self, codes: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """Codes [b, t, q] to latents [b, t, c].
-
-    Args:
-      codes: int [b, t, q].
-      num_codebooks: how many of the codes to use; None for all.
-    """
-    z = self.quantizer.dequantize(codes[..., :num_codebooks])
-    return self._standardised(z)
+    return self._standardised(self.encoder(self._padded(waveform)))
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, c] to a waveform [b, t hop, 1].
@@ -396,25 +362,3 @@ class Dac(nnx.Module):
     waveform = self.decoder(self._raw(latents))
     short = latents.shape[1] * self.config.hop - waveform.shape[1]
     return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
-
-  def flops(self, samples: int) -> dict[str, int]:
-    """Analytic FLOPs of one example of `samples` samples, by method.
-
-    Of matrix products and convolutions; a multiply-add is two. Steps that an
-    odd stride leaves off at the end are counted.
-
-    Returns:
-      FLOPs of `encode`, `quantize` and `decode`.
-    """
-    length = -(-samples // self.config.hop)
-    return {
-      "encode": self.encoder.flops(length),
-      "quantize": self.quantizer.flops(length),
-      "decode": self.decoder.flops(length),
-    }
-
-  def _standardised(self, z: jax.Array) -> jax.Array:
-    return (z - self.latent_mean[...]) / self.latent_std[...]
-
-  def _raw(self, latents: jax.Array) -> jax.Array:
-    return latents * self.latent_std[...] + self.latent_mean[...]

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.codec.base import Buffer
 from v2a_jax.pretrained import dac, published, tensors, weights
 
 WEIGHTS, CONFIG = published.FILE, published.CONFIG
@@ -148,7 +149,7 @@ def _config(settings: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:
 
 def _statistics(
   settings: Mapping[str, Any], channels: int, path: pathlib.Path
-) -> dict[str, dac.Buffer]:
+) -> dict[str, Buffer]:
   """`latent_mean` and `latent_std`, each [channels]."""
   statistics = {}
   for name, default in (("latent_mean", 0.0), ("latent_std", 1.0)):
@@ -164,5 +165,5 @@ def _statistics(
       raise weights.WrongWeightsError(
         f"{path}: {name} must be finite, and a deviation positive"
       )
-    statistics[name] = dac.Buffer(jnp.asarray(value))
+    statistics[name] = Buffer(jnp.asarray(value))
   return statistics

@@ -1,0 +1,88 @@
+"""What every codec shares: its rates, its calibration and its two views.
+
+  latents = (z - mean) / std,   z = latents std + mean
+
+where z is what the encoder gives and the quantizer and the decoder take; mean
+and deviation of each channel are measured, not trained.
+"""
+
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+
+class Buffer(nnx.Variable):
+  """A measured constant: saved with the weights, never trained."""
+
+
+class Rates:
+  """Of a config with `sample_rate` and `strides`."""
+
+  @property
+  def hop(self) -> int:
+    """Samples a latent."""
+    return math.prod(self.strides)
+
+  @property
+  def latent_rate(self) -> float:
+    """Latents a second, in hertz."""
+    return self.sample_rate / self.hop
+
+
+class LatentCodec(nnx.Module):
+  """Calibrated latents and codes, of `encoder`, `quantizer` and `decoder`.
+
+  A subclass makes these three, and writes `encode` and `decode`.
+  """
+
+  def __init__(self, config):
+    self.config = config
+    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
+    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
+
+  def quantize(
+    self, latents: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
+    return self.quantizer.quantize(self._raw(latents), num_codebooks)
+
+  def dequantize(
+    self, codes: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Codes [b, t, q] to latents [b, t, c].
+
+    Args:
+      codes: int [b, t, q].
+      num_codebooks: how many of the codes to use; None for all.
+    """
+    z = self.quantizer.dequantize(codes[..., :num_codebooks])
+    return self._standardised(z)
+
+  def flops(self, samples: int) -> dict[str, int]:
+    """Analytic FLOPs of one example of `samples` samples, by method.
+
+    Of matrix products and convolutions; a multiply-add is two. `decode` is of
+    the whole latents that so many samples need.
+
+    Returns:
+      FLOPs of `encode`, `quantize` and `decode`.
+    """
+    length = -(-samples // self.config.hop)
+    return {
+      "encode": self.encoder.flops(length),
+      "quantize": self.quantizer.flops(length),
+      "decode": self.decoder.flops(length),
+    }
+
+  def _padded(self, waveform: jax.Array) -> jax.Array:
+    """With zeros up to a multiple of the hop."""
+    short = -waveform.shape[1] % self.config.hop
+    return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
+
+  def _standardised(self, z: jax.Array) -> jax.Array:
+    return (z - self.latent_mean[...]) / self.latent_std[...]
+
+  def _raw(self, latents: jax.Array) -> jax.Array:
+    return latents * self.latent_std[...] + self.latent_mean[...]
