@@ -27,7 +27,7 @@ import numpy as np
 
 from v2a_jax.codec import layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
-from v2a_jax.codec.base import Buffer, LatentCodec, Rates
+from v2a_jax.codec.base import Buffer, LatentCodec, Rates, reach, reach_up
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
@@ -175,6 +175,15 @@ class Decoder(nnx.Module):
         total += layers.kernel_flops(self.ups[i], steps)
         steps *= self.ups[i].stride
     return total + layers.kernel_flops(self.head, steps)
+
+  @property
+  def halo(self) -> int:
+    """Latents on either side of one that its samples depend on."""
+    # A frame's window is four hops long and lies about the middle of its hop.
+    steps = 2 + reach(self.head)
+    for units, up in zip(self.units[:0:-1], self.ups[::-1], strict=True):
+      steps = reach_up(steps + reach(units), up.stride)
+    return steps + reach(self.units[0]) + reach(self.stem)
 
 
 class Codec(LatentCodec):

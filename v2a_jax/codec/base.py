@@ -4,6 +4,16 @@
 
 where z is what the encoder gives and the quantizer and the decoder take; mean
 and deviation of each channel are measured, not trained.
+
+The samples of one latent depend on `decoder_halo` latents on either side of
+it. Backwards from these samples, with h the steps beyond them on either side,
+
+  a convolution of k taps, dilation d      h <- h + d (k - 1) / 2
+  an upsampling of kernel 2 s, stride s    h <- ceil((h + ceil(s / 2)) / s)
+
+for an upsampling that leaves off floor(s / 2) or ceil(s / 2) steps at the start
+(on either side there are ceil((h + s - p) / s) and ceil((h + p) / s) steps, for
+p left off).
 """
 
 import math
@@ -29,6 +39,17 @@ class Rates:
   def latent_rate(self) -> float:
     """Latents a second, in hertz."""
     return self.sample_rate / self.hop
+
+
+def reach(module: nnx.Module) -> int:
+  """Steps that the convolutions in `module`, run in a row, see to one side."""
+  convs = (m for _, m in nnx.iter_modules(module) if isinstance(m, nnx.Conv))
+  return sum(c.kernel_dilation[0] * (c.kernel_size[0] - 1) // 2 for c in convs)
+
+
+def reach_up(steps: int, stride: int) -> int:
+  """`steps` on the fine side of an upsampling as steps on its coarse side."""
+  return -(-(steps + -(-stride // 2)) // stride)
 
 
 class LatentCodec(nnx.Module):
@@ -75,6 +96,11 @@ class LatentCodec(nnx.Module):
       "quantize": self.quantizer.flops(length),
       "decode": self.decoder.flops(length),
     }
+
+  @property
+  def decoder_halo(self) -> int:
+    """Latents on either side of one that its samples depend on."""
+    return self.decoder.halo
 
   def _padded(self, waveform: jax.Array) -> jax.Array:
     """With zeros up to a multiple of the hop."""

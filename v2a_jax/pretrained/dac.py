@@ -32,7 +32,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.codec.base import LatentCodec, Rates
+from v2a_jax.codec.base import LatentCodec, Rates, reach, reach_up
 
 DILATIONS = (1, 3, 9)
 
@@ -270,6 +270,14 @@ class Decoder(nnx.Module):
       steps *= block.conv_t1.stride
       total += block.unit_flops(steps)
     return total + _kernel_flops(self.conv2, steps)
+
+  @property
+  def halo(self) -> int:
+    """Latents on either side of one that its samples depend on."""
+    steps = reach(self.conv2)
+    for block in self.block[::-1]:
+      steps = reach_up(steps + reach(block), block.conv_t1.stride)
+    return steps + reach(self.conv1)
 
 
 def _unit(x: jax.Array) -> jax.Array:
