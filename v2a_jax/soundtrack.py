@@ -23,6 +23,7 @@ import numpy as np
 from data_pipelines import example as example_lib
 from v2a_jax import build, media, trained
 from v2a_jax.batch import Conditioning
+from v2a_jax.codec import streaming
 from v2a_jax.request import Request
 from v2a_jax.retouch import Kept
 from v2a_jax.sampling import ranking
@@ -159,9 +160,11 @@ class Soundtracker:
     if not callable(sampler):
       sampler = build.make_sampler(self.config, sampler)
     run = self._compiled(sampler, windows)
-    return np.asarray(
-      run(self._params, self.codec.state, cond, keys, times, negative, known)
+    made = run(
+      self._params, self.codec.state, cond, keys, times, negative, known
     )
+    # In pieces, so that the memory of the decoder does not grow with the clip.
+    return streaming.decode(self.codec.merge(), made)
 
   @property
   def _codes(self) -> tuple[bool, int | None]:
@@ -173,7 +176,7 @@ class Soundtracker:
 
   @functools.lru_cache(maxsize=32)  # noqa: B019 (a tracker lives long)
   def _compiled(self, sampler, windows):
-    """The jitted way from conditions to a waveform."""
+    """The jitted way from conditions to latents or codes."""
     as_codes, count = self._codes
 
     @jax.jit
@@ -186,7 +189,7 @@ class Soundtracker:
           codec.quantize(given, count) if as_codes else given,
           known[1],
         )
-      made = sampler(
+      return sampler(
         model,
         self.objective,
         cond,
@@ -196,7 +199,6 @@ class Soundtracker:
         negative=negative,
         known=known,
       )
-      return codec.decode(codec.dequantize(made) if as_codes else made)
 
     return run
 
