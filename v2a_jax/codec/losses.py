@@ -11,9 +11,15 @@ partial that sets the level (Yamamoto et al., arXiv:1910.11480, equations 3-6;
 DAC, arXiv:2306.06546, section 3.5). Short windows pin onsets down, long ones
 pitch. Magnitudes are scaled by the window's sum, so that a full-scale sine has
 0.5 whatever the window, and `eps` is a level: what lies below it is silence.
+
+Magnitudes of single channels say nothing of the phase between two. Of stereo
+sound, mid (l + r) / 2 and side (l - r) / 2 are therefore compared as well, with
+twice the weight of left and right, which tell the two sides apart (Steinmetz et
+al., arXiv:2010.10291; weights of Evans et al., arXiv:2402.04825).
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +69,30 @@ def spectral_distance(
     `convergence`, `log_magnitude` (in nepers) and `mel` (nepers), each [b].
   """
   true, made = jnp.moveaxis(true, 2, 1), jnp.moveaxis(made, 2, 1)
+  compare = functools.partial(
+    _distances, sample_rate=sample_rate, fft_sizes=fft_sizes
+  )
+  single = compare(true, made)
+  if true.shape[1] != 2:
+    return single
+  both = compare(mid_side(true), mid_side(made))
+  return {name: (single[name] + 2 * both[name]) / 3 for name in single}
+
+
+def mid_side(stereo: jax.Array) -> jax.Array:
+  """Left and right [b, 2, t] to (l + r) / 2 and (l - r) / 2, [b, 2, t]."""
+  left, right = stereo[:, 0], stereo[:, 1]
+  return jnp.stack([left + right, left - right], axis=1) / 2
+
+
+def _distances(
+  true: jax.Array,
+  made: jax.Array,
+  *,
+  sample_rate: int,
+  fft_sizes: Sequence[int],
+) -> dict[str, jax.Array]:
+  """`spectral_distance` of [b, channels, t], channel by channel."""
   sums = {"convergence": 0.0, "log_magnitude": 0.0, "mel": 0.0}
   for n_fft in fft_sizes:
     filters = stft.mel_filters(
