@@ -5,7 +5,15 @@ import jax
 from ml_collections import config_dict
 import pytest
 
-from configs import ar, ar_tiny, codec_tiny, common, diffusion, diffusion_tiny
+from configs import (
+  ar,
+  ar_tiny,
+  codec,
+  codec_tiny,
+  common,
+  diffusion,
+  diffusion_tiny,
+)
 from data_pipelines import tokenizer
 from v2a_jax import build, bundle, workdir
 from v2a_jax.codec.autoencoder import CodecConfig
@@ -65,7 +73,36 @@ def test_a_size_that_is_not_there_is_answered_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-  "module", [diffusion_tiny, ar_tiny, codec_tiny, diffusion, ar]
+  "variant, hertz, channels, rate, millions",
+  [
+    ("16k", 16_000, 1, 31.25, 49.6),
+    ("44k", 44_100, 1, 43.07, 49.8),
+    ("44k-stereo", 44_100, 2, 21.53, 54.8),
+    ("48k-stereo", 48_000, 2, 25.0, 53.0),
+  ],
+)
+def test_full_size_codecs(variant, hertz, channels, rate, millions):
+  config = codec.get_config(variant)
+  gan = nnx.eval_shape(lambda: build.make_codec_gan(config, rngs=nnx.Rngs(0)))
+  sizes = gan.codec.config
+  assert (sizes.sample_rate, sizes.channels) == (hertz, channels)
+  assert sizes.latent_rate == pytest.approx(rate, abs=0.01)
+  assert 20 <= sizes.latent_rate <= 50
+  count = sum(x.size for x in jax.tree.leaves(nnx.state(gan.codec, nnx.Param)))
+  assert count / 1e6 == pytest.approx(millions, abs=0.05)
+  # Both kinds of critics, on sound of as many channels; whole latents.
+  critics = gan.discriminator
+  assert critics.config.periods == (2, 3, 5, 7, 11)
+  assert len(critics.band_critics) == 3
+  assert critics.config.channels == channels
+  objective = build.make_objective(config)
+  assert objective.adversarial and objective.crop % sizes.hop == 0
+  with pytest.raises(ValueError, match="'8k'.*16k, 44k, 44k-stereo"):
+    codec.get_config("8k")
+
+
+@pytest.mark.parametrize(
+  "module", [diffusion_tiny, ar_tiny, codec_tiny, codec, diffusion, ar]
 )
 def test_every_section_becomes_its_dataclass(module):
   config = module.get_config()

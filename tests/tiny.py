@@ -92,6 +92,23 @@ def wake(model, seed):
   return nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
 
 
+def drawn(make, seed=0):
+  """`make()` with random numbers under which activations keep their size.
+
+  They are drawn on the host: nothing of the initialisation is compiled.
+  """
+  graphdef, state = nnx.split(nnx.eval_shape(make))
+  rng = np.random.default_rng(seed)
+
+  def draw(x):
+    if len(x.shape) == 1:
+      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+    spread = 0.7 / np.sqrt(np.prod(x.shape[:-1]))
+    return rng.normal(0, spread, x.shape).astype(np.float32)
+
+  return nnx.merge(graphdef, jax.tree.map(draw, state))
+
+
 def batch(target, b=2, **changes) -> Batch:
   """A batch whose target is `target` [b t ...]."""
   t = target.shape[1]

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import tiny
 from v2a_jax.codec import streaming
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.pretrained.dac import Dac, DacConfig
@@ -47,19 +48,9 @@ CONFIGS = {
 
 @functools.cache
 def _make(name):
-  """A codec of random numbers under which sound keeps its size."""
-  config, rng = CONFIGS[name], np.random.default_rng(0)
+  config = CONFIGS[name]
   cls = Dac if isinstance(config, DacConfig) else Codec
-  abstract = nnx.eval_shape(lambda: cls(config, rngs=nnx.Rngs(0)))
-
-  def draw(x):
-    if len(x.shape) == 1:
-      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
-    spread = 0.7 / np.sqrt(np.prod(x.shape[:-1]))
-    return rng.normal(0, spread, x.shape).astype(np.float32)
-
-  graphdef, state = nnx.split(abstract)
-  return nnx.merge(graphdef, jax.tree.map(draw, state))
+  return tiny.drawn(lambda: cls(config, rngs=nnx.Rngs(0)))
 
 
 def _latents(codec, length, seed=0):
@@ -127,9 +118,7 @@ def test_a_long_sound_is_decoded_by_one_small_program():
       traced.append(latents.shape)
       return super().decode(latents)
 
-  graphdef, state = nnx.split(_make("even"))
-  abstract = nnx.eval_shape(lambda: Watched(CONFIGS["even"], rngs=nnx.Rngs(0)))
-  codec = nnx.merge(nnx.graphdef(abstract), state)
+  codec = tiny.drawn(lambda: Watched(CONFIGS["even"], rngs=nnx.Rngs(0)))
   for length in (50, 83):
     streaming.decode(codec, _latents(codec, length), chunk=8)
   assert traced == [(1, 8 + 2 * codec.decoder_halo, 4)]
