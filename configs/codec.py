@@ -17,8 +17,8 @@ an estimate from FLOPs and not a measurement:
   48k-stereo  64, 25.00 Hz  53.0 M  13.8 M        290 GFLOP    12.7 GB  2.6 h
 
 For comparison, the public DAC for 44.1 kHz has 76.6 M and 86 latents a second.
-Each critic a period (2, 3, 5, 7, 11 samples) and a window (512, 1024, 2048) is
-on, as in DAC (arXiv:2306.06546); the weights of the losses are those of
+There is a critic for each of the periods 2, 3, 5, 7, 11 and of the windows 512,
+1024, 2048, as in DAC (arXiv:2306.06546); the weights of the losses are those of
 codec_tiny. The first stage folds 16 or 32 samples, so the inverse Fourier
 transform at the end has windows of 64 or 128. The variants are built, counted
 and, shrunken, trained by tests; none has been trained at this size here.

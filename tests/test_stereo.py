@@ -28,7 +28,7 @@ FPS, STEPS = 10, 24
 
 
 def _shrink(config):
-  """As many stages, critics and resolutions, of few channels."""
+  """As many stages, of few channels, and one or two critics of either kind."""
   stages = len(config.model.strides)
   config.model.update(
     encoder_widths=(8,) * stages,
@@ -39,7 +39,9 @@ def _shrink(config):
     codebook_size=16,
     codebook_dim=4,
   )
-  config.model.discriminator.widths = (4, 4)
+  config.model.discriminator.update(
+    periods=(2, 5), fft_sizes=(512,), widths=(4,)
+  )
   return config
 
 
