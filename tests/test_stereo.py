@@ -28,20 +28,18 @@ FPS, STEPS = 10, 24
 
 
 def _shrink(config):
-  """As many stages, of few channels, and one or two critics of either kind."""
+  """As many stages, of few channels, one critic of either kind."""
   stages = len(config.model.strides)
   config.model.update(
     encoder_widths=(8,) * stages,
     decoder_widths=(12,) * stages,
-    dilations=((1,),) * stages,
+    dilations=((1,), (), (), ()),
     latent_dim=8,
     num_codebooks=2,
     codebook_size=16,
     codebook_dim=4,
   )
-  config.model.discriminator.update(
-    periods=(2, 5), fft_sizes=(512,), widths=(4,)
-  )
+  config.model.discriminator.update(periods=(3,), fft_sizes=(512,), widths=(4,))
   return config
 
 
