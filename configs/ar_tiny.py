@@ -32,6 +32,7 @@ def get_config():
     depth=5,
     mlp_dim=384,
     num_codebooks=2,  # of the codec's 8; see the header
+    pattern="delay",
     modulation_rank=32,
     unroll=8,
     remat="none",
@@ -52,6 +53,11 @@ def get_config():
 def sweep_temperature():
   for temperature in (0.7, 0.9, 1.0):
     yield {"sampler.temperature": temperature}
+
+
+def sweep_pattern():
+  for pattern in ("delay", "parallel"):
+    yield {"model.pattern": pattern}
 
 
 def sweep_depth():

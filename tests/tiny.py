@@ -7,6 +7,7 @@ import numpy as np
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.models.ar import TokenModel, TokenModelConfig
+from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
 
@@ -78,6 +79,22 @@ def tokens(seed=0, **changes) -> Generator:
   )
   config = TokenModelConfig(**(fields | changes))
   backbone = TokenModel(config, rngs=nnx.Rngs(seed + 1))
+  return wake(Generator(conditioner(seed), backbone), seed)
+
+
+def latents(seed=0, **changes) -> Generator:
+  fields = dict(
+    width=WIDTH,
+    num_heads=HEADS,
+    depth=2,
+    mlp_dim=24,
+    channels=CHANNELS,
+    head_width=20,
+    head_depth=2,
+    num_draws=3,
+  )
+  config = LatentModelConfig(**(fields | changes))
+  backbone = LatentModel(config, rngs=nnx.Rngs(seed + 1))
   return wake(Generator(conditioner(seed), backbone), seed)
 
 

@@ -22,14 +22,15 @@ from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
-from v2a_jax.models import ar, dit, lora
+from v2a_jax.models import ar, ar_latents, dit, lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.mean_flow import MeanFlow
+from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.pretrained import dac, dac_files, weights
-from v2a_jax.sampling.autoregressive import TokenSampler
+from v2a_jax.sampling.autoregressive import LatentSampler, TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
 
@@ -37,9 +38,14 @@ OBJECTIVES = {
   "diffusion": Diffusion,
   "mean_flow": MeanFlow,
   "next_token": NextToken,
+  "next_latents": NextLatents,
   "codec": CodecObjective,
 }
-SAMPLERS = {"ode": ODESampler, "tokens": TokenSampler}
+SAMPLERS = {
+  "ode": ODESampler,
+  "tokens": TokenSampler,
+  "latents": LatentSampler,
+}
 TARGETS = {
   "latents": target_lib.LatentTarget,
   "codes": target_lib.CodeTarget,
@@ -153,6 +159,32 @@ def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
   return CodecGAN(codec, Discriminator(critics, rngs=rngs))
 
 
+def _dit(section, codec, *, rngs):
+  fields = dict(where="model", channels=codec.latent_dim)
+  return dit.DiT(fill(dit.DiTConfig, section, **fields), rngs=rngs)
+
+
+def _tokens(section, codec, *, rngs):
+  section = {"num_codebooks": codec.num_codebooks} | section
+  if not 0 < section["num_codebooks"] <= codec.num_codebooks:
+    raise ConfigError(
+      f"config.model.num_codebooks={section['num_codebooks']}, but the codec"
+      f" has {codec.num_codebooks}: give 1 to {codec.num_codebooks}"
+    )
+  fields = dict(where="model", codebook_size=codec.codebook_size)
+  config = fill(ar.TokenModelConfig, section, **fields)
+  return ar.TokenModel(config, rngs=rngs)
+
+
+def _latents(section, codec, *, rngs):
+  fields = dict(where="model", channels=codec.latent_dim)
+  config = fill(ar_latents.LatentModelConfig, section, **fields)
+  return ar_latents.LatentModel(config, rngs=rngs)
+
+
+BACKBONES = {"dit": _dit, "ar": _tokens, "ar_latents": _latents}
+
+
 def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
   """A generator of what `codec` encodes, from `config.model`.
 
@@ -169,28 +201,8 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
   conditioner = fill(
     ConditionerConfig, conditioner, where="model.conditioner", **shared
   )
-  if section["name"] == "dit":
-    backbone = dit.DiT(
-      fill(dit.DiTConfig, section, where="model", channels=codec.latent_dim),
-      rngs=rngs,
-    )
-  else:
-    pick({"dit": None, "ar": None}, section["name"], where="model.name")
-    section.setdefault("num_codebooks", codec.num_codebooks)
-    if not 0 < section["num_codebooks"] <= codec.num_codebooks:
-      raise ConfigError(
-        f"config.model.num_codebooks={section['num_codebooks']}, but the codec"
-        f" has {codec.num_codebooks}: give 1 to {codec.num_codebooks}"
-      )
-    backbone = ar.TokenModel(
-      fill(
-        ar.TokenModelConfig,
-        section,
-        where="model",
-        codebook_size=codec.codebook_size,
-      ),
-      rngs=rngs,
-    )
+  make_backbone = pick(BACKBONES, section["name"], where="model.name")
+  backbone = make_backbone(section, codec, rngs=rngs)
   model = Generator(Conditioner(conditioner, rngs=rngs), backbone)
   adaptation = lora_config(config)
   return lora.adapt(model, adaptation, rngs=rngs) if adaptation else model

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from v2a_jax.models import delay
+from v2a_jax.models.pattern import PATTERNS, Pattern
 
 T = 9
+BOTH = pytest.mark.parametrize("pattern", sorted(PATTERNS))
 
 
 def _noisy(b=2, t=T, seed=3):
@@ -113,46 +114,136 @@ def test_any_frame_rate_is_read_at_the_latents_times():
   np.testing.assert_allclose(far[:, 0], tokens.sync[:, -1], atol=1e-5)
 
 
-def test_delay_pattern_by_hand_and_back():
+@pytest.mark.parametrize(
+  "name, rows",
+  [
+    ("delay", [[1, 9], [2, 4], [3, 5], [9, 6]]),
+    ("parallel", [[1, 4], [2, 5], [3, 6]]),
+  ],
+)
+def test_patterns_by_hand_and_back(name, rows):
   codes = jnp.asarray([[[1, 4], [2, 5], [3, 6]]])
-  delayed = delay.delay(codes, pad=9)
-  assert delayed[0].tolist() == [[1, 9], [2, 4], [3, 5], [9, 6]]
-  np.testing.assert_array_equal(delay.undelay(delayed, 2), codes)
+  pattern = Pattern.named(name, 2)
+  laid = pattern.lay_out(codes, 9)
+  assert laid[0].tolist() == rows
+  assert laid.shape[1] == codes.shape[1] + pattern.extra
+  np.testing.assert_array_equal(pattern.collect(laid), codes)
 
 
-def test_token_model_is_causal_in_the_delay_pattern():
-  model, cond = tiny.tokens(), tiny.conditioning()
+def test_an_unknown_pattern_is_answered_with_those_there_are():
+  with pytest.raises(ValueError, match="'flat' is not one of delay, parallel"):
+    tiny.tokens(pattern="flat")
+
+
+@BOTH
+def test_token_model_is_causal_in_its_pattern(pattern):
+  model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   codes = _codes()
   score = jax.jit(lambda c: model(c, model.encode(cond), times=tiny.times(T)))
   plain = score(codes)
-  i, k = 4, 1  # written at step i + k
+  i, k = 4, 1
   changed = codes.at[:, i, k].set((codes[:, i, k] + 1) % tiny.CODES)
   other = score(changed)
   moved = np.abs(plain - other).max(axis=(0, 3)) > 1e-6
-  step = np.arange(T)[:, None] + np.arange(tiny.BOOKS)
-  assert not moved[step <= i + k].any()
-  assert moved[step > i + k].all()
+  late = {"delay": np.arange(tiny.BOOKS), "parallel": 0}[pattern]
+  step = np.arange(T)[:, None] + np.broadcast_to(late, tiny.BOOKS)
+  assert not moved[step <= step[i, k]].any()
+  assert moved[step > step[i, k]].all()
 
 
-def test_cached_decoding_equals_the_whole_sequence():
-  model, cond = tiny.tokens(), tiny.conditioning()
+@BOTH
+def test_cached_decoding_equals_the_whole_sequence(pattern):
+  model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   codes = _codes()
   tokens = model.encode(cond)
   expected = model(codes, tokens, times=tiny.times(T))
   backbone = model.backbone
-  delayed = delay.delay(codes, backbone.pad)
+  laid = backbone.pattern.lay_out(codes, backbone.pad)
   cache = backbone.start(tokens, times=tiny.times(T))
-  before, rows = jnp.full_like(delayed[:, 0], backbone.pad), []
+  before, rows = jnp.full_like(laid[:, 0], backbone.pad), []
   step = jax.jit(backbone.step)
-  for s in range(delayed.shape[1]):
+  for s in range(laid.shape[1]):
     logits, cache = step(before, s, cache)
     rows.append(logits)
-    before = delayed[:, s]
-  stepped = delay.undelay(jnp.stack(rows, axis=1), tiny.BOOKS)
+    before = laid[:, s]
+  stepped = backbone.pattern.collect(jnp.stack(rows, axis=1))
   np.testing.assert_allclose(stepped, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [tiny.diffusion, tiny.tokens])
+def _vectors(model, cond, latents):
+  run = jax.jit(
+    lambda cond, latents: model.backbone.vectors(
+      latents, model.encode(cond), times=tiny.times(latents.shape[1])
+    )
+  )
+  return run(cond, latents)
+
+
+def test_vectors_of_latents_are_causal():
+  model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
+  plain = _vectors(model, cond, latents)
+  other = _vectors(model, cond, latents.at[:, 4].add(1.0))
+  moved = np.abs(plain - other).max(axis=(0, 2)) > 1e-6
+  assert moved.tolist() == [i > 4 for i in range(T)]
+
+
+def test_cached_decoding_of_latents_equals_the_whole_sequence():
+  model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
+  cache = model.backbone.start(model.encode(cond), times=tiny.times(T))
+  before, rows = jnp.full_like(latents[:, 0], 9.0), []
+  step = jax.jit(model.backbone.step)
+  for i in range(T):
+    z, cache = step(before, i, cache)
+    rows.append(z)
+    before = latents[:, i]
+  np.testing.assert_allclose(
+    jnp.stack(rows, axis=1), _vectors(model, cond, latents), atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("make", [tiny.tokens, tiny.latents])
+def test_autoregression_depends_on_neither_batch_nor_masked_conditions(make):
+  model, cond = make(), tiny.conditioning()
+  given = _codes() if make is tiny.tokens else _noisy()
+
+  def score(cond, given):
+    if make is tiny.latents:
+      return _vectors(model, cond, given)
+    run = jax.jit(
+      lambda cond, x: model(x, model.encode(cond), times=tiny.times(T))
+    )
+    return run(cond, given)
+
+  cond = cond.replace(frame_mask=np.arange(6)[None] < np.array([[6], [4]]))
+  both = score(cond, given)
+  frames = cond.frames.copy()
+  frames[1, 4:] = 255
+  alone = jax.tree.map(lambda x: x[1:], cond.replace(frames=frames))
+  np.testing.assert_allclose(both[1:], score(alone, given[1:]), atol=1e-5)
+  unlike = score(cond.without("video"), given)
+  assert np.abs(both - unlike).max() > 1e-3
+
+
+def test_the_head_sees_its_own_frame_only():
+  model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
+  noisy = jnp.stack([_noisy(seed=s) for s in (5, 6)], axis=2)
+  time = jnp.full(noisy.shape[:3], 0.4)
+  run = jax.jit(
+    lambda noisy, time: model(
+      latents, model.encode(cond), times=tiny.times(T), noisy=noisy, time=time
+    )
+  )
+  plain = run(noisy, time)
+  assert plain.shape == (2, T, 2, tiny.CHANNELS)
+  for other in (
+    run(noisy.at[:, 3, 1].add(1.0), time),
+    run(noisy, time.at[:, 3, 1].add(0.3)),
+  ):
+    moved = np.abs(plain - other).max(axis=(0, 3)) > 1e-6
+    assert np.argwhere(moved).tolist() == [[3, 1]]
+
+
+@pytest.mark.parametrize("make", [tiny.diffusion, tiny.tokens, tiny.latents])
 def test_flops_agree_with_the_compiler_on_linear_parts(make):
   # Wide enough that products dominate what the compiler also counts.
   big = make(mlp_dim=2048, unroll=8)
@@ -165,6 +256,11 @@ def test_flops_agree_with_the_compiler_on_linear_parts(make):
     if make is tiny.diffusion:
       x = jnp.ones((1, 64, tiny.CHANNELS))
       return model(x, jnp.ones(1), tokens, times=tiny.times(64))
+    if make is tiny.latents:
+      x = jnp.ones((1, 64, tiny.CHANNELS))
+      noisy = jnp.ones((1, 64, big.backbone.config.num_draws, tiny.CHANNELS))
+      more = dict(noisy=noisy, time=noisy[..., 0])
+      return model(x, tokens, times=tiny.times(64), **more)
     x = jnp.ones((1, 64, tiny.BOOKS), jnp.int32)
     return model(x, tokens, times=tiny.times(64))
 

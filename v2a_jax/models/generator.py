@@ -7,7 +7,8 @@ class Generator(nnx.Module):
   """Encodes the conditions once, then predicts as often as is asked.
 
   `encode(cond)` gives the tokens; calling the generator calls its backbone,
-  whatever that predicts: a velocity (`dit.DiT`) or logits (`ar.TokenModel`).
+  whatever that predicts: a velocity (`dit.DiT`, `ar_latents.LatentModel`) or
+  logits (`ar.TokenModel`).
   """
 
   def __init__(self, conditioner: nnx.Module, backbone: nnx.Module):

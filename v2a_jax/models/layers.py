@@ -96,10 +96,10 @@ def rotary(x, times, *, shortest: float = 0.04, longest: float = 40.0):
 
 
 def sinusoidal(value, size: int, *, scale: float = 1000.0):
-  """Sinusoidal features [b, size] of a scalar in [0, 1] per example."""
+  """Sinusoidal features [..., size] of scalars [...] in [0, 1]."""
   half = size // 2
   frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
-  angle = scale * value[:, None].astype(jnp.float32) * frequency
+  angle = scale * value[..., None].astype(jnp.float32) * frequency
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 

@@ -55,6 +55,11 @@ def draw_known(key: jax.Array, shape, *, rate: float) -> jax.Array:
   return ~hole & jax.random.bernoulli(keys[3], rate, (b, 1))
 
 
+def logit_normal(key: jax.Array, shape, *, mean: float, std: float):
+  """sigmoid(mean + std · N(0, 1)), in (0, 1)."""
+  return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
+
+
 def masked_mean(x, mask):
   """Mean of x [b t ...] over all but the batch, where mask [b t] is True."""
   weight = mask.reshape(*mask.shape, *(1,) * (x.ndim - 2)).astype(x.dtype)

@@ -98,5 +98,4 @@ class Diffusion:
 
   def sample_time(self, key, b: int):
     """Draws b diffusion times by equation (3)."""
-    normal = jax.random.normal(key, (b,))
-    return jax.nn.sigmoid(self.time_mean + self.time_std * normal)
+    return base.logit_normal(key, (b,), mean=self.time_mean, std=self.time_std)

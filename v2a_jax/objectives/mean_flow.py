@@ -78,8 +78,9 @@ class MeanFlow:
   def sample_times(self, key, b: int):
     """Draws b intervals: (start, end), each [b]."""
     k_both, k_same = jax.random.split(key)
-    normal = jax.random.normal(k_both, (2, b))
-    both = jax.nn.sigmoid(self.time_mean + self.time_std * normal)
+    both = base.logit_normal(
+      k_both, (2, b), mean=self.time_mean, std=self.time_std
+    )
     start, end = both.min(axis=0), both.max(axis=0)
     same = jax.random.bernoulli(k_same, self.instant_rate, (b,))
     return start, jnp.where(same, start, end)

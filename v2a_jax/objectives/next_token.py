@@ -2,7 +2,7 @@
 
   loss = - mean_{i, k} log p(code[i, k] | codes written before it, conditions)
 
-with the order of writing that `models/delay.py` defines.
+with the order of writing that `models/pattern.py` defines.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""Writes codes one step at a time, with a key-value cache."""
+"""Writes codes or latents one step at a time, with a key-value cache."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import delay as delay_lib
 from v2a_jax.sampling import guidance as guidance_lib
+from v2a_jax.sampling import ode
 from v2a_jax.sampling.windows import Windows
 
 
@@ -34,19 +34,13 @@ def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenSampler:
-  """Turns a token model into codes.
+class Autoregressive:
+  """Writes the windows of a clip one after another, each continuing the last.
 
   Attributes:
-    temperature: of the first codebook and all others; below 1 is safer.
-    top_k: keep this many tokens; 0 keeps all.
-    top_p: keep the fewest tokens with this probability; 1 keeps all.
     guidance: a scale for each condition.
   """
 
-  temperature: float = 1.0
-  top_k: int = 0
-  top_p: float = 1.0
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
   def __call__(
@@ -61,53 +55,67 @@ class TokenSampler:
     negative=None,
     known=None,
   ):
-    """Samples codes; arguments as `ode.ODESampler`, `objective` is unused.
+    """Samples a clip; arguments as `ode.ODESampler`.
 
-    What is `known` (codes [b windows.total q] and a mask) is written as it is;
+    What is `known` ([b windows.total ...] and a mask) is written as it is;
     what comes before it cannot be made to lead up to it.
 
     Returns:
-      int32 [b windows.total q].
+      [b windows.total ...], of `model.backbone.frame`.
     """
-    del objective
     b = keys.shape[0]
-    q = model.backbone.config.num_codebooks
+    frame = model.backbone.frame
+    blank = lambda t: jnp.zeros((b, t, *frame.shape), frame.dtype)
     by_window = lambda x: jnp.moveaxis(
       x.reshape(b, windows.count, *x.shape[1:]), 1, 0
     )
     conds = jax.tree.map(by_window, (cond, negative))
     keep = windows.length - windows.stride
     if known is None:
-      shape = (b, windows.total)
-      known = jnp.zeros((*shape, q), jnp.int32), jnp.zeros(shape, bool)
+      known = blank(windows.total), jnp.zeros((b, windows.total), bool)
     told = tuple(by_window(windows.split(x)) for x in known)
 
     def write(last, window):
-      index, (cond, negative), (codes, there) = window
+      index, (cond, negative), (given, there) = window
       continued = jnp.arange(windows.length) < jnp.where(index, keep, 0)
       prefix = jnp.roll(last, -windows.stride, axis=1)
-      prefix = jnp.where(continued[:, None], prefix, codes)
+      prefix = jnp.where(continued[:, None], prefix, given)
       fold = jax.vmap(lambda key: jax.random.fold_in(key, index))
-      codes = self.continue_from(
+      made = self.continue_from(
         prefix,
         continued | there,
         model,
+        objective,
         cond,
         keys=fold(keys),
         times=times,
         negative=negative,
       )
-      return codes, codes
+      return made, made
 
-    blank = jnp.zeros((b, windows.length, q), jnp.int32)
-    _, codes = jax.lax.scan(
-      write, blank, (jnp.arange(windows.count), conds, told)
+    _, made = jax.lax.scan(
+      write, blank(windows.length), (jnp.arange(windows.count), conds, told)
     )
-    rest = jnp.moveaxis(codes[1:, :, keep:], 0, 1)
-    return jnp.concatenate([codes[0], rest.reshape(b, -1, q)], axis=1)
+    rest = jnp.moveaxis(made[1:, :, keep:], 0, 1)
+    return jnp.concatenate([made[0], rest.reshape(b, -1, *frame.shape)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenSampler(Autoregressive):
+  """Turns a token model into codes, int32 [b t q].
+
+  Attributes:
+    temperature: of the first codebook and all others; below 1 is safer.
+    top_k: keep this many tokens; 0 keeps all.
+    top_p: keep the fewest tokens with this probability; 1 keeps all.
+  """
+
+  temperature: float = 1.0
+  top_k: int = 0
+  top_p: float = 1.0
 
   def continue_from(
-    self, prefix, known, model, cond, *, keys, times, negative=None
+    self, prefix, known, model, objective, cond, *, keys, times, negative=None
   ):
     """Writes one window.
 
@@ -115,6 +123,7 @@ class TokenSampler:
       prefix: int [b t q].
       known: bool [b t], the frames of `prefix` that are kept as they are.
       model: a `Generator` around a `TokenModel`.
+      objective: not used.
       cond: conditions of b windows.
       keys: [b] random keys.
       times: [t], seconds.
@@ -123,16 +132,15 @@ class TokenSampler:
     Returns:
       int32 [b t q].
     """
+    del objective
     backbone = model.backbone
+    pattern, pad = backbone.pattern, backbone.pad
     cond, weights = self.guidance.branches(cond, negative)
     cache = backbone.start(model.encode(cond), times=times)
-    b, t, q = prefix.shape
-    given = jnp.moveaxis(delay_lib.delay(prefix, backbone.pad), 1, 0)
-    steps = jnp.arange(t + q - 1)
-    frame = steps[:, None] - jnp.arange(q)
-    corner = (frame < 0) | (frame >= t)  # padding of the delay
-    inside = jnp.moveaxis(known[:, jnp.clip(frame, 0, t - 1)], 0, 1)
-    fixed = inside | corner[:, None]  # [steps b q]
+    by_step = lambda x, pad: jnp.moveaxis(pattern.lay_out(x, pad), 1, 0)
+    given = by_step(prefix, pad)
+    whole = jnp.broadcast_to(known[..., None], prefix.shape)
+    fixed = by_step(whole, True)  # [steps b q]; so are the pattern's corners
 
     def step(carry, xs):
       before, cache = carry
@@ -152,6 +160,83 @@ class TokenSampler:
       codes = jnp.where(fixed, given, jax.vmap(draw)(keys, logits))
       return (codes, cache), codes
 
-    before = jnp.full((b, q), backbone.pad, jnp.int32)
-    _, codes = jax.lax.scan(step, (before, cache), (steps, given, fixed))
-    return delay_lib.undelay(jnp.moveaxis(codes, 0, 1), q)
+    before = jnp.full_like(prefix[:, 0], pad)
+    _, codes = jax.lax.scan(
+      step, (before, cache), (jnp.arange(given.shape[0]), given, fixed)
+    )
+    return pattern.collect(jnp.moveaxis(codes, 0, 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentSampler(Autoregressive):
+  """Turns a model of the next latent into latents, float32 [b t c].
+
+  Attributes:
+    temperature: of the noise that the head starts from, which is all the chance
+      there is; MAR (arXiv:2406.11838) scales the noise of its sampler's steps.
+    num_steps: solver steps for each latent.
+    solver: of `SOLVERS`, but for `average`.
+  """
+
+  temperature: float = 1.0
+  num_steps: int = 16
+  solver: str = "euler"
+
+  def __post_init__(self):
+    known = [name for name in ode.SOLVERS if name != "average"]
+    ode.check_solver(self.solver, known)
+
+  def continue_from(
+    self, prefix, known, model, objective, cond, *, keys, times, negative=None
+  ):
+    """Writes one window.
+
+    Args:
+      prefix: float [b t c].
+      known: bool [b t], the latents of `prefix` that are kept as they are.
+      model: a `Generator` around a `LatentModel`.
+      objective: its `corruption` says what the head predicts.
+      cond: conditions of b windows.
+      keys: [b] random keys.
+      times: [t], seconds.
+      negative: see `Guidance.branches`.
+
+    Returns:
+      float32 [b t c].
+    """
+    backbone = model.backbone
+    cond, weights = self.guidance.branches(cond, negative)
+    cache = backbone.start(model.encode(cond), times=times)
+    draw = lambda key: jax.random.normal(key, prefix.shape[1:])
+    noise = self.temperature * jax.vmap(draw)(keys)
+
+    def step(carry, xs):
+      before, cache = carry
+      index, given, known, noise = xs
+      z, cache = backbone.step(
+        guidance_lib.spread(before, weights), index, cache
+      )
+
+      def predict(x, t):
+        noisy = guidance_lib.spread(x, weights)[:, None]
+        found = backbone.head(noisy, jnp.full(noisy.shape[:2], t), z)
+        return guidance_lib.combine(found[:, 0], weights)
+
+      made = ode.solve(
+        predict,
+        noise,
+        num_steps=self.num_steps,
+        solver=self.solver,
+        corruption=objective.corruption,
+      )
+      made = jnp.where(known[:, None], given, made)
+      return (made, cache), made
+
+    steps = jnp.arange(prefix.shape[1])
+    by_step = lambda x: jnp.moveaxis(x, 1, 0)
+    _, made = jax.lax.scan(
+      step,
+      (jnp.zeros_like(prefix[:, 0]), cache),
+      (steps, by_step(prefix), by_step(known), by_step(noise)),
+    )
+    return by_step(made)

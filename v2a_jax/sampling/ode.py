@@ -27,6 +27,12 @@ from v2a_jax.sampling.windows import Windows
 SOLVERS = ("euler", "heun", "dpmpp_2m", "average")
 
 
+def check_solver(name: str, known=SOLVERS) -> None:
+  """Raises ValueError, naming those there are, if `name` is not known."""
+  if name not in known:
+    raise ValueError(f"solver={name!r} is not one of {', '.join(known)}")
+
+
 def integrate(
   velocity, x, *, num_steps: int, solver: str = "euler", open_end: bool = False
 ):
@@ -128,10 +134,7 @@ class ODESampler:
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
   def __post_init__(self):
-    if self.solver not in SOLVERS:
-      raise ValueError(
-        f"solver={self.solver!r} is not one of {', '.join(SOLVERS)}"
-      )
+    check_solver(self.solver)
 
   def __call__(
     self,

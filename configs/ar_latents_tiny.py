@@ -1,0 +1,53 @@
+r"""Autoregression over continuous latents, a diffusion head for each frame.
+
+v2a data scenes -o data/scenes --num 2400 --seed 0
+JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+  v2a train --config=configs/ar_latents_tiny.py --workdir=runs/ar_latents_tiny
+v2a eval runs/ar_latents_tiny --set=data/scenes --split=test -o runs/eval
+
+The transformer of ar_tiny on the latents of diffusion_tiny: no codes.
+"""
+
+from configs import common
+
+
+def get_config():
+  config = common.get_config()
+  config.name = "ar_latents_tiny"
+  config.data.target = "latents"
+  config.model = dict(
+    name="ar_latents",
+    width=128,
+    num_heads=4,
+    depth=5,
+    mlp_dim=384,
+    head_width=128,
+    head_depth=3,
+    num_draws=4,
+    modulation_rank=32,
+    unroll=8,
+    remat="none",
+    dtype="float32",
+    conditioner=common.conditioner(),
+  )
+  config.objective = dict(
+    name="next_latents", cond_drop_rate=0.1, time_mean=0.0, time_std=1.0
+  )
+  config.sampler = dict(
+    name="latents",
+    temperature=1.0,
+    num_steps=16,
+    solver="euler",
+    guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
+  )
+  return config
+
+
+def sweep_temperature():
+  for temperature in (0.8, 0.9, 1.0):
+    yield {"sampler.temperature": temperature}
+
+
+def sweep_head():
+  for width in (128, 256):
+    yield {"model.head_width": width}

@@ -1,0 +1,174 @@
+"""A causal transformer over continuous latents, with a small diffusion head.
+
+  z_i = trunk(latents before i, conditions)
+  p(latent_i | before, conditions) = p_head(latent_i | z_i)
+
+and the head, a multilayer perceptron that sees one frame, models that density
+by the velocity of a path from noise: no codes, no quantization (Li et al.,
+"Autoregressive image generation without vector quantization", MAR,
+https://arxiv.org/abs/2406.11838, section 3). Its condition and its blocks, with
+`s` the sinusoidal features of the diffusion time t:
+
+  c = W_t s(t) + W_z z_i
+  h = W_x x_t;   h <- h + gate(c) MLP(rms(h) (1 + scale(c)) + shift(c))
+  velocity = W_o (rms(h) (1 + scale(c)) + shift(c))
+"""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.models import causal, dit, layers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentModelConfig(causal.CausalConfig):
+  """Sizes of a transformer over latents; see `CausalConfig` for the others.
+
+  Attributes:
+    channels: of a latent.
+    head_width: of the head's hidden vectors.
+    head_depth: residual blocks of the head.
+    num_draws: noise draws that the head is trained on for each vector of the
+      trunk, which is computed once; MAR takes 4.
+  """
+
+  channels: int
+  head_width: int
+  head_depth: int = 3
+  num_draws: int = 4
+
+
+class HeadBlock(nnx.Module):
+  """A residual SwiGLU under an adaptive norm."""
+
+  def __init__(self, width: int, *, rngs, dtype):
+    self.modulation = dit.Modulation(width, 1, rank=0, rngs=rngs, dtype=dtype)
+    self.mlp = layers.FeedForward(width, width, rngs=rngs, dtype=dtype)
+
+  def __call__(self, h, condition):
+    shift, scale, gate = self.modulation(condition)
+    return h + gate * self.mlp(dit.modulate(h, shift, scale))
+
+
+class DiffusionHead(nnx.Module):
+  """(noisy latents, diffusion time, vectors) → prediction, frame by frame."""
+
+  def __init__(self, config: LatentModelConfig, *, rngs, dtype):
+    c = config
+    self.width = c.head_width
+    linear = lambda i, o, axes, **more: layers.dense(
+      i, o, axes=axes, rngs=rngs, use_bias=True, dtype=dtype, **more
+    )
+    self.embed = linear(c.channels, self.width, (None, "embed"))
+    self.time = linear(self.width, self.width, (None, "embed"))
+    self.vector = linear(c.width, self.width, ("embed", None))
+    self.blocks = layers.Stack(
+      lambda rngs: HeadBlock(self.width, rngs=rngs, dtype=dtype),
+      c.head_depth,
+      rngs=rngs,
+      unroll=c.head_depth,
+    )
+    self.final = dit.Modulation(self.width, 1, rank=0, rngs=rngs, dtype=dtype)
+    self.out = linear(self.width, c.channels, ("embed", None), zero=True)
+
+  def __call__(self, noisy, time, z):
+    """Predicts from noisy latents.
+
+    Args:
+      noisy: [... n c], n draws for each vector.
+      time: [... n], diffusion time; 1 is data.
+      z: [... d].
+
+    Returns:
+      float32 [... n c].
+    """
+    clock = self.time(layers.sinusoidal(time, self.width))
+    condition = clock + self.vector(z)[..., None, :]
+    h = self.blocks(self.embed(noisy), condition)
+    shift, scale, _ = self.final(condition)
+    return self.out(dit.modulate(h, shift, scale)).astype(jnp.float32)
+
+  def flops(self, length: int, draws: int) -> int:
+    """Of `length` vectors with so many draws each."""
+    once = layers.matmul_flops(self.vector, length)
+    return draws * (layers.matmul_flops(self, length) - once) + once
+
+
+class LatentModel(causal.CausalTransformer):
+  """(latents so far, condition tokens) → density of the next latent."""
+
+  def __init__(self, config: LatentModelConfig, *, rngs: nnx.Rngs):
+    c = config
+    super().__init__(c, extra=0, rngs=rngs)
+    self.first = layers.learned((c.width,), axes=("embed",), rngs=rngs)
+    self.embed = layers.dense(
+      c.channels,
+      c.width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=self.dtype,
+    )
+    self.head = DiffusionHead(c, rngs=rngs, dtype=self.dtype)
+
+  @property
+  def frame(self) -> jax.ShapeDtypeStruct:
+    """What is written of one latent frame."""
+    return jax.ShapeDtypeStruct((self.config.channels,), jnp.float32)
+
+  def vectors(self, latents, tokens, *, times):
+    """What the head is told, with teacher forcing.
+
+    Args:
+      latents: [b t c].
+      tokens: `CondTokens` of the same batch.
+      times: [t], seconds of each latent; t >= 2.
+
+    Returns:
+      z [b t d]; z_i sees the latents before i.
+    """
+    x = self.embed(latents[:, :-1])
+    first = jnp.broadcast_to(self.first[...].astype(x.dtype), x[:, :1].shape)
+    x = jnp.concatenate([first, x], axis=1)
+    return self.trunk(x, tokens, times=times)
+
+  def __call__(self, latents, tokens, *, times, noisy, time):
+    """Predicts each latent from noisy forms of it and all latents before.
+
+    Args:
+      latents: [b t c], those before.
+      tokens: `CondTokens` of the same batch.
+      times: [t], seconds of each latent; t >= 2.
+      noisy: [b t n c], n noisy forms of every latent.
+      time: [b t n], diffusion time of each; 1 is data.
+
+    Returns:
+      float32 [b t n c].
+    """
+    return self.head(noisy, time, self.vectors(latents, tokens, times=times))
+
+  def step(self, latents, index, cache: causal.Cache):
+    """Decodes one step.
+
+    Args:
+      latents: [b c], the latent before; not looked at in step 0.
+      index: int scalar, which step this is.
+      cache: from `start` or the step before.
+
+    Returns:
+      (z [b d], cache).
+    """
+    x = self.embed(latents)
+    x = jnp.where(index == 0, self.first[...].astype(x.dtype), x)
+    return self.advance(x, index, cache)
+
+  def flops(self, length: int, frames: int, text: int) -> int:
+    """Of one example's forward pass over `length` latents, as in training."""
+    return (
+      self.trunk_flops(length, frames, text)
+      + layers.matmul_flops(self.embed, length - 1)
+      + self.head.flops(length, self.config.num_draws)
+    )

@@ -1,0 +1,231 @@
+"""A causal transformer over the steps of a sound, whatever a step holds.
+
+It reads the same condition tokens as the diffusion transformer: cross-attention
+to video and text, and adaptive norms from the clip's summary and the
+synchronisation features at each step's own time. `trunk` runs a whole sequence;
+`start` and `advance` decode with a key-value cache. `ar.py` writes codes with
+it, `ar_latents.py` continuous latents.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.models import attention, dit, layers
+from v2a_jax.parallel.sharding import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CausalConfig:
+  """Sizes of a causal transformer.
+
+  Attributes:
+    width: of every token.
+    num_heads: heads of width / num_heads.
+    depth: blocks.
+    mlp_dim: hidden size of the feed-forward.
+    modulation_rank: rank of the per-block modulation map; 0 is full rank.
+    remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
+    unroll: blocks unrolled in each scan.
+    dtype: of the computation.
+  """
+
+  width: int
+  num_heads: int
+  depth: int
+  mlp_dim: int
+  modulation_rank: int = 0
+  remat: str = "none"
+  unroll: int = 1
+  dtype: str = "float32"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cache:
+  """What decoding keeps between steps.
+
+  Attributes:
+    keys: [layers b s h k], of the steps so far.
+    values: [layers b s h k].
+    cond: (keys, values), each [layers b m h k], of the condition tokens.
+    cond_mask: bool [b m].
+    condition: [b s d], what modulates each step.
+    times: [b s], seconds of each step.
+  """
+
+  keys: Any
+  values: Any
+  cond: Any
+  cond_mask: Any
+  condition: Any
+  times: Any
+
+
+class TokenBlock(nnx.Module):
+  """Causal self-attention, cross-attention to the conditions, SwiGLU."""
+
+  def __init__(self, config: CausalConfig, *, rngs, dtype):
+    c = config
+    head_dim = c.width // c.num_heads
+    sizes = (c.width, c.num_heads, head_dim)
+    self.modulation = dit.Modulation(
+      c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
+    )
+    self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
+    self.cross = attention.CrossProjection(*sizes, rngs=rngs, dtype=dtype)
+    self.mlp = layers.FeedForward(c.width, c.mlp_dim, rngs=rngs, dtype=dtype)
+
+  def cond_keys(self, cond, cond_times):
+    """Keys and values, each [b m h k], of condition tokens [b m d]."""
+    return self.cross.keys(layers.rms_norm(cond), cond_times)
+
+  def __call__(self, x, times, condition, cond, cond_mask, *, see):
+    """Runs the block; `see(k, v) -> (keys, values, mask)` gives the past."""
+    m = self.modulation(condition)
+    q, k, v = self.attention(dit.modulate(x, m[0], m[1]), times)
+    keys, values, mask = see(k, v)
+    x = x + m[2] * self.attention.out(
+      attention.attend(q, keys, values, mask=mask)
+    )
+    q = self.cross.queries(dit.modulate(x, m[3], m[4]), times)
+    x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
+    x = x + m[8] * self.mlp(dit.modulate(x, m[6], m[7]))
+    return constrain(x, "batch", "length", "embed"), (keys, values)
+
+
+class CausalTransformer(nnx.Module):
+  """(what was written before each step, condition tokens) → a vector a step.
+
+  Attributes:
+    extra: steps that follow those of the frames.
+  """
+
+  def __init__(self, config: CausalConfig, *, extra: int, rngs: nnx.Rngs):
+    c = self.config = config
+    self.extra = extra
+    self.dtype = jnp.dtype(c.dtype)
+    self.blocks = layers.Stack(
+      lambda rngs: TokenBlock(c, rngs=rngs, dtype=self.dtype),
+      c.depth,
+      rngs=rngs,
+      remat=c.remat,
+      unroll=c.unroll,
+    )
+    self.norm = layers.RMSNorm(c.width, rngs=rngs)
+
+  def _steps(self, tokens, times):
+    """Times [b s] and modulation [b s d] of every step."""
+    gap = times[1] - times[0]
+    late = times[-1] + gap * jnp.arange(1, self.extra + 1)
+    times = jnp.concatenate([times, late])
+    condition = tokens.summary[:, None] + tokens.sync_at(times)
+    return jnp.broadcast_to(times, condition.shape[:2]), condition
+
+  def trunk(self, x, tokens, *, times):
+    """Runs a whole sequence.
+
+    Args:
+      x: [b t+extra d], what was written before each step.
+      tokens: `CondTokens` of the same batch.
+      times: [t], seconds of each latent frame; t >= 2.
+
+    Returns:
+      [b t+extra d], normed; step s sees x up to s.
+    """
+    x = constrain(x.astype(self.dtype), "batch", "length", "embed")
+    times, condition = self._steps(tokens, times)
+    cond, cond_times, cond_mask = cond_stream(tokens)
+    causal = attention.causal_mask(x.shape[1])
+
+    def body(block, x, _):
+      kv = block.cond_keys(cond, cond_times)
+      x, _ = block(
+        x, times, condition, kv, cond_mask, see=lambda k, v: (k, v, causal)
+      )
+      return x, None
+
+    x, _ = self.blocks.scan(body, x)
+    return self.norm(x)
+
+  def start(self, tokens, *, times) -> Cache:
+    """Prepares to decode frames at `times` [t], seconds."""
+    c = self.config
+    times, condition = self._steps(tokens, times)
+    cond, cond_times, cond_mask = cond_stream(tokens)
+    _, kv = self.blocks.scan(
+      lambda block, x, _: (x, block.cond_keys(cond, cond_times)), None
+    )
+    shape = (c.depth, *times.shape, c.num_heads, c.width // c.num_heads)
+    return Cache(
+      keys=jnp.zeros(shape, self.dtype),
+      values=jnp.zeros(shape, self.dtype),
+      cond=kv,
+      cond_mask=cond_mask,
+      condition=condition,
+      times=times,
+    )
+
+  def advance(self, x, index, cache: Cache):
+    """Runs one step.
+
+    Args:
+      x: [b d], what was written before it.
+      index: int scalar, which step this is.
+      cache: from `start` or the step before.
+
+    Returns:
+      ([b d], normed, cache).
+    """
+    at = lambda a: jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1)
+    times, condition = at(cache.times), at(cache.condition)
+    past = (jnp.arange(cache.times.shape[1]) <= index)[None, None]
+
+    def body(block, x, layer):
+      keys, values, kv = layer
+
+      def see(k, v):
+        put = jax.lax.dynamic_update_slice_in_dim
+        return put(keys, k, index, 1), put(values, v, index, 1), past
+
+      return block(x, times, condition, kv, cache.cond_mask, see=see)
+
+    x, (keys, values) = self.blocks.scan(
+      body,
+      x[:, None].astype(self.dtype),
+      (cache.keys, cache.values, cache.cond),
+    )
+    cache = dataclasses.replace(cache, keys=keys, values=values)
+    return self.norm(x)[:, 0], cache
+
+  def trunk_flops(self, length: int, frames: int, text: int) -> int:
+    """Of `trunk` for one example, over `length` latent frames.
+
+    Causal self-attention counts the half that is not masked: what the model
+    needs, whether or not the kernel that runs skips the other half.
+    """
+    c, cond = self.config, frames + text
+    length += self.extra
+    d = c.width
+    per_layer = layers.attention_flops(
+      length, length, d
+    ) // 2 + layers.attention_flops(length, cond, d)
+    every = layers.matmul_flops(self.blocks, length)
+    cross = self.blocks.blocks.cross
+    every -= layers.matmul_flops(cross.kv, length)
+    every += layers.matmul_flops(cross.kv, cond)
+    sync = 2 * length * frames * d
+    return every + c.depth * per_layer + sync
+
+
+def cond_stream(tokens):
+  """Video and text as one stream: tokens [b m d], times and mask [b m]."""
+  join = lambda a, b: jnp.concatenate([a, b], axis=1)
+  return (
+    join(tokens.video, tokens.text),
+    join(tokens.video_times, tokens.text_times),
+    join(tokens.video_mask, tokens.text_mask),
+  )
