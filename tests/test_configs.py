@@ -7,11 +7,14 @@ import pytest
 
 from configs import (
   ar,
+  ar_latents,
+  ar_latents_tiny,
   ar_tiny,
   codec,
   codec_tiny,
   common,
   diffusion,
+  diffusion_patches_tiny,
   diffusion_tiny,
 )
 from data_pipelines import tokenizer
@@ -31,20 +34,45 @@ def _flat(config, prefix=""):
   return rows
 
 
-@pytest.mark.parametrize(
-  "one, other", [(diffusion_tiny, ar_tiny), (diffusion, ar)]
-)
-def test_diffusion_and_autoregression_differ_only_where_they_may(one, other):
+def _differing(one, other):
   a, b = _flat(one.get_config()), _flat(other.get_config())
   missing = object()
-  differing = {
+  return {
     key
     for key in a.keys() | b.keys()
     if a.get(key, missing) != b.get(key, missing)
   }
+
+
+@pytest.mark.parametrize(
+  "one, other",
+  [
+    (diffusion_tiny, ar_tiny),
+    (diffusion, ar),
+    (diffusion_tiny, ar_latents_tiny),
+    (diffusion, ar_latents),
+  ],
+)
+def test_diffusion_and_autoregression_differ_only_where_they_may(one, other):
+  differing = _differing(one, other)
   assert all(key.startswith(SWAPPED) for key in differing), differing
-  assert {"model.name", "objective.name", "data.target"} <= differing
+  assert {"model.name", "objective.name", "sampler.name"} <= differing
+  codes = other in (ar, ar_tiny)
+  assert ("data.target" in differing) == codes
   assert not any(key.startswith("model.conditioner") for key in differing)
+
+
+def test_patches_differ_from_latents_in_codec_and_prediction_only():
+  differing = _differing(diffusion_tiny, diffusion_patches_tiny)
+  assert all(
+    key.startswith(("name", "codec", "objective.")) for key in differing
+  ), differing
+
+
+def test_both_autoregressive_arms_have_one_transformer():
+  a, b = ar_tiny.get_config().model, ar_latents_tiny.get_config().model
+  for key in ("width", "num_heads", "depth", "mlp_dim", "modulation_rank"):
+    assert a[key] == b[key], key
 
 
 @pytest.mark.parametrize(
@@ -70,6 +98,7 @@ def test_a_size_that_is_not_there_is_answered_with_those_there_are():
     diffusion.get_config("huge")
   for name in common.SIZES:
     assert ar.get_config(name).model.width == common.SIZES[name].width
+    assert ar_latents.get_config(name).model.depth == common.SIZES[name].depth
 
 
 @pytest.mark.parametrize(
@@ -102,7 +131,9 @@ def test_full_size_codecs(variant, hertz, channels, rate, millions):
 
 
 @pytest.mark.parametrize(
-  "module", [diffusion_tiny, ar_tiny, codec_tiny, codec, diffusion, ar]
+  "module",
+  [diffusion_tiny, ar_tiny, codec_tiny, codec, diffusion, ar]
+  + [ar_latents, ar_latents_tiny, diffusion_patches_tiny],
 )
 def test_every_section_becomes_its_dataclass(module):
   config = module.get_config()
@@ -158,7 +189,7 @@ def test_a_token_model_cannot_have_more_codebooks_than_the_codec():
     build.make_generator(config, CodecConfig(), rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny])
+@pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny, ar_latents_tiny])
 def test_sweeps_name_keys_of_the_config(module):
   known = _flat(module.get_config())
   sweeps = [v for k, v in vars(module).items() if k.startswith("sweep_")]

@@ -10,7 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from configs import ar_tiny, codec_tiny, diffusion_tiny
+from configs import (
+  ar_latents_tiny,
+  ar_tiny,
+  codec_tiny,
+  diffusion_patches_tiny,
+  diffusion_tiny,
+)
 from v2a_jax import blueprint, build, inspection
 from v2a_jax.models import layers
 from v2a_jax.parallel import sharding
@@ -59,7 +65,7 @@ def test_parameters_are_those_of_the_model_that_is_built(module):
   assert found["layers"]["conditioner/video/temporal"] == 2
 
 
-@pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny])
+@pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny, ar_latents_tiny])
 def test_flops_of_a_generator(module):
   flops = inspected(module)["flops"]
   assert flops["forward"] == flops["conditioner"] + flops["backbone"]
@@ -84,6 +90,16 @@ def test_shapes_follow_the_data_from_the_loader_to_the_waveform():
   assert found["codes"] == (8, 63, books)
   assert found["prediction"] == (8, 63, books, 1024)
   assert found["waveform"] == (8, 63 * 512, 1)
+  found = shapes(ar_latents_tiny)
+  assert found["latents"] == (8, 63, 32)
+  assert found["prediction"] == (8, 63, 4, 32)
+
+
+def test_patches_of_the_waveform_need_no_codec():
+  found = inspected(diffusion_patches_tiny)
+  assert found["parameters"]["frozen_codec"] == found["flops"]["target"] == 0
+  assert found["shapes"]["latents"]["shape"] == [8, 63, 512]
+  assert found["shapes"]["waveform"]["shape"] == [8, 63 * 512, 1]
 
 
 def test_a_codec_is_described_over_the_crop_that_it_trains_on():

@@ -14,6 +14,7 @@ from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.models import layers
 from v2a_jax.models.ar import TokenModel, TokenModelConfig
+from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
 from v2a_jax.pretrained.dac import Dac, DacConfig
@@ -173,16 +174,16 @@ def generator(make_backbone, *, width, spatial_width):
   return nnx.eval_shape(make)
 
 
-def traced(model, cond, x, *time):
+def traced(model, cond, x, *time, **more):
   """FLOPs of a forward pass, conditions and all, for x [1 t ...]."""
   graphdef, state = nnx.split(model)
 
-  def run(state, cond, x, *time):
+  def run(state, cond, x, more, *time):
     model = nnx.merge(graphdef, state)
     times = tiny.times(x.shape[1])
-    return model(x, *time, model.encode(cond), times=times)
+    return model(x, *time, model.encode(cond), times=times, **more)
 
-  return jaxprs.flops_of(run, state, cond, x, *time)
+  return jaxprs.flops_of(run, state, cond, x, more, *time)
 
 
 COND = tiny.conditioning(1, n=10, size=32, words=7)
@@ -214,6 +215,7 @@ def test_diffusion_flops_agree_with_a_count_over_the_jaxpr(sizes):
   [
     dict(width=32, depth=3, mlp_dim=48, num_codebooks=3),
     dict(width=512, depth=12, mlp_dim=1536, num_codebooks=8),
+    dict(width=64, depth=2, mlp_dim=96, num_codebooks=8, pattern="parallel"),
     dict(width=1024, depth=24, mlp_dim=4096, num_codebooks=9, remat="full"),
   ],
 )
@@ -233,11 +235,41 @@ def test_token_flops_agree_with_a_count_over_the_jaxpr(sizes):
   )
   books = sizes["num_codebooks"]
   found = traced(model, COND, array(1, length, books, dtype=np.int32))
-  steps = length + books - 1
+  steps = length + (0 if "pattern" in sizes else books - 1)
   masked = config.depth * layers.attention_flops(steps, steps, width) / 2
   expected = found - masked
   assert model.flops_per_example(COND, length) == pytest.approx(
     expected, rel=0.01
+  )
+
+
+@pytest.mark.parametrize(
+  "sizes",
+  [
+    dict(width=32, depth=3, mlp_dim=48, head_width=16, head_depth=1),
+    dict(width=512, depth=6, mlp_dim=1536, head_width=1024, num_draws=2),
+  ],
+)
+def test_latent_flops_agree_with_a_count_over_the_jaxpr(sizes):
+  """As with tokens; the head is counted for every draw."""
+  width, length, channels = sizes["width"], 41, 20
+  config = LatentModelConfig(**sizes, num_heads=width // 16, channels=channels)
+  model = generator(
+    lambda rngs: LatentModel(config, rngs=rngs),
+    width=width,
+    spatial_width=width // 2,
+  )
+  draws = (1, length, config.num_draws)
+  found = traced(
+    model,
+    COND,
+    array(1, length, channels),
+    noisy=array(*draws, channels),
+    time=array(*draws),
+  )
+  masked = config.depth * layers.attention_flops(length, length, width) / 2
+  assert model.flops_per_example(COND, length) == pytest.approx(
+    found - masked, rel=0.01
   )
 
 

@@ -6,7 +6,12 @@ from flax import nnx
 import numpy as np
 import pytest
 
-from configs import ar_tiny, diffusion_tiny
+from configs import (
+  ar_latents_tiny,
+  ar_tiny,
+  diffusion_patches_tiny,
+  diffusion_tiny,
+)
 from data_pipelines import tokenizer
 from v2a_jax import build, bundle, media, watermark
 from v2a_jax.codec.autoencoder import Codec
@@ -16,7 +21,8 @@ FPS, SIZE, RATE = 10, 64, 16_000
 
 
 def _shrink(config, codec):
-  config.codec = str(codec)
+  if config.codec == "codec_tiny":
+    config.codec = str(codec)
   config.data.update(seconds=1.0, fps=10.0, frame_size=16)
   config.model.update(width=16, num_heads=2, depth=1, mlp_dim=16)
   config.model.conditioner.update(
@@ -24,11 +30,17 @@ def _shrink(config, codec):
   )
   if "joint_depth" in config.model:
     config.model.joint_depth = 1
+  if "head_width" in config.model:
+    config.model.update(head_width=16, head_depth=1)
+  if "num_steps" in config.sampler:
     config.sampler.num_steps = 2
   return config
 
 
-@pytest.fixture(scope="module", params=[diffusion_tiny, ar_tiny])
+ARMS = [diffusion_tiny, ar_tiny, ar_latents_tiny, diffusion_patches_tiny]
+
+
+@pytest.fixture(scope="module", params=ARMS, ids=lambda m: m.__name__[8:])
 def tracker(request, tmp_path_factory):
   """A tracker loaded from a bundle, as a user would."""
   folder = tmp_path_factory.mktemp("bundles")

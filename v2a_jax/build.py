@@ -18,6 +18,7 @@ from data_pipelines import example as example_lib
 from data_pipelines import loader as loader_lib
 from v2a_jax import bundle
 from v2a_jax.batch import Batch
+from v2a_jax.codec import patches
 from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
@@ -96,25 +97,32 @@ def _tuples(value):
 
 @dataclasses.dataclass(frozen=True)
 class FrozenCodec:
-  """A trained codec, ready to be merged inside a jitted function."""
+  """A codec as it is, ready to be merged inside a jitted function."""
 
-  config: CodecConfig | dac.DacConfig
+  config: CodecConfig | dac.DacConfig | patches.PatchConfig
   graphdef: Any
   state: Any
   sha256: str
 
-  def merge(self, state=None) -> Codec | dac.Dac:
+  def merge(self, state=None) -> Codec | dac.Dac | patches.Patches:
     return nnx.merge(self.graphdef, self.state if state is None else state)
 
 
 @functools.cache
 def load_codec(name: str) -> FrozenCodec:
-  """Reads the codec `name`: a bundle (`bundle.find`), or a folder of DAC.
+  """Reads the codec `name`.
+
+  Args:
+    name: of a bundle (`bundle.find`); a folder of DAC; or, for no codec at all,
+      `patches:RATE:HOP:CHANNELS` (`codec/patches.py`).
 
   Raises:
     BundleError: there is none, or it is of another model.
+    ConfigError: these are no patches.
     MissingWeightsError, WrongWeightsError: see `dac_files.load`.
   """
+  if name.startswith(patches.PREFIX):
+    return describe_codec(name)
   if dac_files.holds_dac(name):
     codec = dac_files.load(name)
     sha256 = weights.sha256_of(pathlib.Path(name) / dac_files.WEIGHTS)
@@ -131,9 +139,13 @@ def describe_codec(name: str) -> FrozenCodec:
   """What `load_codec` gives, its state of shapes; no weights are read.
 
   Raises:
-    BundleError, MissingWeightsError, WrongWeightsError: see `load_codec`.
+    BundleError, ConfigError, MissingWeightsError, WrongWeightsError: see
+      `load_codec`.
   """
-  if dac_files.holds_dac(name):
+  if name.startswith(patches.PREFIX):
+    codec = _patches(name)
+    config = codec.config
+  elif dac_files.holds_dac(name):
     config = dac_files.read_config(name)
     codec = dac_files.abstract(config)
   else:
@@ -141,6 +153,21 @@ def describe_codec(name: str) -> FrozenCodec:
     config = codec_config(config)
     codec = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
   return FrozenCodec(config, *nnx.split(codec), sha256="")
+
+
+def _patches(name: str) -> patches.Patches:
+  try:
+    return patches.Patches(patches.PatchConfig.parse(name))
+  except ValueError as error:
+    raise ConfigError(f"config.codec: {error}") from None
+
+
+def _check_codes(codec, *, where: str) -> None:
+  if not codec.num_codebooks:
+    raise ConfigError(
+      f"config.{where}: codes are asked for, but config.codec has none: use"
+      " data.target='latents' and a model of them, or a codec with codebooks"
+    )
 
 
 def codec_config(config) -> CodecConfig:
@@ -165,6 +192,7 @@ def _dit(section, codec, *, rngs):
 
 
 def _tokens(section, codec, *, rngs):
+  _check_codes(codec, where="model.name='ar'")
   section = {"num_codebooks": codec.num_codebooks} | section
   if not 0 < section["num_codebooks"] <= codec.num_codebooks:
     raise ConfigError(
@@ -274,6 +302,7 @@ def make_target(config, codec: FrozenCodec):
   cls = pick(TARGETS, config.data["target"], where="data.target")
   target = cls(codec.graphdef, codec.config)
   if isinstance(target, target_lib.CodeTarget):
+    _check_codes(codec.config, where="data.target='codes'")
     count = config.model.get("num_codebooks")
     target = dataclasses.replace(target, num_codebooks=count)
   return target

@@ -12,6 +12,7 @@ import pytest
 from tests import tiny
 from v2a_jax.objectives import base
 from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.sampling import ode
 
@@ -191,6 +192,63 @@ def test_next_token_loss_is_the_mean_cross_entropy():
   np.testing.assert_allclose(loss, -picked.mean(axis=(1, 2, 3)), rtol=1e-4)
   hits = (logits.argmax(-1) == codes).mean(axis=(1, 2))
   np.testing.assert_allclose(metrics["accuracy"], hits, rtol=1e-5)
+
+
+class Gaussian:
+  """Knows that each latent is N(last one, s²); `wrong` is added to what it
+  should predict."""
+
+  def __init__(self, s, wrong=0.0, num_draws=4):
+    self.s, self.wrong = s, wrong
+    config = type("Config", (), {"num_draws": num_draws})
+    self.backbone = type("Backbone", (), {"config": config})
+
+  def encode(self, cond):
+    return cond
+
+  def __call__(self, latents, tokens, *, times, noisy, time):
+    t = time[..., None]
+    mean = jnp.pad(latents, ((0, 0), (1, 0), (0, 0)))[:, :-1, None]
+    variance = (t * self.s) ** 2 + (1 - t) ** 2
+    gain = (t * self.s**2 - (1 - t)) / variance
+    return mean + gain * (noisy - t * mean) + self.wrong
+
+
+def test_next_latent_loss_of_the_truth_is_its_closed_form():
+  """What is left is the variance of the velocity at x_t, s² / var(x_t), over
+  the logit-normal times; anything else costs its square more."""
+  s, b, mean, std = 0.5, 1024, -0.3, 0.8
+  steps = s * jax.random.normal(jax.random.key(0), (b, T, tiny.CHANNELS))
+  batch = tiny.batch(jnp.cumsum(steps, axis=1), b=b).replace(cond=None)
+  objective = NextLatents(time_mean=mean, time_std=std)
+
+  def loss(wrong):
+    losses, _ = tiny.loss(
+      objective,
+      Gaussian(s, wrong),
+      batch,
+      key=jax.random.key(1),
+      train=False,
+    )
+    assert losses.shape == (b,)
+    return float(losses.mean())
+
+  x = np.random.default_rng(0).normal(size=200_000)
+  t = 1 / (1 + np.exp(-(mean + std * x)))
+  expected = np.mean(s**2 / ((t * s) ** 2 + (1 - t) ** 2))
+  assert loss(0.0) == pytest.approx(expected, rel=0.02)
+  assert loss(0.5) == pytest.approx(expected + 0.25, rel=0.02)
+
+
+def test_next_latent_loss_ignores_what_lies_after_the_clip():
+  model, latents = tiny.latents(), _latents()
+  mask = np.arange(T)[None] < np.array([[5], [8]])
+  batch = tiny.batch(latents, target_mask=mask)
+  key, objective = jax.random.key(0), NextLatents()
+  plain, _ = tiny.loss(objective, model, batch, key=key, train=True)
+  spoiled = batch.replace(target=jnp.where(mask[..., None], latents, 50.0))
+  again, _ = tiny.loss(objective, model, spoiled, key=key, train=True)
+  np.testing.assert_allclose(plain, again, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "tokens"])

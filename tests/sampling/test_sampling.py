@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from v2a_jax.models.pattern import PATTERNS
 from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.sampling import ode, ranking
-from v2a_jax.sampling.autoregressive import TokenSampler, restrict
+from v2a_jax.sampling.autoregressive import (
+  LatentSampler,
+  TokenSampler,
+  restrict,
+)
 from v2a_jax.sampling.guidance import Guidance, combine, spread
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.windows import Windows
 
 T = 8
 KEYS = jax.vmap(jax.random.key)(jnp.arange(2))
+PATTERN = pytest.mark.parametrize("pattern", sorted(PATTERNS))
 
 
 def _rows(cond, count):
@@ -116,10 +123,11 @@ def test_diffusion_windows_agree_where_they_overlap():
   assert np.isfinite(made).all()
 
 
-def test_token_sampling_equals_step_by_step_argmax():
+@PATTERN
+def test_token_sampling_equals_step_by_step_argmax(pattern):
   """At low temperature sampling is greedy, which the whole-sequence model
   can check: each code is the best one given all before it."""
-  model, cond = tiny.tokens(), tiny.conditioning()
+  model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   sampler = TokenSampler(temperature=1e-4)
   codes = tiny.sample(
     sampler,
@@ -135,8 +143,9 @@ def test_token_sampling_equals_step_by_step_argmax():
   np.testing.assert_array_equal(jnp.argmax(score(codes), axis=-1), codes)
 
 
-def test_token_windows_continue_the_last_one():
-  model, windows = tiny.tokens(), Windows(T, 3, 3)
+@PATTERN
+def test_token_windows_continue_the_last_one(pattern):
+  model, windows = tiny.tokens(pattern=pattern), Windows(T, 3, 3)
   cond = _rows(tiny.conditioning(), 3)
   sampler = TokenSampler(temperature=1e-4)
   codes = tiny.sample(
@@ -158,19 +167,158 @@ def test_token_windows_continue_the_last_one():
   np.testing.assert_array_equal(best[:, T - 3 :], second[:, T - 3 :])
 
 
-@pytest.mark.parametrize("kind", ["infill", "diffusion", "tokens"])
+def resolved(model, cond, made, guidance):
+  """What the head gives from no noise for every latent of `made` [b t c],
+  told all of those before it by the whole-sequence model."""
+  b, t, _ = made.shape
+  cond, weights = guidance.branches(cond)
+  z = model.backbone.vectors(
+    spread(made, weights), model.encode(cond), times=tiny.times(t)
+  )
+
+  def velocity(x, time):
+    x = spread(x, weights)[:, :, None]
+    found = model.backbone.head(x, jnp.full(x.shape[:3], time), z)[:, :, 0]
+    return combine(found, weights)
+
+  return ode.integrate(velocity, jnp.zeros_like(made), num_steps=4)
+
+
+@pytest.mark.parametrize("video", [1.0, 2.5])
+def test_latents_at_temperature_0_are_those_of_the_whole_sequence(video):
+  model, cond = tiny.latents(), tiny.conditioning()
+  guidance = Guidance(video=video)
+  run = lambda temperature, guidance: tiny.sample(
+    LatentSampler(temperature=temperature, num_steps=4, guidance=guidance),
+    model,
+    NextLatents(),
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
+    windows=Windows(T, T),
+  )
+  made = run(0.0, guidance)
+  assert made.shape == (2, T, tiny.CHANNELS)
+  check = jax.jit(lambda made: resolved(model, cond, made, guidance))
+  np.testing.assert_allclose(check(made), made, atol=1e-4)
+  if video != 1.0:
+    assert np.abs(made - run(0.0, Guidance())).max() > 1e-2
+  assert np.abs(made - run(1.0, guidance)).max() > 1e-2
+
+
+def test_windows_of_latents_continue_the_last_one():
+  model, windows = tiny.latents(), Windows(T, 3, 3)
+  cond = _rows(tiny.conditioning(), 3)
+  made = tiny.sample(
+    LatentSampler(temperature=0.0, num_steps=4),
+    model,
+    NextLatents(),
+    cond,
+    keys=KEYS,
+    times=tiny.times(T),
+    windows=windows,
+  )
+  assert made.shape == (2, windows.total, tiny.CHANNELS)
+  second = made[:, 3 : 3 + T]
+  row = jax.tree.map(lambda x: x[1::3], cond)
+  check = jax.jit(lambda made: resolved(model, row, made, Guidance()))
+  new = slice(T - 3, T)
+  np.testing.assert_allclose(check(second)[:, new], second[:, new], atol=1e-4)
+
+
+def test_latents_depend_on_their_own_seed_only():
+  model, cond = tiny.latents(), tiny.conditioning()
+  run = lambda cond, keys: tiny.sample(
+    LatentSampler(num_steps=2),
+    model,
+    NextLatents(),
+    cond,
+    keys=keys,
+    times=tiny.times(T),
+    windows=Windows(T, T),
+  )
+  both = run(cond, KEYS)
+  alone = run(jax.tree.map(lambda x: x[1:], cond), KEYS[1:])
+  np.testing.assert_allclose(both[1:], alone, atol=1e-4)
+  assert np.abs(both - run(cond, KEYS[::-1])).max() > 0.1
+
+
+class Walk:
+  """Knows x_i ~ N(m + r x_{i-1}, s²), x_{-1} = 0, as a backbone of latents;
+  its vector of a step is the mean of the next latent."""
+
+  m, r, s = 0.4, 0.8, 0.5
+  frame = jax.ShapeDtypeStruct((2,), jnp.float32)
+
+  def start(self, tokens, *, times):
+    return ()
+
+  def step(self, before, index, cache):
+    return self.m + self.r * before, cache
+
+  def head(self, noisy, time, z):
+    t, mean = time[..., None], z[..., None, :]
+    variance = (t * self.s) ** 2 + (1 - t) ** 2
+    gain = (t * self.s**2 - (1 - t)) / variance
+    return mean + gain * (noisy - t * mean)
+
+
+@pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_a_known_process_of_latents_is_sampled(solver, temperature):
+  """Each frame has its conditional mean, and variance (temperature s)²."""
+
+  class Model:
+    backbone = Walk()
+    encode = staticmethod(lambda cond: cond)
+
+  b, t = 4000, 5
+  made = tiny.sample(
+    LatentSampler(num_steps=40, solver=solver, temperature=temperature),
+    Model(),
+    NextLatents(),
+    tiny.conditioning(b, n=1, size=1, words=1),
+    keys=jax.vmap(jax.random.key)(jnp.arange(b)),
+    times=tiny.times(t),
+    windows=Windows(t, t),
+  )
+  made = np.asarray(made, np.float64)
+  before = np.pad(made, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+  left = made - (Walk.m + Walk.r * before)
+  np.testing.assert_allclose(left.mean(axis=0), 0.0, atol=0.03)
+  spread_ = temperature * Walk.s
+  np.testing.assert_allclose(left.std(axis=0), spread_, rtol=0.05)
+  # Frames and channels have chance of their own.
+  flat = left.reshape(b, -1)
+  np.testing.assert_allclose(
+    np.corrcoef(flat.T), np.eye(flat.shape[1]), atol=0.07
+  )
+
+
+def test_average_velocities_are_not_integrated_frame_by_frame():
+  with pytest.raises(ValueError, match="'average'.*euler, heun, dpmpp_2m"):
+    LatentSampler(solver="average")
+
+
+@pytest.mark.parametrize(
+  "kind", ["infill", "diffusion", "delay", "parallel", "latents"]
+)
 def test_what_is_known_is_left_as_it_is(kind):
   windows = Windows(T, T // 2, 2)
   cond = _rows(tiny.conditioning(), 2)
   there = np.zeros((2, windows.total), bool)
   there[0, :5], there[1, 7:] = True, True
-  if kind == "tokens":
-    model, sampler = tiny.tokens(), TokenSampler()
+  if kind in PATTERNS:
+    model, sampler = tiny.tokens(pattern=kind), TokenSampler()
     shape, given = (2, windows.total, tiny.BOOKS), 3
     given = np.full(shape, given, np.int32)
   else:
-    model = tiny.diffusion(infill=kind == "infill")
-    sampler = ODESampler(num_steps=2, guidance=Guidance(video=2.0))
+    settings = dict(num_steps=2, guidance=Guidance(video=2.0))
+    if kind == "latents":
+      model, sampler = tiny.latents(), LatentSampler(**settings)
+    else:
+      model = tiny.diffusion(infill=kind == "infill")
+      sampler = ODESampler(**settings)
     given = np.full((2, windows.total, tiny.CHANNELS), 0.7, np.float32)
   run = lambda known: tiny.sample(
     sampler,

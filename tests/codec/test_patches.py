@@ -1,0 +1,77 @@
+"""Waveform patches: nothing is lost, and they stand where a codec stands."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import ar_tiny, diffusion_patches_tiny
+from v2a_jax import build
+from v2a_jax.codec import target as target_lib
+from v2a_jax.codec.patches import PatchConfig, Patches
+
+STEREO = PatchConfig(sample_rate=48_000, hop=20, channels=2)
+
+
+def test_every_waveform_comes_back():
+  ramp = np.linspace(-1, 1, 400_000, dtype=np.float32)
+  quiet = np.float32(10.0) ** np.linspace(-9, 0, 4000, dtype=np.float32)
+  patches = Patches(STEREO)
+  for x in (ramp, quiet, np.zeros(400, np.float32)):
+    x = x.reshape(1, -1, 2)
+    again = jax.jit(lambda x: patches.decode(patches.encode(x)))(x)
+    np.testing.assert_allclose(again, x, rtol=2e-6, atol=1e-6)
+
+
+def test_a_patch_is_its_samples_and_the_last_is_filled_up():
+  x = jax.random.uniform(jax.random.key(0), (2, 50, 2), minval=-1)
+  latents = Patches(STEREO).encode(x)
+  assert latents.shape == (2, 3, STEREO.latent_dim)
+  assert STEREO.latent_rate == 2400 and STEREO.latent_dim == 40
+  by_hand = np.sign(x) * np.log(1 + 255 * np.abs(x)) / 2
+  np.testing.assert_allclose(
+    latents[:, 1].reshape(2, 20, 2), by_hand[:, 20:40], rtol=1e-5
+  )
+  assert not latents[:, 2, 20:].any()
+  # A change of one sample is seen in one patch only.
+  moved = Patches(STEREO).encode(x.at[0, 25, 1].add(0.1)) != latents
+  assert np.argwhere(moved).tolist() == [[0, 1, 11]]
+
+
+def test_what_a_model_makes_is_no_louder_than_full_scale():
+  latents = jnp.asarray([[[-50.0, 3.0] * 20]])
+  made = Patches(STEREO).decode(latents)
+  np.testing.assert_array_equal(made[0], [[-1.0, 1.0]] * 20)
+
+
+def test_sound_has_about_unit_variance():
+  """Noise at the levels of speech and music, 20 and 30 dB below full scale."""
+  noise = jax.random.normal(jax.random.key(0), (2, 4000, 2))
+  levels = jnp.asarray([0.1, 0.03])[:, None, None]
+  latents = Patches(STEREO).encode(jnp.clip(levels * noise, -1, 1))
+  rms = jnp.sqrt(jnp.mean(latents**2, axis=(1, 2)))
+  assert 0.7 < rms[1] < rms[0] < 1.5
+
+
+def test_a_codec_name_says_rate_patch_and_channels():
+  codec = build.load_codec("patches:48000:20:2")
+  assert codec.config == STEREO
+  assert codec.merge().config == STEREO
+  assert not jax.tree.leaves(codec.state)
+  for name in ("patches:16000", "patches:1:0:1", "patches:16000:x:1"):
+    with pytest.raises(
+      build.ConfigError, match=f"config.codec: '{name}' is not.*16000:512:1"
+    ):
+      build.load_codec(name)
+
+
+def test_codes_of_patches_are_refused():
+  config = diffusion_patches_tiny.get_config()
+  codec = build.load_codec(config.codec)
+  target = build.make_target(config, codec)
+  assert isinstance(target, target_lib.LatentTarget)
+  config.data.target = "codes"
+  with pytest.raises(build.ConfigError, match="target='codes'.*has none"):
+    build.make_target(config, codec)
+  with pytest.raises(build.ConfigError, match="model.name='ar'.*has none"):
+    build.make_generator(ar_tiny.get_config(), codec.config, rngs=None)

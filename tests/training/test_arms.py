@@ -1,0 +1,70 @@
+"""The real trainer learns an arm: latents of a waveform, frame by frame."""
+
+from flax import nnx
+import jax
+import numpy as np
+from toy_training import losses_of
+
+from tests import tiny
+from v2a_jax.codec.patches import PatchConfig, Patches
+from v2a_jax.codec.target import LatentTarget
+from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
+from v2a_jax.models.generator import Generator
+from v2a_jax.objectives.next_latents import NextLatents
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training.experiment import Experiment
+from v2a_jax.training.loop import train
+from v2a_jax.training.optimizer import OptimizerConfig
+
+PATCHES = PatchConfig(sample_rate=200, hop=8, channels=1)
+B = 8
+
+
+def rows(step):
+  """Sines of two loudnesses, which the prompt tells apart."""
+  rng = np.random.default_rng(step)
+  cond = vars(tiny.conditioning(B, n=2, size=8, words=2))
+  loud = np.arange(B) % 2
+  x = np.sin(np.arange(64) * 0.7 + rng.uniform(0, 6, (B, 1)))
+  audio = (x * np.where(loud, 0.9, 0.05)[:, None]).astype(np.float32)
+  return cond | dict(
+    prompt=np.tile(1 + loud[:, None], (1, 2)).astype(np.int32),
+    audio=audio[..., None],
+    duration=np.full(B, 64 / 200, np.float32),
+    example=step * B + np.arange(B),
+  )
+
+
+def test_next_latents_are_learned_by_the_real_trainer(tmp_path):
+  graphdef, state = nnx.split(Patches(PATCHES))
+  config = LatentModelConfig(
+    width=tiny.WIDTH,
+    num_heads=tiny.HEADS,
+    depth=1,
+    mlp_dim=24,
+    channels=PATCHES.latent_dim,
+    head_width=16,
+    head_depth=1,
+  )
+  experiment = Experiment(
+    make_model=lambda rngs: Generator(
+      tiny.conditioner(), LatentModel(config, rngs=rngs)
+    ),
+    objective=NextLatents(),
+    make_loader=lambda start, index, count: (
+      {k: v[index::count] for k, v in rows(step).items()}
+      for step in range(start, 100)
+    ),
+    batch_size=B,
+    optimizer=OptimizerConfig(learning_rate=1e-2),
+    num_train_steps=60,
+    target=LatentTarget(graphdef, PATCHES),
+    frozen=state,
+    mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+    log_every=5,
+    wandb="disabled",
+  )
+  done = train(experiment, tmp_path)
+  losses = losses_of(tmp_path)
+  assert np.mean(losses[-3:]) < 0.6 * losses[0]
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(done.ema))
