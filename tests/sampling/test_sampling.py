@@ -45,8 +45,9 @@ def test_solver_has_its_order(solver, order):
 
 
 def test_unknown_solver_names_those_there_are():
-  with pytest.raises(ValueError, match="'rk4'.*euler, heun"):
-    ODESampler(solver="rk4")
+  for sampler in (ODESampler, LatentSampler):
+    with pytest.raises(ValueError, match="'rk4'.*euler, heun"):
+      sampler(solver="rk4")
 
 
 def test_scale_1_is_no_guidance_and_costs_no_branch():
@@ -293,11 +294,6 @@ def test_a_known_process_of_latents_is_sampled(solver, temperature):
   np.testing.assert_allclose(
     np.corrcoef(flat.T), np.eye(flat.shape[1]), atol=0.07
   )
-
-
-def test_average_velocities_are_not_integrated_frame_by_frame():
-  with pytest.raises(ValueError, match="'average'.*euler, heun, dpmpp_2m"):
-    LatentSampler(solver="average")
 
 
 @pytest.mark.parametrize(

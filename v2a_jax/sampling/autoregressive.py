@@ -175,7 +175,7 @@ class LatentSampler(Autoregressive):
     temperature: of the noise that the head starts from, which is all the chance
       there is; MAR (arXiv:2406.11838) scales the noise of its sampler's steps.
     num_steps: solver steps for each latent.
-    solver: of `SOLVERS`, but for `average`.
+    solver: one of `ode.SOLVERS`.
   """
 
   temperature: float = 1.0
@@ -183,8 +183,7 @@ class LatentSampler(Autoregressive):
   solver: str = "euler"
 
   def __post_init__(self):
-    known = [name for name in ode.SOLVERS if name != "average"]
-    ode.check_solver(self.solver, known)
+    ode.check_solver(self.solver)
 
   def continue_from(
     self, prefix, known, model, objective, cond, *, keys, times, negative=None

@@ -27,10 +27,10 @@ from v2a_jax.sampling.windows import Windows
 SOLVERS = ("euler", "heun", "dpmpp_2m", "average")
 
 
-def check_solver(name: str, known=SOLVERS) -> None:
-  """Raises ValueError, naming those there are, if `name` is not known."""
-  if name not in known:
-    raise ValueError(f"solver={name!r} is not one of {', '.join(known)}")
+def check_solver(name: str) -> None:
+  """Raises ValueError, naming those there are, if there is no such solver."""
+  if name not in SOLVERS:
+    raise ValueError(f"solver={name!r} is not one of {', '.join(SOLVERS)}")
 
 
 def integrate(
