@@ -46,7 +46,8 @@ def get_config():
   config = config_dict.ConfigDict()
   config.name = ""
   config.seed = 0
-  # A bundle (its folder, or its name in assets/), or a folder with a DAC.
+  # A bundle (its folder, or its name in assets/), a folder with a DAC, or
+  # patches of the waveform itself, `patches:RATE:HOP:CHANNELS`.
   config.codec = "codec_tiny"
   # A workdir or bundle whose weights a new run starts from; "" for fresh ones.
   config.init_from = ""
