@@ -98,13 +98,13 @@ def latents(seed=0, **changes) -> Generator:
   return wake(Generator(conditioner(seed), backbone), seed)
 
 
-def wake(model, seed):
+def wake(model, seed, *, scale=0.2):
   """Gives every parameter some noise, so zero initialisation hides nothing."""
   graphdef, params = nnx.split(model)
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(seed), len(leaves))
   leaves = [
-    x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)
+    x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)
   ]
   return nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
 
