@@ -5,7 +5,9 @@ JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
   v2a train --config=configs/ar_latents_tiny.py --workdir=runs/ar_latents_tiny
 v2a eval runs/ar_latents_tiny --set=data/scenes --split=test -o runs/eval
 
-The transformer of ar_tiny on the latents of diffusion_tiny: no codes.
+The transformer of ar_tiny on the latents of diffusion_tiny: no codes. It has
+been trained for a few steps only, to see that training, generation and
+evaluation work; how good it gets is not measured.
 """
 
 from configs import common

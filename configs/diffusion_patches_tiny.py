@@ -9,8 +9,9 @@ v2a eval runs/diffusion_patches_tiny --set=data/scenes --split=test -o runs/eval
 diffusion_tiny but for the codec, the prediction and its weight: 31.25 patches a
 second of 512 samples, companded (v2a_jax/codec/patches.py). The model predicts
 the patches themselves, as JiT does for pixels (arXiv:2511.13720); the weight
-SNR + 1 is between half and all of 1 / (1 - t)², which makes the error that of
-the velocity, its loss.
+SNR + 1 is between half and all of 1 / (1 - t)², which would make the error that
+of the velocity. It has been trained for a few steps only, to see that training,
+generation and evaluation work; how good it gets is not measured.
 """
 
 from configs import diffusion_tiny

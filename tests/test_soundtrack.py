@@ -38,13 +38,16 @@ def _shrink(config, codec):
   return config
 
 
-ARMS = [diffusion_tiny, ar_tiny, ar_latents_tiny, diffusion_patches_tiny]
+ARMS = [diffusion_tiny, ar_tiny, ar_latents_tiny]
 
 
 @pytest.fixture(scope="module", params=ARMS, ids=lambda m: m.__name__[8:])
 def tracker(request, tmp_path_factory):
+  return _tracker(request.param, tmp_path_factory.mktemp("bundles"))
+
+
+def _tracker(module, folder):
   """A tracker loaded from a bundle, as a user would."""
-  folder = tmp_path_factory.mktemp("bundles")
   model = dict(
     sample_rate=RATE, strides=(64, 8), encoder_widths=(8, 8),
     decoder_widths=(8, 8), dilations=((1,), (1,)), latent_dim=4,
@@ -57,7 +60,7 @@ def tracker(request, tmp_path_factory):
     folder / "codec", nnx.state(codec), {"model": model}, card="",
     dtype="float32",
   )  # fmt: skip
-  config = _shrink(request.param.get_config(), folder / "codec")
+  config = _shrink(module.get_config(), folder / "codec")
   sizes = build.load_codec(config.codec).config
   generator = build.make_generator(config, sizes, rngs=nnx.Rngs(1))
   # Fresh weights predict zeros, and patches of zeros are silence.
@@ -139,6 +142,21 @@ def test_a_sound_that_is_too_short_is_extended(tracker, video, tmp_path):
   assert first.shape == (43_200, 1)
   np.testing.assert_array_equal(first[:16_000], given)
   np.testing.assert_array_equal(second[:16_000], given)
+  assert np.abs(first[20_000:]).max() > 0
+  assert not np.array_equal(first[20_000:], second[20_000:])
+
+
+def test_patches_of_the_waveform_need_no_codec(video, tmp_path):
+  tracker = _tracker(diffusion_patches_tiny, tmp_path)
+  rng = np.random.default_rng(0)
+  given = rng.uniform(-1, 1, (1, 43_200, 1)).astype(np.float32)
+  np.testing.assert_allclose(tracker.reconstruct(given), given, atol=1e-6)
+  media.write_wav(tmp_path / "a.wav", given[0, :16_000], RATE)
+  heard = media.read_audio(tmp_path / "a.wav", sample_rate=RATE).samples
+  takes = tracker(video, num_candidates=2, audio=str(tmp_path / "a.wav"))
+  first, second = (take.samples for take in takes.candidates)
+  assert first.shape == (43_200, 1)
+  np.testing.assert_array_equal(first[:16_000], heard)
   assert np.abs(first[20_000:]).max() > 0
   assert not np.array_equal(first[20_000:], second[20_000:])
 

@@ -57,7 +57,7 @@ def test_next_latents_are_learned_by_the_real_trainer(tmp_path):
     ),
     batch_size=B,
     optimizer=OptimizerConfig(learning_rate=1e-2),
-    num_train_steps=60,
+    num_train_steps=40,
     target=LatentTarget(graphdef, PATCHES),
     frozen=state,
     mesh=MeshConfig(data=2, fsdp=2, tensor=2),
