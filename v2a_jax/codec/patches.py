@@ -92,6 +92,11 @@ class Patches(nnx.Module):
     y = jnp.sign(x) * jnp.log1p(_MU * jnp.abs(x)) / 2
     return y.reshape(x.shape[0], -1, self.config.latent_dim)
 
+  @property
+  def decoder_halo(self) -> int:
+    """Samples depend on no latent but their own."""
+    return 0
+
   def decode(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, latent_dim] to a waveform [b, t hop, channels].
 
