@@ -11,9 +11,10 @@ from flax import nnx
 import jax.numpy as jnp
 
 from v2a_jax.batch import PRESENCE, Conditioning
+from v2a_jax.conditioning import text
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
-from v2a_jax.models import attention, layers
+from v2a_jax.models import layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,45 +52,6 @@ class ConditionerConfig:
   dtype: str = "float32"
 
 
-class TextEncoder(nnx.Module):
-  """Token ids with times → tokens; prompt and transcript are two segments."""
-
-  def __init__(self, config: ConditionerConfig, *, rngs, dtype):
-    self.embed = layers.learned(
-      (config.vocab_size, config.width),
-      axes=("vocab", "embed"),
-      rngs=rngs,
-      scale=1.0,
-    )
-    self.segment = layers.learned(
-      (2, config.width), axes=(None, "embed"), rngs=rngs
-    )
-    self.blocks = attention.self_attention_stack(
-      config.text_depth,
-      width=config.width,
-      num_heads=config.num_heads,
-      remat=config.remat,
-      unroll=config.unroll,
-      rngs=rngs,
-      dtype=dtype,
-    )
-    self.norm = layers.RMSNorm(config.width, rngs=rngs)
-    self.dtype = dtype
-
-  def __call__(self, ids, times, mask, *, segment: int):
-    """Encodes ids int [b l] at times [b l], of mask bool [b l]: [b l d]."""
-    x = self.embed[...][ids] + self.segment[...][segment]
-    return self.norm(self.blocks(x.astype(self.dtype), times, mask))
-
-  def flops(self, length: int) -> int:
-    """Of one text's forward pass."""
-    width = self.norm.scale.shape[0]
-    attended = layers.attention_flops(length, length, width)
-    return (
-      layers.matmul_flops(self.blocks, length) + self.blocks.depth * attended
-    )
-
-
 class Conditioner(nnx.Module):
   """`Conditioning` → `CondTokens`."""
 
@@ -97,7 +59,7 @@ class Conditioner(nnx.Module):
     self.config = config
     dtype = jnp.dtype(config.dtype)
     self.video = video.VideoEncoder(config, rngs=rngs, dtype=dtype)
-    self.text = TextEncoder(config, rngs=rngs, dtype=dtype)
+    self.text = text.TextEncoder(config, rngs=rngs, dtype=dtype)
     null = lambda: layers.learned((config.width,), axes=("embed",), rngs=rngs)
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
