@@ -5,6 +5,10 @@ with byte fallback, so no text is unknown, whatever its script. Ids: 0 pads, 1
 is never needed, 2..257 are bytes. It is trained on one thread, which makes the
 same text give the same model.
 
+A published text encoder reads ids of its own: those of a sentencepiece model
+that ends texts with a mark (T5's spiece.model), or of a tokenizer.json (the
+byte-pair encoding of RoBERTa and CLAP), which needs the package `tokenizers`.
+
 Spoken words also need a place in time: every piece of a word carries the
 word's onset in seconds, so that a model hears when the word is said.
 """
@@ -23,6 +27,7 @@ import sentencepiece
 from data_pipelines.schema import DataError
 
 FILENAME = "tokenizer.model"
+PROMPT_FILENAME = "prompt_tokenizer.model"
 PAD = 0
 # Enough text for any vocabulary this small; more only costs time.
 _MAX_LINES = 200_000
@@ -68,17 +73,58 @@ def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
   return model.getvalue()
 
 
-class Tokenizer:
-  """Encodes captions and timed words to fixed lengths.
+class TextTokenizer:
+  """Text to ids of a fixed number; what all tokenizers have.
 
   Attributes:
     vocab_size: ids lie in [0, vocab_size).
-    model: the serialised model, to store beside a checkpoint.
+    model: the file's bytes, to store beside a checkpoint.
   """
+
+  vocab_size: int
+  _ends = True  # whether the last id of a text is a mark
 
   def __init__(self, model: bytes):
     self.model = model
     self._load()
+
+  def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32 [length] and mask bool [length]; "" has no ids.
+
+    Longer text is cut; a mark at its end stays.
+    """
+    ids = self._ids(text) if text.strip() else []
+    if self._ends and len(ids) > length:
+      ids[length - 1] = ids[-1]
+    return _pad(ids, length, np.int32)
+
+  # Worker processes get the tokenizer by pickling: the model's bytes suffice.
+  def __getstate__(self):
+    return self.model
+
+  def __setstate__(self, model):
+    self.__init__(model)
+
+
+class BytePairs(TextTokenizer):
+  """A published tokenizer.json, as RoBERTa and CLAP have it."""
+
+  def _load(self):
+    # The only import of an optional package, so that no one else needs it.
+    import tokenizers  # pylint: disable=g-import-not-at-top
+
+    try:
+      model = tokenizers.Tokenizer.from_str(self.model.decode())
+    except Exception as error:  # It raises nothing more special.
+      raise ValueError(error) from None
+    model.no_padding()
+    model.no_truncation()
+    self._ids = lambda text: model.encode(text).ids
+    self.vocab_size = model.get_vocab_size()
+
+
+class Tokenizer(TextTokenizer):
+  """A sentencepiece model, which also encodes timed words."""
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "Tokenizer":
@@ -97,10 +143,6 @@ class Tokenizer:
       ) from None
     except (OSError, RuntimeError) as error:
       raise DataError(f"cannot read the tokenizer {path}: {error}") from None
-
-  def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int32 [length] and mask bool [length]; longer text is cut."""
-    return _pad(self._processor.encode(text), length, np.int32)
 
   def encode_words(
     self,
@@ -134,18 +176,33 @@ class Tokenizer:
   def decode(self, ids: Sequence[int]) -> str:
     return self._processor.decode([int(i) for i in ids if i != PAD])
 
+  def _ids(self, text: str) -> list[int]:
+    return self._processor.encode(text, add_eos=self._ends)
+
   def _load(self):
     self._processor = sentencepiece.SentencePieceProcessor()
     self._processor.LoadFromSerializedProto(self.model)
     self.vocab_size = self._processor.vocab_size()
+    self._ends = self._processor.eos_id() >= 0
 
-  # Worker processes get the tokenizer by pickling: the model's bytes suffice.
-  def __getstate__(self):
-    return self.model
 
-  def __setstate__(self, model):
-    self.model = model
-    self._load()
+def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
+  """The tokenizer of a text encoder: spiece.model or tokenizer.json.
+
+  Raises:
+    DataError: it is absent or neither of them.
+    ModuleNotFoundError: a tokenizer.json, and `tokenizers` is not installed.
+  """
+  path = pathlib.Path(path)
+  try:
+    model = path.read_bytes()
+    is_json = model.lstrip().startswith(b"{")
+    return BytePairs(model) if is_json else Tokenizer(model)
+  except (OSError, RuntimeError, ValueError) as error:
+    raise DataError(
+      f"cannot read {path}: {error}; name the spiece.model or tokenizer.json"
+      " that belongs to the text encoder"
+    ) from None
 
 
 def spread(

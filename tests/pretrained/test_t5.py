@@ -1,6 +1,5 @@
-"""T5's encoder against `transformers` on random weights; its tokenizer."""
+"""T5's encoder against `transformers` on random weights."""
 
-import io
 import json
 
 from flax import nnx
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
-import sentencepiece
 
 from v2a_jax.pretrained import t5, weights
 
@@ -36,7 +34,7 @@ def example():
   """Two texts of 40 ids, the second of 7 and padded."""
   ids = np.random.default_rng(1).integers(2, 50, (2, 40))
   mask = np.arange(40) < np.array([[40], [7]])
-  return np.where(mask, ids, t5.PAD).astype(np.int32), mask
+  return np.where(mask, ids, 0).astype(np.int32), mask
 
 
 def expected(model, ids, mask):
@@ -171,31 +169,3 @@ def test_parts_outside_the_folder_are_refused(tmp_path):
   path.write_text(json.dumps(index))
   with pytest.raises(weights.WrongWeightsError, match="weight_map"):
     t5.load(tmp_path)
-
-
-def test_tokenizer_ends_cuts_and_pads(tmp_path):
-  with pytest.raises(weights.MissingWeightsError, match="spiece.model"):
-    t5.Tokenizer(tmp_path)
-  model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(["a dog barks", "rain on a roof", "a door shuts"]),
-    model_writer=model,
-    vocab_size=60,
-    hard_vocab_limit=False,
-    pad_id=0,
-    eos_id=1,
-    unk_id=2,
-    bos_id=-1,
-    minloglevel=2,
-  )
-  (tmp_path / "spiece.model").write_bytes(model.getvalue())
-  tokenizer = t5.Tokenizer(tmp_path)
-  ids, mask = tokenizer(["a dog", "", "rain on a roof " * 9], length=12)
-  assert ids.shape == mask.shape == (3, 12)
-  assert (ids[~mask] == t5.PAD).all()
-  lengths = mask.sum(1)
-  assert lengths[1] == 1 and lengths[2] == 12 and 2 < lengths[0] < 12
-  for row, length in zip(ids, lengths):
-    assert row[length - 1] == t5.END
-  processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-  assert processor.decode(ids[0, : lengths[0] - 1].tolist()) == "a dog"

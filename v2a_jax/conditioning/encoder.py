@@ -11,9 +11,8 @@ from flax import nnx
 import jax.numpy as jnp
 
 from v2a_jax.batch import PRESENCE, Conditioning
-from v2a_jax.conditioning import text
+from v2a_jax.conditioning import text, video
 from v2a_jax.conditioning import tokens as tokens_lib
-from v2a_jax.conditioning import video
 from v2a_jax.models import layers
 
 

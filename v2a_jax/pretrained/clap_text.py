@@ -9,34 +9,19 @@ and mapped into the space shared with sound: Wu et al., "Large-scale contrastive
 language-audio pretraining", https://arxiv.org/abs/2211.06687. Files are those
 of `transformers`, the tower alone or with the audio tower beside it.
 
-Ids are those of RoBERTa's byte-pair encoding: 0 begins a text, 2 ends it, 1
-pads behind it. They come from the published tokenizer.json, for instance with
-the package `tokenizers`, which this project does not depend on:
-
-  tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-  ids = tokenizer.encode("rain on a tin roof").ids  # [0, ..., 2]
-
-`pad` makes a batch of such lists.
+Ids are those of the tokenizer.json beside the weights, RoBERTa's byte-pair
+encoding: 0 begins a text, 2 ends it.
 """
 
-from collections.abc import Sequence
 import dataclasses
-import os
-import pathlib
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from v2a_jax.models import layers
 from v2a_jax.pretrained import published, transformer
-
-BEGIN, PAD, END = 0, 1, 2
-
-_MODEL_TYPES = {"clap": "text_config", "clap_text_model": None}
-_SHARED = ("projection_dim", "projection_hidden_act")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +52,7 @@ class ClapTextConfig:
   max_position_embeddings: int = 514
   type_vocab_size: int = 1
   layer_norm_eps: float = 1e-12
-  pad_token_id: int = PAD
+  pad_token_id: int = 1
   projection_dim: int = 512
   projection_hidden_act: str = "relu"
 
@@ -81,51 +66,17 @@ class ClapTextConfig:
     )
 
   @property
+  def features(self) -> int:
+    """Width of what comes out for a token."""
+    return self.hidden_size
+
+  @property
   def max_length(self) -> int:
     """Tokens in the longest text."""
     return self.max_position_embeddings - self.pad_token_id - 1
 
 
-def read_config(folder: str | os.PathLike[str]) -> ClapTextConfig:
-  """The sizes in a folder's config.json.
-
-  Raises:
-    MissingWeightsError, WrongWeightsError: no such file, or not a CLAP.
-  """
-  folder = pathlib.Path(folder)
-  values = published.read_config(folder, _MODEL_TYPES, shared=_SHARED)
-  return published.fill(ClapTextConfig, values, folder)
-
-
-def load(
-  folder: str | os.PathLike[str],
-  *,
-  dtype: Any = "float32",
-  param_dtype: Any = "float32",
-) -> "ClapText":
-  """The tower that a folder holds.
-
-  Args:
-    folder: holds config.json and model.safetensors.
-    dtype: of the computation.
-    param_dtype: in which parameters are kept.
-
-  Raises:
-    MissingWeightsError: a file is absent.
-    WrongWeightsError: not a CLAP, or tensors are missing, extra or misshapen.
-  """
-  folder = pathlib.Path(folder)
-  config = read_config(folder)
-  return published.load(
-    folder,
-    lambda rngs: ClapText(config, rngs=rngs, dtype=dtype),
-    _table(),
-    rename=_rename,
-    param_dtype=param_dtype,
-  )
-
-
-def _table() -> dict[str, str]:
+def _table(_) -> dict[str, str]:
   layer, block = "text_model.encoder.layer.{}.", "stack/blocks/"
   embeddings = "text_model.embeddings."
   return {
@@ -156,29 +107,8 @@ def _rename(name: str) -> str | None:
   return name
 
 
-def pad(
-  ids: Sequence[Sequence[int]], *, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Texts of several lengths as a batch; a longer one keeps its end mark.
-
-  Args:
-    ids: b lists of ids, each [0, ..., 2].
-    length: ids a text.
-
-  Returns:
-    ids, int32 [b length], and mask, bool [b length].
-  """
-  batch = np.full((len(ids), length), PAD, np.int32)
-  mask = np.zeros((len(ids), length), bool)
-  for row, text in enumerate(ids):
-    if len(text) > length:
-      text = [*text[: length - 1], text[-1]]
-    batch[row, : len(text)], mask[row, : len(text)] = text, True
-  return batch, mask
-
-
 class ClapText(nnx.Module):
-  """Token ids to one feature a text, and to a token each."""
+  """Token ids to a token each, and to one feature a text."""
 
   def __init__(
     self, config: ClapTextConfig, *, rngs: nnx.Rngs, dtype: Any = "float32"
@@ -210,18 +140,16 @@ class ClapText(nnx.Module):
       dtype=self.dtype,
     )
 
-  def __call__(self, ids, mask, *, tokens: bool = False):
+  def __call__(self, ids, mask):
     """Encodes.
 
     Args:
-      ids: int [b l], see `pad`; l at most `max_length`.
-      mask: bool [b l], True where a token is. Others are seen by none; what
-        comes out in their places means nothing.
-      tokens: whether a token for each id is wanted, too.
+      ids: int [b l]; l at most `max_length`.
+      mask: bool [b l], True where a token is, from the first on. Others are
+        seen by none; what comes out in their places means nothing.
 
     Returns:
-      Features [b projection_dim] in `dtype`, not normalised; with `tokens` also
-      the last layer's [b l hidden_size].
+      The last layer's tokens, [b l hidden_size] in `dtype`.
 
     Raises:
       ValueError: the texts are too long.
@@ -229,14 +157,33 @@ class ClapText(nnx.Module):
     if ids.shape[1] > self.config.max_length:
       raise ValueError(
         f"ClapText: texts of {ids.shape[1]} ids, should be at most"
-        f" {self.config.max_length}; cut them with `pad`"
+        f" {self.config.max_length}: lower config.data.prompt_length"
       )
-    there = (ids != self.config.pad_token_id).astype(jnp.int32)
+    there = mask.astype(jnp.int32)
     # Counted from the pad's own number, so that no text uses its row.
     place = jnp.cumsum(there, axis=1) * there + self.config.pad_token_id
     x = (
       self.embed[...][ids] + self.segments[...][0] + self.positions[...][place]
     )
-    x = self.stack(self.norm(x.astype(self.dtype)), mask)
-    feature = self.projection(jax.nn.tanh(self.pool(x[:, 0])))
-    return (feature, x) if tokens else feature
+    return self.stack(self.norm(x.astype(self.dtype)), mask)
+
+  def feature(self, tokens):
+    """Of texts whose tokens are [b l hidden_size]: [b projection_dim], in the
+    space shared with sound, not normalised."""
+    return self.projection(jax.nn.tanh(self.pool(tokens[:, 0])))
+
+  def flops(self, length: int) -> int:
+    """Of one text's tokens."""
+    attended = layers.attention_flops(length, length, self.config.hidden_size)
+    return layers.matmul_flops(self.stack, length) + self.stack.depth * attended
+
+
+NETWORK = published.Network(
+  config=ClapTextConfig,
+  make=ClapText,
+  table=_table,
+  model_types={"clap": "text_config", "clap_text_model": None},
+  shared=("projection_dim", "projection_hidden_act"),
+  rename=_rename,
+)
+load = NETWORK.load

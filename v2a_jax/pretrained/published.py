@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any, TypeVar
 
@@ -163,6 +164,66 @@ def load(
   nnx.replace_by_pure_dict(state, pure)
   nnx.update(module, state)
   return module
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+  """How one kind of published network is read.
+
+  Attributes:
+    config: dataclass of its sizes, named as in config.json.
+    make: `make(config, rngs=, dtype=)`, the module.
+    table: from sizes to the table of `load`.
+    model_types: see `read_config`.
+    shared: see `read_config`.
+    rename: see `load`.
+  """
+
+  config: type
+  make: Callable[..., nnx.Module]
+  table: Callable[[Any], Mapping[str, str]]
+  model_types: Mapping[str, str | None]
+  shared: tuple[str, ...] = ()
+  rename: Callable[[str], str | None] = lambda name: name
+
+  def read_config(self, folder: str | os.PathLike[str]) -> Any:
+    """The sizes in a folder's config.json.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: no such file, or another network.
+    """
+    folder = pathlib.Path(folder)
+    values = read_config(folder, self.model_types, shared=self.shared)
+    return fill(self.config, values, folder)
+
+  def load(
+    self,
+    folder: str | os.PathLike[str],
+    *,
+    dtype: Any = "float32",
+    param_dtype: Any = "float32",
+  ) -> Any:
+    """The network that a folder holds.
+
+    Args:
+      folder: holds config.json and model.safetensors.
+      dtype: of the computation.
+      param_dtype: in which parameters are kept.
+
+    Raises:
+      MissingWeightsError: a file is absent.
+      WrongWeightsError: another network, or tensors are missing, extra or
+        misshapen.
+    """
+    folder = pathlib.Path(folder)
+    config = self.read_config(folder)
+    return load(
+      folder,
+      lambda rngs: self.make(config, rngs=rngs, dtype=dtype),
+      self.table(config),
+      rename=self.rename,
+      param_dtype=param_dtype,
+    )
 
 
 def _name(path) -> str:

@@ -14,27 +14,20 @@ Raffel et al., "Exploring the limits of transfer learning with a unified
 text-to-text transformer", https://arxiv.org/abs/1910.10683; gated version:
 Shazeer, https://arxiv.org/abs/2002.05202. T5, T5 1.1 and Flan-T5 are read as
 `transformers` saves them, with the decoder or without. Compute in bfloat16 or
-float32: activations of T5 overflow float16.
+float32: activations of T5 overflow float16. Ids are those of the spiece.model
+beside the weights; 1 ends a text, 0 pads it.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import math
-import os
-import pathlib
 from typing import Any
 
 from flax import nnx
 import jax.numpy as jnp
 import numpy as np
-import sentencepiece
 
 from v2a_jax.models import layers
 from v2a_jax.pretrained import published, transformer
-from v2a_jax.pretrained.weights import MissingWeightsError
-
-TOKENIZER = "spiece.model"
-PAD, END = 0, 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +64,11 @@ class T5Config:
     )
 
   @property
+  def features(self) -> int:
+    """Width of what comes out."""
+    return self.d_model
+
+  @property
   def gated(self) -> bool:
     return self.feed_forward_proj.startswith("gated-")
 
@@ -79,45 +77,6 @@ class T5Config:
     """In T5 1.1 "gelu" is the approximation by tanh."""
     name = self.feed_forward_proj.removeprefix("gated-")
     return "gelu_new" if self.gated and name == "gelu" else name
-
-
-def read_config(folder: str | os.PathLike[str]) -> T5Config:
-  """The sizes in a folder's config.json.
-
-  Raises:
-    MissingWeightsError, WrongWeightsError: no such file, or not a T5.
-  """
-  folder = pathlib.Path(folder)
-  values = published.read_config(folder, {"t5": None})
-  return published.fill(T5Config, values, folder)
-
-
-def load(
-  folder: str | os.PathLike[str],
-  *,
-  dtype: Any = "float32",
-  param_dtype: Any = "float32",
-) -> "T5Encoder":
-  """The encoder that a folder holds.
-
-  Args:
-    folder: holds config.json and model.safetensors.
-    dtype: of the computation.
-    param_dtype: in which parameters are kept.
-
-  Raises:
-    MissingWeightsError: a file is absent.
-    WrongWeightsError: not a T5, or tensors are missing, extra or misshapen.
-  """
-  folder = pathlib.Path(folder)
-  config = read_config(folder)
-  return published.load(
-    folder,
-    lambda rngs: T5Encoder(config, rngs=rngs, dtype=dtype),
-    _table(config),
-    rename=_rename,
-    param_dtype=param_dtype,
-  )
 
 
 def _table(config: T5Config) -> dict[str, str]:
@@ -254,7 +213,7 @@ class T5Encoder(nnx.Module):
     """Encodes.
 
     Args:
-      ids: int [b l], see `Tokenizer`.
+      ids: int [b l].
       mask: bool [b l], True where a token is. Others are seen by none; what
         comes out in their places means nothing.
 
@@ -271,38 +230,18 @@ class T5Encoder(nnx.Module):
     x = self.stack(x, mask, jnp.moveaxis(bias, -1, 0)[None])
     return self.norm(x)
 
+  def flops(self, length: int) -> int:
+    """Of one text's forward pass."""
+    inner = self.config.num_heads * self.config.d_kv
+    attended = layers.attention_flops(length, length, inner)
+    return layers.matmul_flops(self.stack, length) + self.stack.depth * attended
 
-class Tokenizer:
-  """Text to ids by a T5's own sentencepiece model."""
 
-  def __init__(self, folder: str | os.PathLike[str]):
-    """Reads spiece.model of a folder.
-
-    Raises:
-      MissingWeightsError: there is none.
-    """
-    path = pathlib.Path(folder) / TOKENIZER
-    if not path.is_file():
-      raise MissingWeightsError(
-        f"{path} not found: copy {TOKENIZER} of the same T5 beside its weights"
-      )
-    self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-
-  def __call__(
-    self, texts: Sequence[str], *, length: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Pads with 0; a text that is too long loses its end, not its end mark.
-
-    Args:
-      texts: b strings.
-      length: ids a text, at least 1.
-
-    Returns:
-      ids, int32 [b length], and mask, bool [b length].
-    """
-    ids = np.full((len(texts), length), PAD, np.int32)
-    mask = np.zeros((len(texts), length), bool)
-    for row, text in enumerate(texts):
-      tokens = [*self._model.encode(text)[: length - 1], END]
-      ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
-    return ids, mask
+NETWORK = published.Network(
+  config=T5Config,
+  make=T5Encoder,
+  table=_table,
+  model_types={"t5": None},
+  rename=_rename,
+)
+load = NETWORK.load
