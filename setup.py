@@ -47,6 +47,8 @@ EXTRAS = {
   "gpu": ["jax[cuda12]"],
   "eval": ["librosa", "mir_eval", "opencv-python-headless"],
   "ui": ["gradio>=6.1"],
+  # Reads the tokenizer.json of a published text encoder such as CLAP's.
+  "prompts": ["tokenizers>=0.20"],
   "dev": [
     "build",
     "packaging",

@@ -62,6 +62,7 @@ def get_config():
     prompt_length=24,
     transcript_length=24,
     tokenizer="",  # a file; that of the first data set where it is empty
+    prompt_tokenizer="",  # that of a published prompt encoder
     num_threads=1,
     num_workers=0,
     cache_mb=4096,
@@ -100,6 +101,9 @@ def conditioner():
     pool_queries=4,
     temporal_depth=2,
     text_depth=1,
+    # t5 or clap and its folder, to read prompts; "" for the encoder trained
+    # with the model. Its tokenizer is config.data.prompt_tokenizer.
+    prompt_encoder=dict(name="", path=""),
   )
 
 

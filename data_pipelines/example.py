@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.tokenizer import Tokenizer, spread
+from data_pipelines.tokenizer import TextTokenizer, Tokenizer, spread
 from v2a_jax import media
 
 Example = dict[str, np.ndarray]
@@ -111,6 +111,7 @@ def decode_record(
   *,
   window: Window,
   tokenizer: Tokenizer,
+  prompt_tokenizer: TextTokenizer | None = None,
   index: int = 0,
   rng: np.random.Generator | None = None,
   crop: str = "start",
@@ -123,7 +124,8 @@ def decode_record(
   Args:
     record: see `schema`.
     window: the example's shape.
-    tokenizer: of captions and transcripts.
+    tokenizer: of transcripts, and of captions unless they have another.
+    prompt_tokenizer: of captions.
     index: the record's index in its source.
     rng: for crop, choice of caption and gain; None leaves nothing to chance.
     crop: "start", or "random" (needs `rng`) for a window anywhere.
@@ -148,7 +150,12 @@ def decode_record(
   example = {
     **cut_frames(content, window, start),
     **_cut_audio(content, window, start, duration),
-    **_prompt(record, window, tokenizer, rng if random_caption else None),
+    **_prompt(
+      record,
+      window,
+      prompt_tokenizer or tokenizer,
+      rng if random_caption else None,
+    ),
     **_transcript(record, window, tokenizer, start),
     "presence": schema.presence(record),
     "example": np.int64(index),
@@ -244,7 +251,7 @@ def _cut_audio(
   return dict(audio=audio, duration=np.float32(seconds))
 
 
-def _prompt(record, window: Window, tokenizer: Tokenizer, rng) -> Example:
+def _prompt(record, window: Window, tokenizer: TextTokenizer, rng) -> Example:
   texts = [record[field] for field in window.caption_fields if record[field]]
   pick = 0 if rng is None or not texts else int(rng.integers(len(texts)))
   ids, mask = tokenizer.encode(

@@ -23,7 +23,11 @@ from data_pipelines import manifest
 from data_pipelines.example import Example
 from data_pipelines.schema import DataError
 from data_pipelines.source import Concatenated, open_source
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizer import (
+  TextTokenizer,
+  Tokenizer,
+  load_prompt_tokenizer,
+)
 
 _BAD = "bad"
 
@@ -44,6 +48,8 @@ class LoaderConfig:
     prompt_length: caption tokens.
     transcript_length: tokens of spoken words.
     tokenizer: path of a model; if empty, the first data set's own.
+    prompt_tokenizer: path of a text encoder's own spiece.model or
+      tokenizer.json, for captions; if empty, they are read by `tokenizer`.
     caption_fields: fields that may serve as the prompt, the best first.
     random_caption: take any of those fields that is not empty, or the first.
     crop: `random` or `start`: where the window lies in a longer record.
@@ -70,6 +76,7 @@ class LoaderConfig:
   prompt_length: int = 32
   transcript_length: int = 32
   tokenizer: str | None = None
+  prompt_tokenizer: str | None = None
   caption_fields: tuple[str, ...] = ("audio_caption", "caption")
   random_caption: bool = True
   crop: str = "random"
@@ -107,6 +114,12 @@ class LoaderConfig:
       manifest.read_manifest(self.paths[0])
     return Tokenizer.load(self.tokenizer or self.paths[0])
 
+  def load_prompt_tokenizer(self) -> TextTokenizer:
+    """That of captions; raises DataError as `load_tokenizer` does."""
+    if self.prompt_tokenizer:
+      return load_prompt_tokenizer(self.prompt_tokenizer)
+    return self.load_tokenizer()
+
 
 def make_decoder(
   config: LoaderConfig,
@@ -116,12 +129,14 @@ def make_decoder(
   It takes the window at the record's start and the best caption; evaluation
   uses it. `example` is 0 unless given as the function's `index`.
   """
-  window, tokenizer = config.window, config.load_tokenizer()
+  settings = dict(
+    window=config.window,
+    tokenizer=config.load_tokenizer(),
+    prompt_tokenizer=config.load_prompt_tokenizer(),
+  )
 
   def decode(record: Mapping[str, Any], *, index: int = 0) -> Example:
-    return example_lib.decode_record(
-      record, window=window, tokenizer=tokenizer, index=index
-    )
+    return example_lib.decode_record(record, index=index, **settings)
 
   return decode
 
@@ -147,7 +162,10 @@ def make_loader(
   sources = [open_source(path, config.split) for path in config.paths]
   records = Concatenated(sources)
   decode = _Decode(
-    config=config, records=records, tokenizer=config.load_tokenizer()
+    config=config,
+    records=records,
+    tokenizer=config.load_tokenizer(),
+    prompt_tokenizer=config.load_prompt_tokenizer(),
   )
   dataset = grain.MapDataset.range(len(records)).seed(config.seed)
   if config.shuffle:
@@ -233,6 +251,7 @@ class _Decode(grain.transforms.RandomMap):
   config: LoaderConfig
   records: Concatenated
   tokenizer: Tokenizer
+  prompt_tokenizer: TextTokenizer
   cache: example_lib.MediaCache = None
 
   def __post_init__(self):
@@ -247,6 +266,7 @@ class _Decode(grain.transforms.RandomMap):
         record,
         window=config.window,
         tokenizer=self.tokenizer,
+        prompt_tokenizer=self.prompt_tokenizer,
         index=index,
         rng=rng,
         crop=config.crop,

@@ -110,9 +110,13 @@ class BytePairs(TextTokenizer):
   """A published tokenizer.json, as RoBERTa and CLAP have it."""
 
   def _load(self):
-    # The only import of an optional package, so that no one else needs it.
-    import tokenizers  # pylint: disable=g-import-not-at-top
-
+    try:  # An optional package: only these files need it.
+      import tokenizers  # pylint: disable=g-import-not-at-top
+    except ModuleNotFoundError:
+      raise DataError(
+        "a tokenizer.json is read with the package `tokenizers`: pip install"
+        " 'v2a_jax[prompts]'"
+      ) from None
     try:
       model = tokenizers.Tokenizer.from_str(self.model.decode())
     except Exception as error:  # It raises nothing more special.
@@ -190,8 +194,8 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
   """The tokenizer of a text encoder: spiece.model or tokenizer.json.
 
   Raises:
-    DataError: it is absent or neither of them.
-    ModuleNotFoundError: a tokenizer.json, and `tokenizers` is not installed.
+    DataError: it is absent or neither of them, or a tokenizer.json cannot be
+      read because `tokenizers` is not installed.
   """
   path = pathlib.Path(path)
   try:

@@ -29,7 +29,9 @@ ALLOWED = {
   "v2a_jax.pretrained": {LAYERS, MISMATCH, "v2a_jax.codec.base"},
   "v2a_jax.parallel": set(),
   "v2a_jax.codec": VALUES | {"v2a_jax.parallel"},
-  "v2a_jax.conditioning": VALUES | {"v2a_jax.parallel", LAYERS, ATTENTION},
+  "v2a_jax.conditioning": VALUES
+  | {"v2a_jax.parallel", LAYERS, ATTENTION, "v2a_jax.models.lora"}
+  | {"v2a_jax.pretrained"},
   "v2a_jax.models": VALUES | {"v2a_jax.parallel"},
   "v2a_jax.objectives": VALUES | {"v2a_jax.models", "v2a_jax.codec"},
   "v2a_jax.sampling": VALUES | {"v2a_jax.models", "v2a_jax.objectives"},
@@ -44,6 +46,7 @@ DOORS = [
   ("tensorflow_datasets", "data_pipelines/"),
   ("array_record", "data_pipelines/"),
   ("grain", "data_pipelines/"),
+  ("tokenizers", "data_pipelines/tokenizer.py"),
 ]
 NEVER = ("torch", "tensorflow", "torchaudio", "torchvision", "keras")
 

@@ -24,10 +24,10 @@ def test_fine_tuning_starts_from_the_bundle_and_its_words(mesh, tmp_path):
   wanted = nnx.state(trained.load("diffusion_tiny").model, nnx.Param)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_array_equal(a, b)
-  taken = workdir.inherited_tokenizer(config, tmp_path)["tokenizer"]
+  taken = workdir.inherited_tokenizers(config, tmp_path)["tokenizer"]
   assert taken == str(bundle.find("diffusion_tiny"))
   config.data.tokenizer = "mine.model"
-  assert workdir.inherited_tokenizer(config, tmp_path) == {}
+  assert workdir.inherited_tokenizers(config, tmp_path) == {}
 
 
 def test_low_rank_adaptation_starts_from_the_plain_weights():
@@ -59,7 +59,7 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(tmp_path):
   (tmp_path / bundle.CONFIG).write_text("{}")
   config = finetune.get_config()
   config.init_from = "no/such/run"
-  taken = workdir.inherited_tokenizer(config, tmp_path)
+  taken = workdir.inherited_tokenizers(config, tmp_path)
   assert taken == {"tokenizer": str(tmp_path)}
 
 
@@ -67,8 +67,8 @@ def test_nothing_to_start_from_and_a_codec_are_refused(tmp_path):
   config = finetune.get_config()
   config.init_from = "no/such/run"
   with pytest.raises(bundle.BundleError, match="no/such/run"):
-    workdir.inherited_tokenizer(config, tmp_path)
+    workdir.inherited_tokenizers(config, tmp_path)
   config = codec_tiny.get_config()
   config.init_from = "diffusion_tiny"
   with pytest.raises(build.ConfigError, match="only a generator"):
-    workdir.inherited_tokenizer(config, tmp_path)
+    workdir.inherited_tokenizers(config, tmp_path)

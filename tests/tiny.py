@@ -1,5 +1,7 @@
 """Tiny models and batches, shared by the tests of several rooms."""
 
+import types
+
 from flax import nnx
 import jax
 import numpy as np
@@ -32,6 +34,14 @@ def conditioning(b=2, *, n=6, size=16, words=4, seed=0) -> Conditioning:
     transcript_mask=there.copy(),
     presence=rng.integers(0, 2, (b, 3)).astype(np.int32),
   )
+
+
+def picture(*, fps, size, seconds=1.0, seed=0):
+  """A video of noise, as `media.read_video` gives it."""
+  count = round(fps * seconds)
+  rng = np.random.default_rng(seed)
+  frames = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
+  return types.SimpleNamespace(frames=frames, times=np.arange(count) / fps)
 
 
 def times(t):

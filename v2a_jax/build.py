@@ -22,6 +22,7 @@ from v2a_jax.codec import patches
 from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
+from v2a_jax.conditioning import text
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.models import ar, ar_latents, dit, lora
 from v2a_jax.models.generator import Generator
@@ -227,7 +228,11 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
     if k in section
   }
   conditioner = fill(
-    ConditionerConfig, conditioner, where="model.conditioner", **shared
+    ConditionerConfig,
+    conditioner,
+    where="model.conditioner",
+    prompt_encoder=prompt_encoder_config(config),
+    **shared,
   )
   make_backbone = pick(BACKBONES, section["name"], where="model.name")
   backbone = make_backbone(section, codec, rngs=rngs)
@@ -251,6 +256,27 @@ def model_maker(config, codec: CodecConfig):
   if trains_codec(config):
     return lambda rngs: make_codec_gan(config, rngs=rngs)
   return lambda rngs: make_generator(config, codec, rngs=rngs)
+
+
+def prompt_encoder_config(config) -> text.PromptEncoderConfig | None:
+  """The published prompt encoder of a config, if it names one.
+
+  Its sizes are in the config, or read from its folder (see `workdir.resolve`).
+
+  Raises:
+    ConfigError: there is none of that name.
+    MissingWeightsError, WrongWeightsError: its folder cannot be read.
+  """
+  where = "model.conditioner.prompt_encoder"
+  section = config.model.get("conditioner", {}).get("prompt_encoder", {})
+  if not section.get("name"):
+    return None
+  network = pick(text.NETWORKS, section["name"], where=f"{where}.name")
+  if section.get("sizes"):
+    sizes = fill(network.config, section["sizes"], where=f"{where}.sizes")
+  else:
+    sizes = network.read_config(section["path"])
+  return fill(text.PromptEncoderConfig, section, where=where, sizes=sizes)
 
 
 def lora_config(config) -> lora.LoraConfig | None:
@@ -316,9 +342,16 @@ def loader_config(config, codec: CodecConfig, **changes):
     channels=codec.channels,
     seed=config.seed,
   )
-  return fill(
+  found = fill(
     loader_lib.LoaderConfig, section, where="data", **(values | changes)
   )
+  if prompt_encoder_config(config) and not found.prompt_tokenizer:
+    raise ConfigError(
+      "config.data.prompt_tokenizer is empty, but"
+      " config.model.conditioner.prompt_encoder reads ids of its own: name the"
+      " spiece.model or tokenizer.json beside its weights"
+    )
+  return found
 
 
 def blank_batch(config: loader_lib.LoaderConfig, b: int) -> Batch:

@@ -4,6 +4,7 @@
                         float16
   config.json           the resolved config that built the model
   tokenizer.model       for generators
+  prompt_tokenizer.model  where prompts have a tokenizer of their own
   CARD.md               data, licence, measured quality, how to make it again
 
 `v2a_jax/assets/` holds the project's own bundles; elsewhere a bundle is named by
@@ -23,11 +24,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from data_pipelines import tokenizer as tokenizer_lib
 from v2a_jax import mismatch
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-TOKENIZER, CARD = "tokenizer.model", "CARD.md"
+CARD = "CARD.md"
+TOKENIZER = tokenizer_lib.FILENAME
+PROMPT_TOKENIZER = tokenizer_lib.PROMPT_FILENAME
 
 
 class BundleError(ValueError):
@@ -61,6 +65,13 @@ def digest(folder: pathlib.Path) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tokenizers(folder: pathlib.Path) -> dict[str, str]:
+  """What a `LoaderConfig` says of the tokenizers in a bundle or a workdir."""
+  own = folder / PROMPT_TOKENIZER
+  more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
+  return {"tokenizer": str(folder)} | more
+
+
 def flatten(state) -> dict[str, Any]:
   """An nnx state as arrays by path, "a/b/0/c"."""
   leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state))
@@ -75,6 +86,7 @@ def save(
   *,
   card: str,
   tokenizer: bytes | None = None,
+  prompt_tokenizer: bytes | None = None,
   dtype: str = "float16",
 ) -> None:
   """Writes a bundle.
@@ -85,6 +97,7 @@ def save(
     config: JSON-able; what is needed to build the model again.
     card: Markdown.
     tokenizer: a sentencepiece model.
+    prompt_tokenizer: of prompts, if not the same.
     dtype: floating arrays are stored in it.
   """
   folder.mkdir(parents=True, exist_ok=True)
@@ -98,8 +111,10 @@ def save(
   safetensors.save_file(arrays, folder / WEIGHTS)
   (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
   (folder / CARD).write_text(card)
-  if tokenizer is not None:
-    (folder / TOKENIZER).write_bytes(tokenizer)
+  files = {TOKENIZER: tokenizer, PROMPT_TOKENIZER: prompt_tokenizer}
+  for name, model in files.items():
+    if model is not None:
+      (folder / name).write_bytes(model)
 
 
 def load_state(folder: pathlib.Path, abstract):

@@ -41,12 +41,12 @@ def export(
   """
   out = pathlib.Path(out)
   found = trained.from_workdir(workdir, step=step)
-  config, model, tokenizer = found.config, found.model, None
+  config, model, words = found.config, found.model, {}
   told = {k: found.source[k] for k in ("step", "clips_seen", "train_seconds")}
   if build.trains_codec(config):
     model = calibrate(model.codec, _waveforms(config))
   else:
-    tokenizer = found.tokenizer.model
+    words = {key: each.model for key, each in found.tokenizers.items()}
     if build.lora_config(config):
       model, config.lora.rank = lora.merge(model), 0
   bundle.save(
@@ -54,7 +54,7 @@ def export(
     nnx.state(model),
     config.to_dict() | {"trained": told},
     card=card or _card(config, told),
-    tokenizer=tokenizer,
+    **words,
     dtype=dtype,
   )
   return out

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import example as example_lib
-from v2a_jax import build, media, trained
+from v2a_jax import build, bundle, media, trained
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import streaming
 from v2a_jax.request import Request
@@ -79,7 +79,7 @@ class Soundtracks:
 
 
 class Soundtracker:
-  """A trained generator with its codec, tokenizer and sampler.
+  """A trained generator with its codec, tokenizers and sampler.
 
   Attributes:
     sample_rate: hertz of the sound it makes.
@@ -91,10 +91,13 @@ class Soundtracker:
     self.config = config = found.config
     self.codec = build.load_codec(config.codec)
     self.objective = build.make_objective(config)
-    self.tokenizer = found.tokenizer
+    self.tokenizer = found.tokenizers["tokenizer"]
+    self.prompt_tokenizer = found.tokenizers.get(
+      "prompt_tokenizer", self.tokenizer
+    )
     # Of the model, wherever its training data is now.
     self.loader_config = build.loader_config(
-      config, self.codec.config, tokenizer=str(found.folder)
+      config, self.codec.config, **bundle.tokenizers(found.folder)
     )
     self.sample_rate = self.codec.config.sample_rate
     self.window_seconds = self.loader_config.seconds
@@ -292,7 +295,7 @@ class Soundtracker:
       0.0, video.frames, video.times, np.zeros((0, window.channels), np.float32)
     )
     rate = self.codec.config.latent_rate
-    prompt, prompt_mask = self.tokenizer.encode(
+    prompt, prompt_mask = self.prompt_tokenizer.encode(
       request.prompt, window.prompt_length
     )
     words = request.transcript.split()
@@ -324,7 +327,7 @@ class Soundtracker:
   def _negative(self, request, rows: int):
     if not request.negative_prompt:
       return None
-    encoded = self.tokenizer.encode(
+    encoded = self.prompt_tokenizer.encode(
       request.negative_prompt, self.loader_config.window.prompt_length
     )
     return tuple(np.tile(x, (rows, 1)) for x in encoded)

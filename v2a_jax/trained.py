@@ -9,7 +9,8 @@ from flax import nnx
 import jax
 from ml_collections import config_dict
 
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines import tokenizer as tokenizer_lib
+from data_pipelines.tokenizer import TextTokenizer
 from v2a_jax import build, bundle
 from v2a_jax.training import checkpoint as checkpoint_lib
 
@@ -21,7 +22,7 @@ class Trained:
   Attributes:
     config: that built it.
     model: a `Generator`, or of a codec's workdir a `CodecGAN`.
-    folder: that holds it, with the tokenizer it was trained with.
+    folder: that holds it, with the tokenizers it was trained with.
     source: `path`, `sha256`, and how far it was trained; JSON-able.
   """
 
@@ -31,8 +32,13 @@ class Trained:
   source: dict[str, Any]
 
   @functools.cached_property
-  def tokenizer(self) -> Tokenizer:
-    return Tokenizer.load(self.folder)
+  def tokenizers(self) -> dict[str, TextTokenizer]:
+    """`tokenizer`, and `prompt_tokenizer` where prompts have their own."""
+    paths = bundle.tokenizers(self.folder)
+    found = {"tokenizer": tokenizer_lib.Tokenizer.load(paths["tokenizer"])}
+    if own := paths.get("prompt_tokenizer"):
+      found["prompt_tokenizer"] = tokenizer_lib.load_prompt_tokenizer(own)
+    return found
 
 
 def load(checkpoint, *, step: int | None = None) -> Trained:

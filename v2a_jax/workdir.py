@@ -5,6 +5,7 @@ The first run in a workdir starts from fresh weights, or from those that
 """
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import json
 import pathlib
@@ -12,10 +13,12 @@ from typing import Any
 
 from flax import nnx
 import jax
+from ml_collections import config_dict
 
 from data_pipelines import loader as loader_lib
 from v2a_jax import build, bundle, trained
 from v2a_jax.build import ConfigError
+from v2a_jax.conditioning import text
 from v2a_jax.models import lora
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training import names
@@ -47,11 +50,12 @@ def build_experiment(config, workdir) -> Experiment:
   Raises:
     ConfigError, DataError, BundleError: one line on what is wrong, and where.
   """
+  workdir = pathlib.Path(workdir)
+  config = resolve(config, workdir)
   training_codec = build.trains_codec(config)
   codec = None if training_codec else build.load_codec(config.codec)
   sizes = build.codec_config(config) if training_codec else codec.config
-  workdir = pathlib.Path(workdir)
-  words = inherited_tokenizer(config, workdir)
+  words = inherited_tokenizers(config, workdir)
   loader = build.loader_config(config, sizes, **words)
   make_model = build.model_maker(config, sizes)
   if not training_codec:
@@ -79,8 +83,45 @@ def build_experiment(config, workdir) -> Experiment:
   )
 
 
-def inherited_tokenizer(config, workdir: pathlib.Path) -> dict[str, str]:
-  """The loader's tokenizer, if the words were known before this run.
+def resolve(config, workdir: pathlib.Path):
+  """A config that says by itself how large its published encoder is.
+
+  So the model can be built where the encoder's folder is not: the sizes are
+  those that the workdir or `init_from` names for it, or read from the folder.
+
+  Raises:
+    ConfigError, MissingWeightsError, WrongWeightsError: see
+      `build.prompt_encoder_config`.
+  """
+  section = _prompt_encoder(config)
+  if not section.get("name") or section.get("sizes"):
+    return config
+  named = {key: section[key] for key in ("name", "path")}
+  folders = [workdir] if _has_checkpoints(workdir) else []
+  folders += [_source(config)] if config.get("init_from") else []
+  before = [_prompt_encoder(bundle.read_config(f)) for f in folders]
+  sizes = [b["sizes"] for b in before if named.items() <= b.items()]
+  if not sizes:
+    sizes = [dataclasses.asdict(build.prompt_encoder_config(config).sizes)]
+  config = config_dict.ConfigDict(config.to_dict())
+  section = dict(section, sizes=sizes[0])
+  config.model.conditioner.prompt_encoder = section
+  return config
+
+
+def _prompt_encoder(config) -> Mapping[str, Any]:
+  return _look_up(config, "model.conditioner.prompt_encoder")
+
+
+def _source(config) -> pathlib.Path:
+  """The folder that `init_from` names."""
+  folder = pathlib.Path(config["init_from"])
+  is_workdir = (folder / bundle.TOKENIZER).is_file()
+  return folder if is_workdir else bundle.find(folder)
+
+
+def inherited_tokenizers(config, workdir: pathlib.Path) -> dict[str, str]:
+  """The loader's tokenizers, if the words were known before this run.
 
   A workdir's own goes before that of `init_from`, which need not be there any
   more; one that the config names goes before both.
@@ -95,30 +136,32 @@ def inherited_tokenizer(config, workdir: pathlib.Path) -> dict[str, str]:
       f"config.init_from={source!r}: only a generator starts from another's"
       " weights; leave it empty"
     )
-  if config.data.get("tokenizer"):
+  known = _has_checkpoints(workdir)
+  if not known and not source:
     return {}
-  if _has_checkpoints(workdir):
-    return {"tokenizer": str(workdir)}
-  if not source:
-    return {}
-  is_workdir = (pathlib.Path(source) / bundle.TOKENIZER).is_file()
-  return {"tokenizer": str(source if is_workdir else bundle.find(source))}
+  found = bundle.tokenizers(workdir if known else _source(config))
+  return {k: v for k, v in found.items() if not config.data.get(k)}
 
 
 def initial_weights(config, make_model):
   """Returns a function that reads the weights of `init_from`, or None.
 
   They are host arrays by name; those that low-rank adaptation adds start fresh.
+  Without `init_from` they are those of the published prompt encoder, if any.
 
   Raises:
     BundleError, CheckpointError: what it names is missing, or of another
       model; every tensor that does not fit is named.
+    MissingWeightsError, WrongWeightsError: so is the prompt encoder.
   """
   source = config.get("init_from")
-  if not source:
+  published = build.prompt_encoder_config(config)
+  if not source and not published:
     return None
 
   def read():
+    if not source:
+      return _published_weights(published)
     given = trained.load(source)
     found = names.flatten(nnx.state(given.model))
     _, *parts = abstract_model(make_model)
@@ -130,6 +173,14 @@ def initial_weights(config, make_model):
   return read
 
 
+def _published_weights(config: text.PromptEncoderConfig):
+  """Those of a prompt encoder, by their names in a `Generator`."""
+  encoder = text.NETWORKS[config.name].load(config.path)
+  place = ("conditioner", "prompt", "encoder")
+  found = names.flatten(nnx.state(encoder))
+  return {place + name: array for name, array in found.items()}
+
+
 def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
   """Refuses a tokenizer with more ids than the model has embeddings."""
   ids = loader.load_tokenizer().vocab_size
@@ -138,6 +189,14 @@ def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
     raise ConfigError(
       f"config.model.conditioner.vocab_size={size}, the tokenizer of"
       f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
+    )
+  published = build.prompt_encoder_config(config)
+  size = published.sizes.vocab_size if published else size
+  ids = loader.load_prompt_tokenizer().vocab_size
+  if ids > size:
+    raise ConfigError(
+      f"config.data.prompt_tokenizer={loader.prompt_tokenizer!r} has {ids} ids,"
+      f" the prompt encoder knows {size}: name the tokenizer that belongs to it"
     )
 
 
@@ -151,13 +210,17 @@ def write_workdir(config, loader, workdir: pathlib.Path) -> None:
   if jax.process_index():
     return
   config = json.loads(config.to_json())
-  tokenizer = loader.load_tokenizer().model
+  tokenizers = {bundle.TOKENIZER: loader.load_tokenizer().model}
+  if loader.prompt_tokenizer:
+    model = loader.load_prompt_tokenizer().model
+    tokenizers[bundle.PROMPT_TOKENIZER] = model
   if _has_checkpoints(workdir):
-    _check_same_model(config, tokenizer, workdir)
+    _check_same_model(config, tokenizers, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps(config, indent=1, sort_keys=True)
   (workdir / bundle.CONFIG).write_text(text)
-  (workdir / bundle.TOKENIZER).write_bytes(tokenizer)
+  for name, model in tokenizers.items():
+    (workdir / name).write_bytes(model)
 
 
 def _has_checkpoints(workdir: pathlib.Path) -> bool:
@@ -165,7 +228,9 @@ def _has_checkpoints(workdir: pathlib.Path) -> bool:
   return described and any((workdir / "checkpoints").glob("[0-9]*"))
 
 
-def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
+def _check_same_model(
+  config, tokenizers: Mapping[str, bytes], workdir: pathlib.Path
+) -> None:
   """Refuses to go on with weights that mean something else."""
   advice = "use the config it was trained with, or another --workdir"
   before = bundle.read_config(workdir)
@@ -177,12 +242,14 @@ def _check_same_model(config, tokenizer: bytes, workdir: pathlib.Path) -> None:
         f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
         f" {advice}"
       )
-  if (workdir / bundle.TOKENIZER).read_bytes() != tokenizer:
-    raise ConfigError(
-      f"{workdir} was trained with another tokenizer than"
-      f" config.data.tokenizer={config['data']['tokenizer']!r}; leave that"
-      " empty, or use another --workdir"
-    )
+  for name, model in tokenizers.items():
+    before, key = workdir / name, name.partition(".")[0]
+    if not before.is_file() or before.read_bytes() != model:
+      raise ConfigError(
+        f"{workdir} was trained with another {key} than"
+        f" config.data.{key}={config['data'][key]!r}; leave that empty, or use"
+        " another --workdir"
+      )
 
 
 def _look_up(config: Mapping[str, Any], key: str):

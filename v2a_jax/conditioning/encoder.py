@@ -31,6 +31,7 @@ class ConditionerConfig:
     pool_queries: learned queries that read a frame.
     temporal_depth: blocks along time.
     text_depth: blocks over prompt and transcript.
+    prompt_encoder: a published one that reads the prompt instead, or None.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: blocks unrolled in each scan.
     dtype: of the computation.
@@ -46,6 +47,7 @@ class ConditionerConfig:
   pool_queries: int = 4
   temporal_depth: int = 2
   text_depth: int = 1
+  prompt_encoder: text.PromptEncoderConfig | None = None
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -59,6 +61,9 @@ class Conditioner(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     self.video = video.VideoEncoder(config, rngs=rngs, dtype=dtype)
     self.text = text.TextEncoder(config, rngs=rngs, dtype=dtype)
+    self.prompt = config.prompt_encoder and text.PromptEncoder(
+      config.prompt_encoder, width=config.width, rngs=rngs, dtype=dtype
+    )
     null = lambda: layers.learned((config.width,), axes=("embed",), rngs=rngs)
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
@@ -80,7 +85,9 @@ class Conditioner(nnx.Module):
     )
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
     prompt, prompt_mask = tokens_lib.or_null(
-      self.text(cond.prompt, start, cond.prompt_mask, segment=0),
+      self.prompt(cond.prompt, cond.prompt_mask)
+      if self.prompt
+      else self.text(cond.prompt, start, cond.prompt_mask, segment=0),
       cond.prompt_mask,
       self.null_prompt[...],
     )
@@ -120,7 +127,7 @@ class Conditioner(nnx.Module):
     patches = (h // self.config.patch_size) * (w // self.config.patch_size)
     return (
       self.video.flops(n, patches)
-      + self.text.flops(cond.prompt.shape[1])
+      + (self.prompt or self.text).flops(cond.prompt.shape[1])
       + self.text.flops(cond.transcript.shape[1])
       + layers.matmul_flops(self.summary, 1)
     )

@@ -1,8 +1,64 @@
-"""Words to tokens: prompt and transcript."""
+"""Words to tokens: prompt and transcript.
+
+Both are read by a small encoder that is trained with the model; the prompt may
+be read by a published one instead, which stays as it is:
+
+  tokens = norm(W encoder(ids))        W and the norm's gain are trained
+"""
+
+import dataclasses
+from typing import Any
 
 from flax import nnx
 
-from v2a_jax.models import attention, layers
+from v2a_jax.models import attention, layers, lora
+from v2a_jax.pretrained import clap_text, t5
+
+NETWORKS = {"t5": t5.NETWORK, "clap": clap_text.NETWORK}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptEncoderConfig:
+  """A published encoder of prompts.
+
+  Attributes:
+    name: of `NETWORKS`.
+    path: folder of its files, read when a fresh run starts and not again: the
+      weights are part of checkpoints and bundles.
+    sizes: of the network, as its config.json says.
+  """
+
+  name: str
+  path: str
+  sizes: t5.T5Config | clap_text.ClapTextConfig
+
+
+class PromptEncoder(nnx.Module):
+  """Prompt ids → tokens, by a frozen encoder and a trained linear map."""
+
+  def __init__(
+    self, config: PromptEncoderConfig, *, width: int, rngs, dtype: Any
+  ):
+    make = NETWORKS[config.name].make
+    self.encoder = lora.freeze(make(config.sizes, rngs=rngs, dtype=dtype))
+    self.project = layers.dense(
+      config.sizes.features,
+      width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      dtype=dtype,
+    )
+    self.norm = layers.RMSNorm(width, rngs=rngs)
+
+  def __call__(self, ids, mask):
+    """Encodes ids int [b l] of mask bool [b l]: [b l width]."""
+    return self.norm(self.project(self.encoder(ids, mask)))
+
+  def flops(self, length: int) -> int:
+    """Of one prompt's forward pass."""
+    linear = layers.matmul_flops(self.project, length)
+    return linear + self.encoder.flops(length)
 
 
 class TextEncoder(nnx.Module):

@@ -72,8 +72,11 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs):
   Raises:
     ValueError: none of the targets is in the model.
   """
-  frozen = [(m, name) for m, name, _ in _attributes(model, nnx.Param)]
-  linear = list(_attributes(model, nnx.Linear))
+  linear = [
+    row
+    for row in _attributes(model, nnx.Linear)
+    if isinstance(row[2].kernel, nnx.Param)  # else it was frozen before
+  ]
   chosen = [row for row in linear if row[1] in config.targets]
   if not chosen:
     known = sorted({name for _, name, _ in linear})
@@ -81,12 +84,17 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs):
       f"targets {', '.join(config.targets)}: the model has none of them, but"
       f" {', '.join(known)}"
     )
-  for module, name in frozen:
-    variable = getattr(module, name)
-    value = Frozen(variable.get_value(), **variable.get_metadata())
-    setattr(module, name, value)
+  freeze(model)
   for module, name, base in chosen:
     setattr(module, name, LoraLinear(base, config, rngs=rngs))
+  return model
+
+
+def freeze(model: nnx.Module) -> nnx.Module:
+  """Keeps every parameter from training, in place; returns the model."""
+  for module, name, variable in list(_attributes(model, nnx.Param)):
+    value = Frozen(variable.get_value(), **variable.get_metadata())
+    setattr(module, name, value)
   return model
 
 

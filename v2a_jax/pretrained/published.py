@@ -143,8 +143,8 @@ def load(
     WrongWeightsError: it is not safetensors, or tensors are missing, extra or
       misshapen; all are named.
   """
-  module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-  state = nnx.state(module)
+  # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
+  graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   wanted = {
     path: _Wanted.find(path, leaf.shape, table)
     for path, leaf in _flat(state).items()
@@ -162,8 +162,7 @@ def load(
     lambda path, _: arrays[_name(path)], nnx.to_pure_dict(state)
   )
   nnx.replace_by_pure_dict(state, pure)
-  nnx.update(module, state)
-  return module
+  return nnx.merge(graphdef, state)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
