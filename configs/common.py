@@ -101,6 +101,9 @@ def conditioner():
     pool_queries=4,
     temporal_depth=2,
     text_depth=1,
+    # Finds when words are said where that is not known; wants
+    # config.objective.alignment_weight, where some of it is.
+    aligner_depth=0,
     # t5 or clap and its folder, to read prompts; "" for the encoder trained
     # with the model. Its tokenizer is config.data.prompt_tokenizer.
     prompt_encoder=dict(name="", path=""),

@@ -184,6 +184,7 @@ def blank_example(window: Window, *, index: int) -> Example:
     "transcript": np.zeros(spoken, np.int32),
     "transcript_times": np.zeros(spoken, np.float32),
     "transcript_mask": np.zeros(spoken, bool),
+    "transcript_timed": np.bool_(False),
     "presence": np.full(3, schema.UNKNOWN, np.int32),
     "example": np.int64(index),
   }
@@ -276,4 +277,10 @@ def _transcript(
   ids, times, mask = tokenizer.encode_words(
     inside, window.transcript_length, window.seconds
   )
-  return dict(transcript=ids, transcript_times=times, transcript_mask=mask)
+  timed = bool(words) and all(word.get("start") is not None for word in words)
+  return dict(
+    transcript=ids,
+    transcript_times=times,
+    transcript_mask=mask,
+    transcript_timed=np.bool_(timed),
+  )

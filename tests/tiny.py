@@ -32,6 +32,7 @@ def conditioning(b=2, *, n=6, size=16, words=4, seed=0) -> Conditioning:
     transcript=ids(),
     transcript_times=times,
     transcript_mask=there.copy(),
+    transcript_timed=np.ones(b, bool),
     presence=rng.integers(0, 2, (b, 3)).astype(np.int32),
   )
 

@@ -30,6 +30,7 @@ class Conditioning:
     transcript: int32 [b s], token ids of the spoken words.
     transcript_times: float32 [b s], seconds.
     transcript_mask: bool [b s].
+    transcript_timed: bool [b], whether the times are known, or only spread.
     presence: int32 [b 3], of speech, music and effects; see `PRESENCE`.
   """
 
@@ -41,6 +42,7 @@ class Conditioning:
   transcript: Any
   transcript_times: Any
   transcript_mask: Any
+  transcript_timed: Any
   presence: Any
 
   def replace(self, **changes) -> "Conditioning":

@@ -232,6 +232,7 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
     conditioner,
     where="model.conditioner",
     prompt_encoder=prompt_encoder_config(config),
+    seconds=config.data["seconds"],
     **shared,
   )
   make_backbone = pick(BACKBONES, section["name"], where="model.name")
@@ -298,6 +299,13 @@ def make_objective(config):
     raise ConfigError(
       f"config.objective.infill_rate={told}, but config.model.infill is not"
       " True: the model would not see what it is told"
+    )
+  weight = config.objective.get("alignment_weight", 0)
+  if weight and not config.model["conditioner"].get("aligner_depth"):
+    raise ConfigError(
+      f"config.objective.alignment_weight={weight}, but"
+      " config.model.conditioner.aligner_depth is not 1 or more: there is no"
+      " aligner to learn from it"
     )
   return fill(cls, config.objective, where="objective")
 

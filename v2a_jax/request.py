@@ -60,7 +60,9 @@ class Request:
   @property
   def presence(self) -> np.ndarray:
     """int32 [3], of `PRESENCE`."""
-    speech = bool(self.transcript) if self.speech is None else self.speech
+    speech = (
+      bool(self.transcript.strip()) if self.speech is None else self.speech
+    )
     flags = {"speech": speech, "music": self.music, "effects": self.effects}
     value = {None: UNKNOWN, False: ABSENT, True: PRESENT}
     return np.array([value[flags[name]] for name in PRESENCE], np.int32)

@@ -319,6 +319,7 @@ class Soundtracker:
           transcript=ids,
           transcript_times=times,
           transcript_mask=mask,
+          transcript_timed=np.bool_(False),
           presence=request.presence,
         )
       )

@@ -247,7 +247,7 @@ def _check_same_model(
     if not before.is_file() or before.read_bytes() != model:
       raise ConfigError(
         f"{workdir} was trained with another {key} than"
-        f" config.data.{key}={config['data'][key]!r}; leave that empty, or use"
+        f" config.data.{key}={config['data'].get(key)!r}; leave that empty, or use"
         " another --workdir"
       )
 

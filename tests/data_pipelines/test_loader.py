@@ -117,6 +117,7 @@ def test_a_batch_is_what_the_architecture_says(config):
     "transcript": ("int32", (4, 8)),
     "transcript_times": ("float32", (4, 8)),
     "transcript_mask": ("bool", (4, 8)),
+    "transcript_timed": ("bool", (4,)),
     "presence": ("int32", (4, 3)),
     "example": ("int64", (4,)),
   }
@@ -236,6 +237,10 @@ def test_words_keep_their_times_through_a_crop(config):
   example = decode_record(record, **settings)
   times = example["transcript_times"][example["transcript_mask"]]
   assert set(times.tolist()) == {np.float32(0.2)}
+  assert example["transcript_timed"]
+  partly = [{"word": "one", "start": 0.2}, {"word": "two"}]
+  for unknown in (spread, record | {"words": partly}, clip_record(0)):
+    assert not decode_record(unknown, **settings)["transcript_timed"]
   times = decode_record(spread, **settings)["transcript_times"]
   assert set(times[times > 0].tolist()) == {0.25, 0.75}
   for seed in range(4):

@@ -11,7 +11,7 @@ from flax import nnx
 import jax.numpy as jnp
 
 from v2a_jax.batch import PRESENCE, Conditioning
-from v2a_jax.conditioning import text, video
+from v2a_jax.conditioning import alignment, text, video
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import layers
 
@@ -32,6 +32,9 @@ class ConditionerConfig:
     temporal_depth: blocks along time.
     text_depth: blocks over prompt and transcript.
     prompt_encoder: a published one that reads the prompt instead, or None.
+    aligner_depth: blocks of the aligner, which finds the words' times where
+      they are not known (`alignment.py`); 0 for none.
+    seconds: length of the window in which it places them.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: blocks unrolled in each scan.
     dtype: of the computation.
@@ -48,6 +51,8 @@ class ConditionerConfig:
   temporal_depth: int = 2
   text_depth: int = 1
   prompt_encoder: text.PromptEncoderConfig | None = None
+  aligner_depth: int = 0
+  seconds: float = 0.0
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -78,6 +83,20 @@ class Conditioner(nnx.Module):
       dtype=dtype,
     )
 
+    self.aligner = config.aligner_depth and alignment.Aligner(
+      config, rngs=rngs, dtype=dtype
+    )
+
+  def _word_times(self, cond: Conditioning, *video):
+    """When the transcript's tokens are said, [b s], and the aligner's own
+    guess for all of them, or None; from video tokens, times and mask."""
+    if not self.aligner:
+      return cond.transcript_times, None
+    words = self.text.look_up(cond.transcript, 1)
+    onsets = self.aligner(words, cond.transcript_mask, *video)
+    timed = cond.transcript_timed[:, None]
+    return jnp.where(timed, cond.transcript_times, onsets), onsets
+
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
     frames = self.video(cond.frames, cond.frame_times, cond.frame_mask)
     frames, video_mask = tokens_lib.or_null(
@@ -91,13 +110,11 @@ class Conditioner(nnx.Module):
       cond.prompt_mask,
       self.null_prompt[...],
     )
+    word_times, onsets = self._word_times(
+      cond, frames, cond.frame_times, cond.frame_mask
+    )
     words, words_mask = tokens_lib.or_null(
-      self.text(
-        cond.transcript,
-        cond.transcript_times,
-        cond.transcript_mask,
-        segment=1,
-      ),
+      self.text(cond.transcript, word_times, cond.transcript_mask, segment=1),
       cond.transcript_mask,
       self.null_transcript[...],
     )
@@ -115,20 +132,23 @@ class Conditioner(nnx.Module):
       video_times=cond.frame_times,
       video_mask=video_mask,
       text=jnp.concatenate([prompt, words], axis=1),
-      text_times=jnp.concatenate([start, cond.transcript_times], axis=1),
+      text_times=jnp.concatenate([start, word_times], axis=1),
       text_mask=jnp.concatenate([prompt_mask, words_mask], axis=1),
       sync=frames,
       summary=self.summary(summary),
+      onsets=onsets,
     )
 
   def flops(self, cond: Conditioning) -> int:
     """Of one example's forward pass, for conditions of these shapes."""
     _, n, h, w, _ = cond.frames.shape
     patches = (h // self.config.patch_size) * (w // self.config.patch_size)
+    words = cond.transcript.shape[1]
     return (
       self.video.flops(n, patches)
+      + (self.aligner.flops(n, words) if self.aligner else 0)
       + (self.prompt or self.text).flops(cond.prompt.shape[1])
-      + self.text.flops(cond.transcript.shape[1])
+      + self.text.flops(words)
       + layers.matmul_flops(self.summary, 1)
     )
 

@@ -88,8 +88,12 @@ class TextEncoder(nnx.Module):
 
   def __call__(self, ids, times, mask, *, segment: int):
     """Encodes ids int [b l] at times [b l], of mask bool [b l]: [b l d]."""
+    return self.norm(self.blocks(self.look_up(ids, segment), times, mask))
+
+  def look_up(self, ids, segment: int):
+    """What each token is before it has seen the others: [b l d]."""
     x = self.embed[...][ids] + self.segment[...][segment]
-    return self.norm(self.blocks(x.astype(self.dtype), times, mask))
+    return x.astype(self.dtype)
 
   def flops(self, length: int) -> int:
     """Of one text's forward pass."""

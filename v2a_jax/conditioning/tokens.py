@@ -21,6 +21,8 @@ class CondTokens:
     text_mask: bool [b l].
     sync: [b n d], per-frame features that drive the adaptive norms.
     summary: [b d], what holds for the whole clip.
+    onsets: [b s], seconds at which the aligner would say the transcript's
+      tokens; None without one.
   """
 
   video: Any
@@ -31,26 +33,35 @@ class CondTokens:
   text_mask: Any
   sync: Any
   summary: Any
+  onsets: Any = None
 
-  def sync_at(self, times, *, width: float = 0.02):
-    """Reads the synchronisation features at other times.
+  def sync_at(self, times):
+    """The synchronisation features at other times [t]: [b t d]; `read_at`."""
+    return read_at(times, self.sync, self.video_times, self.video_mask)
 
-    A normalised Gaussian kernel over time, so that any frame rate, variable
-    rates and missing frames need no special case; where no frame is near,
-    the nearest one is what remains.
 
-    Args:
-      times: [t], seconds.
-      width: standard deviation of the kernel, seconds.
+def read_at(times, features, at, mask, *, width: float = 0.02):
+  """Reads features of frames at other times.
 
-    Returns:
-      [b t d].
-    """
-    gap = times[None, :, None] - self.video_times[:, None, :]
-    score = -0.5 * jnp.square(gap / width)
-    score = jnp.where(self.video_mask[:, None, :], score, -jnp.inf)
-    weight = jax.nn.softmax(score, axis=-1).astype(self.sync.dtype)
-    return weight @ self.sync
+  A normalised Gaussian kernel over time, so that any frame rate, variable
+  rates and missing frames need no special case; where no frame is near,
+  the nearest one is what remains.
+
+  Args:
+    times: [t], seconds.
+    features: [b n d].
+    at: [b n], the features' own times, seconds.
+    mask: bool [b n]; True somewhere in every row.
+    width: standard deviation of the kernel, seconds.
+
+  Returns:
+    [b t d].
+  """
+  gap = times[None, :, None] - at[:, None, :]
+  score = -0.5 * jnp.square(gap / width)
+  score = jnp.where(mask[:, None, :], score, -jnp.inf)
+  weight = jax.nn.softmax(score, axis=-1).astype(features.dtype)
+  return weight @ features
 
 
 def or_null(tokens, mask, null):

@@ -23,8 +23,15 @@ class Objective(Protocol):
 def drop_conditions(
   cond: Conditioning, *, key: jax.Array, rate: float
 ) -> Conditioning:
-  """Drops each condition of each example, independently, at `rate`."""
+  """Drops each condition of each example, independently, at `rate`.
+
+  So are the known times of its words, so that a model with an aligner learns
+  to go by what that finds.
+  """
   b = cond.presence.shape[0]
+  more = jax.random.fold_in(key, len(CONDITIONS))
+  timed = jax.random.bernoulli(more, 1 - rate, (b,))
+  cond = cond.replace(transcript_timed=cond.transcript_timed & timed)
   drops = jax.random.bernoulli(key, rate, (len(CONDITIONS), b))
   for name, where in zip(CONDITIONS, drops):
     cond = cond.without(name, where=where)
@@ -58,6 +65,30 @@ def draw_known(key: jax.Array, shape, *, rate: float) -> jax.Array:
 def logit_normal(key: jax.Array, shape, *, mean: float, std: float):
   """sigmoid(mean + std · N(0, 1)), in (0, 1)."""
   return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
+
+
+def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
+  """Adds what the aligner gets wrong, where the words' times are known.
+
+  Args:
+    loss: [b].
+    metrics: of [b].
+    tokens: what the model made of the conditions shown.
+    shown: the conditions as the model saw them, some dropped.
+    known: the conditions as they are.
+    weight: of the mean distance in seconds over an example's tokens; 0 for a
+      model without an aligner.
+
+  Returns:
+    (loss, metrics), the latter with `alignment_error` in seconds, scaled so
+    that the batch's mean is that of the examples with known times.
+  """
+  if not weight:
+    return loss, metrics
+  there = shown.transcript_mask & known.transcript_timed[:, None]
+  error = masked_mean(jnp.abs(tokens.onsets - known.transcript_times), there)
+  share = jnp.maximum(there.any(axis=1).mean(), 1 / len(error))
+  return loss + weight * error, metrics | {"alignment_error": error / share}
 
 
 def masked_mean(x, mask):

@@ -33,6 +33,7 @@ class Diffusion:
     cond_drop_rate: chance that a condition is dropped, for each on its own.
     infill_rate: share of the examples that are told a part of the answer (see
       `base.draw_known`) and learn the rest; needs a model with `infill`.
+    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
     time_mean: of the logit-normal over diffusion time.
     time_std: of the logit-normal over diffusion time.
   """
@@ -44,6 +45,7 @@ class Diffusion:
   bias: float = 0.0
   cond_drop_rate: float = 0.1
   infill_rate: float = 0.0
+  alignment_weight: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
 
@@ -72,17 +74,25 @@ class Diffusion:
     if train and self.infill_rate:
       there = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
       known, mask = (latents, there), mask & ~there
+    tokens = model.encode(cond)
     prediction = model(
       self.corruption.mix(noise, latents, at),
       time,
-      model.encode(cond),
+      tokens,
       times=batch.target_times,
       mask=batch.target_mask,
       known=known,
     )
     error = jnp.square(prediction - self.corruption.target(noise, latents, at))
     error = base.masked_mean(error, mask)
-    return self.weight(time) * error, {"error": error}
+    return base.with_alignment(
+      self.weight(time) * error,
+      {"error": error},
+      tokens,
+      shown=cond,
+      known=batch.cond,
+      weight=self.alignment_weight,
+    )
 
   def weight(self, time):
     """w [b] of equation (2), at diffusion times [b]."""

@@ -27,6 +27,7 @@ class MeanFlow:
 
   Attributes:
     cond_drop_rate: chance that a condition is dropped, for each on its own.
+    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
     instant_rate: share of the examples with r = t.
     time_mean: of the logit-normal over both times.
     time_std: of the logit-normal over both times.
@@ -34,6 +35,7 @@ class MeanFlow:
   """
 
   cond_drop_rate: float = 0.1
+  alignment_weight: float = 0.0
   instant_rate: float = 0.75
   time_mean: float = 0.4
   time_std: float = 1.0
@@ -73,7 +75,14 @@ class MeanFlow:
     target = jax.lax.stop_gradient(velocity + length * change)
     error = base.masked_mean(jnp.square(found - target), batch.target_mask)
     weight = (jax.lax.stop_gradient(error) + 1e-3) ** -self.power
-    return weight * error, {"error": error}
+    return base.with_alignment(
+      weight * error,
+      {"error": error},
+      tokens,
+      shown=cond,
+      known=batch.cond,
+      weight=self.alignment_weight,
+    )
 
   def sample_times(self, key, b: int):
     """Draws b intervals: (start, end), each [b]."""

@@ -1,0 +1,229 @@
+"""Words find their times: even at first, then where the picture says."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from configs import diffusion_tiny
+from v2a_jax import build
+from v2a_jax.batch import ABSENT, PRESENT, UNKNOWN
+from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.objectives import base
+from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.request import Request
+
+SECONDS, FPS, WORDS = 2.0, 12.5, 6
+FRAMES = int(SECONDS * FPS)
+CONFIG = ConditionerConfig(
+  width=tiny.WIDTH, num_heads=tiny.HEADS, vocab_size=tiny.VOCAB, patch_size=8,
+  spatial_width=8, spatial_heads=2, pool_queries=2, temporal_depth=1,
+  aligner_depth=1, seconds=SECONDS,
+)  # fmt: skip
+KEY = jax.random.key(0)
+
+
+def flashes(b, seed):
+  """Clips in which the picture flashes as each of 2 to 6 words begins."""
+  rng = np.random.default_rng(seed)
+  cond = tiny.conditioning(b, n=FRAMES, size=8, words=WORDS, seed=seed)
+  count = rng.integers(2, WORDS + 1, b)
+  mask = np.arange(WORDS) < count[:, None]
+  frames = np.full((b, FRAMES, 8, 8, 3), 30, np.uint8)
+  times = np.zeros((b, WORDS), np.float32)
+  for i, n in enumerate(count):
+    at = np.sort(rng.choice(FRAMES - 2, n, replace=False) + 1)
+    frames[i, at] = 220
+    times[i, :n] = at / FPS
+  return cond.replace(
+    frames=frames, transcript_mask=mask, transcript_times=times
+  )
+
+
+def predicted(conditioner, cond):
+  untimed = cond.replace(transcript_timed=np.zeros(len(cond.presence), bool))
+  return conditioner(untimed)
+
+
+def error(onsets, cond):
+  mask = cond.transcript_mask
+  return float(np.abs(np.asarray(onsets) - cond.transcript_times)[mask].mean())
+
+
+@pytest.fixture(scope="module")
+def trained():
+  """A conditioner that saw the times of half of its clips, and its metric."""
+  graphdef, params = nnx.split(Conditioner(CONFIG, rngs=nnx.Rngs(0)))
+  optimizer = optax.adam(3e-3)
+
+  def loss(params, cond, key):
+    shown = base.drop_conditions(cond, key=key, rate=0.1)
+    tokens = nnx.merge(graphdef, params)(shown)
+    zero = jnp.zeros(len(cond.presence))
+    losses, metrics = base.with_alignment(
+      zero, {}, tokens, shown=shown, known=cond, weight=1.0
+    )
+    return losses.mean(), metrics["alignment_error"].mean()
+
+  @jax.jit
+  def step(params, state, cond, key):
+    (_, seconds), grads = jax.value_and_grad(loss, has_aux=True)(
+      params, cond, key
+    )
+    updates, state = optimizer.update(grads, state)
+    return optax.apply_updates(params, updates), state, seconds
+
+  state = optimizer.init(params)
+  half = np.arange(16) % 2 == 0
+  for i in range(300):
+    cond = flashes(16, seed=i)
+    # What is not known is wrong here, so that nobody can learn from it.
+    times = np.where(half[:, None], cond.transcript_times, 9.0)
+    cond = cond.replace(transcript_timed=half, transcript_times=times)
+    key = jax.random.fold_in(KEY, i)
+    params, state, seconds = step(params, state, cond, key)
+  return nnx.merge(graphdef, params), float(seconds)
+
+
+def test_untrained_words_are_spread_evenly():
+  cond = flashes(4, seed=1)
+  onsets = predicted(Conditioner(CONFIG, rngs=nnx.Rngs(0)), cond).onsets
+  for row, mask in zip(np.asarray(onsets), cond.transcript_mask):
+    n = mask.sum()
+    np.testing.assert_allclose(
+      row[:n], (np.arange(n) + 0.5) / n * SECONDS, atol=1e-4
+    )
+
+
+def test_it_learns_to_follow_the_picture_from_half_of_the_times(trained):
+  conditioner, seconds = trained
+  cond = flashes(32, seed=10_000)
+  even = predicted(Conditioner(CONFIG, rngs=nnx.Rngs(0)), cond).onsets
+  learned = predicted(conditioner, cond).onsets
+  assert error(learned, cond) < 0.4 * error(even, cond)
+  assert seconds == pytest.approx(error(learned, cond), rel=0.8)
+
+
+def test_onsets_never_fall_and_stay_inside_whatever_is_shown(trained):
+  conditioner, _ = trained
+  cond = flashes(8, seed=3)
+  for shown in (cond, cond.without("video"), cond.without("transcript")):
+    onsets = np.asarray(predicted(conditioner, shown).onsets)
+    assert np.isfinite(onsets).all()
+    rows = zip(onsets, cond.transcript_mask)
+    words = [row[mask] for row, mask in rows if shown.transcript_mask.any()]
+    assert all((np.diff(row) >= 0).all() for row in words)
+    assert onsets.min() >= 0 and onsets.max() <= SECONDS
+
+
+def test_what_lies_under_masks_does_not_matter(trained):
+  conditioner, _ = trained
+  cond = flashes(3, seed=4)
+  frame_mask = np.arange(FRAMES) < np.array([[FRAMES], [12], [0]])
+  cond = cond.replace(frame_mask=frame_mask)
+  other = cond.replace(
+    transcript=np.where(cond.transcript_mask, cond.transcript, 7),
+    frames=np.where(frame_mask[..., None, None, None], cond.frames, 99),
+    frame_times=np.where(frame_mask, cond.frame_times, 1.3).astype(np.float32),
+  )
+  a, b = (np.asarray(predicted(conditioner, c).onsets) for c in (cond, other))
+  mask = cond.transcript_mask
+  np.testing.assert_allclose(a[mask], b[mask], atol=1e-4)
+  # A clip that ends after 12 frames has its words before it ends.
+  assert a[1][mask[1]].max() < 12 / FPS + 0.5
+
+
+def test_known_times_are_used_and_others_are_found(trained):
+  conditioner, _ = trained
+  cond = flashes(2, seed=5)
+  cond = cond.replace(transcript_timed=np.array([True, False]))
+  tokens = conditioner(cond)
+  times = np.asarray(tokens.text_times)[:, -WORDS:]
+  np.testing.assert_array_equal(times[0], cond.transcript_times[0])
+  np.testing.assert_array_equal(times[1], np.asarray(tokens.onsets)[1])
+
+
+def test_what_the_generator_wants_reaches_the_aligner():
+  cond = flashes(2, seed=6)
+  graphdef, params = nnx.split(Conditioner(CONFIG, rngs=nnx.Rngs(0)))
+
+  def wanted(params, timed):
+    shown = cond.replace(transcript_timed=np.full(2, timed))
+    return jnp.square(nnx.merge(graphdef, params)(shown).text).sum()
+
+  slope = jax.jit(jax.grad(wanted))
+  found = [
+    float(optax.global_norm(slope(params, timed).aligner.rate))
+    for timed in (False, True)
+  ]
+  assert found[0] > 1e-4 and found[1] == 0
+
+
+def test_only_examples_with_known_words_pay():
+  model = tiny.diffusion()
+  model.conditioner = Conditioner(CONFIG, rngs=nnx.Rngs(0))
+  cond = flashes(4, seed=7)
+  cond = cond.without("transcript", where=np.arange(4) == 1)
+  cond = cond.replace(transcript_timed=np.array([True, True, False, True]))
+  latents = np.random.default_rng(0).normal(size=(4, 5, tiny.CHANNELS))
+  batch = tiny.batch(latents.astype(np.float32), b=4, cond=cond)
+  losses = {
+    weight: tiny.loss(
+      Diffusion(alignment_weight=weight), model, batch, key=KEY, train=False
+    )
+    for weight in (0.0, 2.0)
+  }
+  paid = np.asarray(losses[2.0][0] - losses[0.0][0])
+  onsets = np.asarray(model.encode(cond).onsets)
+  far = [
+    np.abs(row - times)[mask].mean() if mask.any() and timed else 0.0
+    for row, times, mask, timed in zip(
+      onsets, cond.transcript_times, cond.transcript_mask, cond.transcript_timed
+    )
+  ]
+  np.testing.assert_allclose(paid, 2.0 * np.array(far), atol=1e-3)
+  metric = losses[2.0][1]["alignment_error"]
+  assert float(metric.mean()) == pytest.approx(sum(far) / 2, rel=1e-3)
+  assert "alignment_error" not in losses[0.0][1]
+
+
+def test_known_times_are_hidden_now_and_then():
+  cond = tiny.conditioning(4000, n=1, size=8, words=1)
+  kept = base.drop_conditions(cond, key=KEY, rate=0.2)
+  timed = np.asarray(kept.transcript_timed).astype(float)
+  assert timed.mean() == pytest.approx(0.8, abs=0.03)
+  there = np.asarray(kept.transcript_mask[:, 0]).astype(float)
+  assert abs(np.corrcoef(timed, there)[0, 1]) < 0.06
+
+
+def test_no_transcript_asks_for_no_speech_as_the_data_does():
+  from data_pipelines import schema
+
+  record = dict(tags=["effects"], transcript="")
+  told = schema.presence(record)
+  for words in ("", "  "):
+    assert Request(transcript=words).presence[0] == told[0] == ABSENT
+  assert Request(transcript="hello").presence[0] == PRESENT
+  # Without tags nobody says so: unknown, which is what dropping makes it.
+  assert schema.presence(dict(tags=[], transcript=""))[0] == UNKNOWN
+  cond = tiny.conditioning(1)
+  cond = cond.replace(presence=told[None]).without("transcript")
+  asked, dropped = cond, cond.without("presence")
+  model = tiny.diffusion()
+  shown = [np.asarray(model.encode(c).summary) for c in (asked, dropped)]
+  assert np.abs(shown[0] - shown[1]).max() > 1e-3
+
+
+def test_a_weight_without_an_aligner_is_refused():
+  config = diffusion_tiny.get_config()
+  config.objective.alignment_weight = 1.0
+  with pytest.raises(build.ConfigError, match="alignment_weight=1.0.*aligner"):
+    build.make_objective(config)
+  config.model.conditioner.aligner_depth = 1
+  objective = build.make_objective(config)
+  assert dataclasses.asdict(objective)["alignment_weight"] == 1.0
