@@ -33,7 +33,11 @@ def get_config():
     conditioner=common.conditioner(),
   )
   config.objective = dict(
-    name="next_latents", cond_drop_rate=0.1, time_mean=0.0, time_std=1.0
+    name="next_latents",
+    cond_drop_rate=0.1,
+    alignment_weight=0.0,
+    time_mean=0.0,
+    time_std=1.0,
   )
   config.sampler = dict(
     name="latents",

@@ -39,7 +39,9 @@ def get_config():
     dtype="float32",
     conditioner=common.conditioner(),
   )
-  config.objective = dict(name="next_token", cond_drop_rate=0.1)
+  config.objective = dict(
+    name="next_token", cond_drop_rate=0.1, alignment_weight=0.0
+  )
   config.sampler = dict(
     name="tokens",
     temperature=0.9,

@@ -18,6 +18,7 @@ def get_config():
   config.objective = dict(
     name="mean_flow",
     cond_drop_rate=0.1,
+    alignment_weight=0.0,
     instant_rate=0.75,
     time_mean=0.0,
     time_std=1.0,

@@ -12,11 +12,13 @@ import tiny
 from v2a_jax import jaxprs
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.conditioning.text import PromptEncoderConfig
 from v2a_jax.models import layers
 from v2a_jax.models.ar import TokenModel, TokenModelConfig
 from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
+from v2a_jax.pretrained import clap_text, t5
 from v2a_jax.pretrained.dac import Dac, DacConfig
 
 ONE = 2 * 3 * 4 * 5  # FLOPs of [3 4] @ [4 5]
@@ -159,7 +161,7 @@ def test_constants_and_arguments_are_no_residuals():
   assert jaxprs.residual_bytes(lambda w, x: (x @ w).sum(), W, X) == 0
 
 
-def generator(make_backbone, *, width, spatial_width):
+def generator(make_backbone, *, width, spatial_width, **more):
   config = ConditionerConfig(
     width=width,
     num_heads=width // 16,
@@ -167,6 +169,7 @@ def generator(make_backbone, *, width, spatial_width):
     spatial_depth=2,
     pool_queries=3,
     text_depth=2,
+    **more,
   )
   make = lambda: Generator(
     Conditioner(config, rngs=nnx.Rngs(0)), make_backbone(nnx.Rngs(1))
@@ -208,6 +211,26 @@ def test_diffusion_flops_agree_with_a_count_over_the_jaxpr(sizes):
   )
   found = traced(model, COND, array(1, length, channels), array(1))
   assert model.flops_per_example(COND, length) == pytest.approx(found, rel=0.01)
+
+
+T5 = t5.T5Config(vocab_size=50, d_model=24, d_kv=5, d_ff=48, num_layers=3)
+CLAP = clap_text.ClapTextConfig(
+  hidden_size=32, num_hidden_layers=2, num_attention_heads=2
+)
+
+
+@pytest.mark.parametrize("name,encoder", [("t5", T5), ("clap", CLAP)])
+def test_readers_of_words_count_their_flops(name, encoder):
+  config = DiTConfig(
+    width=32, num_heads=2, joint_depth=0, depth=0, mlp_dim=8, channels=4
+  )
+  model = generator(
+    lambda rngs: DiT(config, rngs=rngs), width=32, spatial_width=16,
+    aligner_depth=2, seconds=1.0,
+    prompt_encoder=PromptEncoderConfig(name=name, path="", sizes=encoder),
+  )  # fmt: skip
+  found = traced(model, COND, array(1, 5, 4), array(1))
+  assert model.flops_per_example(COND, 5) == pytest.approx(found, rel=0.01)
 
 
 @pytest.mark.parametrize(

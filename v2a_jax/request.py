@@ -15,7 +15,8 @@ class Request:
   Attributes:
     prompt: what should be heard; "" leaves it to the picture.
     negative_prompt: what should not be heard.
-    transcript: what should be said; "" asks for no speech.
+    transcript: what should be said; "" asks for no speech, by the presence
+      flag that tagged data without speech carries (`schema.presence`).
     speech: True, False, or None to follow the transcript.
     music: True, False or None for either.
     effects: True, False or None for either.

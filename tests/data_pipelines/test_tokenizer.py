@@ -1,7 +1,9 @@
+import io
 import pickle
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.schema import DataError
@@ -76,6 +78,58 @@ def test_load(tokenizer, tmp_path):
   (tmp_path / "broken.model").write_bytes(b"nothing")
   with pytest.raises(DataError, match="cannot read the tokenizer"):
     Tokenizer.load(tmp_path / "broken.model")
+
+
+def test_a_model_with_an_end_mark_is_that_of_a_text_encoder(tmp_path):
+  """As T5's spiece.model: 0 pads, 1 ends, 2 is unknown."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(["a dog barks", "rain on a roof", "a door shuts"]),
+    model_writer=model, vocab_size=60, hard_vocab_limit=False,
+    pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+  )  # fmt: skip
+  (tmp_path / "spiece.model").write_bytes(model.getvalue())
+  t5 = tokenizer_lib.load_prompt_tokenizer(tmp_path / "spiece.model")
+  texts = ["a dog", "", "rain on a roof " * 9]
+  ids, mask = map(np.stack, zip(*(t5.encode(text, 12) for text in texts)))
+  assert (ids[~mask] == 0).all()
+  lengths = mask.sum(axis=1)
+  assert 2 < lengths[0] < 12 and lengths[1:].tolist() == [0, 12]
+  assert ids[0, lengths[0] - 1] == ids[2, 11] == 1
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+  assert processor.decode(ids[0, : lengths[0] - 1].tolist()) == "a dog"
+
+
+def test_byte_pairs_are_those_of_the_published_tokenizer(tmp_path):
+  tokenizers = pytest.importorskip("tokenizers")
+  transformers = pytest.importorskip("transformers")
+  made = tokenizers.ByteLevelBPETokenizer()
+  marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+  made.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks)
+  made.save_model(str(tmp_path))
+  files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
+  published = transformers.RobertaTokenizerFast(*files)
+  published.save_pretrained(tmp_path)
+  clap = tokenizer_lib.load_prompt_tokenizer(tmp_path / "tokenizer.json")
+  clap = pickle.loads(pickle.dumps(clap))
+  text = "A metal ball; ünd 日本."
+  wanted = published(text)["input_ids"]
+  ids, mask = clap.encode(text, 80)
+  assert ids[mask].tolist() == wanted and wanted[0] == 0 and wanted[-1] == 2
+  cut, mask = clap.encode(text, 6)
+  assert mask.all() and cut.tolist() == [*wanted[:5], 2]
+  assert clap.vocab_size == len(published)
+  assert not clap.encode(" ", 6)[1].any()
+
+
+def test_what_is_no_prompt_tokenizer_is_one_line(tmp_path):
+  for name, content in [("a.json", b"{}"), ("b.model", b"nothing")]:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"cannot read .*{name}") as caught:
+      tokenizer_lib.load_prompt_tokenizer(tmp_path / name)
+    assert "\n" not in str(caught.value)
+  with pytest.raises(DataError, match="absent.*spiece.model"):
+    tokenizer_lib.load_prompt_tokenizer(tmp_path / "absent")
 
 
 def test_vocabulary_too_small():

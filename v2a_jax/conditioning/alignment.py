@@ -1,12 +1,12 @@
 """When each word is said, found from the words and the picture.
 
-With v(t) a feature of the picture at time t, h_i one of token i, after both
-have attended to one another, and a window of T seconds:
+With v(t) a feature of the picture at time t and h_i one of token i, after both
+have attended to one another:
 
-  r(t)    = softplus(a · v(t)) + floor          how fast speech runs on
-  P(t)    = ∫_0^t r / ∫_0^T r                   how much of it is over
-  w_i     = softplus(b · h_i)                   how long token i takes
-  onset_i = P^{-1}( (Σ_{k<i} w_k + w_i / 2) / Σ_k w_k )
+  r(t)    = softmax_t(a · v(t))            how fast speech runs on
+  P(t)    = Σ_{t' <= t} r(t')              how much of it is over
+  w_i     = softmax_i(b · h_i)             how long token i takes
+  onset_i = P^{-1}(Σ_{k<i} w_k + w_i / 2)
 
 Tokens come one after another inside the window whatever is learned; with a and
 b zero, as at first, they are spread evenly. Everything is differentiable, so
@@ -26,8 +26,8 @@ from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import attention, layers
 
 CELL = 0.04  # seconds of the grid on which the rate is summed up
-# Of the mean rate: bounds how far a small change of P moves an onset.
-FLOOR = 0.05
+# Share of P that runs on evenly: bounds how far its change moves an onset.
+EVEN = 0.05
 # Seconds: a time without a frame so near lies outside of the clip.
 NEAR = 0.5
 
@@ -75,11 +75,9 @@ class Aligner(nnx.Module):
     )
     x = self.norm(x).astype(jnp.float32)
     n = video.shape[1]
-    lengths = jax.nn.softplus(self.length(x[:, n:])[..., 0]) * words_mask
-    ends = jnp.cumsum(lengths, axis=1)
-    total = jnp.maximum(ends[:, -1:], 1e-6)
+    lengths = shares(self.length(x[:, n:])[..., 0], words_mask)
     over, edges = self._progress(self.rate(x[:, :n]), video_times, video_mask)
-    place = (ends - lengths / 2) / total
+    place = jnp.cumsum(lengths, axis=1) - lengths / 2
     return jax.vmap(jnp.interp, (0, 0, None))(place, over, edges)
 
   def _progress(self, rate, times, mask):
@@ -88,14 +86,11 @@ class Aligner(nnx.Module):
     edges = jnp.linspace(0.0, self.seconds, count + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     none = ~mask.any(axis=1, keepdims=True)
-    read = tokens_lib.read_at(middle, rate, times, mask | none)
-    rates = jax.nn.softplus(read[..., 0])
-    rates = rates + FLOOR * rates.mean(axis=1, keepdims=True)
+    read = tokens_lib.read_at(middle, rate, times, mask | none)[..., 0]
     gap = jnp.abs(middle[None, :, None] - times[:, None, :])
     exists = ((gap < NEAR) & mask[:, None, :]).any(axis=2) | none
-    over = jnp.cumsum(rates * exists, axis=1)
-    over = over / jnp.maximum(over[:, -1:], 1e-6)
-    return jnp.pad(over, ((0, 0), (1, 0))), edges
+    rates = (1 - EVEN) * shares(read, exists) + EVEN * shares(0 * read, exists)
+    return jnp.pad(jnp.cumsum(rates, axis=1), ((0, 0), (1, 0))), edges
 
   def flops(self, frames: int, words: int) -> int:
     """Of one example's forward pass."""
@@ -108,3 +103,8 @@ class Aligner(nnx.Module):
       + layers.matmul_flops(self.length, words)
       + 2 * round(self.seconds / CELL) * frames
     )
+
+
+def shares(logits, mask):
+  """Softmax of [b n] over the places of a mask; even where there are none."""
+  return jax.nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)

@@ -24,11 +24,13 @@ class NextLatents:
 
   Attributes:
     cond_drop_rate: chance that a condition is dropped, for each on its own.
+    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
     time_mean: of the logit-normal over diffusion time.
     time_std: of the logit-normal over diffusion time.
   """
 
   cond_drop_rate: float = 0.1
+  alignment_weight: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
 
@@ -49,13 +51,21 @@ class NextLatents:
     )
     noise = jax.random.normal(k_noise, (*draws, c))
     at, data = time[..., None], latents[:, :, None]
+    tokens = model.encode(cond)
     prediction = model(
       latents,
-      model.encode(cond),
+      tokens,
       times=batch.target_times,
       noisy=self.corruption.mix(noise, data, at),
       time=time,
     )
     error = (prediction - self.corruption.target(noise, data, at)) ** 2
     error = base.masked_mean(error, batch.target_mask)
-    return error, {"error": error}
+    return base.with_alignment(
+      error,
+      {"error": error},
+      tokens,
+      shown=cond,
+      known=batch.cond,
+      weight=self.alignment_weight,
+    )
