@@ -86,6 +86,7 @@ class Aligner(nnx.Module):
     edges = jnp.linspace(0.0, self.seconds, count + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     none = ~mask.any(axis=1, keepdims=True)
+    rate = jnp.where(mask[..., None], rate, 0.0)  # no picture: even
     read = tokens_lib.read_at(middle, rate, times, mask | none)[..., 0]
     gap = jnp.abs(middle[None, :, None] - times[:, None, :])
     exists = ((gap < NEAR) & mask[:, None, :]).any(axis=2) | none
