@@ -58,11 +58,15 @@ def get_config():
     batch_size=8,
     seconds=4.0,
     fps=25.0,
-    frame_size=32,
+    # Pixels of a side, or (height, width): of either type.
+    frame_size=config_dict.FieldReference(32, field_type=object),
     prompt_length=24,
     transcript_length=24,
     tokenizer="",  # a file; that of the first data set where it is empty
     prompt_tokenizer="",  # that of a published prompt encoder
+    # Numbers of a frame, cached by `v2a data features`; 0 decodes frames.
+    features=0,
+    crop="random",
     num_threads=1,
     num_workers=0,
     cache_mb=4096,
@@ -107,18 +111,26 @@ def conditioner():
     # t5 or clap and its folder, to read prompts; "" for the encoder trained
     # with the model. Its tokenizer is config.data.prompt_tokenizer.
     prompt_encoder=dict(name="", path=""),
+    # The encoder inside a frame: full, lora (then with a rank) or frozen.
+    tune="full",
+    lora=dict(rank=0, alpha=16.0),
   )
 
 
 def full_size(config, name):
   """Turns a tiny config into a full-size one but for its backbone's depth.
 
+  Args:
+    config: changed in place.
+    name: of `SIZES`; with `-siglip` after it there are two rates, see `siglip`.
+
   Returns:
     The `Size` of that name.
   """
-  if name not in SIZES:
+  plain = name.removesuffix("-siglip")
+  if plain not in SIZES:
     raise ValueError(f"size {name!r} is not one of {', '.join(SIZES)}")
-  size = SIZES[name]
+  size = SIZES[plain]
   config.data.update(
     batch_size=512,
     seconds=8.0,
@@ -157,4 +169,24 @@ def full_size(config, name):
   config.log_every = 100
   config.checkpoint_every = 5000
   config.keep = 3
+  if name != plain:
+    size = dataclasses.replace(size, name=name)
+    siglip(config)
   return size
+
+
+def siglip(config):
+  """Adds a frozen SigLIP tower, B/16 of 224 pixels, on every sixth frame.
+
+  Synchronisation keeps every frame; with pictures and patches twice as large
+  it costs what it did.
+  """
+  config.data.frame_size = 224
+  config.model.conditioner.update(patch_size=32, tune="frozen")
+  config.model.conditioner.semantic = dict(
+    name="vit",
+    path="",  # a folder with config.json and model.safetensors
+    stride=6,
+    temporal_depth=2,
+    sizes=dict(family="siglip"),
+  )

@@ -13,6 +13,14 @@ of it used, an estimate from FLOPs and not a measurement:
   large    997 M         9.0 TFLOP         32         18 GB          30 h
   xl       5.0 B        14.7 TFLOP         64         10 GB          25 h
 
+`small-siglip` (any size takes `-siglip`) has frames at two rates: 25 a second of
+224 pixels for synchronisation, and every sixth through a frozen SigLIP B/16,
+whose folder is `--config.model.conditioner.semantic.path=PATH`:
+
+  small-siglip    165 M trained, 93 M frozen    3.1 TFLOP to train a clip, of it
+                  SigLIP 1.2; 1.9 with `--config.data.features=768` and a data
+                  set of `v2a data features`, which keeps what SigLIP gives
+
 Sizes and what stands behind them are in `common.SIZES`; `-tile` variants have
 heads of 128 and widths that are multiples of 512, which fill a matrix unit.
 The sizes are built, counted and traced by tests; none has been trained here.

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import features as features_lib
 from data_pipelines import schema
+from data_pipelines.features import Features
 from data_pipelines.tokenizer import TextTokenizer, Tokenizer, spread
 from v2a_jax import media
 
@@ -37,6 +39,8 @@ class Window:
     prompt_length: caption tokens.
     transcript_length: tokens of spoken words.
     caption_fields: fields that may serve as the prompt, the best first.
+    features: numbers of a frame's cached features; 0 leaves them out.
+    frames: whether frames are decoded.
   """
 
   seconds: float
@@ -47,6 +51,8 @@ class Window:
   prompt_length: int
   transcript_length: int
   caption_fields: tuple[str, ...]
+  features: int = 0
+  frames: bool = True
 
   @property
   def num_frames(self) -> int:
@@ -65,16 +71,19 @@ class Media:
     start: seconds into the record at which this part begins.
     frames: uint8 [n, h, w, 3]; times: float64 [n], seconds into the record.
     audio: float32 [t, channels].
+    features: cached features of frames, or None.
   """
 
   start: float
   frames: np.ndarray
   times: np.ndarray
   audio: np.ndarray
+  features: Features | None = None
 
   @property
   def nbytes(self) -> int:
-    return self.frames.nbytes + self.audio.nbytes + self.times.nbytes
+    cached = self.features.nbytes if self.features else 0
+    return cached + self.frames.nbytes + self.audio.nbytes + self.times.nbytes
 
 
 class MediaCache:
@@ -139,6 +148,7 @@ def decode_record(
 
   Raises:
     MediaError: the record's media cannot be decoded.
+    DataError: cached features are not those of this window.
   """
   duration = record["duration"]
   start = 0.0
@@ -146,7 +156,9 @@ def decode_record(
     # On whole samples, so that audio and frames are cut at the same instant.
     spare = max(duration - window.seconds, 0.0) * rng.random()
     start = math.floor(spare * window.sample_rate) / window.sample_rate
-  content = _decode_media(record, window, start, cache, index)
+    if window.features and duration > window.seconds:
+      _check_crop(record, window)
+  content = decode_media(record, window, start, cache=cache, index=index)
   example = {
     **cut_frames(content, window, start),
     **_cut_audio(content, window, start, duration),
@@ -190,7 +202,15 @@ def blank_example(window: Window, *, index: int) -> Example:
   }
 
 
-def _decode_media(record, window, start, cache, index) -> Media:
+def decode_media(
+  record: Mapping[str, Any],
+  window: Window,
+  start: float = 0.0,
+  *,
+  cache: MediaCache | None = None,
+  index: int = 0,
+) -> Media:
+  """Decodes what the window at `start` is cut from; see `decode_record`."""
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
   if not whole:
     return _read(record, window, start=start, duration=window.seconds)
@@ -205,7 +225,7 @@ def _decode_media(record, window, start, cache, index) -> Media:
 def _read(record, window: Window, *, start, duration) -> Media:
   height, width = window.frame_size
   frames, times = np.zeros((0, height, width, 3), np.uint8), np.zeros(0)
-  if record["video"]:
+  if record["video"] and window.frames:
     video = media.read_video(
       record["video"],
       start=start,
@@ -223,20 +243,57 @@ def _read(record, window: Window, *, start, duration) -> Media:
       start=start,
       duration=duration,
     ).samples
-  return Media(start, frames, times, audio)
+  features = None
+  if window.features:
+    features = features_lib.unpack(record["features"], window.features)
+  return Media(start, frames, times, audio, features)
+
+
+def _check_crop(record, window: Window) -> None:
+  """Refuses a window anywhere where cached features are not of its frames."""
+  cached = features_lib.unpack(record["features"], window.features)
+  whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
+  if not (cached.whole and whole):
+    raise schema.DataError(
+      f"of its {record['duration']:g} s cached features serve only the window"
+      " at the start: set data.crop='start', or build it of shorter clips"
+    )
 
 
 def cut_frames(content: Media, window: Window, start: float) -> Example:
   """The frames shown in the window that begins at `start` seconds."""
-  count = window.num_frames
-  times = content.times - start
-  inside = np.flatnonzero((times >= 0) & (times < window.seconds))[:count]
-  frames = np.zeros((count, *window.frame_size, 3), np.uint8)
+  found = {}
+  if window.frames:
+    times, values = content.times, content.frames
+    found = _place("frames", times, values, window, start)
+  if window.features:
+    cached = content.features or features_lib.unpack(b"", window.features)
+    more = _place("features", cached.times, cached.values, window, start)
+    if found and not np.allclose(found["frame_times"], more["frame_times"]):
+      raise schema.DataError(
+        "its cached features are of other frames than those of the window: run"
+        " `v2a data features` again"
+      )
+    found |= more
+  return found
+
+
+def inside(times, window: Window, start: float) -> np.ndarray:
+  """Indices of the times that lie in the window, as many as it has frames."""
+  times = times - start
+  within = (times >= 0) & (times < window.seconds)
+  return np.flatnonzero(within)[: window.num_frames]
+
+
+def _place(name, times, values, window: Window, start: float) -> Example:
+  """Those of `values` whose times lie in the window, with times and mask."""
+  count, shown = window.num_frames, inside(times, window, start)
+  placed = np.zeros((count, *values.shape[1:]), values.dtype)
   frame_times = np.zeros(count, np.float32)
-  frames[: len(inside)] = content.frames[inside]
-  frame_times[: len(inside)] = times[inside]
-  mask = np.arange(count) < len(inside)
-  return dict(frames=frames, frame_times=frame_times, frame_mask=mask)
+  placed[: len(shown)] = values[shown]
+  frame_times[: len(shown)] = times[shown] - start
+  mask = np.arange(count) < len(shown)
+  return {name: placed, "frame_times": frame_times, "frame_mask": mask}
 
 
 def _cut_audio(

@@ -19,6 +19,7 @@ import grain
 import numpy as np
 
 from data_pipelines import example as example_lib
+from data_pipelines import features as features_lib
 from data_pipelines import manifest
 from data_pipelines.example import Example
 from data_pipelines.schema import DataError
@@ -60,6 +61,10 @@ class LoaderConfig:
     num_workers: processes that decode; 0 is best up to some 8 cores, because
       decoding does not hold Python's lock.
     cache_mb: memory for decoded records, shared out between the workers.
+    features: numbers of a frame's features, which `v2a data features` left in
+      the records; 0 for none. They are given as `features`.
+    encoder: digest of the encoder that they must be of; "" takes any.
+    frames: whether frames are decoded; not needed beside features.
     max_bad_fraction: of the records read, that may fail to decode. Each is
       named and becomes an example with duration 0 and empty masks; one more
       stops the run.
@@ -86,6 +91,9 @@ class LoaderConfig:
   num_threads: int = 2
   num_workers: int = 0
   cache_mb: float = 0.0
+  features: int = 0
+  encoder: str = ""
+  frames: bool = True
   max_bad_fraction: float = 0.0
 
   def __post_init__(self):
@@ -119,6 +127,17 @@ class LoaderConfig:
     if self.prompt_tokenizer:
       return load_prompt_tokenizer(self.prompt_tokenizer)
     return self.load_tokenizer()
+
+
+def feature_facts(config: LoaderConfig) -> features_lib.FeatureFacts:
+  """What the cached features of a data set must be, for this loader."""
+  return features_lib.FeatureFacts(
+    encoder=config.encoder,
+    dim=config.features,
+    fps=config.fps,
+    frame_size=config.frame_size,
+    seconds=config.seconds,
+  )
 
 
 def make_decoder(
@@ -159,6 +178,9 @@ def make_loader(
       f"batch_size {config.batch_size} is not divisible by the "
       f"{process_count} processes"
     )
+  if config.features:
+    for path in config.paths:
+      features_lib.check(path, feature_facts(config))
   sources = [open_source(path, config.split) for path in config.paths]
   records = Concatenated(sources)
   decode = _Decode(

@@ -30,7 +30,8 @@ TEXT_FIELDS = (
   "sha256",
 )
 JSON_FIELDS = ("words", "events", "tags")
-BYTES_FIELDS = ("video", "audio")
+# `features` stand for the frames of `video`: see features.py.
+BYTES_FIELDS = ("video", "audio", "features")
 FIELDS = (*TEXT_FIELDS, *JSON_FIELDS, *BYTES_FIELDS, "duration")
 SPLITS = ("train", "val", "test")
 
@@ -70,6 +71,7 @@ def make_record(
   duration: float,
   video: bytes = b"",
   audio: bytes = b"",
+  features: bytes = b"",
   caption: str = "",
   audio_caption: str = "",
   transcript: str = "",
@@ -91,6 +93,7 @@ def make_record(
     id=id,
     video=video,
     audio=audio,
+    features=features,
     caption=caption,
     audio_caption=audio_caption,
     transcript=transcript,
@@ -165,7 +168,8 @@ def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
     value = stored[field]
     record[field] = value.decode() if isinstance(value, bytes) else str(value)
   for field in BYTES_FIELDS:
-    record[field] = bytes(stored[field])
+    # Sets without cached features may lack the field.
+    record[field] = bytes(stored.get(field, b""))
   for field in JSON_FIELDS:
     text = stored[field]
     record[field] = json.loads(text) if text else []

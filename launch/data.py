@@ -1,15 +1,21 @@
-"""`v2a data build | scenes | report`: raw media to shards, and a page of them."""
+"""`v2a data build | scenes | features | report`: raw media to shards."""
 
 from launch import cli, parsing
 
 
 def main(argv: list[str]) -> int:
+  settings = [arg for arg in argv if arg.startswith("--config")]
+  argv = [arg for arg in argv if arg not in settings]
   # numpy, PyAV and record libraries; no jax.
   from data_pipelines import build
 
   args = _parser(build).parse(argv)
   if args.command == "report":
     return report(args)
+  if args.command == "features":
+    return features(args, settings)
+  if settings:
+    raise parsing.UsageError(f"unknown flag {settings[0]}: only for features")
   output = parsing.fill(build.OutputOptions, args)
   if args.command == "scenes":
     build.build_scenes(
@@ -32,6 +38,39 @@ def main(argv: list[str]) -> int:
       log=say,
     )
   print("next: v2a train --config=configs/diffusion_tiny.py \\")
+  print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
+  return 0
+
+
+def features(args, given: list[str]) -> int:
+  """Runs the frozen encoder of a checkpoint or config over a data set."""
+  from launch import settings
+
+  if bool(args.checkpoint) == bool(given):
+    raise parsing.UsageError(
+      "say whose encoder: --checkpoint=RUN_OR_BUNDLE, or --config=FILE"
+    )
+  config = settings.parse(given) if given else None
+  # Here, so that a mistyped flag is answered before jax is imported.
+  from data_pipelines.assemble import OutputOptions
+  from v2a_jax import features as features_lib
+  from v2a_jax import initial, trained
+
+  if config is None:
+    found = trained.load(args.checkpoint)
+    config, model = found.config, found.model
+  else:
+    model = initial.first_model(config)
+  manifest = features_lib.write(
+    model,
+    config,
+    args.dataset,
+    out=args.output,
+    output=parsing.fill(OutputOptions, args),
+    log=say,
+  )
+  print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
+  print(f"  --config.data.features={manifest['features']['dim']} \\")
   print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
   return 0
 
@@ -63,6 +102,7 @@ def _parser(build) -> parsing.Parser:
   commands = parser.add_subparsers(dest="command", required=True)
   _add_build(commands, build)
   _add_scenes(commands, build)
+  _add_features(commands)
   command = parsing.add_command(
     commands,
     "report",
@@ -106,6 +146,30 @@ def _add_scenes(commands, build) -> None:
   command.add_argument("--seed", type=int, default=0, help="(default 0)")
   _add_output(command, build)
   parsing.add_fields(command, build.SceneOptions)
+
+
+def _add_features(commands) -> None:
+  command = parsing.add_command(
+    commands,
+    "features",
+    about=(
+      "The same data set with what a frozen encoder gives for its frames, so"
+      "\nthat training need not decode and encode them. The encoder is that of"
+      "\n--checkpoint, or what --config=FILE --config.key=value starts from."
+    ),
+    example="v2a data features data/clips --checkpoint runs/a -o data/seen",
+  )
+  command.add_argument("dataset", help="folder of the data set")
+  command.add_argument("--checkpoint", help="work directory or bundle")
+  command.add_argument(
+    "-o", "--output", required=True, help="folder of the new data set"
+  )
+  command.add_argument(
+    "--workers", type=int, default=2, help="records at a time (default 2)"
+  )
+  command.add_argument(
+    "--overwrite", action="store_true", help="replace another data set"
+  )
 
 
 def _add_output(command, build) -> None:

@@ -91,6 +91,7 @@ def describe(found: dict[str, Any]) -> str:
       "",
       "FLOPs of a clip",
       *_flops_lines(found["flops"]),
+      *_encoder_lines(found["encoder"]),
       "",
       f"memory of a device, {found['memory']['clips']} clips at a time",
       *_memory_lines(found["memory"]),
@@ -113,6 +114,8 @@ def _parameter_lines(found: dict[str, Any]) -> Iterator[str]:
     if rest := parts[top] - sum(large.values()):
       yield _line("    the rest", _short(rest), _share(rest, total))
   yield _line("  together", _short(total), f"{total:,}")
+  if found["frozen"]:
+    yield _line("  frozen", _short(found["frozen"]), "not trained")
   if found["frozen_codec"]:
     yield _line("  frozen codec", _short(found["frozen_codec"]), "not trained")
 
@@ -127,12 +130,23 @@ def _flops_lines(found: dict[str, int]) -> Iterator[str]:
     flops, counted = found.get(name), found.get(f"{name}_counted")
     if not flops:
       continue
+    if name == "training" and found.get("spared"):
+      about += f" - {_short(found['spared'])}"
     if counted == flops and "encode" in found:
       about = "over the jaxpr, with losses and critics"
     elif counted:
       off = f"{counted / flops - 1:+.1%}"
       about += f"; over the jaxpr {_short(counted)} ({off})"
     yield _line(f"  {name}", _short(flops), about)
+
+
+def _encoder_lines(found: dict[str, dict]) -> Iterator[str]:
+  """The streams that the conditioner is made of."""
+  for name, cost in found.items():
+    parts = [f"{_short(cost['parameters'])} parameters"]
+    parts += [f"{cost['training_share']:.0%} of a step"]
+    about = f"{cost['share']:4.0%} of forward, {', '.join(parts[::-1])}"
+    yield _line(f"    of {name}", _short(cost["flops"]), about)
 
 
 def _memory_lines(found: dict[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import functools
 
 from flax import nnx
 import jax
+from jax.interpreters import partial_eval as pe
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -332,3 +333,31 @@ def test_codec_flops_agree_with_a_count_over_the_jaxpr(make, config, samples):
     run = lambda state, x, m=method: getattr(nnx.merge(graphdef, state), m)(x)
     found = jaxprs.flops_of(run, state, x)
     assert closed[method] == pytest.approx(found, rel=0.01), method
+
+
+@pytest.mark.parametrize("semantic", [None, tiny.PIXELS, tiny.TOWER])
+@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
+def test_flops_of_each_stream_agree_with_a_count_over_the_jaxpr(semantic, size):
+  encoder = nnx.eval_shape(lambda: tiny.conditioner(semantic=semantic))
+  cond = tiny.conditioning(1, n=7)
+  cond = cond.replace(frames=np.zeros((1, 7, *size, 3), np.uint8))
+  graphdef, state = nnx.split(encoder)
+
+  def count(used):
+    """Of what is needed for the tokens that `used` picks."""
+    run = lambda state, cond: used(nnx.merge(graphdef, state)(cond))
+    jaxpr = jax.make_jaxpr(run)(state, cond)
+    jaxpr, _ = pe.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
+    return jaxprs.count_flops(jaxpr)
+
+  closed = encoder.stream_flops(cond)
+  fast = "video" if semantic is None else "sync"
+  found = {fast: count(lambda tokens: tokens.sync)}
+  if semantic is not None:
+    found["semantic"] = count(lambda tokens: tokens.video)
+  found["text"] = count(lambda tokens: tokens.text)
+  assert closed.keys() == found.keys()
+  for name, flops in found.items():
+    assert closed[name] == pytest.approx(flops, rel=0.01), name
+  whole = count(lambda tokens: tokens)
+  assert encoder.flops(cond) == pytest.approx(whole, rel=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import codec_tiny, finetune
-from v2a_jax import build, bundle, trained, workdir
+from v2a_jax import build, bundle, initial, trained, workdir
 from v2a_jax.training import names
 from v2a_jax.training.names import CheckpointError
 
@@ -20,7 +20,7 @@ def test_fine_tuning_starts_from_the_bundle_and_its_words(mesh, tmp_path):
   config = finetune.get_config()
   # As the loop reads them: with the mesh set.
   with jax.set_mesh(mesh):
-    found = workdir.initial_weights(config, _make(config))()
+    found = initial.initial_weights(config, _make(config))()
   wanted = nnx.state(trained.load("diffusion_tiny").model, nnx.Param)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -34,7 +34,7 @@ def test_low_rank_adaptation_starts_from_the_plain_weights():
   config = finetune.get_config()
   config.lora.rank = 4
   make = _make(config)
-  found = workdir.initial_weights(config, make)()
+  found = initial.initial_weights(config, make)()
   fresh = nnx.split(jax.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
   params, frozen = (names.flatten(part) for part in fresh[1:])
   assert {name[-1] for name in params} == {"lora_a", "lora_b"}
@@ -46,7 +46,7 @@ def test_every_tensor_that_does_not_fit_is_named():
   config.model.modulation_rank = 0
   config.model.infill = True
   with pytest.raises(CheckpointError) as caught:
-    workdir.initial_weights(config, _make(config))()
+    initial.initial_weights(config, _make(config))()
   said = str(caught.value)
   assert "diffusion_tiny: " in said and "\n" not in said
   assert "backbone/embed/kernel is (96, 128), the model has (" in said

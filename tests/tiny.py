@@ -8,10 +8,12 @@ import numpy as np
 
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.conditioning.semantic import SemanticConfig
 from v2a_jax.models.ar import TokenModel, TokenModelConfig
 from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
+from v2a_jax.pretrained.vit import ViTConfig
 
 RATE = 25.0  # latents a second
 WIDTH, HEADS, CHANNELS, BOOKS, CODES, VOCAB = 16, 2, 3, 3, 11, 40
@@ -49,7 +51,27 @@ def times(t):
   return ((np.arange(t) + 0.5) / RATE).astype(np.float32)
 
 
-def conditioner(seed=0) -> Conditioner:
+# A slow stream of either kind, at half the frames' rate.
+PIXELS = SemanticConfig(
+  name="pixels", stride=2, spatial_width=16, spatial_depth=1, temporal_depth=1
+)
+TOWER = SemanticConfig(
+  name="vit",
+  stride=2,
+  temporal_depth=1,
+  sizes=ViTConfig(
+    family="siglip",
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    image_size=24,
+    patch_size=8,
+  ),
+)
+
+
+def conditioner(seed=0, **changes) -> Conditioner:
   config = ConditionerConfig(
     width=WIDTH,
     num_heads=HEADS,
@@ -59,11 +81,12 @@ def conditioner(seed=0) -> Conditioner:
     spatial_heads=2,
     pool_queries=2,
     temporal_depth=1,
+    **changes,
   )
   return Conditioner(config, rngs=nnx.Rngs(seed))
 
 
-def diffusion(seed=0, **changes) -> Generator:
+def diffusion(seed=0, *, semantic=None, **changes) -> Generator:
   """A generator whose output layers are not zero, unlike a fresh one's."""
   fields = dict(
     width=WIDTH,
@@ -76,7 +99,7 @@ def diffusion(seed=0, **changes) -> Generator:
   )
   config = DiTConfig(**(fields | changes))
   backbone = DiT(config, rngs=nnx.Rngs(seed + 1))
-  return wake(Generator(conditioner(seed), backbone), seed)
+  return wake(Generator(conditioner(seed, semantic=semantic), backbone), seed)
 
 
 def tokens(seed=0, **changes) -> Generator:

@@ -22,7 +22,7 @@ class Conditioning:
   """What a soundtrack is asked to follow; every part is optional.
 
   Attributes:
-    frames: uint8 [b n h w 3].
+    frames: uint8 [b n h w 3]; None where `features` are all that is read.
     frame_times: float32 [b n], seconds.
     frame_mask: bool [b n].
     prompt: int32 [b l], token ids of the caption or prompt.
@@ -32,9 +32,11 @@ class Conditioning:
     transcript_mask: bool [b s].
     transcript_timed: bool [b], whether the times are known, or only spread.
     presence: int32 [b 3], of speech, music and effects; see `PRESENCE`.
+    features: float32 [b n f], what a frozen encoder gave for each frame and
+      the model then does not compute; None computes it.
   """
 
-  frames: Any
+  frames: Any = None
   frame_times: Any
   frame_mask: Any
   prompt: Any
@@ -44,6 +46,7 @@ class Conditioning:
   transcript_mask: Any
   transcript_timed: Any
   presence: Any
+  features: Any = None
 
   def replace(self, **changes) -> "Conditioning":
     return dataclasses.replace(self, **changes)
@@ -97,7 +100,8 @@ class Batch:
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, Any]) -> "Batch":
     """Groups a loader's flat dict; arrays are not copied."""
-    cond = {f.name: arrays[f.name] for f in dataclasses.fields(Conditioning)}
+    names = [f.name for f in dataclasses.fields(Conditioning)]
+    cond = {name: arrays[name] for name in names if name in arrays}
     return cls(
       audio=arrays["audio"],
       duration=arrays["duration"],

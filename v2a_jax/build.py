@@ -24,6 +24,7 @@ from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
 from v2a_jax.conditioning import text
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.conditioning.semantic import SemanticConfig
 from v2a_jax.models import ar, ar_latents, dit, lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
@@ -31,7 +32,7 @@ from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
-from v2a_jax.pretrained import dac, dac_files, weights
+from v2a_jax.pretrained import dac, dac_files, vit, weights
 from v2a_jax.sampling.autoregressive import LatentSampler, TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
@@ -227,9 +228,14 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
     for k in ("width", "num_heads", "remat", "unroll", "dtype")
     if k in section
   }
+  adaptation = fill(
+    lora.LoraConfig,
+    conditioner.pop("lora", {}),
+    where="model.conditioner.lora",
+  )
   conditioner = fill(
     ConditionerConfig,
-    conditioner,
+    conditioner | {"semantic": semantic_config(config)},
     where="model.conditioner",
     prompt_encoder=prompt_encoder_config(config),
     seconds=config.data["seconds"],
@@ -237,7 +243,8 @@ def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
   )
   make_backbone = pick(BACKBONES, section["name"], where="model.name")
   backbone = make_backbone(section, codec, rngs=rngs)
-  model = Generator(Conditioner(conditioner, rngs=rngs), backbone)
+  encoder = Conditioner(conditioner, rngs=rngs)
+  model = Generator(tune(encoder, adaptation, rngs=rngs), backbone)
   adaptation = lora_config(config)
   return lora.adapt(model, adaptation, rngs=rngs) if adaptation else model
 
@@ -262,10 +269,10 @@ def model_maker(config, codec: CodecConfig):
 def prompt_encoder_config(config) -> text.PromptEncoderConfig | None:
   """The published prompt encoder of a config, if it names one.
 
-  Its sizes are in the config, or read from its folder (see `workdir.resolve`).
+  Its sizes are in the config, or read from its folder.
 
   Raises:
-    ConfigError: there is none of that name.
+    ConfigError: there is none of that name, or nothing says what it is.
     MissingWeightsError, WrongWeightsError: its folder cannot be read.
   """
   where = "model.conditioner.prompt_encoder"
@@ -273,16 +280,70 @@ def prompt_encoder_config(config) -> text.PromptEncoderConfig | None:
   if not section.get("name"):
     return None
   network = pick(text.NETWORKS, section["name"], where=f"{where}.name")
-  if section.get("sizes"):
-    sizes = fill(network.config, section["sizes"], where=f"{where}.sizes")
-  else:
-    sizes = network.read_config(section["path"])
+  sizes = _sizes(section, network.config, network.read_config, where=where)
   return fill(text.PromptEncoderConfig, section, where=where, sizes=sizes)
+
+
+def semantic_config(config) -> SemanticConfig | None:
+  """The slow stream of frames, from `config.model.conditioner.semantic`.
+
+  A tower's sizes are in the config, or read from its folder.
+
+  Raises:
+    ConfigError: a key is stray, or nothing says what the tower is.
+    MissingWeightsError, WrongWeightsError: see `vit.read_config`.
+  """
+  where = "model.conditioner.semantic"
+  section = dict(config.model["conditioner"].get("semantic") or {})
+  if not section:
+    return None
+  sizes = None
+  if section.get("name") == "vit":
+    sizes = _sizes(section, vit.ViTConfig, vit.read_config, where=where)
+  return fill(SemanticConfig, section, where=where, sizes=sizes)
+
+
+def _sizes(section, cls: type, read, *, where: str):
+  """Of a published network: as the config says, or else its folder."""
+  if section.get("sizes"):
+    return fill(cls, section["sizes"], where=f"{where}.sizes")
+  if not section.get("path"):
+    raise ConfigError(
+      f"config.{where}.path='': name the folder of this {section['name']}, with"
+      " config.json and model.safetensors"
+    )
+  return read(section["path"])
+
+
+def tune(conditioner: Conditioner, config: lora.LoraConfig, *, rngs: nnx.Rngs):
+  """Freezes or adapts the frame part, in place, as `tune` of its config says.
+
+  Raises:
+    ConfigError: there is a rank without `lora`, or `lora` without a rank.
+  """
+  how, stream = conditioner.config.tune, conditioner.looking
+  if (how == "lora") != bool(config.rank):
+    raise ConfigError(
+      f"config.model.conditioner.tune={how!r} with lora.rank={config.rank}:"
+      " 'lora' needs config.model.conditioner.lora=dict(rank=8), say, and"
+      " nothing else takes it"
+    )
+  if how == "frozen":
+    lora.freeze(stream, parts=stream.frame_part)
+  elif how == "lora":
+    lora.adapt(stream, config, rngs=rngs, parts=stream.frame_part)
+  return conditioner
 
 
 def lora_config(config) -> lora.LoraConfig | None:
   """How the generator is adapted, from `config.lora`; None for not at all."""
   found = fill(lora.LoraConfig, config.get("lora", {}), where="lora")
+  how = config.model["conditioner"].get("tune", "full")
+  if found.rank and how == "lora":
+    raise ConfigError(
+      f"config.lora.rank={found.rank} adapts the whole model, so"
+      " config.model.conditioner.tune='lora' has nothing left: use one of them"
+    )
   return found if found.rank else None
 
 
@@ -345,10 +406,14 @@ def make_target(config, codec: FrozenCodec):
 def loader_config(config, codec: CodecConfig, **changes):
   """What the loader must do; rate and channels are the codec's."""
   section = {k: v for k, v in config.data.items() if k != "target"}
+  frames = not section.get("features") or bool(
+    config.model.get("conditioner", {}).get("semantic")
+  )
   values = dict(
     sample_rate=codec.sample_rate,
     channels=codec.channels,
     seed=config.seed,
+    frames=frames,
   )
   found = fill(
     loader_lib.LoaderConfig, section, where="data", **(values | changes)
@@ -369,10 +434,18 @@ def blank_batch(config: loader_lib.LoaderConfig, b: int) -> Batch:
   return Batch.from_arrays(arrays)
 
 
-def count_flops(config, codec: CodecConfig, loader) -> int:
-  """Analytic FLOPs of one clip's forward pass; allocates no weights."""
+def count_flops(config, codec: CodecConfig, loader) -> tuple[int, int]:
+  """Analytic FLOPs of one clip; allocates no weights.
+
+  Returns:
+    Of a forward pass, and of a training step: three of them, less what is not
+    done for a frozen encoder (`Conditioner.spared_flops`).
+  """
   model = nnx.eval_shape(
     lambda: make_generator(config, codec, rngs=nnx.Rngs(0))
   )
   length = -(-loader.window.num_samples // codec.hop)
-  return model.flops_per_example(blank_batch(loader, 1).cond, length)
+  cond = blank_batch(loader, 1).cond
+  forward = model.flops_per_example(cond, length)
+  spared = model.conditioner.spared_flops(cond)
+  return forward, 3 * forward - sum(spared.values())

@@ -49,6 +49,9 @@ def export(
     words = {key: each.model for key, each in found.tokenizers.items()}
     if build.lora_config(config):
       model, config.lora.rank = lora.merge(model), 0
+    if config.model.conditioner.get("tune") == "lora":
+      model = lora.merge(model)
+      config.model.conditioner.update(tune="frozen", lora=dict(rank=0))
   bundle.save(
     out,
     nnx.state(model),

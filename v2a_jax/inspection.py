@@ -23,6 +23,7 @@ from v2a_jax.blueprint import (
   clips_at_a_time,
   make_blueprint,
 )
+from v2a_jax.models import lora
 from v2a_jax.parallel import sharding
 from v2a_jax.training import state as state_lib
 from v2a_jax.training.optimizer import make_optimizer
@@ -61,6 +62,7 @@ def inspect(config, *, devices: int | None = None) -> dict[str, Any]:
     ).jaxpr
     flops = count_flops(blueprint, gradient, clips=clips)
     memory = count_memory(blueprint, mesh, gradient, clips=clips)
+    encoder = encoder_costs(blueprint)
     shapes = stage_shapes(blueprint)
   except _BROKEN as error:
     first = str(error).strip().partition("\n")[0]
@@ -77,6 +79,7 @@ def inspect(config, *, devices: int | None = None) -> dict[str, Any]:
     "mesh": dict(mesh.shape),
     "parameters": count_parameters(blueprint),
     "flops": flops,
+    "encoder": encoder,
     "memory": memory,
     "shapes": shapes,
   }
@@ -88,7 +91,8 @@ def count_parameters(blueprint: Blueprint) -> dict[str, Any]:
   Returns:
     `total`; `parts`, the number under each path of one or two names, such as
     `backbone` and `backbone/joint`; `layers`, the depth of each stack, such as
-    `backbone/joint`; `frozen_codec`, which is not trained and not in the total.
+    `backbone/joint`; `frozen` and `frozen_codec`, of the model and of the
+    codec, which are not trained and not in the total.
   """
   parts, layers = {}, {}
   for path, leaf in bundle.flatten(blueprint.params).items():
@@ -101,6 +105,7 @@ def count_parameters(blueprint: Blueprint) -> dict[str, Any]:
     "total": _size(blueprint.params),
     "parts": {part: parts[part] for part in sorted(parts)},
     "layers": layers,
+    "frozen": _size(nnx.filter_state(blueprint.buffers, lora.Frozen)),
     "frozen_codec": _size(blueprint.frozen and blueprint.frozen.state),
   }
 
@@ -119,7 +124,8 @@ def count_flops(
     `forward`: of a generator the closed form, of which `conditioner` and
     `backbone` are the parts; of a codec a count, spectral losses and critics
     included (`encode`, `quantize`, `decode`: closed forms). `target`: the
-    frozen codec's part. `training`: 3 `forward` + `target`. `forward_counted`
+    frozen codec's part. `training`: 3 `forward` + `target`, less `spared`: what
+    does not go back through a frozen or adapted encoder. `forward_counted`
     and `training_counted`: by the jaxprs, so with the masked half of causal
     attention and with recomputation.
   """
@@ -134,9 +140,10 @@ def count_flops(
     flops = _generator_flops(blueprint)
     blank = build.blank_batch(blueprint.loader, 1)
     target = jaxprs.flops_of(blueprint.target, blueprint.frozen.state, blank)
+  spared = flops.get("spared", 0)
   return flops | {
     "target": target,
-    "training": 3 * flops["forward"] + target,
+    "training": 3 * flops["forward"] + target - spared,
     "forward_counted": counted,
     "training_counted": jaxprs.count_flops(gradient) // clips + target,
   }
@@ -144,7 +151,7 @@ def count_flops(
 
 def _generator_flops(blueprint: Blueprint) -> dict[str, int]:
   cond = build.blank_batch(blueprint.loader, 1).cond
-  forward = build.count_flops(
+  forward, step = build.count_flops(
     blueprint.config, blueprint.codec, blueprint.loader
   )
   conditioner = blueprint.model.conditioner.flops(cond)
@@ -152,7 +159,36 @@ def _generator_flops(blueprint: Blueprint) -> dict[str, int]:
     "conditioner": conditioner,
     "backbone": forward - conditioner,
     "forward": forward,
+    "spared": 3 * forward - step,
   }
+
+
+def encoder_costs(blueprint: Blueprint) -> dict[str, dict[str, float]]:
+  """What each stream of the condition encoder costs a clip.
+
+  Returns:
+    By stream (`Conditioner.streams`): `flops` of a forward pass, and their
+    `share` of the model's; `training`, FLOPs of a step, and `training_share` of
+    the model's; `parameters`, with frozen ones. Empty where a codec trains.
+  """
+  if blueprint.frozen is None:
+    return {}
+  cond = build.blank_batch(blueprint.loader, 1).cond
+  forward, step = build.count_flops(
+    blueprint.config, blueprint.codec, blueprint.loader
+  )
+  encoder, costs = blueprint.model.conditioner, {}
+  spared = encoder.spared_flops(cond)
+  for name, flops in encoder.stream_flops(cond).items():
+    training = 3 * flops - spared.get(name, 0)
+    costs[name] = {
+      "flops": flops,
+      "share": flops / forward,
+      "training": training,
+      "training_share": training / step,
+      "parameters": _size(nnx.state(encoder.streams[name])),
+    }
+  return costs
 
 
 def stage_shapes(blueprint: Blueprint) -> dict[str, dict[str, Any]]:
@@ -164,6 +200,7 @@ def stage_shapes(blueprint: Blueprint) -> dict[str, dict[str, Any]]:
   stages = {
     "audio": batch.audio,
     "frames": batch.cond.frames,
+    "features": batch.cond.features,
     "prompt": batch.cond.prompt,
     "transcript": batch.cond.transcript,
   }
@@ -171,7 +208,7 @@ def stage_shapes(blueprint: Blueprint) -> dict[str, dict[str, Any]]:
     stages |= _codec_stages(blueprint)
   else:
     stages[blueprint.config.data["target"]] = batch.target
-    for name in ("video", "text", "summary"):
+    for name in ("sync", "video", "text", "summary"):
       stages[f"{name} condition"] = getattr(seen.get("tokens"), name, None)
     stages["prediction"] = seen.get("prediction")
     stages["waveform"] = _decoded(blueprint, batch.target)

@@ -95,9 +95,13 @@ class Soundtracker:
     self.prompt_tokenizer = found.tokenizers.get(
       "prompt_tokenizer", self.tokenizer
     )
-    # Of the model, wherever its training data is now.
+    # Of the model, wherever its training data is now, and with frames.
     self.loader_config = build.loader_config(
-      config, self.codec.config, **bundle.tokenizers(found.folder)
+      config,
+      self.codec.config,
+      **bundle.tokenizers(found.folder),
+      features=0,
+      frames=True,
     )
     self.sample_rate = self.codec.config.sample_rate
     self.window_seconds = self.loader_config.seconds

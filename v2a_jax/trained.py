@@ -64,6 +64,12 @@ def load(checkpoint, *, step: int | None = None) -> Trained:
   return _from_bundle(bundle.find(path))
 
 
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+  """Whether something was trained there."""
+  described = (workdir / bundle.CONFIG).is_file()
+  return described and any((workdir / "checkpoints").glob("[0-9]*"))
+
+
 def _from_bundle(folder: pathlib.Path) -> Trained:
   config = config_dict.ConfigDict(bundle.read_config(folder))
   make = _maker(config)

@@ -13,13 +13,16 @@ class CondTokens:
   """Encoded conditions; an absent one is already its learned null.
 
   Attributes:
-    video: [b n d], one token a frame.
-    video_times: [b n], seconds.
-    video_mask: bool [b n].
+    video: [b m d], one token a frame of the semantic stream.
+    video_times: [b m], seconds.
+    video_mask: bool [b m].
     text: [b l d], prompt then transcript.
     text_times: [b l], seconds; 0 for the prompt.
     text_mask: bool [b l].
-    sync: [b n d], per-frame features that drive the adaptive norms.
+    sync: [b n d], one token a frame of the synchronisation stream, which
+      drives the adaptive norms. With one stream for both, `video`.
+    sync_times: [b n], seconds.
+    sync_mask: bool [b n].
     summary: [b d], what holds for the whole clip.
     onsets: [b s], seconds at which the aligner would say the transcript's
       tokens; None without one.
@@ -32,12 +35,14 @@ class CondTokens:
   text_times: Any
   text_mask: Any
   sync: Any
+  sync_times: Any
+  sync_mask: Any
   summary: Any
   onsets: Any = None
 
   def sync_at(self, times):
     """The synchronisation features at other times [t]: [b t d]; `read_at`."""
-    return read_at(times, self.sync, self.video_times, self.video_mask)
+    return read_at(times, self.sync, self.sync_times, self.sync_mask)
 
 
 def read_at(times, features, at, mask, *, width: float = 0.02):

@@ -5,6 +5,10 @@ differences, so motion is there from the first layer (tubelets of three frames,
 arXiv:2103.15691, with stride one). Patches attend within their frame, a few
 learned queries pool them, and frames attend along time by their timestamps.
 Any number of frames, any frame rate and any multiple of the patch size work.
+
+An encoder of frames is two parts: `look` gives a feature to each frame, of it
+and its two neighbours, and `follow` lets the features attend along time. The
+first can be frozen, and what it gives be kept beside the data.
 """
 
 from flax import nnx
@@ -69,8 +73,11 @@ class PoolQueries(nnx.Module):
 class VideoEncoder(nnx.Module):
   """frames [b n h w 3] → tokens [b n width]."""
 
+  frame_part = ("embed", "spatial", "pool")
+
   def __init__(self, config, *, rngs, dtype=None):
     self.patch_size = config.patch_size
+    self.spatial_heads = config.spatial_heads
     shared = dict(
       remat=config.remat, unroll=config.unroll, rngs=rngs, dtype=dtype
     )
@@ -103,42 +110,54 @@ class VideoEncoder(nnx.Module):
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
 
-  def __call__(self, frames, times, mask):
-    """Encodes uint8 frames [b n h w 3] at times [b n], of mask bool [b n]."""
-    b, n, h, w, _ = frames.shape
+  @property
+  def settings(self) -> dict[str, int]:
+    """What the frame part depends on and its weights do not show."""
+    return {"patch_size": self.patch_size, "heads": self.spatial_heads}
+
+  def look(self, frames, mask, *, stride: int = 1):
+    """A feature [b m width] of every `stride`-th frame.
+
+    Args:
+      frames: uint8 [b n h w 3].
+      mask: bool [b n].
+      stride: the first of so many frames is encoded; what changes between it
+        and its neighbours in `frames` is seen all the same.
+    """
+    b, _, h, w, _ = frames.shape
     size = self.patch_size
     x = patchify(frames.astype(jnp.float32) / 127.5 - 1.0, size)
-    x = self.embed(motion(x, mask))
+    x = self.embed(motion(x, mask)[:, ::stride])
     x = x + patch_positions(h // size, w // size, x.shape[-1]).astype(x.dtype)
-    x = x.reshape(b * n, *x.shape[2:])
+    x = x.reshape(-1, *x.shape[2:])
     still = jnp.zeros((1, x.shape[1]))  # patches of a frame share its time
     x = self.spatial(x, still, None)
-    x = self.pool(x).reshape(b, n, -1)
-    x = self.temporal(x, times, mask)
-    return self.norm(x)
+    return self.pool(x).reshape(b, -1, self.pool.out.out_features)
 
-  def flops(self, frames: int, patches: int) -> int:
-    """Of one clip's forward pass."""
-    width, inner = self.norm.scale.shape[0], self.embed.out_features
-    every = frames * patches
-    linear = (
+  def follow(self, features, times, mask):
+    """Tokens of features [b m width] at times [b m], of mask bool [b m]."""
+    return self.norm(self.temporal(features, times, mask))
+
+  def look_flops(self, frames: int, size: tuple[int, int]) -> int:
+    """Of so many frames of (h, w) pixels."""
+    patches = (size[0] // self.patch_size) * (size[1] // self.patch_size)
+    every, inner = frames * patches, self.embed.out_features
+    queries = self.pool.queries.shape[0]
+    return (
       layers.matmul_flops(self.embed, every)
       + layers.matmul_flops(self.spatial, every)
       + layers.matmul_flops(self.pool.key_value, every)
       + layers.matmul_flops(self.pool.out, frames)
-      + layers.matmul_flops(self.temporal, frames)
+      + layers.attention_flops(queries, patches, inner) * frames
+      + layers.attention_flops(patches, patches, inner)
+      * (self.spatial.depth * frames)
     )
-    within = layers.attention_flops(patches, patches, inner) * frames
-    pooling = (
-      layers.attention_flops(self.pool.queries.shape[0], patches, inner)
-      * frames
-    )
-    along = layers.attention_flops(frames, frames, width)
+
+  def follow_flops(self, frames: int) -> int:
+    """Of one clip with so many features."""
+    along = layers.attention_flops(frames, frames, self.norm.scale.shape[0])
     return (
-      linear
-      + pooling
-      + self.spatial.depth * within
-      + self.temporal.depth * along
+      layers.matmul_flops(self.temporal, frames) + self.temporal.depth * along
     )
 
 

@@ -101,8 +101,7 @@ class TokenModel(causal.CausalTransformer):
     x, cache = self.advance(self._embed(codes), index, cache)
     return self._logits(x), cache
 
-  def flops(self, length: int, frames: int, text: int) -> int:
+  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
     """Of one example's forward pass over `length` latent frames."""
-    return self.trunk_flops(length, frames, text) + layers.matmul_flops(
-      self.head, length + self.extra
-    )
+    trunk = self.trunk_flops(length, frames, text, sync=sync)
+    return trunk + layers.matmul_flops(self.head, length + self.extra)

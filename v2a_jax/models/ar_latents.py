@@ -165,10 +165,10 @@ class LatentModel(causal.CausalTransformer):
     x = jnp.where(index == 0, self.first[...].astype(x.dtype), x)
     return self.advance(x, index, cache)
 
-  def flops(self, length: int, frames: int, text: int) -> int:
+  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
     """Of one example's forward pass over `length` latents, as in training."""
     return (
-      self.trunk_flops(length, frames, text)
+      self.trunk_flops(length, frames, text, sync=sync)
       + layers.matmul_flops(self.embed, length - 1)
       + self.head.flops(length, self.config.num_draws)
     )

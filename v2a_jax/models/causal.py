@@ -201,8 +201,12 @@ class CausalTransformer(nnx.Module):
     cache = dataclasses.replace(cache, keys=keys, values=values)
     return self.norm(x)[:, 0], cache
 
-  def trunk_flops(self, length: int, frames: int, text: int) -> int:
+  def trunk_flops(
+    self, length: int, frames: int, text: int, *, sync: int
+  ) -> int:
     """Of `trunk` for one example, over `length` latent frames.
+
+    Tokens to attend to are of so many `frames`; `sync` are read by time.
 
     Causal self-attention counts the half that is not masked: what the model
     needs, whether or not the kernel that runs skips the other half.
@@ -217,8 +221,7 @@ class CausalTransformer(nnx.Module):
     cross = self.blocks.blocks.cross
     every -= layers.matmul_flops(cross.kv, length)
     every += layers.matmul_flops(cross.kv, cond)
-    sync = 2 * length * frames * d
-    return every + c.depth * per_layer + sync
+    return every + c.depth * per_layer + 2 * length * sync * d
 
 
 def cond_stream(tokens):

@@ -268,8 +268,11 @@ class DiT(nnx.Module):
     shift, scale, _ = self.final(condition)
     return self.out(modulate(x, shift, scale)).astype(jnp.float32)
 
-  def flops(self, length: int, frames: int, text: int) -> int:
-    """Of one example's forward pass over `length` latents."""
+  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
+    """Of one example's forward pass over `length` latents.
+
+    Tokens to attend to are of so many `frames`; `sync` are read by time.
+    """
     c, joint = self.config, self.joint.blocks
     total = length + frames + text
     linear = (
@@ -285,5 +288,5 @@ class DiT(nnx.Module):
     )
     attended = c.joint_depth * layers.attention_flops(total, total, c.width)
     attended += c.depth * layers.attention_flops(length, length, c.width)
-    sync = 2 * length * frames * c.width
-    return linear + attended + sync
+    read = 2 * length * sync * c.width
+    return linear + attended + read

@@ -29,7 +29,8 @@ class Generator(nnx.Module):
       length: latents, or latent frames of codes.
     """
     text = cond.prompt.shape[1] + cond.transcript.shape[1]
-    frames = cond.frames.shape[1]
+    sync = cond.frame_mask.shape[1]
+    frames = self.conditioner.slow_frames(sync)
     return self.conditioner.flops(cond) + self.backbone.flops(
-      length, frames, text
+      length, frames, text, sync=sync
     )

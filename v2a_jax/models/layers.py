@@ -17,6 +17,8 @@ from v2a_jax.parallel.sharding import partitioned
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
+_KERNELS = ("kernel", "lora_a", "lora_b")
+
 REMAT_POLICIES = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
@@ -153,7 +155,7 @@ def matmul_flops(module: nnx.Module | None, tokens: int) -> int:
   leaves = jax.tree_util.tree_leaves_with_path(
     nnx.to_pure_dict(nnx.state(module))
   )
-  is_kernel = lambda path: getattr(path[-1], "key", None) == "kernel"
+  is_kernel = lambda path: getattr(path[-1], "key", None) in _KERNELS
   return 2 * tokens * sum(x.size for path, x in leaves if is_kernel(path))
 
 

@@ -66,15 +66,42 @@ class LoraLinear(nnx.Module):
     return y if self.bias is None else y + cast(self.bias)
 
 
-def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs):
+def freeze(model: nnx.Module, *, parts: tuple[str, ...] = ()) -> nnx.Module:
+  """Makes every parameter `Frozen`, in place; returns the model.
+
+  Args:
+    model: to be frozen.
+    parts: only what lies in these attributes of the model; () is everything.
+  """
+  for module, name, variable in list(_attributes(model, nnx.Param, parts)):
+    value = Frozen(variable.get_value(), **variable.get_metadata())
+    setattr(module, name, value)
+  return model
+
+
+def adapt(
+  model: nnx.Module,
+  config: LoraConfig,
+  *,
+  rngs: nnx.Rngs,
+  parts: tuple[str, ...] = (),
+):
   """Freezes a model and adds what is trained, in place; returns the model.
+
+  What is frozen already is not adapted.
+
+  Args:
+    model: to be adapted.
+    config: how.
+    rngs: of A.
+    parts: only what lies in these attributes of the model; () is everything.
 
   Raises:
     ValueError: none of the targets is in the model.
   """
   linear = [
     row
-    for row in _attributes(model, nnx.Linear)
+    for row in _attributes(model, nnx.Linear, parts)
     if isinstance(row[2].kernel, nnx.Param)  # else it was frozen before
   ]
   chosen = [row for row in linear if row[1] in config.targets]
@@ -84,25 +111,18 @@ def adapt(model: nnx.Module, config: LoraConfig, *, rngs: nnx.Rngs):
       f"targets {', '.join(config.targets)}: the model has none of them, but"
       f" {', '.join(known)}"
     )
-  freeze(model)
+  freeze(model, parts=parts)
   for module, name, base in chosen:
     setattr(module, name, LoraLinear(base, config, rngs=rngs))
   return model
 
 
-def freeze(model: nnx.Module) -> nnx.Module:
-  """Keeps every parameter from training, in place; returns the model."""
-  for module, name, variable in list(_attributes(model, nnx.Param)):
-    value = Frozen(variable.get_value(), **variable.get_metadata())
-    setattr(module, name, value)
-  return model
-
-
-def _attributes(model: nnx.Module, kind: type):
+def _attributes(model: nnx.Module, kind: type, parts: tuple[str, ...] = ()):
   """(module, attribute, value) of every attribute of a type, at any depth."""
-  for _, module in nnx.iter_modules(model):
+  for path, module in nnx.iter_modules(model):
     for name, value in list(vars(module).items()):
-      if isinstance(value, kind):
+      inside = not parts or (*path, name)[0] in parts
+      if inside and isinstance(value, kind):
         yield module, name, value
 
 

@@ -37,14 +37,29 @@ def preprocess(
   """
   scale = 255.0 if frames.dtype == jnp.uint8 else 1.0
   x = frames.astype(jnp.float32) / scale
-  height, width = x.shape[2:4]
-  if crop:
-    short = min(height, width)
-    height, width = size * height // short, size * width // short
-  else:
-    height = width = size
+  height, width = _resized(x.shape[2:4], size, crop=crop)
   shape = (*x.shape[:2], height, width, x.shape[-1])
   x = jnp.clip(jax.image.resize(x, shape, RESAMPLE[resample]), 0.0, 1.0)
   top, left = (height - size) // 2, (width - size) // 2
   x = x[:, :, top : top + size, left : left + size]
   return (x - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def flops(given: tuple[int, int], *, size: int, crop: bool = False) -> int:
+  """Of resizing one frame of (height, width) pixels: a product a side."""
+  (h, w), (height, width) = given, _resized(given, size, crop=crop)
+  rows = height * h * w + height * w * width
+  columns = h * w * width + height * h * width
+  if (h, w) == (height, width):
+    return 0
+  if h == height or w == width:
+    return 6 * height * width * (w if h == height else h)
+  return 6 * min(rows, columns)
+
+
+def _resized(given, size: int, *, crop: bool) -> tuple[int, int]:
+  """(height, width) of a frame before its middle is cut out."""
+  if not crop:
+    return size, size
+  short = min(given)
+  return size * given[0] // short, size * given[1] // short

@@ -360,6 +360,25 @@ class ViT(nnx.Module):
       feature, x = self._siglip(x)
     return (split(feature), split(x)) if tokens else split(feature)
 
+  def flops(self, size: tuple[int, int]) -> int:
+    """Of the feature of one frame of (height, width) pixels."""
+    c, width = self.config, self.config.hidden_size
+    tokens = c.num_patches + (c.family == "clip")
+    total = (
+      pixels_lib.flops(size, size=c.image_size, crop=c.do_center_crop)
+      + layers.matmul_flops(self.patches, c.num_patches)
+      + layers.matmul_flops(self.stack, tokens)
+      + self.stack.depth * layers.attention_flops(tokens, tokens, width)
+    )
+    if c.has_head:
+      total += layers.matmul_flops(self.head.qkv, tokens + 1)
+      total += layers.matmul_flops(self.head.out, 1)
+      total += layers.matmul_flops(self.head.mlp, 1)
+      total += layers.attention_flops(1, tokens, width)
+    if c.projection_dim:
+      total += layers.matmul_flops(self.projection, 1)
+    return total
+
   def _clip(self, x):
     token = self.class_token[...].astype(x.dtype)
     first = jnp.broadcast_to(token, (x.shape[0], 1, x.shape[-1]))
