@@ -24,6 +24,7 @@ def rows(step):
   """Sines of two loudnesses, which the prompt tells apart."""
   rng = np.random.default_rng(step)
   cond = vars(tiny.conditioning(B, n=2, size=8, words=2))
+  cond = {k: v for k, v in cond.items() if v is not None}
   loud = np.arange(B) % 2
   x = np.sin(np.arange(64) * 0.7 + rng.uniform(0, 6, (B, 1)))
   audio = (x * np.where(loud, 0.9, 0.05)[:, None]).astype(np.float32)
