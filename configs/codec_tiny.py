@@ -20,7 +20,6 @@ def get_config():
   config = common.get_config()
   config.name = "codec_tiny"
   config.codec = ""  # this is what is being trained
-  config.data.target = "waveform"
   config.data.batch_size = 10
   config.data.frame_size = 8  # no frame is looked at
   config.data.fps = 1.0

@@ -26,7 +26,12 @@ ALLOWED = {
   "v2a_jax.media": set(),
   "v2a_jax.watermark": set(),
   "v2a_jax.mismatch": set(),
-  "v2a_jax.pretrained": {LAYERS, MISMATCH, "v2a_jax.codec.base"},
+  "v2a_jax.pretrained": {
+    "v2a_jax.batch",
+    LAYERS,
+    MISMATCH,
+    "v2a_jax.codec.base",
+  },
   "v2a_jax.parallel": set(),
   "v2a_jax.codec": VALUES | {"v2a_jax.parallel"},
   "v2a_jax.conditioning": VALUES

@@ -17,9 +17,11 @@ from configs import (
   diffusion_patches_tiny,
   diffusion_tiny,
 )
+from tests.pretrained.test_mn04 import WEIGHTS
 from v2a_jax import blueprint, build, inspection
 from v2a_jax.models import layers
 from v2a_jax.parallel import sharding
+from v2a_jax.pretrained import weights
 
 SMALL = {
   "data.batch_size": 8,
@@ -73,6 +75,20 @@ def test_flops_of_a_generator(module):
   assert flops["training"] == 3 * flops["forward"] + flops["target"]
   # The gradient to the inputs of the first layers is not needed.
   assert 0.8 < flops["training_counted"] / flops["training"] < 1.05
+
+
+def test_a_teacher_is_counted_with_what_it_asks_for(monkeypatch):
+  if not WEIGHTS.is_file():
+    pytest.skip("../shared/weights is not here")
+  monkeypatch.setenv(weights.PATH_VARIABLE, str(WEIGHTS.parent))
+  changes = {"model.teacher": "mn04", "objective.representation_weight": 0.5}
+  found, plain = inspection.inspect(small(**changes)), inspected()
+  flops = found["flops"]
+  assert flops["forward"] == pytest.approx(flops["forward_counted"], rel=0.05)
+  assert flops["forward"] > plain["flops"]["forward"]
+  assert flops["target"] > plain["flops"]["target"]
+  b, t, _ = found["shapes"]["prediction"]["shape"]
+  assert found["shapes"]["representation"]["shape"] == [b, t, 384]
 
 
 def test_shapes_follow_the_data_from_the_loader_to_the_waveform():

@@ -24,7 +24,7 @@ from v2a_jax.codec.autoencoder import Codec
 from v2a_jax.soundtrack import Soundtracker
 from v2a_jax.training.loop import train
 
-FPS, STEPS = 10, 24
+FPS, STEPS = 10, 30
 
 
 def _shrink(config):
@@ -92,7 +92,7 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
   config = _shrink(codec_configs.get_config("44k-stereo"))
   config.data.update(paths=(str(data),), seconds=1.0, batch_size=8)
   config.data.num_workers = 0
-  config.objective.update(crop=8192, fft_sizes=(256, 1024))
+  config.objective.update(crop=4096, fft_sizes=(256, 1024))
   config.optimizer.update(learning_rate=3e-3, warmup_steps=1)
   config.update(num_train_steps=STEPS, log_every=1, wandb_mode="disabled")
   run = tmp_path / "run"

@@ -84,6 +84,8 @@ class Batch:
       latents [b t c] or codes [b t q]; None before.
     target_times: float32 [t], seconds.
     target_mask: bool [b t], True where the clip exists.
+    representation: float32 [b t f], what a teacher hears at the same times
+      (`pretrained/teacher.py`); None without one.
   """
 
   audio: Any
@@ -93,6 +95,7 @@ class Batch:
   target: Any = None
   target_times: Any = None
   target_mask: Any = None
+  representation: Any = None
 
   def replace(self, **changes) -> "Batch":
     return dataclasses.replace(self, **changes)

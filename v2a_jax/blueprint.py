@@ -39,6 +39,7 @@ class Blueprint:
     buffers: its other variables.
     objective: the loss.
     target: fills in what is learned; None if a codec trains.
+    given: what the target needs.
     optimizer: how parameters are updated.
   """
 
@@ -52,6 +53,7 @@ class Blueprint:
   buffers: Any
   objective: Objective
   target: Callable[[Any, Batch], Batch] | None
+  given: Any
   optimizer: OptimizerConfig
 
   @property
@@ -73,7 +75,7 @@ class Blueprint:
     blank = build.blank_batch(self.loader, b)
     if self.target is None:
       return blank
-    return jax.eval_shape(self.target, self.frozen.state, blank)
+    return jax.eval_shape(self.target, self.given, blank)
 
   def loss(self, params, buffers, batch: Batch, *, seen: dict | None = None):
     """The mean loss, as a training step takes it (`training/step.py`).
@@ -109,7 +111,9 @@ class _Watched:
     return tokens
 
   def __call__(self, *args, **kwargs):
-    self._seen["prediction"] = out = self._model(*args, **kwargs)
+    out = self._model(*args, **kwargs)
+    # Beside a prediction there may be a representation.
+    self._seen["prediction"] = out[0] if isinstance(out, tuple) else out
     return out
 
 
@@ -137,6 +141,7 @@ def make_blueprint(config) -> Blueprint:
     buffers=buffers,
     objective=build.make_objective(config),
     target=None if training_codec else build.make_target(config, frozen),
+    given=None if training_codec else build.make_frozen(config, frozen),
     optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
   )
 

@@ -33,6 +33,7 @@ from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
 from v2a_jax.pretrained import dac, dac_files, vit, weights
+from v2a_jax.pretrained import teacher as teacher_lib
 from v2a_jax.sampling.autoregressive import LatentSampler, TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
@@ -52,7 +53,24 @@ SAMPLERS = {
 TARGETS = {
   "latents": target_lib.LatentTarget,
   "codes": target_lib.CodeTarget,
-  "waveform": target_lib.WaveformTarget,
+}
+# What goes with each backbone.
+SUITED = {
+  "dit": {
+    "data.target": ("latents",),
+    "objective.name": ("diffusion", "mean_flow"),
+    "sampler.name": ("ode",),
+  },
+  "ar": {
+    "data.target": ("codes",),
+    "objective.name": ("next_token",),
+    "sampler.name": ("tokens",),
+  },
+  "ar_latents": {
+    "data.target": ("latents",),
+    "objective.name": ("next_latents",),
+    "sampler.name": ("latents",),
+  },
 }
 
 
@@ -89,6 +107,11 @@ def pick(table: Mapping[str, Any], name: str, *, where: str):
       f"config.{where}={name!r} is not one of {', '.join(sorted(table))}"
     )
   return table[name]
+
+
+def look_up(config: Mapping[str, Any], key: str):
+  """What a dotted key of a config holds; {} if it is not there."""
+  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
 
 
 def _tuples(value):
@@ -189,7 +212,13 @@ def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
 
 
 def _dit(section, codec, *, rngs):
-  fields = dict(where="model", channels=codec.latent_dim)
+  section = dict(section)
+  teacher = section.pop("teacher", "")
+  if teacher:
+    teacher = pick(teacher_lib.TEACHERS, teacher, where="model.teacher")
+  fields = dict(
+    where="model", channels=codec.latent_dim, representation=teacher or 0
+  )
   return dit.DiT(fill(dit.DiTConfig, section, **fields), rngs=rngs)
 
 
@@ -254,15 +283,35 @@ def trains_codec(config) -> bool:
   return config.objective["name"] == "codec"
 
 
+def check_suited(config) -> None:
+  """Refuses a target, objective or sampler of another arm than the model's.
+
+  Raises:
+    ConfigError: says which of them would suit.
+  """
+  name = config.model["name"]
+  for key, suited in pick(SUITED, name, where="model.name").items():
+    found = look_up(config, key)
+    if found and found not in suited:
+      raise ConfigError(
+        f"config.{key}={found!r} does not go with config.model.name={name!r}:"
+        f" use {' or '.join(suited)}"
+      )
+
+
 def model_maker(config, codec: CodecConfig):
   """Returns `make_model(rngs)`: the codec's two players, or a generator.
 
   Args:
     config: of either.
     codec: what a generator makes latents or codes of.
+
+  Raises:
+    ConfigError: see `check_suited`.
   """
   if trains_codec(config):
     return lambda rngs: make_codec_gan(config, rngs=rngs)
+  check_suited(config)
   return lambda rngs: make_generator(config, codec, rngs=rngs)
 
 
@@ -368,6 +417,13 @@ def make_objective(config):
       " config.model.conditioner.aligner_depth is not 1 or more: there is no"
       " aligner to learn from it"
     )
+  weight = config.objective.get("representation_weight", 0)
+  if bool(weight) != bool(config.model.get("teacher")):
+    raise ConfigError(
+      f"config.objective.representation_weight={weight} with"
+      f" config.model.teacher={config.model.get('teacher', '')!r}: set both, to"
+      " 0.5 and 'mn04', say, or neither"
+    )
   return fill(cls, config.objective, where="objective")
 
 
@@ -400,7 +456,21 @@ def make_target(config, codec: FrozenCodec):
     _check_codes(codec.config, where="data.target='codes'")
     count = config.model.get("num_codebooks")
     target = dataclasses.replace(target, num_codebooks=count)
+  if config.model.get("teacher"):
+    target = teacher_lib.Taught(target, codec.config.sample_rate)
   return target
+
+
+def make_frozen(config, codec: FrozenCodec):
+  """What the target of `make_target` needs beside the batch.
+
+  Raises:
+    MissingWeightsError, WrongWeightsError: the teacher's weights.
+  """
+  name = config.model.get("teacher")
+  if not name:
+    return codec.state
+  return {"target": codec.state, "teacher": teacher_lib.load(name)}
 
 
 def loader_config(config, codec: CodecConfig, **changes):

@@ -7,7 +7,6 @@ are used, so those of a published part are written into the config.
 from collections.abc import Callable, Mapping
 import copy
 import dataclasses
-import functools
 import pathlib
 from typing import Any
 
@@ -47,7 +46,7 @@ class Part:
     return found and found.sizes
 
   def section(self, config) -> Mapping[str, Any]:
-    return look_up(config, self.key) or {}
+    return build.look_up(config, self.key) or {}
 
   def read(self, config) -> tuple[str, dict[tuple, Any]]:
     """Its folder, and its weights by their names in the model.
@@ -196,8 +195,3 @@ def first_model(config) -> nnx.Module:
     ]
     filled.append(jax.tree.unflatten(jax.tree.structure(part), leaves))
   return nnx.merge(graphdef, *filled)
-
-
-def look_up(config: Mapping[str, Any], key: str):
-  """What a dotted key of a config holds; {} if it is not there."""
-  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)

@@ -139,7 +139,7 @@ def count_flops(
   else:
     flops = _generator_flops(blueprint)
     blank = build.blank_batch(blueprint.loader, 1)
-    target = jaxprs.flops_of(blueprint.target, blueprint.frozen.state, blank)
+    target = jaxprs.flops_of(blueprint.target, blueprint.given, blank)
   spared = flops.get("spared", 0)
   return flops | {
     "target": target,
@@ -208,6 +208,7 @@ def stage_shapes(blueprint: Blueprint) -> dict[str, dict[str, Any]]:
     stages |= _codec_stages(blueprint)
   else:
     stages[blueprint.config.data["target"]] = batch.target
+    stages["representation"] = batch.representation
     for name in ("sync", "video", "text", "summary"):
       stages[f"{name} condition"] = getattr(seen.get("tokens"), name, None)
     stages["prediction"] = seen.get("prediction")
@@ -245,8 +246,6 @@ def _codec_stages(blueprint: Blueprint) -> dict[str, Any]:
 
 def _decoded(blueprint: Blueprint, target):
   """The waveform that a target stands for."""
-  if blueprint.config.data["target"] not in ("latents", "codes"):
-    return None
 
   def decode(state, x):
     codec = blueprint.frozen.merge(state)

@@ -69,7 +69,7 @@ def build_experiment(config, workdir) -> Experiment:
     batch_size=loader.batch_size,
     optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
     target=None if training_codec else build.make_target(config, codec),
-    frozen=() if training_codec else codec.state,
+    frozen=() if training_codec else build.make_frozen(config, codec),
     initial=read,
     mesh=build.fill(MeshConfig, config.mesh, where="mesh"),
     flops_per_example=None
@@ -179,7 +179,7 @@ def _check_same_model(
   advice = "use the config it was trained with, or another --workdir"
   before = bundle.read_config(workdir)
   for key in ("model", "lora", "codec", "objective.name", "data.target"):
-    old, new = (initial.look_up(c, key) for c in (before, config))
+    old, new = (build.look_up(c, key) for c in (before, config))
     if old != new:
       where, old, new = _first_difference(key, old, new)
       raise ConfigError(

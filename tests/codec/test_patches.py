@@ -70,8 +70,7 @@ def test_codes_of_patches_are_refused():
   codec = build.load_codec(config.codec)
   target = build.make_target(config, codec)
   assert isinstance(target, target_lib.LatentTarget)
-  config.data.target = "codes"
   with pytest.raises(build.ConfigError, match="target='codes'.*has none"):
-    build.make_target(config, codec)
+    build.make_target(ar_tiny.get_config(), codec)
   with pytest.raises(build.ConfigError, match="model.name='ar'.*has none"):
     build.make_generator(ar_tiny.get_config(), codec.config, rngs=None)

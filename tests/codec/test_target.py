@@ -8,7 +8,7 @@ import pytest
 
 from v2a_jax.batch import Batch
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
-from v2a_jax.codec.target import CodeTarget, LatentTarget, WaveformTarget
+from v2a_jax.codec.target import CodeTarget, LatentTarget
 
 CONFIG = CodecConfig(
   sample_rate=1600,
@@ -66,14 +66,6 @@ def test_a_token_model_may_learn_the_first_codebooks_only(codec, batch):
   filled = jax.jit(CodeTarget(graphdef, CONFIG, count))(state, batch)
   wanted = codec.quantize(codec.encode(batch.audio))[..., :count]
   np.testing.assert_array_equal(filled.target, wanted)
-
-
-def test_the_waveform_is_its_own_target(codec, batch):
-  graphdef, _ = nnx.split(codec)
-  filled = WaveformTarget(graphdef, CONFIG)((), batch)
-  np.testing.assert_array_equal(filled.target, batch.audio)
-  assert filled.target_times.shape == (160,)
-  np.testing.assert_allclose(filled.target_times[0], 0.5 / 1600)
 
 
 def test_no_gradient_flows_to_the_codec(codec, batch):

@@ -186,6 +186,12 @@ def test_network_agrees_with_torch(sounds, origin):
   for got, wanted in zip(actual, expected, strict=True):
     scale = max(1.0, float(wanted.abs().max()))
     np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4 * scale)
+  with torch.no_grad():
+    wanted = network.features[:13](_torch_log_mel(sounds)[:, None])
+  wanted = wanted.permute(0, 3, 2, 1).flatten(2).numpy()
+  got = jax.jit(mn04.frames)(mn04.convert(state), sounds)
+  scale = max(1.0, float(np.abs(wanted).max()))
+  np.testing.assert_allclose(got, wanted, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize(

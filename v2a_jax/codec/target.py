@@ -1,4 +1,4 @@
-"""What a generator learns to produce: latents, codes or the waveform itself.
+"""What a generator learns to produce: latents or codes.
 
 A target is computed inside the training step from the batch's audio and the
 frozen codec's state, without gradient, and carries its own clock: step `i` of
@@ -63,15 +63,3 @@ class CodeTarget:
     codec = nnx.merge(self.graphdef, frozen)
     codes = codec.quantize(codec.encode(batch.audio), self.num_codebooks)
     return _fill(batch, codes, self.config.latent_rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class WaveformTarget:
-  """Fills `target` with the audio itself; no codec takes part."""
-
-  graphdef: Any
-  config: CodecConfig
-
-  def __call__(self, frozen: Any, batch: Batch) -> Batch:
-    """Copies; `frozen` is not looked at."""
-    return _fill(batch, batch.audio, self.config.sample_rate)

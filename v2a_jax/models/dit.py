@@ -30,6 +30,8 @@ class DiTConfig:
     channels: of a latent.
     modulation_rank: rank of the per-block modulation map; 0 is full rank.
     infill: latents that are known come in beside the noisy ones.
+    representation: numbers a latent of a teacher's features that are said
+      beside (`pretrained/teacher.py`); 0 for no teacher.
     average: the end of an interval comes in beside the diffusion time, for
       average velocities (`objectives/mean_flow.py`).
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
@@ -46,6 +48,7 @@ class DiTConfig:
   modulation_rank: int = 0
   infill: bool = False
   average: bool = False
+  representation: int = 0
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -167,6 +170,21 @@ def beside_known(noisy, known):
   return jnp.concatenate([noisy, known[0] * there, there], axis=-1)
 
 
+class RepresentationHead(nnx.Module):
+  """Audio tokens [b t d] → what a teacher would hear [b t f]."""
+
+  def __init__(self, config: DiTConfig, *, rngs, dtype):
+    c = config
+    self.norm = layers.RMSNorm(c.width, rngs=rngs)
+    self.mlp = layers.FeedForward(c.width, 2 * c.width, rngs=rngs, dtype=dtype)
+    self.out = layers.dense(
+      c.width, c.representation, axes=("embed", None), rngs=rngs, dtype=dtype
+    )
+
+  def __call__(self, x):
+    return self.out(x + self.mlp(self.norm(x))).astype(jnp.float32)
+
+
 class DiT(nnx.Module):
   """(noisy latents, diffusion time, condition tokens) → prediction."""
 
@@ -206,6 +224,9 @@ class DiT(nnx.Module):
       remat=c.remat,
       unroll=c.unroll,
     )
+    self.head = c.representation and RepresentationHead(
+      c, rngs=rngs, dtype=dtype
+    )
     self.final = Modulation(
       c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
@@ -229,6 +250,7 @@ class DiT(nnx.Module):
     mask=None,
     known=None,
     until=None,
+    represent=False,
   ):
     """Predicts from noisy latents.
 
@@ -242,9 +264,11 @@ class DiT(nnx.Module):
         only by a model with `infill`. None for nothing.
       until: [b], end of the interval whose average velocity is predicted; read
         only by a model with `average`. None for `time` itself.
+      represent: whether to say what a teacher would hear, too; for a model with
+        `representation`.
 
     Returns:
-      float32 [b t c].
+      float32 [b t c]; with `represent` also [b t f].
     """
     if mask is None:
       mask = jnp.ones(noisy_latents.shape[:2], bool)
@@ -264,9 +288,11 @@ class DiT(nnx.Module):
       (mask, tokens.video_mask, tokens.text_mask),
       condition,
     )
+    heard = self.head(x) if represent else None
     x = self.audio(x, times, mask, condition)
     shift, scale, _ = self.final(condition)
-    return self.out(modulate(x, shift, scale)).astype(jnp.float32)
+    x = self.out(modulate(x, shift, scale)).astype(jnp.float32)
+    return (x, heard) if represent else x
 
   def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
     """Of one example's forward pass over `length` latents.
@@ -285,6 +311,7 @@ class DiT(nnx.Module):
       + layers.matmul_flops(self.audio, length)
       + layers.matmul_flops(self.final, length)
       + layers.matmul_flops(self.out, length)
+      + layers.matmul_flops(self.head or None, length)
     )
     attended = c.joint_depth * layers.attention_flops(total, total, c.width)
     attended += c.depth * layers.attention_flops(length, length, c.width)

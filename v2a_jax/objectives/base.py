@@ -91,6 +91,14 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
   return loss + weight * error, metrics | {"alignment_error": error / share}
 
 
+def representation_error(guess, batch: Batch):
+  """1 - cosine between a guess [b t f] and what the teacher hears: [b]."""
+  wanted = batch.representation
+  norm = lambda x: jnp.sqrt(jnp.square(x).sum(axis=-1) + 1e-8)
+  cosine = (guess * wanted).sum(axis=-1) / (norm(guess) * norm(wanted))
+  return masked_mean(1 - cosine, batch.target_mask)
+
+
 def masked_mean(x, mask):
   """Mean of x [b t ...] over all but the batch, where mask [b t] is True."""
   weight = mask.reshape(*mask.shape, *(1,) * (x.ndim - 2)).astype(x.dtype)

@@ -11,6 +11,7 @@ weightings are those of corruption.py.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ class Diffusion:
     infill_rate: share of the examples that are told a part of the answer (see
       `base.draw_known`) and learn the rest; needs a model with `infill`.
     alignment_weight: of the aligner's error in seconds; 0 without an aligner.
+    representation_weight: of what the teacher hears and the model misses; 0
+      without a teacher (`pretrained/teacher.py`).
     time_mean: of the logit-normal over diffusion time.
     time_std: of the logit-normal over diffusion time.
   """
@@ -46,6 +49,7 @@ class Diffusion:
   cond_drop_rate: float = 0.1
   infill_rate: float = 0.0
   alignment_weight: float = 0.0
+  representation_weight: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
 
@@ -75,7 +79,8 @@ class Diffusion:
       there = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
       known, mask = (latents, there), mask & ~there
     tokens = model.encode(cond)
-    prediction = model(
+    predict = functools.partial(
+      model,
       self.corruption.mix(noise, latents, at),
       time,
       tokens,
@@ -83,11 +88,19 @@ class Diffusion:
       mask=batch.target_mask,
       known=known,
     )
+    extra, metrics = 0.0, {}
+    if self.representation_weight:
+      prediction, guess = predict(represent=True)
+      missed = base.representation_error(guess, batch)
+      extra = self.representation_weight * missed
+      metrics = {"representation_error": missed}
+    else:
+      prediction = predict()
     error = jnp.square(prediction - self.corruption.target(noise, latents, at))
     error = base.masked_mean(error, mask)
     return base.with_alignment(
-      self.weight(time) * error,
-      {"error": error},
+      self.weight(time) * error + extra,
+      metrics | {"error": error},
       tokens,
       shown=cond,
       known=batch.cond,

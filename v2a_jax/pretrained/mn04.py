@@ -31,6 +31,8 @@ from v2a_jax.pretrained import weights as weights_lib
 SAMPLE_RATE = 32_000
 EMBEDDING_DIM = 384
 NUM_CLASSES = 527
+FRAME_RATE = 6.25  # hertz of `frames`
+FRAME_DIM = 8 * 48  # bands x channels
 
 _FFT, _HOP, _WINDOW, _BANDS, _TOP_HZ = 1024, 320, 800, 128, 15_000.0
 _BATCH_NORM_EPSILON = 1e-3
@@ -39,6 +41,7 @@ _BATCH_NORM_EPSILON = 1e-3
 # weights themselves.
 _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1)
 _LAST_RELU_BLOCK = 6
+_FRAME_BLOCK = 12
 
 Params = dict[str, jax.Array]
 
@@ -159,6 +162,30 @@ def _block(params: Params, index: int, x: jax.Array) -> jax.Array:
   return x + y if stride == 1 and x.shape == y.shape else y
 
 
+def _blocks(params: Params, waveform: jax.Array, count: int) -> jax.Array:
+  """The first blocks: [b, bands, frames, channels], each of them halved as
+  often as there was a stride."""
+  x = log_mel(waveform)[..., None]
+  x = jax.nn.hard_swish(_conv(params, "features.0.0", x, stride=2))
+  for index in range(1, count + 1):
+    x = _block(params, index, x)
+  return x
+
+
+def frames(params: Params, waveform: jax.Array) -> jax.Array:
+  """What is heard at each time, before the last halving.
+
+  Args:
+    params: from `load` or `convert`.
+    waveform: float32 [b, samples] at 32 kHz; mono, in [-1, 1].
+
+  Returns:
+    float32 [b, t, FRAME_DIM]; frame i is about i / FRAME_RATE seconds.
+  """
+  x = _blocks(params, waveform, _FRAME_BLOCK).swapaxes(1, 2)
+  return x.reshape(*x.shape[:2], FRAME_DIM)
+
+
 def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Embeds and tags sound.
 
@@ -170,10 +197,7 @@ def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     The embedding, float32 [b, 384], and the class logits, float32 [b, 527], in
     AudioSet's order.
   """
-  x = log_mel(waveform)[..., None]
-  x = jax.nn.hard_swish(_conv(params, "features.0.0", x, stride=2))
-  for index in range(1, len(_STRIDES) + 1):
-    x = _block(params, index, x)
+  x = _blocks(params, waveform, len(_STRIDES))
   x = jax.nn.hard_swish(_conv(params, "features.16.0", x))
   embedding = x.mean((1, 2))
   hidden = jax.nn.hard_swish(_dense(params, "classifier.2", embedding))
