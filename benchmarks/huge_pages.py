@@ -18,6 +18,8 @@ import sys
 
 import numpy as np
 
+from v2a_jax import frozen_codec
+
 KINDS = {"plain": {}, "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
 
 
@@ -31,7 +33,7 @@ def measure(steps: int) -> float:
   from v2a_jax.objectives.diffusion import Diffusion
 
   config = diffusion_tiny.get_config()
-  codec = build.load_codec(config.codec)
+  codec = frozen_codec.load(config.codec)
   loader = build.loader_config(config, codec.config)
   batch = build.blank_batch(loader, config.data.batch_size)
   target = build.make_target(config, codec)

@@ -51,6 +51,8 @@ def get_config():
   config.codec = "codec_tiny"
   # A workdir or bundle whose weights a new run starts from; "" for fresh ones.
   config.init_from = ""
+  # Of those, parts that it has not and that start fresh: "backbone/interval".
+  config.init_fresh = ()
 
   config.data = dict(
     paths=("data/scenes",),

@@ -18,7 +18,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
 from tests import tiny
-from v2a_jax import build, bundle, initial, workdir
+from v2a_jax import build, bundle, frozen_codec, initial, workdir
 from v2a_jax.models import lora
 from v2a_jax.training import names
 from v2a_jax.training.optimizer import make_optimizer
@@ -64,7 +64,7 @@ def config_of(scenes, streams="single", **changes):
 
 
 def maker(config):
-  return build.model_maker(config, build.describe_codec(config.codec).config)
+  return build.model_maker(config, frozen_codec.describe(config.codec).config)
 
 
 @functools.cache

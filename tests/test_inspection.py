@@ -18,7 +18,7 @@ from configs import (
   diffusion_tiny,
 )
 from tests.pretrained.test_mn04 import WEIGHTS
-from v2a_jax import blueprint, build, inspection
+from v2a_jax import blueprint, build, frozen_codec, inspection
 from v2a_jax.models import layers
 from v2a_jax.parallel import sharding
 from v2a_jax.pretrained import weights
@@ -53,7 +53,7 @@ def inspected(module=diffusion_tiny):
 @pytest.mark.parametrize("module", [diffusion_tiny, ar_tiny])
 def test_parameters_are_those_of_the_model_that_is_built(module):
   found = inspected(module)["parameters"]
-  codec = build.load_codec("codec_tiny")
+  codec = frozen_codec.load("codec_tiny")
   model = nnx.eval_shape(
     lambda: build.make_generator(small(module), codec.config, rngs=nnx.Rngs(0))
   )

@@ -14,7 +14,7 @@ from configs import (
 )
 from data_pipelines import tokenizer
 from tests import tiny
-from v2a_jax import build, bundle, media, watermark
+from v2a_jax import build, bundle, frozen_codec, media, watermark
 from v2a_jax.codec.autoencoder import Codec
 from v2a_jax.soundtrack import Soundtracker
 
@@ -61,7 +61,7 @@ def _tracker(module, folder):
     dtype="float32",
   )  # fmt: skip
   config = _shrink(module.get_config(), folder / "codec")
-  sizes = build.load_codec(config.codec).config
+  sizes = frozen_codec.load(config.codec).config
   generator = build.make_generator(config, sizes, rngs=nnx.Rngs(1))
   # Fresh weights predict zeros, and patches of zeros are silence.
   generator = tiny.wake(generator, 1, scale=0.05)

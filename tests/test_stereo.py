@@ -19,7 +19,7 @@ from data_pipelines.assemble import OutputOptions, Plan, assemble
 from data_pipelines.clips import clip_facts
 from data_pipelines.writer import Outcome
 from tests import tiny
-from v2a_jax import build, bundle, export, media, workdir
+from v2a_jax import build, bundle, export, frozen_codec, media, workdir
 from v2a_jax.codec.autoencoder import Codec
 from v2a_jax.soundtrack import Soundtracker
 from v2a_jax.training.loop import train
@@ -106,7 +106,7 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
     assert read(name)[-4:].mean() < 0.8 * read(name)[:4].mean(), name
 
   export.export(run, tmp_path / "codec")
-  codec = build.load_codec(str(tmp_path / "codec")).merge()
+  codec = frozen_codec.load(str(tmp_path / "codec")).merge()
   assert np.asarray(codec.latent_std[...] != 1).all()
   sound = media.decode_flac(_clip(0, 44_100)["audio"])[0]
   latents, views = _views(*nnx.split(codec), sound[None])
@@ -118,7 +118,7 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
 
 def test_a_stereo_soundtrack_is_made_and_delivered(data, tmp_path):
   codec = _shrink(codec_configs.get_config("48k-stereo"))
-  model = tiny.drawn(lambda: Codec(build.codec_config(codec), rngs=nnx.Rngs(0)))
+  model = tiny.drawn(lambda: Codec(frozen_codec.sizes(codec), rngs=nnx.Rngs(0)))
   bundle.save(
     tmp_path / "codec", nnx.state(model), codec.to_dict(), card="",
     dtype="float32",
@@ -131,7 +131,7 @@ def test_a_stereo_soundtrack_is_made_and_delivered(data, tmp_path):
     spatial_width=8, spatial_heads=2, temporal_depth=1, vocab_size=512
   )
   config.sampler.num_steps = 2
-  sizes = build.load_codec(config.codec).config
+  sizes = frozen_codec.load(config.codec).config
   generator = tiny.drawn(
     lambda: build.make_generator(config, sizes, rngs=nnx.Rngs(0))
   )

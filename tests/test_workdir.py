@@ -5,14 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import codec_tiny, finetune
-from v2a_jax import build, bundle, initial, trained, workdir
+from configs import codec_tiny, finetune, mean_flow_tiny
+from v2a_jax import build, bundle, frozen_codec, initial, trained, workdir
 from v2a_jax.training import names
 from v2a_jax.training.names import CheckpointError
+from v2a_jax.training.state import abstract_model
 
 
 def _make(config):
-  codec = build.describe_codec(config.codec).config
+  codec = frozen_codec.describe(config.codec).config
   return lambda rngs: build.make_generator(config, codec, rngs=rngs)
 
 
@@ -41,6 +42,24 @@ def test_low_rank_adaptation_starts_from_the_plain_weights():
   assert frozen.keys() == found.keys()
 
 
+def test_parts_that_the_source_lacks_start_fresh_where_that_is_said():
+  config = mean_flow_tiny.get_config()
+  found = initial.initial_weights(config, _make(config))()
+  wanted = names.flatten(nnx.state(trained.load("diffusion_tiny").model))
+  assert found.keys() == wanted.keys()
+  _, params, _ = abstract_model(_make(config))
+  new = names.flatten(params).keys() - found.keys()
+  assert {name[:2] for name in new} == {("backbone", "interval")}
+  config.init_fresh = ("backbone/intervals",)
+  with pytest.raises(
+    build.ConfigError, match="nothing at 'backbone/intervals'.*backbone/out"
+  ):
+    initial.initial_weights(config, _make(config))()
+  config.init_fresh = ()
+  with pytest.raises(CheckpointError, match="backbone/interval/kernel"):
+    initial.initial_weights(config, _make(config))()
+
+
 def test_every_tensor_that_does_not_fit_is_named():
   config = finetune.get_config()
   config.model.modulation_rank = 0
@@ -61,6 +80,7 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(tmp_path):
   config.init_from = "no/such/run"
   taken = workdir.inherited_tokenizers(config, tmp_path)
   assert taken == {"tokenizer": str(tmp_path)}
+  assert initial.with_sizes(config, tmp_path).to_dict() == config.to_dict()
 
 
 def test_nothing_to_start_from_and_a_codec_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from flax import nnx
 import jax
 
 from data_pipelines.loader import LoaderConfig
-from v2a_jax import build
+from v2a_jax import build, frozen_codec, sections
 from v2a_jax.batch import Batch
 from v2a_jax.codec.autoencoder import CodecConfig
 from v2a_jax.objectives.base import Objective
@@ -45,7 +45,7 @@ class Blueprint:
 
   config: Any
   codec: CodecConfig | DacConfig
-  frozen: build.FrozenCodec | None
+  frozen: frozen_codec.FrozenCodec | None
   loader: LoaderConfig
   make_model: Callable[[nnx.Rngs], nnx.Module]
   graphdef: Any
@@ -124,8 +124,8 @@ def make_blueprint(config) -> Blueprint:
     ConfigError, BundleError: one line on what is wrong, and where.
   """
   training_codec = build.trains_codec(config)
-  frozen = None if training_codec else build.describe_codec(config.codec)
-  codec = build.codec_config(config) if training_codec else frozen.config
+  frozen = None if training_codec else frozen_codec.describe(config.codec)
+  codec = frozen_codec.sizes(config) if training_codec else frozen.config
   make_model = build.model_maker(config, codec)
   if "sampler" in config:
     build.make_sampler(config)  # Refused here, not after training.
@@ -142,7 +142,9 @@ def make_blueprint(config) -> Blueprint:
     objective=build.make_objective(config),
     target=None if training_codec else build.make_target(config, frozen),
     given=None if training_codec else build.make_frozen(config, frozen),
-    optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
+    optimizer=sections.fill(
+      OptimizerConfig, config.optimizer, where="optimizer"
+    ),
   )
 
 
@@ -152,7 +154,7 @@ def abstract_mesh(config, devices: int | None) -> jax.sharding.AbstractMesh:
   Raises:
     ConfigError: the axes do not multiply to `devices`.
   """
-  asked = build.fill(mesh_lib.MeshConfig, config.mesh, where="mesh")
+  asked = sections.fill(mesh_lib.MeshConfig, config.mesh, where="mesh")
   if devices is None:
     devices = math.prod(size for size in asked.shape if size > 0)
   return jax.sharding.AbstractMesh(

@@ -1,4 +1,4 @@
-"""From a config to the things that it describes; the only reader of configs.
+"""From a config to the things that it describes.
 
 Each section becomes one frozen dataclass, so a stray key fails by name here and
 nobody below sees a config.
@@ -6,25 +6,19 @@ nobody below sees a config.
 
 from collections.abc import Mapping
 import dataclasses
-import functools
-import pathlib
 from typing import Any
 
 from flax import nnx
-from ml_collections import config_dict
 import numpy as np
 
 from data_pipelines import example as example_lib
 from data_pipelines import loader as loader_lib
-from v2a_jax import bundle
+from v2a_jax import build_conditioner
 from v2a_jax.batch import Batch
-from v2a_jax.codec import patches
 from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
-from v2a_jax.conditioning import text
-from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
-from v2a_jax.conditioning.semantic import SemanticConfig
+from v2a_jax.frozen_codec import FrozenCodec, sizes
 from v2a_jax.models import ar, ar_latents, dit, lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.codec import CodecGAN, CodecObjective
@@ -32,11 +26,11 @@ from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
-from v2a_jax.pretrained import dac, dac_files, vit, weights
 from v2a_jax.pretrained import teacher as teacher_lib
 from v2a_jax.sampling.autoregressive import LatentSampler, TokenSampler
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.sampling.ode import ODESampler
+from v2a_jax.sections import ConfigError, fill, look_up, pick
 
 OBJECTIVES = {
   "diffusion": Diffusion,
@@ -74,119 +68,6 @@ SUITED = {
 }
 
 
-class ConfigError(ValueError):
-  """A config asks for what does not exist or does not fit."""
-
-
-def fill(cls, section: Mapping[str, Any], *, where: str, **more):
-  """Makes the dataclass `cls` from a config section.
-
-  Raises:
-    ConfigError: a key is stray or missing, or a value is refused.
-  """
-  known = {f.name for f in dataclasses.fields(cls)}
-  # A name that is no field has chosen the class.
-  given = {k: v for k, v in section.items() if k != "name" or k in known}
-  values = {k: _tuples(v) for k, v in given.items()} | more
-  stray = sorted(values.keys() - known)
-  if stray:
-    raise ConfigError(
-      f"config.{where}: no key {', '.join(stray)};"
-      f" {cls.__name__} has {', '.join(sorted(known))}"
-    )
-  try:
-    return cls(**values)
-  except (TypeError, ValueError) as error:
-    raise ConfigError(f"config.{where}: {error}") from None
-
-
-def pick(table: Mapping[str, Any], name: str, *, where: str):
-  """Looks a name up; a wrong one is answered with those there are."""
-  if name not in table:
-    raise ConfigError(
-      f"config.{where}={name!r} is not one of {', '.join(sorted(table))}"
-    )
-  return table[name]
-
-
-def look_up(config: Mapping[str, Any], key: str):
-  """What a dotted key of a config holds; {} if it is not there."""
-  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
-
-
-def _tuples(value):
-  if isinstance(value, list | tuple):
-    return tuple(_tuples(v) for v in value)
-  return value
-
-
-@dataclasses.dataclass(frozen=True)
-class FrozenCodec:
-  """A codec as it is, ready to be merged inside a jitted function."""
-
-  config: CodecConfig | dac.DacConfig | patches.PatchConfig
-  graphdef: Any
-  state: Any
-  sha256: str
-
-  def merge(self, state=None) -> Codec | dac.Dac | patches.Patches:
-    return nnx.merge(self.graphdef, self.state if state is None else state)
-
-
-@functools.cache
-def load_codec(name: str) -> FrozenCodec:
-  """Reads the codec `name`.
-
-  Args:
-    name: of a bundle (`bundle.find`); a folder of DAC; or, for no codec at all,
-      `patches:RATE:HOP:CHANNELS` (`codec/patches.py`).
-
-  Raises:
-    BundleError: there is none, or it is of another model.
-    ConfigError: these are no patches.
-    MissingWeightsError, WrongWeightsError: see `dac_files.load`.
-  """
-  if name.startswith(patches.PREFIX):
-    return describe_codec(name)
-  if dac_files.holds_dac(name):
-    codec = dac_files.load(name)
-    sha256 = weights.sha256_of(pathlib.Path(name) / dac_files.WEIGHTS)
-    return FrozenCodec(codec.config, *nnx.split(codec), sha256)
-  folder, codec = bundle.find(name), describe_codec(name)
-  return dataclasses.replace(
-    codec,
-    state=bundle.load_state(folder, codec.state),
-    sha256=bundle.digest(folder),
-  )
-
-
-def describe_codec(name: str) -> FrozenCodec:
-  """What `load_codec` gives, its state of shapes; no weights are read.
-
-  Raises:
-    BundleError, ConfigError, MissingWeightsError, WrongWeightsError: see
-      `load_codec`.
-  """
-  if name.startswith(patches.PREFIX):
-    codec = _patches(name)
-    config = codec.config
-  elif dac_files.holds_dac(name):
-    config = dac_files.read_config(name)
-    codec = dac_files.abstract(config)
-  else:
-    config = config_dict.ConfigDict(bundle.read_config(bundle.find(name)))
-    config = codec_config(config)
-    codec = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
-  return FrozenCodec(config, *nnx.split(codec), sha256="")
-
-
-def _patches(name: str) -> patches.Patches:
-  try:
-    return patches.Patches(patches.PatchConfig.parse(name))
-  except ValueError as error:
-    raise ConfigError(f"config.codec: {error}") from None
-
-
 def _check_codes(codec, *, where: str) -> None:
   if not codec.num_codebooks:
     raise ConfigError(
@@ -195,16 +76,10 @@ def _check_codes(codec, *, where: str) -> None:
     )
 
 
-def codec_config(config) -> CodecConfig:
-  """Sizes of the codec that a config trains, from `config.model`."""
-  section = {k: v for k, v in config.model.items() if k != "discriminator"}
-  return fill(CodecConfig, section, where="model")
-
-
 def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
   """The two players of codec training, from `config.model`."""
   critics = config.model.get("discriminator")
-  codec = Codec(codec_config(config), rngs=rngs)
+  codec = Codec(sizes(config), rngs=rngs)
   if not critics:
     return CodecGAN(codec)
   critics = fill(DiscriminatorConfig, critics, where="model.discriminator")
@@ -245,35 +120,12 @@ BACKBONES = {"dit": _dit, "ar": _tokens, "ar_latents": _latents}
 
 
 def make_generator(config, codec: CodecConfig, *, rngs: nnx.Rngs) -> Generator:
-  """A generator of what `codec` encodes, from `config.model`.
-
-  Width, heads, remat, unroll and dtype are the backbone's; the condition
-  encoders take the same.
-  """
-  section = dict(config.model)
-  conditioner = dict(section.pop("conditioner"))
-  shared = {
-    k: section[k]
-    for k in ("width", "num_heads", "remat", "unroll", "dtype")
-    if k in section
-  }
-  adaptation = fill(
-    lora.LoraConfig,
-    conditioner.pop("lora", {}),
-    where="model.conditioner.lora",
-  )
-  conditioner = fill(
-    ConditionerConfig,
-    conditioner | {"semantic": semantic_config(config)},
-    where="model.conditioner",
-    prompt_encoder=prompt_encoder_config(config),
-    seconds=config.data["seconds"],
-    **shared,
-  )
+  """A generator of what `codec` encodes, from `config.model`."""
+  section = {k: v for k, v in config.model.items() if k != "conditioner"}
   make_backbone = pick(BACKBONES, section["name"], where="model.name")
   backbone = make_backbone(section, codec, rngs=rngs)
-  encoder = Conditioner(conditioner, rngs=rngs)
-  model = Generator(tune(encoder, adaptation, rngs=rngs), backbone)
+  conditioner = build_conditioner.make_conditioner(config, rngs=rngs)
+  model = Generator(conditioner, backbone)
   adaptation = lora_config(config)
   return lora.adapt(model, adaptation, rngs=rngs) if adaptation else model
 
@@ -313,75 +165,6 @@ def model_maker(config, codec: CodecConfig):
     return lambda rngs: make_codec_gan(config, rngs=rngs)
   check_suited(config)
   return lambda rngs: make_generator(config, codec, rngs=rngs)
-
-
-def prompt_encoder_config(config) -> text.PromptEncoderConfig | None:
-  """The published prompt encoder of a config, if it names one.
-
-  Its sizes are in the config, or read from its folder.
-
-  Raises:
-    ConfigError: there is none of that name, or nothing says what it is.
-    MissingWeightsError, WrongWeightsError: its folder cannot be read.
-  """
-  where = "model.conditioner.prompt_encoder"
-  section = config.model.get("conditioner", {}).get("prompt_encoder", {})
-  if not section.get("name"):
-    return None
-  network = pick(text.NETWORKS, section["name"], where=f"{where}.name")
-  sizes = _sizes(section, network.config, network.read_config, where=where)
-  return fill(text.PromptEncoderConfig, section, where=where, sizes=sizes)
-
-
-def semantic_config(config) -> SemanticConfig | None:
-  """The slow stream of frames, from `config.model.conditioner.semantic`.
-
-  A tower's sizes are in the config, or read from its folder.
-
-  Raises:
-    ConfigError: a key is stray, or nothing says what the tower is.
-    MissingWeightsError, WrongWeightsError: see `vit.read_config`.
-  """
-  where = "model.conditioner.semantic"
-  section = dict(config.model["conditioner"].get("semantic") or {})
-  if not section:
-    return None
-  sizes = None
-  if section.get("name") == "vit":
-    sizes = _sizes(section, vit.ViTConfig, vit.read_config, where=where)
-  return fill(SemanticConfig, section, where=where, sizes=sizes)
-
-
-def _sizes(section, cls: type, read, *, where: str):
-  """Of a published network: as the config says, or else its folder."""
-  if section.get("sizes"):
-    return fill(cls, section["sizes"], where=f"{where}.sizes")
-  if not section.get("path"):
-    raise ConfigError(
-      f"config.{where}.path='': name the folder of this {section['name']}, with"
-      " config.json and model.safetensors"
-    )
-  return read(section["path"])
-
-
-def tune(conditioner: Conditioner, config: lora.LoraConfig, *, rngs: nnx.Rngs):
-  """Freezes or adapts the frame part, in place, as `tune` of its config says.
-
-  Raises:
-    ConfigError: there is a rank without `lora`, or `lora` without a rank.
-  """
-  how, stream = conditioner.config.tune, conditioner.looking
-  if (how == "lora") != bool(config.rank):
-    raise ConfigError(
-      f"config.model.conditioner.tune={how!r} with lora.rank={config.rank}:"
-      " 'lora' needs config.model.conditioner.lora=dict(rank=8), say, and"
-      " nothing else takes it"
-    )
-  if how == "frozen":
-    lora.freeze(stream, parts=stream.frame_part)
-  elif how == "lora":
-    lora.adapt(stream, config, rngs=rngs, parts=stream.frame_part)
-  return conditioner
 
 
 def lora_config(config) -> lora.LoraConfig | None:
@@ -488,7 +271,7 @@ def loader_config(config, codec: CodecConfig, **changes):
   found = fill(
     loader_lib.LoaderConfig, section, where="data", **(values | changes)
   )
-  if prompt_encoder_config(config) and not found.prompt_tokenizer:
+  if build_conditioner.prompt_encoder(config) and not found.prompt_tokenizer:
     raise ConfigError(
       "config.data.prompt_tokenizer is empty, but"
       " config.model.conditioner.prompt_encoder reads ids of its own: name the"

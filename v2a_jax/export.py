@@ -12,7 +12,7 @@ from flax import nnx
 import numpy as np
 
 from data_pipelines import loader as loader_lib
-from v2a_jax import build, bundle, trained
+from v2a_jax import build, bundle, frozen_codec, trained
 from v2a_jax.codec.autoencoder import calibrate
 from v2a_jax.models import lora
 
@@ -65,7 +65,7 @@ def export(
 
 def _waveforms(config):
   """Training audio that is long enough to measure on."""
-  codec = build.codec_config(config)
+  codec = frozen_codec.sizes(config)
   loader = loader_lib.make_loader(build.loader_config(config, codec))
   with loader:
     for batch in itertools.islice(loader, CALIBRATION_BATCHES):

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_pipelines import featurize, manifest
 from data_pipelines.assemble import OutputOptions
-from v2a_jax import build
+from v2a_jax import build, frozen_codec
 from v2a_jax.conditioning.encoder import Conditioner
 from v2a_jax.conditioning.semantic import TowerEncoder
 from v2a_jax.models import lora
@@ -99,7 +99,7 @@ def write(
   """
   manifest.read_manifest(source)  # Before anything is compiled.
   conditioner = lora.merge(model).conditioner
-  codec = build.describe_codec(config.codec).config
+  codec = frozen_codec.describe(config.codec).config
   loader = build.loader_config(
     config, codec, features=dim(conditioner), frames=True
   )
@@ -149,6 +149,6 @@ def check(config, weights: Mapping[tuple, Any]) -> dict[str, str]:
 
 def abstract(config) -> Conditioner:
   """The conditioner that a config describes, of shapes."""
-  codec = build.describe_codec(config.codec).config
+  codec = frozen_codec.describe(config.codec).config
   make = lambda: build.make_generator(config, codec, rngs=nnx.Rngs(0))
   return nnx.merge(*jax.eval_shape(lambda: nnx.split(make()))).conditioner

@@ -14,11 +14,18 @@ from flax import nnx
 import jax
 import numpy as np
 
-from v2a_jax import build, bundle, trained
-from v2a_jax.build import ConfigError
+from v2a_jax import (
+  build,
+  build_conditioner,
+  bundle,
+  frozen_codec,
+  sections,
+  trained,
+)
 from v2a_jax.conditioning import text
 from v2a_jax.models import lora
 from v2a_jax.pretrained import vit
+from v2a_jax.sections import ConfigError
 from v2a_jax.training import names
 from v2a_jax.training.state import abstract_model
 
@@ -46,7 +53,7 @@ class Part:
     return found and found.sizes
 
   def section(self, config) -> Mapping[str, Any]:
-    return build.look_up(config, self.key) or {}
+    return sections.look_up(config, self.key) or {}
 
   def read(self, config) -> tuple[str, dict[tuple, Any]]:
     """Its folder, and its weights by their names in the model.
@@ -77,13 +84,13 @@ PARTS = (
   Part(
     key="model.conditioner.semantic",
     place=("conditioner", "semantic", "tower"),
-    describe=build.semantic_config,
+    describe=build_conditioner.semantic,
     network=lambda _: vit,
   ),
   Part(
     key="model.conditioner.prompt_encoder",
     place=("conditioner", "prompt", "encoder"),
-    describe=build.prompt_encoder_config,
+    describe=build_conditioner.prompt_encoder,
     network=lambda found: text.NETWORKS[found.name],
   ),
 )
@@ -107,21 +114,24 @@ def with_sizes(config, workdir: pathlib.Path):
   """
   if build.trains_codec(config):
     return config
-  folders = [workdir] if trained.has_checkpoints(workdir) else []
-  folders += [source_folder(config)] if config.get("init_from") else []
-  before = [bundle.read_config(folder) for folder in folders]
+  before = {}
+  if trained.has_checkpoints(workdir):  # What it started from may be gone.
+    before = bundle.read_config(workdir)
+  elif config.get("init_from"):
+    before = bundle.read_config(source_folder(config))
   config = copy.deepcopy(config)
   for part in PARTS:
     section = part.section(config)
     if not section.get("path") or section.get("sizes"):
       continue
     named = {key: section[key] for key in ("name", "path")}
-    known = (part.section(old) for old in before)
-    sizes = [old["sizes"] for old in known if named.items() <= old.items()]
+    known = part.section(before)
+    if named.items() <= known.items():
+      sizes = known["sizes"]
+    else:
+      sizes = dataclasses.asdict(part.sizes(config))
     with config.unlocked():
-      section["sizes"] = (
-        sizes[0] if sizes else dataclasses.asdict(part.sizes(config))
-      )
+      section["sizes"] = sizes
   return config
 
 
@@ -140,9 +150,10 @@ def initial_weights(config, make_model):
   """Returns a function that reads weights to start from, or None.
 
   They are those of `init_from`, or of the published parts; host arrays by name.
-  Those that low-rank adaptation adds start fresh.
+  Those that low-rank adaptation adds start fresh, and those under `init_fresh`.
 
   Raises:
+    ConfigError: the model has nothing under a name of `init_fresh`.
     BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: what
       is named is missing, or of another model; every tensor that does not fit
       is named.
@@ -154,7 +165,7 @@ def initial_weights(config, make_model):
   def read():
     _, *model = abstract_model(make_model)
     wanted = {k: v for part in model for k, v in names.flatten(part).items()}
-    old = {k: v for k, v in wanted.items() if k[-1] not in lora.NEW}
+    old = _given(wanted, tuple(config.get("init_fresh", ())))
     if source:
       given = trained.load(source)
       found = names.flatten(nnx.state(given.model))
@@ -172,13 +183,30 @@ def initial_weights(config, make_model):
   return read
 
 
+def _given(wanted: Mapping[tuple, Any], fresh: tuple[str, ...]):
+  """Those of the model's arrays that the source must have."""
+  within = lambda name, part: f"{'/'.join(name)}/".startswith(f"{part}/")
+  for part in fresh:
+    if not any(within(name, part) for name in wanted):
+      raise ConfigError(
+        f"config.init_fresh: the model has nothing at {part!r}; its parts are"
+        f" {', '.join(sorted({'/'.join(name[:2]) for name in wanted}))}"
+      )
+  new = lambda name: name[-1] in lora.NEW
+  return {
+    name: array
+    for name, array in wanted.items()
+    if not new(name) and not any(within(name, part) for part in fresh)
+  }
+
+
 def first_model(config) -> nnx.Module:
   """What a new run would start from; weights that nobody gives are zero.
 
   Raises:
     ConfigError: nothing gives any; and as `initial_weights`.
   """
-  codec = build.describe_codec(config.codec).config
+  codec = frozen_codec.describe(config.codec).config
   make_model = build.model_maker(config, codec)
   read = initial_weights(config, make_model)
   if read is None:

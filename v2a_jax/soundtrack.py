@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import example as example_lib
-from v2a_jax import build, bundle, media, trained
+from v2a_jax import build, bundle, frozen_codec, media, trained
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import streaming
 from v2a_jax.request import Request
@@ -89,7 +89,7 @@ class Soundtracker:
 
   def __init__(self, found: trained.Trained):
     self.config = config = found.config
-    self.codec = build.load_codec(config.codec)
+    self.codec = frozen_codec.load(config.codec)
     self.objective = build.make_objective(config)
     self.tokenizer = found.tokenizers["tokenizer"]
     self.prompt_tokenizer = found.tokenizers.get(

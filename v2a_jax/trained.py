@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
-from v2a_jax import build, bundle
+from v2a_jax import build, bundle, frozen_codec
 from v2a_jax.training import checkpoint as checkpoint_lib
 
 
@@ -117,5 +117,5 @@ def from_workdir(path, *, step: int | None = None) -> Trained:
 def _maker(config):
   """`rngs -> model`; the codec's sizes are read here, outside of any trace."""
   if build.trains_codec(config):
-    return build.model_maker(config, build.codec_config(config))
-  return build.model_maker(config, build.describe_codec(config.codec).config)
+    return build.model_maker(config, frozen_codec.sizes(config))
+  return build.model_maker(config, frozen_codec.describe(config.codec).config)

@@ -14,9 +14,18 @@ from flax import nnx
 import jax
 
 from data_pipelines import loader as loader_lib
-from v2a_jax import build, bundle, features, initial, trained
-from v2a_jax.build import ConfigError
+from v2a_jax import (
+  build,
+  build_conditioner,
+  bundle,
+  features,
+  frozen_codec,
+  initial,
+  sections,
+  trained,
+)
 from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.sections import ConfigError
 from v2a_jax.training import names
 from v2a_jax.training.experiment import Experiment
 from v2a_jax.training.optimizer import OptimizerConfig
@@ -48,8 +57,8 @@ def build_experiment(config, workdir) -> Experiment:
   workdir = pathlib.Path(workdir)
   config = initial.with_sizes(config, workdir)
   training_codec = build.trains_codec(config)
-  codec = None if training_codec else build.load_codec(config.codec)
-  sizes = build.codec_config(config) if training_codec else codec.config
+  codec = None if training_codec else frozen_codec.load(config.codec)
+  sizes = frozen_codec.sizes(config) if training_codec else codec.config
   words = inherited_tokenizers(config, workdir)
   loader = build.loader_config(config, sizes, **words)
   make_model = build.model_maker(config, sizes)
@@ -67,11 +76,13 @@ def build_experiment(config, workdir) -> Experiment:
       loader, start_step=step, process_index=index, process_count=count
     ),
     batch_size=loader.batch_size,
-    optimizer=build.fill(OptimizerConfig, config.optimizer, where="optimizer"),
+    optimizer=sections.fill(
+      OptimizerConfig, config.optimizer, where="optimizer"
+    ),
     target=None if training_codec else build.make_target(config, codec),
     frozen=() if training_codec else build.make_frozen(config, codec),
     initial=read,
-    mesh=build.fill(MeshConfig, config.mesh, where="mesh"),
+    mesh=sections.fill(MeshConfig, config.mesh, where="mesh"),
     flops_per_example=None
     if training_codec
     else build.count_flops(config, sizes, loader)[1] / 3,
@@ -139,7 +150,7 @@ def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
       f"config.model.conditioner.vocab_size={size}, the tokenizer of"
       f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
     )
-  published = build.prompt_encoder_config(config)
+  published = build_conditioner.prompt_encoder(config)
   size = published.sizes.vocab_size if published else size
   ids = loader.load_prompt_tokenizer().vocab_size
   if ids > size:
@@ -179,7 +190,7 @@ def _check_same_model(
   advice = "use the config it was trained with, or another --workdir"
   before = bundle.read_config(workdir)
   for key in ("model", "lora", "codec", "objective.name", "data.target"):
-    old, new = (build.look_up(c, key) for c in (before, config))
+    old, new = (sections.look_up(c, key) for c in (before, config))
     if old != new:
       where, old, new = _first_difference(key, old, new)
       raise ConfigError(

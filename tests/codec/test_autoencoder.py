@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from v2a_jax import build, bundle
+from v2a_jax import bundle, frozen_codec
 from v2a_jax.codec import autoencoder, base
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 
@@ -55,7 +55,7 @@ def bundled():
   folder = bundle.ASSETS / "codec_tiny"
   if not (folder / bundle.WEIGHTS).is_file():
     pytest.skip("v2a_jax/assets/codec_tiny holds no weights")
-  return build.load_codec("codec_tiny").merge()
+  return frozen_codec.load("codec_tiny").merge()
 
 
 def test_rates():

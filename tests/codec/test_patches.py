@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import ar_tiny, diffusion_patches_tiny
-from v2a_jax import build
+from v2a_jax import build, frozen_codec
 from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.patches import PatchConfig, Patches
 
@@ -54,7 +54,7 @@ def test_sound_has_about_unit_variance():
 
 
 def test_a_codec_name_says_rate_patch_and_channels():
-  codec = build.load_codec("patches:48000:20:2")
+  codec = frozen_codec.load("patches:48000:20:2")
   assert codec.config == STEREO
   assert codec.merge().config == STEREO
   assert not jax.tree.leaves(codec.state)
@@ -62,12 +62,12 @@ def test_a_codec_name_says_rate_patch_and_channels():
     with pytest.raises(
       build.ConfigError, match=f"config.codec: '{name}' is not.*16000:512:1"
     ):
-      build.load_codec(name)
+      frozen_codec.load(name)
 
 
 def test_codes_of_patches_are_refused():
   config = diffusion_patches_tiny.get_config()
-  codec = build.load_codec(config.codec)
+  codec = frozen_codec.load(config.codec)
   target = build.make_target(config, codec)
   assert isinstance(target, target_lib.LatentTarget)
   with pytest.raises(build.ConfigError, match="target='codes'.*has none"):

@@ -15,7 +15,7 @@ import tiny
 
 from configs import diffusion_tiny
 from data_pipelines.schema import DataError
-from v2a_jax import build, bundle, export, trained, workdir
+from v2a_jax import build, bundle, export, frozen_codec, trained, workdir
 from v2a_jax.pretrained import t5
 from v2a_jax.pretrained.weights import MissingWeightsError
 from v2a_jax.request import Request
@@ -158,7 +158,7 @@ def test_the_encoder_is_kept_from_training_and_adaptation(published):
   folder, _ = published
   config = settings(folder, "t5")
   config.lora = dict(rank=2, targets=("q", "out", "up", "qkv"))
-  codec = build.describe_codec(config.codec).config
+  codec = frozen_codec.describe(config.codec).config
   make = lambda rngs: build.make_generator(config, codec, rngs=rngs)
   encoder = names.flatten(nnx.state(t5.load(folder / "t5")))
   for rank in (2, 0):

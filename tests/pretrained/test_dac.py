@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from v2a_jax import build, jaxprs
+from v2a_jax import frozen_codec, jaxprs
 from v2a_jax.pretrained import dac, dac_files, tensors, weights
 
 # Even and odd strides, as in the published models.
@@ -214,7 +214,7 @@ def test_closed_form_flops_are_those_of_the_jaxpr(strides):
 
 
 def test_stands_where_a_codec_stands(folder):
-  frozen = build.load_codec(str(folder))
+  frozen = frozen_codec.load(str(folder))
   config = frozen.config
   assert (config.sample_rate, config.channels) == (16000, 1)
   assert (config.hop, config.latent_rate) == (10, 1600.0)
@@ -271,7 +271,7 @@ def test_wrong_tensors_are_all_named_in_one_line(folder, arrays):
   wrong["decoder.conv2.bias"] = np.zeros(3, np.float32)
   write(folder, wrong)
   with pytest.raises(weights.WrongWeightsError) as caught:
-    build.load_codec(str(folder))
+    frozen_codec.load(str(folder))
   message = str(caught.value)
   assert "\n" not in message and str(folder / "model.safetensors") in message
   assert all(f"{name} is missing" in message for name in missing)

@@ -12,7 +12,7 @@ import scipy.signal
 from configs import diffusion_tiny
 from tests import tiny
 from tests.pretrained.test_mn04 import WEIGHTS
-from v2a_jax import build
+from v2a_jax import build, frozen_codec
 from v2a_jax.objectives import base
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.pretrained import mn04, teacher
@@ -43,7 +43,7 @@ def test_what_is_heard_stands_at_its_time():
   start = int(2.5 * rate)
   sound[1, start : start + rate // 5, 0] += 0.5 * rng.standard_normal(rate // 5)
   config = diffusion_tiny.get_config()
-  codec = build.load_codec(config.codec)
+  codec = frozen_codec.load(config.codec)
   target = teacher.Taught(build.make_target(config, codec), rate)
   batch = tiny.batch(np.zeros((2, T, 1))).replace(
     audio=sound.astype(np.float32), duration=np.array([seconds, 3.0])
@@ -129,7 +129,7 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
 def test_what_does_not_fit_is_refused(changes, said):
   config = diffusion_tiny.get_config()
   config.update_from_flattened_dict(changes)
-  codec = build.describe_codec(config.codec)
+  codec = frozen_codec.describe(config.codec)
   with pytest.raises(build.ConfigError, match=said):
     build.make_objective(config)
     nnx.eval_shape(

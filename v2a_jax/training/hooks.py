@@ -137,7 +137,11 @@ def _introduce(run: Any, peak: float, source: str) -> str:
   count = sum(x.size for x in jax.tree.leaves(run.state.params))
   axes = " x ".join(f"{n} {name}" for name, n in run.mesh.shape.items())
   kind = run.mesh.devices.flat[0].device_kind
-  begin = f"from step {run.start.step}" if run.start.step else "from scratch"
+  if run.start.step:
+    begin = f"from step {run.start.step}"
+  else:
+    given = run.experiment.initial is not None
+    begin = "from given weights" if given else "from scratch"
   return (
     f"training {count / 1e6:.2f} M parameters {begin}, on {axes} ({kind},"
     f" {peak / 1e12:.3g} TFLOP/s a device by {source}); the first step"
