@@ -37,7 +37,7 @@ def seconds(config) -> tuple[float, float]:
   state = jax.eval_shape(init)
   began = time.monotonic()
   lowered = jax.jit(step, donate_argnums=0).lower(
-    state, plan.frozen.state, batch
+    state, plan.given, batch
   )
   traced = time.monotonic()
   lowered.compile()

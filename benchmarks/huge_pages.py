@@ -18,8 +18,6 @@ import sys
 
 import numpy as np
 
-from v2a_jax import frozen_codec
-
 KINDS = {"plain": {}, "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
 
 
@@ -29,7 +27,7 @@ def measure(steps: int) -> float:
   import jax
 
   from configs import diffusion_tiny
-  from v2a_jax import build
+  from v2a_jax import build, frozen_codec
   from v2a_jax.objectives.diffusion import Diffusion
 
   config = diffusion_tiny.get_config()

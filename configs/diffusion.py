@@ -10,6 +10,7 @@ of it used, an estimate from FLOPs and not a measurement:
 
   size     parameters   training a clip   devices   a device needs   time
   small    157 M         1.7 TFLOP          8         33 GB          23 h
+  medium   600 M         5.1 TFLOP         16         28 GB          35 h
   large    997 M         9.0 TFLOP         32         18 GB          30 h
   xl       5.0 B        14.7 TFLOP         64         10 GB          25 h
 
