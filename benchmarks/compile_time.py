@@ -36,9 +36,7 @@ def seconds(config) -> tuple[float, float]:
   batch = jax.eval_shape(lambda: build.blank_batch(plan.loader, 2))
   state = jax.eval_shape(init)
   began = time.monotonic()
-  lowered = jax.jit(step, donate_argnums=0).lower(
-    state, plan.given, batch
-  )
+  lowered = jax.jit(step, donate_argnums=0).lower(state, plan.given, batch)
   traced = time.monotonic()
   lowered.compile()
   return traced - began, time.monotonic() - traced
