@@ -4,6 +4,7 @@ import types
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.batch import Batch, Conditioning
@@ -87,7 +88,7 @@ def conditioner(seed=0, **changes) -> Conditioner:
 
 
 def diffusion(seed=0, *, semantic=None, **changes) -> Generator:
-  """A generator whose output layers are not zero, unlike a fresh one's."""
+  """A generator with random weights, none of them zero; see `drawn`."""
   fields = dict(
     width=WIDTH,
     num_heads=HEADS,
@@ -98,8 +99,10 @@ def diffusion(seed=0, *, semantic=None, **changes) -> Generator:
     modulation_rank=4,
   )
   config = DiTConfig(**(fields | changes))
-  backbone = DiT(config, rngs=nnx.Rngs(seed + 1))
-  return wake(Generator(conditioner(seed, semantic=semantic), backbone), seed)
+  make = lambda: Generator(
+    conditioner(semantic=semantic), DiT(config, rngs=nnx.Rngs(0))
+  )
+  return drawn(make, seed)
 
 
 def tokens(seed=0, **changes) -> Generator:
@@ -112,8 +115,8 @@ def tokens(seed=0, **changes) -> Generator:
     codebook_size=CODES,
   )
   config = TokenModelConfig(**(fields | changes))
-  backbone = TokenModel(config, rngs=nnx.Rngs(seed + 1))
-  return wake(Generator(conditioner(seed), backbone), seed)
+  make = lambda: Generator(conditioner(), TokenModel(config, rngs=nnx.Rngs(0)))
+  return drawn(make, seed)
 
 
 def latents(seed=0, **changes) -> Generator:
@@ -128,19 +131,18 @@ def latents(seed=0, **changes) -> Generator:
     num_draws=3,
   )
   config = LatentModelConfig(**(fields | changes))
-  backbone = LatentModel(config, rngs=nnx.Rngs(seed + 1))
-  return wake(Generator(conditioner(seed), backbone), seed)
+  make = lambda: Generator(conditioner(), LatentModel(config, rngs=nnx.Rngs(0)))
+  return drawn(make, seed)
 
 
 def wake(model, seed, *, scale=0.2):
   """Gives every parameter some noise, so zero initialisation hides nothing."""
   graphdef, params = nnx.split(model)
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(jax.random.key(seed), len(leaves))
-  leaves = [
-    x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)
-  ]
-  return nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
+  rng = np.random.default_rng(seed)
+  shift = lambda x: jnp.asarray(
+    np.asarray(x) + scale * rng.standard_normal(x.shape, np.float32)
+  )
+  return nnx.merge(graphdef, jax.tree.map(shift, params))
 
 
 def drawn(make, seed=0):
@@ -153,9 +155,9 @@ def drawn(make, seed=0):
 
   def draw(x):
     if len(x.shape) == 1:
-      return rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+      return jnp.asarray(rng.uniform(0.5, 1.5, x.shape), jnp.float32)
     spread = 0.7 / np.sqrt(np.prod(x.shape[:-1]))
-    return rng.normal(0, spread, x.shape).astype(np.float32)
+    return jnp.asarray(rng.normal(0, spread, x.shape), jnp.float32)
 
   return nnx.merge(graphdef, jax.tree.map(draw, state))
 

@@ -18,8 +18,7 @@ TWO = ("pixels", "vit")
 
 @functools.cache
 def model_of(streams):
-  make = lambda: tiny.diffusion(semantic=STREAMS[streams])
-  return nnx.split(tiny.drawn(make))
+  return nnx.split(tiny.diffusion(semantic=STREAMS[streams]))
 
 
 def predict(cond, *, streams, shift=0.0):

@@ -25,9 +25,9 @@ def _codes(b=2, t=T, seed=3):
   )
 
 
-def _velocity(model, cond, noisy, *, shift=0.0, mask=None):
-  time = jnp.linspace(0.2, 0.7, noisy.shape[0])
-  times = tiny.times(noisy.shape[1]) + shift
+def _velocity(model, cond, noisy, *, mask=None):
+  time = jnp.linspace(0.7, 0.2, noisy.shape[0])
+  times = tiny.times(noisy.shape[1])
   run = jax.jit(
     lambda cond, noisy: model(
       noisy, time, model.encode(cond), times=times, mask=mask
@@ -39,12 +39,9 @@ def _velocity(model, cond, noisy, *, shift=0.0, mask=None):
 def test_velocity_of_an_example_does_not_depend_on_its_batch():
   model, cond, noisy = tiny.diffusion(), tiny.conditioning(), _noisy()
   both = _velocity(model, cond, noisy)
-  one = jax.tree.map(lambda x: x[1:], cond)
-  time = jnp.asarray([0.7])
-  alone = model(
-    noisy[1:], time, model.encode(one), times=tiny.times(T), mask=None
-  )
-  np.testing.assert_allclose(both[1:], alone, atol=1e-5)
+  one = jax.tree.map(lambda x: x[:1], cond)
+  alone = _velocity(model, one, noisy[:1])
+  np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
 def test_velocity_ignores_what_lies_under_masks():
@@ -75,11 +72,17 @@ def test_shifting_every_clock_changes_nothing():
   # The null of an absent text sits at time 0 and is the only one left behind.
   model.conditioner.null_prompt[...] *= 0
   model.conditioner.null_transcript[...] *= 0
-  moved = model.encode(later)
-  moved = dataclasses.replace(moved, text_times=moved.text_times + 5.0)
-  time = jnp.linspace(0.2, 0.7, 2)
-  shifted = model(noisy, time, moved, times=tiny.times(T) + 5.0)
-  np.testing.assert_allclose(_velocity(model, cond, noisy), shifted, atol=2e-3)
+
+  @jax.jit
+  def velocity(cond, late):
+    tokens = model.encode(cond)
+    tokens = dataclasses.replace(tokens, text_times=tokens.text_times + late)
+    time = jnp.linspace(0.2, 0.7, 2)
+    return model(noisy, time, tokens, times=tiny.times(T) + late)
+
+  np.testing.assert_allclose(
+    velocity(cond, 0.0), velocity(later, 5.0), atol=2e-3
+  )
 
 
 @pytest.mark.parametrize("name", ["video", "prompt", "transcript", "presence"])
@@ -105,7 +108,7 @@ def test_dropping_is_per_example():
 
 def test_any_frame_rate_is_read_at_the_latents_times():
   model = tiny.diffusion()
-  tokens = model.encode(tiny.conditioning())
+  tokens = jax.jit(model.encode)(tiny.conditioning())
   frame = tokens.video_times[:1, 2]
   np.testing.assert_allclose(
     tokens.sync_at(frame)[0, 0], tokens.sync[0, 2], atol=1e-2
@@ -155,11 +158,12 @@ def test_token_model_is_causal_in_its_pattern(pattern):
 def test_cached_decoding_equals_the_whole_sequence(pattern):
   model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   codes = _codes()
-  tokens = model.encode(cond)
-  expected = model(codes, tokens, times=tiny.times(T))
+  expected = jax.jit(
+    lambda codes: model(codes, model.encode(cond), times=tiny.times(T))
+  )(codes)
   backbone = model.backbone
   laid = backbone.pattern.lay_out(codes, backbone.pad)
-  cache = backbone.start(tokens, times=tiny.times(T))
+  cache = _start(model, cond)
   before, rows = jnp.full_like(laid[:, 0], backbone.pad), []
   step = jax.jit(backbone.step)
   for s in range(laid.shape[1]):
@@ -168,6 +172,12 @@ def test_cached_decoding_equals_the_whole_sequence(pattern):
     before = laid[:, s]
   stepped = backbone.pattern.collect(jnp.stack(rows, axis=1))
   np.testing.assert_allclose(stepped, expected, atol=1e-4)
+
+
+def _start(model, cond):
+  times = tiny.times(T)
+  start = lambda cond: model.backbone.start(model.encode(cond), times=times)
+  return jax.jit(start)(cond)
 
 
 def _vectors(model, cond, latents):
@@ -189,7 +199,7 @@ def test_vectors_of_latents_are_causal():
 
 def test_cached_decoding_of_latents_equals_the_whole_sequence():
   model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
-  cache = model.backbone.start(model.encode(cond), times=tiny.times(T))
+  cache = _start(model, cond)
   before, rows = jnp.full_like(latents[:, 0], 9.0), []
   step = jax.jit(model.backbone.step)
   for i in range(T):

@@ -90,10 +90,9 @@ def test_the_error_is_one_less_the_cosine_where_the_clip_is():
 
 
 def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
-  model = tiny.drawn(lambda: tiny.diffusion(representation=5))
+  model = tiny.diffusion(representation=5)
   objective, batch = taught(model)
   graphdef, params = nnx.split(model)
-  params = jax.tree.map(jnp.asarray, params)
 
   def missed(params):
     """The teacher's part of the loss, and the generator's."""
@@ -104,7 +103,6 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
 
   slope, found = jax.jit(jax.grad(missed, has_aux=True))(params)
   plain = dataclasses.replace(objective, representation_weight=0.0)
-  model = nnx.merge(graphdef, params)
   wanted, _ = tiny.loss(plain, model, batch, key=KEY, train=True)
   np.testing.assert_allclose(found, wanted, rtol=1e-4)
   size = lambda part: max(
