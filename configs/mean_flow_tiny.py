@@ -6,7 +6,8 @@ JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 v2a eval runs/mean_flow_tiny --set=data/scenes --split=test -o runs/eval
 
 Goes on from the bundled diffusion_tiny, whose velocity is the average one of an
-interval of no length; only the interval's own weights start fresh.
+interval of no length; only what reads diffusion time starts fresh, because its
+features are smoother here (`models/dit.py`).
 """
 
 from configs import diffusion_tiny
@@ -16,7 +17,7 @@ def get_config():
   config = diffusion_tiny.get_config()
   config.name = "mean_flow_tiny"
   config.init_from = "diffusion_tiny"
-  config.init_fresh = ("backbone/interval",)
+  config.init_fresh = ("backbone/time", "backbone/interval")
   config.num_train_steps = 2000
   config.model.average = True
   config.objective = dict(

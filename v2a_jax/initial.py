@@ -165,10 +165,17 @@ def initial_weights(config, make_model):
   def read():
     _, *model = abstract_model(make_model)
     wanted = {k: v for part in model for k, v in names.flatten(part).items()}
-    old = _given(wanted, tuple(config.get("init_fresh", ())))
+    fresh = tuple(config.get("init_fresh", ()))
+    _check_parts(fresh, wanted)
+    old = {
+      name: array
+      for name, array in wanted.items()
+      if name[-1] not in lora.NEW and not _within(name, fresh)
+    }
     if source:
       given = trained.load(source)
       found = names.flatten(nnx.state(given.model))
+      found = {k: v for k, v in found.items() if not _within(k, fresh)}
       names.compare(given.source["path"], old, found)
       return found
     found = {}
@@ -183,21 +190,18 @@ def initial_weights(config, make_model):
   return read
 
 
-def _given(wanted: Mapping[tuple, Any], fresh: tuple[str, ...]):
-  """Those of the model's arrays that the source must have."""
-  within = lambda name, part: f"{'/'.join(name)}/".startswith(f"{part}/")
+def _within(name: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+  return f"{'/'.join(name)}/".startswith(tuple(f"{p}/" for p in parts))
+
+
+def _check_parts(fresh: tuple[str, ...], wanted) -> None:
   for part in fresh:
-    if not any(within(name, part) for name in wanted):
+    if not any(_within(name, (part,)) for name in wanted):
+      parts = sorted({"/".join(name[:2]) for name in wanted})
       raise ConfigError(
         f"config.init_fresh: the model has nothing at {part!r}; its parts are"
-        f" {', '.join(sorted({'/'.join(name[:2]) for name in wanted}))}"
+        f" {', '.join(parts)}"
       )
-  new = lambda name: name[-1] in lora.NEW
-  return {
-    name: array
-    for name, array in wanted.items()
-    if not new(name) and not any(within(name, part) for part in fresh)
-  }
 
 
 def first_model(config) -> nnx.Module:

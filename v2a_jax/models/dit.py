@@ -276,9 +276,11 @@ class DiT(nnx.Module):
       noisy_latents = beside_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
     x = constrain(self.embed(x), "batch", "length", "embed")
-    clock = self.time(layers.sinusoidal(time, self.config.width))
+    # The slope along time is part of an average velocity, so there it is mild.
+    scale = 10.0 if self.config.average else 1000.0
+    clock = self.time(layers.sinusoidal(time, self.config.width, scale=scale))
     if self.interval and until is not None:
-      length = layers.sinusoidal(until - time, self.config.width)
+      length = layers.sinusoidal(until - time, self.config.width, scale=scale)
       clock = clock + self.interval(length)
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
