@@ -186,7 +186,7 @@ class Conditioner(nnx.Module):
     )
 
   def stream_flops(self, cond: Conditioning) -> dict[str, int]:
-    """The same by stream: see `stream_modules`."""
+    """The same by stream: those of `streams`."""
     n, words = cond.frame_mask.shape[1], cond.transcript.shape[1]
     length = cond.prompt.shape[1]
     looked = self._look_flops(cond)
