@@ -2,23 +2,27 @@
 
 import pathlib
 
-from launch import cli, parsing
+from launch import cli, parsing, sampler_flags
 
 
 def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
   # Here, so that a mistyped flag is answered before jax is imported.
+  from v2a_jax import build
   from v2a_jax.evaluation import rows, runner
   from v2a_jax.soundtrack import Soundtracker
 
+  changes = sampler_flags.overrides(args)
   chosen = args.rows.split(",") if args.rows else rows.ROWS
   for checkpoint in args.checkpoints:
     out = pathlib.Path(args.output)
     if len(args.checkpoints) > 1:
       out /= pathlib.Path(checkpoint).name
       print(f"{checkpoint} -> {out}", flush=True)
+    tracker = Soundtracker.load(checkpoint, step=args.step)
+    build.make_sampler(tracker.config, changes)  # Refused here, not half-way.
     runner.evaluate(
-      Soundtracker.load(checkpoint, step=args.step),
+      tracker,
       data=args.set,
       out=out,
       split=args.split,
@@ -28,6 +32,7 @@ def main(argv: list[str]) -> int:
       batch_size=args.batch_size,
       gallery_clips=args.gallery_clips,
       weights_path=args.weights,
+      sampler_overrides=changes,
       log=lambda line: print(line, flush=True),
     )
   print(f"next: v2a report {args.output} -o report.html")
@@ -76,6 +81,7 @@ def _parser() -> parsing.Parser:
     help="clips to keep sounds of, for the report (default 12)",
   )
   add("--weights", help="of the mn04 network; looked for by default")
+  sampler_flags.add_to(parser)
   return parser
 
 

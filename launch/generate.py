@@ -7,9 +7,8 @@ import pathlib
 import sys
 from typing import Any
 
-from launch import cli, parsing
+from launch import cli, parsing, sampler_flags
 
-GUIDED = ("video", "prompt", "transcript", "negative_prompt")
 # Fields of `request.Request` that are flags here by the same name.
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
@@ -80,7 +79,7 @@ def run(tracker, job: Job, output: str) -> bool:
 
 def typed_jobs(args: argparse.Namespace) -> list[Job]:
   request = {name: getattr(args, name) for name in REQUEST}
-  request["sampler"] = sampler_overrides(args)
+  request["sampler"] = sampler_flags.overrides(args)
   delivery = dict(
     keep=args.keep, loudness=args.loudness, key=args.key, mark=args.watermark
   )
@@ -119,15 +118,6 @@ def read_sidecar(args: argparse.Namespace) -> tuple[str, int | None, list[Job]]:
   return args.checkpoint or source["path"], source.get("step"), [job]
 
 
-def sampler_overrides(args: argparse.Namespace) -> dict[str, Any]:
-  """What was typed of the sampler; what was not stays as the model has it."""
-  guidance = {name: getattr(args, f"guidance_{name}") for name in GUIDED}
-  guidance = {k: v for k, v in guidance.items() if v is not None}
-  plain = {k: getattr(args, k) for k in ("num_steps", "temperature")}
-  found = {k: v for k, v in plain.items() if v is not None}
-  return found | ({"guidance": guidance} if guidance else {})
-
-
 def _parser() -> parsing.Parser:
   parser = parsing.make_parser(
     "v2a generate",
@@ -153,7 +143,9 @@ def _parser() -> parsing.Parser:
     help="make again what a sidecar describes, and say if it is the same",
   )
   _add_request(add)
-  _add_sampler(add)
+  add("--checkpoint", help="a work directory of v2a train, or a bundle")
+  add("--step", type=int, help="of the checkpoints there; the newest")
+  sampler_flags.add_to(parser)
   add("--keep", type=int, help="write only the best so many")
   add("--loudness", type=float, help="LUFS to bring it to; -23, say")
   add("--key", help="of the watermark; $V2A_WATERMARK_KEY by default")
@@ -201,15 +193,6 @@ def span(text: str) -> tuple[float, float]:
     raise argparse.ArgumentTypeError(
       f"{text!r} is no span; write seconds, like 1.5-2"
     ) from None
-
-
-def _add_sampler(add) -> None:
-  add("--checkpoint", help="a work directory of v2a train, or a bundle")
-  add("--step", type=int, help="of the checkpoints there; the newest")
-  for name in GUIDED:
-    add(f"--guidance_{name}", type=float, help=f"how closely to follow {name}")
-  add("--num_steps", type=int, help="of the diffusion sampler")
-  add("--temperature", type=float, help="of the token sampler")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a person meets at the prompt: help, errors of one line, exit codes."""
 
+import argparse
 import os
 import pathlib
 import subprocess
@@ -7,10 +8,11 @@ import sys
 
 import pytest
 
-from launch import cli
+from launch import cli, sampler_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 AR = ("--config=configs/ar_tiny.py", "--workdir=/nonexistent/run")
+TINY = ("diffusion_tiny", "--set=no/such/set", "-o", "no/such/out")
 CONFIG = """
 from ml_collections import config_dict
 
@@ -80,6 +82,8 @@ def test_help_lists_every_verb_and_needs_nothing_but_python():
     (["generate", "x", "-o", "y", "--regenerate", "2"], "'2' is no span"),
     (["watermark", "detect", "no/such.mp4"], "no/such.mp4"),
     (["eval", "no/such/run", "--set=x", "-o", "y"], "no/such/run"),
+    (["eval", *TINY, "--solver=eulr"], "solver='eulr'"),
+    (["eval", *TINY, "--temperature=1"], "sampler: no key temperature"),
     (["data", "report", "no/such/set"], "no/such/set"),
     (["train", *AR, "--config.data.paths=('no/such',)"], "no/such"),
     (["train", *AR, "--config.codec=no/such"], "bundled here: codec_tiny"),
@@ -93,6 +97,18 @@ def test_an_error_is_one_line_that_says_what_to_do(args, said, capsys):
   assert shown.err.count("\n") == 1
   assert shown.err.startswith("v2a")
   assert not shown.out
+
+
+def test_flags_of_the_sampler_change_what_is_typed_and_nothing_else():
+  parser = argparse.ArgumentParser()
+  sampler_flags.add_to(parser)
+  assert sampler_flags.overrides(parser.parse_args([])) == {}
+  typed = ["--num_steps=0", "--solver=heun", "--guidance_prompt=1.5"]
+  assert sampler_flags.overrides(parser.parse_args(typed)) == {
+    "num_steps": 0,
+    "solver": "heun",
+    "guidance": {"prompt": 1.5},
+  }
 
 
 @pytest.mark.parametrize(
