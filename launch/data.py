@@ -69,8 +69,11 @@ def features(args, given: list[str]) -> int:
     output=parsing.fill(OutputOptions, args),
     log=say,
   )
+  made = manifest["features"]
+  start = " --config.data.crop=start" if made["seconds"] else ""
+  source = f" --config.init_from={args.checkpoint}" if args.checkpoint else ""
   print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
-  print(f"  --config.data.features={manifest['features']['dim']} \\")
+  print(f"  --config.data.features={made['dim']}{start}{source} \\")
   print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
   return 0
 
