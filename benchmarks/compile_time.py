@@ -6,6 +6,9 @@ The training step of `configs/diffusion.py` (forward, backward, optimizer) is
 traced and compiled for one device from shapes alone, in turn at its own depth
 and with three blocks, the persistent cache off. Blocks are scanned, so the
 ratio should be near one.
+
+On two cores, jax 0.10: `large` (21 blocks) takes 0.98 times as long as three,
+from 0.96 to 1.02 over 3 rounds; 29 s against 29 s to compile.
 """
 
 import argparse

@@ -13,7 +13,9 @@ def main(argv: list[str]) -> int:
     example="v2a report runs/eval/diffusion runs/eval/ar -o report.html",
   )
   parser.add_argument(
-    "results", nargs="+", help="results.json files, or their folders"
+    "results",
+    nargs="+",
+    help="results.json files, their folders, or a folder of such folders",
   )
   parser.add_argument("-o", "--output", required=True, help="the page")
   parser.add_argument(

@@ -175,6 +175,16 @@ def load(path):
   return report.load_runs([path])[0]
 
 
+def test_the_folder_of_several_evaluations_is_read_whole(results):
+  """`v2a eval A B -o DIR` leaves DIR/A and DIR/B."""
+  folders = [run["folder"] for run in report.load_runs(results)]
+  root = folders[0].parent
+  assert [run["folder"] for run in report.load_runs([root])] == folders
+  assert report.load_runs([folders[1]])[0]["folder"] == folders[1]
+  with pytest.raises(FileNotFoundError, match="nothing: no such"):
+    report.load_runs([root / "nothing"])
+
+
 def test_names_a_difference_only_where_the_interval_excludes_zero(results):
   runs = report.load_runs(results)
   metrics = compare.metrics_of(runs)

@@ -81,17 +81,23 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
   """
   if not paths:
     raise ValueError("report: no results given; name one or more results.json")
-  runs = []
-  for path in map(pathlib.Path, paths):
-    path = path / "results.json" if path.is_dir() else path
-    if not path.exists():
-      raise FileNotFoundError(f"{path}: no such file; write it with `v2a eval`")
-    runs.append(_load(path) | {"folder": path.parent})
+  files = [file for path in paths for file in _files(pathlib.Path(path))]
+  runs = [_load(file) | {"folder": file.parent} for file in files]
   names = [run["name"] for run in runs]
   for i, run in enumerate(runs):
     if names.count(run["name"]) > 1:
       run["name"] = f"{run['name']} ({i + 1})"
   return runs
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+  """A file; of a folder its results.json, or those one folder below."""
+  own = path / "results.json" if path.is_dir() else path
+  if own.exists():
+    return [own]
+  if below := sorted(path.glob("*/results.json")):
+    return below
+  raise FileNotFoundError(f"{own}: no such file; write it with `v2a eval`")
 
 
 def _load(path: pathlib.Path) -> dict:
