@@ -12,8 +12,9 @@ direction and the wrong length makes the next stage's work larger, not smaller,
 and these codes have to come close to the latents themselves. The
 decoder's gradient passes straight through all stages to the latents (van den
 Oord et al., arXiv:1711.00937); the stages themselves learn only to come close
-to the latents, which keeps both views of the codec the same. A random number of stages is used for each example, so that
-the first codes alone already make sense (SoundStream, arXiv:2107.03312).
+to the latents, which keeps both views of the codec the same. A random number of
+stages is used for each example, so that the first codes alone already make
+sense (SoundStream, arXiv:2107.03312).
 
 A code that no latent of the batch chose is drawn to the one nearest to it. That
 is a loss like the others, so no usage counts have to be carried around.
