@@ -18,7 +18,6 @@ from data_pipelines import featurize, manifest
 from data_pipelines.assemble import OutputOptions
 from v2a_jax import build, frozen_codec
 from v2a_jax.conditioning.encoder import Conditioner
-from v2a_jax.conditioning.semantic import TowerEncoder
 from v2a_jax.models import lora
 from v2a_jax.training import names
 
@@ -43,14 +42,6 @@ def digest(conditioner: Conditioner, weights: Mapping[tuple, Any]) -> str:
   return mark.hexdigest()
 
 
-def dim(conditioner: Conditioner) -> int:
-  """Numbers of a frame's feature."""
-  stream = conditioner.looking
-  if isinstance(stream, TowerEncoder):
-    return stream.tower.config.feature_dim
-  return stream.pool.out.out_features
-
-
 def make_encoder(
   conditioner: Conditioner, count: int
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -67,7 +58,7 @@ def make_encoder(
     return nnx.merge(graphdef, state).look(frames[None], mask[None])[0]
 
   def encode(frames):
-    parts = [np.zeros((0, dim(conditioner)), np.float32)]
+    parts = [np.zeros((0, conditioner.looking.feature_dim), np.float32)]
     for start in range(0, len(frames), count):
       part = frames[start : start + count]
       rest = ((0, count - len(part)), (0, 0), (0, 0), (0, 0))
@@ -101,17 +92,19 @@ def write(
   conditioner = lora.merge(model).conditioner
   codec = frozen_codec.describe(config.codec).config
   loader = build.loader_config(
-    config, codec, features=dim(conditioner), frames=True
+    config, codec, features=conditioner.looking.feature_dim, frames=True
   )
   mark = digest(conditioner, names.flatten(nnx.state(model)))
-  log(f"{dim(conditioner)} numbers a frame, of encoder {mark[:12]}")
+  log(
+    f"{conditioner.looking.feature_dim} numbers a frame, of encoder {mark[:12]}"
+  )
   return featurize.add_features(
     source,
     out=out,
     encode=make_encoder(conditioner, loader.window.num_frames),
     encoder=mark,
     window=loader.window,
-    whole=isinstance(conditioner.looking, TowerEncoder),
+    whole=not conditioner.looking.sees_neighbours,
     output=output,
     log=log,
   )
@@ -139,10 +132,10 @@ def check(config, weights: Mapping[tuple, Any]) -> dict[str, str]:
       f"config.data.features={wanted} needs an encoder that stays as it is, but"
       f" config.model.conditioner.tune={conditioner.config.tune!r}: set 'frozen'"
     )
-  if wanted != dim(conditioner):
+  if wanted != conditioner.looking.feature_dim:
     raise build.ConfigError(
       f"config.data.features={wanted}, but the encoder gives"
-      f" {dim(conditioner)} numbers a frame: set that"
+      f" {conditioner.looking.feature_dim} numbers a frame: set that"
     )
   return {"encoder": digest(conditioner, weights)}
 

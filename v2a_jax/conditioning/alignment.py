@@ -38,13 +38,7 @@ class Aligner(nnx.Module):
   def __init__(self, config, *, rngs, dtype):
     self.seconds = config.seconds
     self.blocks = attention.self_attention_stack(
-      config.aligner_depth,
-      width=config.width,
-      num_heads=config.num_heads,
-      remat=config.remat,
-      unroll=config.unroll,
-      rngs=rngs,
-      dtype=dtype,
+      config, config.aligner_depth, rngs=rngs, dtype=dtype
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
     head = lambda: layers.dense(

@@ -16,7 +16,7 @@ from flax import nnx
 
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
-from v2a_jax.models import attention, layers
+from v2a_jax.models import layers
 from v2a_jax.pretrained import vit
 
 NAMES = ("pixels", "vit")
@@ -60,10 +60,11 @@ class SemanticConfig:
       raise ValueError(f"name={self.name!r} with sizes={self.sizes}")
 
 
-class TowerEncoder(nnx.Module):
+class TowerEncoder(video.FrameEncoder):
   """frames [b n h w 3] → tokens [b m width], through a vision tower."""
 
   frame_part = ("tower",)
+  sees_neighbours = False
 
   def __init__(self, config, *, rngs, dtype=None):
     slow = config.semantic
@@ -76,16 +77,11 @@ class TowerEncoder(nnx.Module):
       rngs=rngs,
       dtype=dtype,
     )
-    self.temporal = attention.self_attention_stack(
-      slow.temporal_depth,
-      width=config.width,
-      num_heads=config.num_heads,
-      remat=config.remat,
-      unroll=config.unroll,
-      rngs=rngs,
-      dtype=dtype,
-    )
-    self.norm = layers.RMSNorm(config.width, rngs=rngs)
+    super().__init__(config, slow.temporal_depth, rngs=rngs, dtype=dtype)
+
+  @property
+  def feature_dim(self) -> int:
+    return self.tower.config.feature_dim
 
   @property
   def settings(self) -> dict:
@@ -99,7 +95,7 @@ class TowerEncoder(nnx.Module):
   def follow(self, features, times, mask):
     """Tokens of features [b m f] at times [b m], of mask bool [b m]."""
     x = self.project(layers.rms_norm(features))
-    return self.norm(self.temporal(x, times, mask))
+    return super().follow(x, times, mask)
 
   def look_flops(self, frames: int, size: tuple[int, int]) -> int:
     """Of so many frames of (h, w) pixels."""
@@ -107,12 +103,8 @@ class TowerEncoder(nnx.Module):
 
   def follow_flops(self, frames: int) -> int:
     """Of one clip with so many features."""
-    along = layers.attention_flops(frames, frames, self.norm.scale.shape[0])
-    return (
-      layers.matmul_flops(self.project, frames)
-      + layers.matmul_flops(self.temporal, frames)
-      + self.temporal.depth * along
-    )
+    projected = layers.matmul_flops(self.project, frames)
+    return projected + super().follow_flops(frames)
 
 
 def make_encoder(config, *, rngs, dtype) -> nnx.Module:

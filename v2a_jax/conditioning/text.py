@@ -75,13 +75,7 @@ class TextEncoder(nnx.Module):
       (2, config.width), axes=(None, "embed"), rngs=rngs
     )
     self.blocks = attention.self_attention_stack(
-      config.text_depth,
-      width=config.width,
-      num_heads=config.num_heads,
-      remat=config.remat,
-      unroll=config.unroll,
-      rngs=rngs,
-      dtype=dtype,
+      config, config.text_depth, rngs=rngs, dtype=dtype
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
     self.dtype = dtype

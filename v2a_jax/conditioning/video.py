@@ -6,10 +6,11 @@ arXiv:2103.15691, with stride one). Patches attend within their frame, a few
 learned queries pool them, and frames attend along time by their timestamps.
 Any number of frames, any frame rate and any multiple of the patch size work.
 
-An encoder of frames is two parts: `look` gives a feature to each frame, of it
-and its two neighbours, and `follow` lets the features attend along time. The
-first can be frozen, and what it gives be kept beside the data.
+`look` gives a feature to each frame, of it and its two neighbours; `follow`
+lets the features attend along time.
 """
+
+import dataclasses
 
 from flax import nnx
 import jax
@@ -70,16 +71,50 @@ class PoolQueries(nnx.Module):
     return self.out(pooled.reshape(*pooled.shape[:-2], -1))
 
 
-class VideoEncoder(nnx.Module):
-  """frames [b n h w 3] → tokens [b n width]."""
+class FrameEncoder(nnx.Module):
+  """frames [b n h w 3] → tokens [b n width], in two parts.
+
+  `look` gives a feature to each frame; a subclass writes it, `look_flops`,
+  `settings` and `feature_dim`. `follow` lets the features attend along time.
+  The first can be frozen, and what it gives be kept beside the data.
+
+  Attributes:
+    frame_part: attributes that belong to `look`.
+    sees_neighbours: whether a frame's feature depends on those beside it.
+  """
+
+  frame_part: tuple[str, ...]
+  sees_neighbours: bool
+
+  def __init__(self, config, depth: int, *, rngs, dtype=None):
+    self.temporal = attention.self_attention_stack(
+      config, depth, rngs=rngs, dtype=dtype
+    )
+    self.norm = layers.RMSNorm(config.width, rngs=rngs)
+
+  def follow(self, features, times, mask):
+    """Tokens of features [b m width] at times [b m], of mask bool [b m]."""
+    return self.norm(self.temporal(features, times, mask))
+
+  def follow_flops(self, frames: int) -> int:
+    """Of one clip with so many features."""
+    along = layers.attention_flops(frames, frames, self.norm.scale.shape[0])
+    return (
+      layers.matmul_flops(self.temporal, frames) + self.temporal.depth * along
+    )
+
+
+class VideoEncoder(FrameEncoder):
+  """Our own, of raw pixels."""
 
   frame_part = ("embed", "spatial", "pool")
+  sees_neighbours = True
 
   def __init__(self, config, *, rngs, dtype=None):
     self.patch_size = config.patch_size
     self.spatial_heads = config.spatial_heads
-    shared = dict(
-      remat=config.remat, unroll=config.unroll, rngs=rngs, dtype=dtype
+    inside = dataclasses.replace(
+      config, width=config.spatial_width, num_heads=config.spatial_heads
     )
     self.embed = layers.dense(
       3 * 3 * config.patch_size**2,
@@ -90,10 +125,7 @@ class VideoEncoder(nnx.Module):
       dtype=dtype,
     )
     self.spatial = attention.self_attention_stack(
-      config.spatial_depth,
-      width=config.spatial_width,
-      num_heads=config.spatial_heads,
-      **shared,
+      inside, config.spatial_depth, rngs=rngs, dtype=dtype
     )
     self.pool = PoolQueries(
       config.spatial_width,
@@ -102,13 +134,11 @@ class VideoEncoder(nnx.Module):
       rngs=rngs,
       dtype=dtype,
     )
-    self.temporal = attention.self_attention_stack(
-      config.temporal_depth,
-      width=config.width,
-      num_heads=config.num_heads,
-      **shared,
-    )
-    self.norm = layers.RMSNorm(config.width, rngs=rngs)
+    super().__init__(config, config.temporal_depth, rngs=rngs, dtype=dtype)
+
+  @property
+  def feature_dim(self) -> int:
+    return self.pool.out.out_features
 
   @property
   def settings(self) -> dict[str, int]:
@@ -132,11 +162,7 @@ class VideoEncoder(nnx.Module):
     x = x.reshape(-1, *x.shape[2:])
     still = jnp.zeros((1, x.shape[1]))  # patches of a frame share its time
     x = self.spatial(x, still, None)
-    return self.pool(x).reshape(b, -1, self.pool.out.out_features)
-
-  def follow(self, features, times, mask):
-    """Tokens of features [b m width] at times [b m], of mask bool [b m]."""
-    return self.norm(self.temporal(features, times, mask))
+    return self.pool(x).reshape(b, -1, self.feature_dim)
 
   def look_flops(self, frames: int, size: tuple[int, int]) -> int:
     """Of so many frames of (h, w) pixels."""
@@ -151,13 +177,6 @@ class VideoEncoder(nnx.Module):
       + layers.attention_flops(queries, patches, inner) * frames
       + layers.attention_flops(patches, patches, inner)
       * (self.spatial.depth * frames)
-    )
-
-  def follow_flops(self, frames: int) -> int:
-    """Of one clip with so many features."""
-    along = layers.attention_flops(frames, frames, self.norm.scale.shape[0])
-    return (
-      layers.matmul_flops(self.temporal, frames) + self.temporal.depth * along
     )
 
 

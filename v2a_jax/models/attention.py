@@ -98,18 +98,24 @@ class SelfAttentionBlock(nnx.Module):
     return x + self.mlp(self.norm_mlp(x))
 
 
-def self_attention_stack(
-  depth, *, width, num_heads, remat, unroll, rngs, dtype=None
-) -> layers.Stack:
-  """`depth` blocks with feed-forwards of twice the width: an encoder."""
+def self_attention_stack(config, depth, *, rngs, dtype=None) -> layers.Stack:
+  """`depth` blocks with feed-forwards of twice the width: an encoder.
+
+  Args:
+    config: says `width`, `num_heads`, `remat` and `unroll`.
+    depth: blocks.
+    rngs: of their weights.
+    dtype: of the computation.
+  """
+  width, num_heads = config.width, config.num_heads
   return layers.Stack(
     lambda rngs: SelfAttentionBlock(
       width, num_heads, hidden=2 * width, rngs=rngs, dtype=dtype
     ),
     depth,
     rngs=rngs,
-    remat=remat,
-    unroll=unroll,
+    remat=config.remat,
+    unroll=config.unroll,
   )
 
 
