@@ -66,6 +66,29 @@ SUITED = {
     "sampler.name": ("latents",),
   },
 }
+# What is set, what else that needs, and what would be wrong without.
+NEEDED = (
+  (
+    "objective.infill_rate",
+    "model.infill",
+    "the model would not see what it is told; set it to True",
+  ),
+  (
+    "objective.alignment_weight",
+    "model.conditioner.aligner_depth",
+    "there is no aligner to learn from it; set it to 1 or more",
+  ),
+  (
+    "objective.representation_weight",
+    "model.teacher",
+    "there is nobody to learn from; set it to 'mn04'",
+  ),
+  (
+    "model.teacher",
+    "objective.representation_weight",
+    "nothing would be learned from it; set it to 0.5, say",
+  ),
+)
 
 
 def _check_codes(codec, *, where: str) -> None:
@@ -87,14 +110,16 @@ def make_codec_gan(config, *, rngs: nnx.Rngs) -> CodecGAN:
 
 
 def _dit(section, codec, *, rngs):
-  section = dict(section)
-  teacher = section.pop("teacher", "")
-  if teacher:
-    teacher = pick(teacher_lib.TEACHERS, teacher, where="model.teacher")
-  fields = dict(
-    where="model", channels=codec.latent_dim, representation=teacher or 0
-  )
+  name = section.get("teacher")
+  section = {k: v for k, v in section.items() if k != "teacher"}
+  fields = dict(where="model", channels=codec.latent_dim)
+  if name:
+    fields["representation"] = _teacher(name).FRAME_DIM
   return dit.DiT(fill(dit.DiTConfig, section, **fields), rngs=rngs)
+
+
+def _teacher(name: str):
+  return pick(teacher_lib.TEACHERS, name, where="model.teacher")
 
 
 def _tokens(section, codec, *, rngs):
@@ -181,32 +206,17 @@ def lora_config(config) -> lora.LoraConfig | None:
 
 def make_objective(config):
   cls = pick(OBJECTIVES, config.objective["name"], where="objective.name")
-  average = config.model.get("average", False)
-  if cls is MeanFlow and not average:
+  if cls is MeanFlow and not config.model.get("average", False):
     raise ConfigError(
       "config.objective.name='mean_flow', but config.model.average is not True:"
       " the model would not see where an interval ends"
     )
-  told = config.objective.get("infill_rate", 0)
-  if told and not config.model.get("infill", False):
-    raise ConfigError(
-      f"config.objective.infill_rate={told}, but config.model.infill is not"
-      " True: the model would not see what it is told"
-    )
-  weight = config.objective.get("alignment_weight", 0)
-  if weight and not config.model["conditioner"].get("aligner_depth"):
-    raise ConfigError(
-      f"config.objective.alignment_weight={weight}, but"
-      " config.model.conditioner.aligner_depth is not 1 or more: there is no"
-      " aligner to learn from it"
-    )
-  weight = config.objective.get("representation_weight", 0)
-  if bool(weight) != bool(config.model.get("teacher")):
-    raise ConfigError(
-      f"config.objective.representation_weight={weight} with"
-      f" config.model.teacher={config.model.get('teacher', '')!r}: set both, to"
-      " 0.5 and 'mn04', say, or neither"
-    )
+  for asked, needed, lacks in NEEDED:
+    value = look_up(config, asked)
+    if value and not look_up(config, needed):
+      raise ConfigError(
+        f"config.{asked}={value!r}, but config.{needed} is not set: {lacks}"
+      )
   return fill(cls, config.objective, where="objective")
 
 
@@ -239,8 +249,11 @@ def make_target(config, codec: FrozenCodec):
     _check_codes(codec.config, where="data.target='codes'")
     count = config.model.get("num_codebooks")
     target = dataclasses.replace(target, num_codebooks=count)
-  if config.model.get("teacher"):
-    target = teacher_lib.Taught(target, codec.config.sample_rate)
+  if name := config.model.get("teacher"):
+    rate = codec.config.sample_rate
+    target = teacher_lib.Taught(
+      target, teacher=_teacher(name), sample_rate=rate
+    )
   return target
 
 
@@ -250,10 +263,9 @@ def make_frozen(config, codec: FrozenCodec):
   Raises:
     MissingWeightsError, WrongWeightsError: the teacher's weights.
   """
-  name = config.model.get("teacher")
-  if not name:
-    return codec.state
-  return {"target": codec.state, "teacher": teacher_lib.load(name)}
+  if name := config.model.get("teacher"):
+    return {"target": codec.state, "teacher": _teacher(name).load()}
+  return codec.state
 
 
 def loader_config(config, codec: CodecConfig, **changes):
@@ -287,16 +299,20 @@ def blank_batch(config: loader_lib.LoaderConfig, b: int) -> Batch:
   return Batch.from_arrays(arrays)
 
 
-def count_flops(config, codec: CodecConfig, loader) -> tuple[int, int]:
-  """Analytic FLOPs of one clip; allocates no weights.
+def count_flops(
+  model: Generator, codec: CodecConfig, loader: loader_lib.LoaderConfig
+) -> tuple[int, int]:
+  """Analytic FLOPs of one clip.
+
+  Args:
+    model: may be of shapes.
+    codec: of its latents or codes.
+    loader: shapes of the data.
 
   Returns:
     Of a forward pass, and of a training step: three of them, less what is not
     done for a frozen encoder (`Conditioner.spared_flops`).
   """
-  model = nnx.eval_shape(
-    lambda: make_generator(config, codec, rngs=nnx.Rngs(0))
-  )
   length = -(-loader.window.num_samples // codec.hop)
   cond = blank_batch(loader, 1).cond
   forward = model.flops_per_example(cond, length)

@@ -110,11 +110,14 @@ def write(
   )
 
 
-def check(config, weights: Mapping[tuple, Any]) -> dict[str, str]:
+def check(
+  config, conditioner: Conditioner, weights: Mapping[tuple, Any]
+) -> dict[str, str]:
   """What a loader of cached features must find.
 
   Args:
     config: of the run.
+    conditioner: of its model; may be of shapes.
     weights: of the model that will train, by name.
 
   Returns:
@@ -126,7 +129,6 @@ def check(config, weights: Mapping[tuple, Any]) -> dict[str, str]:
   wanted = config.data.get("features", 0)
   if not wanted:
     return {}
-  conditioner = abstract(config)
   if conditioner.config.tune != "frozen":
     raise build.ConfigError(
       f"config.data.features={wanted} needs an encoder that stays as it is, but"
@@ -138,10 +140,3 @@ def check(config, weights: Mapping[tuple, Any]) -> dict[str, str]:
       f" {conditioner.looking.feature_dim} numbers a frame: set that"
     )
   return {"encoder": digest(conditioner, weights)}
-
-
-def abstract(config) -> Conditioner:
-  """The conditioner that a config describes, of shapes."""
-  codec = frozen_codec.describe(config.codec).config
-  make = lambda: build.make_generator(config, codec, rngs=nnx.Rngs(0))
-  return nnx.merge(*jax.eval_shape(lambda: nnx.split(make()))).conditioner

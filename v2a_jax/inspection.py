@@ -151,10 +151,9 @@ def count_flops(
 
 def _generator_flops(blueprint: Blueprint) -> dict[str, int]:
   cond = build.blank_batch(blueprint.loader, 1).cond
-  forward, step = build.count_flops(
-    blueprint.config, blueprint.codec, blueprint.loader
-  )
-  conditioner = blueprint.model.conditioner.flops(cond)
+  model = blueprint.model
+  forward, step = build.count_flops(model, blueprint.codec, blueprint.loader)
+  conditioner = model.conditioner.flops(cond)
   return {
     "conditioner": conditioner,
     "backbone": forward - conditioner,
@@ -174,10 +173,9 @@ def encoder_costs(blueprint: Blueprint) -> dict[str, dict[str, float]]:
   if blueprint.frozen is None:
     return {}
   cond = build.blank_batch(blueprint.loader, 1).cond
-  forward, step = build.count_flops(
-    blueprint.config, blueprint.codec, blueprint.loader
-  )
-  encoder, costs = blueprint.model.conditioner, {}
+  model = blueprint.model
+  forward, step = build.count_flops(model, blueprint.codec, blueprint.loader)
+  encoder, costs = model.conditioner, {}
   spared = encoder.spared_flops(cond)
   for name, flops in encoder.stream_flops(cond).items():
     training = 3 * flops - spared.get(name, 0)
@@ -268,8 +266,8 @@ def count_memory(
     clips: a device has at a time.
 
   Returns:
-    `parameters`, `average`, `optimizer`, `buffers`, `frozen_codec` and
-    `gradients`, laid out on the mesh; `activations`, an estimate
+    `parameters`, `average`, `optimizer`, `buffers`, `frozen_codec` (and a
+    teacher, if there is one) and `gradients`, laid out on the mesh; `activations`, an estimate
     (`activations_are` says of what), and `residuals`, the part of them that
     automatic differentiation keeps for the backward pass; `total`; `clips`.
   """
@@ -286,7 +284,7 @@ def count_memory(
     "average": device_bytes(state.ema, mesh),
     "optimizer": device_bytes(state.opt_state, mesh),
     "buffers": device_bytes(state.buffers, mesh),
-    "frozen_codec": _bytes(blueprint.frozen and blueprint.frozen.state),
+    "frozen_codec": _bytes(blueprint.given),
     # While microbatches add up there are their sum and the newest.
     "gradients": params * (2 if blueprint.run("accumulate") > 1 else 1),
     "activations": jaxprs.peak_bytes(gradient),

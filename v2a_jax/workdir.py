@@ -29,6 +29,7 @@ from v2a_jax.sections import ConfigError
 from v2a_jax.training import names
 from v2a_jax.training.experiment import Experiment
 from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.state import abstract_model
 
 # Top-level keys of a config that `Experiment` takes as they are.
 RUN_FIELDS = (
@@ -63,11 +64,14 @@ def build_experiment(config, workdir) -> Experiment:
   loader = build.loader_config(config, sizes, **words)
   make_model = build.model_maker(config, sizes)
   read = initial.initial_weights(config, make_model)
+  flops = None
   if not training_codec:
+    model = nnx.merge(*abstract_model(make_model))
     check_vocabulary(config, loader)
     _check_frozen(config, read, workdir)
-    read, found = _with_features(config, read, workdir)
+    read, found = _with_features(config, model.conditioner, read, workdir)
     loader = dataclasses.replace(loader, **found)
+    flops = build.count_flops(model, sizes, loader)[1]
   write_workdir(config, loader, workdir)
   return Experiment(
     make_model=make_model,
@@ -83,9 +87,7 @@ def build_experiment(config, workdir) -> Experiment:
     frozen=() if training_codec else build.make_frozen(config, codec),
     initial=read,
     mesh=sections.fill(MeshConfig, config.mesh, where="mesh"),
-    flops_per_example=None
-    if training_codec
-    else build.count_flops(config, sizes, loader)[1] / 3,
+    flops_per_example=flops,
     meta={"config": config.to_dict()},
     train_seconds=config.train_seconds or None,
     wandb=config.wandb_mode,
@@ -126,7 +128,7 @@ def _check_frozen(config, read, workdir: pathlib.Path) -> None:
     )
 
 
-def _with_features(config, read, workdir: pathlib.Path):
+def _with_features(config, conditioner, read, workdir: pathlib.Path):
   """(how initial weights are read, what the loader must find).
 
   Cached features are of an encoder, which is compared with the one that the
@@ -136,9 +138,9 @@ def _with_features(config, read, workdir: pathlib.Path):
     return read, {}
   if trained.has_checkpoints(workdir):
     given = names.flatten(nnx.state(trained.load(workdir).model))
-    return read, features.check(config, given)
+    return read, features.check(config, conditioner, given)
   given = read() if read else {}
-  return lambda: given, features.check(config, given)
+  return lambda: given, features.check(config, conditioner, given)
 
 
 def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:

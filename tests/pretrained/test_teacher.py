@@ -44,7 +44,7 @@ def test_what_is_heard_stands_at_its_time():
   sound[1, start : start + rate // 5, 0] += 0.5 * rng.standard_normal(rate // 5)
   config = diffusion_tiny.get_config()
   codec = frozen_codec.load(config.codec)
-  target = teacher.Taught(build.make_target(config, codec), rate)
+  target = teacher.Taught(build.make_target(config, codec), mn04, rate)
   batch = tiny.batch(np.zeros((2, T, 1))).replace(
     audio=sound.astype(np.float32), duration=np.array([seconds, 3.0])
   )
@@ -116,8 +116,8 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
 @pytest.mark.parametrize(
   "changes,said",
   [
-    ({"model.teacher": "mn04"}, "representation_weight=0.0 with"),
-    ({"objective.representation_weight": 0.5}, "model.teacher='': set both"),
+    ({"model.teacher": "mn04"}, "representation_weight is not set"),
+    ({"objective.representation_weight": 0.5}, "model.teacher is not set"),
     (
       {"model.teacher": "mn05", "objective.representation_weight": 0.5},
       "model.teacher='mn05' is not one of mn04",

@@ -72,7 +72,7 @@ def test_speed_and_utilisation(monkeypatch):
   found = meter.metrics(5)
   assert found["perf/step_time"] == 1.0
   assert found["perf/examples_per_sec"] == 6.0
-  assert found["perf/mfu"] == pytest.approx(3 * 6e9 / 18e9)
+  assert found["perf/mfu"] == pytest.approx(6e9 / 18e9)
   assert meter.metrics(5) == {}
   assert meter.eta(25) == 20.0
 

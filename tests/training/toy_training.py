@@ -104,7 +104,7 @@ def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Experiment:
     ema_decay=0.9,
     log_every=1,
     checkpoint_every=3,
-    flops_per_example=2.0 * 64,
+    flops_per_example=6.0 * 64,
     wandb="disabled",
   )
   return Experiment(**(fields | changes))

@@ -2,7 +2,7 @@
 
 A generator that must also say what a network trained to understand sound hears
 in the clean sound learns faster (Yu et al., "Representation alignment for
-generation", arXiv:2410.06940). Here that network is mn04, whose weights
+generation", arXiv:2410.06940). The one there is is mn04, whose weights
 `v2a weights` knows. Its features at the time of each latent, less their mean
 over the batch, are what is to be said:
 
@@ -13,6 +13,7 @@ Without the mean, which they all share, every guess would look good.
 
 from collections.abc import Callable
 import dataclasses
+import types
 from typing import Any
 
 import jax
@@ -21,17 +22,9 @@ import jax.numpy as jnp
 from v2a_jax.batch import Batch
 from v2a_jax.pretrained import mn04
 
-# Names, and how many numbers are to be said of each latent.
-TEACHERS = {"mn04": mn04.FRAME_DIM}
-
-
-def load(name: str) -> Any:
-  """The teacher's weights.
-
-  Raises:
-    MissingWeightsError, WrongWeightsError: see `weights.load`.
-  """
-  return {"mn04": mn04.load}[name]()
+# A teacher is a module with `load()` of its weights, `frames(weights, sound)` at
+# SAMPLE_RATE, and their FRAME_RATE and FRAME_DIM.
+TEACHERS = {"mn04": mn04}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +33,24 @@ class Taught:
 
   Attributes:
     target: of the latents; sets their times.
+    teacher: of `TEACHERS`.
     sample_rate: of the batch's audio, hertz.
   """
 
   target: Callable[[Any, Batch], Batch]
+  teacher: types.ModuleType
   sample_rate: int
 
   def __call__(self, frozen: Any, batch: Batch) -> Batch:
     """`frozen` holds `target`, what the target needs, and `teacher`."""
     batch = self.target(frozen["target"], batch)
     sound = resample(
-      batch.audio.mean(axis=-1), self.sample_rate, mn04.SAMPLE_RATE
+      batch.audio.mean(axis=-1), self.sample_rate, self.teacher.SAMPLE_RATE
     )
-    heard = mn04.frames(frozen["teacher"], sound)
-    at = jnp.round(batch.target_times * mn04.FRAME_RATE).astype(jnp.int32)
+    heard = self.teacher.frames(frozen["teacher"], sound)
+    at = jnp.round(batch.target_times * self.teacher.FRAME_RATE).astype(
+      jnp.int32
+    )
     heard = heard[:, jnp.clip(at, 0, heard.shape[1] - 1)]
     there = batch.target_mask[..., None]
     total = jnp.where(there, heard, 0.0).sum(axis=(0, 1))
@@ -64,7 +61,7 @@ class Taught:
 def resample(x: jax.Array, rate: int, new_rate: int) -> jax.Array:
   """Sound [b, samples] at another rate, by its spectrum.
 
-  As `scipy.signal.resample`, which takes the sound to be periodic; what lies
+  jax has no resampler. As `scipy.signal.resample`, which takes the sound to be periodic; what lies
   at the lower Nyquist frequency itself is left out.
   """
   samples = x.shape[1]

@@ -61,7 +61,7 @@ class Experiment:
     checkpoint_every: steps between checkpoints.
     keep: newest checkpoints to keep.
     keep_period: checkpoints at multiples of it are kept for good.
-    flops_per_example: of one forward pass, from a formula; None if unknown.
+    flops_per_example: of a training step, from a formula; None if unknown.
     profile: (start_step, num_steps) to trace into `<workdir>/profile`.
     wandb: `offline`, `online` or `disabled`.
     hooks: (every, hook) pairs; `hook(step, state)` may return more metrics.

@@ -4,11 +4,10 @@ Model FLOPs utilisation counts the FLOPs that the model needs, from a formula,
 not those that the compiler emits (arXiv:2204.02311, appendix B; XLA's own cost
 analysis counts the body of a scan once):
 
-  MFU = 3 F b / (t P D)
+  MFU = F b / (t P D)
 
-for F FLOPs of one example's forward pass, twice that for the backward pass, b
-examples a step of t seconds, and D devices of P FLOP/s each. Recomputation is
-not counted.
+for F FLOPs of one example's forward and backward pass, b examples a step of t
+seconds, and D devices of P FLOP/s each. Recomputation is not counted.
 """
 
 from collections.abc import Mapping
@@ -120,12 +119,12 @@ class Throughput:
 
     Args:
       batch_size: global.
-      flops_per_example: of one forward pass; None if unknown.
+      flops_per_example: of a training step; None if unknown.
       num_devices: of the mesh.
       peak: FLOP/s of one device.
     """
     self._batch_size = batch_size
-    self._flops = 3 * (flops_per_example or 0) * batch_size
+    self._flops = (flops_per_example or 0) * batch_size
     self._capacity = num_devices * peak
     self._first = self._last = None
 
