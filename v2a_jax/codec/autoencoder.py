@@ -25,9 +25,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.codec import layers, stft
+from v2a_jax.codec import companding, layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
-from v2a_jax.codec.base import Buffer, LatentCodec, Rates, reach, reach_up
+from v2a_jax.codec.base import (
+  Buffer,
+  LatentCodec,
+  Rates,
+  padded,
+  reach,
+  reach_up,
+)
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
@@ -73,15 +80,6 @@ class CodecConfig(Rates):
         )
 
 
-def companded(waveform: jax.Array) -> jax.Array:
-  """sign(x) log(1 + 255 |x|) / log 256 (ITU-T G.711, mu-law), same shape.
-
-  Sound 50 dB down is still at a tenth of the scale, so an encoder that also
-  sees this hears what is quiet without being driven by what is loud.
-  """
-  return jnp.sign(waveform) * jnp.log1p(255 * jnp.abs(waveform)) / jnp.log(256)
-
-
 class Encoder(nnx.Module):
   """Waveform [b, t hop, channels] to [b, t, 2 latent_dim]."""
 
@@ -102,7 +100,9 @@ class Encoder(nnx.Module):
     self.head.kernel[...] *= 0.3
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
-    hidden = jnp.concatenate([waveform, companded(waveform)], axis=-1)
+    # Hears what is quiet without being driven by what is loud.
+    hidden = [waveform, companding.compress(waveform)]
+    hidden = jnp.concatenate(hidden, axis=-1)
     for stage in self.stages:
       hidden = stage(hidden)
     return self.head(self.snake(self.norm(hidden)))
@@ -211,7 +211,7 @@ class Codec(LatentCodec):
     Returns:
       Two arrays [b, ceil(t / hop), latent_dim].
     """
-    hidden = self.encoder(self._padded(waveform))
+    hidden = self.encoder(padded(waveform, self.config.hop))
     mean, logvar = jnp.split(hidden, 2, axis=-1)
     return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 

@@ -52,6 +52,12 @@ def reach_up(steps: int, stride: int) -> int:
   return -(-(steps + -(-stride // 2)) // stride)
 
 
+def padded(waveform: jax.Array, hop: int) -> jax.Array:
+  """[b, t, channels] with zeros up to a multiple of the hop."""
+  short = -waveform.shape[1] % hop
+  return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
+
+
 class LatentCodec(nnx.Module):
   """Calibrated latents and codes, of `encoder`, `quantizer` and `decoder`.
 
@@ -101,11 +107,6 @@ class LatentCodec(nnx.Module):
   def decoder_halo(self) -> int:
     """Latents on either side of one that its samples depend on."""
     return self.decoder.halo
-
-  def _padded(self, waveform: jax.Array) -> jax.Array:
-    """With zeros up to a multiple of the hop."""
-    short = -waveform.shape[1] % self.config.hop
-    return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
 
   def _standardised(self, z: jax.Array) -> jax.Array:
     return (z - self.latent_mean[...]) / self.latent_std[...]

@@ -1,13 +1,12 @@
 """Waveform patches as latents: no codec, nothing learned, nothing lost.
 
   latent_i = c(x[i hop : (i + 1) hop]),    all channels of `hop` samples
-  c(x) = sign(x) log(1 + 255 |x|) / 2      mu-law (ITU-T G.711), rescaled
+  c(x) = sign(x) log(1 + 255 |x|) / 2      `companding.py`, rescaled
 
 With x in [-1, 1] latents lie within 2.8. Their root mean square is 0.6 over
 sixty procedural scenes and 0.9 over sixty recordings of speech, music and
 effects, where that of x is 0.04 and 0.09: about unit variance, and what is quiet
-still counts. Division by two is exact in binary, so `decode` gives the waveform
-back to 1e-6.
+still counts. `decode` gives the waveform back to 1e-6.
 
 A generator of such latents should predict x: a patch has more numbers than a
 narrow model has channels, so noise or a velocity cannot pass through it while
@@ -16,15 +15,16 @@ https://arxiv.org/abs/2511.13720, for patches of pixels). There are no codes.
 """
 
 import dataclasses
-import math
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.codec import companding
+from v2a_jax.codec.base import padded
+
 PREFIX = "patches:"
-_MU = 255.0
-_LARGEST = math.log1p(_MU) / 2  # c(1)
+_LARGEST = companding.LOG / 2  # c(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,10 +87,8 @@ class Patches(nnx.Module):
     Zeros are added up to a multiple of the hop. Latent `i` has the time
     (i + 1/2) / latent_rate seconds.
     """
-    short = -waveform.shape[1] % self.config.hop
-    x = jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
-    y = jnp.sign(x) * jnp.log1p(_MU * jnp.abs(x)) / 2
-    return y.reshape(x.shape[0], -1, self.config.latent_dim)
+    y = _LARGEST * companding.compress(padded(waveform, self.config.hop))
+    return y.reshape(y.shape[0], -1, self.config.latent_dim)
 
   @property
   def decoder_halo(self) -> int:
@@ -103,6 +101,4 @@ class Patches(nnx.Module):
     What lies beyond full scale is cut to it.
     """
     y = latents.reshape(latents.shape[0], -1, self.config.channels)
-    size = jnp.minimum(jnp.abs(y), _LARGEST)
-    x = jnp.sign(y) * jnp.expm1(2 * size) / _MU
-    return jnp.clip(x, -1, 1)
+    return jnp.clip(companding.expand(y / _LARGEST), -1, 1)

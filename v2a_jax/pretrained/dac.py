@@ -32,7 +32,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.codec.base import LatentCodec, Rates, reach, reach_up
+from v2a_jax.codec.base import LatentCodec, Rates, padded, reach, reach_up
 
 DILATIONS = (1, 3, 9)
 
@@ -359,7 +359,7 @@ class Dac(LatentCodec):
     Zeros are added up to a multiple of the hop. Latent `i` has the time
     (i + 1/2) / latent_rate seconds.
     """
-    return self._standardised(self.encoder(self._padded(waveform)))
+    return self._standardised(self.encoder(padded(waveform, self.config.hop)))
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """Latents [b, t, c] to a waveform [b, t hop, 1].
