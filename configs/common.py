@@ -51,7 +51,7 @@ def get_config():
   config.codec = "codec_tiny"
   # A workdir or bundle whose weights a new run starts from; "" for fresh ones.
   config.init_from = ""
-  # Of those, parts that it has not and that start fresh: "backbone/interval".
+  # Parts that start fresh all the same, such as "backbone/interval".
   config.init_fresh = ()
 
   config.data = dict(

@@ -1,21 +1,20 @@
 """Cached features: what a frozen encoder gives for the frames of each record.
 
-A record's `features` are, little-endian,
-
-  int32 n, f, whole | float64 times [n] | float32 values [n f]
-
-with times in seconds of the record. The frames are those that the loader would
-decode from the record's start at `fps` and `frame_size`. Where the encoder sees
-each frame alone, the whole record is encoded (`whole` is 1) and any window can be cut out.
-Where it also sees the neighbours, features are those of one window, at the
-record's start, whose edges have no neighbours outside.
+A record's `features` are an npz file of `times` [n], `values` [n f] and `whole`
+(see `Features`). The frames are those that the loader would decode from the
+record's start at `fps` and `frame_size`. Where the encoder sees each frame
+alone, the whole record is encoded and any window can be cut out. Where it also
+sees the neighbours, features are those of one window, at the record's start,
+whose edges have no neighbours outside.
 
 The manifest's `features` entry (`FeatureFacts`) says whose they are. They are
 made by featurize.py and read by example.py.
 """
 
 import dataclasses
+import io
 import os
+import zipfile
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from data_pipelines import schema
 from data_pipelines.manifest import read_manifest
 
 KEY = "features"  # of the manifest
-_HEADER = np.dtype("<i4")
+_AGAIN = "; run `v2a data features` again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,28 +65,32 @@ class FeatureFacts:
 
 def pack(features: Features) -> bytes:
   """The bytes of a record's field."""
-  header = np.array([*features.values.shape, features.whole], _HEADER)
-  parts = (header, features.times.astype("<f8"), features.values.astype("<f4"))
-  return b"".join(part.tobytes() for part in parts)
+  file = io.BytesIO()
+  np.savez(file, **dataclasses.asdict(features))
+  return file.getvalue()
 
 
 def unpack(data: bytes, dim: int) -> Features:
   """Reads a record's field; empty bytes are no frames.
 
   Raises:
-    DataError: they are not `dim` numbers a frame.
+    DataError: they are damaged, or not `dim` numbers a frame.
   """
   if not data:
     return Features(np.zeros(0), np.zeros((0, dim), np.float32))
-  n, f, whole = np.frombuffer(data, _HEADER, 3) if len(data) > 12 else (0, 0, 0)
-  if f != dim or len(data) != 12 + n * (8 + 4 * f):
+  try:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+      found = Features(file["times"], file["values"], bool(file["whole"]))
+  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
     raise schema.DataError(
-      f"its cached features are {f} numbers a frame in {len(data)} bytes,"
-      f" should be {dim} a frame; run `v2a data features` again"
+      f"its cached features are damaged ({error}){_AGAIN}"
+    ) from None
+  if found.values.shape != (len(found.times), dim):
+    raise schema.DataError(
+      f"its cached features are {found.values.shape[-1]} numbers a frame, should"
+      f" be {dim}{_AGAIN}"
     )
-  times = np.frombuffer(data, "<f8", n, 12)
-  values = np.frombuffer(data, "<f4", n * f, 12 + 8 * n).reshape(n, f)
-  return Features(times, values, bool(whole))
+  return found
 
 
 def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:

@@ -216,8 +216,24 @@ def test_the_first_model_of_a_config_may_give_the_features(
 def test_records_without_a_picture_have_no_features():
   found = features_lib.unpack(b"", 5)
   assert found.values.shape == (0, 5)
-  with pytest.raises(DataError, match="should be 4 a frame"):
-    features_lib.unpack(features_lib.pack(found) + b"x", 4)
+
+
+def test_features_come_back_and_damage_is_named():
+  rng = np.random.default_rng(0)
+  values = rng.standard_normal((7, 5)).astype(np.float32)
+  given = features_lib.Features(np.arange(7) / 12.5, values, whole=False)
+  data = features_lib.pack(given)
+  found = features_lib.unpack(data, 5)
+  np.testing.assert_array_equal(found.values, values)
+  np.testing.assert_array_equal(found.times, given.times)
+  assert found.values.dtype == np.float32 and found.whole is False
+  with pytest.raises(DataError, match="are 5 numbers a frame, should be 4"):
+    features_lib.unpack(data, 4)
+  middle = len(data) // 2
+  spoiled = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+  for bad in (data[:-40], data[:50], b"x", spoiled):
+    with pytest.raises(DataError, match="damaged.*data features"):
+      features_lib.unpack(bad, 5)
 
 
 def tuned(streams, **changes):
