@@ -78,7 +78,7 @@ setup(
   ),
   package_data={
     "v2a_jax": ["assets/**"],
-    "v2a_jax.evaluation": ["templates/**"],
+    "v2a_jax.evaluation.report": ["templates/**"],
     "data_pipelines": ["templates/**"],
     "launch": ["templates/*", "README.md"],
     "": ["py.typed"],

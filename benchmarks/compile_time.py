@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from configs import diffusion
-from v2a_jax import build
-from v2a_jax.blueprint import make_blueprint
+from v2a_jax.experiment import build
+from v2a_jax.experiment.blueprint import make_blueprint
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.state import make_init
 from v2a_jax.training.step import make_train_step

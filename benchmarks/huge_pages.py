@@ -30,7 +30,8 @@ def measure(steps: int) -> float:
   import jax
 
   from configs import diffusion_tiny
-  from v2a_jax import build, frozen_codec
+  from v2a_jax.codec import frozen as frozen_codec
+  from v2a_jax.experiment import build
   from v2a_jax.objectives.diffusion import Diffusion
 
   config = diffusion_tiny.get_config()

@@ -29,13 +29,14 @@ import numpy as np
 from scipy import special
 
 from data_pipelines.source import open_source
-from v2a_jax import build, media
+from v2a_jax import media
 from v2a_jax.batch import Batch
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation import embeddings, intervals
 from v2a_jax.evaluation.metrics import onsets
+from v2a_jax.experiment import build
 from v2a_jax.sampling.guidance import Guidance
-from v2a_jax.soundtrack import Soundtracker
+from v2a_jax.soundtrack.tracker import Soundtracker
 
 WORDS = {
   "talk": "a person says",

@@ -22,7 +22,7 @@ VERBS = {
   "train": ("train", "train a codec or a generator; resumes by itself"),
   "eval": ("evaluate", "score checkpoints on held-out clips: results.json"),
   "report": ("report", "one self-contained page from results.json files"),
-  "sweep": ("sweep", "plan, launch and follow a grid of runs"),
+  "sweep": ("sweep.run", "plan, launch and follow a grid of runs"),
   "generate": ("generate", "soundtracks for silent videos"),
   "watermark": ("watermark", "find the watermark in a delivered file"),
   "weights": ("weights", "networks that come from elsewhere"),

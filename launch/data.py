@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 def features(args, given: list[str]) -> int:
   """Runs the frozen encoder of a checkpoint or config over a data set."""
-  from launch import settings
+  from launch import config as settings
 
   if bool(args.checkpoint) == bool(given):
     raise parsing.UsageError(
@@ -53,8 +53,9 @@ def features(args, given: list[str]) -> int:
   config = settings.parse(given) if given else None
   # Here, so that a mistyped flag is answered before jax is imported.
   from data_pipelines.assemble import OutputOptions
-  from v2a_jax import features as features_lib
-  from v2a_jax import initial, trained
+  from v2a_jax.experiment import features as features_lib
+  from v2a_jax.experiment import init_weights as initial
+  from v2a_jax.experiment import load as trained
 
   if config is None:
     found = trained.load(args.checkpoint)

@@ -8,9 +8,9 @@ from launch import cli, parsing, sampler_flags
 def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
   # Here, so that a mistyped flag is answered before jax is imported.
-  from v2a_jax import build
   from v2a_jax.evaluation import rows, runner
-  from v2a_jax.soundtrack import Soundtracker
+  from v2a_jax.experiment import build
+  from v2a_jax.soundtrack.tracker import Soundtracker
 
   changes = sampler_flags.overrides(args)
   chosen = args.rows.split(",") if args.rows else rows.ROWS

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     raise parsing.UsageError("say which video, or --from a sidecar")
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import MediaError
-  from v2a_jax.soundtrack import Soundtracker
+  from v2a_jax.soundtrack.tracker import Soundtracker
 
   tracker = Soundtracker.load(checkpoint, step=step)
   failed = 0

@@ -13,7 +13,8 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli, settings
+from launch import cli
+from launch import config as settings
 from launch.parsing import UsageError
 
 HELP = """usage: v2a inspect --config=FILE [--config.key=value ...] [--json]
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
 
   # Tracing needs no device; one that another program holds could block it.
   jax.config.update("jax_platforms", "cpu")
-  from v2a_jax import inspection
+  from v2a_jax.experiment import inspection
 
   found = inspection.inspect(config, devices=values.devices)
   print(json.dumps(found, indent=2) if values.json else describe(found))

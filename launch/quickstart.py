@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 
-from launch import doctor, parsing, plan
+from launch import doctor, parsing
+from launch.sweep import plan
 
 CONFIGS = ("configs/diffusion_tiny.py", "configs/ar_tiny.py")
 

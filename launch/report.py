@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     "--max_clips", type=int, default=24, help="in the gallery (default 24)"
   )
   args = parser.parse(argv)
-  from v2a_jax.evaluation import report
+  from v2a_jax.evaluation.report import page as report
 
   page = report.write_report(
     args.results, args.output, max_clips=args.max_clips

@@ -7,7 +7,8 @@ start it once on each with `--distributed` (see `launch/README.md`).
 
 from absl import flags
 
-from launch import cli, settings
+from launch import cli
+from launch import config as settings
 from launch.parsing import UsageError
 
 HELP = """usage: v2a train --config=FILE --workdir=DIR [--config.key=value ...]
@@ -42,9 +43,9 @@ def main(argv: list[str]) -> int:
   if not values.workdir:
     raise UsageError("say where it goes: --workdir=runs/NAME")
   # Here, so that a mistyped flag is answered before jax is imported.
+  from v2a_jax.experiment.workdir import build_experiment
   from v2a_jax.parallel import distributed
   from v2a_jax.training import loop
-  from v2a_jax.workdir import build_experiment
 
   if values.distributed:
     distributed.initialize(

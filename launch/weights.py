@@ -8,11 +8,11 @@ from launch import cli, parsing
 def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
   if args.command == "export":
-    from v2a_jax import export
+    from v2a_jax.experiment import export
 
     print(export.export(args.workdir, args.output, step=args.step))
     return 0
-  from v2a_jax.pretrained import weights
+  from v2a_jax.weights import registry as weights
 
   if args.command == "list":
     rows = weights.listing()

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from v2a_jax import bundle, frozen_codec
 from v2a_jax.codec import autoencoder, base
+from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
+from v2a_jax.weights import bundle
 
 TINY = CodecConfig(
   sample_rate=1600,

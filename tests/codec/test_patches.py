@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from configs import ar_tiny, diffusion_patches_tiny
-from v2a_jax import build, frozen_codec
+from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.patches import PatchConfig, Patches
+from v2a_jax.experiment import build
 
 STEREO = PatchConfig(sample_rate=48_000, hop=20, channels=2)
 

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from v2a_jax.codec import streaming
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
-from v2a_jax.pretrained.dac import Dac, DacConfig
+from v2a_jax.codec.dac import Dac, DacConfig
 
 
 def _sizes(*strides, dilations):

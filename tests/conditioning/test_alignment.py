@@ -11,12 +11,12 @@ import pytest
 import tiny
 
 from configs import diffusion_tiny
-from v2a_jax import build
 from v2a_jax.batch import ABSENT, PRESENT, UNKNOWN
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.experiment import build
 from v2a_jax.objectives import base
 from v2a_jax.objectives.diffusion import Diffusion
-from v2a_jax.request import Request
+from v2a_jax.soundtrack.request import Request
 
 SECONDS, FPS, WORDS, STEPS = 1.6, 10.0, 4, 300
 FRAMES = int(SECONDS * FPS)

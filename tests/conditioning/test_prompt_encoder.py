@@ -15,15 +15,17 @@ import tiny
 
 from configs import diffusion_tiny
 from data_pipelines.schema import DataError
-from v2a_jax import build, bundle, export, frozen_codec, trained, workdir
+from v2a_jax.codec import frozen as frozen_codec
+from v2a_jax.experiment import build, export, workdir
+from v2a_jax.experiment import load as trained
 from v2a_jax.pretrained import t5
-from v2a_jax.pretrained.weights import MissingWeightsError
-from v2a_jax.request import Request
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.soundtrack import Soundtracker
-from v2a_jax.training import names
+from v2a_jax.soundtrack.request import Request
+from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.training.checkpoint import Checkpoints
 from v2a_jax.training.state import abstract_model, make_init, start_from
+from v2a_jax.weights import bundle, names
+from v2a_jax.weights.registry import MissingWeightsError
 
 WORDS = ["a dog barks", "rain on a roof", "a door shuts"]
 PLACE = ("conditioner", "prompt", "encoder")

@@ -7,7 +7,7 @@ import pytest
 
 from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.metrics import frechet
-from v2a_jax.pretrained import weights
+from v2a_jax.weights import registry as weights
 
 WEIGHTS = pathlib.Path(__file__).parents[2].parent / "shared" / "weights"
 

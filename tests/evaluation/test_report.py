@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from v2a_jax import media
-from v2a_jax.evaluation import report, report_table
-from v2a_jax.evaluation import report_compare as compare
-from v2a_jax.evaluation import report_figures as figures
+from v2a_jax.evaluation.report import compare, figures
+from v2a_jax.evaluation.report import page as report
+from v2a_jax.evaluation.report import table as report_table
 
 RATE = 16_000
 SECONDS = 2.0

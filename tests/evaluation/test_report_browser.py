@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from v2a_jax.evaluation import report
+from v2a_jax.evaluation.report import page as report
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _DRIVER = shutil.which("chromedriver")

@@ -19,9 +19,10 @@ from data_pipelines.loader import LoaderConfig
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import report, results, rows, runner
+from v2a_jax.evaluation import results, rows, runner
 from v2a_jax.evaluation.metrics import METRICS, sanity
-from v2a_jax.pretrained import weights
+from v2a_jax.evaluation.report import page as report
+from v2a_jax.weights import registry as weights
 
 WEIGHTS = pathlib.Path(__file__).parents[2].parent / "shared" / "weights"
 RATE, FPS, SECONDS = 8000, 25, 2.0

@@ -7,7 +7,8 @@ import pathlib
 import pytest
 
 from launch import quickstart
-from v2a_jax import bundle, media
+from v2a_jax import media
+from v2a_jax.weights import bundle
 
 SMOKE = quickstart.SCALES["smoke"]
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from launch import cli, plan
+from launch import cli
 from launch.parsing import UsageError
+from launch.sweep import plan
 
 CONFIG = """
 from ml_collections import config_dict

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from v2a_jax import bundle
 from v2a_jax.models import lora
+from v2a_jax.weights import bundle
 
 CONFIG = lora.LoraConfig(rank=2, alpha=4.0, targets=("qkv", "up"))
 

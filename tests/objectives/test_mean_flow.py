@@ -7,7 +7,7 @@ import pytest
 
 from configs import diffusion_tiny
 from tests import tiny
-from v2a_jax import build
+from v2a_jax.experiment import build
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.windows import Windows

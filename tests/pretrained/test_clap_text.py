@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from v2a_jax.pretrained import clap_text, weights
+from v2a_jax.pretrained import clap_text
+from v2a_jax.weights import registry as weights
 
 SIZES = dict(
   vocab_size=50,

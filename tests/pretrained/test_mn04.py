@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from v2a_jax.pretrained import mn04, weights
+from v2a_jax.pretrained import mn04
+from v2a_jax.weights import registry as weights
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "mn04_as_mAP_432.pt"

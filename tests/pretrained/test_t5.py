@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from v2a_jax.pretrained import t5, weights
+from v2a_jax.pretrained import t5
+from v2a_jax.weights import registry as weights
 
 SIZES = dict(
   vocab_size=50,

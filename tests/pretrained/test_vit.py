@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from v2a_jax.pretrained import pixels, vit, weights
+from v2a_jax.pretrained import pixels, vit
+from v2a_jax.weights import registry as weights
 
 SIZES = dict(
   hidden_size=24,

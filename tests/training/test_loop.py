@@ -23,11 +23,11 @@ from toy_training import (
 )
 
 from v2a_jax.parallel.mesh import MeshConfig
-from v2a_jax.training import names
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.hooks import NonFiniteError
 from v2a_jax.training.loop import train
 from v2a_jax.training.preemption import PreemptionGuard
+from v2a_jax.weights import names
 
 HERE = pathlib.Path(__file__).parent
 MESH = dict(data=2, fsdp=2, tensor=2)

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import soxr
 
-from v2a_jax.pretrained import mn04, weights
+from v2a_jax.pretrained import mn04
+from v2a_jax.weights import registry as weights
 
 _BATCH = 32
 

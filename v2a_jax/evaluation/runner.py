@@ -26,7 +26,7 @@ from v2a_jax.evaluation import embeddings, results, scores
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.metrics import METRICS
-from v2a_jax.pretrained import weights
+from v2a_jax.weights import registry as weights
 
 REFERENCE_CLIPS = 128
 _SET_METRICS = ("fad_mn04", "kad_mn04")

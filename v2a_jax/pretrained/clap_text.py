@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.models import layers
-from v2a_jax.pretrained import published, transformer
+from v2a_jax.pretrained import transformer
+from v2a_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.pretrained import weights as weights_lib
+from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 32_000
 EMBEDDING_DIM = 384

@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.models import layers
-from v2a_jax.pretrained import published, transformer
+from v2a_jax.pretrained import transformer
+from v2a_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,9 @@ import jax.numpy as jnp
 
 from v2a_jax.models import layers
 from v2a_jax.pretrained import pixels as pixels_lib
-from v2a_jax.pretrained import published, transformer
-from v2a_jax.pretrained.weights import WrongWeightsError
+from v2a_jax.pretrained import transformer
+from v2a_jax.weights import published
+from v2a_jax.weights.registry import WrongWeightsError
 
 PREPROCESSING = "preprocessor_config.json"
 

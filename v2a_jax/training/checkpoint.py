@@ -24,10 +24,11 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from v2a_jax.training import digests, names
+from v2a_jax.training import digests
 from v2a_jax.training.digests import find_damage, list_steps
-from v2a_jax.training.names import CheckpointError
 from v2a_jax.training.state import TrainState, abstract_model
+from v2a_jax.weights import names
+from v2a_jax.weights.names import CheckpointError
 
 _log = logging.getLogger(__name__)
 _STORAGE_ERRORS = {

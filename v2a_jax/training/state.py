@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from v2a_jax.training import names
+from v2a_jax.weights import names
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,136 @@
+"""Representation alignment: what is heard, when, and who learns from it."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+
+from configs import diffusion_tiny
+from tests import tiny
+from tests.pretrained.test_mn04 import WEIGHTS
+from v2a_jax.codec import frozen as frozen_codec
+from v2a_jax.experiment import build
+from v2a_jax.objectives import base, teacher
+from v2a_jax.objectives.diffusion import Diffusion
+from v2a_jax.pretrained import mn04
+
+T = 8
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+@pytest.mark.parametrize("samples", [16_000, 15_999])
+def test_resampling_agrees_with_scipy(rate, samples):
+  rng = np.random.default_rng(0)
+  spectrum = np.fft.rfft(rng.standard_normal((2, samples)))
+  spectrum[:, samples // 3 :] = 0  # below either Nyquist frequency
+  sound = np.fft.irfft(spectrum, n=samples)
+  count = round(samples * 32_000 / rate)
+  found = teacher.resample(sound.astype(np.float32), rate, 32_000)
+  wanted = scipy.signal.resample(sound, count, axis=1)
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_what_is_heard_stands_at_its_time():
+  if not WEIGHTS.is_file():
+    pytest.skip("../shared/weights is not here")
+  rng = np.random.default_rng(0)
+  rate, seconds = 16_000, 4.0
+  sound = 0.001 * rng.standard_normal((2, int(rate * seconds), 1))
+  start = int(2.5 * rate)
+  sound[1, start : start + rate // 5, 0] += 0.5 * rng.standard_normal(rate // 5)
+  config = diffusion_tiny.get_config()
+  codec = frozen_codec.load(config.codec)
+  target = teacher.Taught(build.make_target(config, codec), mn04, rate)
+  batch = tiny.batch(np.zeros((2, T, 1))).replace(
+    audio=sound.astype(np.float32), duration=np.array([seconds, 3.0])
+  )
+  frozen = {"target": codec.state, "teacher": mn04.load(WEIGHTS)}
+  batch = jax.jit(target)(frozen, batch)
+  quiet, loud = batch.representation
+  assert batch.representation.shape == (*batch.target.shape[:2], 384)
+  apart = np.linalg.norm(loud - quiet, axis=-1)
+  middle = batch.target_times[int(apart.argmax())]
+  assert 2.4 < middle < 2.8
+  # Over what exists of the batch, the mean is zero.
+  there = np.asarray(batch.target_mask)
+  np.testing.assert_allclose(
+    batch.representation[there].mean(axis=0), 0.0, atol=1e-4
+  )
+  assert there[1].sum() < there[0].sum()
+
+
+def taught(model, weight=0.5, b=2):
+  latents = jax.random.normal(jax.random.key(5), (b, T, tiny.CHANNELS))
+  heard = jax.random.normal(jax.random.key(6), (b, T, 5))
+  mask = np.arange(T)[None] < np.array([[5], [8]])
+  batch = tiny.batch(latents, target_mask=mask, representation=heard)
+  objective = Diffusion(representation_weight=weight, cond_drop_rate=0.0)
+  return objective, batch
+
+
+def test_the_error_is_one_less_the_cosine_where_the_clip_is():
+  _, batch = taught(None)
+  heard = np.asarray(batch.representation)
+  error = lambda guess: base.representation_error(jnp.asarray(guess), batch)
+  np.testing.assert_allclose(error(3 * heard), 0.0, atol=1e-5)
+  np.testing.assert_allclose(error(-heard), 2.0, atol=1e-5)
+  spoiled = heard.copy()
+  spoiled[0, 5:] = 9.0  # after the clip's end
+  np.testing.assert_allclose(error(spoiled), 0.0, atol=1e-5)
+  guess = np.random.default_rng(0).standard_normal(heard.shape)
+  cosine = np.sum(guess * heard, -1) / (
+    np.linalg.norm(guess, axis=-1) * np.linalg.norm(heard, axis=-1)
+  )
+  wanted = [1 - cosine[0, :5].mean(), 1 - cosine[1].mean()]
+  np.testing.assert_allclose(error(guess), wanted, rtol=1e-4)
+
+
+def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
+  model = tiny.diffusion(representation=5)
+  objective, batch = taught(model)
+  graphdef, params = nnx.split(model)
+
+  def missed(params):
+    """The teacher's part of the loss, and the generator's."""
+    model = nnx.merge(graphdef, params)
+    both, metrics = objective.loss(model, batch, key=KEY, train=True)
+    extra = objective.representation_weight * metrics["representation_error"]
+    return extra.mean(), both - extra
+
+  slope, found = jax.jit(jax.grad(missed, has_aux=True))(params)
+  plain = dataclasses.replace(objective, representation_weight=0.0)
+  wanted, _ = tiny.loss(plain, model, batch, key=KEY, train=True)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  size = lambda part: max(
+    float(jnp.abs(x).max()) for x in jax.tree.leaves(part)
+  )
+  assert size(slope.backbone.joint) > 1e-6
+  assert size(slope.backbone.head) > 1e-6
+  assert size(slope.backbone.audio) == 0.0
+
+
+@pytest.mark.parametrize(
+  "changes,said",
+  [
+    ({"model.teacher": "mn04"}, "representation_weight is not set"),
+    ({"objective.representation_weight": 0.5}, "model.teacher is not set"),
+    (
+      {"model.teacher": "mn05", "objective.representation_weight": 0.5},
+      "model.teacher='mn05' is not one of mn04",
+    ),
+  ],
+)
+def test_what_does_not_fit_is_refused(changes, said):
+  config = diffusion_tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  codec = frozen_codec.describe(config.codec)
+  with pytest.raises(build.ConfigError, match=said):
+    build.make_objective(config)
+    nnx.eval_shape(
+      lambda: build.make_generator(config, codec.config, rngs=nnx.Rngs(0))
+    )

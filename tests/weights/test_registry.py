@@ -1,0 +1,138 @@
+"""Finding, checking and converting weights, with a small set of our own."""
+
+import hashlib
+import http.server
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from v2a_jax.weights import registry as weights
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+  """A registry with one small entry, an empty cache and no search path."""
+  torch = pytest.importorskip("torch")
+  published = tmp_path / "published"
+  published.mkdir()
+  source = published / "tiny.pt"
+  state = {"w": torch.arange(6.0).view(2, 3), "steps": torch.tensor(9)}
+  torch.save(state, source)
+  tiny = weights.Weights(
+    name="tiny",
+    file="tiny.pt",
+    sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+    bytes=source.stat().st_size,
+    url="http://127.0.0.1:1/tiny.pt",
+    licence="MIT",
+    about="six numbers",
+  )
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", tiny)
+  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+  monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
+  return tiny, source
+
+
+def test_missing_says_where_what_and_how(entry):
+  tiny, _ = entry
+  with pytest.raises(weights.MissingWeightsError) as caught:
+    weights.load("tiny")
+  message = str(caught.value)
+  assert tiny.url in message and tiny.sha256 in message
+  assert "v2a weights fetch tiny" in message and "\n" not in message
+
+
+def test_wrong_content_names_both_sums(entry, tmp_path):
+  tiny, _ = entry
+  other = tmp_path / "tiny.pt"
+  other.write_bytes(b"something else")
+  with pytest.raises(weights.WrongWeightsError) as caught:
+    weights.find("tiny", other)
+  assert tiny.sha256 in str(caught.value)
+  assert hashlib.sha256(b"something else").hexdigest() in str(caught.value)
+
+
+def test_unknown_name_lists_the_known(entry):
+  with pytest.raises(KeyError, match="mn04"):
+    weights.find("mn40")
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "second of two"])
+def test_found_by_search_path(entry, monkeypatch, tmp_path, form):
+  _, source = entry
+  value = {
+    "folder": str(source.parent),
+    "file": str(source),
+    "second of two": os.pathsep.join([str(tmp_path), str(source.parent)]),
+  }[form]
+  monkeypatch.setenv(weights.PATH_VARIABLE, value)
+  assert weights.find("tiny") == source
+  assert weights.listing()[-1]["state"] == "found"
+
+
+def test_load_converts_once_and_then_needs_no_source(entry):
+  tiny, source = entry
+  loaded = weights.load("tiny", source)
+  np.testing.assert_array_equal(loaded["w"], np.arange(6.0).reshape(2, 3))
+  assert list(loaded) == ["w"]
+  source.unlink()
+  again = weights.load("tiny")
+  np.testing.assert_array_equal(again["w"], loaded["w"])
+  record = json.loads((weights.cache_dir() / "tiny.json").read_text())
+  converted = weights.cache_dir() / tiny.converted
+  assert record["sha256"] == weights.sha256_of(converted)
+  assert record["source_sha256"] == tiny.sha256
+  assert weights.listing()[-1]["state"] == "converted"
+
+
+def test_damaged_conversion_is_refused(entry):
+  tiny, source = entry
+  path = weights.convert("tiny", source)
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(bytes(data))
+  with pytest.raises(weights.WrongWeightsError, match="tiny.safetensors"):
+    weights.load("tiny")
+
+
+@pytest.fixture
+def server(entry, monkeypatch):
+  """Serves the published folder on this machine."""
+  tiny, source = entry
+
+  class Handler(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *args):
+      super().__init__(*args, directory=str(source.parent))
+
+    def log_message(self, *_):
+      pass
+
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{running.server_port}/tiny.pt"
+    monkeypatch.setitem(
+      weights.WEIGHTS, "tiny", weights.dataclasses.replace(tiny, url=url)
+    )
+    yield source
+    running.shutdown()
+
+
+def test_fetch_brings_the_file(server):
+  path = weights.fetch("tiny")
+  assert path.read_bytes() == server.read_bytes()
+  assert weights.find("tiny") == path
+
+
+def test_fetch_keeps_nothing_wrong(server):
+  server.write_bytes(server.read_bytes() + b"more")
+  with pytest.raises(weights.WrongWeightsError, match="nothing was kept"):
+    weights.fetch("tiny")
+  assert not weights.cache_dir().exists()
+
+
+def test_fetch_without_a_connection_names_the_address(entry):
+  with pytest.raises(OSError, match="127.0.0.1:1/tiny.pt"):
+    weights.fetch("tiny")

@@ -1,0 +1,24 @@
+"""Phrases that several rooms print."""
+
+from collections.abc import Iterable
+import difflib
+
+
+def clock(seconds: float) -> str:
+  """Formats a duration: `2:03` for 123 seconds, `1:02:03` for 3723."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+  """Returns `, did you mean X?` for the nearest known word, or ""."""
+  close = difflib.get_close_matches(word, list(known), n=1)
+  return f", did you mean {close[0]}?" if close else ""
+
+
+def one_of(known: Iterable[str]) -> str:
+  """Joins names for an error message: `is not one of a, b, c`."""
+  return f"is not one of {', '.join(map(str, known))}"

@@ -1,0 +1,310 @@
+"""`v2a report`: results of evaluations as one page that opens anywhere.
+
+The page holds its style, its script, its figures and, up to a size, its
+pictures and sounds; a content security policy in it forbids everything else,
+so that it asks nothing of any network. `report_compare.py` decides what it may
+say, `report_table.py` and `report_figures.py` how, `templates/` lays out.
+"""
+
+from collections.abc import Sequence
+import datetime
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+from urllib import parse
+
+import jinja2
+import markupsafe
+
+from v2a_jax.evaluation.report import compare, figures, table
+from v2a_jax.evaluation.report import gallery as report_gallery
+
+SCHEMA = 1
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_CURVES = 6
+# Curves that say how training went come before what the machine did.
+_CURVE_ORDER = ("train/loss", "eval/", "train/", "perf/", "goodput/")
+_REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
+
+
+def write_report(
+  results_paths: Sequence[str | pathlib.Path],
+  out: str | pathlib.Path,
+  *,
+  max_bytes: float = 25e6,
+  max_clips: int = 24,
+) -> pathlib.Path:
+  """Writes a page, and the same in Markdown beside it.
+
+  Args:
+    results_paths: results.json files, or folders that hold one.
+    out: the page; `report.md` is `out` with the other suffix.
+    max_bytes: over this, media lie in a folder `<out>_media` beside the page.
+    max_clips: shown in the gallery, the first in the order of the results.
+
+  Returns:
+    The page's path.
+
+  Raises:
+    ValueError: no results, a file that does not hold results, or a page that
+      is not to be named as one.
+    FileNotFoundError: a results file is missing.
+  """
+  out = pathlib.Path(out)
+  if out.suffix.lower() not in (".html", ".htm"):
+    raise ValueError(f"report: {out} is no page; give it a name with .html")
+  runs = load_runs(results_paths)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  page = _page(runs, max_clips)
+  gallery = page["gallery"]
+  embed = report_gallery.embedded_size(gallery) <= max_bytes
+  beside = None if embed else out.with_name(f"{out.stem}_media")
+  report_gallery.attach(gallery, beside)
+  page["sources"] = [_sources(clip) for clip in gallery]
+  page["media_folder"] = beside.name if beside else ""
+  out.write_text(_render("report.html.jinja", page), encoding="utf-8")
+  markdown = out.with_suffix(".md")
+  markdown.write_text(_render("report.md.jinja", page), encoding="utf-8")
+  return out
+
+
+def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
+  """Reads results; `folder` is added to each, and equal names are told apart.
+
+  Raises:
+    ValueError: no paths, or a file that is not results of this schema.
+    FileNotFoundError: a file is missing.
+  """
+  if not paths:
+    raise ValueError("report: no results given; name one or more results.json")
+  files = [file for path in paths for file in _files(pathlib.Path(path))]
+  runs = [_load(file) | {"folder": file.parent} for file in files]
+  names = [run["name"] for run in runs]
+  for i, run in enumerate(runs):
+    if names.count(run["name"]) > 1:
+      run["name"] = f"{run['name']} ({i + 1})"
+  return runs
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+  """A file; of a folder its results.json, or those one folder below."""
+  own = path / "results.json" if path.is_dir() else path
+  if own.exists():
+    return [own]
+  if below := sorted(path.glob("*/results.json")):
+    return below
+  raise FileNotFoundError(f"{own}: no such file; write it with `v2a eval`")
+
+
+def _load(path: pathlib.Path) -> dict:
+  try:
+    run = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"{path}: is not JSON ({error})") from error
+  if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+    found = run.get("schema") if isinstance(run, dict) else None
+    raise ValueError(
+      f"{path}: results of schema {found}, not {SCHEMA}; run `v2a eval` again"
+    )
+  missing = [name for name in _REQUIRED if name not in run]
+  if missing:
+    raise ValueError(f"{path}: lacks {missing}; run `v2a eval` again")
+  optional = {"config": {}, "sampler": {}, "code": {}, "curve": []}
+  return optional | {"failures": []} | run
+
+
+def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
+  """Everything that the templates name."""
+  metrics = compare.metrics_of(runs)
+  rows = table.rows(runs, metrics)
+  return {
+    "title": " vs ".join(run["name"] for run in runs),
+    "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+    "runs": [_facts(i, run) for i, run in enumerate(runs)],
+    "metrics": metrics,
+    "verdict": compare.verdict(runs, metrics),
+    "limits": compare.limits(runs, metrics),
+    "table": rows,
+    "markdown": table.as_markdown(metrics, rows),
+    "csv": table.as_csv(metrics, rows),
+    "intervals": _interval_plots(metrics, rows),
+    "curves": _curves(runs),
+    "differences": config_differences([run["config"] for run in runs]),
+    "gallery": report_gallery.collect(
+      runs, metrics, labels=table.ROW_LABELS, max_clips=max_clips
+    ),
+    "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
+    "failures": [
+      {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
+      for run in runs
+      for f in run["failures"]
+    ],
+  }
+
+
+def _facts(index: int, run: dict) -> dict[str, Any]:
+  checkpoint, config, of = run["checkpoint"], run["config"], run["set"]
+  canonical = json.dumps(config, sort_keys=True, default=str).encode()
+  versions = run["code"].get("versions", {})
+  facts = [
+    ("Trained", _trained(checkpoint)),
+    ("Checkpoint", f"{checkpoint.get('path', '?')}"),
+    ("Weights", _hash(checkpoint.get("sha256"))),
+    ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
+    ("Sampler", _settings(run["sampler"])),
+    (
+      "Set",
+      f"{of.get('path', '?')}, split {of.get('split', '?')}: "
+      f"{of.get('n', '?')} clips of {of.get('seconds', '?')} s",
+    ),
+    ("Set manifest", _hash(of.get("manifest_sha256"))),
+    ("Code", _hash(run["code"].get("git"))),
+    ("Versions", _settings(versions)),
+    ("Evaluated", _evaluated(run)),
+  ]
+  return {
+    "name": run["name"],
+    "colour": index % table.COLOURS,
+    "facts": [(label, text) for label, text in facts if text],
+  }
+
+
+def _hash(text: str | None) -> str:
+  return (text or "")[:12]
+
+
+def _settings(values: dict) -> str:
+  return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _trained(checkpoint: dict) -> str:
+  parts = []
+  if checkpoint.get("train_seconds") is not None:
+    parts.append(f"for {duration_words(checkpoint['train_seconds'])}")
+  if checkpoint.get("step") is not None:
+    parts.append(f"{checkpoint['step']:,} steps")
+  if checkpoint.get("clips_seen") is not None:
+    parts.append(f"{checkpoint['clips_seen']:,} clips seen")
+  return ", ".join(parts) or "not recorded"
+
+
+def _evaluated(run: dict) -> str:
+  text = str(run.get("created", "")).replace("T", " ")[:16]
+  if run.get("wall_seconds") is not None:
+    text += f", in {duration_words(run['wall_seconds'])}"
+  return text
+
+
+def duration_words(seconds: float) -> str:
+  """12.3 as `12 s`, 754 as `12 min 34 s`, 9000 as `2 h 30 min`."""
+  seconds = int(round(seconds))
+  if seconds < 60:
+    return f"{seconds} s"
+  minutes, rest = divmod(seconds, 60)
+  if minutes < 60:
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def _interval_plots(metrics, rows) -> list[dict[str, Any]]:
+  plots = []
+  for i, metric in enumerate(metrics):
+    marks = [
+      figures.Mark(
+        row["label"], row["colour"], cell["value"], cell["low"], cell["high"]
+      )
+      for row in rows
+      for cell in [row["cells"][i]]
+      if isinstance(cell["value"], (int, float))
+      and math.isfinite(cell["value"])
+    ]
+    # A figure that is the same for all rows needs no picture.
+    if len({x for m in marks for x in (m.value, m.low, m.high)}) > 1:
+      svg = markupsafe.Markup(figures.intervals_svg(metric, marks))
+      plots.append({"metric": metric, "svg": svg})
+  return plots
+
+
+def _curves(runs: list[dict]) -> list[dict[str, Any]]:
+  """What training logged, all runs in one plot a name."""
+  lines: dict[str, list[figures.Curve]] = {}
+  for i, run in enumerate(runs):
+    points: dict[str, list[tuple[float, float]]] = {}
+    for entry in run["curve"]:
+      for name, value in entry.items():
+        numeric = isinstance(value, (int, float)) and math.isfinite(value)
+        if numeric and "/" in name and "step" in entry:
+          points.setdefault(name, []).append((entry["step"], value))
+    for name, pairs in points.items():
+      curve = figures.Curve.of(run["name"], i % table.COLOURS, pairs)
+      lines.setdefault(name, []).append(curve)
+
+  def rank(name):
+    places = [i for i, p in enumerate(_CURVE_ORDER) if name.startswith(p)]
+    return min(places, default=len(_CURVE_ORDER)), name
+
+  return [
+    {"name": n, "svg": markupsafe.Markup(figures.curves_svg(n, lines[n]))}
+    for n in sorted(lines, key=rank)[:_CURVES]
+  ]
+
+
+def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
+  """Dotted keys whose values differ, and the values, one a config."""
+  flat = [_flatten(config) for config in configs]
+  names = dict.fromkeys(name for config in flat for name in config)
+  out = []
+  for name in sorted(names):
+    texts = [
+      json.dumps(c[name], default=str) if name in c else "\N{EN DASH}"
+      for c in flat
+    ]
+    if len(set(texts)) > 1:
+      out.append((name, texts))
+  return out
+
+
+def _flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+  out = {}
+  for name, value in config.items():
+    if isinstance(value, dict) and value:
+      out |= _flatten(value, f"{prefix}{name}.")
+    else:
+      out[f"{prefix}{name}"] = value
+  return out
+
+
+def _sources(clip: report_gallery.Clip) -> dict[str, Any]:
+  """What the player needs; addresses relative to the page are quoted."""
+  tracks = [parse.quote(t.url, safe="/:;,+=") for t in clip.tracks]
+  video = parse.quote(clip.video_url, safe="/:;,+=")
+  return {"video": video, "duration": clip.duration, "tracks": tracks}
+
+
+def _render(template: str, page: dict[str, Any]) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=template.endswith(".html.jinja"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters["script"] = _script_json
+  parts = {
+    name: markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+    for name in ("report.css", "report.js")
+  }
+  return environment.get_template(template).render(
+    **page, style=parts["report.css"], script=parts["report.js"]
+  )
+
+
+def _script_json(value: Any) -> markupsafe.Markup:
+  """JSON that no text in it can break out of its script element."""
+  text = json.dumps(value, ensure_ascii=True)
+  for character in "<>&":
+    text = text.replace(character, f"\\u{ord(character):04x}")
+  return markupsafe.Markup(text)
