@@ -18,28 +18,22 @@ import jax
 import numpy as np
 
 from configs import diffusion
-from v2a_jax.experiment import build
-from v2a_jax.experiment.blueprint import make_blueprint
-from v2a_jax.training.optimizer import make_optimizer
-from v2a_jax.training.state import make_init
-from v2a_jax.training.step import make_train_step
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.parallel.mesh import MeshConfig, make_mesh
+from v2a_jax.training.program import make_program
 
 SHALLOW = dict(joint_depth=1, depth=2)
 
 
 def seconds(config) -> tuple[float, float]:
-  """Of tracing and of compiling the training step."""
+  """Measures the seconds of tracing and of compiling the training step."""
   jax.clear_caches()
-  plan = make_blueprint(config)
-  optimizer = make_optimizer(plan.optimizer, config.num_train_steps)
-  init = make_init(plan.make_model, optimizer, seed=0, ema=True)
-  step = make_train_step(
-    plan.graphdef, plan.objective, optimizer, target=plan.target
-  )
-  batch = jax.eval_shape(lambda: build.blank_batch(plan.loader, 2))
-  state = jax.eval_shape(init)
+  experiment = Experiment.from_config(config)
+  mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+  program = make_program(experiment, mesh)
+  batch = jax.eval_shape(lambda: experiment.blank_batch(2))
   began = time.monotonic()
-  lowered = jax.jit(step, donate_argnums=0).lower(state, plan.given, batch)
+  lowered = program.step.lower(program.state, experiment.abstract_frozen, batch)
   traced = time.monotonic()
   lowered.compile()
   return traced - began, time.monotonic() - traced

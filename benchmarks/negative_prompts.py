@@ -34,7 +34,6 @@ from v2a_jax.batch import Batch
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation import embeddings, intervals
 from v2a_jax.evaluation.metrics import onsets
-from v2a_jax.experiment import build
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.soundtrack.tracker import Soundtracker
 
@@ -91,7 +90,7 @@ def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
 
 def generate(tracker, clips, guidance):
   """One sound a clip, asked against its own class."""
-  sampler = build.make_sampler(tracker.config)
+  sampler = tracker.experiment.sampler
   sampler = dataclasses.replace(sampler, guidance=guidance)
   length = tracker.loader_config.window.prompt_length
   encoded = [tracker.tokenizer.encode(WORDS[c.label], length) for c in clips]
@@ -140,7 +139,7 @@ def main():
   clips, _ = clips_lib.load(records, indices, tracker.loader_config)
   clips = [c for c in clips if c.label in classes and c.events is not None]
   clips = clips[: args.num_clips]
-  own = tracker.config.sampler.guidance.video
+  own = tracker.experiment.sampler.guidance.video
   ways = {"none": Guidance(video=own)}
   for video, s in itertools.product(args.video, args.scales):
     scales = Guidance(video=video, negative_prompt=s)

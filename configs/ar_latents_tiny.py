@@ -24,26 +24,14 @@ def get_config():
     depth=5,
     mlp_dim=384,
     head_width=128,
-    head_depth=3,
-    num_draws=4,
     modulation_rank=32,
     unroll=8,
-    remat="none",
-    dtype="float32",
     conditioner=common.conditioner(),
   )
-  config.objective = dict(
-    name="next_latents",
-    cond_drop_rate=0.1,
-    alignment_weight=0.0,
-    time_mean=0.0,
-    time_std=1.0,
-  )
+  config.objective = dict(name="next_latents", cond_drop_rate=0.1)
   config.sampler = dict(
     name="latents",
-    temperature=1.0,
     num_steps=16,
-    solver="euler",
     guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
   )
   return config

@@ -32,21 +32,15 @@ def get_config():
     depth=5,
     mlp_dim=384,
     num_codebooks=2,  # of the codec's 8; see the header
-    pattern="delay",
     modulation_rank=32,
     unroll=8,
-    remat="none",
-    dtype="float32",
     conditioner=common.conditioner(),
   )
-  config.objective = dict(
-    name="next_token", cond_drop_rate=0.1, alignment_weight=0.0
-  )
+  config.objective = dict(name="next_token", cond_drop_rate=0.1)
   config.sampler = dict(
     name="tokens",
     temperature=0.9,
     top_k=100,
-    top_p=1.0,
     guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
   )
   return config

@@ -42,7 +42,7 @@ def get_config(variant="44k-stereo"):
   rate, channels, strides, latent_dim, books, crop = VARIANTS[variant]
   config = codec_tiny.get_config()
   config.name = f"codec_{variant}"
-  config.data.update(batch_size=64, num_workers=8, cache_mb=0)
+  config.data.update(batch_size=64, num_workers=8, cache_mb=0.0)
   config.model.update(
     sample_rate=rate,
     channels=channels,
@@ -54,7 +54,6 @@ def get_config(variant="44k-stereo"):
     num_codebooks=books,
   )
   config.model.discriminator.update(
-    channels=channels,
     periods=(2, 3, 5, 7, 11),
     fft_sizes=(512, 1024, 2048),
     widths=(64, 128, 256, 512),
@@ -67,6 +66,7 @@ def get_config(variant="44k-stereo"):
   config.optimizer.partitions.discriminator.learning_rate = 1e-4
   config.num_train_steps = 400_000
   config.ema_decay = 0.9995
+  config.eval_every = 5000
   config.checkpoint_every = 5000
   config.keep = 3
   return config

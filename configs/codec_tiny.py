@@ -24,6 +24,7 @@ def get_config():
   config.data.frame_size = 8  # no frame is looked at
   config.data.fps = 1.0
   config.model = dict(
+    name="codec",
     sample_rate=16000,
     channels=1,
     strides=(32, 4, 4),

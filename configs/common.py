@@ -1,7 +1,9 @@
-"""What the configs share: data, optimizer, mesh, run. Settings and nothing else.
+"""Settings that the configs share: data, optimizer, mesh, run.
 
-A section holds exactly the fields of the dataclass that it becomes, so a stray
-or mistyped key is refused by name.
+A config file says what differs from the defaults. Every other key of every
+section is filled in when it is read, so all of them can be set and swept on the
+command line; `v2a train --config=FILE --help_config` lists them with their
+defaults and meanings. An unknown key is refused by name.
 """
 
 import dataclasses
@@ -11,8 +13,16 @@ from ml_collections import config_dict
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """A full-size model: width, heads and depth of the backbone, then of the
-  encoder inside a frame, and along time.
+  """Sizes of a full-size model.
+
+  Attributes:
+    name: name of the size.
+    width: number of features of a token.
+    num_heads: number of attention heads of the backbone.
+    depth: number of blocks of the backbone.
+    spatial_width: number of features of an image patch.
+    spatial_depth: number of blocks over the patches of a frame.
+    temporal_depth: number of blocks along time.
   """
 
   name: str
@@ -42,89 +52,49 @@ SIZES = {
 
 
 def get_config():
-  """The sections that no generator changes."""
+  """Returns the sections that no generator changes."""
   config = config_dict.ConfigDict()
   config.name = ""
-  config.seed = 0
-  # A bundle (its folder, or its name in assets/), a folder with a DAC, or
-  # patches of the waveform itself, `patches:RATE:HOP:CHANNELS`.
   config.codec = "codec_tiny"
-  # A workdir or bundle whose weights a new run starts from; "" for fresh ones.
-  config.init_from = ""
-  # Parts that start fresh all the same, such as "backbone/interval".
-  config.init_fresh = ()
-
   config.data = dict(
     paths=("data/scenes",),
     split="train",
     batch_size=8,
     seconds=4.0,
     fps=25.0,
-    # Pixels of a side, or (height, width): of either type.
-    frame_size=config_dict.FieldReference(32, field_type=object),
+    frame_size=32,
     prompt_length=24,
     transcript_length=24,
-    tokenizer="",  # a file; that of the first data set where it is empty
-    prompt_tokenizer="",  # that of a published prompt encoder
-    # Numbers of a frame, cached by `v2a data features`; 0 decodes frames.
-    features=0,
-    crop="random",
     num_threads=1,
-    num_workers=0,
-    cache_mb=4096,
+    cache_mb=4096.0,
   )
   config.optimizer = dict(
-    name="adamw",
-    learning_rate=1e-3,
-    schedule="cosine",
     warmup_steps=100,
     final_fraction=0.05,
     betas=(0.9, 0.98),
     weight_decay=0.01,
-    max_grad_norm=1.0,
   )
-  config.mesh = dict(data=-1, fsdp=1, tensor=1)
+  config.mesh = dict(data=-1)
   config.num_train_steps = 8000
-  config.train_seconds = 0.0  # stop after this much training; 0 for no limit
-  config.accumulate = 1
   config.ema_decay = 0.998
   config.log_every = 50
+  config.eval_every = 1000
   config.checkpoint_every = 1000
   config.keep = 2
-  config.wandb_mode = "offline"
   return config
 
 
 def conditioner():
-  """The condition encoders of the tiny models; width and heads come from
-  the model."""
-  return dict(
-    vocab_size=1024,
-    patch_size=8,
-    spatial_width=64,
-    spatial_heads=2,
-    spatial_depth=1,
-    pool_queries=4,
-    temporal_depth=2,
-    text_depth=1,
-    # Finds when words are said where that is not known; wants
-    # config.objective.alignment_weight, where some of it is.
-    aligner_depth=0,
-    # t5 or clap and its folder, to read prompts; "" for the encoder trained
-    # with the model. Its tokenizer is config.data.prompt_tokenizer.
-    prompt_encoder=dict(name="", path=""),
-    # The encoder inside a frame: full, lora (then with a rank) or frozen.
-    tune="full",
-    lora=dict(rank=0, alpha=16.0),
-  )
+  """Returns the condition encoders of the tiny models, which are the defaults."""
+  return dict(vocab_size=1024)
 
 
 def full_size(config, name):
-  """Turns a tiny config into a full-size one but for its backbone's depth.
+  """Turns a tiny config into a full-size one, all but its backbone's depth.
 
   Args:
-    config: changed in place.
-    name: of `SIZES`; with `-siglip` after it there are two rates, see `siglip`.
+    config: a tiny config; changed in place.
+    name: one of `SIZES`; `-siglip` after it adds a slow stream, see `siglip`.
 
   Returns:
     The `Size` of that name.
@@ -140,7 +110,7 @@ def full_size(config, name):
     prompt_length=77,
     transcript_length=96,
     num_workers=8,
-    cache_mb=0,
+    cache_mb=0.0,
   )
   config.model.update(
     width=size.width,
@@ -169,6 +139,7 @@ def full_size(config, name):
   config.num_train_steps = 300_000
   config.ema_decay = 0.9999
   config.log_every = 100
+  config.eval_every = 5000
   config.checkpoint_every = 5000
   config.keep = 3
   if name != plain:
@@ -180,8 +151,8 @@ def full_size(config, name):
 def siglip(config):
   """Adds a frozen SigLIP tower, B/16 of 224 pixels, on every sixth frame.
 
-  Synchronisation keeps every frame; with pictures and patches twice as large
-  it costs what it did.
+  The synchronisation stream keeps every frame; with frames and patches twice as
+  large it costs as much as before.
   """
   config.data.frame_size = 224
   config.model.conditioner.update(patch_size=32, tune="frozen")

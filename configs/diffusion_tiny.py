@@ -29,22 +29,12 @@ def get_config():
     depth=4,
     mlp_dim=256,
     modulation_rank=32,
-    # mn04: says beside what that network hears, for 0.5, say, of
-    # config.objective.representation_weight (arXiv:2410.06940).
-    teacher="",
     unroll=8,
-    remat="none",
-    dtype="float32",
     conditioner=common.conditioner(),
   )
-  config.objective = dict(
-    name="diffusion",
-    cond_drop_rate=0.1,
-    alignment_weight=0.0,
-    representation_weight=0.0,
-    time_mean=0.0,
-    time_std=1.0,
-  )
+  # REPA: `teacher="mn04", representation_weight=0.5` also regresses that
+  # network's features (arXiv:2410.06940).
+  config.objective = dict(name="diffusion", cond_drop_rate=0.1)
   config.sampler = dict(
     name="ode",
     num_steps=16,

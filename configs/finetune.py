@@ -27,9 +27,6 @@ def get_config():
   config.optimizer.warmup_steps = 20
   config.num_train_steps = 500
   config.ema_decay = 0.99
+  config.eval_every = 0  # a folder of one's own clips may have no val split
   config.checkpoint_every = 100
-  # A rank of 8, say, trains a few small matrices and leaves the rest as it is.
-  config.lora = dict(
-    rank=0, alpha=16.0, targets=("qkv", "q", "kv", "out", "up", "down")
-  )
   return config

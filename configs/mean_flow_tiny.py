@@ -35,11 +35,8 @@ def get_config():
   config.objective = dict(
     name="mean_flow",
     cond_drop_rate=0.1,
-    alignment_weight=0.0,
     instant_rate=0.5,
     time_mean=0.0,
-    time_std=1.0,
-    power=1.0,
   )
   config.optimizer.update(learning_rate=3e-4, warmup_steps=100)
   config.sampler.update(solver="average", num_steps=2)

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import traceback
 
-from launch import parsing
+from v2a_jax.basics.text import did_you_mean
 
 # verb: (module, what it does)
 VERBS = {
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
   verb, *rest = argv
   if verb not in VERBS:
-    hint = parsing.did_you_mean(verb, VERBS)
+    hint = did_you_mean(verb, VERBS)
     print(
       f"v2a: no verb {verb!r}{hint or '; v2a --help lists them'}",
       file=sys.stderr,

@@ -1,7 +1,8 @@
-"""Config files on the command line: `--config=F --config.key=value`.
+"""Config files on the command line: `--config=FILE --config.key=value`.
 
-The parsing is ml_collections' own; this adds where a config file is looked
-for, the sweeps in it, and errors of one line.
+ml_collections parses the overrides. This adds where a config file is looked
+for, the defaults of all keys that it leaves out, the sweeps in it, help for
+every key, and errors of one line.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,21 +11,23 @@ import json
 import pathlib
 import re
 import runpy
+import textwrap
 from typing import Any
 
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from launch.parsing import UsageError, did_you_mean
+from launch.parsing import UsageError
+from v2a_jax.basics.text import did_you_mean
 
 PACKAGED = pathlib.Path(__file__).resolve().parents[1]
 SWEEP = "sweep_"
 
 
 def find_config(name: str) -> str:
-  """The path of a config file, with its `:argument` if it has one.
+  """Returns the path of a config file, with its `:argument` if it has one.
 
-  A path that is not there is also looked for beside this package, so
+  A path that does not exist is also looked for beside this package, so
   `configs/diffusion_tiny.py` works from any folder.
 
   Raises:
@@ -40,64 +43,147 @@ def find_config(name: str) -> str:
   raise UsageError(f"no config file {path}{hint}")
 
 
+def read(name: str) -> Any:
+  """Runs the `get_config` of a config file, such as `configs/ar.py:large`.
+
+  Raises:
+    UsageError: there is no such file, or it fails; in one line.
+  """
+  path, _, argument = find_config(name).partition(":")
+  try:
+    get_config = runpy.run_path(path)["get_config"]
+    return get_config(*[argument] if argument else [])
+  except KeyError as error:
+    raise UsageError(f"{name}: has no {error}") from None
+  except Exception as error:  # A config file is the user's own code.
+    raise UsageError(f"{name}: {error} [{type(error).__name__}]") from error
+
+
 def parse(
   argv: list[str], *, values: flags.FlagValues | None = None
 ) -> config_dict.ConfigDict:
   """Reads `--config=FILE --config.a.b=value` and the flags in `values`.
 
   Args:
-    argv: the arguments, without a program's name.
+    argv: arguments, without a program's name.
     values: further flags, defined by the caller; filled in.
 
   Returns:
-    The config, read afresh, locked, with its overrides applied.
+    The config with every key of every section, locked, overrides applied.
 
   Raises:
     UsageError: no `--config`, an unknown key or flag (with the nearest known
       one), a value of the wrong type, or a stray word.
+    ConfigError: the file names a model, objective or sampler that is unknown.
   """
   values = flags.FlagValues() if values is None else values
-  argv = ["v2a", *_with_found_config(argv)]
-  config_flags.DEFINE_config_file(
-    "config", None, "a config file", flag_values=values, sys_argv=argv
-  )
+  name, rest = _take_file(argv)
+  config, argv = None, ["v2a", *rest]
+  if name:
+    config = _complete(read(name), rest)
   try:
+    if name:
+      config_flags.DEFINE_config_dict(
+        "config", config, flag_values=values, sys_argv=argv
+      )
     stray = values(argv)[1:]
   except flags.UnrecognizedFlagError as error:
+    if error.flagname.startswith("config") and not name:
+      raise _no_config() from None
     hint = did_you_mean(error.flagname, values)
     raise UsageError(f"unknown flag --{error.flagname}{hint}") from None
   except flags.Error as error:
-    raise UsageError(_last_line(error)) from None
-  except (AttributeError, KeyError) as error:
-    raise _unknown_key(argv) or error from None
+    raise UsageError(str(error).strip()) from None
+  except (AttributeError, KeyError, TypeError) as error:
+    raise _unknown_key(config, rest) or error from None
   if stray:
     raise UsageError(
       f"unexpected {stray[0]!r}: overrides are --config.key=value"
     )
-  if values.config is None:
-    raise UsageError("say which: --config=configs/diffusion_tiny.py")
+  if config is None:
+    raise _no_config()
   return values.config
 
 
-def _last_line(error: flags.Error) -> str:
-  """What is wrong; of a config file that fails, without its traceback."""
-  text = str(error).strip()
-  if "Traceback" not in text:
-    return text
-  kind, _, message = text.splitlines()[-1].strip().partition(": ")
-  where = text.partition(": Error whilst")[0].removeprefix("flag ")
-  return f"{where}: {message or kind}"
+def _no_config() -> UsageError:
+  return UsageError("no config: give --config=configs/diffusion_tiny.py")
+
+
+def _take_file(argv: list[str]) -> tuple[str, list[str]]:
+  """Splits `--config=FILE` or `--config FILE` from the other arguments."""
+  name, rest, arguments = "", [], iter(argv)
+  for arg in arguments:
+    match = re.fullmatch(r"--?config(?:=(.*))?", arg)
+    if match is None:
+      rest.append(arg)
+    else:
+      name = match[1] if match[1] is not None else next(arguments, "")
+  return name, rest
+
+
+def _complete(config: Any, argv: list[str]) -> config_dict.ConfigDict:
+  """Fills in the keys that a config leaves out.
+
+  Overrides that choose a class (`--config.model.name=ar`) are applied first, so
+  that the keys of the chosen one are filled in.
+  """
+  # Here, so that `v2a train --help` does not import jax.
+  from v2a_jax.experiment import sections
+
+  config = config_dict.ConfigDict(config, convert_dict=True)
+  config.unlock()
+  for arg in argv:
+    match = re.fullmatch(r"--config\.([\w.]+)\.name=(\w*)", arg)
+    if match and (node := _node(config, match[1])) is not None:
+      node.name = match[2]
+  completed = sections.complete(config)
+  for key in _objects(completed):
+    # A FieldReference of type object takes a value of any type.
+    node, _, leaf = key.rpartition(".")
+    section = _node(completed, node) if node else completed
+    section[leaf] = config_dict.FieldReference(section[leaf], field_type=object)
+  return config_dict.ConfigDict(completed).lock()
+
+
+def _objects(config: Mapping[str, Any]) -> Iterator[str]:
+  """Yields the keys whose values may be of more than one type."""
+  yield "data.frame_size"
+  for section in ("objective", "data"):
+    if isinstance(config.get(section, {}).get("gain_db"), tuple):
+      yield f"{section}.gain_db"
+
+
+def _node(config: Mapping[str, Any], key: str) -> Any:
+  """Returns the section of a dotted key; None if there is none."""
+  for part in key.split("."):
+    if not isinstance(config, Mapping | config_dict.ConfigDict):
+      return None
+    config = config.get(part)
+  return config
+
+
+def help_text(argv: list[str]) -> str:
+  """Lists every key of a config: type, value, and what it is for."""
+  from v2a_jax.experiment import sections
+
+  lines = []
+  for key, kind, value, about in sections.help_lines(parse(argv)):
+    lines.append(f"config.{key}  {kind} = {value!r}")
+    lines += textwrap.wrap(
+      about, 78, initial_indent="    ", subsequent_indent="    "
+    )
+  return "\n".join(lines)
 
 
 def override(key: str, value: Any) -> str:
-  """The argument that sets a dotted key, as it would be typed."""
+  """Returns the argument that sets a dotted key, as it would be typed."""
   if isinstance(value, (tuple, list, dict)):
     value = repr(value).replace(" ", "")
   return f"--config.{key}={value}"
 
 
 def sweeps(config_file: str) -> dict[str, Callable[[], Iterator[Mapping]]]:
-  """The config file's `sweep_NAME` generators, by NAME."""
+  """Returns the config file's `sweep_NAME` generators, by NAME."""
   contents = runpy.run_path(config_file.partition(":")[0])
   return {
     name.removeprefix(SWEEP): function
@@ -107,30 +193,15 @@ def sweeps(config_file: str) -> dict[str, Callable[[], Iterator[Mapping]]]:
 
 
 def fingerprint(config: config_dict.ConfigDict) -> str:
-  """Six hex digits of the fully resolved config, not of what was changed."""
+  """Returns six hex digits of the resolved config, not of what was changed."""
   text = json.dumps(config.to_dict(), sort_keys=True, default=str)
   return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def _with_found_config(argv: list[str]) -> list[str]:
-  found = []
-  for i, arg in enumerate(argv):
-    follows = i > 0 and argv[i - 1] in ("--config", "-config")
-    match = re.match(r"(--?config=)(.*)", arg)
-    if match:
-      arg = match[1] + find_config(match[2])
-    elif follows:
-      arg = find_config(arg)
-    found.append(arg)
-  return found
-
-
-def _unknown_key(argv: list[str]) -> UsageError | None:
+def _unknown_key(
+  config: config_dict.ConfigDict, argv: list[str]
+) -> UsageError | None:
   """Finds the override that names no key of the config."""
-  plain = [arg for arg in argv[1:] if re.match(r"--?config(=|$)", arg)]
-  index = argv.index(plain[0])
-  plain = argv[index : index + (1 if "=" in plain[0] else 2)]
-  config = parse(plain)
   for arg in argv:
     match = re.match(r"--?(?:no)?config\.([^=]+)", arg)
     if not match:

@@ -1,11 +1,14 @@
 """`v2a data build | scenes | features | report`: raw media to shards."""
 
 from launch import cli, parsing
+from launch import config as config_lib
 
 
 def main(argv: list[str]) -> int:
-  settings = [arg for arg in argv if arg.startswith("--config")]
-  argv = [arg for arg in argv if arg not in settings]
+  """Runs `v2a data`."""
+  # `features` takes --config overrides, which argparse cannot declare.
+  overrides = [arg for arg in argv if arg.startswith("--config")]
+  argv = [arg for arg in argv if arg not in overrides]
   # numpy, PyAV and record libraries; no jax.
   from data_pipelines import build
 
@@ -13,9 +16,9 @@ def main(argv: list[str]) -> int:
   if args.command == "report":
     return report(args)
   if args.command == "features":
-    return features(args, settings)
-  if settings:
-    raise parsing.UsageError(f"unknown flag {settings[0]}: only for features")
+    return features(args, overrides)
+  if overrides:
+    raise parsing.UsageError(f"unknown flag {overrides[0]}: only for features")
   output = parsing.fill(build.OutputOptions, args)
   if args.command == "scenes":
     build.build_scenes(
@@ -42,39 +45,38 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def features(args, given: list[str]) -> int:
+def features(args, overrides: list[str]) -> int:
   """Runs the frozen encoder of a checkpoint or config over a data set."""
-  from launch import config as settings
-
-  if bool(args.checkpoint) == bool(given):
+  if bool(args.checkpoint) == bool(overrides):
     raise parsing.UsageError(
-      "say whose encoder: --checkpoint=RUN_OR_BUNDLE, or --config=FILE"
+      "name the encoder: --checkpoint=RUN_OR_BUNDLE, or --config=FILE"
     )
-  config = settings.parse(given) if given else None
+  config = config_lib.parse(overrides) if overrides else None
   # Here, so that a mistyped flag is answered before jax is imported.
   from data_pipelines.assemble import OutputOptions
   from v2a_jax.experiment import features as features_lib
-  from v2a_jax.experiment import init_weights as initial
-  from v2a_jax.experiment import load as trained
+  from v2a_jax.experiment import load
+  from v2a_jax.experiment.experiment import Experiment
 
   if config is None:
-    found = trained.load(args.checkpoint)
-    config, model = found.config, found.model
+    trained = load.load(args.checkpoint)
+    experiment, model = trained.experiment, trained.model
   else:
-    model = initial.first_model(config)
+    experiment = Experiment.from_config(config)
+    model = features_lib.first_model(experiment)
   manifest = features_lib.write(
     model,
-    config,
+    experiment,
     args.dataset,
     out=args.output,
     output=parsing.fill(OutputOptions, args),
     log=say,
   )
-  made = manifest["features"]
-  start = " --config.data.crop=start" if made["seconds"] else ""
+  facts = manifest["features"]
+  start = " --config.data.crop=start" if facts["seconds"] else ""
   source = f" --config.init_from={args.checkpoint}" if args.checkpoint else ""
   print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
-  print(f"  --config.data.features={made['dim']}{start}{source} \\")
+  print(f"  --config.data.features={facts['dim']}{start}{source} \\")
   print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
   return 0
 

@@ -9,7 +9,6 @@ def main(argv: list[str]) -> int:
   args = _parser().parse(argv)
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.evaluation import rows, runner
-  from v2a_jax.experiment import build
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   changes = sampler_flags.overrides(args)
@@ -20,7 +19,7 @@ def main(argv: list[str]) -> int:
       out /= pathlib.Path(checkpoint).name
       print(f"{checkpoint} -> {out}", flush=True)
     tracker = Soundtracker.load(checkpoint, step=args.step)
-    build.make_sampler(tracker.config, changes)  # Refused here, not half-way.
+    tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
     runner.evaluate(
       tracker,
       data=args.set,

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from launch import cli
-from launch import config as settings
+from launch import config as config_lib
 from launch.parsing import UsageError
 
 HELP = """usage: v2a inspect --config=FILE [--config.key=value ...] [--json]
@@ -36,14 +36,14 @@ example:
 PREFIXES = ("", "k", "M", "G", "T", "P")
 SMALL = 0.01  # Parts of less than this share are shown together.
 FLOPS = {
-  "conditioner": "closed form",
-  "backbone": "closed form",
-  "encode": "closed form",
-  "quantize": "closed form",
-  "decode": "closed form",
-  "forward": "closed form",
-  "target": "the frozen codec's part",
-  "training": "3 x forward + target",
+  "conditioner": "forward pass of the condition encoders",
+  "backbone": "forward pass of the backbone",
+  "encode": "codec, one crop",
+  "quantize": "codec, one crop",
+  "decode": "codec, one crop",
+  "forward": "the loss, once",
+  "target": "frozen codec and teacher",
+  "training": "one step: forward, backward and target",
 }
 MEMORY = {
   "parameters": "float32",
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
   values = flags.FlagValues()
   flags.DEFINE_bool("json", False, "for programs", flag_values=values)
   flags.DEFINE_integer("devices", None, "of the mesh", flag_values=values)
-  config = settings.parse(argv, values=values)
+  config = config_lib.parse(argv, values=values)
   if values.devices is not None and values.devices < 1:
     raise UsageError(f"--devices={values.devices}: at least 1")
   # Here, so that a mistyped flag is answered before jax is imported.
@@ -71,9 +71,11 @@ def main(argv: list[str]) -> int:
 
   # Tracing needs no device; one that another program holds could block it.
   jax.config.update("jax_platforms", "cpu")
-  from v2a_jax.experiment import inspection
+  from v2a_jax.experiment import cost
+  from v2a_jax.experiment.experiment import Experiment
 
-  found = inspection.inspect(config, devices=values.devices)
+  experiment = Experiment.from_config(config)
+  found = cost.inspect(experiment, devices=values.devices)
   print(json.dumps(found, indent=2) if values.json else describe(found))
   return 0
 
@@ -128,17 +130,10 @@ def _depth(part: str, layers: dict[str, int]) -> str:
 
 def _flops_lines(found: dict[str, int]) -> Iterator[str]:
   for name, about in FLOPS.items():
-    flops, counted = found.get(name), found.get(f"{name}_counted")
-    if not flops:
-      continue
-    if name == "training" and found.get("spared"):
-      about += f" - {_short(found['spared'])}"
-    if counted == flops and "encode" in found:
-      about = "over the jaxpr, with losses and critics"
-    elif counted:
-      off = f"{counted / flops - 1:+.1%}"
-      about += f"; over the jaxpr {_short(counted)} ({off})"
-    yield _line(f"  {name}", _short(flops), about)
+    if flops := found.get(name):
+      if name == "training" and found["recomputed"]:
+        about += f"; {_short(found['recomputed'])} more are recomputed"
+      yield _line(f"  {name}", _short(flops), about)
 
 
 def _encoder_lines(found: dict[str, dict]) -> Iterator[str]:

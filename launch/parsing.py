@@ -1,23 +1,17 @@
 """What the verbs share: an argument parser that answers in one line."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
-import difflib
-import inspect
 import pathlib
-import re
 from typing import Any, NoReturn
+
+from v2a_jax.basics.settings import describe
+from v2a_jax.basics.text import did_you_mean
 
 
 class UsageError(ValueError):
   """A command line that cannot be followed; the message says what to type."""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-  """`, did you mean X?` for the nearest known word, or an empty string."""
-  close = difflib.get_close_matches(word, list(known), n=1)
-  return f", did you mean {close[0]}?" if close else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +79,7 @@ def add_fields(parser: Parser, cls: type, *, skip: Sequence[str] = ()) -> None:
 
   Type and default are the field's, the help is from the class's docstring.
   """
-  about = _attributes(cls)
+  about = describe(cls)
   for field in dataclasses.fields(cls):
     if field.name in skip:
       continue
@@ -107,14 +101,6 @@ def fill(cls: type, args: argparse.Namespace, **more) -> Any:
   typed = vars(args)
   names = [field.name for field in dataclasses.fields(cls)]
   return cls(**{name: typed[name] for name in names if name in typed} | more)
-
-
-def _attributes(cls: type) -> dict[str, str]:
-  """Field -> text, from the `Attributes:` section of the docstring."""
-  section = inspect.getdoc(cls).partition("Attributes:\n")[2]
-  entries = re.split(r"^ {2}(?=\w)", section, flags=re.M)[1:]
-  pairs = (entry.partition(":") for entry in entries)
-  return {name: " ".join(text.split()) for name, _, text in pairs}
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

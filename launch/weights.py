@@ -3,6 +3,7 @@
 import json
 
 from launch import cli, parsing
+from v2a_jax.basics.text import did_you_mean
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
     print(json.dumps(rows, indent=2) if args.json else describe(rows))
     return 0
   if args.name not in weights.WEIGHTS:
-    hint = parsing.did_you_mean(args.name, weights.WEIGHTS)
+    hint = did_you_mean(args.name, weights.WEIGHTS)
     known = ", ".join(weights.WEIGHTS)
     raise parsing.UsageError(
       f"no weights are named {args.name!r}{hint or f'; there are: {known}'}"

@@ -21,8 +21,9 @@ import socket
 import time
 from typing import Any
 
-from launch import config as settings
-from launch.parsing import UsageError, did_you_mean
+from launch import config as config_lib
+from launch.parsing import UsageError
+from v2a_jax.basics.text import did_you_mean
 
 SCHEMA = 1
 # Exit codes of SIGINT and SIGTERM: interrupted or preempted, after a save.
@@ -64,7 +65,7 @@ class Point:
 
   def arguments(self) -> list[str]:
     """As they would be typed after `v2a train`."""
-    changes = [settings.override(k, v) for k, v in self.overrides.items()]
+    changes = [config_lib.override(k, v) for k, v in self.overrides.items()]
     return [f"--config={self.config}", *changes]
 
 
@@ -86,7 +87,7 @@ def points(
       resolve to the same config.
   """
   found = []
-  for config in map(settings.find_config, configs):
+  for config in map(config_lib.find_config, configs):
     axes = [list(make()) for make in _chosen(config, names)]
     for values in itertools.product(*axes):
       changes = {}
@@ -193,7 +194,7 @@ def progress(point: Point, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _chosen(config: str, names: list[str]) -> list:
-  known = settings.sweeps(config)
+  known = config_lib.sweeps(config)
   if names == ["all"]:
     return list(known.values())
   for name in names:
@@ -207,10 +208,10 @@ def _chosen(config: str, names: list[str]) -> list:
 
 
 def _point(name: str, config: str, changes: dict[str, Any]) -> Point:
-  arguments = [settings.override(k, v) for k, v in changes.items()]
+  arguments = [config_lib.override(k, v) for k, v in changes.items()]
   # Read afresh: copies of a ConfigDict share their nested parts.
-  resolved = settings.parse([f"--config={config}", *arguments])
-  fingerprint = settings.fingerprint(resolved)
+  resolved = config_lib.parse([f"--config={config}", *arguments])
+  fingerprint = config_lib.fingerprint(resolved)
   return Point(
     name=f"{name}-{fingerprint}",
     config=config,

@@ -1,22 +1,22 @@
 """The real trainer learns an arm: latents of a waveform, frame by frame."""
 
-from flax import nnx
 import jax
 import numpy as np
+from toy_training import experiment as toy
 from toy_training import losses_of
 
 from tests import tiny
-from v2a_jax.codec.patches import PatchConfig, Patches
-from v2a_jax.codec.target import LatentTarget
+from v2a_jax.batch import Batch
+from v2a_jax.codec import frozen
+from v2a_jax.codec.target import Latents
 from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.parallel.mesh import MeshConfig
-from v2a_jax.training.experiment import Experiment
 from v2a_jax.training.loop import train
 from v2a_jax.training.optimizer import OptimizerConfig
 
-PATCHES = PatchConfig(sample_rate=200, hop=8, channels=1)
+PATCHES = frozen.describe("patches:200:8:1")
 B = 8
 
 
@@ -37,33 +37,32 @@ def rows(step):
 
 
 def test_next_latents_are_learned_by_the_real_trainer(tmp_path):
-  graphdef, state = nnx.split(Patches(PATCHES))
   config = LatentModelConfig(
     width=tiny.WIDTH,
     num_heads=tiny.HEADS,
     depth=1,
     mlp_dim=24,
-    channels=PATCHES.latent_dim,
+    channels=PATCHES.config.latent_dim,
     head_width=16,
     head_depth=1,
   )
-  experiment = Experiment(
+  experiment = toy(
     make_model=lambda rngs: Generator(
       tiny.conditioner(), LatentModel(config, rngs=rngs)
     ),
     objective=NextLatents(),
-    make_loader=lambda start, index, count: (
-      {k: v[index::count] for k, v in rows(step).items()}
-      for step in range(start, 100)
+    open_loader=lambda split, *, step, index, count: (
+      {k: v[index::count] for k, v in rows(i).items()} for i in range(step, 100)
     ),
+    make_batch=Batch.from_arrays,
     batch_size=B,
     optimizer=OptimizerConfig(learning_rate=1e-2),
     num_train_steps=40,
-    target=LatentTarget(graphdef, PATCHES),
-    frozen=state,
+    target=Latents(PATCHES),
+    frozen=lambda: PATCHES.state,
     mesh=MeshConfig(data=2, fsdp=2, tensor=2),
     log_every=5,
-    wandb="disabled",
+    eval_every=20,
   )
   done = train(experiment, tmp_path)
   losses = losses_of(tmp_path)

@@ -150,7 +150,7 @@ def test_weights_for_use_are_the_average(saved, state):
   average = checkpoint.restore_params(saved, step=1)
   raw = checkpoint.restore_params(saved, ema=False)
   assert average.sha256 != raw.sha256 and len(raw.sha256) == 64
-  kernel = lambda r: r.state["params"]["layers"][0]["kernel"]
+  kernel = lambda r: r.state["params"]["layers", "0", "kernel"]
   np.testing.assert_array_equal(
     kernel(raw), state.params["layers"][0]["kernel"][...]
   )

@@ -10,14 +10,16 @@ import json
 import pathlib
 import sys
 import time
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.training.experiment import Experiment
+from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.run import RunConfig
 
 BATCH = 16
 
@@ -60,6 +62,11 @@ class Regression:
       losses = jnp.where(bad, jnp.nan, losses)
     return losses, {"error": jnp.sqrt(losses)}
 
+  def evaluate(self, model, batch, *, key):
+    losses, metrics = self.loss(model, batch, key=key, train=False)
+    odd = batch["example"] % 2 == 1
+    return metrics | {"loss": losses, "odd": jnp.where(odd, losses, jnp.nan)}
+
 
 class Loader:
   """An endless loader of numbers, with the interface of the real one."""
@@ -91,23 +98,46 @@ def rows_of(rows):
   return {"x": x, "y": x[:, ::-1] * 0.5, "example": rows.astype(np.int32)}
 
 
-def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Experiment:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+  """An experiment as `train` needs it (`training.run.Trainable`)."""
+
+  run: RunConfig
+  make_model: Any
+  open_loader: Any
+  objective: Any = Regression()
+  optimizer: OptimizerConfig = OptimizerConfig(
+    learning_rate=1e-2, weight_decay=0.1
+  )
+  mesh: MeshConfig = MeshConfig()
+  target: Any = None
+  batch_size: int = BATCH
+  flops_per_example: float = 6.0 * 64
+  meta: Any = dataclasses.field(default_factory=dict)
+  make_batch: Any = dict
+  frozen: Any = lambda: ()
+  first_weights: Any = lambda: None
+
+
+def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Toy:
   """The toy experiment, of six steps unless changed."""
-  fields = dict(
-    make_model=lambda rngs: Net(rngs, hidden),
-    objective=Regression(),
-    make_loader=lambda *a: Loader(*a, seen=seen, delay=delay),
-    batch_size=BATCH,
-    optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
+  run = dict(
     num_train_steps=6,
-    make_batch=dict,
     ema_decay=0.9,
     log_every=1,
     checkpoint_every=3,
-    flops_per_example=6.0 * 64,
-    wandb="disabled",
+    wandb_mode="disabled",
   )
-  return Experiment(**(fields | changes))
+  names = {field.name for field in dataclasses.fields(RunConfig)}
+  run |= {k: v for k, v in changes.items() if k in names}
+  fields = dict(
+    make_model=lambda rngs: Net(rngs, hidden),
+    open_loader=lambda split, *, step, index, count: Loader(
+      step, index, count, seen=seen if split == "train" else None, delay=delay
+    ),
+  )
+  fields |= {k: v for k, v in changes.items() if k not in names}
+  return Toy(run=RunConfig(**run), **fields)
 
 
 def losses_of(workdir) -> list[float]:

@@ -42,10 +42,11 @@ def derived(source: str, **options) -> Any:
   return dataclasses.field(metadata={"derived": source}, **options)
 
 
-def named(table: Mapping[str, type]) -> Any:
+def named(table: Mapping[str, Any]) -> Any:
   """Declares an optional nested section, None if empty.
 
-  Its class is the entry of `table` that the field `name` beside it names.
+  Its class is the entry of `table` that the field `name` beside it names, or
+  that entry's `config`.
   """
   return dataclasses.field(default=None, metadata={"named": table})
 
@@ -53,6 +54,26 @@ def named(table: Mapping[str, type]) -> Any:
 def keys(cls: type) -> list[dataclasses.Field]:
   """Lists the fields of a settings class that may be set by hand."""
   return [f for f in dataclasses.fields(cls) if "derived" not in f.metadata]
+
+
+def class_of(
+  cls: type, field: dataclasses.Field, values: Mapping[str, Any]
+) -> type | None:
+  """Returns the settings class of a nested section; None for a plain field.
+
+  Args:
+    cls: class that the field belongs to.
+    field: one of its fields.
+    values: values of the fields beside it, among them a `name`.
+  """
+  if "named" in field.metadata:
+    entry = field.metadata["named"].get(values.get("name"))
+    return getattr(entry, "config", entry)
+  kind = _hints(cls)[field.name]
+  return kind if dataclasses.is_dataclass(kind) else None
+
+
+_hints = functools.cache(get_type_hints)
 
 
 def check(settings: Any, /, **ranges: str) -> None:
@@ -136,16 +157,15 @@ def build(
 
 def _convert(cls, field, value, values, sources) -> Any:
   """Checks the type of one value; builds nested sections."""
-  kind = get_type_hints(cls)[field.name]
-  if "named" in field.metadata:
-    kind = field.metadata["named"].get(values.get("name"))
-    if not value or kind is None:
-      return value or None
-  if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+  nested = class_of(cls, field, values)
+  if "named" in field.metadata and not value:
+    return None
+  if nested and isinstance(value, Mapping):
     try:
-      return build(kind, value, sources=sources)
+      return build(nested, value, sources=sources)
     except SettingError as error:
       raise SettingError(f"{field.name}.{error}") from None
+  kind = _hints(cls)[field.name]
   if kind in _PLAIN and not _fits(value, kind):
     raise SettingError(f"{field.name}={value!r} is not of type {kind.__name__}")
   return _tuples(value)
@@ -206,16 +226,13 @@ def complete(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
       value = field.default
     else:
       value = field.default_factory()
-    kind = get_type_hints(cls)[field.name]
+    nested = class_of(cls, field, found)
+    if dataclasses.is_dataclass(value):
+      value = as_dict(value)
     if "named" in field.metadata:
-      kind = field.metadata["named"].get(found.get("name"))
       value = value or {}
-      found[field.name] = complete(kind, value) if value and kind else value
-    elif dataclasses.is_dataclass(kind):
-      value = as_dict(value) if dataclasses.is_dataclass(value) else value
-      found[field.name] = complete(kind, value)
-    else:
-      found[field.name] = value
+      nested = nested if value else None
+    found[field.name] = complete(nested, value) if nested else value
   return found
 
 

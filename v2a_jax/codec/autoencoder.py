@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.basics import settings
 from v2a_jax.codec import companding, layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
 from v2a_jax.codec.base import (
@@ -70,13 +71,16 @@ class CodecConfig(Rates):
   codebook_dim: int = 8
 
   def __post_init__(self):
+    positive = [f.name for f in dataclasses.fields(CodecConfig)]
+    positive.remove("dilations")
+    settings.check(self, **dict.fromkeys(positive, "[1, inf)"))
     stages = len(self.strides)
     for name in ("encoder_widths", "decoder_widths", "dilations"):
       count = len(getattr(self, name))
       if count != stages:
-        raise ValueError(
-          f"CodecConfig: {name} has {count} entries, strides {stages};"
-          " give one a stage."
+        raise settings.SettingError(
+          f"{name}={getattr(self, name)!r} has {count} entries, strides has"
+          f" {stages}; give one per stage"
         )
 
 
@@ -106,14 +110,6 @@ class Encoder(nnx.Module):
     for stage in self.stages:
       hidden = stage(hidden)
     return self.head(self.snake(self.norm(hidden)))
-
-  def flops(self, length: int) -> int:
-    """Of one example's encoding to `length` latents."""
-    total, steps = layers.kernel_flops(self.head, length), length
-    for stage in reversed(self.stages):
-      total += layers.kernel_flops(stage, steps)
-      steps *= getattr(stage, "stride", 1)
-    return total
 
 
 class Decoder(nnx.Module):
@@ -161,20 +157,6 @@ class Decoder(nnx.Module):
     )
     waveform = stft.istft(jnp.moveaxis(frames, 2, 1), hop=self.frame_hop)
     return jnp.moveaxis(waveform, 1, 2)
-
-  def flops(self, length: int) -> int:
-    """Of one example's decoding from `length` latents.
-
-    The inverse Fourier transform at the end is not a matrix product and is
-    left out, as norms are.
-    """
-    total, steps = layers.kernel_flops(self.stem, length), length
-    for i, units in enumerate(self.units):
-      total += layers.kernel_flops(units, steps)
-      if i < len(self.ups):
-        total += layers.kernel_flops(self.ups[i], steps)
-        steps *= self.ups[i].stride
-    return total + layers.kernel_flops(self.head, steps)
 
   @property
   def halo(self) -> int:

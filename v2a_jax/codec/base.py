@@ -87,22 +87,6 @@ class LatentCodec(nnx.Module):
     z = self.quantizer.dequantize(codes[..., :num_codebooks])
     return self._standardised(z)
 
-  def flops(self, samples: int) -> dict[str, int]:
-    """Analytic FLOPs of one example of `samples` samples, by method.
-
-    Of matrix products and convolutions; a multiply-add is two. `decode` is of
-    the whole latents that so many samples need.
-
-    Returns:
-      FLOPs of `encode`, `quantize` and `decode`.
-    """
-    length = -(-samples // self.config.hop)
-    return {
-      "encode": self.encoder.flops(length),
-      "quantize": self.quantizer.flops(length),
-      "decode": self.decoder.flops(length),
-    }
-
   @property
   def decoder_halo(self) -> int:
     """Latents on either side of one that its samples depend on."""

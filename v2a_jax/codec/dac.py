@@ -119,12 +119,6 @@ def _conv(
   )
 
 
-def _kernel_flops(module: nnx.Module, steps: int) -> int:
-  """FLOPs of every kernel in `module`, [size in out], each at `steps` steps."""
-  leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-  return 2 * steps * sum(leaf.size for leaf in leaves if leaf.ndim == 3)
-
-
 class Upsample(nnx.Module):
   """Transposed convolution, kernel 2s: [b t c] to [b, t s - s mod 2, d].
 
@@ -178,10 +172,6 @@ class _ResidualUnits(nnx.Module):
   def residual_units(self, x: jax.Array) -> jax.Array:
     return self.res_unit3(self.res_unit2(self.res_unit1(x)))
 
-  def unit_flops(self, steps: int) -> int:
-    units = (self.res_unit1, self.res_unit2, self.res_unit3)
-    return sum(_kernel_flops(unit, steps) for unit in units)
-
 
 class EncoderBlock(_ResidualUnits):
   """[b, t stride, c] to [b, t, 2 c]."""
@@ -233,15 +223,6 @@ class Encoder(nnx.Module):
       hidden = block(hidden)
     return self.conv2(self.snake1(hidden))
 
-  def flops(self, length: int) -> int:
-    """Of one example's encoding to `length` latents."""
-    total, steps = _kernel_flops(self.conv2, length), length
-    for block in reversed(self.block):
-      total += _kernel_flops(block.conv1, steps)
-      steps *= block.conv1.strides[0]
-      total += block.unit_flops(steps)
-    return total + _kernel_flops(self.conv1, steps)
-
 
 class Decoder(nnx.Module):
   """z [b, t, latent_dim] to a waveform of t hop samples, or a few less."""
@@ -261,15 +242,6 @@ class Decoder(nnx.Module):
     for block in self.block:
       hidden = block(hidden)
     return jnp.tanh(self.conv2(self.snake1(hidden)))
-
-  def flops(self, length: int) -> int:
-    """Of one example's decoding from `length` latents."""
-    total, steps = _kernel_flops(self.conv1, length), length
-    for block in self.block:
-      total += _kernel_flops(block.conv_t1, steps)
-      steps *= block.conv_t1.stride
-      total += block.unit_flops(steps)
-    return total + _kernel_flops(self.conv2, steps)
 
   @property
   def halo(self) -> int:
@@ -327,11 +299,6 @@ class ResidualQuantizer(nnx.Module):
       codes.append(stage.nearest(residual))
       residual = residual - stage(codes[-1])
     return jnp.stack(codes, axis=-1)
-
-  def flops(self, length: int) -> int:
-    """Of quantizing `length` latents of one example, by every stage."""
-    look_up = 2 * length * self.quantizers[0].codebook.embedding.size
-    return _kernel_flops(self, length) + len(self.quantizers) * look_up
 
   def dequantize(self, codes: jax.Array) -> jax.Array:
     """Codes [b t n] of the first n <= q stages to z_hat [b t c]."""

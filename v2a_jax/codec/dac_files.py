@@ -22,13 +22,13 @@ import pathlib
 from typing import Any
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.basics.files import sha256_of
 from v2a_jax.codec import dac
 from v2a_jax.codec.base import Buffer
-from v2a_jax.weights import published, tensors
+from v2a_jax.weights import names, published, tensors
 from v2a_jax.weights import registry as weights
 
 WEIGHTS, CONFIG = published.FILE, published.CONFIG
@@ -48,9 +48,19 @@ _KEYS = {
 _LEAVES = {"kernel": "weight", "embedding": "weight"}
 
 
-def holds_dac(folder: str | os.PathLike[str]) -> bool:
-  """Whether there is a `model.safetensors`, as in no bundle of the project."""
-  return (pathlib.Path(folder) / WEIGHTS).is_file()
+def recognises(name: str) -> bool:
+  """Says whether a codec's name is a folder that holds `model.safetensors`."""
+  return (pathlib.Path(name) / WEIGHTS).is_file()
+
+
+def make(config: dac.DacConfig) -> dac.Dac:
+  """Makes a codec with fresh weights."""
+  return dac.Dac(config, rngs=nnx.Rngs(0))
+
+
+def digest(name: str) -> str:
+  """Returns the sha256 of the weights in hexadecimal."""
+  return sha256_of(pathlib.Path(name) / WEIGHTS)
 
 
 def read_config(folder: str | os.PathLike[str]) -> dac.DacConfig:
@@ -85,44 +95,40 @@ def load(folder: str | os.PathLike[str]) -> dac.Dac:
 
 
 def abstract(config: dac.DacConfig) -> dac.Dac:
-  """A codec of shapes alone: nothing is allocated."""
-  return nnx.eval_shape(lambda: dac.Dac(config, rngs=nnx.Rngs(0)))
+  """Makes a codec of shapes alone: nothing is allocated."""
+  return nnx.eval_shape(lambda: make(config))
 
 
 def tensor_shapes(config: dac.DacConfig) -> dict[str, tuple[int, ...]]:
-  """Every tensor's shape in the file, by name."""
+  """Returns the shape of every tensor of the file, by name."""
   return _shapes(abstract(config))
 
 
 def _shapes(codec: dac.Dac) -> dict[str, tuple[int, ...]]:
-  params = nnx.to_pure_dict(nnx.state(codec, nnx.Param))
   shapes = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    kind = path[-1].key
-    shape = (1, *leaf.shape, 1) if kind == "alpha" else leaf.shape
-    shapes[_name(path)] = shape[::-1] if kind == "kernel" else shape
+  for name, leaf in names.flatten(nnx.state(codec, nnx.Param)).items():
+    shape = (1, *leaf.shape, 1) if name[-1] == "alpha" else leaf.shape
+    shapes[_tensor(name)] = shape[::-1] if name[-1] == "kernel" else shape
   return shapes
 
 
-def _name(path) -> str:
+def _tensor(name: names.Name) -> str:
   """encoder/block/0/conv1/kernel -> encoder.block.0.conv1.weight."""
-  *layer, leaf = [str(key.key) for key in path]
+  *layer, leaf = name
   return ".".join([*layer, _LEAVES.get(leaf, leaf)])
 
 
-def _put(found: Mapping[str, np.ndarray], codec: dac.Dac) -> None:
-  """Puts tensors that have been checked into a codec of shapes."""
-
-  def convert(path, leaf):
-    value = found[_name(path)]
-    # A convolution is [d c k] in PyTorch; the others differ at most in ones.
-    value = value.T if path[-1].key == "kernel" else value.reshape(leaf.shape)
-    return jnp.asarray(value, leaf.dtype)
-
+def _put(tensors_by_name: Mapping[str, np.ndarray], codec: dac.Dac) -> None:
+  """Puts checked tensors into a codec of shapes."""
   params = nnx.state(codec, nnx.Param)
-  arrays = jax.tree_util.tree_map_with_path(convert, nnx.to_pure_dict(params))
-  nnx.replace_by_pure_dict(params, arrays)
-  nnx.update(codec, params)
+  arrays = {
+    # A convolution is [d c k] in PyTorch; the others differ at most in ones.
+    name: tensor.T if name[-1] == "kernel" else tensor.reshape(leaf.shape)
+    for name, leaf in names.flatten(params).items()
+    for tensor in (tensors_by_name[_tensor(name)],)
+  }
+  cast = lambda array, leaf: jnp.asarray(array, leaf.dtype)
+  nnx.update(codec, names.fill(params, arrays, cast))
 
 
 def _config(settings: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:

@@ -14,6 +14,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.codec import layers, stft
 
 SLOPE = 0.1
@@ -31,11 +32,20 @@ class DiscriminatorConfig:
     widths: channels after each strided convolution.
   """
 
-  channels: int = 1
+  channels: int = settings.derived("model.channels", default=1)
   periods: tuple[int, ...] = (2, 3, 5, 7, 11)
   fft_sizes: tuple[int, ...] = (256, 512, 1024)
   num_bands: int = 8
   widths: tuple[int, ...] = (24, 48, 96)
+
+  def __post_init__(self):
+    settings.check(
+      self,
+      periods="[1, inf)",
+      fft_sizes="[16, inf)",
+      num_bands="[1, inf)",
+      widths="[1, inf)",
+    )
 
 
 class Critic(nnx.Module):

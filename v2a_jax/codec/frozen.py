@@ -1,88 +1,74 @@
-"""Codecs by name: bundles, folders of DAC, and patches of the waveform."""
+"""Codecs by name, as a generator uses them: frozen.
+
+A kind of codec is a module with `recognises(name)`, `read_config(name)`,
+`make(config)`, `load(name)` and `digest(name)`. To add one, write the module and
+name it in `KINDS`; the first that recognises a name reads it.
+"""
 
 import dataclasses
 import functools
-import pathlib
+import types
 from typing import Any
 
 from flax import nnx
-from ml_collections import config_dict
 
-from v2a_jax.codec import dac, dac_files, patches
-from v2a_jax.codec.autoencoder import Codec, CodecConfig
-from v2a_jax.experiment.sections import ConfigError, fill
-from v2a_jax.weights import bundle
-from v2a_jax.weights import registry as weights
+from v2a_jax.codec import bundled, dac_files, patches
+
+KINDS: list[types.ModuleType] = [patches, dac_files, bundled]
 
 
 @dataclasses.dataclass(frozen=True)
 class FrozenCodec:
-  """A codec as it is, ready to be merged inside a jitted function."""
+  """A codec split for use inside a jitted function.
 
-  config: CodecConfig | dac.DacConfig | patches.PatchConfig
+  Attributes:
+    config: sizes; has `sample_rate`, `channels`, `hop`, `latent_rate`,
+      `latent_dim` and `num_codebooks`.
+    graphdef: structure of the module.
+    state: its weights, or their shapes (see `describe`).
+    sha256: digest of the weights; "" if they were not read.
+  """
+
+  config: Any
   graphdef: Any
   state: Any
-  sha256: str
+  sha256: str = ""
 
-  def merge(self, state=None) -> Codec | dac.Dac | patches.Patches:
+  def merge(self, state=None) -> nnx.Module:
+    """Returns the codec with its own weights, or with those of `state`."""
     return nnx.merge(self.graphdef, self.state if state is None else state)
+
+
+def describe(name: str) -> FrozenCodec:
+  """Returns the codec of that name with shapes in place of weights.
+
+  Args:
+    name: a bundle (its folder, or its name in `assets/`), a folder with a DAC,
+      or `patches:RATE:HOP:CHANNELS` for patches of the waveform itself.
+
+  Raises:
+    BundleError, MissingWeightsError, WrongWeightsError, ValueError: there is no
+      such codec.
+  """
+  kind = _kind(name)
+  config = kind.read_config(name)
+  return FrozenCodec(
+    config, *nnx.split(nnx.eval_shape(lambda: kind.make(config)))
+  )
 
 
 @functools.cache
 def load(name: str) -> FrozenCodec:
-  """Reads the codec `name`.
-
-  Args:
-    name: of a bundle (`bundle.find`); a folder of DAC; or, for no codec at all,
-      `patches:RATE:HOP:CHANNELS` (`codec/patches.py`).
+  """Reads the codec of that name with its weights; see `describe`.
 
   Raises:
-    BundleError: there is none, or it is of another model.
-    ConfigError: these are no patches.
-    MissingWeightsError, WrongWeightsError: see `dac_files.load`.
+    BundleError, MissingWeightsError, WrongWeightsError, ValueError: there is no
+      such codec, or its weights are damaged or of another one.
   """
-  if name.startswith(patches.PREFIX):
-    return describe(name)
-  if dac_files.holds_dac(name):
-    codec = dac_files.load(name)
-    sha256 = weights.sha256_of(pathlib.Path(name) / dac_files.WEIGHTS)
-    return FrozenCodec(codec.config, *nnx.split(codec), sha256)
-  folder, codec = bundle.find(name), describe(name)
-  return dataclasses.replace(
-    codec,
-    state=bundle.load_state(folder, codec.state),
-    sha256=bundle.digest(folder),
-  )
+  kind = _kind(name)
+  codec = kind.load(name)
+  return FrozenCodec(codec.config, *nnx.split(codec), kind.digest(name))
 
 
-def describe(name: str) -> FrozenCodec:
-  """What `load` gives, its state of shapes; no weights are read.
-
-  Raises:
-    BundleError, ConfigError, MissingWeightsError, WrongWeightsError: see
-      `load`.
-  """
-  if name.startswith(patches.PREFIX):
-    codec = _patches(name)
-    config = codec.config
-  elif dac_files.holds_dac(name):
-    config = dac_files.read_config(name)
-    codec = dac_files.abstract(config)
-  else:
-    config = config_dict.ConfigDict(bundle.read_config(bundle.find(name)))
-    config = sizes(config)
-    codec = nnx.eval_shape(lambda: Codec(config, rngs=nnx.Rngs(0)))
-  return FrozenCodec(config, *nnx.split(codec), sha256="")
-
-
-def _patches(name: str) -> patches.Patches:
-  try:
-    return patches.Patches(patches.PatchConfig.parse(name))
-  except ValueError as error:
-    raise ConfigError(f"config.codec: {error}") from None
-
-
-def sizes(config) -> CodecConfig:
-  """Sizes of the codec that a config trains, from `config.model`."""
-  section = {k: v for k, v in config.model.items() if k != "discriminator"}
-  return fill(CodecConfig, section, where="model")
+def _kind(name: str) -> types.ModuleType:
+  return next(kind for kind in KINDS if kind.recognises(name))

@@ -56,18 +56,6 @@ class Snake(nnx.Module):
     return snake(x, jnp.exp(self.log_alpha[...]))
 
 
-def kernel_flops(module: nnx.Module, steps: int) -> int:
-  """FLOPs of every kernel in `module`, each applied at `steps` steps.
-
-  A multiply-add is two, and what a kernel reads beyond the ends counts.
-  """
-  leaves = jax.tree_util.tree_leaves_with_path(
-    nnx.to_pure_dict(nnx.state(module, nnx.Param))
-  )
-  is_kernel = lambda path: getattr(path[-1], "key", None) == "kernel"
-  return 2 * steps * sum(x.size for path, x in leaves if is_kernel(path))
-
-
 def conv(
   in_features: int,
   out_features: int,

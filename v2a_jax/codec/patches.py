@@ -102,3 +102,33 @@ class Patches(nnx.Module):
     """
     y = latents.reshape(latents.shape[0], -1, self.config.channels)
     return jnp.clip(companding.expand(y / _LARGEST), -1, 1)
+
+
+def recognises(name: str) -> bool:
+  """Says whether a codec's name is one of patches."""
+  return name.startswith(PREFIX)
+
+
+def read_config(name: str) -> PatchConfig:
+  """Reads `patches:RATE:HOP:CHANNELS`.
+
+  Raises:
+    ValueError: the name is not of that form.
+  """
+  return PatchConfig.parse(name)
+
+
+def make(config: PatchConfig) -> Patches:
+  """Makes the codec."""
+  return Patches(config)
+
+
+def load(name: str) -> Patches:
+  """Makes the codec; there are no weights to read."""
+  return Patches(read_config(name))
+
+
+def digest(name: str) -> str:
+  """Returns ""; there are no weights."""
+  del name
+  return ""

@@ -27,8 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.codec import layers
-
 # Adam moves each number by about the learning rate; codes are far apart and
 # each is seen seldom, so theirs is this many times larger.
 TABLE_SCALE = 10.0
@@ -123,13 +121,6 @@ class ResidualQuantizer(nnx.Module):
       codes.append(book.nearest(book.project_in(residual)))
       residual = residual - book(codes[-1])
     return jnp.stack(codes, axis=-1)
-
-  def flops(self, length: int) -> int:
-    """Of quantizing `length` latents of one example, by every stage."""
-    book = self.codebooks[0]
-    look_up = 2 * length * book.table.size
-    stage = layers.kernel_flops(book, length) + look_up
-    return len(self.codebooks) * stage
 
   def dequantize(self, codes: jax.Array) -> jax.Array:
     """Codes [b, t, n] of the first n <= q stages to latents [b, t, c]."""

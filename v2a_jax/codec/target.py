@@ -1,65 +1,70 @@
-"""What a generator learns to produce: latents or codes.
+"""What a generator learns to produce: latents or codes of a frozen codec.
 
-A target is computed inside the training step from the batch's audio and the
-frozen codec's state, without gradient, and carries its own clock: step `i` of
-a representation with rate `r` hertz has the time (i + 1/2) / r seconds.
+A target is computed inside the training step from the batch's audio, without
+gradient, and carries its own clock: step `i` of a representation with rate `r`
+hertz has the time (i + 1/2) / r seconds.
 """
 
 import dataclasses
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from v2a_jax.batch import Batch
-from v2a_jax.codec.autoencoder import CodecConfig
-
-
-def _fill(batch: Batch, target: jax.Array, rate: float) -> Batch:
-  """Sets the target with its times [t] and mask [b, t]."""
-  steps = jnp.arange(target.shape[1], dtype=jnp.float32)
-  # A step that the clip's end cuts through still holds sound.
-  exists = steps / rate < batch.duration[:, None]
-  return batch.replace(
-    target=jax.lax.stop_gradient(target),
-    target_times=(steps + 0.5) / rate,
-    target_mask=exists,
-  )
+from v2a_jax.codec.frozen import FrozenCodec
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentTarget:
-  """Fills `target` with latents float32 [b, t, c].
+class Latents:
+  """Latents float32 [b t c].
 
   Attributes:
-    graphdef: of the codec, from `nnx.split`.
-    config: of the codec.
+    codec: the frozen codec; its weights may be shapes.
   """
 
-  graphdef: Any
-  config: CodecConfig
+  codec: FrozenCodec
 
-  def __call__(self, frozen: Any, batch: Batch) -> Batch:
-    """Encodes; `frozen` is the codec's state."""
-    codec = nnx.merge(self.graphdef, frozen)
-    return _fill(batch, codec.encode(batch.audio), self.config.latent_rate)
+  def encode(self, state: Any, waveform: jax.Array) -> jax.Array:
+    """Encodes a waveform [b samples channels], given the codec's state."""
+    return self.codec.merge(state).encode(waveform)
+
+  def latents(self, state: Any, target: jax.Array) -> jax.Array:
+    """Returns the latents [b t c] that the codec's decoder takes."""
+    del state
+    return target
+
+  def __call__(self, state: Any, batch: Batch) -> Batch:
+    """Fills in `target` with its times and mask, given the codec's state."""
+    target = self.encode(state, batch.audio)
+    rate = self.codec.config.latent_rate
+    steps = jnp.arange(target.shape[1], dtype=jnp.float32)
+    return batch.replace(
+      target=jax.lax.stop_gradient(target),
+      target_times=(steps + 0.5) / rate,
+      # A step that the clip's end cuts through still holds sound.
+      target_mask=steps / rate < batch.duration[:, None],
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class CodeTarget:
-  """Fills `target` with codes int32 [b, t, q]; see `LatentTarget`.
+class Codes(Latents):
+  """Codes int32 [b t q].
 
   Attributes:
-    num_codebooks: q, the first ones; None for all.
+    num_codebooks: q, the first codebooks; None for all.
   """
 
-  graphdef: Any
-  config: CodecConfig
   num_codebooks: int | None = None
 
-  def __call__(self, frozen: Any, batch: Batch) -> Batch:
-    """Encodes and quantizes; `frozen` is the codec's state."""
-    codec = nnx.merge(self.graphdef, frozen)
-    codes = codec.quantize(codec.encode(batch.audio), self.num_codebooks)
-    return _fill(batch, codes, self.config.latent_rate)
+  def encode(self, state: Any, waveform: jax.Array) -> jax.Array:
+    """Encodes and quantizes a waveform; see `Latents.encode`."""
+    codec = self.codec.merge(state)
+    return codec.quantize(codec.encode(waveform), self.num_codebooks)
+
+  def latents(self, state: Any, target: jax.Array) -> jax.Array:
+    """Returns the latents that codes stand for; see `Latents.latents`."""
+    return self.codec.merge(state).dequantize(target)
+
+
+TARGETS = {"latents": Latents, "codes": Codes}

@@ -87,18 +87,6 @@ class Aligner(nnx.Module):
     rates = (1 - EVEN) * shares(read, exists) + EVEN * shares(0 * read, exists)
     return jnp.pad(jnp.cumsum(rates, axis=1), ((0, 0), (1, 0))), edges
 
-  def flops(self, frames: int, words: int) -> int:
-    """Of one example's forward pass."""
-    length, width = frames + words, self.norm.scale.shape[0]
-    attended = layers.attention_flops(length, length, width)
-    return (
-      layers.matmul_flops(self.blocks, length)
-      + self.blocks.depth * attended
-      + layers.matmul_flops(self.rate, frames)
-      + layers.matmul_flops(self.length, words)
-      + 2 * round(self.seconds / CELL) * frames
-    )
-
 
 def shares(logits, mask):
   """Softmax of [b n] over the places of a mask; even where there are none."""

@@ -8,13 +8,17 @@ and the unconditional branches of guidance are the same computation.
 import dataclasses
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.batch import PRESENCE, Conditioning
 from v2a_jax.conditioning import alignment, text, video
 from v2a_jax.conditioning import semantic as semantic_lib
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import layers
+from v2a_jax.models import lora as lora_lib
+from v2a_jax.models.config import check_heads
 
 # End to end; a change of low rank; not at all.
 TUNE = ("full", "lora", "frozen")
@@ -25,31 +29,31 @@ class ConditionerConfig:
   """Sizes of the condition encoders.
 
   Attributes:
-    width: of the tokens handed to the backbone; equals its width.
-    num_heads: of the temporal and text blocks.
-    vocab_size: of the sentencepiece model, at most.
-    patch_size: pixels; divides the frame's height and width.
-    spatial_width: width inside a frame.
-    spatial_heads: heads inside a frame.
-    spatial_depth: blocks inside a frame.
-    pool_queries: learned queries that read a frame.
-    temporal_depth: blocks along time.
-    text_depth: blocks over prompt and transcript.
-    semantic: a second, slower stream of the frames, which gives the tokens that
-      are attended to; None leaves that to the first, too.
-    tune: how the frame part (`VideoEncoder.look`) of the semantic stream, or of
-      the only one, is trained: of `TUNE`.
-    prompt_encoder: a published one that reads the prompt instead, or None.
-    aligner_depth: blocks of the aligner, which finds the words' times where
-      they are not known (`alignment.py`); 0 for none.
-    seconds: length of the window in which it places them.
+    vocab_size: number of token embeddings; at least the tokenizer's ids.
+    patch_size: side of a patch in pixels; divides the frame's height and width.
+    spatial_width: number of features of a patch.
+    spatial_heads: number of attention heads over the patches of a frame.
+    spatial_depth: number of blocks over the patches of a frame.
+    pool_queries: number of learned queries that pool a frame's patches.
+    temporal_depth: number of blocks along time.
+    text_depth: number of blocks over prompt and transcript.
+    semantic: a second, slower stream of the frames, whose tokens are attended
+      to; without a name the first stream serves both.
+    tune: how the frame part (`embed_frames`) of the semantic stream, or of the
+      only one, is trained: `full`, `lora` or `frozen`.
+    lora: low-rank adaptation of that frame part, for `tune="lora"`.
+    prompt_encoder: published network that reads the prompt; without a name the
+      text encoder does.
+    aligner_depth: number of blocks of the aligner, which predicts word times
+      where they are not known (`alignment.py`); 0 for no aligner.
+    width: number of features of a condition token; the backbone's width.
+    num_heads: number of heads of temporal and text blocks.
+    seconds: length in seconds of the window in which words are placed.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
-    unroll: blocks unrolled in each scan.
-    dtype: of the computation.
+    unroll: number of blocks unrolled in each scan.
+    dtype: dtype of the computation.
   """
 
-  width: int
-  num_heads: int
   vocab_size: int = 1024
   patch_size: int = 8
   spatial_width: int = 64
@@ -58,18 +62,48 @@ class ConditionerConfig:
   pool_queries: int = 4
   temporal_depth: int = 2
   text_depth: int = 1
-  semantic: semantic_lib.SemanticConfig | None = None
+  semantic: semantic_lib.SemanticConfig = semantic_lib.SemanticConfig()
   tune: str = "full"
-  prompt_encoder: text.PromptEncoderConfig | None = None
+  lora: lora_lib.LoraConfig = lora_lib.LoraConfig()
+  prompt_encoder: text.PromptEncoderConfig = text.PromptEncoderConfig()
   aligner_depth: int = 0
-  seconds: float = 0.0
-  remat: str = "none"
-  unroll: int = 1
-  dtype: str = "float32"
+  width: int = settings.derived("model.width")
+  num_heads: int = settings.derived("model.num_heads")
+  seconds: float = settings.derived("data.seconds", default=0.0)
+  remat: str = settings.derived("model.remat", default="none")
+  unroll: int = settings.derived("model.unroll", default=1)
+  dtype: str = settings.derived("model.dtype", default="float32")
 
   def __post_init__(self):
-    if self.tune not in TUNE:
-      raise ValueError(f"tune={self.tune!r} is not one of {', '.join(TUNE)}")
+    at_least_1 = (
+      "vocab_size patch_size spatial_width spatial_heads pool_queries"
+    )
+    settings.check(
+      self,
+      spatial_depth="[0, inf)",
+      temporal_depth="[0, inf)",
+      text_depth="[0, inf)",
+      aligner_depth="[0, inf)",
+      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
+    )
+    settings.choose(self, tune=TUNE)
+    names = ("spatial_width", "spatial_heads")
+    check_heads(self.spatial_width, self.spatial_heads, names=names)
+    if (self.tune == "lora") != bool(self.lora.rank):
+      raise settings.SettingError(
+        f"tune={self.tune!r} with lora.rank={self.lora.rank}: tune='lora' needs a"
+        " rank such as 8, and nothing else takes one"
+      )
+
+  def make(self, *, rngs: nnx.Rngs) -> "Conditioner":
+    """Makes the encoders, with the frame part frozen or adapted by `tune`."""
+    conditioner = Conditioner(self, rngs=rngs)
+    stream = conditioner.tuned_encoder
+    if self.tune == "frozen":
+      lora_lib.freeze(stream, parts=stream.frame_part)
+    elif self.tune == "lora":
+      lora_lib.adapt(stream, self.lora, rngs=rngs, parts=stream.frame_part)
+    return conditioner
 
 
 class Conditioner(nnx.Module):
@@ -80,9 +114,10 @@ class Conditioner(nnx.Module):
     dtype = jnp.dtype(config.dtype)
     self.video = video.VideoEncoder(config, rngs=rngs, dtype=dtype)
     self.text = text.TextEncoder(config, rngs=rngs, dtype=dtype)
-    self.prompt = config.prompt_encoder and text.PromptEncoder(
+    prompt = lambda: text.PromptEncoder(
       config.prompt_encoder, width=config.width, rngs=rngs, dtype=dtype
     )
+    self.prompt = prompt() if config.prompt_encoder.name else None
     null = lambda: layers.learned((config.width,), axes=("embed",), rngs=rngs)
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
@@ -96,65 +131,99 @@ class Conditioner(nnx.Module):
       rngs=rngs,
       dtype=dtype,
     )
-    self.aligner = config.aligner_depth and alignment.Aligner(
-      config, rngs=rngs, dtype=dtype
-    )
-    self.semantic = config.semantic and semantic_lib.make_encoder(
-      config, rngs=rngs, dtype=dtype
-    )
-    if config.semantic:
+    aligner = lambda: alignment.Aligner(config, rngs=rngs, dtype=dtype)
+    self.aligner = aligner() if config.aligner_depth else None
+    semantic = lambda: semantic_lib.make_encoder(config, rngs=rngs, dtype=dtype)
+    self.semantic = semantic() if config.semantic.name else None
+    if self.semantic is not None:
       self.null_semantic = null()
 
   @property
-  def looking(self) -> nnx.Module:
+  def tuned_encoder(self) -> nnx.Module:
     """The encoder whose frame part `tune` is about, and may be cached."""
     return self.video if self.semantic is None else self.semantic
 
-  def _streams(self, cond: Conditioning):
-    """(tokens, times, mask) of the synchronisation and the semantic stream."""
+  @property
+  def streams(self) -> dict[str, nnx.Module]:
+    """The encoders by the name of the `jax.named_scope` that each runs in.
+
+    `video` serves as `sync` and `semantic` where there is one stream of frames;
+    `prompt` and `aligner` are there only in models that have them.
+    """
+    frames = {"video": self.video}
+    if self.semantic is not None:
+      frames = {"sync": self.video, "semantic": self.semantic}
+    others = {
+      "text": self.text,
+      "prompt": self.prompt,
+      "aligner": self.aligner,
+    }
+    return frames | {k: v for k, v in others.items() if v is not None}
+
+  def _encode_frames(self, cond: Conditioning):
+    """Returns (tokens, times, mask) of the sync and of the semantic stream."""
     if self.semantic is None:
-      only = semantic_lib.encode(self.video, cond, self.null_video[...])
+      with jax.named_scope("video"):
+        only = semantic_lib.encode(self.video, cond, self.null_video[...])
       return only, only
     fast = cond.replace(features=None)
-    return (
-      semantic_lib.encode(self.video, fast, self.null_video[...]),
-      semantic_lib.encode(
+    with jax.named_scope("sync"):
+      sync = semantic_lib.encode(self.video, fast, self.null_video[...])
+    with jax.named_scope("semantic"):
+      slow = semantic_lib.encode(
         self.semantic,
         cond,
         self.null_semantic[...],
         stride=self.config.semantic.stride,
-      ),
-    )
+      )
+    return sync, slow
+
+  def _encode_prompt(self, cond: Conditioning, times):
+    """Returns the prompt's tokens [b l d]; `times` are all 0."""
+    if self.prompt is not None:
+      with jax.named_scope("prompt"):
+        return self.prompt(cond.prompt, cond.prompt_mask)
+    with jax.named_scope("text"):
+      return self.text(cond.prompt, times, cond.prompt_mask, segment=0)
 
   def _word_times(self, cond: Conditioning, *video):
-    """When the transcript's tokens are said, [b s], and the aligner's own
-    guess for all of them, or None; from video tokens, times and mask."""
-    if not self.aligner:
+    """Returns the times of the transcript's tokens [b s] in seconds.
+
+    Args:
+      cond: the conditions.
+      *video: tokens, times and mask of the sync stream.
+
+    Returns:
+      (times, the aligner's prediction for all tokens, or None without one).
+    """
+    if self.aligner is None:
       return cond.transcript_times, None
-    words = self.text.look_up(cond.transcript, 1)
-    onsets = self.aligner(words, cond.transcript_mask, *video)
+    with jax.named_scope("aligner"):
+      words = self.text.look_up(cond.transcript, 1)
+      onsets = self.aligner(words, cond.transcript_mask, *video)
     timed = cond.transcript_timed[:, None]
     return jnp.where(timed, cond.transcript_times, onsets), onsets
 
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
-    fast, slow = self._streams(cond)
+    """Encodes all conditions."""
+    fast, slow = self._encode_frames(cond)
     sync, sync_times, sync_mask = fast
     frames, frame_times, video_mask = slow
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
     prompt, prompt_mask = tokens_lib.or_null(
-      self.prompt(cond.prompt, cond.prompt_mask)
-      if self.prompt
-      else self.text(cond.prompt, start, cond.prompt_mask, segment=0),
+      self._encode_prompt(cond, start),
       cond.prompt_mask,
       self.null_prompt[...],
     )
     word_times, onsets = self._word_times(
       cond, sync, sync_times, cond.frame_mask
     )
+    with jax.named_scope("text"):
+      words = self.text(
+        cond.transcript, word_times, cond.transcript_mask, segment=1
+      )
     words, words_mask = tokens_lib.or_null(
-      self.text(cond.transcript, word_times, cond.transcript_mask, segment=1),
-      cond.transcript_mask,
-      self.null_transcript[...],
+      words, cond.transcript_mask, self.null_transcript[...]
     )
     flags = self.presence[...][jnp.arange(len(PRESENCE)), cond.presence]
     summary = jnp.concatenate(
@@ -178,67 +247,6 @@ class Conditioner(nnx.Module):
       summary=self.summary(summary),
       onsets=onsets,
     )
-
-  def flops(self, cond: Conditioning) -> int:
-    """Of one example's forward pass, for conditions of these shapes."""
-    return sum(self.stream_flops(cond).values()) + layers.matmul_flops(
-      self.summary, 1
-    )
-
-  def stream_flops(self, cond: Conditioning) -> dict[str, int]:
-    """The same by stream: those of `streams`."""
-    n, words = cond.frame_mask.shape[1], cond.transcript.shape[1]
-    length = cond.prompt.shape[1]
-    looked = self._look_flops(cond)
-    if self.semantic is None:
-      found = {"video": self.video.follow_flops(n) + looked}
-    else:
-      size = cond.frames.shape[2:4]
-      fast = self.video.look_flops(n, size) + self.video.follow_flops(n)
-      slow = self.semantic.follow_flops(self.slow_frames(n)) + looked
-      found = {"sync": fast, "semantic": slow}
-    found["text"] = self.text.flops(words)
-    if self.prompt:
-      found["prompt"] = self.prompt.flops(length)
-    else:
-      found["text"] += self.text.flops(length)
-    if self.aligner:
-      found["aligner"] = self.aligner.flops(n, words)
-    return found
-
-  @property
-  def streams(self) -> dict[str, nnx.Module]:
-    """`sync` and `semantic`, or `video` for both; `text`, and where there is
-    one, what reads the `prompt` instead, and the `aligner`."""
-    frames = {"video": self.video}
-    if self.semantic is not None:
-      frames = {"sync": self.video, "semantic": self.semantic}
-    others = dict(text=self.text, prompt=self.prompt, aligner=self.aligner)
-    return frames | {k: v for k, v in others.items() if v}
-
-  def _look_flops(self, cond: Conditioning) -> int:
-    """Of the frame part that `tune` is about; 0 where it is cached."""
-    if cond.features is not None:
-      return 0
-    n, h, w = cond.frames.shape[1:4]
-    return self.looking.look_flops(self.slow_frames(n), (h, w))
-
-  def slow_frames(self, n: int) -> int:
-    """Tokens of the semantic stream for n frames."""
-    return -(-n // self.config.semantic.stride) if self.config.semantic else n
-
-  def spared_flops(self, cond: Conditioning) -> dict[str, int]:
-    """Of a training step on one example, 3 forward passes: what is not done.
-
-    By stream. Nothing goes back through a frozen encoder; with low rank, the
-    gradients of the large matrices are left out.
-    """
-    passes = {"full": 0, "lora": 1, "frozen": 2}[self.config.tune]
-    looking = "video" if self.semantic is None else "semantic"
-    found = {looking: passes * self._look_flops(cond)}
-    if self.prompt:
-      found["prompt"] = 2 * self.prompt.encoder.flops(cond.prompt.shape[1])
-    return found
 
 
 def mean(x, mask):

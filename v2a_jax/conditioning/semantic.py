@@ -7,44 +7,49 @@ or a published vision tower that looks at each frame alone:
   feature_i = tower(frame_i)          x = W feature / rms(feature)
   tokens    = norm(blocks(x, times))
 
-Both have the two parts of `VideoEncoder`: `look` and `follow`.
+Both have the two parts of `VideoEncoder`: `embed_frames` and `attend_time`.
 """
 
 import dataclasses
+from typing import Any
 
 from flax import nnx
 
+from v2a_jax.basics import settings
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
 from v2a_jax.models import layers
+from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import vit
 
-NAMES = ("pixels", "vit")
+# Published vision towers that read one frame at a time.
+TOWERS = {"vit": vit.NETWORK}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SemanticConfig:
-  """What the slow stream is made of.
+  """The slow stream of the frames.
 
   Attributes:
-    name: `pixels`, an encoder of our own, or `vit`, a vision tower of CLIP or
-      SigLIP.
-    stride: every so many frames one is encoded. They carry their own times.
-    temporal_depth: blocks along time.
-    path: of `vit`: the folder from which a new run reads the tower.
-    sizes: of `vit`: the tower's.
-    patch_size: of `pixels`; this and what follows as in `ConditionerConfig`.
-    spatial_width: of `pixels`.
-    spatial_heads: of `pixels`.
-    spatial_depth: of `pixels`.
-    pool_queries: of `pixels`.
+    name: "" for no such stream, `pixels` for an encoder trained from pixels, or
+      a published vision tower, one of `TOWERS`.
+    stride: number of frames from one that is encoded to the next; tokens carry
+      their frames' own times.
+    temporal_depth: number of blocks along time.
+    path: folder from which a new run reads the tower.
+    sizes: sizes of the tower; empty reads them from the folder.
+    patch_size: side of a patch of `pixels`, in pixels.
+    spatial_width: number of features of a patch of `pixels`.
+    spatial_heads: number of heads over the patches of `pixels`.
+    spatial_depth: number of blocks over the patches of `pixels`.
+    pool_queries: number of learned queries that pool the patches of `pixels`.
   """
 
-  name: str
+  name: str = ""
   stride: int = 1
   temporal_depth: int = 2
   path: str = ""
-  sizes: vit.ViTConfig | None = None
+  sizes: Any = settings.named(TOWERS)
   patch_size: int = 8
   spatial_width: int = 128
   spatial_heads: int = 2
@@ -52,12 +57,16 @@ class SemanticConfig:
   pool_queries: int = 4
 
   def __post_init__(self):
-    if self.name not in NAMES:
-      raise ValueError(f"name={self.name!r} is not one of {', '.join(NAMES)}")
-    if self.stride < 1:
-      raise ValueError(f"stride={self.stride}, should be at least 1")
-    if (self.name == "vit") != (self.sizes is not None):
-      raise ValueError(f"name={self.name!r} with sizes={self.sizes}")
+    at_least_1 = "stride patch_size spatial_width spatial_heads pool_queries"
+    settings.choose(self, name=("", "pixels", *TOWERS))
+    settings.check(
+      self,
+      temporal_depth="[0, inf)",
+      spatial_depth="[0, inf)",
+      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
+    )
+    names = ("spatial_width", "spatial_heads")
+    check_heads(self.spatial_width, self.spatial_heads, names=names)
 
 
 class TowerEncoder(video.FrameEncoder):
@@ -87,33 +96,24 @@ class TowerEncoder(video.FrameEncoder):
   def settings(self) -> dict:
     return dataclasses.asdict(self.tower.config)
 
-  def look(self, frames, mask, *, stride: int = 1):
+  def embed_frames(self, frames, mask, *, stride: int = 1):
     """A feature [b m f] of every `stride`-th of frames [b n h w 3]."""
     del mask  # A frame is seen alone.
     return self.tower(frames[:, ::stride])
 
-  def follow(self, features, times, mask):
+  def attend_time(self, features, times, mask):
     """Tokens of features [b m f] at times [b m], of mask bool [b m]."""
     x = self.project(layers.rms_norm(features))
-    return super().follow(x, times, mask)
-
-  def look_flops(self, frames: int, size: tuple[int, int]) -> int:
-    """Of so many frames of (h, w) pixels."""
-    return frames * self.tower.flops(size)
-
-  def follow_flops(self, frames: int) -> int:
-    """Of one clip with so many features."""
-    projected = layers.matmul_flops(self.project, frames)
-    return projected + super().follow_flops(frames)
+    return super().attend_time(x, times, mask)
 
 
 def make_encoder(config, *, rngs, dtype) -> nnx.Module:
   """The slow stream of a `ConditionerConfig`."""
   slow = config.semantic
-  if slow.name == "vit":
+  if slow.name in TOWERS:
     return TowerEncoder(config, rngs=rngs, dtype=dtype)
-  shared = {f.name for f in dataclasses.fields(config)} - {"semantic", "tune"}
-  own = {k: v for k, v in dataclasses.asdict(slow).items() if k in shared}
+  shared = {f.name for f in settings.keys(type(config))}
+  own = {k: v for k, v in settings.as_dict(slow).items() if k in shared}
   return video.VideoEncoder(
     dataclasses.replace(config, **own), rngs=rngs, dtype=dtype
   )
@@ -125,7 +125,7 @@ def encode(encoder, cond, null, *, stride: int = 1):
   Args:
     encoder: a `VideoEncoder` or `TowerEncoder`.
     cond: `Conditioning`; its `features`, if there are any, are what
-      `encoder.look` would give for every frame.
+      `encoder.embed_frames` would give for every frame.
     null: [d], what stands for the frames where there are none.
     stride: every so many frames one is encoded.
 
@@ -135,9 +135,9 @@ def encode(encoder, cond, null, *, stride: int = 1):
   times = cond.frame_times[:, ::stride]
   mask = cond.frame_mask[:, ::stride]
   if cond.features is None:
-    features = encoder.look(cond.frames, cond.frame_mask, stride=stride)
+    features = encoder.embed_frames(cond.frames, cond.frame_mask, stride=stride)
   else:
     features = cond.features[:, ::stride]
-  tokens = encoder.follow(features, times, mask)
+  tokens = encoder.attend_time(features, times, mask)
   tokens, mask = tokens_lib.or_null(tokens, mask, null)
   return tokens, times, mask

@@ -11,6 +11,7 @@ from typing import Any
 
 from flax import nnx
 
+from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers, lora
 from v2a_jax.pretrained import clap_text, t5
 
@@ -19,18 +20,21 @@ NETWORKS = {"t5": t5.NETWORK, "clap": clap_text.NETWORK}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptEncoderConfig:
-  """A published encoder of prompts.
+  """A published text encoder that reads the prompt.
 
   Attributes:
-    name: of `NETWORKS`.
+    name: network, one of `NETWORKS`; "" for none.
     path: folder of its files, read when a fresh run starts and not again: the
       weights are part of checkpoints and bundles.
-    sizes: of the network, as its config.json says.
+    sizes: sizes of the network; empty reads them from the folder.
   """
 
-  name: str
-  path: str
-  sizes: t5.T5Config | clap_text.ClapTextConfig
+  name: str = ""
+  path: str = ""
+  sizes: Any = settings.named(NETWORKS)
+
+  def __post_init__(self):
+    settings.choose(self, name=("", *NETWORKS))
 
 
 class PromptEncoder(nnx.Module):
@@ -54,11 +58,6 @@ class PromptEncoder(nnx.Module):
   def __call__(self, ids, mask):
     """Encodes ids int [b l] of mask bool [b l]: [b l width]."""
     return self.norm(self.project(self.encoder(ids, mask)))
-
-  def flops(self, length: int) -> int:
-    """Of one prompt's forward pass."""
-    linear = layers.matmul_flops(self.project, length)
-    return linear + self.encoder.flops(length)
 
 
 class TextEncoder(nnx.Module):
@@ -88,11 +87,3 @@ class TextEncoder(nnx.Module):
     """What each token is before it has seen the others: [b l d]."""
     x = self.embed[...][ids] + self.segment[...][segment]
     return x.astype(self.dtype)
-
-  def flops(self, length: int) -> int:
-    """Of one text's forward pass."""
-    width = self.norm.scale.shape[0]
-    attended = layers.attention_flops(length, length, width)
-    return (
-      layers.matmul_flops(self.blocks, length) + self.blocks.depth * attended
-    )

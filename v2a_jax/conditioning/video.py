@@ -6,7 +6,7 @@ arXiv:2103.15691, with stride one). Patches attend within their frame, a few
 learned queries pool them, and frames attend along time by their timestamps.
 Any number of frames, any frame rate and any multiple of the patch size work.
 
-`look` gives a feature to each frame, of it and its two neighbours; `follow`
+`embed_frames` gives a feature to each frame, of it and its two neighbours; `attend_time`
 lets the features attend along time.
 """
 
@@ -74,12 +74,12 @@ class PoolQueries(nnx.Module):
 class FrameEncoder(nnx.Module):
   """frames [b n h w 3] → tokens [b n width], in two parts.
 
-  `look` gives a feature to each frame; a subclass writes it, `look_flops`,
-  `settings` and `feature_dim`. `follow` lets the features attend along time.
+  `embed_frames` gives a feature to each frame; a subclass writes it, `look_flops`,
+  `settings` and `feature_dim`. `attend_time` lets the features attend along time.
   The first can be frozen, and what it gives be kept beside the data.
 
   Attributes:
-    frame_part: attributes that belong to `look`.
+    frame_part: attributes that belong to `embed_frames`.
     sees_neighbours: whether a frame's feature depends on those beside it.
   """
 
@@ -92,16 +92,9 @@ class FrameEncoder(nnx.Module):
     )
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
 
-  def follow(self, features, times, mask):
+  def attend_time(self, features, times, mask):
     """Tokens of features [b m width] at times [b m], of mask bool [b m]."""
     return self.norm(self.temporal(features, times, mask))
-
-  def follow_flops(self, frames: int) -> int:
-    """Of one clip with so many features."""
-    along = layers.attention_flops(frames, frames, self.norm.scale.shape[0])
-    return (
-      layers.matmul_flops(self.temporal, frames) + self.temporal.depth * along
-    )
 
 
 class VideoEncoder(FrameEncoder):
@@ -145,7 +138,7 @@ class VideoEncoder(FrameEncoder):
     """What the frame part depends on and its weights do not show."""
     return {"patch_size": self.patch_size, "heads": self.spatial_heads}
 
-  def look(self, frames, mask, *, stride: int = 1):
+  def embed_frames(self, frames, mask, *, stride: int = 1):
     """A feature [b m width] of every `stride`-th frame.
 
     Args:
@@ -163,21 +156,6 @@ class VideoEncoder(FrameEncoder):
     still = jnp.zeros((1, x.shape[1]))  # patches of a frame share its time
     x = self.spatial(x, still, None)
     return self.pool(x).reshape(b, -1, self.feature_dim)
-
-  def look_flops(self, frames: int, size: tuple[int, int]) -> int:
-    """Of so many frames of (h, w) pixels."""
-    patches = (size[0] // self.patch_size) * (size[1] // self.patch_size)
-    every, inner = frames * patches, self.embed.out_features
-    queries = self.pool.queries.shape[0]
-    return (
-      layers.matmul_flops(self.embed, every)
-      + layers.matmul_flops(self.spatial, every)
-      + layers.matmul_flops(self.pool.key_value, every)
-      + layers.matmul_flops(self.pool.out, frames)
-      + layers.attention_flops(queries, patches, inner) * frames
-      + layers.attention_flops(patches, patches, inner)
-      * (self.spatial.depth * frames)
-    )
 
 
 def motion(x, mask):

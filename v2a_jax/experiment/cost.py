@@ -1,167 +1,405 @@
-"""What a traced function costs: FLOPs and memory, from its jaxpr alone.
+"""What an experiment costs, counted on traces: nothing is allocated or compiled.
 
-Nothing is compiled or allocated, so a model of billions of parameters is
-counted in seconds.
-
-A FLOP is one addition or multiplication in a matrix product or a convolution,
-so a multiply-add is two; norms, softmax, Fourier transforms and other work of
-the vector units is left out, as in the closed forms of the models
-(arXiv:2204.02311, appendix B). XLA's own cost analysis needs a compiled program
-and counts the body of a scan once; here it counts once for each iteration.
-
-Memory is what automatic differentiation stores (`residual_bytes`), or the most
-that is alive at a time (`peak_bytes`). Of the gradient over 4 clips, in MB,
-beside the temporaries of XLA's memory analysis after compiling for CPU:
-
-  model and remat         residuals    peak    XLA (CPU)
-  diffusion_tiny  none          194     199          204
-  diffusion_tiny  full           31      73          104
-  ar_tiny         none          204     252          372
-  ar_tiny         full           46      94          261
+parameters   by part of the model, and the frozen codec's
+FLOPs        of one clip, over the jaxprs of the objective (`jaxprs.py`), by the
+             part of the model whose `jax.named_scope` they are in
+memory       of one device of the mesh: the train state, and an estimate of
+             the activations that a step works with
+shapes       of every stage, from the loader's arrays to the waveform
 """
 
-from collections.abc import Callable
+import dataclasses
+import functools
 import math
 from typing import Any
 
+from flax import nnx
 import jax
-from jax.extend import core
+import numpy as np
+
+from v2a_jax.experiment import jaxprs
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.models import lora
+from v2a_jax.training.program import make_program
+from v2a_jax.training.step import cast_floats
+from v2a_jax.weights import names
+
+ESTIMATE = (
+  "the most intermediate values alive at once in the jaxpr of the gradient, in"
+  " its order; not divided by the tensor axis. Compilers differ: for the tiny"
+  " models XLA for CPU takes 1.0 to 2.8 times as much"
+)
+
+# What a key that is missing, or a size that makes no sense, ends as.
+_BROKEN = (TypeError, AttributeError, LookupError, ArithmeticError)
 
 
-def flops_of(function: Callable, *args) -> int:
-  """FLOPs of `function(*args)`; see `count_flops`.
+def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
+  """Counts everything that is known of an experiment before it runs.
 
   Args:
-    function: what jax can trace.
-    *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
-  """
-  return count_flops(jax.make_jaxpr(function)(*args).jaxpr)
+    experiment: an `Experiment`; its data need not be there.
+    devices: number of devices of the mesh; None for the fewest it allows.
 
-
-def count_flops(jaxpr: core.Jaxpr) -> int:
-  """FLOPs of a jaxpr, with everything that it calls.
-
-  A scan counts its body once an iteration, a `cond` its largest branch, a
-  `shard_map` its body on every device; calls (`jit`, `jax.checkpoint`, custom
-  derivatives) count what they call.
+  Returns:
+    `name`, `model`, `objective`, `seconds`, `batch_size`, `mesh`,
+    `parameters`, `flops`, `encoder`, `memory` and `shapes`, ready for JSON; see
+    the functions below.
 
   Raises:
-    ValueError: a `while` loop with matrix products in it, for nobody knows how
-      often it runs.
+    ConfigError: the experiment cannot be built or laid out, in one line.
   """
-  return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+  try:
+    mesh = experiment.abstract_mesh(devices)
+    clips = clips_at_a_time(experiment, mesh)
+    gradient = _gradient(experiment, clips)
+    return {
+      "name": experiment.run.name,
+      "model": experiment.names["model"],
+      "objective": experiment.names["objective"],
+      "seconds": experiment.data.seconds,
+      "batch_size": experiment.batch_size,
+      "mesh": dict(mesh.shape),
+      "parameters": count_parameters(experiment),
+      "flops": count_flops(experiment, gradient, clips=clips),
+      "encoder": encoder_costs(experiment),
+      "memory": count_memory(experiment, mesh, gradient, clips=clips),
+      "shapes": stage_shapes(experiment),
+    }
+  except _BROKEN as error:
+    first = str(error).strip().partition("\n")[0]
+    raise ConfigError(
+      f"this config cannot be built: {first}"
+      f" [{type(error).__name__}; --debug shows where]"
+    ) from error
 
 
-def _equation_flops(equation: core.JaxprEqn) -> int:
-  name, params = equation.primitive.name, equation.params
-  if name in _COUNTED:
-    return _COUNTED[name](equation)
-  called = [_open(j) for j in core.jaxprs_in_params(params)]
-  counts = [count_flops(jaxpr) for jaxpr in called]
-  if name == "cond":
-    return max(counts)
-  if name == "while" and any(counts):
-    raise ValueError(
-      "a while loop with matrix products has no FLOPs that can be counted"
-      " beforehand: use a scan, or a fori_loop of known length"
+def clips_at_a_time(experiment, mesh: jax.sharding.AbstractMesh) -> int:
+  """Returns the rows of a microbatch on one device.
+
+  Raises:
+    ConfigError: the batch does not divide over the devices.
+  """
+  rows = mesh.shape["data"] * mesh.shape["fsdp"]
+  accumulate = experiment.run.accumulate
+  parts = rows * accumulate
+  if experiment.batch_size % parts:
+    raise ConfigError(
+      f"config.data.batch_size={experiment.batch_size} does not divide over"
+      f" accumulate={accumulate} and the {rows} devices of the mesh axes data and"
+      f" fsdp: use a multiple of {parts}"
     )
-  return _repeats(name, params) * sum(counts)
+  return experiment.batch_size // parts
 
 
-def _repeats(name: str, params: dict[str, Any]) -> int:
-  """How often a primitive runs the jaxprs in its parameters."""
-  if name == "scan":
-    return params["length"]
-  if name == "shard_map":
-    return math.prod(params["mesh"].shape.values())
-  return 1
-
-
-def _open(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
-  return getattr(jaxpr, "jaxpr", jaxpr)
-
-
-def _dot_flops(equation: core.JaxprEqn) -> int:
-  """Each output is a sum over the contracted axes."""
-  (contracted, _), _ = equation.params["dimension_numbers"]
-  shape = equation.invars[0].aval.shape
-  depth = math.prod(shape[axis] for axis in contracted)
-  return 2 * depth * equation.outvars[0].aval.size
-
-
-def _conv_flops(equation: core.JaxprEqn) -> int:
-  """Each output is a sum over taps and input features of its group.
-
-  A kernel's input features are already those of one group. Zeros between the
-  inputs of a transposed convolution are not multiplied; padding is.
-  """
-  params = equation.params
-  kernel = equation.invars[1].aval.shape
-  _, features, *taps = params["dimension_numbers"].rhs_spec
-  depth = kernel[features] * math.prod(kernel[axis] for axis in taps)
-  spread = math.prod(params["lhs_dilation"])
-  return 2 * depth * equation.outvars[0].aval.size // spread
-
-
-_COUNTED = {
-  "dot_general": _dot_flops,
-  "conv_general_dilated": _conv_flops,
-}
-
-
-def residual_bytes(function: Callable, variables: Any, *args) -> int:
-  """Bytes that a forward pass keeps for the backward pass.
-
-  They are the residuals of `jax.vjp` with respect to `variables`: what
-  automatic differentiation stores, `jax.checkpoint` and the stacking of scans
-  included. What is an argument already (the parameters, the batch) is not
-  counted, nor is one array twice.
+def loss(experiment, params, buffers, batch, *, seen: dict | None = None):
+  """Computes the mean loss as a training step does (`training/step.py`).
 
   Args:
-    function: `function(variables, *args)` gives the loss.
-    variables: a pytree of what is differentiated.
-    *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
+    experiment: an `Experiment`.
+    params: the model's parameters, float32.
+    buffers: its other variables.
+    batch: a batch with its target.
+    seen: if given, the shapes of what the model returns are noted in it.
   """
+  params = cast_floats(params, experiment.run.compute_dtype or None)
+  model = nnx.merge(experiment.abstract[0], params, buffers)
+  losses, _ = experiment.objective.loss(
+    model if seen is None else _Watched(model, seen),
+    batch,
+    key=jax.random.key(0),
+    train=True,
+  )
+  return losses.mean()
 
-  def residuals(variables, *args):
-    _, pullback = jax.vjp(lambda v: function(v, *args), variables)
-    return jax.tree.leaves(pullback)
 
-  jaxpr = jax.make_jaxpr(residuals)(variables, *args).jaxpr
-  known = {*jaxpr.invars, *jaxpr.constvars}
-  return sum(map(_bytes, set(_variables(jaxpr.outvars)) - known))
+class _Watched:
+  """A model that notes the shapes of what it returns."""
+
+  def __init__(self, model: nnx.Module, seen: dict[str, Any]):
+    self._model, self._seen = model, seen
+
+  def __getattr__(self, name):
+    return getattr(self._model, name)
+
+  def encode(self, cond):
+    self._seen["tokens"] = tokens = self._model.encode(cond)
+    return tokens
+
+  def __call__(self, *args, **kwargs):
+    self._seen["prediction"] = out = self._model(*args, **kwargs)
+    return out
 
 
-def peak_bytes(jaxpr: core.Jaxpr) -> int:
-  """Most bytes of intermediate values that are alive at one time.
+def _gradient(experiment, clips: int) -> jaxprs.Jaxpr:
+  """Traces the gradient of the loss over so many clips."""
+  _, params, buffers = experiment.abstract
+  function = jax.value_and_grad(functools.partial(loss, experiment))
+  return jax.make_jaxpr(function)(
+    params, buffers, experiment.abstract_batch(clips)
+  ).jaxpr
 
-  Every value lives from the equation that makes it to the last one that reads
-  it, in the order of the jaxpr; what an equation calls adds its own peak while
-  it runs. Arguments and results are not counted. Of the gradient of a loss
-  this is what it keeps for the backward pass and what it works with besides.
 
-  It is an estimate: a compiler reorders, stores less (values inside a fusion)
-  and stores more (copies in other layouts).
+def _without_remat(experiment):
+  """Returns the same experiment with nothing computed twice."""
+  parts = {}
+  for name in ("model", "conditioner"):
+    part = getattr(experiment, name)
+    if getattr(part, "remat", "none") != "none":
+      parts[name] = dataclasses.replace(part, remat="none")
+  return dataclasses.replace(experiment, **parts) if parts else experiment
+
+
+def training_flops(experiment) -> int:
+  """Counts the FLOPs of a training step on one clip, recomputation left out."""
+  gradient = _gradient(_without_remat(experiment), 1)
+  return jaxprs.count_flops(gradient) + _target_flops(experiment)
+
+
+def _target_flops(experiment) -> int:
+  if experiment.target is None:
+    return 0
+  return jaxprs.flops_of(
+    experiment.target, experiment.abstract_frozen, experiment.blank_batch(1)
+  )
+
+
+def count_parameters(experiment) -> dict[str, Any]:
+  """Counts the trained parameters.
+
+  Returns:
+    `total`; `parts`, the number under each name of one or two words, such as
+    `backbone` and `backbone/joint`; `layers`, the depth of each stack, such as
+    `backbone/joint`; `frozen` and `frozen_codec`, those of the model and of the
+    codec that are not trained and not in the total.
   """
-  last = {}
-  for i, equation in enumerate(jaxpr.eqns):
-    last |= dict.fromkeys(_variables(equation.invars), i)
-  theirs = {*jaxpr.invars, *jaxpr.constvars, *_variables(jaxpr.outvars)}
-  alive = peak = 0
-  for i, equation in enumerate(jaxpr.eqns):
-    made = [v for v in equation.outvars if v in last and v not in theirs]
-    called = core.jaxprs_in_params(equation.params)
-    inside = max((peak_bytes(_open(j)) for j in called), default=0)
-    alive += sum(map(_bytes, made))
-    peak = max(peak, alive + inside)
-    read = set(_variables(equation.invars)) - theirs
-    alive -= sum(_bytes(v) for v in read if last[v] == i)
-  return peak
+  _, params, buffers = experiment.abstract
+  parts, layers = {}, {}
+  for name, leaf in names.flatten(params).items():
+    for part in {"/".join(name[:depth]) for depth in (1, 2)}:
+      parts[part] = parts.get(part, 0) + leaf.size
+    if "blocks" in name:
+      layers["/".join(name[: name.index("blocks")])] = leaf.shape[0]
+  return {
+    "total": _size(params),
+    "parts": {part: parts[part] for part in sorted(parts)},
+    "layers": layers,
+    "frozen": _size(nnx.filter_state(buffers, lora.Frozen)),
+    "frozen_codec": _size(experiment.codec.state if experiment.codec else ()),
+  }
 
 
-def _variables(atoms) -> list[core.Var]:
-  return [atom for atom in atoms if isinstance(atom, core.Var)]
+def count_flops(
+  experiment, gradient: jaxprs.Jaxpr, *, clips: int
+) -> dict[str, int]:
+  """Counts the FLOPs of one clip.
+
+  Args:
+    experiment: an `Experiment`.
+    gradient: jaxpr of the gradient of the loss over `clips` clips.
+    clips: number of clips.
+
+  Returns:
+    `forward`: the loss; of a generator `conditioner` and `backbone` are its
+    parts, of a codec spectral losses and critics are in it, and `encode`,
+    `quantize` and `decode` stand beside it. `target`: the frozen codec (and
+    teacher). `training`: a step, without what is computed twice; `recomputed`:
+    that part.
+  """
+  one = experiment.abstract_batch(1)
+  _, params, buffers = experiment.abstract
+  forward = jax.make_jaxpr(functools.partial(loss, experiment))(
+    params, buffers, one
+  ).jaxpr
+  if experiment.trains_codec:
+    flops = _codec_flops(experiment)
+  else:
+    flops = jaxprs.count_by_scope(forward, ("conditioner", "backbone"))
+    flops.pop("", None)
+  target, training = _target_flops(experiment), experiment.flops_per_example
+  return flops | {
+    "forward": jaxprs.count_flops(forward),
+    "target": target,
+    "training": training,
+    "recomputed": (jaxprs.count_flops(gradient) // clips + target - training),
+  }
 
 
-def _bytes(variable: core.Var) -> int:
-  return variable.aval.size * variable.aval.dtype.itemsize
+def _codec_flops(experiment) -> dict[str, int]:
+  """Counts the FLOPs of a codec's methods on one crop."""
+  config = experiment.model
+  codec = nnx.merge(*experiment.abstract).codec
+  graphdef, state = nnx.split(codec)
+  run = lambda name: (
+    lambda state, x: getattr(nnx.merge(graphdef, state), name)(x)
+  )
+  sound = jax.ShapeDtypeStruct(
+    (1, crop(experiment), config.channels), "float32"
+  )
+  latents = jax.eval_shape(run("encode"), state, sound)
+  inputs = {"encode": sound, "quantize": latents, "decode": latents}
+  return {
+    name: jaxprs.flops_of(run(name), state, x) for name, x in inputs.items()
+  }
+
+
+def crop(experiment) -> int:
+  """Returns the samples of a clip that a codec is trained on at a time."""
+  samples = experiment.data.window.num_samples
+  return min(experiment.objective.crop or samples, samples)
+
+
+def encoder_costs(experiment) -> dict[str, dict[str, float]]:
+  """Counts what each stream of the condition encoder costs a clip.
+
+  Returns:
+    By stream (`Conditioner.streams`): `flops` of a forward pass and their
+    `share` of the model's; `training`, FLOPs of a step, and `training_share` of
+    the model's; `parameters`, with frozen ones. Empty where a codec trains.
+  """
+  if experiment.trains_codec:
+    return {}
+  experiment = _without_remat(experiment)
+  streams = experiment.abstract_conditioner.streams
+  _, params, buffers = experiment.abstract
+  forward = jax.make_jaxpr(functools.partial(loss, experiment))(
+    params, buffers, experiment.abstract_batch(1)
+  ).jaxpr
+  gradient = _gradient(experiment, 1)
+  scopes = tuple(streams)
+  once = jaxprs.count_by_scope(forward, scopes)
+  step = jaxprs.count_by_scope(gradient, scopes)
+  return {
+    name: {
+      "flops": once.get(name, 0),
+      "share": once.get(name, 0) / sum(once.values()),
+      "training": step.get(name, 0),
+      "training_share": step.get(name, 0) / sum(step.values()),
+      "parameters": _size(nnx.state(module)),
+    }
+    for name, module in streams.items()
+  }
+
+
+def stage_shapes(experiment) -> dict[str, dict[str, Any]]:
+  """Returns `dtype` and `shape` of every stage of a batch, in the data's order."""
+  seen = {}
+  batch = experiment.abstract_batch(experiment.batch_size)
+  _, params, buffers = experiment.abstract
+  jax.eval_shape(
+    functools.partial(loss, experiment, seen=seen), params, buffers, batch
+  )
+  stages = {
+    "audio": batch.audio,
+    "frames": batch.cond.frames,
+    "features": batch.cond.features,
+    "prompt": batch.cond.prompt,
+    "transcript": batch.cond.transcript,
+  }
+  if experiment.trains_codec:
+    stages |= _codec_stages(experiment)
+  else:
+    stages[experiment.data.target] = batch.target
+    stages["representation"] = batch.representation
+    for name in ("sync", "video", "text", "summary"):
+      stages[f"{name} condition"] = getattr(seen.get("tokens"), name, None)
+    stages["prediction"] = seen.get("prediction")
+    stages["waveform"] = _decoded(experiment, batch.target)
+  return {
+    name: {"dtype": str(x.dtype), "shape": list(x.shape)}
+    for name, x in stages.items()
+    if x is not None
+  }
+
+
+def _codec_stages(experiment) -> dict[str, Any]:
+  """Returns the stages of the codec that is trained, for a crop of each clip."""
+  graphdef, params, buffers = experiment.abstract
+
+  def stages(params, buffers, x):
+    codec = nnx.merge(graphdef, params, buffers).codec
+    latents = codec.encode(x)
+    codes, waveform = codec.quantize(latents), codec.decode(latents)
+    return x, latents, codes, waveform
+
+  shape = (experiment.batch_size, crop(experiment), experiment.model.channels)
+  x = jax.ShapeDtypeStruct(shape, np.float32)
+  shapes = jax.eval_shape(stages, params, buffers, x)
+  return dict(zip(("crop", "latents", "codes", "waveform"), shapes))
+
+
+def _decoded(experiment, target):
+  """Returns the shape of the waveform that a target stands for."""
+
+  def decode(state, x):
+    codec = experiment.codec.merge(state)
+    return codec.decode(experiment.representation.latents(state, x))
+
+  return jax.eval_shape(decode, experiment.codec.state, target)
+
+
+def count_memory(
+  experiment,
+  mesh: jax.sharding.AbstractMesh,
+  gradient: jaxprs.Jaxpr,
+  *,
+  clips: int,
+) -> dict[str, Any]:
+  """Counts the bytes on one device while training.
+
+  Args:
+    experiment: an `Experiment`.
+    mesh: mesh that it is laid out on.
+    gradient: jaxpr of the gradient of the loss over `clips` clips.
+    clips: number of clips that a device has at a time.
+
+  Returns:
+    `parameters`, `average`, `optimizer`, `buffers`, `frozen_codec` (and a
+    teacher, if there is one) and `gradients`, laid out on the mesh;
+    `activations`, an estimate (`activations_are` says of what), and
+    `residuals`, the part of them that automatic differentiation keeps for the
+    backward pass; `total`; `clips`.
+  """
+  program = make_program(experiment, mesh)
+  device_bytes = functools.partial(_device_bytes, program)
+  memory = {
+    "parameters": device_bytes("params"),
+    "average": device_bytes("ema"),
+    "optimizer": device_bytes("opt_state"),
+    "buffers": device_bytes("buffers"),
+    "frozen_codec": _bytes(experiment.abstract_frozen),
+    # While microbatches add up there are their sum and the newest.
+    "gradients": device_bytes("params")
+    * (2 if experiment.run.accumulate > 1 else 1),
+    "activations": jaxprs.peak_bytes(gradient),
+  }
+  _, params, buffers = experiment.abstract
+  return memory | {
+    "total": sum(memory.values()),
+    "clips": clips,
+    "activations_are": ESTIMATE,
+    "residuals": jaxprs.residual_bytes(
+      functools.partial(loss, experiment),
+      params,
+      buffers,
+      experiment.abstract_batch(clips),
+    ),
+  }
+
+
+def _device_bytes(program, part: str) -> int:
+  """Returns the bytes of a part of the train state on one device."""
+  leaves = jax.tree.leaves(getattr(program.state, part))
+  shardings = jax.tree.leaves(getattr(program.shardings, part))
+  return sum(
+    math.prod(layout.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf, layout in zip(leaves, shardings, strict=True)
+  )
+
+
+def _size(tree) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _bytes(tree) -> int:
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

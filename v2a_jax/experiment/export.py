@@ -11,11 +11,8 @@ import pathlib
 from flax import nnx
 import numpy as np
 
-from data_pipelines import loader as loader_lib
-from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.codec.autoencoder import calibrate
-from v2a_jax.experiment import build
-from v2a_jax.experiment import load as trained
+from v2a_jax.experiment import load
 from v2a_jax.models import lora
 from v2a_jax.weights import bundle
 
@@ -30,56 +27,60 @@ def export(
   dtype: str = "float16",
   card: str = "",
 ) -> pathlib.Path:
-  """Writes a bundle of a workdir's newest weights; see `bundle`.
+  """Writes a bundle of a workdir's newest weights; see `weights/bundle.py`.
 
   Args:
-    workdir: of `v2a train`.
-    out: the bundle's folder.
-    step: which checkpoint; None for the newest.
-    dtype: of the stored arrays.
-    card: Markdown; a short one is made if empty.
+    workdir: workdir of `v2a train`.
+    out: folder of the bundle.
+    step: step of the checkpoint; None for the newest.
+    dtype: dtype of the stored arrays.
+    card: model card in Markdown; a short one is written if empty.
 
   Raises:
     BundleError, CheckpointError: the workdir cannot be used, and why.
   """
   out = pathlib.Path(out)
-  found = trained.from_workdir(workdir, step=step)
-  config, model, words = found.config, found.model, {}
-  told = {k: found.source[k] for k in ("step", "clips_seen", "train_seconds")}
-  if build.trains_codec(config):
-    model = calibrate(model.codec, _waveforms(config))
+  trained = load.from_workdir(workdir, step=step)
+  experiment, model = trained.experiment, trained.model
+  config, tokenizers = dict(experiment.config), {}
+  history = {
+    key: trained.source[key] for key in ("step", "clips_seen", "train_seconds")
+  }
+  if experiment.trains_codec:
+    model = calibrate(model.codec, _waveforms(experiment))
   else:
-    words = {key: each.model for key, each in found.tokenizers.items()}
-    if build.lora_config(config):
-      model, config.lora.rank = lora.merge(model), 0
-    if config.model.conditioner.get("tune") == "lora":
+    tokenizers = {key: own.model for key, own in trained.tokenizers.items()}
+    if experiment.lora.rank:
       model = lora.merge(model)
-      config.model.conditioner.update(tune="frozen", lora=dict(rank=0))
+      config["lora"] = config["lora"] | {"rank": 0}
+    if experiment.conditioner.tune == "lora":
+      model = lora.merge(model)
+      conditioner = config["model"]["conditioner"]
+      plain = {"tune": "frozen", "lora": conditioner["lora"] | {"rank": 0}}
+      config["model"] = config["model"] | {"conditioner": conditioner | plain}
   bundle.save(
     out,
     nnx.state(model),
-    config.to_dict() | {"trained": told},
-    card=card or _card(config, told),
-    **words,
+    config | {"trained": history},
+    card=card or _card(experiment, history),
+    **tokenizers,
     dtype=dtype,
   )
   return out
 
 
-def _waveforms(config):
-  """Training audio that is long enough to measure on."""
-  codec = frozen_codec.sizes(config)
-  loader = loader_lib.make_loader(build.loader_config(config, codec))
-  with loader:
+def _waveforms(experiment):
+  """Yields batches of training audio to measure the latents on."""
+  with experiment.open_loader("train") as loader:
     for batch in itertools.islice(loader, CALIBRATION_BATCHES):
       yield np.asarray(batch["audio"])
 
 
-def _card(config, told) -> str:
-  minutes = (told["train_seconds"] or 0) / 60
+def _card(experiment, history) -> str:
+  minutes = (history["train_seconds"] or 0) / 60
   return (
-    f"# {config.name}\n\n"
-    f"{told['step']} steps, {told['clips_seen']} clips,"
-    f" {minutes:.1f} minutes of training on `{config.data.paths}`.\n"
+    f"# {experiment.run.name}\n\n"
+    f"{history['step']} steps, {history['clips_seen']} clips,"
+    f" {minutes:.1f} minutes of training on `{experiment.data.paths}`.\n"
     "Apache-2.0. config.json holds every setting.\n"
   )

@@ -16,25 +16,25 @@ import numpy as np
 
 from data_pipelines import featurize, manifest
 from data_pipelines.assemble import OutputOptions
-from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.conditioning.encoder import Conditioner
-from v2a_jax.experiment import build
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
 from v2a_jax.weights import names
 
 
-def digest(conditioner: Conditioner, weights: Mapping[tuple, Any]) -> str:
-  """sha256 of everything that a frame's feature depends on but the frame.
+def digest(conditioner: Conditioner, weights: Mapping[names.Name, Any]) -> str:
+  """Returns the sha256 of all that a frame's feature depends on but the frame.
 
   Args:
-    conditioner: whose frame part it is; may be of shapes.
-    weights: arrays by name (`names.flatten`) of the whole model.
+    conditioner: condition encoders whose frame part it is; may be of shapes.
+    weights: arrays of the whole model by name.
   """
-  stream = conditioner.looking
+  stream = conditioner.tuned_encoder
   where = "video" if conditioner.semantic is None else "semantic"
   mark = hashlib.sha256()
-  known = [type(stream).__name__, stream.settings, conditioner.config.dtype]
-  mark.update(json.dumps(known, sort_keys=True).encode())
+  settings = [type(stream).__name__, stream.settings, conditioner.config.dtype]
+  mark.update(json.dumps(settings, sort_keys=True).encode())
   for name in sorted(weights, key=str):
     if name[:2] == ("conditioner", where) and name[2] in stream.frame_part:
       array = np.asarray(weights[name], np.float32)
@@ -46,40 +46,49 @@ def digest(conditioner: Conditioner, weights: Mapping[tuple, Any]) -> str:
 def make_encoder(
   conditioner: Conditioner, count: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """Returns frames uint8 [n h w 3] -> features float32 [n f].
+  """Returns a function from frames uint8 [n h w 3] to features float32 [n f].
 
   Args:
-    conditioner: whose frame part it is.
-    count: frames that are encoded at a time; one program is compiled.
+    conditioner: condition encoders whose frame part it is.
+    count: number of frames that are encoded at a time; one program is compiled.
   """
-  graphdef, state = nnx.split(conditioner.looking)
+  stream = conditioner.tuned_encoder
+  graphdef, state = nnx.split(stream)
 
   @jax.jit
-  def look(state, frames, mask):
-    return nnx.merge(graphdef, state).look(frames[None], mask[None])[0]
+  def embed(state, frames, mask):
+    return nnx.merge(graphdef, state).embed_frames(frames[None], mask[None])[0]
 
   def encode(frames):
-    parts = [np.zeros((0, conditioner.looking.feature_dim), np.float32)]
+    parts = [np.zeros((0, stream.feature_dim), np.float32)]
     for start in range(0, len(frames), count):
       part = frames[start : start + count]
-      rest = ((0, count - len(part)), (0, 0), (0, 0), (0, 0))
-      made = look(state, np.pad(part, rest), np.arange(count) < len(part))
-      parts.append(np.asarray(made, np.float32)[: len(part)])
+      padding = ((0, count - len(part)), (0, 0), (0, 0), (0, 0))
+      features = embed(
+        state, np.pad(part, padding), np.arange(count) < len(part)
+      )
+      parts.append(np.asarray(features, np.float32)[: len(part)])
     return np.concatenate(parts)
 
   return encode
 
 
 def write(
-  model: nnx.Module, config, source, *, out, output: OutputOptions, log=print
+  model: nnx.Module,
+  experiment: Experiment,
+  source,
+  *,
+  out,
+  output: OutputOptions,
+  log=print,
 ) -> dict[str, Any]:
   """Writes a data set again with the features of its frames.
 
   Args:
-    model: a `Generator`; changes of low rank are merged into it.
-    config: that built it; says how frames are read.
-    source: a data set's folder.
-    out: the new one's.
+    model: a `Generator`; low-rank changes are merged into it.
+    experiment: what built it; says how frames are read.
+    source: folder of the data set.
+    out: folder of the new one.
     output: how the data set is written.
     log: takes lines for people.
 
@@ -91,53 +100,57 @@ def write(
   """
   manifest.read_manifest(source)  # Before anything is compiled.
   conditioner = lora.merge(model).conditioner
-  codec = frozen_codec.describe(config.codec).config
-  loader = build.loader_config(
-    config, codec, features=conditioner.looking.feature_dim, frames=True
-  )
+  stream, window = conditioner.tuned_encoder, experiment.data.window
   mark = digest(conditioner, names.flatten(nnx.state(model)))
-  log(
-    f"{conditioner.looking.feature_dim} numbers a frame, of encoder {mark[:12]}"
-  )
+  log(f"{stream.feature_dim} features per frame, of encoder {mark[:12]}")
   return featurize.add_features(
     source,
     out=out,
-    encode=make_encoder(conditioner, loader.window.num_frames),
+    encode=make_encoder(conditioner, window.num_frames),
     encoder=mark,
-    window=loader.window,
-    whole=not conditioner.looking.sees_neighbours,
+    window=window,
+    whole=not stream.sees_neighbours,
     output=output,
     log=log,
   )
 
 
-def check(
-  config, conditioner: Conditioner, weights: Mapping[tuple, Any]
-) -> dict[str, str]:
-  """What a loader of cached features must find.
+def first_model(experiment: Experiment) -> nnx.Module:
+  """Makes the model that a new run would start from; fresh weights are zeros.
 
-  Args:
-    config: of the run.
-    conditioner: of its model; may be of shapes.
-    weights: of the model that will train, by name.
+  Raises:
+    ConfigError: all its weights would be fresh.
+    BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: see
+      `Experiment.first_weights`.
+  """
+  weights = experiment.first_weights()
+  if weights is None:
+    raise ConfigError(
+      "config.init_from='': name the run or bundle to start from"
+    )
+  graphdef, *parts = experiment.abstract
+  zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+  filled = (names.fill(part, weights) for part in parts)
+  is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+  full = lambda leaf: zeros(leaf) if is_shape(leaf) else leaf
+  return nnx.merge(graphdef, *(jax.tree.map(full, part) for part in filled))
 
-  Returns:
-    `encoder` of `LoaderConfig`; nothing where features are not cached.
+
+def check_sizes(experiment: Experiment) -> None:
+  """Checks that cached features fit the encoder of an experiment.
 
   Raises:
     ConfigError: the encoder is not frozen, or has features of another size.
   """
-  wanted = config.data.get("features", 0)
-  if not wanted:
-    return {}
-  if conditioner.config.tune != "frozen":
-    raise build.ConfigError(
+  wanted, tune = experiment.data.features, experiment.conditioner.tune
+  if tune != "frozen":
+    raise ConfigError(
       f"config.data.features={wanted} needs an encoder that stays as it is, but"
-      f" config.model.conditioner.tune={conditioner.config.tune!r}: set 'frozen'"
+      f" config.model.conditioner.tune={tune!r}: set 'frozen'"
     )
-  if wanted != conditioner.looking.feature_dim:
-    raise build.ConfigError(
-      f"config.data.features={wanted}, but the encoder gives"
-      f" {conditioner.looking.feature_dim} numbers a frame: set that"
+  size = experiment.abstract_conditioner.tuned_encoder.feature_dim
+  if wanted != size:
+    raise ConfigError(
+      f"config.data.features={wanted}, but the encoder has {size} features per"
+      f" frame: set data.features={size}"
     )
-  return {"encoder": digest(conditioner, weights)}

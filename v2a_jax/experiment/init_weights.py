@@ -1,224 +1,220 @@
-"""The weights that a new run starts from: another model's, or published ones.
+"""Where the weights of a new run come from.
+
+  fresh       initialised from the seed
+  saved       those of another run or of a bundle (`config.init_from`)
+  published   of a frozen tower or prompt encoder, from its folder
 
 A model's sizes must not depend on a folder that may be gone when its weights
-are used, so those of a published part are written into the config.
+are used, so the sizes of published networks are part of the resolved config.
 """
 
-from collections.abc import Callable, Mapping
-import copy
+from collections.abc import Mapping
 import dataclasses
 import pathlib
 from typing import Any
 
 from flax import nnx
-import jax
 import numpy as np
 
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.conditioning import text
-from v2a_jax.experiment import build, build_conditioner, sections
-from v2a_jax.experiment import load as trained
-from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.basics import settings
+from v2a_jax.conditioning.semantic import TOWERS
+from v2a_jax.conditioning.text import NETWORKS
+from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
 from v2a_jax.models import lora
-from v2a_jax.pretrained import vit
-from v2a_jax.training.state import abstract_model
+from v2a_jax.training import checkpoint as checkpoint_lib
+from v2a_jax.training.checkpoint import CheckpointError
 from v2a_jax.weights import bundle, names
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Part:
-  """A part of a generator whose weights were published by others.
+  """A part of the condition encoders that may be a published network.
 
   Attributes:
-    key: of its section in a config, with `path` and `sizes`.
-    place: of its weights in the model.
-    describe: from a config to what `build` makes of the section; None if the
-      model has no such part.
-    network: from that to what reads a folder: `read_config` and `load`.
+    section: name of its section of the conditioner's settings.
+    place: name of its weights in the model.
+    networks: networks by name, each with `config` (class of its sizes),
+      `read_config(folder)` and `load(folder)`.
   """
 
-  key: str
-  place: tuple[str, ...]
-  describe: Callable[[Any], Any]
-  network: Callable[[Any], Any]
+  section: str
+  place: names.Name
+  networks: Mapping[str, Any]
 
-  def sizes(self, config) -> Any:
-    """The dataclass of its sizes; None if the model has no such part."""
-    found = self.describe(config)
-    return found and found.sizes
+  @property
+  def key(self) -> str:
+    """Dotted key of its section in a config."""
+    return f"{CONDITIONER}.{self.section}"
 
-  def section(self, config) -> Mapping[str, Any]:
-    return sections.look_up(config, self.key) or {}
-
-  def read(self, config) -> tuple[str, dict[tuple, Any]]:
-    """Its folder, and its weights by their names in the model.
+  def read(self, section: Any) -> dict[names.Name, Any]:
+    """Reads the network that a section names: weights by name in the model.
 
     Raises:
-      ConfigError: no folder is named, or it is not what the config says.
+      ConfigError: no folder is named, or its network has other sizes.
       MissingWeightsError, WrongWeightsError: the folder cannot be used.
     """
-    path = self.section(config).get("path")
-    if not path:
+    if not section.path:
       raise ConfigError(
         f"config.{self.key}.path='': a new run needs the folder of these"
         " weights, or config.init_from"
       )
-    network = self.network(self.describe(config))
-    wanted, found = self.sizes(config), network.read_config(path)
-    for field in dataclasses.fields(wanted):
-      old, new = (getattr(sizes, field.name) for sizes in (wanted, found))
-      if old != new:
+    network = self.networks[section.name]
+    sizes = network.read_config(section.path)
+    for field in dataclasses.fields(sizes):
+      ours, theirs = (getattr(x, field.name) for x in (section.sizes, sizes))
+      if ours != theirs:
         raise ConfigError(
-          f"config.{self.key}.sizes.{field.name}={old!r}, but {path} has {new!r}"
+          f"config.{self.key}.sizes.{field.name}={ours!r}, but {section.path}"
+          f" has {theirs!r}"
         )
-    arrays = names.flatten(nnx.state(network.load(path)))
-    return path, {(*self.place, *name): leaf for name, leaf in arrays.items()}
+    arrays = names.flatten(nnx.state(network.load(section.path)))
+    return {(*self.place, *name): array for name, array in arrays.items()}
 
 
 PARTS = (
-  Part(
-    key="model.conditioner.semantic",
-    place=("conditioner", "semantic", "tower"),
-    describe=build_conditioner.semantic,
-    network=lambda _: vit,
-  ),
-  Part(
-    key="model.conditioner.prompt_encoder",
-    place=("conditioner", "prompt", "encoder"),
-    describe=build_conditioner.prompt_encoder,
-    network=lambda found: text.NETWORKS[found.name],
-  ),
+  Part("semantic", ("conditioner", "semantic", "tower"), TOWERS),
+  Part("prompt_encoder", ("conditioner", "prompt", "encoder"), NETWORKS),
 )
 
 
-def published(config) -> list[Part]:
-  """The parts of a config's model that come from elsewhere."""
-  if build.trains_codec(config):
-    return []
-  return [part for part in PARTS if part.sizes(config) is not None]
+def fill_sizes(
+  config: dict[str, Any], before: Mapping[str, Any] | None
+) -> None:
+  """Fills in the sizes of published networks that a config leaves out.
 
+  They are those of `before`, of `init_from`, or else of the network's folder.
 
-def with_sizes(config, workdir: pathlib.Path):
-  """The config with the sizes of every published part written into it.
-
-  They are those that the workdir or `init_from` has for the same network, or
-  else the folder's own.
+  Args:
+    config: completed config; changed in place.
+    before: resolved config of the run that this one continues, or None.
 
   Raises:
-    ConfigError, MissingWeightsError, WrongWeightsError: nothing says them.
+    ConfigError: nothing says them.
+    BundleError, MissingWeightsError, WrongWeightsError: the source cannot be
+      read.
   """
-  if build.trains_codec(config):
-    return config
-  before = {}
-  if trained.has_checkpoints(workdir):  # What it started from may be gone.
-    before = bundle.read_config(workdir)
-  elif config.get("init_from"):
-    before = bundle.read_config(source_folder(config))
-  config = copy.deepcopy(config)
+  if before is None and config["init_from"]:
+    before = bundle.read_config(source_folder(config["init_from"]))
   for part in PARTS:
-    section = part.section(config)
-    if not section.get("path") or section.get("sizes"):
+    section = look_up(config, part.key)
+    if section["name"] not in part.networks or section["sizes"]:
       continue
-    named = {key: section[key] for key in ("name", "path")}
-    known = part.section(before)
-    if named.items() <= known.items():
-      sizes = known["sizes"]
+    earlier = look_up(before or {}, part.key) or {}
+    same = all(section[key] == earlier.get(key) for key in ("name", "path"))
+    if same and earlier.get("sizes"):
+      section["sizes"] = earlier["sizes"]
+    elif section["path"]:
+      network = part.networks[section["name"]]
+      section["sizes"] = settings.as_dict(network.read_config(section["path"]))
     else:
-      sizes = dataclasses.asdict(part.sizes(config))
-    with config.unlocked():
-      section["sizes"] = sizes
-  return config
+      raise ConfigError(
+        f"config.{part.key}.path='': name the folder of this"
+        f" {section['name']}, with config.json and model.safetensors"
+      )
 
 
-def source_folder(config) -> pathlib.Path:
-  """The folder that `init_from` names.
+def source_folder(name: str) -> pathlib.Path:
+  """Returns the folder that `init_from` names.
 
   Raises:
     BundleError: there is nothing of that name.
   """
-  folder = pathlib.Path(config["init_from"])
+  folder = pathlib.Path(name)
   is_workdir = (folder / bundle.TOKENIZER).is_file()
   return folder if is_workdir else bundle.find(folder)
 
 
-def initial_weights(config, make_model):
-  """Returns a function that reads weights to start from, or None.
+@dataclasses.dataclass(frozen=True)
+class InitWeights:
+  """Where the weights of a new run come from; false if all start fresh.
 
-  They are those of `init_from`, or of the published parts; host arrays by name.
-  Those that low-rank adaptation adds start fresh, and those under `init_fresh`.
+  Attributes:
+    source: workdir or bundle whose weights are taken; "" for none.
+    fresh: parts that start fresh all the same, such as "backbone/interval".
+    published: published parts, each with its section's settings.
+  """
+
+  source: str
+  fresh: tuple[str, ...]
+  published: tuple[tuple[Part, Any], ...]
+
+  @classmethod
+  def of(cls, experiment) -> "InitWeights":
+    """Returns where an experiment's first weights come from."""
+    published = []
+    for part in PARTS if experiment.conditioner else ():
+      section = getattr(experiment.conditioner, part.section)
+      if section.name in part.networks:
+        published.append((part, section))
+    run = experiment.run
+    return cls(run.init_from, run.init_fresh, tuple(published))
+
+  def __bool__(self) -> bool:
+    return bool(self.source or self.published)
+
+  def read(self, params: Any, buffers: Any) -> dict[names.Name, Any]:
+    """Reads them: host arrays by name; weights that start fresh are absent.
+
+    Weights that low-rank adaptation adds always start fresh.
+
+    Args:
+      params: shapes of the model's parameters.
+      buffers: shapes of its other variables.
+
+    Raises:
+      ConfigError: the model has nothing under a name in `fresh`.
+      BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: a
+        source is missing or of another model; every tensor that does not fit
+        is named.
+    """
+    wanted = names.flatten(params) | names.flatten(buffers)
+    self._check_fresh(wanted)
+    wanted = {
+      name: leaf
+      for name, leaf in wanted.items()
+      if name[-1] not in lora.NEW and not _under(name, self.fresh)
+    }
+    if self.source:
+      arrays = read_saved(self.source)
+      arrays = {k: v for k, v in arrays.items() if not _under(k, self.fresh)}
+      _compare(self.source, arrays, wanted)
+      return {k: np.asarray(v, wanted[k].dtype) for k, v in arrays.items()}
+    arrays = {}
+    for part, section in self.published:
+      theirs, depth = part.read(section), len(part.place)
+      ours = {k: v for k, v in wanted.items() if k[:depth] == part.place}
+      _compare(section.path, theirs, ours)
+      arrays |= theirs
+    return arrays
+
+  def _check_fresh(self, wanted) -> None:
+    for part in self.fresh:
+      if not any(_under(name, (part,)) for name in wanted):
+        parts = sorted({"/".join(name[:2]) for name in wanted})
+        raise ConfigError(
+          f"config.init_fresh: the model has nothing at {part!r}; its parts are"
+          f" {', '.join(parts)}"
+        )
+
+
+def read_saved(name: str) -> dict[names.Name, Any]:
+  """Reads the weights of a run (its average, if it kept one) or of a bundle.
 
   Raises:
-    ConfigError: the model has nothing under a name of `init_fresh`.
-    BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: what
-      is named is missing, or of another model; every tensor that does not fit
-      is named.
+    BundleError, CheckpointError: there is none, or it is damaged.
   """
-  source, parts = config.get("init_from"), published(config)
-  if not (source or parts):
-    return None
-
-  def read():
-    _, *model = abstract_model(make_model)
-    wanted = {k: v for part in model for k, v in names.flatten(part).items()}
-    fresh = tuple(config.get("init_fresh", ()))
-    _check_parts(fresh, wanted)
-    old = {
-      name: array
-      for name, array in wanted.items()
-      if name[-1] not in lora.NEW and not _within(name, fresh)
-    }
-    if source:
-      given = trained.load(source)
-      found = names.flatten(nnx.state(given.model))
-      found = {k: v for k, v in found.items() if not _within(k, fresh)}
-      names.compare(given.source["path"], old, found)
-      return found
-    found = {}
-    for part in parts:
-      path, theirs = part.read(config)
-      place = part.place
-      ours = {k: v for k, v in old.items() if k[: len(place)] == place}
-      names.compare(path, ours, theirs)
-      found |= theirs
-    return found
-
-  return read
+  if checkpoint_lib.list_steps(checkpoint_lib.checkpoint_root(name)):
+    state = checkpoint_lib.restore_params(name).state
+    return state["params"] | state["buffers"]
+  return bundle.read_arrays(bundle.find(name))
 
 
-def _within(name: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+def _under(name: names.Name, parts: tuple[str, ...]) -> bool:
   return f"{'/'.join(name)}/".startswith(tuple(f"{p}/" for p in parts))
 
 
-def _check_parts(fresh: tuple[str, ...], wanted) -> None:
-  for part in fresh:
-    if not any(_within(name, (part,)) for name in wanted):
-      parts = sorted({"/".join(name[:2]) for name in wanted})
-      raise ConfigError(
-        f"config.init_fresh: the model has nothing at {part!r}; its parts are"
-        f" {', '.join(parts)}"
-      )
-
-
-def first_model(config) -> nnx.Module:
-  """What a new run would start from; weights that nobody gives are zero.
-
-  Raises:
-    ConfigError: nothing gives any; and as `initial_weights`.
-  """
-  codec = frozen_codec.describe(config.codec).config
-  make_model = build.model_maker(config, codec)
-  read = initial_weights(config, make_model)
-  if read is None:
-    raise ConfigError(
-      "config.init_from='': name the run or bundle to start from"
+def _compare(source, arrays, wanted) -> None:
+  if faults := names.compare(arrays, wanted):
+    raise CheckpointError(
+      f"{source}: {faults}; use the config it was trained with, or another one"
     )
-  given = read()
-  graphdef, *parts = abstract_model(make_model)
-  filled = []
-  for part in parts:
-    leaves = [
-      given[name] if name in given else np.zeros(leaf.shape, leaf.dtype)
-      for name, leaf in names.flatten(part).items()
-    ]
-    filled.append(jax.tree.unflatten(jax.tree.structure(part), leaves))
-  return nnx.merge(graphdef, *filled)

@@ -1,52 +1,184 @@
-"""A config's sections as dataclasses, and what is said where they do not fit."""
+"""The sections of a config and the settings classes that they become.
 
-from collections.abc import Mapping
+  config.<key>               `RootConfig`
+  config.data                `DataConfig`
+  config.model               the class in `MODELS` that `model.name` names, and
+                             `ConditionerConfig` in `model.conditioner`
+  config.objective, .sampler the classes that their `name` names
+  config.optimizer, .mesh, .lora
+
+A resolved config holds every key of every one of these classes, so that each
+can be set and swept from the command line.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping
 import dataclasses
-import functools
 from typing import Any
+
+from data_pipelines.loader import LoaderConfig
+from v2a_jax.basics import settings
+from v2a_jax.basics.text import did_you_mean, one_of
+from v2a_jax.codec.target import TARGETS
+from v2a_jax.conditioning.encoder import ConditionerConfig
+from v2a_jax.models import BACKBONES
+from v2a_jax.models.lora import LoraConfig
+from v2a_jax.objectives import OBJECTIVES
+from v2a_jax.objectives.codec import CodecGANConfig
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.sampling import SAMPLERS
+from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.run import RunConfig
 
 
 class ConfigError(ValueError):
   """A config asks for what does not exist or does not fit."""
 
 
-def fill(cls, section: Mapping[str, Any], *, where: str, **more):
-  """Makes the dataclass `cls` from a config section.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RootConfig(RunConfig):
+  """The top-level keys of a config; see also `RunConfig`.
+
+  Attributes:
+    name: what the experiment is called.
+    codec: codec whose latents or codes are generated: a bundle (its folder, or
+      its name in assets/), a folder with a DAC, or patches of the waveform
+      itself, `patches:RATE:HOP:CHANNELS`; "" where a codec is trained.
+    init_from: workdir or bundle whose weights a new run starts from; "" for
+      fresh ones.
+    init_fresh: parts that start fresh all the same, such as
+      "backbone/interval".
+  """
+
+  name: str = ""
+  codec: str = ""
+  init_from: str = ""
+  init_fresh: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(LoaderConfig):
+  """What is read and what is generated from it; see also `LoaderConfig`.
+
+  Attributes:
+    target: what a generator learns to produce, `latents` or `codes`; "" where a
+      codec is trained.
+  """
+
+  target: str = ""
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.choose(self, target=("", *TARGETS))
+
+
+MODELS = collections.ChainMap(BACKBONES, {"codec": CodecGANConfig})
+# Sections whose class is chosen by their `name`, and those of one class.
+NAMED = {"model": MODELS, "objective": OBJECTIVES, "sampler": SAMPLERS}
+FIXED = {
+  "data": DataConfig,
+  "optimizer": OptimizerConfig,
+  "mesh": MeshConfig,
+  "lora": LoraConfig,
+}
+CONDITIONER = "model.conditioner"
+
+
+def classes(config: Mapping[str, Any]) -> Iterator[tuple[str, type]]:
+  """Yields the dotted name and the class of each section that a config has.
 
   Raises:
-    ConfigError: a key is stray or missing, or a value is refused.
+    ConfigError: a `name` is missing or unknown; those that exist are listed.
   """
-  known = {f.name for f in dataclasses.fields(cls)}
-  # A name that is no field has chosen the class.
-  given = {k: v for k, v in section.items() if k != "name" or k in known}
-  values = {k: _tuples(v) for k, v in given.items()} | more
-  stray = sorted(values.keys() - known)
-  if stray:
-    raise ConfigError(
-      f"config.{where}: no key {', '.join(stray)};"
-      f" {cls.__name__} has {', '.join(sorted(known))}"
-    )
+  yield "", RootConfig
+  yield from FIXED.items()
+  for section, table in NAMED.items():
+    name = config.get(section, {}).get("name", "")
+    if section == "sampler" and not config.get(section):
+      continue  # Where a codec is trained nothing is sampled.
+    if name not in table:
+      hint = did_you_mean(name, table)
+      raise ConfigError(f"config.{section}.name={name!r} {one_of(table)}{hint}")
+    yield section, table[name]
+  if config["model"]["name"] in BACKBONES:
+    yield CONDITIONER, ConditionerConfig
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config as plain dicts, with the default of every absent key.
+
+  Raises:
+    ConfigError: see `classes`.
+  """
+  if hasattr(config, "to_dict"):
+    config = config.to_dict()
+  found = {}
+  for section, cls in classes(config):
+    values = look_up(config, section) or {}
+    if not section:
+      found |= settings.complete(cls, values)
+    elif section == CONDITIONER:
+      found["model"]["conditioner"] = settings.complete(cls, values)
+    else:
+      found[section] = settings.complete(cls, values)
+  return found
+
+
+def build(config: Mapping[str, Any], section: str, sources: Mapping[str, Any]):
+  """Makes the settings object of one section of a completed config.
+
+  Args:
+    config: completed config.
+    section: dotted name, "" for the top level.
+    sources: what `derived` fields are taken from; see `settings.build`.
+
+  Raises:
+    ConfigError: a key is unknown or missing, or a value is refused; names the
+      key, the value and what is accepted.
+  """
+  cls = dict(classes(config))[section]
+  values = dict(look_up(config, section))
+  skip = {"name"}
+  if not section:
+    skip |= FIXED.keys() | NAMED.keys()
+  if section == "model" and values["name"] in BACKBONES:
+    skip.add("conditioner")
   try:
-    return cls(**values)
+    return settings.build(cls, values, sources=sources, skip=skip)
   except (TypeError, ValueError) as error:
-    raise ConfigError(f"config.{where}: {error}") from None
+    where = f"config.{section}" if section else "config"
+    dot = "." if isinstance(error, settings.SettingError) else ": "
+    raise ConfigError(f"{where}{dot}{error}") from None
 
 
-def pick(table: Mapping[str, Any], name: str, *, where: str):
-  """Looks a name up; a wrong one is answered with those there are."""
-  if name not in table:
-    raise ConfigError(
-      f"config.{where}={name!r} is not one of {', '.join(sorted(table))}"
-    )
-  return table[name]
+def look_up(config: Mapping[str, Any], key: str) -> Any:
+  """Returns what a dotted key of a config holds; None if it is not there."""
+  found = config
+  for part in key.split(".") if key else ():
+    found = found.get(part) if isinstance(found, Mapping) else None
+  return found
 
 
-def look_up(config: Mapping[str, Any], key: str):
-  """What a dotted key of a config holds; {} if it is not there."""
-  return functools.reduce(lambda c, k: c.get(k, {}), key.split("."), config)
+def help_lines(
+  config: Mapping[str, Any],
+) -> Iterator[tuple[str, str, Any, str]]:
+  """Yields (dotted key, type, value, description) of every key of a config."""
+  config = complete(config)
+  for section, cls in classes(config):
+    values = look_up(config, section)
+    if section in NAMED and "name" not in settings.describe(cls):
+      known = ", ".join(NAMED[section])
+      yield f"{section}.name", "str", values["name"], f"one of {known}"
+    yield from _help_of(cls, values, f"{section}." if section else "")
 
 
-def _tuples(value):
-  if isinstance(value, list | tuple):
-    return tuple(_tuples(v) for v in value)
-  return value
+def _help_of(cls: type, values: Mapping[str, Any], prefix: str):
+  about = settings.describe(cls)
+  for field in settings.keys(cls):
+    value = values.get(field.name)
+    nested = settings.class_of(cls, field, values)
+    if isinstance(value, Mapping) and nested:
+      yield from _help_of(nested, value, f"{prefix}{field.name}.")
+      continue
+    kind = getattr(field.type, "__name__", str(field.type))
+    yield f"{prefix}{field.name}", kind, value, about.get(field.name, "")

@@ -1,211 +1,183 @@
 """A config and a work directory as a run that can be trained.
 
-The first run in a workdir starts from fresh weights, or from those that its
-config names (`initial.py`); every later one goes on from the newest checkpoint
-there.
+The first run in a workdir starts from the weights that its config names, or
+from fresh ones; every later one continues from the newest checkpoint there. The
+workdir keeps the resolved config and the tokenizers for whoever uses the
+weights.
 """
 
 from collections.abc import Mapping
 import dataclasses
-import json
 import pathlib
+from typing import Any
 
-from flax import nnx
 import jax
 
-from data_pipelines import loader as loader_lib
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.experiment import build, build_conditioner, features, sections
-from v2a_jax.experiment import init_weights as initial
-from v2a_jax.experiment import load as trained
-from v2a_jax.experiment.sections import ConfigError
-from v2a_jax.parallel.mesh import MeshConfig
-from v2a_jax.training.experiment import Experiment
-from v2a_jax.training.optimizer import OptimizerConfig
-from v2a_jax.training.state import abstract_model
-from v2a_jax.weights import bundle, names
+from v2a_jax.basics import files
+from v2a_jax.experiment import features, init_weights
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError, look_up
+from v2a_jax.weights import bundle
 
-# Top-level keys of a config that `Experiment` takes as they are.
-RUN_FIELDS = (
-  "seed",
-  "num_train_steps",
-  "accumulate",
-  "ema_decay",
-  "log_every",
-  "checkpoint_every",
-  "keep",
-  "compute_dtype",
-  "keep_period",
-  "max_skipped_steps",
+# What must not change while a run is continued.
+_IDENTITY = (
+  *("model", "lora", "codec", "objective.name", "objective.teacher"),
+  "data.target",
 )
 
 
-def build_experiment(config, workdir) -> Experiment:
-  """Builds everything that `training.loop.train` needs.
+def open_experiment(config: Mapping[str, Any], workdir) -> Experiment:
+  """Makes the experiment that is to be trained in a workdir.
 
-  Also writes the resolved config and the tokenizer into `workdir`, where
-  evaluation and generation find them.
+  Also writes config.json and the tokenizers there.
 
   Raises:
     ConfigError, DataError, BundleError: one line on what is wrong, and where.
   """
   workdir = pathlib.Path(workdir)
-  config = initial.with_sizes(config, workdir)
-  training_codec = build.trains_codec(config)
-  codec = None if training_codec else frozen_codec.load(config.codec)
-  sizes = frozen_codec.sizes(config) if training_codec else codec.config
-  words = inherited_tokenizers(config, workdir)
-  loader = build.loader_config(config, sizes, **words)
-  make_model = build.model_maker(config, sizes)
-  read = initial.initial_weights(config, make_model)
-  flops = None
-  if not training_codec:
-    model = nnx.merge(*abstract_model(make_model))
-    check_vocabulary(config, loader)
-    _check_frozen(config, read, workdir)
-    read, found = _with_features(config, model.conditioner, read, workdir)
-    loader = dataclasses.replace(loader, **found)
-    flops = build.count_flops(model, sizes, loader)[1]
-  write_workdir(config, loader, workdir)
-  return Experiment(
-    make_model=make_model,
-    objective=build.make_objective(config),
-    make_loader=lambda step, index, count: loader_lib.make_loader(
-      loader, start_step=step, process_index=index, process_count=count
-    ),
-    batch_size=loader.batch_size,
-    optimizer=sections.fill(
-      OptimizerConfig, config.optimizer, where="optimizer"
-    ),
-    target=None if training_codec else build.make_target(config, codec),
-    frozen=() if training_codec else build.make_frozen(config, codec),
-    initial=read,
-    mesh=sections.fill(MeshConfig, config.mesh, where="mesh"),
-    flops_per_example=flops,
-    meta={"config": config.to_dict()},
-    train_seconds=config.train_seconds or None,
-    wandb=config.wandb_mode,
-    **{k: config[k] for k in RUN_FIELDS if k in config},
+  resumes = has_checkpoints(workdir)
+  before = bundle.read_config(workdir) if resumes else None
+  experiment = Experiment.from_config(config, before=before)
+  experiment = _with_tokenizers(experiment, workdir, resumes=resumes)
+  if not experiment.trains_codec:
+    _check_vocabulary(experiment)
+    _check_frozen(experiment, resumes=resumes)
+    experiment = _with_features(experiment, workdir, resumes=resumes)
+  if jax.process_index() == 0:
+    _write(experiment, workdir, before)
+  return experiment
+
+
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+  """Says whether something was trained in a workdir."""
+  described = (workdir / bundle.CONFIG).is_file()
+  return described and any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def _with_tokenizers(
+  experiment: Experiment, workdir: pathlib.Path, *, resumes: bool
+) -> Experiment:
+  """Takes the tokenizers over that belong to the weights.
+
+  A workdir's own go before those of `init_from`; one that the config names goes
+  before both.
+  """
+  source = experiment.run.init_from
+  if not (resumes or source):
+    return experiment
+  folder = workdir if resumes else init_weights.source_folder(source)
+  data = experiment.data
+  paths = bundle.tokenizers(folder)
+  paths = {k: path for k, path in paths.items() if not getattr(data, k)}
+  return dataclasses.replace(
+    experiment, data=dataclasses.replace(data, **paths)
   )
 
 
-def inherited_tokenizers(config, workdir: pathlib.Path) -> dict[str, str]:
-  """The loader's tokenizers, if the words were known before this run.
-
-  A workdir's own goes before that of `init_from`, which need not be there any
-  more; one that the config names goes before both.
-
-  Raises:
-    ConfigError: a codec would be started from another's weights.
-    BundleError: there is nothing of that name.
-  """
-  source = config.get("init_from")
-  if source and build.trains_codec(config):
-    raise ConfigError(
-      f"config.init_from={source!r}: only a generator starts from another's"
-      " weights; leave it empty"
-    )
-  known = trained.has_checkpoints(workdir)
-  if not known and not source:
-    return {}
-  found = bundle.tokenizers(workdir if known else initial.source_folder(config))
-  return {k: v for k, v in found.items() if not config.data.get(k)}
-
-
-def _check_frozen(config, read, workdir: pathlib.Path) -> None:
-  """Refuses to freeze what nobody has trained."""
-  how = config.model.conditioner.get("tune", "full")
-  if how != "full" and read is None and not trained.has_checkpoints(workdir):
-    raise ConfigError(
-      f"config.model.conditioner.tune={how!r} keeps an encoder as it is, but"
-      " nothing gives its weights: set config.init_from"
-    )
-
-
-def _with_features(config, conditioner, read, workdir: pathlib.Path):
-  """(how initial weights are read, what the loader must find).
-
-  Cached features are of an encoder, which is compared with the one that the
-  run has or starts from.
-  """
-  if not config.data.get("features"):
-    return read, {}
-  if trained.has_checkpoints(workdir):
-    given = names.flatten(nnx.state(trained.load(workdir).model))
-    return read, features.check(config, conditioner, given)
-  given = read() if read else {}
-  return lambda: given, features.check(config, conditioner, given)
-
-
-def check_vocabulary(config, loader: loader_lib.LoaderConfig) -> None:
+def _check_vocabulary(experiment: Experiment) -> None:
   """Refuses a tokenizer with more ids than the model has embeddings."""
-  ids = loader.load_tokenizer().vocab_size
-  size = config.model["conditioner"]["vocab_size"]
+  data, conditioner = experiment.data, experiment.conditioner
+  ids = data.load_tokenizer().vocab_size
+  size = conditioner.vocab_size
   if ids > size:
     raise ConfigError(
-      f"config.model.conditioner.vocab_size={size}, the tokenizer of"
-      f" {loader.tokenizer or loader.paths[0]} has {ids} ids: raise it to {ids}"
+      f"config.model.conditioner.vocab_size={size}, but the tokenizer of"
+      f" {data.tokenizer or data.paths[0]} has {ids} ids: raise it to {ids}"
     )
-  published = build_conditioner.prompt_encoder(config)
-  size = published.sizes.vocab_size if published else size
-  ids = loader.load_prompt_tokenizer().vocab_size
+  published = conditioner.prompt_encoder
+  size = published.sizes.vocab_size if published.name else size
+  ids = data.load_prompt_tokenizer().vocab_size
   if ids > size:
     raise ConfigError(
-      f"config.data.prompt_tokenizer={loader.prompt_tokenizer!r} has {ids} ids,"
+      f"config.data.prompt_tokenizer={data.prompt_tokenizer!r} has {ids} ids,"
       f" the prompt encoder knows {size}: name the tokenizer that belongs to it"
     )
 
 
-def write_workdir(config, loader, workdir: pathlib.Path) -> None:
-  """Leaves config.json and tokenizer.model for whoever uses the weights.
+def _check_frozen(experiment: Experiment, *, resumes: bool) -> None:
+  """Refuses to freeze an encoder that nobody has trained."""
+  tune = experiment.conditioner.tune
+  if tune != "full" and not experiment.initial and not resumes:
+    raise ConfigError(
+      f"config.model.conditioner.tune={tune!r} keeps an encoder as it is, but"
+      " nothing gives its weights: set config.init_from"
+    )
+
+
+def _with_features(
+  experiment: Experiment, workdir: pathlib.Path, *, resumes: bool
+) -> Experiment:
+  """Sets which encoder cached features must be of: that of the run."""
+  if not experiment.data.features:
+    return experiment
+  features.check_sizes(experiment)
+  if resumes:
+    weights = init_weights.read_saved(str(workdir))
+  else:
+    # Kept, so that the run does not read them again.
+    weights = experiment.first_weights() or {}
+  digest = features.digest(experiment.abstract_conditioner, weights)
+  data = dataclasses.replace(experiment.data, encoder=digest)
+  return dataclasses.replace(experiment, data=data)
+
+
+def _write(
+  experiment: Experiment, workdir: pathlib.Path, before: Mapping | None
+) -> None:
+  """Writes config.json and the tokenizers.
 
   Raises:
     ConfigError: the workdir holds checkpoints of another model; they and what
       describes them are left as they are.
   """
-  if jax.process_index():
-    return
-  config = json.loads(config.to_json())
-  tokenizers = {bundle.TOKENIZER: loader.load_tokenizer().model}
-  if loader.prompt_tokenizer:
-    model = loader.load_prompt_tokenizer().model
-    tokenizers[bundle.PROMPT_TOKENIZER] = model
-  if trained.has_checkpoints(workdir):
-    _check_same_model(config, tokenizers, workdir)
+  data = experiment.data
+  models = {bundle.TOKENIZER: data.load_tokenizer().model}
+  if data.prompt_tokenizer:
+    models[bundle.PROMPT_TOKENIZER] = data.load_prompt_tokenizer().model
+  if before is not None:
+    _check_same_model(experiment, models, before, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(config, indent=1, sort_keys=True)
-  (workdir / bundle.CONFIG).write_text(text)
-  for name, model in tokenizers.items():
-    (workdir / name).write_bytes(model)
+  files.write_json(workdir / bundle.CONFIG, experiment.config, sort_keys=True)
+  for name, model in models.items():
+    files.write_whole(workdir / name, model)
 
 
 def _check_same_model(
-  config, tokenizers: Mapping[str, bytes], workdir: pathlib.Path
+  experiment: Experiment,
+  tokenizers: Mapping[str, bytes],
+  before: Mapping[str, Any],
+  workdir: pathlib.Path,
 ) -> None:
-  """Refuses to go on with weights that mean something else."""
-  advice = "use the config it was trained with, or another --workdir"
-  before = bundle.read_config(workdir)
-  for key in ("model", "lora", "codec", "objective.name", "data.target"):
-    old, new = (sections.look_up(c, key) for c in (before, config))
+  """Refuses to continue with weights that mean something else."""
+  for key in _IDENTITY:
+    old = look_up(before, key)
+    new = _as_json(look_up(experiment.config, key))
     if old != new:
       where, old, new = _first_difference(key, old, new)
       raise ConfigError(
         f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
-        f" {advice}"
+        " use the config it was trained with, or another --workdir"
       )
   for name, model in tokenizers.items():
-    before, key = workdir / name, name.partition(".")[0]
-    if not before.is_file() or before.read_bytes() != model:
+    file, key = workdir / name, name.partition(".")[0]
+    if not file.is_file() or file.read_bytes() != model:
       raise ConfigError(
         f"{workdir} was trained with another {key} than"
-        f" config.data.{key}={config['data'].get(key)!r}; leave that empty, or use"
-        " another --workdir"
+        f" config.data.{key}={getattr(experiment.data, key)!r}; leave that empty,"
+        " or use another --workdir"
       )
 
 
-def _first_difference(where, old, new):
-  """(dotted key, old, new) of the first leaf in which two sections differ."""
-  if not (isinstance(old, dict) and isinstance(new, dict)):
+def _as_json(value: Any) -> Any:
+  """Returns a value as it comes back from JSON: tuples become lists."""
+  if isinstance(value, Mapping):
+    return {key: _as_json(item) for key, item in value.items()}
+  return [_as_json(x) for x in value] if isinstance(value, tuple) else value
+
+
+def _first_difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+  """Returns (dotted key, old, new) of the first leaf that differs."""
+  if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
     return where, old, new
   key = min(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
   return _first_difference(f"{where}.{key}", old.get(key), new.get(key))

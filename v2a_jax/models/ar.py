@@ -5,28 +5,52 @@ written, one of each codebook, and scores those of its own.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import causal, layers
-from v2a_jax.models.pattern import Pattern
+from v2a_jax.models.config import TransformerConfig
+from v2a_jax.models.pattern import PATTERNS, Pattern
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenModelConfig(causal.CausalConfig):
-  """Sizes of a token transformer; see `CausalConfig` for the others.
+class TokenModelConfig(TransformerConfig):
+  """Sizes of a token transformer; see `TransformerConfig` for the others.
 
   Attributes:
-    num_codebooks: residual codebooks a latent frame.
-    codebook_size: codes in each.
-    pattern: in which order they are written, of `pattern.PATTERNS`.
+    num_codebooks: number of residual codebooks that are generated, the first
+      ones; 0 for all of the codec's.
+    pattern: order in which a frame's codes are written, one of
+      `pattern.PATTERNS`.
+    codebook_size: number of codes in each codebook.
+    available: number of codebooks that the codec has.
   """
 
-  num_codebooks: int
-  codebook_size: int
+  family: ClassVar[str] = "tokens"
+  target: ClassVar[str] = "codes"
+
+  num_codebooks: int = 0
   pattern: str = "delay"
+  codebook_size: int = settings.derived("codec.codebook_size")
+  available: int = settings.derived("codec.num_codebooks", default=0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.choose(self, pattern=PATTERNS)
+    if self.available:
+      settings.check(self, num_codebooks=f"[0, {self.available}]")
+    object.__setattr__(
+      self, "num_codebooks", self.num_codebooks or self.available
+    )
+    settings.check(self, num_codebooks="[1, inf)")
+
+  def make(self, *, rngs: nnx.Rngs) -> "TokenModel":
+    """Makes the backbone."""
+    return TokenModel(self, rngs=rngs)
 
 
 class TokenModel(causal.CausalTransformer):
@@ -100,8 +124,3 @@ class TokenModel(causal.CausalTransformer):
     """
     x, cache = self.advance(self._embed(codes), index, cache)
     return self._logits(x), cache
-
-  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
-    """Of one example's forward pass over `length` latent frames."""
-    trunk = self.trunk_flops(length, frames, text, sync=sync)
-    return trunk + layers.matmul_flops(self.head, length + self.extra)

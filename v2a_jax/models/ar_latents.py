@@ -15,42 +15,64 @@ https://arxiv.org/abs/2406.11838, section 3). Its condition and its blocks, with
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import causal, dit, layers
+from v2a_jax.basics import settings
+from v2a_jax.models import causal, layers
+from v2a_jax.models.config import TransformerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentModelConfig(causal.CausalConfig):
-  """Sizes of a transformer over latents; see `CausalConfig` for the others.
+class LatentModelConfig(TransformerConfig):
+  """Sizes of a transformer over latents; see `TransformerConfig`.
 
   Attributes:
-    channels: of a latent.
-    head_width: of the head's hidden vectors.
-    head_depth: residual blocks of the head.
-    num_draws: noise draws that the head is trained on for each vector of the
-      trunk, which is computed once; MAR takes 4.
+    head_width: number of hidden features of the diffusion head.
+    head_depth: number of residual blocks of the head.
+    num_draws: number of noise draws that the head is trained on for each latent;
+      the trunk runs once for all of them. MAR takes 4.
+    channels: number of channels of a latent.
   """
 
-  channels: int
+  family: ClassVar[str] = "next_latents"
+  target: ClassVar[str] = "latents"
+
   head_width: int
   head_depth: int = 3
   num_draws: int = 4
+  channels: int = settings.derived("codec.latent_dim")
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.check(
+      self,
+      head_width="[1, inf)",
+      head_depth="[1, inf)",
+      num_draws="[1, inf)",
+      channels="[1, inf)",
+    )
+
+  def make(self, *, rngs: nnx.Rngs) -> "LatentModel":
+    """Makes the backbone."""
+    return LatentModel(self, rngs=rngs)
 
 
 class HeadBlock(nnx.Module):
   """A residual SwiGLU under an adaptive norm."""
 
   def __init__(self, width: int, *, rngs, dtype):
-    self.modulation = dit.Modulation(width, 1, rank=0, rngs=rngs, dtype=dtype)
+    self.modulation = layers.Modulation(
+      width, 1, rank=0, rngs=rngs, dtype=dtype
+    )
     self.mlp = layers.FeedForward(width, width, rngs=rngs, dtype=dtype)
 
   def __call__(self, h, condition):
     shift, scale, gate = self.modulation(condition)
-    return h + gate * self.mlp(dit.modulate(h, shift, scale))
+    return h + gate * self.mlp(layers.modulate(h, shift, scale))
 
 
 class DiffusionHead(nnx.Module):
@@ -71,7 +93,9 @@ class DiffusionHead(nnx.Module):
       rngs=rngs,
       unroll=c.head_depth,
     )
-    self.final = dit.Modulation(self.width, 1, rank=0, rngs=rngs, dtype=dtype)
+    self.final = layers.Modulation(
+      self.width, 1, rank=0, rngs=rngs, dtype=dtype
+    )
     self.out = linear(self.width, c.channels, ("embed", None), zero=True)
 
   def __call__(self, noisy, time, z):
@@ -89,12 +113,7 @@ class DiffusionHead(nnx.Module):
     condition = clock + self.vector(z)[..., None, :]
     h = self.blocks(self.embed(noisy), condition)
     shift, scale, _ = self.final(condition)
-    return self.out(dit.modulate(h, shift, scale)).astype(jnp.float32)
-
-  def flops(self, length: int, draws: int) -> int:
-    """Of `length` vectors with so many draws each."""
-    once = layers.matmul_flops(self.vector, length)
-    return draws * (layers.matmul_flops(self, length) - once) + once
+    return self.out(layers.modulate(h, shift, scale)).astype(jnp.float32)
 
 
 class LatentModel(causal.CausalTransformer):
@@ -164,11 +183,3 @@ class LatentModel(causal.CausalTransformer):
     x = self.embed(latents)
     x = jnp.where(index == 0, self.first[...].astype(x.dtype), x)
     return self.advance(x, index, cache)
-
-  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
-    """Of one example's forward pass over `length` latents, as in training."""
-    return (
-      self.trunk_flops(length, frames, text, sync=sync)
-      + layers.matmul_flops(self.embed, length - 1)
-      + self.head.flops(length, self.config.num_draws)
-    )

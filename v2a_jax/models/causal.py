@@ -14,33 +14,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import attention, dit, layers
+from v2a_jax.models import attention, layers
+from v2a_jax.models.config import TransformerConfig
 from v2a_jax.parallel.sharding import constrain
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig:
-  """Sizes of a causal transformer.
-
-  Attributes:
-    width: of every token.
-    num_heads: heads of width / num_heads.
-    depth: blocks.
-    mlp_dim: hidden size of the feed-forward.
-    modulation_rank: rank of the per-block modulation map; 0 is full rank.
-    remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
-    unroll: blocks unrolled in each scan.
-    dtype: of the computation.
-  """
-
-  width: int
-  num_heads: int
-  depth: int
-  mlp_dim: int
-  modulation_rank: int = 0
-  remat: str = "none"
-  unroll: int = 1
-  dtype: str = "float32"
 
 
 @jax.tree_util.register_dataclass
@@ -68,11 +44,11 @@ class Cache:
 class TokenBlock(nnx.Module):
   """Causal self-attention, cross-attention to the conditions, SwiGLU."""
 
-  def __init__(self, config: CausalConfig, *, rngs, dtype):
+  def __init__(self, config: TransformerConfig, *, rngs, dtype):
     c = config
     head_dim = c.width // c.num_heads
     sizes = (c.width, c.num_heads, head_dim)
-    self.modulation = dit.Modulation(
+    self.modulation = layers.Modulation(
       c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
@@ -86,14 +62,14 @@ class TokenBlock(nnx.Module):
   def __call__(self, x, times, condition, cond, cond_mask, *, see):
     """Runs the block; `see(k, v) -> (keys, values, mask)` gives the past."""
     m = self.modulation(condition)
-    q, k, v = self.attention(dit.modulate(x, m[0], m[1]), times)
+    q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
     keys, values, mask = see(k, v)
     x = x + m[2] * self.attention.out(
       attention.attend(q, keys, values, mask=mask)
     )
-    q = self.cross.queries(dit.modulate(x, m[3], m[4]), times)
+    q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
     x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
-    x = x + m[8] * self.mlp(dit.modulate(x, m[6], m[7]))
+    x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
     return constrain(x, "batch", "length", "embed"), (keys, values)
 
 
@@ -104,7 +80,7 @@ class CausalTransformer(nnx.Module):
     extra: steps that follow those of the frames.
   """
 
-  def __init__(self, config: CausalConfig, *, extra: int, rngs: nnx.Rngs):
+  def __init__(self, config: TransformerConfig, *, extra: int, rngs: nnx.Rngs):
     c = self.config = config
     self.extra = extra
     self.dtype = jnp.dtype(c.dtype)
@@ -200,28 +176,6 @@ class CausalTransformer(nnx.Module):
     )
     cache = dataclasses.replace(cache, keys=keys, values=values)
     return self.norm(x)[:, 0], cache
-
-  def trunk_flops(
-    self, length: int, frames: int, text: int, *, sync: int
-  ) -> int:
-    """Of `trunk` for one example, over `length` latent frames.
-
-    Tokens to attend to are of so many `frames`; `sync` are read by time.
-
-    Causal self-attention counts the half that is not masked: what the model
-    needs, whether or not the kernel that runs skips the other half.
-    """
-    c, cond = self.config, frames + text
-    length += self.extra
-    d = c.width
-    per_layer = layers.attention_flops(
-      length, length, d
-    ) // 2 + layers.attention_flops(length, cond, d)
-    every = layers.matmul_flops(self.blocks, length)
-    cross = self.blocks.blocks.cross
-    every -= layers.matmul_flops(cross.kv, length)
-    every += layers.matmul_flops(cross.kv, cond)
-    return every + c.depth * per_layer + 2 * length * sync * d
 
 
 def cond_stream(tokens):

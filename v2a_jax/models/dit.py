@@ -8,79 +8,50 @@ token's own time. All rotary positions are in seconds.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 
-from v2a_jax.models import attention, layers
+from v2a_jax.basics import settings
+from v2a_jax.models import attention, config, layers
 from v2a_jax.parallel.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiTConfig:
-  """Sizes of a diffusion transformer.
+class DiTConfig(config.TransformerConfig):
+  """Sizes of a diffusion transformer; see `TransformerConfig` for the others.
 
   Attributes:
-    width: of every token.
-    num_heads: heads of width / num_heads.
-    joint_depth: blocks over audio, video and text.
-    depth: audio-only blocks that follow.
-    mlp_dim: hidden size of the audio feed-forward.
-    channels: of a latent.
-    modulation_rank: rank of the per-block modulation map; 0 is full rank.
-    infill: latents that are known come in beside the noisy ones.
-    representation: numbers a latent of a teacher's features that are said
-      beside (`pretrained/teacher.py`); 0 for no teacher.
-    average: the end of an interval comes in beside the diffusion time, for
-      average velocities (`objectives/mean_flow.py`).
-    remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
-    unroll: blocks unrolled in each scan.
-    dtype: of the computation.
+    joint_depth: number of blocks over audio, video and text.
+    depth: number of audio-only blocks that follow.
+    mlp_dim: hidden size of the audio stream's feed-forward layers.
+    infill: whether known latents are an input beside the noisy ones.
+    average: whether the end of an interval is an input beside the diffusion
+      time, for average velocities (`objectives/mean_flow.py`).
+    channels: number of channels of a latent.
+    representation: number of a teacher's features that are regressed for each
+      latent (`objectives/teacher.py`); 0 for no head.
   """
 
-  width: int
-  num_heads: int
+  family: ClassVar[str] = "diffusion"
+  target: ClassVar[str] = "latents"
+
   joint_depth: int
-  depth: int
-  mlp_dim: int
-  channels: int
-  modulation_rank: int = 0
   infill: bool = False
   average: bool = False
-  representation: int = 0
-  remat: str = "none"
-  unroll: int = 1
-  dtype: str = "float32"
+  channels: int = settings.derived("codec.latent_dim")
+  representation: int = settings.derived(
+    "objective.representation_dim", default=0
+  )
 
+  def __post_init__(self):
+    super().__post_init__()
+    settings.check(self, joint_depth="[0, inf)", channels="[1, inf)")
 
-class Modulation(nnx.Module):
-  """Adaptive-norm scale, shift and gate per token (adaLN-zero,
-  arXiv:2212.09748); `parts` triples from a condition [b t d]."""
-
-  def __init__(self, width, parts, *, rank, rngs, dtype):
-    self.parts = parts
-    self.down = rank and layers.dense(
-      width, rank, axes=("embed", None), rngs=rngs, dtype=dtype
-    )
-    self.up = layers.dense(
-      rank or width,
-      3 * parts * width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      zero=True,
-      dtype=dtype,
-    )
-
-  def __call__(self, condition):
-    x = jax.nn.silu(condition)
-    x = self.up(self.down(x) if self.down else x)
-    return jnp.split(x, 3 * self.parts, axis=-1)
-
-
-def modulate(x, shift, scale):
-  return layers.rms_norm(x) * (1 + scale) + shift
+  def make(self, *, rngs: nnx.Rngs) -> "DiT":
+    """Makes the backbone."""
+    return DiT(self, rngs=rngs)
 
 
 class AudioBlock(nnx.Module):
@@ -88,7 +59,7 @@ class AudioBlock(nnx.Module):
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     c = config
-    self.modulation = Modulation(
+    self.modulation = layers.Modulation(
       c.width, 2, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.attention = attention.Projection(
@@ -102,9 +73,9 @@ class AudioBlock(nnx.Module):
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(
       condition
     )
-    q, k, v = self.attention(modulate(x, shift_a, scale_a), times)
+    q, k, v = self.attention(layers.modulate(x, shift_a, scale_a), times)
     x = x + gate_a * self.attention.out(attention.attend(q, k, v, mask=mask))
-    x = x + gate_m * self.mlp(modulate(x, shift_m, scale_m), mask=mask)
+    x = x + gate_m * self.mlp(layers.modulate(x, shift_m, scale_m), mask=mask)
     return constrain(x, "batch", "length", "embed")
 
 
@@ -142,7 +113,7 @@ class JointBlock(nnx.Module):
     modulation = self.audio.modulation(condition)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     parts = (
-      self.audio.attention(modulate(x, shift_a, scale_a), audio_times),
+      self.audio.attention(layers.modulate(x, shift_a, scale_a), audio_times),
       self.video.project(video, video_times),
       self.text.project(text, text_times),
     )
@@ -151,7 +122,9 @@ class JointBlock(nnx.Module):
     ends = [x.shape[1], x.shape[1] + video.shape[1]]
     for_audio, for_video, for_text = jnp.split(attended, ends, axis=1)
     x = x + gate_a * self.audio.attention.out(for_audio)
-    x = x + gate_m * self.audio.mlp(modulate(x, shift_m, scale_m), mask=mask[0])
+    x = x + gate_m * self.audio.mlp(
+      layers.modulate(x, shift_m, scale_m), mask=mask[0]
+    )
     video = self.video.finish(video, for_video)
     text = self.text.finish(text, for_text)
     return constrain(x, "batch", "length", "embed"), video, text
@@ -171,7 +144,7 @@ def beside_known(noisy, known):
 
 
 class RepresentationHead(nnx.Module):
-  """Audio tokens [b t d] → what a teacher would hear [b t f]."""
+  """Audio tokens [b t d] → a teacher's features [b t f]."""
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     c = config
@@ -207,9 +180,10 @@ class DiT(nnx.Module):
       use_bias=True,
       dtype=dtype,
     )
-    self.interval = c.average and layers.dense(
+    interval = lambda: layers.dense(
       c.width, c.width, axes=(None, "embed"), rngs=rngs, zero=True, dtype=dtype
     )
+    self.interval = interval() if c.average else None
     self.joint = layers.Stack(
       lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
       c.joint_depth,
@@ -224,10 +198,9 @@ class DiT(nnx.Module):
       remat=c.remat,
       unroll=c.unroll,
     )
-    self.head = c.representation and RepresentationHead(
-      c, rngs=rngs, dtype=dtype
-    )
-    self.final = Modulation(
+    head = lambda: RepresentationHead(c, rngs=rngs, dtype=dtype)
+    self.head = head() if c.representation else None
+    self.final = layers.Modulation(
       c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
     )
     self.out = layers.dense(
@@ -250,7 +223,6 @@ class DiT(nnx.Module):
     mask=None,
     known=None,
     until=None,
-    represent=False,
   ):
     """Predicts from noisy latents.
 
@@ -258,18 +230,36 @@ class DiT(nnx.Module):
       noisy_latents: [b t c].
       time: [b], diffusion time; 1 is data.
       tokens: `CondTokens` of the same batch.
-      times: [t], seconds of each latent.
+      times: [t], time of each latent in seconds.
       mask: bool [b t], True where the clip exists; None for everywhere.
-      known: (latents [b t c], bool [b t]), what is known of the answer; read
-        only by a model with `infill`. None for nothing.
+      known: (latents [b t c], bool [b t]), the part of the answer that is
+        given; read only by a model with `infill`. None for nothing.
       until: [b], end of the interval whose average velocity is predicted; read
         only by a model with `average`. None for `time` itself.
-      represent: whether to say what a teacher would hear, too; for a model with
-        `representation`.
 
     Returns:
-      float32 [b t c]; with `represent` also [b t f].
+      float32 [b t c].
     """
+    x, *context = self._joint(
+      noisy_latents, time, tokens, times, mask, known, until
+    )
+    return self._finish(x, *context)
+
+  def represent(self, noisy_latents, time, tokens, *, times, mask, known=None):
+    """Predicts, and regresses a teacher's features from the joint blocks.
+
+    Args are those of `__call__`; the model has `representation`.
+
+    Returns:
+      (prediction float32 [b t c], features float32 [b t f]).
+    """
+    x, *context = self._joint(
+      noisy_latents, time, tokens, times, mask, known, None
+    )
+    return self._finish(x, *context), self.head(x)
+
+  def _joint(self, noisy_latents, time, tokens, times, mask, known, until):
+    """Runs the joint blocks: (x, times, mask, condition) for `_finish`."""
     if mask is None:
       mask = jnp.ones(noisy_latents.shape[:2], bool)
     if self.config.infill:
@@ -279,7 +269,7 @@ class DiT(nnx.Module):
     # The slope along time is part of an average velocity, so there it is mild.
     scale = 10.0 if self.config.average else 1000.0
     clock = self.time(layers.sinusoidal(time, self.config.width, scale=scale))
-    if self.interval and until is not None:
+    if self.interval is not None and until is not None:
       length = layers.sinusoidal(until - time, self.config.width, scale=scale)
       clock = clock + self.interval(length)
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
@@ -290,32 +280,10 @@ class DiT(nnx.Module):
       (mask, tokens.video_mask, tokens.text_mask),
       condition,
     )
-    heard = self.head(x) if represent else None
+    return x, times, mask, condition
+
+  def _finish(self, x, times, mask, condition):
+    """Runs the audio-only blocks and the output layer."""
     x = self.audio(x, times, mask, condition)
     shift, scale, _ = self.final(condition)
-    x = self.out(modulate(x, shift, scale)).astype(jnp.float32)
-    return (x, heard) if represent else x
-
-  def flops(self, length: int, frames: int, text: int, *, sync: int) -> int:
-    """Of one example's forward pass over `length` latents.
-
-    Tokens to attend to are of so many `frames`; `sync` are read by time.
-    """
-    c, joint = self.config, self.joint.blocks
-    total = length + frames + text
-    linear = (
-      layers.matmul_flops(self.embed, length)
-      + layers.matmul_flops(self.time, 1)
-      + layers.matmul_flops(self.interval or None, 1)
-      + layers.matmul_flops(joint and joint.audio, length)
-      + layers.matmul_flops(joint and joint.video, frames)
-      + layers.matmul_flops(joint and joint.text, text)
-      + layers.matmul_flops(self.audio, length)
-      + layers.matmul_flops(self.final, length)
-      + layers.matmul_flops(self.out, length)
-      + layers.matmul_flops(self.head or None, length)
-    )
-    attended = c.joint_depth * layers.attention_flops(total, total, c.width)
-    attended += c.depth * layers.attention_flops(length, length, c.width)
-    read = 2 * length * sync * c.width
-    return linear + attended + read
+    return self.out(layers.modulate(x, shift, scale)).astype(jnp.float32)

@@ -17,8 +17,6 @@ from v2a_jax.parallel.sharding import partitioned
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
-_KERNELS = ("kernel", "lora_a", "lora_b")
-
 REMAT_POLICIES = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
@@ -135,6 +133,38 @@ class FeedForward(nnx.Module):
     return self.down(jax.nn.silu(gate) * value)
 
 
+class Modulation(nnx.Module):
+  """Shift, scale and gate of adaptive norms per token (adaLN-zero,
+  arXiv:2212.09748): `parts` such triples from a condition [b t d]."""
+
+  def __init__(self, width, parts, *, rank, rngs, dtype):
+    self.parts = parts
+    down = lambda: dense(
+      width, rank, axes=("embed", None), rngs=rngs, dtype=dtype
+    )
+    self.down = down() if rank else None
+    self.up = dense(
+      rank or width,
+      3 * parts * width,
+      axes=(None, "embed"),
+      rngs=rngs,
+      use_bias=True,
+      zero=True,
+      dtype=dtype,
+    )
+
+  def __call__(self, condition):
+    """Returns 3 · parts arrays [b t d]: shift, scale, gate, shift, ..."""
+    x = jax.nn.silu(condition)
+    x = self.up(x if self.down is None else self.down(x))
+    return jnp.split(x, 3 * self.parts, axis=-1)
+
+
+def modulate(x, shift, scale):
+  """Returns rms_norm(x) · (1 + scale) + shift."""
+  return rms_norm(x) * (1 + scale) + shift
+
+
 def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
   """Stacks each token's `kernel` neighbours in time: [b t d] → [b t k·d]."""
   if mask is not None:
@@ -143,25 +173,6 @@ def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
   padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
   shifts = [padded[:, i : i + x.shape[1]] for i in range(kernel)]
   return jnp.concatenate(shifts, axis=-1)
-
-
-def matmul_flops(module: nnx.Module | None, tokens: int) -> int:
-  """FLOPs of the linear maps in `module`, each applied to `tokens` tokens.
-
-  A multiply-add is two. Stacked blocks count once for each layer.
-  """
-  if module is None:
-    return 0
-  leaves = jax.tree_util.tree_leaves_with_path(
-    nnx.to_pure_dict(nnx.state(module))
-  )
-  is_kernel = lambda path: getattr(path[-1], "key", None) in _KERNELS
-  return 2 * tokens * sum(x.size for path, x in leaves if is_kernel(path))
-
-
-def attention_flops(queries: int, keys: int, width: int) -> int:
-  """FLOPs of scores and weighted sum of one attention of total `width`."""
-  return 4 * queries * keys * width
 
 
 class Stack(nnx.Module):

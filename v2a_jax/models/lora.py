@@ -15,6 +15,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics.settings import check
 from v2a_jax.parallel.sharding import partitioned
 
 NEW = ("lora_a", "lora_b")
@@ -26,17 +27,20 @@ class Frozen(nnx.Variable):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-  """How a model is adapted.
+  """Low-rank adaptation of a model.
 
   Attributes:
-    rank: of the change to each matrix; 0 adapts nothing.
-    alpha: the change is scaled by alpha / rank.
+    rank: rank of the change to each matrix; 0 for no adaptation.
+    alpha: numerator of the factor alpha / rank that scales the change.
     targets: names of the linear maps that are adapted.
   """
 
   rank: int = 0
   alpha: float = 16.0
   targets: tuple[str, ...] = ("qkv", "q", "kv", "out", "up", "down")
+
+  def __post_init__(self):
+    check(self, rank="[0, inf)", alpha="(0, inf)")
 
 
 class LoraLinear(nnx.Module):

@@ -1,6 +1,7 @@
 """What a model is trained to do."""
 
-from typing import Any, Protocol
+import dataclasses
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,92 @@ from v2a_jax.batch import Batch, Conditioning
 CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
+@dataclasses.dataclass(frozen=True)
+class Need:
+  """A setting that makes no sense without another one.
+
+  Attributes:
+    setting: field that needs it, if its value is true; "" for always.
+    needed: dotted key of the other one in the config.
+    reason: what would be wrong, and what to set.
+  """
+
+  setting: str
+  needed: str
+  reason: str
+
+
+NEEDS_ALIGNER = Need(
+  "alignment_weight",
+  "model.conditioner.aligner_depth",
+  "there is no aligner to train; set it to 1 or more",
+)
+
+
 class Objective(Protocol):
-  """A training objective; the trainer knows nothing else about it."""
+  """A training objective; the trainer knows nothing else about it.
+
+  Attributes:
+    family: models that it trains: those of the same family.
+    needs: settings of the model that its own settings need.
+  """
+
+  family: ClassVar[str]
+  needs: ClassVar[tuple[Need, ...]]
 
   def loss(
     self, model, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[Any, dict[str, Any]]:
     """Returns the loss of each example [b], and metrics of [b] each."""
     ...
+
+  def evaluate(self, model, batch: Batch, *, key: jax.Array) -> dict[str, Any]:
+    """Returns validation metrics of [b] each, `loss` among them.
+
+    NaN stands where a metric is not defined for an example.
+    """
+    ...
+
+
+def evaluate_conditions(
+  objective: Objective, model, batch: Batch, *, key: jax.Array
+) -> dict[str, jax.Array]:
+  """Evaluates a generator with all conditions, and without each of them.
+
+  Every pass draws the same noise, so differences are those of the condition.
+
+  Returns:
+    `loss` and the objective's metrics with all conditions, and
+    `loss_without_<condition>`; float32 [b] each.
+  """
+
+  def without(drop):
+    cond = batch.cond
+    for name, where in zip(CONDITIONS, drop):
+      cond = cond.without(name, where=where)
+    shown = batch.replace(cond=cond)
+    loss, metrics = objective.loss(model, shown, key=key, train=False)
+    return metrics | {"loss": loss}
+
+  none, each = jnp.zeros((1, len(CONDITIONS)), bool), jnp.eye(len(CONDITIONS))
+  metrics = jax.lax.map(without, jnp.concatenate([none, each.astype(bool)]))
+  rows = {name: value[0] for name, value in metrics.items()}
+  for index, name in enumerate(CONDITIONS):
+    rows[f"loss_without_{name}"] = metrics["loss"][index + 1]
+  return rows
+
+
+def by_quarter(name: str, values, time) -> dict[str, jax.Array]:
+  """Splits values [b] by the quarter of diffusion time [b] they belong to.
+
+  Returns:
+    `<name>_time_0` (most noise) to `<name>_time_3`, NaN outside the quarter.
+  """
+  quarter = jnp.clip((4 * time).astype(jnp.int32), 0, 3)
+  return {
+    f"{name}_time_{i}": jnp.where(quarter == i, values, jnp.nan)
+    for i in range(4)
+  }
 
 
 def drop_conditions(

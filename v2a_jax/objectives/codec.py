@@ -17,15 +17,40 @@ DAC, arXiv:2306.06546. With the adversarial weights at 0 no critic is run.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.batch import Batch
 from v2a_jax.codec import losses
-from v2a_jax.codec.autoencoder import Codec
-from v2a_jax.codec.discriminators import Discriminator
+from v2a_jax.codec.autoencoder import Codec, CodecConfig
+from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecGANConfig(CodecConfig):
+  """Sizes of the two players of codec training; see also `CodecConfig`.
+
+  Attributes:
+    discriminator: sizes of the critics; without periods and without fft_sizes
+      there are none.
+  """
+
+  family: ClassVar[str] = "codec"
+  target: ClassVar[str] = ""
+
+  discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+  def make(self, *, rngs: nnx.Rngs) -> "CodecGAN":
+    """Makes the codec and its critics."""
+    codec = Codec(self, rngs=rngs)
+    critics = self.discriminator
+    if not (critics.periods or critics.fft_sizes):
+      return CodecGAN(codec)
+    return CodecGAN(codec, Discriminator(critics, rngs=rngs))
 
 
 class CodecGAN(nnx.Module):
@@ -57,6 +82,9 @@ class CodecObjective:
     feature_weight: w_f.
   """
 
+  family: ClassVar[str] = "codec"
+  needs: ClassVar = ()
+
   crop: int = 16384
   gain_db: tuple[float, float] = (-18.0, 3.0)
   quantized_rate: float = 0.5
@@ -70,6 +98,21 @@ class CodecObjective:
   commitment_weight: float = 0.1
   adversarial_weight: float = 0.0
   feature_weight: float = 0.0
+
+  def __post_init__(self):
+    weights = [f.name for f in dataclasses.fields(self) if "_weight" in f.name]
+    settings.check(
+      self,
+      crop="[0, inf)",
+      gain_db="(-inf, inf)",
+      quantized_rate="[0, 1]",
+      fft_sizes="[16, inf)",
+      **dict.fromkeys(weights, "[0, inf)"),
+    )
+    if len(self.gain_db) != 2 or self.gain_db[0] > self.gain_db[1]:
+      raise settings.SettingError(
+        f"gain_db={self.gain_db!r} is not (lowest, highest) in decibels"
+      )
 
   def loss(
     self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
@@ -114,12 +157,12 @@ class CodecObjective:
     """Whether the critics take part."""
     return self.adversarial_weight > 0 or self.feature_weight > 0
 
-  def sample(self, model, cond, *, key):
-    """A codec reconstructs; it has nothing to sample from a condition."""
-    raise NotImplementedError(
-      "CodecObjective: a codec makes no soundtracks; train a generator on"
-      " its latents (configs/diffusion_tiny.py) or codes (configs/ar_tiny.py)."
-    )
+  def evaluate(
+    self, model: CodecGAN, batch: Batch, *, key: jax.Array
+  ) -> dict[str, jax.Array]:
+    """Returns `loss` and its parts on the first samples, without gain."""
+    loss, metrics = self.loss(model, batch, key=key, train=False)
+    return metrics | {"loss": loss}
 
   def _excerpt(
     self, audio: jax.Array, *, key: jax.Array, train: bool

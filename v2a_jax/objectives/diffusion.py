@@ -11,13 +11,21 @@ weightings are those of corruption.py.
 """
 
 import dataclasses
-import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.objectives import base
-from v2a_jax.objectives.corruption import WEIGHTINGS, Corruption, weigh
+from v2a_jax.objectives.corruption import (
+  PATHS,
+  PREDICTION_TYPES,
+  WEIGHTINGS,
+  Corruption,
+  weigh,
+)
+from v2a_jax.objectives.teacher import TEACHERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,21 +33,34 @@ class Diffusion:
   """Trains a diffusion model on `batch.target` = latents [b t c].
 
   Attributes:
-    path: from noise to data, of `corruption.PATHS`.
-    prediction_type: of `corruption.PREDICTION_TYPES`.
-    weighting: `prediction` for w = 1, or of `corruption.WEIGHTINGS`, which
+    path: path from noise to data, one of `corruption.PATHS`.
+    prediction_type: what the model predicts, one of
+      `corruption.PREDICTION_TYPES`.
+    weighting: `prediction` for w = 1, or one of `corruption.WEIGHTINGS`, which
       weigh the error of the latents that the prediction stands for.
-    gamma: of `min_snr`.
-    bias: of `sigmoid`.
-    cond_drop_rate: chance that a condition is dropped, for each on its own.
-    infill_rate: share of the examples that are told a part of the answer (see
-      `base.draw_known`) and learn the rest; needs a model with `infill`.
-    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
-    representation_weight: of what the teacher hears and the model misses; 0
-      without a teacher (`pretrained/teacher.py`).
-    time_mean: of the logit-normal over diffusion time.
-    time_std: of the logit-normal over diffusion time.
+    gamma: signal-to-noise ratio at which `min_snr` is cut off.
+    bias: shift of the log signal-to-noise ratio in `sigmoid`.
+    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
+      each condition on its own.
+    infill_rate: share of the examples whose latents are partly given (see
+      `base.draw_known`); needs a model with `infill`.
+    alignment_weight: weight of the aligner's error in seconds; 0 without one.
+    teacher: network whose features the model regresses, one of
+      `teacher.TEACHERS`; "" for none.
+    representation_weight: weight of that regression's error, such as 0.5.
+    time_mean: mean of the logit-normal over diffusion time.
+    time_std: standard deviation of the logit-normal over diffusion time.
   """
+
+  family: ClassVar[str] = "diffusion"
+  needs: ClassVar = (
+    base.Need(
+      "infill_rate",
+      "model.infill",
+      "the model would not see the known latents; set it to True",
+    ),
+    base.NEEDS_ALIGNER,
+  )
 
   path: str = "linear"
   prediction_type: str = "velocity"
@@ -49,20 +70,45 @@ class Diffusion:
   cond_drop_rate: float = 0.1
   infill_rate: float = 0.0
   alignment_weight: float = 0.0
+  teacher: str = ""
   representation_weight: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
 
   def __post_init__(self):
-    _ = self.corruption  # refuses an unknown path or prediction
-    if self.weighting not in WEIGHTINGS:
-      raise ValueError(
-        f"weighting={self.weighting!r} is not one of {', '.join(WEIGHTINGS)}"
+    settings.choose(
+      self,
+      path=PATHS,
+      prediction_type=PREDICTION_TYPES,
+      weighting=WEIGHTINGS,
+      teacher=("", *TEACHERS),
+    )
+    settings.check(
+      self,
+      gamma="(0, inf)",
+      bias="(-inf, inf)",
+      cond_drop_rate="[0, 1]",
+      infill_rate="[0, 1]",
+      alignment_weight="[0, inf)",
+      representation_weight="[0, inf)",
+      time_mean="(-inf, inf)",
+      time_std="(0, inf)",
+    )
+    if bool(self.teacher) != bool(self.representation_weight):
+      raise settings.SettingError(
+        f"representation_weight={self.representation_weight} with"
+        f" teacher={self.teacher!r}: set both, such as 0.5 and 'mn04', or none"
       )
 
   @property
   def corruption(self) -> Corruption:
+    """Path and prediction type."""
     return Corruption(self.path, self.prediction_type)
+
+  @property
+  def representation_dim(self) -> int:
+    """Number of the teacher's features; 0 without a teacher."""
+    return TEACHERS[self.teacher].FRAME_DIM if self.teacher else 0
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
@@ -79,23 +125,16 @@ class Diffusion:
       there = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
       known, mask = (latents, there), mask & ~there
     tokens = model.encode(cond)
-    predict = functools.partial(
-      model,
-      self.corruption.mix(noise, latents, at),
-      time,
-      tokens,
-      times=batch.target_times,
-      mask=batch.target_mask,
-      known=known,
-    )
+    arguments = (self.corruption.mix(noise, latents, at), time, tokens)
+    shared = dict(times=batch.target_times, mask=batch.target_mask, known=known)
     extra, metrics = 0.0, {}
-    if self.representation_weight:
-      prediction, guess = predict(represent=True)
-      missed = base.representation_error(guess, batch)
+    if self.teacher:
+      prediction, features = model.backbone.represent(*arguments, **shared)
+      missed = base.representation_error(features, batch)
       extra = self.representation_weight * missed
       metrics = {"representation_error": missed}
     else:
-      prediction = predict()
+      prediction = model(*arguments, **shared)
     error = jnp.square(prediction - self.corruption.target(noise, latents, at))
     error = base.masked_mean(error, mask)
     return base.with_alignment(
@@ -106,6 +145,12 @@ class Diffusion:
       known=batch.cond,
       weight=self.alignment_weight,
     )
+
+  def evaluate(self, model, batch, *, key):
+    """Returns losses by condition and by quarter of diffusion time."""
+    metrics = base.evaluate_conditions(self, model, batch, key=key)
+    time = self.sample_time(jax.random.split(key, 4)[0], len(batch.target))
+    return metrics | base.by_quarter("loss", metrics["loss"], time)
 
   def weight(self, time):
     """w [b] of equation (2), at diffusion times [b]."""

@@ -13,10 +13,12 @@ forward pass more. With r = t it is rectified flow.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.objectives import base
 from v2a_jax.objectives.corruption import Corruption
 
@@ -26,13 +28,24 @@ class MeanFlow:
   """Trains a diffusion model with `average` on latents [b t c].
 
   Attributes:
-    cond_drop_rate: chance that a condition is dropped, for each on its own.
-    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
+    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
+      each condition on its own.
+    alignment_weight: weight of the aligner's error in seconds; 0 without one.
     instant_rate: share of the examples with r = t.
     time_mean: of the logit-normal over both times.
     time_std: of the logit-normal over both times.
     power: p of the weight 1 / (error + 1e-3)^p; 0 for none.
   """
+
+  family: ClassVar[str] = "diffusion"
+  needs: ClassVar = (
+    base.Need(
+      "",
+      "model.average",
+      "the model would not see where an interval ends; set it to True",
+    ),
+    base.NEEDS_ALIGNER,
+  )
 
   cond_drop_rate: float = 0.1
   alignment_weight: float = 0.0
@@ -40,6 +53,17 @@ class MeanFlow:
   time_mean: float = 0.4
   time_std: float = 1.0
   power: float = 1.0
+
+  def __post_init__(self):
+    settings.check(
+      self,
+      cond_drop_rate="[0, 1]",
+      alignment_weight="[0, inf)",
+      instant_rate="[0, 1]",
+      time_mean="(-inf, inf)",
+      time_std="(0, inf)",
+      power="[0, inf)",
+    )
 
   @property
   def corruption(self) -> Corruption:
@@ -83,6 +107,12 @@ class MeanFlow:
       known=batch.cond,
       weight=self.alignment_weight,
     )
+
+  def evaluate(self, model, batch, *, key):
+    """Returns losses by condition and by quarter of the interval's start."""
+    metrics = base.evaluate_conditions(self, model, batch, key=key)
+    start, _ = self.sample_times(jax.random.split(key, 3)[0], len(batch.target))
+    return metrics | base.by_quarter("loss", metrics["loss"], start)
 
   def sample_times(self, key, b: int):
     """Draws b intervals: (start, end), each [b]."""

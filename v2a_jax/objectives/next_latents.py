@@ -11,9 +11,11 @@ one z_i, so the trunk runs once for all of them. t is logit-normal, as in
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
+from v2a_jax.basics import settings
 from v2a_jax.objectives import base
 from v2a_jax.objectives.corruption import Corruption
 
@@ -23,16 +25,29 @@ class NextLatents:
   """Trains an `ar_latents` model on `batch.target` = latents [b t c].
 
   Attributes:
-    cond_drop_rate: chance that a condition is dropped, for each on its own.
-    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
+    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
+      each condition on its own.
+    alignment_weight: weight of the aligner's error in seconds; 0 without one.
     time_mean: of the logit-normal over diffusion time.
     time_std: of the logit-normal over diffusion time.
   """
+
+  family: ClassVar[str] = "next_latents"
+  needs: ClassVar = (base.NEEDS_ALIGNER,)
 
   cond_drop_rate: float = 0.1
   alignment_weight: float = 0.0
   time_mean: float = 0.0
   time_std: float = 1.0
+
+  def __post_init__(self):
+    settings.check(
+      self,
+      cond_drop_rate="[0, 1]",
+      alignment_weight="[0, inf)",
+      time_mean="(-inf, inf)",
+      time_std="(0, inf)",
+    )
 
   @property
   def corruption(self) -> Corruption:
@@ -69,3 +84,7 @@ class NextLatents:
       known=batch.cond,
       weight=self.alignment_weight,
     )
+
+  def evaluate(self, model, batch, *, key):
+    """Returns losses by condition; see `base.evaluate_conditions`."""
+    return base.evaluate_conditions(self, model, batch, key=key)

@@ -6,10 +6,12 @@ with the order of writing that `models/pattern.py` defines.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import optax
 
+from v2a_jax.basics import settings
 from v2a_jax.objectives import base
 
 
@@ -18,12 +20,19 @@ class NextToken:
   """Trains a token model on `batch.target` = codes [b t q].
 
   Attributes:
-    cond_drop_rate: chance that a condition is dropped, for each on its own.
-    alignment_weight: of the aligner's error in seconds; 0 without an aligner.
+    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
+      each condition on its own.
+    alignment_weight: weight of the aligner's error in seconds; 0 without one.
   """
+
+  family: ClassVar[str] = "tokens"
+  needs: ClassVar = (base.NEEDS_ALIGNER,)
 
   cond_drop_rate: float = 0.1
   alignment_weight: float = 0.0
+
+  def __post_init__(self):
+    settings.check(self, cond_drop_rate="[0, 1]", alignment_weight="[0, inf)")
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] in nats a token, and metrics; see `base.Objective`."""
@@ -36,11 +45,11 @@ class NextToken:
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, codes)
     loss = base.masked_mean(nats, batch.target_mask)
     hit = (jnp.argmax(logits, axis=-1) == codes).astype(jnp.float32)
-    metrics = {
-      "loss": loss,
-      "accuracy": base.masked_mean(hit, batch.target_mask),
-      "loss_first_codebook": base.masked_mean(nats[..., 0], batch.target_mask),
-    }
+    metrics = {"accuracy": base.masked_mean(hit, batch.target_mask)}
+    for book in range(codes.shape[-1]):
+      metrics[f"loss_codebook_{book}"] = base.masked_mean(
+        nats[..., book], batch.target_mask
+      )
     return base.with_alignment(
       loss,
       metrics,
@@ -49,3 +58,7 @@ class NextToken:
       known=batch.cond,
       weight=self.alignment_weight,
     )
+
+  def evaluate(self, model, batch, *, key):
+    """Returns losses by condition and by codebook."""
+    return base.evaluate_conditions(self, model, batch, key=key)

@@ -1,14 +1,13 @@
-"""Targets of representation alignment: what a frozen network hears, and when.
+"""Teachers of representation alignment: features of a frozen audio network.
 
-A generator that must also say what a network trained to understand sound hears
-in the clean sound learns faster (Yu et al., "Representation alignment for
-generation", arXiv:2410.06940). The one there is is mn04, whose weights
-`v2a weights` knows. Its features at the time of each latent, less their mean
-over the batch, are what is to be said:
+A generator that also regresses what a network trained to understand sound makes
+of the clean sound learns faster (REPA: Yu et al., "Representation alignment for
+generation", arXiv:2410.06940). The teacher's features at the time of each
+latent, less their mean over the batch, are regressed:
 
-  loss = 1 - mean_t cos(guess_t, feature_t - mean feature)
+  loss = 1 - mean_t cos(prediction_t, feature_t - mean feature)
 
-Without the mean, which they all share, every guess would look good.
+Without the mean, which all features share, every prediction would look good.
 """
 
 from collections.abc import Callable
@@ -24,45 +23,57 @@ from v2a_jax.pretrained import mn04
 
 # A teacher is a module with `load()` of its weights, `frames(weights, sound)` at
 # SAMPLE_RATE, and their FRAME_RATE and FRAME_DIM.
-TEACHERS = {"mn04": mn04}
+TEACHERS: dict[str, types.ModuleType] = {"mn04": mn04}
 
 
 @dataclasses.dataclass(frozen=True)
 class Taught:
-  """Fills in the target, and beside it `representation` [b, t, f].
+  """Fills in the target, and `representation` [b t f] beside it.
 
   Attributes:
-    target: of the latents; sets their times.
-    teacher: of `TEACHERS`.
-    sample_rate: of the batch's audio, hertz.
+    target: fills in latents and their times.
+    teacher: name of the teacher, one of `TEACHERS`.
+    sample_rate: sample rate of the batch's audio in Hz.
   """
 
   target: Callable[[Any, Batch], Batch]
-  teacher: types.ModuleType
+  teacher: str
   sample_rate: int
 
+  def frozen(self, state: Any) -> dict[str, Any]:
+    """Returns what a call takes: the target's `state`, and the teacher's weights.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: the weights cannot be had.
+    """
+    return {"target": state, "teacher": TEACHERS[self.teacher].load()}
+
   def __call__(self, frozen: Any, batch: Batch) -> Batch:
-    """`frozen` holds `target`, what the target needs, and `teacher`."""
+    """Fills in a batch; see `frozen` for the first argument."""
+    teacher = TEACHERS[self.teacher]
     batch = self.target(frozen["target"], batch)
-    sound = resample(
-      batch.audio.mean(axis=-1), self.sample_rate, self.teacher.SAMPLE_RATE
-    )
-    heard = self.teacher.frames(frozen["teacher"], sound)
-    at = jnp.round(batch.target_times * self.teacher.FRAME_RATE).astype(
-      jnp.int32
-    )
-    heard = heard[:, jnp.clip(at, 0, heard.shape[1] - 1)]
-    there = batch.target_mask[..., None]
-    total = jnp.where(there, heard, 0.0).sum(axis=(0, 1))
-    heard = heard - total / jnp.maximum(there.sum(), 1)
-    return batch.replace(representation=jax.lax.stop_gradient(heard))
+    mono = batch.audio.mean(axis=-1)
+    sound = resample(mono, self.sample_rate, teacher.SAMPLE_RATE)
+    features = teacher.frames(frozen["teacher"], sound)
+    index = jnp.round(batch.target_times * teacher.FRAME_RATE)
+    index = jnp.clip(index.astype(jnp.int32), 0, features.shape[1] - 1)
+    features = features[:, index]
+    mask = batch.target_mask[..., None]
+    total = jnp.where(mask, features, 0.0).sum(axis=(0, 1))
+    features = features - total / jnp.maximum(mask.sum(), 1)
+    return batch.replace(representation=jax.lax.stop_gradient(features))
 
 
 def resample(x: jax.Array, rate: int, new_rate: int) -> jax.Array:
-  """Sound [b, samples] at another rate, by its spectrum.
+  """Resamples sound [b samples] by its spectrum; jax has no resampler.
 
-  jax has no resampler. As `scipy.signal.resample`, which takes the sound to be periodic; what lies
-  at the lower Nyquist frequency itself is left out.
+  Like `scipy.signal.resample` it takes the sound to be periodic; content at the
+  lower Nyquist frequency itself is dropped.
+
+  Args:
+    x: sound [b samples].
+    rate: its sample rate in Hz.
+    new_rate: sample rate of the result in Hz.
   """
   samples = x.shape[1]
   count = round(samples * new_rate / rate)

@@ -8,7 +8,6 @@ is; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
 import os
 
 import jax
-from jax._src import distributed as jax_distributed
 
 _VARIABLES = (
   "JAX_COORDINATOR_ADDRESS",
@@ -68,27 +67,3 @@ def initialize(
 def is_main_process() -> bool:
   """Whether this process writes logs and prints."""
   return jax.process_index() == 0
-
-
-def barrier(name: str, *, timeout: float = 600) -> None:
-  """Waits until all processes have called it with the same, new `name`.
-
-  Raises:
-    TimeoutError: after `timeout` seconds, naming the processes that are
-      missing.
-  """
-  client = jax_distributed.global_state.client  # There is no public one.
-  if client is None or jax.process_count() == 1:
-    return
-  folder = f"v2a/{name}"
-  client.key_value_set(f"{folder}/{jax.process_index()}", "here")
-  try:
-    client.wait_at_barrier(folder, int(timeout * 1000))
-  except jax.errors.JaxRuntimeError as error:
-    entries = client.key_value_dir_get(folder)
-    here = {int(key.rsplit("/", 1)[-1]) for key, _ in entries}
-    missing = sorted(set(range(jax.process_count())) - here)
-    raise TimeoutError(
-      f"barrier {name!r}: after {timeout:g} s processes {missing} of"
-      f" {jax.process_count()} are missing; look at their logs"
-    ) from error

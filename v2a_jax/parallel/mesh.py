@@ -13,16 +13,29 @@ import jax
 from jax.experimental import mesh_utils
 import numpy as np
 
+from v2a_jax.basics.settings import check
+
 AXES = ("data", "fsdp", "tensor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Devices along each axis; one of them may be -1, which takes the rest."""
+  """Sizes of the mesh's axes; one of them may be -1, which takes the rest.
+
+  Attributes:
+    data: number of devices that split the batch and replicate the parameters.
+    fsdp: number of devices that split the batch and the parameters.
+    tensor: number of devices that split heads, hidden units and vocabulary.
+  """
 
   data: int = -1
   fsdp: int = 1
   tensor: int = 1
+
+  def __post_init__(self):
+    for axis in AXES:
+      if getattr(self, axis) != -1:
+        check(self, **{axis: "[1, inf)"})
 
   @property
   def shape(self) -> tuple[int, int, int]:

@@ -173,11 +173,6 @@ class ClapText(nnx.Module):
     space shared with sound, not normalised."""
     return self.projection(jax.nn.tanh(self.pool(tokens[:, 0])))
 
-  def flops(self, length: int) -> int:
-    """Of one text's tokens."""
-    attended = layers.attention_flops(length, length, self.config.hidden_size)
-    return layers.matmul_flops(self.stack, length) + self.stack.depth * attended
-
 
 NETWORK = published.Network(
   config=ClapTextConfig,

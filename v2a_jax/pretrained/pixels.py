@@ -45,18 +45,6 @@ def preprocess(
   return (x - jnp.asarray(mean)) / jnp.asarray(std)
 
 
-def flops(given: tuple[int, int], *, size: int, crop: bool = False) -> int:
-  """Of resizing one frame of (height, width) pixels: a product a side."""
-  (h, w), (height, width) = given, _resized(given, size, crop=crop)
-  rows = height * h * w + height * w * width
-  columns = h * w * width + height * h * width
-  if (h, w) == (height, width):
-    return 0
-  if h == height or w == width:
-    return 6 * height * width * (w if h == height else h)
-  return 6 * min(rows, columns)
-
-
 def _resized(given, size: int, *, crop: bool) -> tuple[int, int]:
   """(height, width) of a frame before its middle is cut out."""
   if not crop:

@@ -231,12 +231,6 @@ class T5Encoder(nnx.Module):
     x = self.stack(x, mask, jnp.moveaxis(bias, -1, 0)[None])
     return self.norm(x)
 
-  def flops(self, length: int) -> int:
-    """Of one text's forward pass."""
-    inner = self.config.num_heads * self.config.d_kv
-    attended = layers.attention_flops(length, length, inner)
-    return layers.matmul_flops(self.stack, length) + self.stack.depth * attended
-
 
 NETWORK = published.Network(
   config=T5Config,

@@ -16,6 +16,7 @@ alone or with the text tower beside it. SigLIP 2 of a fixed size is read, too.
 import dataclasses
 import os
 import pathlib
+import types
 from typing import Any
 
 from flax import nnx
@@ -163,7 +164,7 @@ def read_config(
     raise WrongWeightsError(
       f"{folder}: {family} has no projection; load it without `project`"
     )
-  return published.fill(ViTConfig, values, folder)
+  return published.sizes(ViTConfig, values, folder)
 
 
 def load(
@@ -361,25 +362,6 @@ class ViT(nnx.Module):
       feature, x = self._siglip(x)
     return (split(feature), split(x)) if tokens else split(feature)
 
-  def flops(self, size: tuple[int, int]) -> int:
-    """Of the feature of one frame of (height, width) pixels."""
-    c, width = self.config, self.config.hidden_size
-    tokens = c.num_patches + (c.family == "clip")
-    total = (
-      pixels_lib.flops(size, size=c.image_size, crop=c.do_center_crop)
-      + layers.matmul_flops(self.patches, c.num_patches)
-      + layers.matmul_flops(self.stack, tokens)
-      + self.stack.depth * layers.attention_flops(tokens, tokens, width)
-    )
-    if c.has_head:
-      total += layers.matmul_flops(self.head.qkv, tokens + 1)
-      total += layers.matmul_flops(self.head.out, 1)
-      total += layers.matmul_flops(self.head.mlp, 1)
-      total += layers.attention_flops(1, tokens, width)
-    if c.projection_dim:
-      total += layers.matmul_flops(self.projection, 1)
-    return total
-
   def _clip(self, x):
     token = self.class_token[...].astype(x.dtype)
     first = jnp.broadcast_to(token, (x.shape[0], 1, x.shape[-1]))
@@ -394,3 +376,8 @@ class ViT(nnx.Module):
   def _siglip(self, x):
     x = self.norm_out(self.stack(x + self.positions[...].astype(x.dtype)))
     return (self.head(x) if self.config.has_head else x.mean(1)), x
+
+
+NETWORK = types.SimpleNamespace(
+  config=ViTConfig, read_config=read_config, load=load
+)

@@ -1,13 +1,15 @@
 """Writes codes or latents one step at a time, with a key-value cache."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.sampling import guidance as guidance_lib
-from v2a_jax.sampling import ode
-from v2a_jax.sampling.windows import Windows
+from v2a_jax.sampling.draw import Draw
+from v2a_jax.sampling.solvers import SOLVERS
 
 
 def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
@@ -41,35 +43,26 @@ class Autoregressive:
     guidance: a scale for each condition.
   """
 
+  needs: ClassVar = ()
+
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
-  def __call__(
-    self,
-    model,
-    objective,
-    cond,
-    *,
-    keys,
-    times,
-    windows: Windows,
-    negative=None,
-    known=None,
-  ):
-    """Samples a clip; arguments as `ode.ODESampler`.
+  def __call__(self, model, objective, cond, draw: Draw):
+    """Samples clips; arguments as for `ode.ODESampler`.
 
-    What is `known` ([b windows.total ...] and a mask) is written as it is;
-    what comes before it cannot be made to lead up to it.
+    Known steps are written as they are; what comes before them cannot be made
+    to lead up to them.
 
     Returns:
       [b windows.total ...], of `model.backbone.frame`.
     """
-    b = keys.shape[0]
+    b, windows, known = draw.keys.shape[0], draw.windows, draw.known
     frame = model.backbone.frame
     blank = lambda t: jnp.zeros((b, t, *frame.shape), frame.dtype)
     by_window = lambda x: jnp.moveaxis(
       x.reshape(b, windows.count, *x.shape[1:]), 1, 0
     )
-    conds = jax.tree.map(by_window, (cond, negative))
+    conds = jax.tree.map(by_window, (cond, draw.negative))
     keep = windows.length - windows.stride
     if known is None:
       known = blank(windows.total), jnp.zeros((b, windows.total), bool)
@@ -81,16 +74,13 @@ class Autoregressive:
       prefix = jnp.roll(last, -windows.stride, axis=1)
       prefix = jnp.where(continued[:, None], prefix, given)
       fold = jax.vmap(lambda key: jax.random.fold_in(key, index))
-      made = self.continue_from(
-        prefix,
-        continued | there,
-        model,
-        objective,
-        cond,
-        keys=fold(keys),
-        times=times,
+      one = dataclasses.replace(
+        draw,
+        keys=fold(draw.keys),
         negative=negative,
+        known=(prefix, continued | there),
       )
+      made = self.continue_from(model, objective, cond, one)
       return made, made
 
     _, made = jax.lax.scan(
@@ -110,33 +100,34 @@ class TokenSampler(Autoregressive):
     top_p: keep the fewest tokens with this probability; 1 keeps all.
   """
 
+  family: ClassVar[str] = "tokens"
+
   temperature: float = 1.0
   top_k: int = 0
   top_p: float = 1.0
 
-  def continue_from(
-    self, prefix, known, model, objective, cond, *, keys, times, negative=None
-  ):
+  def __post_init__(self):
+    settings.check(
+      self, temperature="(0, inf)", top_k="[0, inf)", top_p="(0, 1]"
+    )
+
+  def continue_from(self, model, objective, cond, draw: Draw):
     """Writes one window.
 
     Args:
-      prefix: int [b t q].
-      known: bool [b t], the frames of `prefix` that are kept as they are.
       model: a `Generator` around a `TokenModel`.
       objective: not used.
       cond: conditions of b windows.
-      keys: [b] random keys.
-      times: [t], seconds.
-      negative: see `Guidance.branches`.
+      draw: one window each; its known codes, int [b t q], are kept.
 
     Returns:
       int32 [b t q].
     """
     del objective
-    backbone = model.backbone
+    backbone, (prefix, known) = model.backbone, draw.known
     pattern, pad = backbone.pattern, backbone.pad
-    cond, weights = self.guidance.branches(cond, negative)
-    cache = backbone.start(model.encode(cond), times=times)
+    cond, weights = self.guidance.branches(cond, draw.negative)
+    cache = backbone.start(model.encode(cond), times=draw.times)
     by_step = lambda x, pad: jnp.moveaxis(pattern.lay_out(x, pad), 1, 0)
     given = by_step(prefix, pad)
     whole = jnp.broadcast_to(known[..., None], prefix.shape)
@@ -154,10 +145,10 @@ class TokenSampler(Autoregressive):
         top_k=self.top_k,
         top_p=self.top_p,
       )
-      draw = lambda key, logits: jax.random.categorical(
+      pick = lambda key, logits: jax.random.categorical(
         jax.random.fold_in(key, index), logits
       )
-      codes = jnp.where(fixed, given, jax.vmap(draw)(keys, logits))
+      codes = jnp.where(fixed, given, jax.vmap(pick)(draw.keys, logits))
       return (codes, cache), codes
 
     before = jnp.full_like(prefix[:, 0], pad)
@@ -175,39 +166,41 @@ class LatentSampler(Autoregressive):
     temperature: of the noise that the head starts from, which is all the chance
       there is; MAR (arXiv:2406.11838) scales the noise of its sampler's steps.
     num_steps: solver steps for each latent.
-    solver: one of `ode.SOLVERS`.
+    solver: name of the solver, one of `solvers.SOLVERS`.
   """
+
+  family: ClassVar[str] = "next_latents"
 
   temperature: float = 1.0
   num_steps: int = 16
   solver: str = "euler"
 
   def __post_init__(self):
-    ode.check_solver(self.solver)
+    settings.check(self, temperature="[0, inf)", num_steps="[1, inf)")
+    settings.choose(self, solver=SOLVERS)
 
-  def continue_from(
-    self, prefix, known, model, objective, cond, *, keys, times, negative=None
-  ):
+  @property
+  def needs(self):
+    """Settings of the model that the solver needs."""
+    return SOLVERS[self.solver].needs
+
+  def continue_from(self, model, objective, cond, draw: Draw):
     """Writes one window.
 
     Args:
-      prefix: float [b t c].
-      known: bool [b t], the latents of `prefix` that are kept as they are.
       model: a `Generator` around a `LatentModel`.
       objective: its `corruption` says what the head predicts.
       cond: conditions of b windows.
-      keys: [b] random keys.
-      times: [t], seconds.
-      negative: see `Guidance.branches`.
+      draw: one window each; its known latents, float [b t c], are kept.
 
     Returns:
       float32 [b t c].
     """
-    backbone = model.backbone
-    cond, weights = self.guidance.branches(cond, negative)
-    cache = backbone.start(model.encode(cond), times=times)
-    draw = lambda key: jax.random.normal(key, prefix.shape[1:])
-    noise = self.temperature * jax.vmap(draw)(keys)
+    backbone, (prefix, known) = model.backbone, draw.known
+    cond, weights = self.guidance.branches(cond, draw.negative)
+    cache = backbone.start(model.encode(cond), times=draw.times)
+    normal = lambda key: jax.random.normal(key, prefix.shape[1:])
+    noise = self.temperature * jax.vmap(normal)(draw.keys)
 
     def step(carry, xs):
       before, cache = carry
@@ -221,11 +214,10 @@ class LatentSampler(Autoregressive):
         found = backbone.head(noisy, jnp.full(noisy.shape[:2], t), z)
         return guidance_lib.combine(found[:, 0], weights)
 
-      made = ode.solve(
+      made = SOLVERS[self.solver](
         predict,
         noise,
         num_steps=self.num_steps,
-        solver=self.solver,
         corruption=objective.corruption,
       )
       made = jnp.where(known[:, None], given, made)

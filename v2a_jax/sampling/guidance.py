@@ -18,17 +18,29 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.batch import Conditioning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guidance:
-  """Scales; 1 follows the data, more follows the condition harder."""
+  """Guidance scales; 1 is no guidance, more follows the condition harder.
+
+  Attributes:
+    video: scale of the picture.
+    prompt: scale of the prompt.
+    transcript: scale of the transcript.
+    negative_prompt: scale of the push away from the negative prompt.
+  """
 
   video: float = 1.0
   prompt: float = 1.0
   transcript: float = 1.0
   negative_prompt: float = 1.0
+
+  def __post_init__(self):
+    names = ("video", "prompt", "transcript", "negative_prompt")
+    settings.check(self, **dict.fromkeys(names, "[0, inf)"))
 
   def branches(self, cond: Conditioning, negative=None):
     """Lays out the branches along the batch.

@@ -1,7 +1,7 @@
-"""What of an existing sound is kept when a soundtrack is extended or mended.
+"""Known sound for infilling and extension.
 
-Samples that are kept come back bit for bit; a latent is known to the model
-where all samples that it stands for are kept.
+Kept samples come back bit for bit; a latent is known to the model where all the
+samples that it stands for are kept.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ class Kept:
   """A sound and which part of it is kept.
 
   Attributes:
-    samples: float32 [t channels], silence where there is no sound.
-    there: bool [t], what is kept.
-    hop: samples a latent.
-    sample_rate: hertz.
+    samples: float32 [t channels], zeros where there is no sound.
+    mask: bool [t], True where samples are kept.
+    hop: number of samples per latent.
+    sample_rate: sample rate in Hz.
   """
 
   samples: np.ndarray
-  there: np.ndarray
+  mask: np.ndarray
   hop: int
   sample_rate: int
 
@@ -44,40 +44,40 @@ class Kept:
     """Reads a sound for `latents` latents of a codec.
 
     Args:
-      audio: any file with sound; in a video, on the picture's clock.
-      regenerate: (start, end) in seconds, of what is not kept.
-      latents: how many the soundtrack has.
-      codec: its config.
+      audio: file with sound; a video's sound is on the picture's clock.
+      regenerate: (start, end) pairs in seconds, spans that are not kept.
+      latents: number of latents of the soundtrack.
+      codec: sizes of the codec.
 
     Raises:
       MediaError: the file cannot be read or has no sound.
     """
     rate, total = codec.sample_rate, latents * codec.hop
-    look = functools.partial(
+    read = functools.partial(
       media.read_audio,
       sample_rate=rate,
       channels=codec.channels,
       duration=total / rate,
     )
-    heard = media.run_limited(look, audio).samples[:total]
-    there = np.arange(total) < len(heard)
+    sound = media.run_limited(read, audio).samples[:total]
+    mask = np.arange(total) < len(sound)
     for start, end in regenerate:
-      there[round(start * rate) : round(end * rate)] = False
+      mask[round(start * rate) : round(end * rate)] = False
     samples = np.zeros((total, codec.channels), np.float32)
-    samples[: len(heard)] = heard
-    return cls(samples, there, codec.hop, rate)
+    samples[: len(sound)] = sound
+    return cls(samples, mask, codec.hop, rate)
 
   @property
   def known(self) -> tuple[np.ndarray, np.ndarray]:
-    """The sound [1 t channels], and which latents of it are kept [1 n]."""
-    latents = self.there.reshape(-1, self.hop).all(axis=1)
+    """The sound [1 t channels], and a mask of its kept latents [1 n]."""
+    latents = self.mask.reshape(-1, self.hop).all(axis=1)
     return self.samples[None], latents[None]
 
-  def put_back(self, made: np.ndarray) -> np.ndarray:
-    """New sounds [b t channels] with the kept samples in their place."""
-    if not self.there.any():
-      return made
-    away = ndimage.distance_transform_edt(~self.there)
+  def put_back(self, generated: np.ndarray) -> np.ndarray:
+    """Returns generated sound [b t channels] with the kept samples in place."""
+    if not self.mask.any():
+      return generated
+    away = ndimage.distance_transform_edt(~self.mask)
     old = np.clip(1 - away / (FADE * self.sample_rate), 0, 1)[:, None]
-    mixed = old * self.samples + (1 - old) * made
-    return np.where(self.there[:, None], self.samples, mixed).astype(np.float32)
+    mixed = old * self.samples + (1 - old) * generated
+    return np.where(self.mask[:, None], self.samples, mixed).astype(np.float32)

@@ -1,33 +1,37 @@
-"""What can be asked of a soundtrack: the arguments of a `Soundtracker`."""
+"""A request for soundtracks: the arguments of a `Soundtracker`."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
+from v2a_jax.basics.settings import SettingError, check
 from v2a_jax.batch import ABSENT, PRESENCE, PRESENT, UNKNOWN
+
+MAX_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-  """What is asked of a soundtrack; the same names as on the command line.
+  """A request for soundtracks; the same names as on the command line.
 
   Attributes:
-    prompt: what should be heard; "" leaves it to the picture.
-    negative_prompt: what should not be heard.
-    transcript: what should be said; "" asks for no speech, by the presence
-      flag that tagged data without speech carries (`schema.presence`).
-    speech: True, False, or None to follow the transcript.
-    music: True, False or None for either.
-    effects: True, False or None for either.
-    num_candidates: soundtracks to make.
-    seed: of the first candidate; candidate i has seed + i.
+    prompt: description of the sound; "" leaves it to the picture.
+    negative_prompt: description of sound that should be absent.
+    transcript: words to be spoken; "" asks for no speech, by the presence flag
+      that tagged data without speech carries (`schema.presence`).
+    speech: whether there is speech; None follows the transcript.
+    music: whether there is music; None for either.
+    effects: whether there are sound effects; None for either.
+    num_candidates: number of soundtracks to make.
+    seed: random seed of the first candidate, 0 to 2^32 - 1; candidate i has
+      seed + i.
     duration: seconds of the video to score, from its start; None for all.
-    audio: a file with sound to keep; what is missing to the video's length,
-      and what `regenerate` names, is made to fit. "" starts from nothing.
-    regenerate: (start, end) pairs in seconds, of `audio` to be made anew.
-    sampler: overrides of the sampler's fields, such as {"num_steps": 50} or
-      {"guidance": {"video": 3.0}}.
+    audio: file with sound to keep; the rest of the video's length, and the
+      spans in `regenerate`, are generated to fit. "" for none.
+    regenerate: (start, end) pairs in seconds, spans of `audio` to replace.
+    sampler: other values for fields of the sampler, such as {"num_steps": 50}
+      or {"guidance": {"video": 3.0}}.
   """
 
   prompt: str = ""
@@ -44,18 +48,26 @@ class Request:
   sampler: Any = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    if self.num_candidates < 1:
-      raise ValueError(
-        f"num_candidates is {self.num_candidates}; ask for at least 1"
+    check(
+      self,
+      num_candidates="[1, inf)",
+      seed="[0, 4294967295]",
+      duration="(0, inf)",
+    )
+    last = self.seed + self.num_candidates - 1
+    if last > MAX_SEED:
+      raise SettingError(
+        f"seed={self.seed} with {self.num_candidates} candidates needs seeds up"
+        f" to {last}, the largest is {MAX_SEED}"
       )
-    if self.duration is not None and self.duration <= 0:
-      raise ValueError(f"duration is {self.duration} s; it must be positive")
     if self.regenerate and not self.audio:
-      raise ValueError("regenerate: name the sound it is a part of, as audio")
+      raise SettingError(
+        "regenerate needs the sound that it is a part of: audio"
+      )
     for start, end in self.regenerate:
       if not 0 <= start < end:
-        raise ValueError(
-          f"regenerate: {start} to {end} s is no span; give start < end"
+        raise SettingError(
+          f"regenerate={start}-{end} is not a span in seconds: start < end"
         )
 
   @property

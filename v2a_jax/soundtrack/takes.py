@@ -1,4 +1,4 @@
-"""From candidates to files: watermark, level, wav, mux, sidecar.
+"""Takes and their delivery: watermark, level, wav, mux, sidecar.
 
 For `clip.mp4` and a folder `out/`:
 
@@ -13,9 +13,9 @@ peak, write, and then the mark is looked for again in the file as delivered.
 from collections.abc import Callable
 import dataclasses
 import hashlib
-import json
 import pathlib
 import platform
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,9 +23,55 @@ import pyloudnorm
 
 import v2a_jax
 from v2a_jax import media, watermark
-from v2a_jax.soundtrack.tracker import Soundtrack, Soundtracks
+from v2a_jax.basics import files
+from v2a_jax.soundtrack.request import Request
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Soundtrack:
+  """One candidate.
+
+  Attributes:
+    samples: float32 [t channels] in [-1, 1], as long as the video.
+    sample_rate: sample rate in Hz.
+    seed: seed that gives this candidate again.
+    score: score of `sampling.ranking`; more is better.
+  """
+
+  samples: np.ndarray
+  sample_rate: int
+  seed: int
+  score: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Soundtracks:
+  """All candidates for one video, the best first.
+
+  Attributes:
+    video: path of the picture.
+    request: what was asked.
+    candidates: soundtracks, ranked by `score_name`.
+    score_name: name of the score that ranked them.
+    model: description of the model, see `Soundtracker.describe`.
+  """
+
+  video: pathlib.Path
+  request: Request
+  candidates: tuple[Soundtrack, ...]
+  score_name: str
+  model: dict[str, Any]
+
+  @property
+  def best(self) -> Soundtrack:
+    """The candidate with the highest score."""
+    return self.candidates[0]
+
+  def save(self, directory, **options) -> "Delivery":
+    """Watermarks, muxes and writes everything; see `deliver`."""
+    return deliver(self, pathlib.Path(directory), **options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,21 +152,16 @@ def deliver(
     rows.append(row | {"rank": rank})
     on_file(folder / row["video"])
   sidecar = folder / f"{stem}.json"
-  text = json.dumps(
-    describe(takes)
-    | {
-      "delivery": {
-        "keep": keep,
-        "loudness": loudness,
-        "payload": payload,
-        "mark": mark,
-        "own_key": key is not None,
-      },
-      "candidates": rows,
-    },
-    indent=1,
+  delivery = {
+    "keep": keep,
+    "loudness": loudness,
+    "payload": payload,
+    "mark": mark,
+    "own_key": key is not None,
+  }
+  files.write_json(
+    sidecar, describe(takes) | {"delivery": delivery, "candidates": rows}
   )
-  sidecar.write_text(text)
   return Delivery(
     videos=tuple(folder / row["video"] for row in rows),
     waves=tuple(folder / row["wave"] for row in rows),
@@ -175,10 +216,8 @@ def describe(takes: Soundtracks) -> dict:
 
 
 def _digest(path) -> str:
-  """sha256 of a file, "" of none."""
-  return (
-    hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else ""
-  )
+  """Returns the sha256 of a file, "" of none."""
+  return files.sha256_of(path) if path else ""
 
 
 def _decibels(amplitude) -> float:

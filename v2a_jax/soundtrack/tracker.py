@@ -1,4 +1,4 @@
-"""The pipeline that users call: a video and words in, soundtracks out.
+"""Generates soundtracks: a video and words in, ranked takes out.
 
   tracker = Soundtracker.load()                       # or a workdir, a bundle
   takes = tracker("clip.mp4", prompt="rain on tin", num_candidates=4, seed=0)
@@ -21,96 +21,51 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import example as example_lib
+from data_pipelines.tokenizer import spread
 from v2a_jax import media
 from v2a_jax.batch import Conditioning
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.codec import streaming
-from v2a_jax.experiment import build
-from v2a_jax.experiment import load as trained
+from v2a_jax.codec import frozen, streaming
+from v2a_jax.experiment import load
 from v2a_jax.sampling import ranking
+from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.soundtrack.infill import Kept
 from v2a_jax.soundtrack.request import Request
+from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
 from v2a_jax.weights import bundle
 
 DEFAULT = "diffusion_tiny"  # the bundle that is used when none is named
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Soundtrack:
-  """One candidate.
-
-  Attributes:
-    samples: float32 [t channels] in [-1, 1], as long as the video.
-    sample_rate: hertz.
-    seed: gives this candidate again.
-    score: `sampling.ranking` score; more is better.
-  """
-
-  samples: np.ndarray
-  sample_rate: int
-  seed: int
-  score: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Soundtracks:
-  """All candidates for one video, the best first.
-
-  Attributes:
-    video: path of the picture.
-    request: what was asked.
-    candidates: ranked by `score_name`.
-    score_name: which score ranked them.
-    model: description of the model, see `Soundtracker.describe`.
-  """
-
-  video: pathlib.Path
-  request: Request
-  candidates: tuple[Soundtrack, ...]
-  score_name: str
-  model: dict[str, Any]
-
-  @property
-  def best(self) -> Soundtrack:
-    return self.candidates[0]
-
-  def save(self, directory, **options):
-    """Watermarks, muxes and writes everything; see `delivery.deliver`."""
-    from v2a_jax.soundtrack import takes as delivery
-
-    return delivery.deliver(self, pathlib.Path(directory), **options)
 
 
 class Soundtracker:
   """A trained generator with its codec, tokenizers and sampler.
 
   Attributes:
-    sample_rate: hertz of the sound it makes.
-    window_seconds: what the model was trained on.
+    experiment: what trained the model.
+    sample_rate: sample rate of the generated sound in Hz.
+    window_seconds: length in seconds of the clips it was trained on.
     loader_config: how a record becomes an example for this model.
   """
 
-  def __init__(self, found: trained.Trained):
-    self.config = config = found.config
-    self.codec = frozen_codec.load(config.codec)
-    self.objective = build.make_objective(config)
-    self.tokenizer = found.tokenizers["tokenizer"]
-    self.prompt_tokenizer = found.tokenizers.get(
+  def __init__(self, trained: load.Trained):
+    """Takes a loaded model; reads its codec."""
+    self.experiment = trained.experiment
+    self.codec = frozen.load(self.experiment.run.codec)
+    self.tokenizer = trained.tokenizers["tokenizer"]
+    self.prompt_tokenizer = trained.tokenizers.get(
       "prompt_tokenizer", self.tokenizer
     )
-    # Of the model, wherever its training data is now, and with frames.
-    self.loader_config = build.loader_config(
-      config,
-      self.codec.config,
-      **bundle.tokenizers(found.folder),
+    # The model's tokenizers, wherever its training data is now, and frames.
+    self.loader_config = dataclasses.replace(
+      self.experiment.data,
+      **bundle.tokenizers(trained.folder),
       features=0,
       frames=True,
     )
     self.sample_rate = self.codec.config.sample_rate
     self.window_seconds = self.loader_config.seconds
-    self._graphdef, self._params = nnx.split(found.model)
-    self._source = dict(found.source)
+    self._graphdef, self._params = nnx.split(trained.model)
+    self._source = dict(trained.source)
 
   @classmethod
   def load(cls, checkpoint=None, *, step: int | None = None) -> "Soundtracker":
@@ -118,20 +73,21 @@ class Soundtracker:
 
     Args:
       checkpoint: folder of either kind, or the name of a bundled model.
-      step: of a workdir's checkpoints; None for the newest.
+      step: step of a workdir's checkpoint; None for the newest.
 
     Raises:
       BundleError, CheckpointError: it is missing, damaged or of another model.
     """
-    return cls(trained.load(checkpoint or DEFAULT, step=step))
+    return cls(load.load(checkpoint or DEFAULT, step=step))
 
   def describe(self) -> dict[str, Any]:
-    """Where the weights are from and how they are used; JSON-able."""
+    """Returns where the weights are from and how they are used; JSON-able."""
+    config = self.experiment.config
     return {
-      "name": self.config.name,
+      "name": self.experiment.run.name,
       "checkpoint": self._source,
-      "config": self.config.to_dict(),
-      "sampler": dict(self.config.sampler.to_dict()),
+      "config": config,
+      "sampler": config["sampler"],
     }
 
   def sample(
@@ -151,15 +107,15 @@ class Soundtracker:
       seed: int, row i gets seed + i; or ints [b].
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: how windows tile a clip; None for one window each.
-      sampler: overrides of the sampler's fields, or another sampler.
-      known: (sound float32 [b samples channels], bool [b windows.total]),
-        which latents of that sound are kept.
+      sampler: other values for fields of the sampler, or another sampler.
+      known: (sound float32 [b samples channels], bool [b windows.total]), a
+        sound and which of its latents are kept.
 
     Returns:
       float32 [b samples channels] at `sample_rate`.
 
     Raises:
-      ConfigError: an override names no field, or its value is refused.
+      ConfigError: a field is unknown, or its value is refused.
     """
     rate = self.codec.config.latent_rate
     length = round(self.window_seconds * rate)
@@ -169,65 +125,45 @@ class Soundtracker:
     keys = jax.vmap(jax.random.key)(seeds)
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
     if not callable(sampler):
-      sampler = build.make_sampler(self.config, sampler)
+      sampler = self.experiment.sampler_with(sampler)
     run = self._compiled(sampler, windows)
-    made = run(
+    target = run(
       self._params, self.codec.state, cond, keys, times, negative, known
     )
     # In pieces, so that the memory of the decoder does not grow with the clip.
-    return streaming.decode(self.codec.merge(), made)
-
-  @property
-  def _codes(self) -> tuple[bool, int | None]:
-    """Whether the model writes codes, and of how many codebooks."""
-    return (
-      self.config.data.target == "codes",
-      self.config.model.get("num_codebooks"),
-    )
+    return streaming.decode(self.codec.merge(), target)
 
   @functools.lru_cache(maxsize=32)  # noqa: B019 (a tracker lives long)
   def _compiled(self, sampler, windows):
-    """The jitted way from conditions to latents or codes."""
-    as_codes, count = self._codes
+    """Returns the jitted way from conditions to latents or codes."""
+    experiment = self.experiment
 
     @jax.jit
     def run(params, codec_state, cond, keys, times, negative, known):
-      model = nnx.merge(self._graphdef, params)
-      codec = self.codec.merge(codec_state)
       if known is not None:
-        given = codec.encode(known[0])
-        known = (
-          codec.quantize(given, count) if as_codes else given,
-          known[1],
-        )
-      return sampler(
-        model,
-        self.objective,
-        cond,
-        keys=keys,
-        times=times,
-        windows=windows,
-        negative=negative,
-        known=known,
+        sound, mask = known
+        known = experiment.representation.encode(codec_state, sound), mask
+      draw = Draw(
+        keys=keys, times=times, windows=windows, negative=negative, known=known
       )
+      model = nnx.merge(self._graphdef, params)
+      return sampler(model, experiment.objective, cond, draw)
 
     return run
 
   def reconstruct(self, audio) -> np.ndarray:
-    """The codec's own ceiling: [b samples channels] there and back."""
+    """Encodes and decodes audio [b samples channels]: the codec's ceiling."""
     return np.asarray(self._reconstruct(self.codec.state, audio))
 
   @functools.cached_property
   def _reconstruct(self):
-    as_codes, count = self._codes
+    representation = self.experiment.representation
 
     @jax.jit
     def run(state, audio):
-      codec = self.codec.merge(state)
-      latents = codec.encode(audio)
-      if as_codes:
-        latents = codec.dequantize(codec.quantize(latents, count))
-      return codec.decode(latents)[:, : audio.shape[1]]
+      target = representation.encode(state, audio)
+      latents = representation.latents(state, target)
+      return self.codec.merge(state).decode(latents)[:, : audio.shape[1]]
 
     return run
 
@@ -242,13 +178,13 @@ class Soundtracker:
     seconds = media.run_limited(media.video_duration, path)
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))
-    look = functools.partial(
+    read = functools.partial(
       media.read_video,
       duration=float(seconds),
       max_fps=self.loader_config.fps,
       size=self.loader_config.frame_size,
     )
-    picture = media.run_limited(look, path)
+    picture = media.run_limited(read, path)
     rate = self.codec.config.latent_rate
     windows = Windows.cover(
       int(np.ceil(float(seconds) * rate)),
@@ -257,12 +193,14 @@ class Soundtracker:
     n = request.num_candidates
     cond = self._conditions(picture, windows, request)
     repeat = lambda x: np.tile(x, (n,) + (1,) * (x.ndim - 1))
-    kept = request.audio and Kept.read(
-      request.audio,
-      request.regenerate,
-      latents=windows.total,
-      codec=self.codec.config,
-    )
+    kept = None
+    if request.audio:
+      kept = Kept.read(
+        request.audio,
+        request.regenerate,
+        latents=windows.total,
+        codec=self.codec.config,
+      )
     samples = self.sample(
       jax.tree.map(repeat, cond),
       seed=request.seed,
@@ -271,12 +209,11 @@ class Soundtracker:
       sampler=request.sampler,
       known=jax.tree.map(repeat, kept.known) if kept else None,
     )
-    total = round(seconds * self.sample_rate)
     if kept:
       samples = kept.put_back(samples)
+    samples = samples[:, : round(seconds * self.sample_rate)]
     takes = [
-      self._take(samples[i, :total], request.seed + i, picture)
-      for i in range(n)
+      self._take(samples[i], request.seed + i, picture) for i in range(n)
     ]
     takes.sort(key=lambda take: -take.score)
     return Soundtracks(
@@ -287,37 +224,40 @@ class Soundtracker:
       model=self.describe(),
     )
 
-  def _take(self, samples, seed, video) -> Soundtrack:
+  def _take(self, samples, seed: int, picture) -> Soundtrack:
     samples = np.clip(samples, -1.0, 1.0)
     score = ranking.motion_onset(
-      samples, self.sample_rate, video.frames, video.times
+      samples, self.sample_rate, picture.frames, picture.times
     )
     return Soundtrack(
       samples=samples, sample_rate=self.sample_rate, seed=seed, score=score
     )
 
-  def _conditions(self, video, windows, request) -> Conditioning:
-    """Conditions of every window, on each window's own clock."""
+  def _conditions(self, picture, windows, request) -> Conditioning:
+    """Makes the conditions of every window, on each window's own clock."""
     window = self.loader_config.window
     whole = example_lib.Media(
-      0.0, video.frames, video.times, np.zeros((0, window.channels), np.float32)
+      0.0,
+      picture.frames,
+      picture.times,
+      np.zeros((0, window.channels), np.float32),
     )
     rate = self.codec.config.latent_rate
     prompt, prompt_mask = self.prompt_tokenizer.encode(
       request.prompt, window.prompt_length
     )
     words = request.transcript.split()
-    total = windows.total / rate
+    onsets = spread([None] * len(words), windows.total / rate)
     rows = []
     for start in windows.starts:
       begin = start / rate
-      inside = [
-        {"word": word, "start": (i + 0.5) / len(words) * total - begin}
-        for i, word in enumerate(words)
+      spoken = [
+        {"word": word, "start": onset - begin}
+        for word, onset in zip(words, onsets)
+        if 0 <= onset - begin < window.seconds
       ]
-      inside = [w for w in inside if 0 <= w["start"] < window.seconds]
       ids, times, mask = self.tokenizer.encode_words(
-        inside, window.transcript_length, window.seconds
+        spoken, window.transcript_length, window.seconds
       )
       rows.append(
         Conditioning(
@@ -334,6 +274,7 @@ class Soundtracker:
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
   def _negative(self, request, rows: int):
+    """Encodes the negative prompt for so many rows; None without one."""
     if not request.negative_prompt:
       return None
     encoded = self.prompt_tokenizer.encode(

@@ -28,7 +28,11 @@ from v2a_jax.training import digests
 from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.state import TrainState, abstract_model
 from v2a_jax.weights import names
-from v2a_jax.weights.names import CheckpointError
+
+
+class CheckpointError(Exception):
+  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
+
 
 _log = logging.getLogger(__name__)
 _STORAGE_ERRORS = {
@@ -50,8 +54,8 @@ class Restored:
   Attributes:
     step: the number of training steps behind it.
     path: its folder.
-    state: the train state, in `restore`; else {"params", "buffers"}, nested
-      dicts of numpy arrays, of which `params` may be the average.
+    state: the train state, in `restore`; else {"params", "buffers"}, numpy
+      arrays by name, of which `params` may be the average.
     data: the data position, as saved.
     meta: as saved; the loop adds `train_seconds` and `clips_seen`.
     sha256: of `sha256.json`, which names the checkpoint's contents.
@@ -162,13 +166,11 @@ class Checkpoints:
         shardings,
       )
       named = names.flatten(target)
-      _check_shapes(path, named)
-      state = traverse_util.flatten_dict(_read_state(path, named))
-      leaves = [state[name] for name in named]
+      _compare(path, _read_shapes(path), named)
       return Restored(
         step=step,
         path=path,
-        state=jax.tree.unflatten(jax.tree.structure(target), leaves),
+        state=names.fill(target, _read_state(path, named)),
         data=_read_json(path, "data"),
         meta=_read_json(path, "meta"),
         sha256=digests.identity(path),
@@ -255,7 +257,7 @@ def restore_params(
     ema: read the average instead of the weights, if the run kept one.
 
   Returns:
-    `Restored`, whose `state` has nested dicts of numpy arrays: `params` and
+    `Restored`, whose `state` has numpy arrays by name under `params` and
     `buffers` (see `restore_model` for a module).
 
   Raises:
@@ -266,14 +268,12 @@ def restore_params(
   averaged = ema and any(name[0] == "ema" for name in saved)
   wanted = ("ema" if averaged else "params", "buffers")
   target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
-  tree = _read_state(path, target) if target else {}
+  arrays = _read_state(path, target) if target else {}
+  under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
   return Restored(
     step=int(path.name),
     path=path,
-    state={
-      "params": names.integer_keys(tree.get(wanted[0], {})),
-      "buffers": names.integer_keys(tree.get("buffers", {})),
-    },
+    state={"params": under(wanted[0]), "buffers": under("buffers")},
     data=_read_json(path, "data"),
     meta=_read_json(path, "meta"),
     sha256=digests.identity(path),
@@ -296,14 +296,14 @@ def restore_model(
   graphdef, params, buffers = abstract_model(make_model)
   parts = []
   for part, abstract in (("params", params), ("buffers", buffers)):
-    named = names.flatten(abstract)
-    saved = {
-      tuple(map(str, name)): leaf
-      for name, leaf in traverse_util.flatten_dict(restored.state[part]).items()
+    arrays = restored.state[part]
+    prefixed = lambda named, part=part: {
+      (part, *k): v for k, v in named.items()
     }
-    names.compare(restored.path, named, saved, prefix=(part,))
-    leaves = [jax.numpy.asarray(saved[name]) for name in named]
-    parts.append(jax.tree.unflatten(jax.tree.structure(abstract), leaves))
+    wanted = prefixed(names.flatten(abstract))
+    _compare(restored.path, prefixed(arrays), wanted)
+    to_jax = lambda array, _: jax.numpy.asarray(array)
+    parts.append(names.fill(abstract, arrays, to_jax))
   return nnx.merge(graphdef, *parts), restored
 
 
@@ -333,7 +333,9 @@ def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
   }
 
 
-def _read_state(path: pathlib.Path, named: Mapping[tuple, Any]) -> Any:
+def _read_state(
+  path: pathlib.Path, named: Mapping[names.Name, Any]
+) -> dict[names.Name, Any]:
   """Reads the leaves of `named`, as jax arrays where it has shardings."""
   target = traverse_util.unflatten_dict(dict(named))
   if all(leaf.sharding is None for leaf in named.values()):
@@ -342,16 +344,21 @@ def _read_state(path: pathlib.Path, named: Mapping[tuple, Any]) -> Any:
   else:
     restore_args = ocp.checkpoint_utils.construct_restore_args(target)
   handler = ocp.PyTreeCheckpointHandler()
-  return ocp.Checkpointer(handler).restore(
+  tree = ocp.Checkpointer(handler).restore(
     path / "state",
     args=ocp.args.PyTreeRestore(
       item=target, restore_args=restore_args, partial_restore=True
     ),
   )
+  return traverse_util.flatten_dict(tree)
 
 
-def _check_shapes(path: pathlib.Path, named: Mapping[tuple, Any]) -> None:
-  names.compare(path, named, _read_shapes(path))
+def _compare(path: pathlib.Path, saved: Mapping, wanted: Mapping) -> None:
+  """Raises one line that names everything missing, misshapen or extra."""
+  if faults := names.compare(saved, wanted):
+    raise CheckpointError(
+      f"{path}: {faults}; use the config it was trained with, or another workdir"
+    )
 
 
 def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import hashlib
 import json
 import pathlib
 
+from v2a_jax.basics.files import sha256_of, write_json
+
 _ITEMS = ("state", "data", "meta")
 _DIGESTS = "sha256.json"
 
@@ -24,19 +26,14 @@ def digest_files(folder: pathlib.Path) -> dict[str, str]:
   files = sorted(path for item in _ITEMS for path in (folder / item).rglob("*"))
   files = [path for path in files if path.is_file()]
 
-  def digest(path):
-    with path.open("rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()
-
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     names = [str(path.relative_to(folder)) for path in files]
-    return dict(zip(names, pool.map(digest, files)))
+    return dict(zip(names, pool.map(sha256_of, files)))
 
 
 def write_digests(folder: pathlib.Path) -> None:
   """Writes `sha256.json` into a checkpoint's folder."""
-  digests = json.dumps({"files": digest_files(folder)}, indent=1)
-  (folder / _DIGESTS).write_text(digests)
+  write_json(folder / _DIGESTS, {"files": digest_files(folder)})
 
 
 def identity(folder: pathlib.Path) -> str:
@@ -51,7 +48,7 @@ def find_damage(folder: pathlib.Path) -> str | None:
   try:
     expected = json.loads((folder / _DIGESTS).read_text())["files"]
     found = digest_files(folder)
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     return str(error)[:200]
   for name, digest in expected.items():
     if name not in found:

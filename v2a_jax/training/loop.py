@@ -7,6 +7,7 @@ weights, moments and averages, the same batches and the same random numbers.
 
 import collections
 import contextlib
+import logging
 import pathlib
 
 import jax
@@ -15,28 +16,30 @@ import numpy as np
 
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel import sharding
+from v2a_jax.parallel.distributed import is_main_process
+from v2a_jax.training import evaluation, logs
 from v2a_jax.training.checkpoint import CheckpointError, Checkpoints
-from v2a_jax.training.experiment import Experiment, Position
-from v2a_jax.training.hooks import LogHook, ProfileHook, SkipWatch
-from v2a_jax.training.optimizer import make_optimizer
+from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
-from v2a_jax.training.state import (
-  TrainState,
-  abstract_model,
-  make_init,
-  start_from,
-)
-from v2a_jax.training.step import make_train_step
-from v2a_jax.training.throughput import Goodput
+from v2a_jax.training.program import make_program
+from v2a_jax.training.run import Position, Trainable
+from v2a_jax.training.state import TrainState, start_from
+from v2a_jax.training.throughput import Goodput, Throughput, peak_flops
 
 # More steps than this in flight only cost memory; very many deadlock.
 _MAX_IN_FLIGHT = 2
 # Processes agree on the time, which costs a message, each so many steps.
 _CLOCK_EVERY = 20
 
+_log = logging.getLogger(__name__)
 
-def train(experiment: Experiment, workdir: str | pathlib.Path) -> TrainState:
+
+def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
   """Trains to `num_train_steps` or `train_seconds`, whichever comes first.
+
+  Args:
+    experiment: what is trained, on what, and how.
+    workdir: folder of checkpoints and metrics; continued if it has any.
 
   Returns:
     The last state, which is also saved.
@@ -44,18 +47,24 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> TrainState:
   Raises:
     Preempted: on SIGTERM or SIGINT, after saving; a SystemExit of 143 or 130.
     NonFiniteError: after `max_skipped_steps` skipped updates in a row.
-    CheckpointError: if the last state cannot be saved, or none be restored.
+    CheckpointError: the last state cannot be saved, or none be restored.
   """
+  every = experiment.run
   with contextlib.ExitStack() as stack:
     guard = stack.enter_context(PreemptionGuard())
     run = _Run(experiment, pathlib.Path(workdir), stack)
     code = None
-    while code is None and not run.finished():
-      run.update()
-      run.call_hooks()
-      code = guard.exit_code(run.step)
-      if code is None and run.step % experiment.checkpoint_every == 0:
-        run.save()
+    try:
+      while code is None and not run.finished():
+        run.update(run.next_batch())
+        if run.due(every.eval_every):
+          run.evaluate()
+        code = guard.exit_code(run.step)
+        if code is None and run.due(every.checkpoint_every):
+          run.save()
+    except Exception as error:
+      run.rescue(error)
+      raise
     run.conclude()
   if code is not None:
     raise Preempted(code)
@@ -65,78 +74,102 @@ def train(experiment: Experiment, workdir: str | pathlib.Path) -> TrainState:
 class _Run:
   """A run in progress: its state, and what it reads and writes."""
 
-  def __init__(self, experiment, workdir, stack: contextlib.ExitStack):
+  def __init__(
+    self,
+    experiment: Trainable,
+    workdir: pathlib.Path,
+    stack: contextlib.ExitStack,
+  ):
     """Restores or initialises; `stack` closes what is opened here."""
-    self.experiment = experiment
+    self.experiment, self.workdir = experiment, workdir
     self.goodput = Goodput()
     self.in_flight = collections.deque()
     with self.goodput.phase("init"):
       self.mesh = mesh_lib.make_mesh(experiment.mesh)
       stack.enter_context(jax.set_mesh(self.mesh))
+      run = experiment.run
       self.checkpoints = Checkpoints(
-        workdir, keep=experiment.keep, keep_period=experiment.keep_period
+        workdir, keep=run.keep, keep_period=run.keep_period or None
       )
       stack.callback(self.checkpoints.close)
-      self.step_fn, self.state, self.start = self._prepare()
+      self.program = make_program(experiment, self.mesh)
+      self.state, self.start = self._first_state()
       self.step = self.start.step
       self.frozen = jax.device_put(
-        jax.tree.map(np.asarray, experiment.frozen),
+        jax.tree.map(np.asarray, experiment.frozen()),
         sharding.replicated(self.mesh),
       )
       self.loader = self._open_loader(stack)
-    self.log = LogHook.open(self, workdir)
+    self.learning_rate = jax.jit(
+      make_schedule(experiment.optimizer, run.num_train_steps)
+    )
+    self.profiler = logs.Profiler(run.profile, workdir=workdir)
+    stack.callback(self.profiler.close)
+    self.log = self._open_log()
     stack.callback(self.log.close)
-    self.watch = SkipWatch(
-      experiment.max_skipped_steps, root=self.checkpoints.root
-    )
-    self.profile = ProfileHook(experiment.profile, workdir=workdir)
-    stack.callback(self.profile.close)
 
-  def _prepare(self):
-    """Returns (compiled step, state, position), restored if possible."""
-    e = self.experiment
-    optimizer = make_optimizer(e.optimizer, e.num_train_steps)
-    init = make_init(e.make_model, optimizer, seed=e.seed, ema=e.ema_decay > 0)
+  def _first_state(self) -> tuple[TrainState, Position]:
+    """Restores the newest checkpoint, or initialises a new state."""
+    program = self.program
     if self.checkpoints.latest_step() is None:
-      state, shardings = sharding.init_sharded(init, self.mesh)
-      if e.initial:
-        state = start_from(state, e.initial(), shardings)
-      start = Position()
-    else:
-      abstract = jax.eval_shape(init)
-      shardings = sharding.state_shardings(abstract, self.mesh)
-      restored = self.checkpoints.restore(abstract, shardings)
-      state = restored.state
-      start = Position(
-        step=restored.step,
-        examples=restored.data["global_next_index"],
-        train_seconds=restored.meta["train_seconds"],
-      )
-    step = make_train_step(
-      abstract_model(e.make_model)[0],
-      e.objective,
-      optimizer,
-      target=e.target,
-      seed=e.seed,
-      ema_decay=e.ema_decay,
-      accumulate=e.accumulate,
-      compute_dtype=e.compute_dtype,
+      state, _ = sharding.init_sharded(program.init, self.mesh)
+      weights = self.experiment.first_weights()
+      if weights is None:
+        self.origin = "from scratch"
+        return state, Position()
+      self.origin = "from given weights"
+      return start_from(state, weights), Position()
+    restored = self.checkpoints.restore(program.state, program.shardings)
+    self.origin = f"from step {restored.step}"
+    return restored.state, Position(
+      step=restored.step,
+      examples=restored.data["global_next_index"],
+      train_seconds=restored.meta["train_seconds"],
     )
-    layout = (shardings, sharding.replicated(self.mesh))
-    step_fn = jax.jit(step, donate_argnums=0, out_shardings=layout)
-    return step_fn, state, start
 
   def _open_loader(self, stack: contextlib.ExitStack):
     """Opens the data where the checkpoint left it, in examples."""
-    loader = self.experiment.make_loader(
-      self.start.examples // self.experiment.batch_size,
-      *sharding.data_shard(self.mesh),
+    index, count = sharding.data_shard(self.mesh)
+    loader = self.experiment.open_loader(
+      "train",
+      step=self.start.examples // self.experiment.batch_size,
+      index=index,
+      count=count,
     )
     stack.callback(getattr(loader, "close", lambda: None))
     return loader
 
+  def _open_log(self) -> logs.MetricLog:
+    """Opens the writers on process 0, and says what is about to run."""
+    e = self.experiment
+    device = self.mesh.devices.flat[0]
+    peak, source = peak_flops(device)
+    self.throughput = Throughput(
+      batch_size=e.batch_size,
+      flops_per_example=e.flops_per_example,
+      num_devices=self.mesh.size,
+      peak=peak,
+    )
+    if not is_main_process():
+      return logs.MetricLog()
+    log = logs.MetricLog.open(
+      self.workdir,
+      num_train_steps=e.run.num_train_steps,
+      start_step=self.start.step,
+      wandb_mode=e.run.wandb_mode,
+      config=e.meta,
+    )
+    count = sum(x.size for x in jax.tree.leaves(self.state.params))
+    axes = " x ".join(f"{n} {name}" for name, n in self.mesh.shape.items())
+    log.say(
+      f"training {count / 1e6:.2f} M parameters {self.origin}, on {axes}"
+      f" ({device.device_kind}, {peak / 1e12:.3g} TFLOP/s per device by"
+      f" {source}); the first step compiles"
+    )
+    return log
+
   def position(self) -> Position:
-    """Where the run is now."""
+    """Returns where the run is now."""
     done = self.step - self.start.step
     return Position(
       step=self.step,
@@ -145,14 +178,13 @@ class _Run:
     )
 
   def seconds_left(self) -> float | None:
-    """Of the budget of time; None without one."""
-    if self.experiment.train_seconds is None:
-      return None
-    return self.experiment.train_seconds - self.position().train_seconds
+    """Returns what is left of the time limit in seconds; None without one."""
+    limit = self.experiment.run.train_seconds
+    return limit - self.position().train_seconds if limit else None
 
   def finished(self) -> bool:
-    """Whether to stop before the next step; all processes agree."""
-    if self.step >= self.experiment.num_train_steps:
+    """Decides whether to stop before the next step; all processes agree."""
+    if self.step >= self.experiment.run.num_train_steps:
       return True
     left = self.seconds_left()
     if left is None:
@@ -164,25 +196,33 @@ class _Run:
     over = multihost_utils.broadcast_one_to_all(np.asarray(left <= 0))
     return bool(over)
 
-  def update(self) -> None:
-    """Does one step; returns while the device may still be at it."""
-    first = self.step == self.start.step
-    self.profile(self.step)
+  def due(self, every: int) -> bool:
+    """Says whether something that happens each `every` steps is due; 0: never."""
+    return every > 0 and self.step % every == 0
+
+  def next_batch(self):
+    """Reads the next global batch and starts to move it to the devices."""
     with self.goodput.phase("data"):
       arrays = sharding.shard_batch(next(self.loader), self.mesh)
-      batch = self.experiment.make_batch(arrays)
+      return self.experiment.make_batch(arrays)
+
+  def update(self, batch) -> None:
+    """Does one step; returns while the devices may still be at it."""
+    first = self.step == self.start.step
+    self.profiler.before(self.step)
     with self.goodput.phase("compile" if first else "step"):
-      self.state, metrics = self.step_fn(self.state, self.frozen, batch)
+      self.state, metrics = self.program.step(self.state, self.frozen, batch)
       if first:
         jax.block_until_ready(metrics)
     self.step += 1
-    self.in_flight.append((self.step, metrics))
     if first:
-      self.log.start_clock(self.step)
+      self.throughput.start(self.step)
+    self.in_flight.append((self.step, metrics))
     self._retire(_MAX_IN_FLIGHT)
 
   def _retire(self, keep: int, *, last: bool = False) -> None:
-    """Hands out the metrics of finished steps; waits for all but `keep`."""
+    """Logs the steps that are done; waits for all but the `keep` newest."""
+    run = self.experiment.run
     while self.in_flight:
       step, metrics = self.in_flight[0]
       if len(self.in_flight) <= keep and not metrics["loss"].is_ready():
@@ -190,23 +230,44 @@ class _Run:
       self.in_flight.popleft()
       with self.goodput.phase("step"):
         jax.block_until_ready(metrics)
-      self.log(step, metrics, last=last and not self.in_flight)
-      self.watch(step, metrics)
+      if step > self.start.step + 1:
+        self.throughput.tick(step)
+      if step % run.log_every == 0 or (last and not self.in_flight):
+        self._log_step(step, metrics)
+      logs.check_finite(
+        step,
+        metrics,
+        max_skipped_steps=run.max_skipped_steps,
+        root=self.checkpoints.root,
+      )
 
-  def call_hooks(self) -> None:
-    """Calls the experiment's hooks whose turn it is."""
-    for every, hook in self.experiment.hooks:
-      if self.step % every == 0:
-        self._retire(0)
-        with self.goodput.phase("eval"):
-          found = hook(self.step, self.state)
-        self.log.write(self.step, found or {})
+  def _log_step(self, step: int, metrics) -> None:
+    """Writes a row on a finished step."""
+    metrics = jax.device_get(dict(metrics))
+    row = {f"train/{name}": float(value) for name, value in metrics.items()}
+    row["train/learning_rate"] = float(self.learning_rate(step - 1))
+    row |= self.throughput.metrics()
+    eta = self.throughput.eta(self.experiment.run.num_train_steps)
+    times = [t for t in (eta, self.seconds_left()) if t is not None]
+    if times:
+      row["perf/eta_seconds"] = max(min(times), 0.0)
+    self.log.write(step, row | self.goodput.metrics())
+    self.checkpoints.check()
+
+  def evaluate(self) -> None:
+    """Writes the losses on the validation split, of raw and mean weights."""
+    self._retire(0)
+    with self.goodput.phase("eval"), self.throughput.paused():
+      row = evaluation.evaluate(
+        self.experiment, self.program, self.state, self.frozen, self.mesh
+      )
+    self.log.write(self.step, row)
 
   def save(self) -> None:
     """Starts to save a checkpoint of this step."""
     self._retire(0)
     now = self.position()
-    with self.goodput.phase("checkpoint"):
+    with self.goodput.phase("checkpoint"), self.throughput.paused():
       self.checkpoints.save(
         self.step,
         self.state,
@@ -217,6 +278,23 @@ class _Run:
           "clips_seen": now.examples,
         },
       )
+
+  def rescue(self, error: Exception) -> None:
+    """Saves what there is before an error ends the run.
+
+    A state that is itself suspect is not saved, nor is anything where other
+    processes would have to take part.
+    """
+    suspect = isinstance(error, logs.NonFiniteError | CheckpointError)
+    if suspect or jax.process_count() > 1 or self.step == self.start.step:
+      return
+    try:
+      self.save()
+      self.checkpoints.wait()
+    except Exception as second:  # The first error is the one to report.
+      _log.warning("step %s could not be saved: %s", self.step, second)
+    else:
+      _log.warning("saved %s", self.checkpoints.root / str(self.step))
 
   def conclude(self) -> None:
     """Logs the last step and makes sure that it is saved."""

@@ -22,6 +22,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from v2a_jax.basics import settings
+from v2a_jax.weights import names
+
 OPTIMIZERS = ("adamw", "muon", "adafactor")
 SCHEDULES = ("cosine", "constant", "rsqrt")
 _REST = "rest"
@@ -35,14 +38,15 @@ class OptimizerConfig:
     name: `adamw`; `muon` (arXiv:2502.16982: matrices of hidden layers, their
       update scaled to AdamW's, the rest by AdamW); `adafactor`
       (arXiv:1804.04235, factored second moments, no relative step size).
-    learning_rate: the peak.
+    learning_rate: peak of the learning rate.
     schedule: `cosine`, `constant` or `rsqrt`.
-    warmup_steps: steps of linear warmup.
-    final_fraction: of the peak, where the cosine ends.
-    betas: of AdamW.
-    eps: of AdamW.
-    weight_decay: times the learning rate.
-    max_grad_norm: of all gradients of the partition together; 0 for no limit.
+    warmup_steps: number of steps of linear warmup.
+    final_fraction: share of the peak at which the cosine ends.
+    betas: decays of AdamW's two moments.
+    eps: term that AdamW adds to the denominator.
+    weight_decay: decoupled weight decay, multiplied by the learning rate.
+    max_grad_norm: norm that the gradients of a partition are clipped to; 0 for
+      no limit.
     partitions: overrides of the fields above for the parameters under a path,
       such as `{"discriminator": {"learning_rate": 1e-4}}`; each partition is
       clipped by its own norm.
@@ -62,17 +66,33 @@ class OptimizerConfig:
   )
 
   def __post_init__(self):
-    if self.name not in OPTIMIZERS:
-      raise ValueError(f"optimizer {self.name!r}: choose from {OPTIMIZERS}")
-    if self.schedule not in SCHEDULES:
-      raise ValueError(f"schedule {self.schedule!r}: choose from {SCHEDULES}")
-    known = {f.name for f in dataclasses.fields(self)} - {"partitions"}
-    for path, fields in self.partitions.items():
-      if stray := set(fields) - known:
-        raise ValueError(
-          f"optimizer.partitions.{path}: no field {sorted(stray)}; there"
-          f" are {sorted(known)}"
-        )
+    settings.choose(self, name=OPTIMIZERS, schedule=SCHEDULES)
+    settings.check(
+      self,
+      learning_rate="(0, inf)",
+      warmup_steps="[0, inf)",
+      final_fraction="[0, 1]",
+      betas="[0, 1)",
+      eps="(0, inf)",
+      weight_decay="[0, inf)",
+      max_grad_norm="[0, inf)",
+    )
+    if len(self.betas) != 2:
+      raise settings.SettingError(f"betas={self.betas!r} is not a pair")
+    for path in self.partitions:
+      self.partition(path)
+
+  def partition(self, path: str) -> "OptimizerConfig":
+    """Returns the settings of the parameters under a path of `partitions`.
+
+    Raises:
+      SettingError: it overrides an unknown field or with a refused value.
+    """
+    base = settings.as_dict(dataclasses.replace(self, partitions={}))
+    try:
+      return settings.build(OptimizerConfig, base | dict(self.partitions[path]))
+    except settings.SettingError as error:
+      raise settings.SettingError(f"partitions.{path}.{error}") from None
 
 
 def make_schedule(
@@ -108,8 +128,8 @@ def make_optimizer(
     return _chain(config, num_train_steps)
   base = dataclasses.replace(config, partitions={})
   chains = {
-    path: _chain(dataclasses.replace(base, **fields), num_train_steps)
-    for path, fields in config.partitions.items()
+    path: _chain(config.partition(path), num_train_steps)
+    for path in config.partitions
   }
   return optax.partition(
     {_REST: _chain(base, num_train_steps), **chains},
@@ -158,13 +178,9 @@ def _map_variables(fn: Callable[[tuple[str, ...], Any], Any], params: Any):
   """Maps `fn(path, variable)`; in a partition some hold a `MaskedNode`."""
   is_variable = lambda x: isinstance(x, nnx.Variable)
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: fn(_names(path), leaf), params, is_leaf=is_variable
-  )
-
-
-def _names(path) -> tuple[str, ...]:
-  return tuple(
-    jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    lambda path, leaf: fn(names.name_of(path), leaf),
+    params,
+    is_leaf=is_variable,
   )
 
 

@@ -74,28 +74,19 @@ def make_init(
   return init
 
 
-def start_from(state: TrainState, given: Mapping, shardings: Any) -> TrainState:
-  """A fresh state with other weights, its average included.
+def start_from(state: TrainState, arrays: Mapping) -> TrainState:
+  """Replaces the weights of a fresh state, those of its average included.
 
   Args:
-    state: of no step yet.
-    given: host arrays by name (`names.flatten`), of parameters and buffers;
-      what is not among them stays as it is.
-    shardings: of the state.
+    state: the state before the first step.
+    arrays: host arrays of parameters and buffers by name; weights that are not
+      among them stay as they were initialised.
   """
 
-  def replace(tree, layout):
-    leaves = [
-      jax.device_put(given[name], place) if name in given else leaf
-      for (name, leaf), place in zip(
-        names.flatten(tree).items(), jax.tree.leaves(layout), strict=True
-      )
-    ]
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-  params = replace(state.params, shardings.params)
+  put = lambda array, leaf: jax.device_put(array, leaf.sharding)
+  params = names.fill(state.params, arrays, put)
   return state.replace(
     params=params,
-    buffers=replace(state.buffers, shardings.buffers),
+    buffers=names.fill(state.buffers, arrays, put),
     ema=None if state.ema is None else jax.tree.map(jnp.copy, params),
   )

@@ -100,21 +100,21 @@ def make_eval_step(
   seed: int = 0,
   compute_dtype: str | None = None,
 ) -> Callable[[Any, Any, Any, Any, Any], Metrics]:
-  """Returns `step(params, buffers, frozen, batch, index) -> metrics` of [b].
+  """Returns `evaluate(params, buffers, frozen, batch, index) -> metrics`.
 
-  `params` may be the average; `index` numbers the batches and picks the key,
-  so that two evaluations of one set draw the same noise.
+  `params` may be the moving average. `index` numbers the batches and picks the
+  key, so two evaluations of one set draw the same noise. Each metric is [b].
   """
 
-  def step(params, buffers, frozen, batch, index):
+  def evaluate(params, buffers, frozen, batch, index):
     if target is not None:
       batch = target(frozen, batch)
     model = nnx.merge(graphdef, cast_floats(params, compute_dtype), buffers)
     key = jax.random.fold_in(jax.random.key(seed), index)
-    losses, metrics = objective.loss(model, batch, key=key, train=False)
-    return {**metrics, "loss": losses}
+    metrics = objective.evaluate(model, batch, key=key)
+    return {k: v.astype(jnp.float32) for k, v in metrics.items()}
 
-  return step
+  return evaluate
 
 
 def cast_floats(tree: Any, dtype: str | None) -> Any:

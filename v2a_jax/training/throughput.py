@@ -10,6 +10,7 @@ for F FLOPs of one example's forward and backward pass, b examples a step of t
 seconds, and D devices of P FLOP/s each. Recomputation is not counted.
 """
 
+import collections
 from collections.abc import Mapping
 import contextlib
 import time
@@ -105,7 +106,13 @@ class Goodput:
 
 
 class Throughput:
-  """Speed between two logged steps, and the time that remains."""
+  """Speed between two logged steps, and the time that remains.
+
+  Steps are noticed when the host gets to them, sometimes two at once, so a speed
+  is always taken over several steps; evaluation and checkpoints are left out.
+  """
+
+  _FEWEST = 4  # steps in an interval, more than are ever in flight
 
   def __init__(
     self,
@@ -118,39 +125,58 @@ class Throughput:
     """Makes a meter.
 
     Args:
-      batch_size: global.
-      flops_per_example: of a training step; None if unknown.
-      num_devices: of the mesh.
+      batch_size: global batch size.
+      flops_per_example: FLOPs of a training step on one example; None if
+        unknown.
+      num_devices: number of devices of the mesh.
       peak: FLOP/s of one device.
     """
     self._batch_size = batch_size
     self._flops = (flops_per_example or 0) * batch_size
     self._capacity = num_devices * peak
-    self._first = self._last = None
+    self._paused = 0.0
+    self._first = (0, 0.0)  # (step, seconds)
+    self._row = self._first  # of the last row
+    self._recent = collections.deque(maxlen=self._FEWEST + 1)
+
+  @contextlib.contextmanager
+  def paused(self):
+    """Leaves the time inside the `with` block out of the speed."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
 
   def start(self, step: int) -> None:
-    """Called when `step` is done and the compiler with it."""
-    self._first = self._last = (step, time.perf_counter())
+    """Starts the clock, when `step` is done and the compiler with it."""
+    self.tick(step)
+    self._first = self._row = self._recent[-1]
 
-  def metrics(self, step: int) -> dict[str, float]:
-    """Speed since the last call, of the steps up to `step`."""
-    last_step, last_time = self._last
-    if step <= last_step:
+  def tick(self, step: int) -> None:
+    """Notes that `step` is done."""
+    self._recent.append((step, time.perf_counter() - self._paused))
+
+  def metrics(self) -> dict[str, float]:
+    """Returns the speed since the last row, or over the last few steps."""
+    now = self._recent[-1]
+    since = min(self._row, self._recent[0])
+    self._row = now
+    steps, spent = (b - a for a, b in zip(since, now))
+    if steps <= 0 or spent <= 0:
       return {}
-    now = time.perf_counter()
-    step_time = (now - last_time) / (step - last_step)
-    self._last = (step, now)
-    found = {
-      "perf/step_time": step_time,
-      "perf/examples_per_sec": self._batch_size / step_time,
+    row = {
+      "perf/step_time": spent / steps,
+      "perf/examples_per_sec": self._batch_size * steps / spent,
     }
     if self._flops:
-      found["perf/mfu"] = self._flops / step_time / self._capacity
-    return found
+      row["perf/mfu"] = self._flops * steps / spent / self._capacity
+    return row
 
   def eta(self, num_train_steps: int) -> float | None:
-    """Seconds that the rest of the steps will take at the mean speed."""
-    steps, spent = (b - a for a, b in zip(self._first, self._last))
+    """Returns the seconds that the rest takes at the mean speed, or None."""
+    now = self._recent[-1]
+    steps, spent = (b - a for a, b in zip(self._first, now))
     if steps <= 0:
       return None
-    return (num_train_steps - self._last[0]) * spent / steps
+    return (num_train_steps - now[0]) * spent / steps

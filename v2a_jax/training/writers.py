@@ -8,12 +8,14 @@ from collections.abc import Mapping
 import datetime
 import json
 import math
-import os
 import pathlib
 import platform
 import sys
 from typing import Any, Protocol, TextIO
 import uuid
+
+from v2a_jax.basics.files import write_json, write_whole
+from v2a_jax.basics.text import clock
 
 
 class Writer(Protocol):
@@ -114,8 +116,10 @@ def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
     mfu = metrics.get("perf/mfu")
     parts.append("MFU n/a" if mfu is None else f"MFU {100 * mfu:.1f} %")
   if (eta := metrics.get("perf/eta_seconds")) is not None:
-    parts.append(f"ETA {datetime.timedelta(seconds=round(eta))}")
-  parts += [f"{k} {v:.4g}" for k, v in metrics.items() if k[:5] == "eval/"]
+    parts.append(f"ETA {clock(eta)}")
+  for name in ("eval/loss", "eval_mean/loss"):
+    if name in metrics:
+      parts.append(f"{name} {metrics[name]:.4g}")
   if skipped := metrics.get("train/skipped"):
     parts.append(f"skipped {skipped:.0f}")
   return "  ".join(parts)
@@ -132,7 +136,7 @@ def run_record(workdir: str | pathlib.Path) -> dict[str, Any]:
     "started": now,
     "host": platform.node(),
   }
-  _replace(path, json.dumps(record, indent=1) + "\n")
+  write_json(path, record)
   return record
 
 
@@ -145,10 +149,4 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
         kept.append(line + "\n")
     except (ValueError, KeyError, TypeError):
       continue
-  _replace(path, "".join(kept))
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(text)
-  os.replace(temporary, path)
+  write_whole(path, "".join(kept))

@@ -12,26 +12,23 @@ its folder.
 """
 
 from collections.abc import Mapping
-import hashlib
 import json
 import pathlib
 from typing import Any
 
-from flax import nnx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from data_pipelines import tokenizer as tokenizer_lib
-from v2a_jax.weights import mismatch
+from v2a_jax.basics import files
+from v2a_jax.weights import names
 
 ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 CARD = "CARD.md"
-TOKENIZER = tokenizer_lib.FILENAME
-PROMPT_TOKENIZER = tokenizer_lib.PROMPT_FILENAME
+TOKENIZER = "tokenizer.model"
+PROMPT_TOKENIZER = "prompt_tokenizer.model"
 
 
 class BundleError(ValueError):
@@ -55,14 +52,28 @@ def find(name: str | pathlib.Path) -> pathlib.Path:
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:
-  """The resolved config of a bundle."""
-  return json.loads((folder / CONFIG).read_text())
+  """Reads the resolved config of a bundle or a workdir.
+
+  Raises:
+    BundleError: config.json is missing or is not a JSON object.
+  """
+  path = folder / CONFIG
+  try:
+    config = json.loads(path.read_text())
+  except FileNotFoundError:
+    raise BundleError(
+      f"{folder} holds no {CONFIG}: name a workdir of `v2a train` or a bundle"
+    ) from None
+  except ValueError as error:
+    raise BundleError(f"{path} is not JSON ({error})") from None
+  if not isinstance(config, dict):
+    raise BundleError(f"{path} is not a JSON object")
+  return config
 
 
 def digest(folder: pathlib.Path) -> str:
-  """sha256 of the weights, in hexadecimal."""
-  with open(folder / WEIGHTS, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+  """Returns the sha256 of the weights in hexadecimal."""
+  return files.sha256_of(folder / WEIGHTS)
 
 
 def tokenizers(folder: pathlib.Path) -> dict[str, str]:
@@ -70,13 +81,6 @@ def tokenizers(folder: pathlib.Path) -> dict[str, str]:
   own = folder / PROMPT_TOKENIZER
   more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
   return {"tokenizer": str(folder)} | more
-
-
-def flatten(state) -> dict[str, Any]:
-  """An nnx state as arrays by path, "a/b/0/c"."""
-  leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state))
-  name = lambda path: "/".join(str(getattr(k, "key", k)) for k in path)
-  return {name(path): leaf for path, leaf in leaves}
 
 
 def save(
@@ -102,42 +106,43 @@ def save(
   """
   folder.mkdir(parents=True, exist_ok=True)
   arrays = {}
-  for name, leaf in flatten(state).items():
+  for name, leaf in names.joined(names.flatten(state)).items():
     leaf = np.asarray(leaf)
     floating = np.issubdtype(leaf.dtype, np.floating)
-    arrays[name] = np.ascontiguousarray(
-      leaf.astype(dtype) if floating else leaf
-    )
-  safetensors.save_file(arrays, folder / WEIGHTS)
-  (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
-  (folder / CARD).write_text(card)
-  files = {TOKENIZER: tokenizer, PROMPT_TOKENIZER: prompt_tokenizer}
-  for name, model in files.items():
+    leaf = leaf.astype(dtype) if floating else leaf
+    arrays[name] = np.ascontiguousarray(leaf)
+  with files.written(folder / WEIGHTS) as part:
+    safetensors.save_file(arrays, part)
+  files.write_json(folder / CONFIG, config, sort_keys=True)
+  files.write_whole(folder / CARD, card)
+  models = {TOKENIZER: tokenizer, PROMPT_TOKENIZER: prompt_tokenizer}
+  for name, model in models.items():
     if model is not None:
-      (folder / name).write_bytes(model)
+      files.write_whole(folder / name, model)
 
 
-def load_state(folder: pathlib.Path, abstract):
-  """Reads a bundle's weights into the shape of `abstract`, an nnx state.
+def read_arrays(folder: pathlib.Path) -> dict[names.Name, np.ndarray]:
+  """Reads a bundle's arrays by name, in the dtype that they are stored in.
 
   Raises:
-    BundleError: unreadable, or tensors are missing, extra or misshapen; all
-      are named.
+    BundleError: the file cannot be read.
   """
   path = folder / WEIGHTS
   try:
-    arrays = safetensors.load_file(path)
+    return names.split(safetensors.load_file(path))
   except (OSError, SafetensorError) as error:
     raise BundleError(f"cannot read {path}: {error}") from None
-  if told := mismatch.faults(arrays, flatten(abstract)):
-    raise BundleError(f"{path} is not of this model: {told}")
 
-  def put(key_path, leaf):
-    name = "/".join(str(getattr(k, "key", k)) for k in key_path)
-    return jnp.asarray(arrays[name], leaf.dtype)
 
-  pure = nnx.to_pure_dict(abstract)
-  pure = jax.tree_util.tree_map_with_path(put, pure)
-  state = jax.tree.map(lambda x: x, abstract)
-  nnx.replace_by_pure_dict(state, pure)
-  return state
+def load_state(folder: pathlib.Path, abstract):
+  """Reads a bundle's weights into the structure of an NNX state of shapes.
+
+  Raises:
+    BundleError: the file is unreadable, or tensors are missing, extra or
+      misshapen; all of them are named.
+  """
+  arrays = read_arrays(folder)
+  if faults := names.compare(arrays, names.flatten(abstract)):
+    raise BundleError(f"{folder / WEIGHTS} is not of this model: {faults}")
+  cast = lambda array, leaf: jnp.asarray(array, leaf.dtype)
+  return names.fill(abstract, arrays, cast)

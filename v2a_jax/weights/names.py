@@ -1,54 +1,87 @@
-"""Leaves of a train state by name: what a checkpoint calls them."""
+"""Arrays by name: one way to flatten a tree, to compare it and to fill it.
 
-from collections.abc import Mapping
-import pathlib
+The name of a leaf is the tuple of the keys that lead to it. An NNX variable and
+the array in it share one name, so a module's state, an optimizer's moments and
+the tensors of a file are all compared alike.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
-from v2a_jax.weights import mismatch
+Name = tuple[str, ...]
 
 
-class CheckpointError(Exception):
-  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
+def flatten(tree: Any) -> dict[Name, Any]:
+  """Flattens a pytree to {name: leaf}.
 
-
-def flatten(tree: Any) -> dict[tuple[str, ...], Any]:
-  """Flattens to {path: leaf}; a variable and its value have one name."""
+  Raises:
+    ValueError: two leaves share a name.
+  """
   named = {}
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-      path = path[:-1]
-    name = tuple(
-      jax.tree_util.keystr((key,), simple=True).replace("/", ":")
-      for key in path
-    )
+    name = name_of(path)
     if name in named:
       raise ValueError(f"two leaves are named {'/'.join(name)}")
     named[name] = leaf
   return named
 
 
-def compare(
-  path: pathlib.Path,
-  wanted: Mapping[tuple, Any],
-  saved: Mapping[tuple, Any],
-  *,
-  prefix: tuple[str, ...] = (),
-) -> None:
-  """Raises one line that names everything missing, misshapen or extra."""
-  label = lambda tree: {"/".join(prefix + k): v for k, v in tree.items()}
-  if told := mismatch.faults(label(saved), label(wanted)):
-    raise CheckpointError(
-      f"{path}: {told}; use the config it was trained with, or another workdir"
-    )
+def name_of(path: Iterable[Any]) -> Name:
+  """Returns the name that belongs to a path of jax's key objects."""
+  keys = list(path)
+  if keys and keys[-1] == jax.tree_util.GetAttrKey("value"):
+    keys.pop()  # of an NNX variable
+  text = lambda key: jax.tree_util.keystr((key,), simple=True)
+  return tuple(text(key).replace("/", ":") for key in keys)
 
 
-def integer_keys(tree: Any) -> Any:
-  """Turns the names of list entries back into integers."""
-  if not isinstance(tree, dict):
-    return tree
-  return {
-    int(key) if key.isdigit() else key: integer_keys(value)
-    for key, value in tree.items()
-  }
+def joined(named: Mapping[Name, Any]) -> dict[str, Any]:
+  """Returns the same mapping with each name as one string, `a/b/0/c`."""
+  return {"/".join(name): leaf for name, leaf in named.items()}
+
+
+def split(named: Mapping[str, Any]) -> dict[Name, Any]:
+  """Undoes `joined`."""
+  return {tuple(name.split("/")): leaf for name, leaf in named.items()}
+
+
+def compare(arrays: Mapping[Any, Any], wanted: Mapping[Any, Any]) -> str:
+  """Lists what is missing, extra or misshapen; "" where everything fits.
+
+  Args:
+    arrays: objects with a `shape`, or shapes, by name.
+    wanted: the same for the model.
+  """
+  label = lambda name: name if isinstance(name, str) else "/".join(name)
+  shape = lambda x: tuple(getattr(x, "shape", x))
+  missing = sorted(map(label, wanted.keys() - arrays.keys()))
+  extra = sorted(map(label, arrays.keys() - wanted.keys()))
+  faults = [f"{name} is missing" for name in missing]
+  faults += [f"{name} is extra" for name in extra]
+  for name in sorted(wanted.keys() & arrays.keys(), key=label):
+    have, need = shape(arrays[name]), shape(wanted[name])
+    if have != need:
+      faults.append(f"{label(name)} is {have}, the model has {need}")
+  return "; ".join(faults)
+
+
+def fill(
+  tree: Any,
+  arrays: Mapping[Name, Any],
+  place: Callable[[Any, Any], Any] = lambda array, leaf: array,
+) -> Any:
+  """Returns `tree` with the leaves that `arrays` names replaced.
+
+  Args:
+    tree: pytree of arrays or shapes; leaves without an array stay.
+    arrays: array by name.
+    place: makes the new leaf of (array, old leaf), such as a cast.
+  """
+
+  def new(path, leaf):
+    name = name_of(path)
+    return place(arrays[name], leaf) if name in arrays else leaf
+
+  return jax.tree_util.tree_map_with_path(new, tree)

@@ -28,6 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from v2a_jax.basics import settings
+from v2a_jax.weights import names
 from v2a_jax.weights import tensors as tensors_lib
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 
@@ -35,8 +37,6 @@ CONFIG = "config.json"
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# What may stand in JSON for a field of a type.
-_KINDS = {int: int, float: (int, float), str: str, bool: bool}
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 M = TypeVar("M", bound=nnx.Module)
@@ -96,26 +96,18 @@ def read_config(
   return {**(config.get(section) or {}), **outer, "model_type": found}
 
 
-def fill(cls: type, values: Mapping[str, Any], folder: pathlib.Path) -> Any:
-  """A dataclass from those of `values` that it has; null is its default.
+def sizes(cls: type, values: Mapping[str, Any], folder: pathlib.Path) -> Any:
+  """Makes a settings class from those of `values` that it has.
+
+  A key that is null takes its default; keys that it has not are passed over.
 
   Raises:
-    WrongWeightsError: a value is of another type, or the dataclass refuses it.
+    WrongWeightsError: a value is of another type, or is refused.
   """
-  known = {}
-  for field in dataclasses.fields(cls):
-    value = values.get(field.name)
-    if value is None:
-      continue
-    kinds = _KINDS.get(field.type, object)
-    whole = isinstance(value, bool) == (field.type is bool)
-    if not isinstance(value, kinds) or not whole:
-      raise WrongWeightsError(
-        f"{folder}: {field.name} is {value!r}, should be {field.type.__name__}"
-      )
-    known[field.name] = value
+  own = {field.name for field in settings.keys(cls)}
+  values = {k: v for k, v in values.items() if k in own and v is not None}
   try:
-    return cls(**known)
+    return settings.build(cls, values)
   except (TypeError, ValueError) as error:
     raise WrongWeightsError(f"{folder}: {error}") from None
 
@@ -147,7 +139,7 @@ def load(
   graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   wanted = {
     path: _Wanted.find(path, leaf.shape, table)
-    for path, leaf in _flat(state).items()
+    for path, leaf in names.joined(names.flatten(state)).items()
   }
   with contextlib.ExitStack() as stack:
     tensors = _open(folder, rename, stack)
@@ -158,11 +150,7 @@ def load(
       path: jnp.asarray(one.read(tensors, dtype))
       for path, one in wanted.items()
     }
-  pure = jax.tree_util.tree_map_with_path(
-    lambda path, _: arrays[_name(path)], nnx.to_pure_dict(state)
-  )
-  nnx.replace_by_pure_dict(state, pure)
-  return nnx.merge(graphdef, state)
+  return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,7 +181,7 @@ class Network:
     """
     folder = pathlib.Path(folder)
     values = read_config(folder, self.model_types, shared=self.shared)
-    return fill(self.config, values, folder)
+    return sizes(self.config, values, folder)
 
   def load(
     self,
@@ -223,15 +211,6 @@ class Network:
       rename=self.rename,
       param_dtype=param_dtype,
     )
-
-
-def _name(path) -> str:
-  return "/".join(str(getattr(key, "key", key)) for key in path)
-
-
-def _flat(state) -> dict[str, Any]:
-  leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state))
-  return {_name(path): leaf for path, leaf in leaves}
 
 
 @dataclasses.dataclass(frozen=True)

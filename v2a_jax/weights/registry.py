@@ -16,13 +16,13 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import urllib.request
 import warnings
 
 import numpy as np
 from safetensors import numpy as safetensors
 
+from v2a_jax.basics import files
 from v2a_jax.weights import torch_file
 
 PATH_VARIABLE = "V2A_WEIGHTS"
@@ -109,11 +109,6 @@ def cache_dir() -> pathlib.Path:
   return cache_root() / "weights"
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _places(weights: Weights) -> Iterator[pathlib.Path]:
   listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
   for place in [*filter(None, listed), cache_dir()]:
@@ -150,7 +145,7 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
 
 
 def _check(path: pathlib.Path, sha256: str, whose: str) -> pathlib.Path:
-  found = sha256_of(path)
+  found = files.sha256_of(path)
   if found != sha256:
     raise WrongWeightsError(
       f"{path}: sha256 is {found}, but the {whose} {sha256}; remove the file"
@@ -218,24 +213,10 @@ def convert(
   }
   data = safetensors.save(_read(source), metadata=metadata)
   record = metadata | {"sha256": hashlib.sha256(data).hexdigest()}
-  _write_whole(target, data)
-  _write_whole(
-    target.with_suffix(".json"), json.dumps(record, indent=1).encode()
-  )
+  folder.mkdir(parents=True, exist_ok=True)
+  files.write_whole(target, data)
+  files.write_json(target.with_suffix(".json"), record)
   return target
-
-
-def _write_whole(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file that is never seen half written."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-    try:
-      file.write(data)
-      file.close()
-      os.replace(file.name, path)
-    except BaseException:
-      os.unlink(file.name)
-      raise
 
 
 def fetch(
@@ -270,7 +251,8 @@ def fetch(
       f"{weights.url}: sha256 is {found}, but the {name} weights have"
       f" {weights.sha256}; nothing was kept"
     )
-  _write_whole(target, data)
+  folder.mkdir(parents=True, exist_ok=True)
+  files.write_whole(target, data)
   return target
 
 

@@ -6,13 +6,13 @@ is there, with its shape, and there is no other.
 
 from collections.abc import Mapping
 import os
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from v2a_jax.weights import mismatch
-from v2a_jax.weights import registry as weights
+from v2a_jax.weights import names, registry
 
 # Length g and direction v of a weight w = g v / |v|: old and new PyTorch.
 _WEIGHT_NORM = (
@@ -29,37 +29,36 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     WrongWeightsError: it is cut short or not a safetensors file.
   """
   if not os.path.isfile(path):
-    raise weights.MissingWeightsError(
+    raise registry.MissingWeightsError(
       f"{os.fspath(path)}: there is no such file; download it, or name another"
       " folder"
     )
   try:
     return safetensors.load_file(path)
   except (OSError, SafetensorError) as error:
-    raise weights.WrongWeightsError(
+    raise registry.WrongWeightsError(
       f"{os.fspath(path)}: not a whole safetensors file ({error}); get it again"
     ) from None
 
 
 def check(
-  tensors: Mapping[str, np.ndarray],
-  shapes: Mapping[str, tuple[int, ...]],
+  tensors: Mapping[str, Any],
+  shapes: Mapping[str, Any],
   source: str | os.PathLike[str],
 ) -> None:
   """Compares tensors with the names and shapes that a model expects.
 
   Args:
-    tensors: by name.
-    shapes: what each must be.
-    source: where the tensors are from, for the message.
+    tensors: objects with a shape, by name.
+    shapes: the model's shapes, by name.
+    source: file or folder that the tensors are from, for the message.
 
   Raises:
-    WrongWeightsError: one line that names everything missing, extra or
-      misshapen.
+    WrongWeightsError: names everything missing, extra or misshapen.
   """
-  if told := mismatch.faults(tensors, shapes):
-    raise weights.WrongWeightsError(
-      f"{os.fspath(source)} is not of this model: {told}"
+  if faults := names.compare(tensors, shapes):
+    raise registry.WrongWeightsError(
+      f"{os.fspath(source)} is not of this model: {faults}"
     )
 
 

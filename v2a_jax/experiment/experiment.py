@@ -1,0 +1,400 @@
+"""A config as an experiment: one object that everything else takes.
+
+It is abstract: sizes are checked, shapes are known, and no weight is read or
+allocated until it is asked for.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import numpy as np
+
+from data_pipelines import example as example_lib
+from data_pipelines import loader as loader_lib
+from v2a_jax.basics import settings
+from v2a_jax.batch import Batch
+from v2a_jax.codec import frozen as codecs
+from v2a_jax.codec.target import TARGETS
+from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
+from v2a_jax.experiment import cost, init_weights, sections
+from v2a_jax.experiment.sections import ConfigError, DataConfig, RootConfig
+from v2a_jax.models import lora
+from v2a_jax.models.generator import Generator
+from v2a_jax.objectives import Objective
+from v2a_jax.objectives.teacher import Taught
+from v2a_jax.parallel import mesh as mesh_lib
+from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.state import abstract_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """What a config describes; see `training.run.Trainable` for its use there.
+
+  Attributes:
+    run: top-level settings.
+    data: what is read and how it is cut.
+    model: sizes of the backbone, or of a codec with its critics.
+    conditioner: sizes of the condition encoders; None where a codec is trained.
+    objective: gives the loss.
+    sampler: turns a trained model into latents or codes; None for a codec.
+    optimizer: how parameters are updated.
+    mesh: sizes of the mesh's axes.
+    lora: low-rank adaptation of the whole generator.
+    codec: the frozen codec with shapes in place of weights; None where one is
+      trained.
+    names: name of the model, objective and sampler in a config.
+  """
+
+  run: RootConfig
+  data: DataConfig
+  model: Any
+  conditioner: ConditionerConfig | None
+  objective: Objective
+  sampler: Any
+  optimizer: OptimizerConfig
+  mesh: mesh_lib.MeshConfig
+  lora: lora.LoraConfig
+  codec: codecs.FrozenCodec | None
+  names: Mapping[str, str]
+
+  @classmethod
+  def from_config(
+    cls, config: Mapping[str, Any], *, before: Mapping[str, Any] | None = None
+  ) -> "Experiment":
+    """Makes an experiment from a config; keys that are left out take defaults.
+
+    Args:
+      config: a ConfigDict or nested dicts.
+      before: resolved config of the run that this one continues; sizes of
+        published networks are taken from it.
+
+    Raises:
+      ConfigError: a key is unknown, a value is out of range, or two do not go
+        together; names the key, the value and what is accepted.
+      BundleError, MissingWeightsError, WrongWeightsError: the codec, or what is
+        named to start from, is missing or of another kind.
+    """
+    config = sections.complete(config)
+    names = {k: config[k]["name"] for k in sections.NAMED if k in config}
+    run = sections.build(config, "", {})
+    objective = sections.build(config, "objective", {})
+    family = sections.MODELS[names["model"]].family
+    codec = None if family == "codec" else _describe_codec(run.codec)
+    sources = {
+      "seed": run.seed,
+      "objective": objective,
+      "codec": codec and codec.config,
+    }
+    _check_family(config, family, codec)
+    model = sections.build(
+      config, "model", sources | {"model": config["model"]}
+    )
+    sources |= {"model": model, "codec": codec.config if codec else model}
+    conditioner = None
+    if codec:
+      init_weights.fill_sizes(config, before)
+      sources["data"] = config["data"]
+      conditioner = sections.build(config, sections.CONDITIONER, sources)
+    decodes = not config["data"]["features"] or bool(
+      conditioner and conditioner.semantic.name
+    )
+    sources["features"] = {"decode_frames": decodes}
+    experiment = cls(
+      run=run,
+      data=sections.build(config, "data", sources),
+      model=model,
+      conditioner=conditioner,
+      objective=objective,
+      sampler=sections.build(config, "sampler", {}) if codec else None,
+      codec=codec,
+      names=names,
+      **{
+        name: sections.build(config, name, {})
+        for name in ("optimizer", "mesh", "lora")
+      },
+    )
+    experiment._check_together()
+    return experiment
+
+  def _check_together(self) -> None:
+    """Checks settings of one section against those of another."""
+    config = self.config
+    for section in ("objective", "sampler"):
+      part = getattr(self, section)
+      for need in part.needs if part else ():
+        value = getattr(part, need.setting) if need.setting else True
+        if value and not sections.look_up(config, need.needed):
+          what = f"{section}.{need.setting or 'name'}"
+          value = sections.look_up(config, what)
+          raise ConfigError(
+            f"config.{what}={value!r}, but config.{need.needed} is not set:"
+            f" {need.reason}"
+          )
+    if self.trains_codec:
+      if self.run.init_from:
+        raise ConfigError(
+          f"config.init_from={self.run.init_from!r}: only a generator starts"
+          " from another's weights; leave it empty"
+        )
+      return
+    if self.lora.rank and self.conditioner.tune == "lora":
+      raise ConfigError(
+        f"config.lora.rank={self.lora.rank} adapts the whole model, so"
+        " config.model.conditioner.tune='lora' has nothing left: use one of them"
+      )
+    if self.conditioner.prompt_encoder.name and not self.data.prompt_tokenizer:
+      raise ConfigError(
+        "config.data.prompt_tokenizer is empty, but"
+        " config.model.conditioner.prompt_encoder reads ids of its own: name the"
+        " spiece.model or tokenizer.json beside its weights"
+      )
+
+  @functools.cached_property
+  def config(self) -> dict[str, Any]:
+    """The resolved config: every key of every section, JSON-able."""
+    config = settings.as_dict(self.run)
+    parts = ("data", "model", "objective", "sampler")
+    for section in (*parts, "optimizer", "mesh", "lora"):
+      if (part := getattr(self, section)) is not None:
+        name = {"name": self.names[section]} if section in self.names else {}
+        config[section] = name | settings.as_dict(part)
+    if self.conditioner:
+      config["model"]["conditioner"] = settings.as_dict(self.conditioner)
+    return config
+
+  @property
+  def trains_codec(self) -> bool:
+    """Whether a codec is trained; if not, a generator."""
+    return self.codec is None
+
+  @property
+  def codec_config(self) -> Any:
+    """Sizes of the codec, frozen or trained."""
+    return self.codec.config if self.codec else self.model
+
+  # The model.
+
+  def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+    """Makes a `Generator`, or a `CodecGAN`; can be traced."""
+    if self.trains_codec:
+      return self.model.make(rngs=rngs)
+    backbone = self.model.make(rngs=rngs)
+    model = Generator(self.conditioner.make(rngs=rngs), backbone)
+    return lora.adapt(model, self.lora, rngs=rngs) if self.lora.rank else model
+
+  @functools.cached_property
+  def abstract(self) -> tuple[Any, Any, Any]:
+    """(graphdef, params, buffers) of the model, with shapes for arrays."""
+    return abstract_model(self.make_model)
+
+  @functools.cached_property
+  def abstract_conditioner(self) -> Conditioner:
+    """The condition encoders, with shapes for arrays."""
+    return nnx.merge(*self.abstract).conditioner
+
+  # What it learns to produce.
+
+  @functools.cached_property
+  def representation(self) -> Any:
+    """What is generated: latents or codes of the codec (`codec.target`)."""
+    cls = TARGETS[self.data.target]
+    if self.data.target == "codes":
+      return cls(self.codec, self.model.num_codebooks)
+    return cls(self.codec)
+
+  @functools.cached_property
+  def target(self) -> Any:
+    """`target(frozen, batch) -> batch`; None where a codec is trained."""
+    if self.trains_codec:
+      return None
+    if teacher := getattr(self.objective, "teacher", ""):
+      rate = self.codec_config.sample_rate
+      return Taught(self.representation, teacher=teacher, sample_rate=rate)
+    return self.representation
+
+  def frozen(self) -> Any:
+    """Reads the arrays that `target` takes: weights of codec and teacher.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: the teacher's cannot be had.
+    """
+    if self.trains_codec:
+      return ()
+    state = codecs.load(self.run.codec).state
+    teacher = getattr(self.objective, "teacher", "")
+    return self.target.frozen(state) if teacher else state
+
+  @functools.cached_property
+  def abstract_frozen(self) -> Any:
+    """Shapes of what `frozen` returns."""
+    if self.trains_codec:
+      return ()
+    teacher = getattr(self.objective, "teacher", "")
+    return self.target.frozen(self.codec.state) if teacher else self.codec.state
+
+  # The data.
+
+  @property
+  def batch_size(self) -> int:
+    """Number of rows of a global batch."""
+    return self.data.batch_size
+
+  @property
+  def make_batch(self):
+    """Makes a `Batch` of a loader's arrays."""
+    return Batch.from_arrays
+
+  def open_loader(
+    self, split: str, *, step: int = 0, index: int = 0, count: int = 1
+  ) -> loader_lib.Loader:
+    """Opens the batches of a split; see `training.run.Trainable`.
+
+    `val` is read in its own order, from the start of each record.
+
+    Raises:
+      DataError: there is no such data set, or nothing in that split.
+    """
+    data = self.data
+    if split != "train":
+      data = dataclasses.replace(
+        data,
+        split=split,
+        shuffle=False,
+        crop="start",
+        random_caption=False,
+        gain_db=0.0,
+        num_workers=0,
+      )
+    return loader_lib.make_loader(
+      data, start_step=step, process_index=index, process_count=count
+    )
+
+  def blank_batch(self, b: int) -> Batch:
+    """Makes an empty batch of b examples, for tracing and counting."""
+    blank = example_lib.blank_example(self.data.window, index=0)
+    arrays = {
+      k: np.broadcast_to(v, (b, *np.shape(v))) for k, v in blank.items()
+    }
+    return Batch.from_arrays(arrays)
+
+  def abstract_batch(self, b: int) -> Batch:
+    """Makes a batch of b examples with its target filled in, of shapes."""
+    blank = self.blank_batch(b)
+    if self.target is None:
+      return blank
+    return jax.eval_shape(self.target, self.abstract_frozen, blank)
+
+  # The run.
+
+  @property
+  def meta(self) -> dict[str, Any]:
+    """What each checkpoint says of the experiment."""
+    return {"config": self.config}
+
+  @functools.cached_property
+  def flops_per_example(self) -> float:
+    """FLOPs of a training step on one example, recomputation left out."""
+    return cost.training_flops(self)
+
+  @functools.cached_property
+  def initial(self) -> init_weights.InitWeights:
+    """Where the weights of a new run come from."""
+    return init_weights.InitWeights.of(self)
+
+  def first_weights(self) -> Mapping | None:
+    """Reads the weights that a new run starts from; None for fresh ones.
+
+    Raises:
+      BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: they
+        are missing or of another model; every tensor that does not fit is
+        named.
+    """
+    if not self.initial:
+      return None
+    _, params, buffers = self.abstract
+    return self.initial.read(params, buffers)
+
+  def sampler_with(self, changes: Mapping[str, Any] | None = None):
+    """Makes the sampler with other values for some of its fields.
+
+    Raises:
+      ConfigError: a field is unknown, or its value is refused.
+    """
+    if not changes:
+      return self.sampler
+    section = dict(self.config["sampler"])
+    guidance = section["guidance"] | dict(changes.get("guidance", {}))
+    config = self.config | {
+      "sampler": section | dict(changes) | {"guidance": guidance}
+    }
+    sampler = sections.build(config, "sampler", {})
+    dataclasses.replace(self, sampler=sampler)._check_together()
+    return sampler
+
+  def abstract_mesh(
+    self, devices: int | None = None
+  ) -> jax.sharding.AbstractMesh:
+    """Makes the mesh over so many devices, which need not exist.
+
+    Args:
+      devices: number of devices; None for the fewest that the axes allow.
+
+    Raises:
+      ConfigError: the axes do not multiply to `devices`.
+    """
+    if devices is None:
+      devices = math.prod(size for size in self.mesh.shape if size > 0)
+    try:
+      shape = mesh_lib.resolve_shape(self.mesh, devices)
+    except ValueError as error:
+      raise ConfigError(f"config.{error}") from None
+    return jax.sharding.AbstractMesh(
+      shape,
+      mesh_lib.AXES,
+      axis_types=(jax.sharding.AxisType.Auto,) * len(mesh_lib.AXES),
+    )
+
+
+def _describe_codec(name: str) -> codecs.FrozenCodec:
+  if not name:
+    raise ConfigError(
+      "config.codec='': name the codec that is generated for, such as"
+      " 'codec_tiny'"
+    )
+  try:
+    return codecs.describe(name)
+  except settings.SettingError as error:
+    raise ConfigError(f"config.codec={name!r}: {error}") from None
+
+
+def _check_family(config, family: str, codec) -> None:
+  """Refuses a target, objective or sampler of another family than the model's."""
+  name, target = (
+    config["model"]["name"],
+    sections.MODELS[config["model"]["name"]].target,
+  )
+  rows = [("data.target", target, {target})]
+  for section in ("objective", "sampler"):
+    table = sections.NAMED[section]
+    suited = {k for k, cls in table.items() if cls.family == family}
+    if section in config:
+      rows.append((f"{section}.name", None, suited))
+  for key, _, suited in rows:
+    value = sections.look_up(config, key)
+    if value not in suited:
+      raise ConfigError(
+        f"config.{key}={value!r} does not go with config.model.name={name!r}:"
+        f" use {' or '.join(map(repr, sorted(suited)))}"
+      )
+  if target == "codes" and not codec.config.num_codebooks:
+    raise ConfigError(
+      f"config.model.name={name!r} generates codes, but config.codec="
+      f"{config['codec']!r} has none: use a codec with codebooks, or a model of"
+      " latents with data.target='latents'"
+    )

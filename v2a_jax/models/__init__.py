@@ -1,0 +1,16 @@
+"""Transformers that generate: backbones, their layers, and the generator.
+
+To add a backbone, write a file with its settings class (see
+`generator.BackboneConfig`) and name it here.
+"""
+
+from v2a_jax.models.ar import TokenModelConfig
+from v2a_jax.models.ar_latents import LatentModelConfig
+from v2a_jax.models.dit import DiTConfig
+from v2a_jax.models.generator import BackboneConfig
+
+BACKBONES: dict[str, type[BackboneConfig]] = {
+  "dit": DiTConfig,
+  "ar": TokenModelConfig,
+  "ar_latents": LatentModelConfig,
+}

@@ -1,0 +1,26 @@
+"""What a sampler is asked for, beside the model and its conditions."""
+
+import dataclasses
+from typing import Any
+
+from v2a_jax.sampling.windows import Windows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+  """One batch of b clips to generate.
+
+  Attributes:
+    keys: [b] random keys, one per clip.
+    times: [length], time of each step in its window, in seconds.
+    windows: how windows tile a clip.
+    negative: (ids int [b·windows.count l], mask) of negative prompts, or None.
+    known: (latents [b windows.total c] or codes [b windows.total q], bool
+      [b windows.total]): the steps that are given; None for none.
+  """
+
+  keys: Any
+  times: Any
+  windows: Windows
+  negative: Any = None
+  known: Any = None

@@ -1,0 +1,163 @@
+"""Solvers that carry noise to data along a learned path.
+
+  dx/dt = velocity(x, t),   x(0) = noise,   x(1) = data
+
+on an even grid of `num_steps` intervals. Each is one frozen dataclass; to add
+one, write it here or in a file of its own and name it in `SOLVERS`.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from v2a_jax.objectives.base import Need
+from v2a_jax.objectives.corruption import Corruption
+
+# predict(x, t, until=None): the model's prediction at x and the scalar time t;
+# `until` is the end of the interval, for models of average velocities.
+Predict = Callable[..., Any]
+
+
+class Solver(Protocol):
+  """Carries noise to data with any model of a path.
+
+  Attributes:
+    needs: settings of the model that it needs.
+  """
+
+  needs: ClassVar[tuple[Need, ...]]
+
+  def __call__(
+    self, predict: Predict, noise, *, num_steps: int, corruption: Corruption
+  ):
+    """Solves from t = 0 to 1.
+
+    Args:
+      predict: model of `corruption.prediction_type`; see `Predict`.
+      noise: state at t = 0, any array.
+      num_steps: number of intervals.
+      corruption: the path.
+
+    Returns:
+      The state at t = 1, of the shape of `noise`.
+    """
+    ...
+
+
+def _scan(step, x, num_steps: int):
+  """Folds `step(x, t)` over the starts of the intervals."""
+  grid = jnp.arange(num_steps) * (1.0 / num_steps)
+  x, _ = jax.lax.scan(lambda x, t: (step(x, t), None), x, grid)
+  return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Euler:
+  """Euler's method: one evaluation of the model per step, first order."""
+
+  needs: ClassVar = ()
+
+  def __call__(self, predict, noise, *, num_steps, corruption):
+    """Solves; see `Solver`."""
+    dt = 1.0 / num_steps
+
+    def step(x, t):
+      return x + dt * corruption.velocity(predict(x, t), x, t)
+
+    return _scan(step, noise, num_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heun:
+  """Heun's method: two evaluations per step, second order.
+
+  Predictions other than velocities have none at t = 1, so there the last step
+  is Euler's.
+  """
+
+  needs: ClassVar = ()
+
+  def __call__(self, predict, noise, *, num_steps, corruption):
+    """Solves; see `Solver`."""
+    dt = 1.0 / num_steps
+    open_end = corruption.prediction_type != "velocity"
+    velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
+
+    def step(x, t):
+      v = velocity(x, t)
+      ahead = velocity(x + dt * v, t + dt)
+      if open_end:
+        ahead = jnp.where(t + 1.5 * dt > 1, v, ahead)
+      return x + 0.5 * dt * (v + ahead)
+
+    return _scan(step, noise, num_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class DPMSolverPP2M:
+  """DPM-Solver++(2M), arXiv:2211.01095, algorithm 2: one evaluation per step,
+  second order.
+
+  With D the estimate of the data and λ = log(α / σ),
+
+    x_{i+1} = σ_{i+1}/σ_i x_i + (α_{i+1} - α_i σ_{i+1}/σ_i) D'_i
+    D'_i = D_i + (D_i - D_{i-1}) h_{i+1} / (2 h_i),  h_i = λ_i - λ_{i-1}
+  """
+
+  needs: ClassVar = ()
+
+  def __call__(self, predict, noise, *, num_steps, corruption):
+    """Solves; see `Solver`."""
+    grid = jnp.arange(num_steps + 1) / num_steps
+    alpha, sigma, _, _ = corruption.coefficients(grid)
+    h = jnp.diff(corruption.log_snr(grid))
+    shrink = sigma[1:] / sigma[:-1]
+    gain = alpha[1:] - alpha[:-1] * shrink
+    # The first and the last interval of λ are infinite: there, and after the
+    # first, the formula's limit is its first-order form.
+    ahead = jnp.zeros(num_steps).at[2:-1].set(h[2:-1] / (2 * h[1:-2]))
+
+    def step(carry, interval):
+      x, before = carry
+      t, shrink, gain, ahead = interval
+      data = corruption.denoised(predict(x, t), x, t)
+      x = shrink * x + gain * (data + ahead * (data - before))
+      return (x, data), None
+
+    start = (noise, jnp.zeros_like(noise))
+    (x, _), _ = jax.lax.scan(step, start, (grid[:-1], shrink, gain, ahead))
+    return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+  """Steps of a model of average velocities: exact at any number of steps, if
+  the model is (`objectives/mean_flow.py`, equation 4)."""
+
+  needs: ClassVar = (
+    Need(
+      "",
+      "model.average",
+      "the model does not predict average velocities; use 'euler'",
+    ),
+  )
+
+  def __call__(self, predict, noise, *, num_steps, corruption):
+    """Solves; see `Solver`."""
+    dt = 1.0 / num_steps
+
+    def step(x, t):
+      return x + dt * corruption.velocity(predict(x, t, t + dt), x, t)
+
+    return _scan(step, noise, num_steps)
+
+
+SOLVERS: dict[str, Solver] = {
+  "euler": Euler(),
+  "heun": Heun(),
+  "dpmpp_2m": DPMSolverPP2M(),
+  "average": Average(),
+}

@@ -1,0 +1,1 @@
+"""What users call: a video and words in, soundtracks out."""

@@ -1,0 +1,74 @@
+"""The compiled programs of a run, built in one place.
+
+`train` runs them; whoever wants to know what will be run (a plan, a test)
+builds the same ones here, over devices that need not exist.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from v2a_jax.parallel import sharding
+from v2a_jax.training.optimizer import make_optimizer
+from v2a_jax.training.run import Trainable
+from v2a_jax.training.state import TrainState, abstract_model, make_init
+from v2a_jax.training.step import make_eval_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """The jitted functions of a run, and how their arguments are laid out.
+
+  Attributes:
+    init: `init() -> state`, not compiled; see `sharding.init_sharded`.
+    state: shapes of the train state.
+    shardings: layout of each leaf of the state.
+    step: `step(state, frozen, batch) -> (state, metrics)`; donates the state.
+    evaluate: `evaluate(params, buffers, frozen, batch, index) -> metrics`, a
+      float32 array [b] by name.
+  """
+
+  init: Callable[[], TrainState]
+  state: TrainState
+  shardings: Any
+  step: Callable[[TrainState, Any, Any], tuple[TrainState, Any]]
+  evaluate: Callable[..., dict[str, jax.Array]]
+
+
+def make_program(
+  experiment: Trainable, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> Program:
+  """Builds the programs of an experiment on a mesh; compiles nothing."""
+  run = experiment.run
+  optimizer = make_optimizer(experiment.optimizer, run.num_train_steps)
+  init = make_init(
+    experiment.make_model, optimizer, seed=run.seed, ema=run.ema_decay > 0
+  )
+  state = jax.eval_shape(init)
+  shardings = sharding.state_shardings(state, mesh)
+  graphdef = abstract_model(experiment.make_model)[0]
+  common = dict(
+    target=experiment.target,
+    seed=run.seed,
+    compute_dtype=run.compute_dtype or None,
+  )
+  step = make_train_step(
+    graphdef,
+    experiment.objective,
+    optimizer,
+    ema_decay=run.ema_decay,
+    accumulate=run.accumulate,
+    **common,
+  )
+  evaluate = make_eval_step(graphdef, experiment.objective, **common)
+  replicated = NamedSharding(mesh, PartitionSpec())
+  return Program(
+    init=init,
+    state=state,
+    shardings=shardings,
+    step=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated)),
+    evaluate=jax.jit(evaluate, out_shardings=replicated),
+  )

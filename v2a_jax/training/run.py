@@ -1,0 +1,153 @@
+"""What `train` needs: the numbers of a run, and what an experiment offers."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from typing import Any, Protocol
+
+from flax import nnx
+import numpy as np
+
+from v2a_jax.basics.settings import SettingError, check, choose
+from v2a_jax.objectives.base import Objective
+from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training.optimizer import OptimizerConfig
+
+HostBatch = Mapping[str, np.ndarray]
+
+COMPUTE_DTYPES = ("", "bfloat16")
+WANDB_MODES = ("offline", "online", "disabled")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """How long and how a run trains; the top-level keys of a config.
+
+  Attributes:
+    seed: random seed of the initial weights and of everything drawn in training.
+    num_train_steps: number of steps; also the horizon of the schedule.
+    train_seconds: wall-clock limit in seconds of training, earlier runs in the
+      same workdir included; 0 for none.
+    accumulate: number of microbatches whose gradients make one step.
+    ema_decay: decay of the moving average of the weights; 0 keeps none.
+    compute_dtype: dtype that parameters are cast to in a step, `bfloat16` or ""
+      for none; the state stays float32.
+    max_skipped_steps: number of consecutive non-finite updates that ends a run.
+    log_every: steps between rows of metrics.
+    eval_every: steps between evaluations of the validation loss; 0 for never.
+    eval_batches: number of validation batches in each of them.
+    checkpoint_every: steps between checkpoints.
+    keep: number of newest checkpoints that are kept.
+    keep_period: checkpoints at multiples of so many steps are kept for good; 0
+      for none.
+    profile: (first step, number of steps) to trace into `<workdir>/profile`; ()
+      for none.
+    wandb_mode: `offline`, `online` or `disabled`.
+  """
+
+  seed: int = 0
+  num_train_steps: int = 1000
+  train_seconds: float = 0.0
+  accumulate: int = 1
+  ema_decay: float = 0.999
+  compute_dtype: str = ""
+  max_skipped_steps: int = 10
+  log_every: int = 10
+  eval_every: int = 0
+  eval_batches: int = 4
+  checkpoint_every: int = 1000
+  keep: int = 3
+  keep_period: int = 0
+  profile: tuple[int, ...] = ()
+  wandb_mode: str = "offline"
+
+  def __post_init__(self):
+    check(
+      self,
+      seed="[0, 4294967295]",
+      num_train_steps="[1, inf)",
+      train_seconds="[0, inf)",
+      accumulate="[1, inf)",
+      ema_decay="[0, 1)",
+      max_skipped_steps="[1, inf)",
+      log_every="[1, inf)",
+      eval_every="[0, inf)",
+      eval_batches="[1, inf)",
+      checkpoint_every="[1, inf)",
+      keep="[1, inf)",
+      keep_period="[0, inf)",
+      profile="[0, inf)",
+    )
+    choose(self, compute_dtype=COMPUTE_DTYPES, wandb_mode=WANDB_MODES)
+    if self.profile and (len(self.profile) != 2 or self.profile[1] < 1):
+      raise SettingError(
+        f"profile={self.profile!r} is not (first step, number of steps)"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+  """How far a run has come; a new one is at 0.
+
+  Attributes:
+    step: number of steps done.
+    examples: number of clips of the global order that were read.
+    train_seconds: wall-clock seconds in `train`, over all restarts.
+  """
+
+  step: int = 0
+  examples: int = 0
+  train_seconds: float = 0.0
+
+
+class Trainable(Protocol):
+  """What `train` needs of an experiment.
+
+  Attributes:
+    run: numbers of the run.
+    objective: gives the loss.
+    optimizer: how parameters are updated.
+    mesh: sizes of the mesh's axes.
+    target: `target(frozen, batch) -> batch` fills in what is learned, inside
+      the step; None where the objective needs nothing filled in.
+    batch_size: number of rows of a global batch.
+    flops_per_example: FLOPs of a training step on one example; None if unknown.
+    meta: JSON-able facts stored in each checkpoint, such as the config.
+  """
+
+  run: RunConfig
+  objective: Objective
+  optimizer: OptimizerConfig
+  mesh: MeshConfig
+  target: Callable[[Any, Any], Any] | None
+  batch_size: int
+  flops_per_example: float | None
+  meta: Mapping[str, Any]
+
+  def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
+    """Makes the model; is traced, so it reads no values."""
+    ...
+
+  def frozen(self) -> Any:
+    """Returns the arrays that `target` needs, such as a codec's state."""
+    ...
+
+  def first_weights(self) -> Mapping | None:
+    """Returns the weights of a new run, host arrays by name; None for fresh."""
+    ...
+
+  def make_batch(self, arrays: Mapping[str, Any]) -> Any:
+    """Makes what the objective sees of a loader's arrays."""
+    ...
+
+  def open_loader(
+    self, split: str, *, step: int, index: int, count: int
+  ) -> Iterator[HostBatch]:
+    """Opens an endless iterator over one shard's rows of the global batches.
+
+    Args:
+      split: `train` or `val`.
+      step: the batch to begin with.
+      index: which shard, from 0.
+      count: number of shards.
+    """
+    ...
