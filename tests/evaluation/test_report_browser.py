@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import pathlib
 import shutil
 import time
 
 import pytest
+from report_results import write_results
 
 from v2a_jax.evaluation.report import page as report
 
@@ -19,22 +19,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _synthetic():
-  """The made-up results of test_report.py, which is no importable module."""
-  path = pathlib.Path(__file__).with_name("test_report.py")
-  spec = importlib.util.spec_from_file_location("report_fixture", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-  made = _synthetic()
   root = tmp_path_factory.mktemp("browser")
   results = [
-    made.write_results(root / "a", "diffusion", shift=0.2, clips=8),
-    made.write_results(root / "b", "ar", clips=8),
+    write_results(root / "a", "diffusion", shift=0.2, clips=8),
+    write_results(root / "b", "ar", clips=8),
   ]
   return report.write_report(results, root / "report.html")
 
