@@ -50,7 +50,6 @@ class Follower:
   """A model that clicks wherever its frames turn bright, and knows no words."""
 
   sample_rate = RATE
-  window_seconds = SECONDS
 
   def __init__(self, data, *, path="", broken=()):
     self.loader_config = LoaderConfig(

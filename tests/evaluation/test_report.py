@@ -41,11 +41,15 @@ def test_the_folder_of_several_evaluations_is_read_whole(results):
 def test_names_a_difference_only_where_the_interval_excludes_zero(results):
   runs = report.load_runs(results)
   columns = columns_of(runs)
-  said = [s.text for s in compare.verdict(runs, columns)]
-  assert said[0].startswith("diffusion beats ar on Onset F1 at 50 ms by 0.200")
-  assert "paired, 12 clips" in said[0]
-  assert said[1] == "diffusion and ar cannot be told apart on FAD (mn04)."
-  assert any("diffusion follows the video in time" in text for text in said)
+  sentences = [s.text for s in compare.verdict(runs, columns)]
+  assert sentences[0].startswith(
+    "diffusion beats ar on Onset F1 at 50 ms by 0.200"
+  )
+  assert "paired, 12 clips" in sentences[0]
+  assert sentences[1] == "diffusion and ar cannot be told apart on FAD (mn04)."
+  assert any(
+    "diffusion follows the video in time" in text for text in sentences
+  )
   assert compare.best_run(columns[0], runs) == 0
   assert compare.best_run(columns[1], runs) is None
 
@@ -92,8 +96,8 @@ def test_a_metric_without_direction_is_shown_and_never_better(tmp_path):
   runs = report.load_runs(paths)
   columns = columns_of(runs)
   assert compare.best_run(columns[0], runs) is None
-  said = [sentence.text for sentence in compare.verdict(runs, columns)]
-  assert not any("Onset F1" in text for text in said)
+  sentences = [sentence.text for sentence in compare.verdict(runs, columns)]
+  assert not any("Onset F1" in text for text in sentences)
   table = report_table.rows(runs, columns)
   markdown = report_table.as_markdown(columns, table)
   assert "| Onset F1 at 50 ms | FAD (mn04) \N{DOWNWARDS ARROW} |" in markdown
@@ -117,8 +121,10 @@ def test_says_where_noise_does_better(tmp_path):
   run = load(write_results(tmp_path, "run", with_media=0))
   for clip in run["clips"]:
     clip["scores"]["noise"]["onset_f1_50"] = 1.5
-  said = [s.text for s in compare.verdict([run], columns_of([run]))]
-  assert any(text.startswith("Noise beats run on Onset F1") for text in said)
+  sentences = [s.text for s in compare.verdict([run], columns_of([run]))]
+  assert any(
+    text.startswith("Noise beats run on Onset F1") for text in sentences
+  )
 
 
 def test_anchors_that_differ_name_their_run(results):
@@ -137,9 +143,9 @@ def test_equal_runs_cannot_be_told_apart(tmp_path):
       for n in ("one", "two")
     ]
   )
-  said = compare.verdict(runs, columns_of(runs))
-  assert said[0].text == "one and two cannot be told apart on any metric."
-  assert said[0].kind == "tie"
+  sentences = compare.verdict(runs, columns_of(runs))
+  assert sentences[0].text == "one and two cannot be told apart on any metric."
+  assert sentences[0].kind == "tie"
 
 
 def test_other_sets_are_not_paired(results, tmp_path):
@@ -174,7 +180,7 @@ def test_undefined_figures_are_shown_and_not_compared(results):
 
 
 class Page(html.parser.HTMLParser):
-  """What a page refers to, and its text."""
+  """The links, ids and text of a page."""
 
   def __init__(self, path):
     super().__init__()
@@ -244,8 +250,8 @@ def test_media_go_beside_a_page_that_would_be_too_large(results, tmp_path):
 
 
 def test_text_cannot_break_out_of_the_page(tmp_path):
-  evil = "</script><img src=x onerror=alert(1)>"
-  path = write_results(tmp_path, evil, with_media=1, clips=2)
+  name = "</script><img src=x onerror=alert(1)>"
+  path = write_results(tmp_path, name, with_media=1, clips=2)
   out = report.write_report([path], tmp_path / "r.html")
   assert "<img src=x" not in out.read_text()
 

@@ -136,11 +136,11 @@ def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
     **extras: further entries of the estimate.
   """
   values = np.asarray(values, np.float64)
-  kept = values[np.isfinite(values)]
-  if len(kept) < len(values):
-    extras["undefined"] = len(values) - len(kept)
+  defined = values[np.isfinite(values)]
+  if len(defined) < len(values):
+    extras["undefined"] = len(values) - len(defined)
   return statistic_of_sums(
-    np.divide, kept, np.ones_like(kept), seed=seed, **extras
+    np.divide, defined, np.ones_like(defined), seed=seed, **extras
   )
 
 

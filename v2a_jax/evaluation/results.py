@@ -18,14 +18,13 @@ import numpy as np
 
 from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
-from v2a_jax.basics.files import sha256_of, write_json
+from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
 from v2a_jax.evaluation.rows import Tracker
+from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
-SCHEMA = 1
-FILE = "results.json"
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
@@ -159,10 +158,10 @@ def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
   path = pathlib.Path(workdir) / "metrics.jsonl"
   entries = [e for e in _json_lines(path) if "step" in e]
   stride = max(1, math.ceil(len(entries) / _CURVE_POINTS))
-  kept = entries[::stride]
-  if entries and kept[-1] is not entries[-1]:
-    kept.append(entries[-1])
-  return [{k: v for k, v in entry.items() if _is_finite(v)} for entry in kept]
+  curve = entries[::stride]
+  if entries and curve[-1] is not entries[-1]:
+    curve.append(entries[-1])
+  return [{k: v for k, v in entry.items() if is_finite(v)} for entry in curve]
 
 
 def _json_lines(path: pathlib.Path) -> Iterator[dict]:
@@ -176,10 +175,6 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict]:
         continue
       if isinstance(entry, dict):
         yield entry
-
-
-def _is_finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def write_media(
@@ -218,7 +213,7 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   plain = info.video_codec == "h264" and "mp4" in info.container
   fits = info.duration <= clip.seconds + _SLACK and not info.has_audio
   if plain and fits and not info.rotation:
-    path.write_bytes(clip.video)
+    write_whole(path, clip.video)
     return
   scale = min(1.0, _GALLERY_SIDE / min(info.height, info.width))
   even = lambda side: max(2, 2 * round(side * scale / 2))

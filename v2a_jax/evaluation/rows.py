@@ -38,12 +38,10 @@ class Tracker(Protocol):
 
   Attributes:
     sample_rate: rate of its sounds, Hz.
-    window_seconds: length of its window, seconds.
     loader_config: loader of the examples that it takes.
   """
 
   sample_rate: int
-  window_seconds: float
   loader_config: Any
 
   def sample(self, cond: Conditioning, *, seed: int, sampler: Any):

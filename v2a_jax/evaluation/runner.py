@@ -67,8 +67,8 @@ def evaluate(
     gallery_clips: number of clips whose media are written.
     reference_clips: number of other clips whose true sounds set distances are
       measured to; at least the number of evaluated clips.
-    weights_path: file or folder of the mn04 network; None searches as
-      `weights.find` does.
+    weights_path: file or folder with the weights of the embedding network;
+      None searches as `weights.find` does.
     log: called with lines of progress.
 
   Returns:
@@ -78,7 +78,7 @@ def evaluate(
     DataError: the data set is missing or unusable.
     ValueError: an unknown row, a metric that is not complete, or fewer than two
       clips that can be scored.
-    WrongWeightsError: the mn04 file is not the published one.
+    WrongWeightsError: the weights are not the published ones.
   """
   start = time.monotonic()
   # First what can be refused, then what takes minutes.

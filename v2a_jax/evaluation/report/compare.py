@@ -20,6 +20,7 @@ import math
 import numpy as np
 
 from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.schema import is_finite
 
 GENERATED = "generated"
 SHUFFLED = "shuffled_video"
@@ -79,11 +80,6 @@ def entry_of(run: dict, name: str, column: Column) -> dict:
   """Returns a row's entry for a metric; {} where there is none."""
   row = row_of(run, name)
   return (row and row["metrics"].get(column.id)) or {}
-
-
-def is_finite(value) -> bool:
-  """Returns whether a value from JSON is a finite number."""
-  return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def difference(

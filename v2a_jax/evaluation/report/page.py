@@ -22,8 +22,8 @@ from v2a_jax.basics.text import clock
 from v2a_jax.evaluation.report import compare, figures, table
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
+from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
-SCHEMA = 1
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _CURVES = 6
 # Prefixes of curves: training first, then the machine.
@@ -95,10 +95,10 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
   """Lists the results of a path: itself, in it, or one folder below."""
-  own = path / "results.json" if path.is_dir() else path
+  own = path / FILE if path.is_dir() else path
   if own.exists():
     return [own]
-  if below := sorted(path.glob("*/results.json")):
+  if below := sorted(path.glob(f"*/{FILE}")):
     return below
   raise FileNotFoundError(f"{own}: no such file; write it with `v2a eval`")
 
@@ -150,7 +150,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
 
 
 def _facts(index: int, run: dict) -> dict[str, Any]:
-  checkpoint, config, of = run["checkpoint"], run["config"], run["set"]
+  checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
   versions = run["code"].get("versions", {})
   facts = [
@@ -161,10 +161,10 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
     ("Sampler", _settings(run["sampler"])),
     (
       "Set",
-      f"{of.get('path', '?')}, split {of.get('split', '?')}: "
-      f"{of.get('n', '?')} clips of {of.get('seconds', '?')} s",
+      f"{clips.get('path', '?')}, split {clips.get('split', '?')}: "
+      f"{clips.get('n', '?')} clips of {clips.get('seconds', '?')} s",
     ),
-    ("Set manifest", _hash(of.get("manifest_sha256"))),
+    ("Set manifest", _hash(clips.get("manifest_sha256"))),
     ("Code", _hash(run["code"].get("git"))),
     ("Versions", _settings(versions)),
     ("Evaluated", _evaluated(run)),
@@ -211,7 +211,7 @@ def _interval_plots(columns: Sequence[Column], rows) -> list[dict[str, Any]]:
       )
       for row in rows
       for cell in [row["cells"][i]]
-      if compare.is_finite(cell["value"])
+      if is_finite(cell["value"])
     ]
     # A value that is the same for all rows needs no figure.
     if len({x for m in marks for x in (m.value, m.low, m.high)}) > 1:
@@ -227,7 +227,7 @@ def _curves(runs: list[dict]) -> list[dict[str, Any]]:
     points: dict[str, list[tuple[float, float]]] = {}
     for entry in run["curve"]:
       for name, value in entry.items():
-        if compare.is_finite(value) and "/" in name and "step" in entry:
+        if is_finite(value) and "/" in name and "step" in entry:
           points.setdefault(name, []).append((entry["step"], value))
     for name, pairs in points.items():
       curve = figures.Curve.of(run["name"], i % table.COLOURS, pairs)
