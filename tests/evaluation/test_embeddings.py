@@ -25,14 +25,14 @@ class Levels:
 
 def test_windows_overlap_and_the_rest_is_left_out():
   ramp = np.arange(21000, dtype=np.float32)[:, None] / 21000
-  windows = embeddings.cut(ramp, 8000, to=Levels())
+  windows = embeddings.cut(ramp, 8000, embedding=Levels())
   assert windows.shape == (4, 8000)
   np.testing.assert_array_equal(windows[3], ramp[12000:20000, 0])
 
 
-def test_short_clips_are_filled_up_and_channels_averaged():
+def test_short_clips_are_padded_and_channels_averaged():
   stereo = np.tile(np.array([[1.0, 0.0]], np.float32), (3000, 1))
-  (window,) = embeddings.cut(stereo, 8000, to=Levels())
+  (window,) = embeddings.cut(stereo, 8000, embedding=Levels())
   np.testing.assert_array_equal(window[:3000], 0.5)
   np.testing.assert_array_equal(window[3000:], 0.0)
 
@@ -40,7 +40,7 @@ def test_short_clips_are_filled_up_and_channels_averaged():
 def test_resampled_to_the_networks_rate():
   time = np.arange(16000) / 16000
   tone = np.sin(2 * np.pi * 500 * time).astype(np.float32)[:, None]
-  (window,) = embeddings.cut(tone, 16000, to=Levels())
+  (window,) = embeddings.cut(tone, 16000, embedding=Levels())
   expected = np.sin(2 * np.pi * 500 * np.arange(8000) / 8000)
   np.testing.assert_allclose(window[200:-200], expected[200:-200], atol=1e-3)
 
@@ -56,14 +56,21 @@ def test_windows_know_their_clip():
     features.vectors[:, 0], [0.1, 0.3, 0.3, 0.3, 0], rtol=1e-5
   )
   np.testing.assert_allclose(features.logits[:, 0], [0.1, 0.3, 0.0], rtol=1e-5)
+  parts = features.split()
+  assert [len(part.vectors) for part in parts] == [1, 3, 1]
+  for i, part in enumerate(parts):
+    np.testing.assert_array_equal(
+      part.vectors, features.vectors[features.clips == i]
+    )
+    np.testing.assert_array_equal(part.logits, features.logits[i : i + 1])
 
 
-def test_mn04_hears_degradation(monkeypatch, tmp_path):
-  """Fréchet distance grows with noise, and no window depends on its batch."""
+def test_mn04_distances_grow_with_noise(monkeypatch, tmp_path):
+  """Also, no window depends on the rest of its batch."""
   monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
   if not (WEIGHTS / "mn04_as_mAP_432.pt").is_file():
     pytest.skip("../shared/weights is not here")
-  ear = embeddings.Mn04(WEIGHTS)
+  network = embeddings.Mn04(WEIGHTS)
   rng = np.random.default_rng(0)
   time = np.arange(32000) / 16000
   clean = [
@@ -75,9 +82,9 @@ def test_mn04_hears_degradation(monkeypatch, tmp_path):
     for pitch in rng.uniform(120, 800, 12)
   ]
   noise = rng.standard_normal((32000, 1)).astype(np.float32)
-  embed = lambda clips: embeddings.embed(ear, clips, sample_rate=16000)
+  embed = lambda clips: embeddings.embed(network, clips, sample_rate=16000)
   features = embed(clean)
-  assert features.vectors.shape == (36, ear.dim)
+  assert features.vectors.shape == (36, network.dim)
   assert features.logits.shape == (12, 527)
   np.testing.assert_allclose(
     embed(clean[11:]).vectors, features.vectors[33:], atol=1e-4

@@ -1,4 +1,4 @@
-"""Intervals against closed forms, and what they promise in odd cases."""
+"""Intervals against closed forms, their coverage, and degenerate cases."""
 
 import json
 
@@ -22,7 +22,7 @@ def test_mean_is_close_to_students_interval():
 
 def test_ratio_is_of_sums_not_mean_of_ratios():
   hits, events = np.array([1.0, 0.0, 90.0]), np.array([1.0, 1.0, 98.0])
-  estimate = intervals.of_sums(np.divide, hits, events)
+  estimate = intervals.statistic_of_sums(np.divide, hits, events)
   assert estimate.value == pytest.approx(0.91)
   assert estimate.low < 0.91 < estimate.high
 
@@ -34,7 +34,7 @@ def test_ratio_interval_covers():
   for _ in range(60):
     events = rng.poisson(5, 40) + 1.0
     hits = rng.binomial(events.astype(int), 0.7)
-    estimate = intervals.of_sums(np.divide, hits, events, draws=500)
+    estimate = intervals.statistic_of_sums(np.divide, hits, events, draws=500)
     covered += estimate.low <= 0.7 <= estimate.high
   assert covered >= 52
 
@@ -66,7 +66,7 @@ def test_one_clip_has_no_interval_and_json_stays_json():
 
 
 def test_pivot_removes_a_known_bias():
-  """The mean square of a mean is biased by var / n, and the pivot knows."""
+  """The square of a mean is biased by var / n."""
   rng = np.random.default_rng(2)
   plug_in, corrected = [], []
   for trial in range(150):

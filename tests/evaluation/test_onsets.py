@@ -29,8 +29,8 @@ def _hits(times, rate=16000, seconds=3.0, level=0.3):
 @pytest.mark.parametrize("rate", [16000, 44100])
 @pytest.mark.parametrize("level", [0.3, 0.01])
 def test_finds_hits_at_any_rate_and_level(rate, level):
-  found = onsets.detect(_hits(TIMES, rate, level=level), rate)
-  np.testing.assert_allclose(found, TIMES, atol=0.025)
+  detected = onsets.detect(_hits(TIMES, rate, level=level), rate)
+  np.testing.assert_allclose(detected, TIMES, atol=0.025)
 
 
 def test_silence_and_noise_have_no_onsets():
@@ -47,20 +47,20 @@ def test_real_hits_are_found():
   counts = []
   for name, times in truth.items():
     sound = media.read_audio(CLIPS / name, sample_rate=16000, channels=1)
-    found = onsets.detect(sound.samples, 16000)
-    counts.append(onsets.match(times, found, tolerance=0.05))
+    detected = onsets.detect(sound.samples, 16000)
+    counts.append(onsets.match(times, detected, tolerance=0.05))
   assert onsets.f1(counts).value > 0.9
 
 
-def test_matching_is_mir_evals():
+def test_matching_equals_mir_eval():
   rng = np.random.default_rng(1)
   for _ in range(30):
     reference = np.sort(rng.uniform(0, 4, rng.integers(1, 9)))
-    found = np.sort(rng.uniform(0, 4, rng.integers(1, 9)))
-    f, p, r = mir_eval.onset.f_measure(reference, found, window=0.1)
-    counts = onsets.match(reference, found, tolerance=0.1)
+    detected = np.sort(rng.uniform(0, 4, rng.integers(1, 9)))
+    f, p, r = mir_eval.onset.f_measure(reference, detected, window=0.1)
+    counts = onsets.match(reference, detected, tolerance=0.1)
     assert counts.f1 == pytest.approx(f)
-    assert counts.hits / counts.found == pytest.approx(p)
+    assert counts.hits / counts.detected == pytest.approx(p)
     assert counts.hits / counts.reference == pytest.approx(r)
 
 
@@ -68,13 +68,13 @@ def test_off_screen_events_neither_help_nor_hurt():
   both = onsets.match([1.0], [1.01, 2.01], tolerance=0.05, ignored=[2.0])
   only = onsets.match([1.0], [1.01], tolerance=0.05, ignored=[2.0])
   extra = onsets.match([1.0], [1.01, 3.0], tolerance=0.05, ignored=[2.0])
-  assert both == only == onsets.Counts(hits=1, reference=1, found=1)
-  assert extra.found == 2
+  assert both == only == onsets.Counts(hits=1, reference=1, detected=1)
+  assert extra.detected == 2
 
 
 def test_an_event_on_screen_is_matched_before_one_off_screen():
   counts = onsets.match([1.0], [1.02], tolerance=0.05, ignored=[1.02])
-  assert counts == onsets.Counts(hits=1, reference=1, found=1)
+  assert counts == onsets.Counts(hits=1, reference=1, detected=1)
 
 
 def test_micro_average_and_its_parts():
@@ -89,13 +89,13 @@ def test_micro_average_and_its_parts():
   assert np.isnan(onsets.Counts(0, 0, 0).f1)
 
 
-def test_nothing_found_is_zero_not_undefined():
+def test_nothing_detected_is_zero_not_undefined():
   estimate = onsets.f1([onsets.Counts(0, 3, 0), onsets.Counts(0, 2, 0)])
   assert estimate.value == 0.0 and (estimate.low, estimate.high) == (0.0, 0.0)
 
 
 def test_difference_is_paired():
-  """Clips that differ in hardness and not in row leave no doubt about 0.1."""
+  """A row that is always a little worse is, however much clips vary."""
   rng = np.random.default_rng(0)
   events = rng.integers(4, 30, 40)
   good = [
@@ -103,7 +103,7 @@ def test_difference_is_paired():
     for e, h in zip(events, rng.random(40))
   ]
   worse = [
-    onsets.Counts(max(c.hits - 1, 0), c.reference, c.found) for c in good
+    onsets.Counts(max(c.hits - 1, 0), c.reference, c.detected) for c in good
   ]
   difference = onsets.f1_difference(good, worse)
   assert 0 < difference.low < difference.value < difference.high < 0.15

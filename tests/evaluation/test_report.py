@@ -2,164 +2,17 @@
 
 import html.parser
 import json
-import pathlib
 import re
 
+import cv2
 import numpy as np
 import pytest
+from report_results import RATE, write_results
 
-from v2a_jax import media
 from v2a_jax.evaluation.report import compare, figures
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report import table as report_table
-
-RATE = 16_000
-SECONDS = 2.0
-METRICS = {
-  "onset_f1_50": {
-    "label": "Onset F1 at 50 ms",
-    "unit": "",
-    "higher_is_better": True,
-    "about": "Harmonic mean of precision and recall of onsets.",
-  },
-  "fad": {
-    "label": "FAD (mn04)",
-    "unit": "",
-    "higher_is_better": False,
-    "about": "Fréchet distance of EfficientAT mn04 embeddings.",
-  },
-}
-ROWS = {
-  "generated": 0.6,
-  "ground_truth": 0.95,
-  "codec": 0.9,
-  "shuffled_video": 0.3,
-  "silence": 0.0,
-  "noise": 0.1,
-}
-
-
-def write_media(folder: pathlib.Path, clip: str, rows, events, seed: int):
-  """A ball that flashes at the events, and sounds that nearly follow."""
-  (folder / "media").mkdir(parents=True, exist_ok=True)
-  frames = np.full((16, 48, 64, 3), 30, np.uint8)
-  for event in events:
-    frames[int(event * 8)] = (240, 180, 60)
-  video = folder / "media" / f"{clip}.mp4"
-  media.encode_video(frames, fps=8.0, path=video)
-  rng = np.random.default_rng(seed)
-  t = np.arange(int(SECONDS * RATE)) / RATE
-  paths = {}
-  for i, row in enumerate(rows):
-    x = 1e-3 * rng.standard_normal(len(t))
-    for event in events:
-      after = t - event - 0.02 * i
-      x += (
-        (after > 0)
-        * np.exp(-9 * np.clip(after, 0, None))
-        * 0.4
-        * (np.sin(2 * np.pi * (300 + 200 * i) * after))
-      )
-    path = folder / "media" / f"{clip}.{row}.m4a"
-    media.encode_audio(path, x[:, None].astype(np.float32), RATE)
-    paths[row] = str(path.relative_to(folder))
-  return str(video.relative_to(folder)), paths
-
-
-def write_results(
-  folder: pathlib.Path, name: str, *, shift=0.0, clips=12, with_media=2, **over
-) -> pathlib.Path:
-  """results.json of a made-up run whose every score is `shift` higher."""
-  rng = np.random.default_rng(0)
-  rows = {row: rng.normal(v, 0.08, clips) for row, v in ROWS.items()}
-  rows["generated"] = rows["generated"] + shift
-  entries = []
-  for i in range(clips):
-    events = [0.3, 1.1 + 0.05 * (i % 5)]
-    clip = f"clip_{i:03d}"
-    video, audio = "", {}
-    if i < with_media:
-      kept = ["generated", "ground_truth", "codec", "shuffled_video"]
-      video, audio = write_media(folder, clip, kept, events, i)
-    scores = {
-      row: {"onset_f1_50": float(values[i])} for row, values in rows.items()
-    }
-    entries.append(
-      {
-        "id": clip,
-        "caption": f"A ball strikes bar {i} & rings",
-        "transcript": "bin blue at f two now" if i % 2 else "",
-        "duration": SECONDS,
-        "video": video,
-        "audio": audio,
-        "events": events,
-        "scores": scores,
-      }
-    )
-  results = {
-    "schema": 1,
-    "name": name,
-    "created": "2026-11-20T10:00:00+00:00",
-    "wall_seconds": 61.2,
-    "checkpoint": {
-      "path": f"runs/{name}/checkpoints/900",
-      "step": 900,
-      "sha256": "0" * 64,
-      "train_seconds": 754.0,
-      "clips_seen": 28_800,
-    },
-    "config": {
-      "model": {"width": 192, "name": name},
-      "seed": 0,
-      "batch_size": 32,
-    },
-    "sampler": {"num_steps": 16, "guidance_scale": 2.0},
-    "code": {"git": "a" * 40, "versions": {"jax": "0.10.2"}},
-    "set": {
-      "path": "data/scenes",
-      "split": "test",
-      "n": clips,
-      "seconds": SECONDS,
-      "manifest_sha256": "b" * 64,
-    },
-    "metrics": METRICS,
-    "rows": [
-      {
-        "name": row,
-        "kind": "model" if row == "generated" else "anchor",
-        "metrics": {
-          "onset_f1_50": {
-            "value": float(v.mean()),
-            "low": float(v.mean() - 0.05),
-            "high": float(v.mean() + 0.05),
-            "n": clips,
-          },
-          "fad": {
-            "value": 10 * (1 - float(v.mean())),
-            "low": 10 * (1 - float(v.mean())) - 3,
-            "high": 10 * (1 - float(v.mean())) + 3,
-            "n": clips,
-          },
-        },
-      }
-      for row, v in rows.items()
-    ],
-    "clips": entries,
-    "curve": [
-      {
-        "step": step,
-        "train/loss": 1.5 * np.exp(-step / 250) + 0.3 + 0.03 * np.sin(step),
-        "train/grad_norm": 1.0 + 0.2 * np.cos(step),
-        "perf/mfu": 0.21,
-      }
-      for step in range(10, 900, 10)
-    ],
-    "failures": [],
-  } | over
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / "results.json"
-  path.write_text(json.dumps(results))
-  return path
+from v2a_jax.evaluation.report.columns import columns_of
 
 
 @pytest.fixture(scope="module")
@@ -187,24 +40,68 @@ def test_the_folder_of_several_evaluations_is_read_whole(results):
 
 def test_names_a_difference_only_where_the_interval_excludes_zero(results):
   runs = report.load_runs(results)
-  metrics = compare.metrics_of(runs)
-  said = [s.text for s in compare.verdict(runs, metrics)]
-  assert said[0].startswith("diffusion beats ar on Onset F1 at 50 ms by 0.200")
-  assert "paired, 12 clips" in said[0]
-  assert said[1] == "diffusion and ar cannot be told apart on FAD (mn04)."
-  assert any("diffusion follows the picture in time" in text for text in said)
-  assert compare.best_run(metrics[0], runs) == 0
-  assert compare.best_run(metrics[1], runs) is None
+  columns = columns_of(runs)
+  sentences = [s.text for s in compare.verdict(runs, columns)]
+  assert sentences[0].startswith(
+    "diffusion beats ar on Onset F1 at 50 ms by 0.200"
+  )
+  assert "paired, 12 clips" in sentences[0]
+  assert sentences[1] == "diffusion and ar cannot be told apart on FAD (mn04)."
+  assert any(
+    "diffusion follows the video in time" in text for text in sentences
+  )
+  assert compare.best_run(columns[0], runs) == 0
+  assert compare.best_run(columns[1], runs) is None
+
+
+def verdict(path) -> str:
+  runs = [load(path)]
+  sentences = compare.verdict(runs, columns_of(runs))
+  return " ".join(sentence.text for sentence in sentences)
+
+
+def with_onsets_described(path, change):
+  """Changes the entry of the onset metric in results.json by a function."""
+  content = json.loads(path.read_text())
+  change(content["metrics"]["onset_f1_50"])
+  path.write_text(json.dumps(content))
+  return path
 
 
 def test_a_better_sound_alone_is_not_called_in_time(tmp_path):
   path = write_results(tmp_path / "a", "diffusion", shift=0.2)
-  text = path.read_text().replace("onset_f1_50", "kl")
-  path.write_text(text)
-  runs = [load(path)]
-  said = [s.text for s in compare.verdict(runs, compare.metrics_of(runs))]
-  assert not any("follows the picture" in text for text in said)
-  assert any("nothing here shows that it is in time" in text for text in said)
+  assert "follows the video in time" in verdict(path)
+  with_onsets_described(path, lambda entry: entry.update(judges_timing=False))
+  text = verdict(path)
+  assert "follows the video in time" not in text
+  assert "no metric here shows that it is in time" in text
+
+
+def test_old_results_that_do_not_say_what_judges_timing_are_read(tmp_path):
+  path = write_results(tmp_path / "a", "diffusion", shift=0.2)
+  with_onsets_described(path, lambda entry: entry.pop("judges_timing"))
+  assert "follows the video in time" not in verdict(path)
+  path.write_text(path.read_text().replace("onset_f1_50", "onset_f1_50ms"))
+  assert "follows the video in time" in verdict(path)
+
+
+def test_a_metric_without_direction_is_shown_and_never_better(tmp_path):
+  paths = [
+    with_onsets_described(
+      write_results(tmp_path / name, name, shift=shift, with_media=0),
+      lambda entry: entry.update(higher_is_better=None),
+    )
+    for name, shift in (("one", 0.3), ("two", 0.0))
+  ]
+  runs = report.load_runs(paths)
+  columns = columns_of(runs)
+  assert compare.best_run(columns[0], runs) is None
+  sentences = [sentence.text for sentence in compare.verdict(runs, columns)]
+  assert not any("Onset F1" in text for text in sentences)
+  table = report_table.rows(runs, columns)
+  markdown = report_table.as_markdown(columns, table)
+  assert "| Onset F1 at 50 ms | FAD (mn04) \N{DOWNWARDS ARROW} |" in markdown
+  assert table[0]["cells"][0]["value"] > 0.8
 
 
 def test_direction_is_that_of_the_metric(tmp_path):
@@ -214,26 +111,26 @@ def test_direction_is_that_of_the_metric(tmp_path):
   for run, value in zip(runs, (2.0, 30.0)):
     entry = compare.row_of(run, "generated")["metrics"]["fad"]
     entry.update(value=value, low=value - 1, high=value + 1)
-  metrics = compare.metrics_of(runs)
-  text = compare.verdict(runs, metrics)[0].text
+  columns = columns_of(runs)
+  text = compare.verdict(runs, columns)[0].text
   assert text.startswith("near beats far on FAD (mn04) by 28")
-  assert compare.best_run(metrics[1], runs) == 0
+  assert compare.best_run(columns[1], runs) == 0
 
 
 def test_says_where_noise_does_better(tmp_path):
   run = load(write_results(tmp_path, "run", with_media=0))
   for clip in run["clips"]:
     clip["scores"]["noise"]["onset_f1_50"] = 1.5
-  said = [s.text for s in compare.verdict([run], compare.metrics_of([run]))]
-  assert any(s.startswith("Noise beats run on Onset F1 at 50") for s in said)
+  sentences = [s.text for s in compare.verdict([run], columns_of([run]))]
+  assert any(
+    text.startswith("Noise beats run on Onset F1") for text in sentences
+  )
 
 
 def test_anchors_that_differ_name_their_run(results):
   runs = report.load_runs(results)
   compare.row_of(runs[1], "codec")["metrics"]["fad"]["value"] = 1.5
-  labels = [
-    r["label"] for r in report_table.rows(runs, compare.metrics_of(runs))
-  ]
+  labels = [r["label"] for r in report_table.rows(runs, columns_of(runs))]
   assert "Codec reconstruction · diffusion" in labels
   assert "Codec reconstruction · ar" in labels
   assert labels.count("Ground truth") == 1
@@ -246,9 +143,9 @@ def test_equal_runs_cannot_be_told_apart(tmp_path):
       for n in ("one", "two")
     ]
   )
-  said = compare.verdict(runs, compare.metrics_of(runs))
-  assert said[0].text == "one and two cannot be told apart on any metric."
-  assert said[0].kind == "tie"
+  sentences = compare.verdict(runs, columns_of(runs))
+  assert sentences[0].text == "one and two cannot be told apart on any metric."
+  assert sentences[0].kind == "tie"
 
 
 def test_other_sets_are_not_paired(results, tmp_path):
@@ -259,14 +156,14 @@ def test_other_sets_are_not_paired(results, tmp_path):
     set={"n": 12, "split": "test", "manifest_sha256": "c" * 64},
   )
   runs = [load(results[0]), load(other)]
-  metric = compare.metrics_of(runs)[0]
+  column = columns_of(runs)[0]
   gap = compare.difference(
-    metric, (runs[0], "generated"), (runs[1], "generated")
+    column, (runs[0], "generated"), (runs[1], "generated")
   )
   assert gap.pairs == 0
   # Independent intervals of half width h give one of h sqrt(2).
   assert gap.high - gap.low == pytest.approx(2 * 0.05 * np.sqrt(2))
-  assert any("same set" in t for t in compare.limits(runs, [metric]))
+  assert any("same set" in t for t in compare.limits(runs, [column]))
 
 
 def test_undefined_figures_are_shown_and_not_compared(results):
@@ -276,14 +173,14 @@ def test_undefined_figures_are_shown_and_not_compared(results):
       clip["scores"] = {}
     entry = compare.row_of(run, "generated")["metrics"]["onset_f1_50"]
     entry.update(value=None, low=None, high=None)
-  metrics = compare.metrics_of(runs)
-  assert compare.best_run(metrics[0], runs) is None
-  row = report_table.rows(runs, metrics)[0]
+  columns = columns_of(runs)
+  assert compare.best_run(columns[0], runs) is None
+  row = report_table.rows(runs, columns)[0]
   assert row["cells"][0]["text"] == "n/a"
 
 
 class Page(html.parser.HTMLParser):
-  """What a page refers to, and its text."""
+  """The links, ids and text of a page."""
 
   def __init__(self, path):
     super().__init__()
@@ -311,7 +208,7 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
   text = " ".join(" ".join(page.text).split())
   for part in (
     "diffusion beats ar",
-    "12 min 34 s, 900 steps, 28,800 clips seen",
+    "for 12:34, 900 steps, 28,800 clips seen",
     "Ground truth",
     "Shuffled video · ar",
     "model.name",
@@ -331,12 +228,12 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
 
 def test_ground_truth_that_runs_share_is_one_row_and_one_track(results):
   runs = report.load_runs(results)
-  metrics = compare.metrics_of(runs)
-  labels = [row["label"] for row in report_table.rows(runs, metrics)]
+  columns = columns_of(runs)
+  labels = [row["label"] for row in report_table.rows(runs, columns)]
   assert labels[:2] == ["diffusion", "ar"]
   assert labels.count("Ground truth") == 1
-  clip = report.report_gallery.collect(
-    runs, metrics, labels=report_table.ROW_LABELS, max_clips=1
+  clip = report.gallery_lib.collect(
+    runs, columns, labels=report_table.ROW_LABELS, max_clips=1
   )[0]
   names = [track.label for track in clip.tracks]
   assert names[:3] == ["Ground truth", "diffusion", "ar"]
@@ -353,8 +250,8 @@ def test_media_go_beside_a_page_that_would_be_too_large(results, tmp_path):
 
 
 def test_text_cannot_break_out_of_the_page(tmp_path):
-  evil = "</script><img src=x onerror=alert(1)>"
-  path = write_results(tmp_path, evil, with_media=1, clips=2)
+  name = "</script><img src=x onerror=alert(1)>"
+  path = write_results(tmp_path, name, with_media=1, clips=2)
   out = report.write_report([path], tmp_path / "r.html")
   assert "<img src=x" not in out.read_text()
 
@@ -374,7 +271,7 @@ def test_media_outside_the_results_folder_are_refused(tmp_path):
 def test_refuses_what_is_no_results_file(tmp_path):
   with pytest.raises(ValueError, match="no results given"):
     report.write_report([], tmp_path / "r.html")
-  with pytest.raises(ValueError, match="name with .html"):
+  with pytest.raises(ValueError, match="must end in .html, not r.md"):
     report.write_report(["x"], tmp_path / "r.md")
   with pytest.raises(FileNotFoundError, match="v2a eval"):
     report.write_report([tmp_path / "none.json"], tmp_path / "r.html")
@@ -396,32 +293,20 @@ def test_config_differences_are_only_those():
   ]
 
 
-@pytest.mark.parametrize(
-  "seconds, words",
-  [
-    (12.3, "12 s"),
-    (60, "1 min"),
-    (754, "12 min 34 s"),
-    (9000, "2 h 30 min"),
-    (7200, "2 h"),
-  ],
-)
-def test_durations_in_words(seconds, words):
-  assert report.duration_words(seconds) == words
-
-
-def test_spectrogram_shows_a_tone_at_its_height(tmp_path):
-  image_library = pytest.importorskip("PIL.Image")
+def test_spectrogram_shows_a_tone_at_its_height():
   t = np.arange(RATE) / RATE
   tone = np.sin(2 * np.pi * 632.0 * t).astype(np.float32)
-  path = tmp_path / "x.png"
-  path.write_bytes(figures.spectrogram_png(tone, RATE))
-  image = np.asarray(image_library.open(path).convert("RGB"), float).sum(2)
+
+  def brightness(data):
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return image.mean(axis=2)
+
+  image = brightness(figures.spectrogram(tone, RATE))
   assert image.shape == (72, 480)
   # 632 Hz is the geometric mean of 50 Hz and 8 kHz.
   assert abs(image.mean(1).argmax() - 36) <= 1
-  quiet = figures.spectrogram_png(np.zeros(RATE, np.float32), RATE)
-  assert len(quiet) < 2000
+  quiet = figures.spectrogram(np.zeros(RATE, np.float32), RATE)
+  assert brightness(quiet).max() < image.max() / 3 and len(quiet) < 2000
 
 
 def test_curves_keep_extremes_and_average_the_rest():

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import pathlib
 import shutil
 import time
 
 import pytest
+from report_results import write_results
 
 from v2a_jax.evaluation.report import page as report
 
@@ -19,22 +19,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _synthetic():
-  """The made-up results of test_report.py, which is no importable module."""
-  path = pathlib.Path(__file__).with_name("test_report.py")
-  spec = importlib.util.spec_from_file_location("report_fixture", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-  made = _synthetic()
   root = tmp_path_factory.mktemp("browser")
   results = [
-    made.write_results(root / "a", "diffusion", shift=0.2, clips=8),
-    made.write_results(root / "b", "ar", clips=8),
+    write_results(root / "a", "diffusion", shift=0.2, clips=8),
+    write_results(root / "b", "ar", clips=8),
   ]
   return report.write_report(results, root / "report.html")
 
@@ -72,7 +62,7 @@ def press(browser, *keys):
 
 
 def state(browser) -> dict:
-  """What the active clip shows and what its players do."""
+  """Reads the state of the active clip and of its players."""
   return browser.execute_script("""
     const card = document.querySelector(".clip.active");
     if (!card) return null;
@@ -80,8 +70,8 @@ def state(browser) -> dict:
     return {
       clip: Number(card.dataset.clip),
       track: rows.findIndex((row) => row.classList.contains("on")),
-      pressed: rows.filter((row) =>
-        row.querySelector(".pick").getAttribute("aria-pressed") === "true").length,
+      pressed: rows.filter((row) => row.querySelector(".pick")
+        .getAttribute("aria-pressed") === "true").length,
       time: Number(card.querySelector("output").textContent),
       heads: rows.map((row) => parseFloat(
         row.querySelector(".spectrogram b").style.left || "0")),
@@ -98,11 +88,11 @@ def wait_until(browser, condition, seconds=20.0):
     if condition(state(browser)):
       return state(browser)
     time.sleep(0.05)
-  raise AssertionError(f"never happened; the page says {state(browser)}")
+  raise AssertionError(f"the page stays at {state(browser)}")
 
 
 def test_opens_from_disk_and_keys_switch_the_sound(browser, page):
-  # What the browser's own start page did is not the report's doing.
+  # Discards what the browser's own start page logged.
   browser.get("about:blank")
   browser.get_log("browser")
   browser.get_log("performance")
@@ -135,22 +125,22 @@ def test_opens_from_disk_and_keys_switch_the_sound(browser, page):
 
 
 def assert_quiet(browser, page):
-  """Nothing in the console, and nothing asked of a network."""
+  """Checks for an empty console and no network requests."""
   errors = [
     entry
     for entry in browser.get_log("browser")
     if entry["level"] in ("SEVERE", "WARNING")
   ]
   assert not errors
-  asked = []
+  requested = []
   for entry in browser.get_log("performance"):
     message = json.loads(entry["message"])["message"]
     if message["method"] == "Network.requestWillBeSent":
-      asked.append(message["params"]["request"]["url"])
+      requested.append(message["params"]["request"]["url"])
   outside = [
-    url for url in asked if not url.startswith((page.as_uri(), "data:"))
+    url for url in requested if not url.startswith((page.as_uri(), "data:"))
   ]
-  assert asked and not outside
+  assert requested and not outside
 
 
 def test_sounds_of_the_page_can_be_decoded(browser, page):
@@ -161,8 +151,10 @@ def test_sounds_of_the_page_can_be_decoded(browser, page):
     const clip = data.clips[0];
     Promise.all(clip.tracks.map((address) => new Promise((resolve) => {
       const sound = new Audio(address);
-      sound.addEventListener("loadeddata", () => resolve(
-        Math.abs(sound.duration - clip.duration) < 0.1 ? null : sound.duration));
+      sound.addEventListener("loadeddata", () => {
+        const close = Math.abs(sound.duration - clip.duration) < 0.1;
+        resolve(close ? null : sound.duration);
+      });
       sound.addEventListener("error", () => resolve(sound.error.message));
     }))).then((all) => done(all.filter((x) => x !== null)));""")
   assert failed == []
@@ -174,11 +166,11 @@ def test_copies_the_table_and_switches_the_theme(browser, page):
   browser.get(page.as_uri())
   button = browser.find_element(By.CSS_SELECTOR, '[data-copy="markdown"]')
   button.click()
-  said = browser.find_element(By.ID, "copied")
+  status = browser.find_element(By.ID, "copied")
   deadline = time.monotonic() + 5
-  while not said.text and time.monotonic() < deadline:
+  while not status.text and time.monotonic() < deadline:
     time.sleep(0.05)
-  assert said.text
+  assert status.text
   colour = "return getComputedStyle(document.body).backgroundColor"
   before = browser.execute_script(colour)
   browser.find_element(By.ID, "theme").click()

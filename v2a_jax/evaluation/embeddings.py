@@ -1,12 +1,12 @@
-"""Sound as vectors: the ears that set distances and tagging listen with.
+"""Embeddings of sounds by frozen networks, for set distances and tagging.
 
 A clip is resampled once (soxr, high quality), mixed to mono, and cut into
-overlapping windows, so that a few clips still give many vectors; each keeps the
-number of its clip, because intervals draw clips again, not windows.
+overlapping windows, so that a few clips still give many embeddings; each keeps
+the index of its clip, because intervals resample clips, not windows.
 
-The rate that the sound had before is part of what is measured: a distance
-between sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble. So
-rows and reference always come at the model's own rate.
+The sound's original sample rate is part of what is measured: a distance between
+sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble. So rows and
+reference always come at the model's own rate.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ _BATCH = 32
 
 
 class Embedding(Protocol):
-  """A frozen network that listens.
+  """A frozen network that embeds and tags sounds.
 
   Attributes:
-    id: short name, part of every metric's name that uses it.
-    sha256: of the weights.
-    sample_rate: Hz that `apply` expects.
-    window: seconds of a window.
-    hop: seconds between windows.
-    dim: of a vector.
+    id: short name, part of the id of every metric that uses it.
+    sha256: digest of the weights file.
+    sample_rate: rate that `apply` expects, Hz.
+    window: length of a window, seconds.
+    hop: distance between window starts, seconds.
+    dim: size of an embedding.
   """
 
   id: str
@@ -44,7 +44,7 @@ class Embedding(Protocol):
   dim: int
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [n, samples] -> vectors [n, dim] and class logits [n, c]."""
+    """Returns embeddings [n, dim] and class logits [n, c] of [n, samples]."""
     ...
 
 
@@ -59,12 +59,19 @@ class Mn04:
   dim = mn04.EMBEDDING_DIM
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
-    """Loads the weights; see `weights.load` for where, and what is raised."""
+    """Loads the weights.
+
+    Args:
+      path: weights file or its folder; None searches as `weights.find` does.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: see `weights.find`.
+    """
     self._params = mn04.load(path)
     self._run = jax.jit(mn04.apply)
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # One shape is compiled; the last batch is filled up with silence.
+    # One shape is compiled; the last batch is padded with silence.
     count = len(windows)
     vectors, logits = [], []
     for start in range(0, count, _BATCH):
@@ -78,35 +85,49 @@ class Mn04:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """A set of clips as vectors.
+  """Embeddings and class logits of a set of clips.
 
   Attributes:
-    vectors: float32 [n, dim], one a window.
-    clips: int [n], the window's clip; all of 0 to clips - 1 occur.
-    logits: float32 [clips, c], averaged over the clip's windows.
+    vectors: embeddings of windows, float32 [n, dim].
+    clips: clip index of each window, int [n], 0 to clips - 1, each at least
+      once.
+    logits: class logits, averaged over a clip's windows, float32 [clips, c].
   """
 
   vectors: np.ndarray
   clips: np.ndarray
   logits: np.ndarray
 
+  def split(self) -> list["Features"]:
+    """Returns the features of each clip alone."""
+    return [
+      Features(vectors, np.zeros(len(vectors), int), logits[None])
+      for i, logits in enumerate(self.logits)
+      for vectors in [self.vectors[self.clips == i]]
+    ]
 
-def cut(waveform: np.ndarray, sample_rate: int, *, to: Embedding) -> np.ndarray:
-  """A clip's windows.
+
+def cut(
+  waveform: np.ndarray, sample_rate: int, *, embedding: Embedding
+) -> np.ndarray:
+  """Cuts a clip into windows.
 
   Args:
     waveform: float32 [samples, channels].
     sample_rate: Hz.
-    to: whose windows.
+    embedding: network whose rate, window and hop are used.
 
   Returns:
     float32 [n, window samples]; what is left after the last whole window is
-    not used, and a clip shorter than one window is filled up with silence.
+    not used, and a clip shorter than one window is padded with silence.
   """
   mono = np.asarray(waveform, np.float32).mean(axis=1)
-  if sample_rate != to.sample_rate:
-    mono = soxr.resample(mono, sample_rate, to.sample_rate, quality="HQ")
-  length, hop = (round(s * to.sample_rate) for s in (to.window, to.hop))
+  if sample_rate != embedding.sample_rate:
+    mono = soxr.resample(mono, sample_rate, embedding.sample_rate, quality="HQ")
+  length, hop = (
+    round(seconds * embedding.sample_rate)
+    for seconds in (embedding.window, embedding.hop)
+  )
   mono = np.pad(mono, (0, max(0, length - len(mono))))
   windows = np.lib.stride_tricks.sliding_window_view(mono, length)
   return windows[::hop].astype(np.float32)
@@ -115,14 +136,14 @@ def cut(waveform: np.ndarray, sample_rate: int, *, to: Embedding) -> np.ndarray:
 def embed(
   embedding: Embedding, waveforms: Sequence[np.ndarray], *, sample_rate: int
 ) -> Features:
-  """Embeds clips.
+  """Embeds one clip or more.
 
   Args:
-    embedding: whose vectors.
-    waveforms: float32 [samples, channels] each, one or more.
-    sample_rate: Hz of all.
+    embedding: the network.
+    waveforms: float32 [samples, channels] each.
+    sample_rate: rate of all waveforms, Hz.
   """
-  windows = [cut(w, sample_rate, to=embedding) for w in waveforms]
+  windows = [cut(w, sample_rate, embedding=embedding) for w in waveforms]
   clips = np.repeat(np.arange(len(windows)), [len(w) for w in windows])
   vectors, logits = embedding.apply(np.concatenate(windows))
   totals = np.zeros((len(windows), logits.shape[1]))

@@ -1,26 +1,27 @@
-"""How sure a figure is: bootstrap intervals over clips.
+"""Bootstrap intervals over clips.
 
-What is drawn again is always the clip. Windows, onsets and frames of one clip
-depend on each other, and drawing them one by one gives intervals that are too
-narrow.
+What is resampled is always the clip. Windows, onsets and frames of one clip
+depend on each other, and resampling them one by one gives intervals that are
+too narrow.
 
-Three forms, for three kinds of figure:
+There are three forms, for three kinds of statistic:
 
-* a mean of one value a clip, and a ratio of sums over clips (micro F1): the
+* a mean of one value per clip, and a ratio of sums over clips (micro F1): the
   bias-corrected and accelerated bootstrap, by `scipy.stats.bootstrap`.
   Efron, "Better bootstrap confidence intervals", JASA 1987.
-* a biased figure of the whole set (Fréchet distance, inception score): the
+* a biased statistic of the whole set (Fréchet distance, inception score): the
   pivotal (basic) bootstrap. A resample F* is biased against F as F is against
   the truth, so the truth is near 2F - mean(F*), and the interval is
   [2F - q(1 - a/2), 2F - q(a/2)]. The percentile interval adds the bias a
-  second time and can miss the truth always.
+  second time and may never cover the truth.
   Davison and Hinkley, "Bootstrap Methods and their Application", ch. 2 and 5.
-* an unbiased figure of the whole set (kernel distance): percentiles.
+* an unbiased statistic of the whole set (kernel distance): percentiles.
 """
 
 from collections.abc import Callable
 import dataclasses
 from typing import Any
+import warnings
 
 import numpy as np
 from scipy import stats
@@ -31,14 +32,14 @@ DRAWS = 5000
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A figure with its interval.
+  """A value with its interval.
 
   Attributes:
-    value: the figure; NaN where it is undefined.
+    value: the estimate; NaN where it is undefined.
     low: lower end of the 95 % interval.
-    high: upper end.
-    n: clips that it rests on.
-    extras: what else results.json should say about it, by name.
+    high: upper end of the 95 % interval.
+    n: number of clips that it rests on.
+    extras: further entries for results.json, by name.
   """
 
   value: float
@@ -48,7 +49,7 @@ class Estimate:
   extras: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
-    """Plain numbers; what is not finite becomes None, as JSON has no NaN."""
+    """Returns plain numbers; what is not finite is None, as JSON has no NaN."""
     entry = {"value": self.value, "low": self.low, "high": self.high}
     entry = {"n": self.n} | entry | self.extras
     return {name: _plain(value) for name, value in entry.items()}
@@ -62,7 +63,7 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def of_sums(
+def statistic_of_sums(
   statistic: Callable[..., np.ndarray],
   *columns: np.ndarray,
   seed: int = 0,
@@ -70,20 +71,20 @@ def of_sums(
   level: float = LEVEL,
   **extras: Any,
 ) -> Estimate:
-  """A function of column sums, such as `tp / n`, over clips.
+  """Estimates a function of column sums over clips, such as `tp / n`.
 
   Args:
-    statistic: takes one array of sums a column, returns an array of that shape;
-      NaN where it is undefined.
+    statistic: takes one array of sums per column, returns an array of that
+      shape; NaN where it is undefined.
     *columns: float [clips] each.
-    seed: of the draws.
-    draws: how many.
-    level: of the interval.
-    **extras: go into the estimate.
+    seed: random seed of the bootstrap.
+    draws: number of bootstrap resamples.
+    level: coverage of the interval, in (0, 1).
+    **extras: further entries of the estimate.
 
   Returns:
-    The estimate; its interval is the value itself where every clip says the
-    same, and NaN for fewer than two clips.
+    The estimate; its interval is the value itself where all clips are equal,
+    and NaN for fewer than two clips.
   """
   columns = tuple(np.asarray(c, np.float64) for c in columns)
   n = len(columns[0])
@@ -104,47 +105,43 @@ def of_sums(
 
 
 def _bca(statistic, columns, seed, draws, level) -> tuple[float, float]:
-  """The BCa interval, or percentiles where the acceleration is undefined."""
-  settings = dict(
-    paired=True,
-    vectorized=True,
-    n_resamples=draws,
-    confidence_level=level,
-    axis=0,
-  )
+  """Returns the BCa interval; percentiles if the acceleration is undefined."""
   for method in ("BCa", "percentile"):
-    result = _quietly(
-      stats.bootstrap,
-      columns,
-      statistic,
-      method=method,
-      rng=np.random.default_rng(seed),
-      **settings,
-    ).confidence_interval
-    if np.isfinite([result.low, result.high]).all():
-      return float(result.low), float(result.high)
+    with warnings.catch_warnings():
+      # The degenerate case is what percentiles are for.
+      warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+      interval = stats.bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=draws,
+        confidence_level=level,
+        axis=0,
+        method=method,
+        rng=np.random.default_rng(seed),
+      ).confidence_interval
+    if np.isfinite([interval.low, interval.high]).all():
+      return float(interval.low), float(interval.high)
   return np.nan, np.nan
 
 
-def _quietly(function, *args, **settings):
-  import warnings  # SciPy warns of the degenerate case that is handled here.
-
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-    return function(*args, **settings)
-
-
 def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
-  """The mean of one value a clip, [clips].
+  """Estimates the mean of one value per clip.
 
-  Clips where the value is undefined (NaN) are left out and counted in the
-  extra `undefined`.
+  Args:
+    values: [clips]; undefined ones (NaN) are left out and counted in the extra
+      `undefined`.
+    seed: random seed of the bootstrap.
+    **extras: further entries of the estimate.
   """
   values = np.asarray(values, np.float64)
-  kept = values[np.isfinite(values)]
-  if len(kept) < len(values):
-    extras["undefined"] = len(values) - len(kept)
-  return of_sums(np.divide, kept, np.ones_like(kept), seed=seed, **extras)
+  defined = values[np.isfinite(values)]
+  if len(defined) < len(values):
+    extras["undefined"] = len(values) - len(defined)
+  return statistic_of_sums(
+    np.divide, defined, np.ones_like(defined), seed=seed, **extras
+  )
 
 
 def pivotal(
@@ -155,15 +152,15 @@ def pivotal(
   level: float = LEVEL,
   **extras: Any,
 ) -> Estimate:
-  """Bias-corrected estimate and pivotal interval of a set's figure.
+  """Estimates a biased statistic of a set: corrected, with pivotal interval.
 
   Args:
-    value: the figure of the set as it is ("plug-in"); kept as the extra
+    value: the statistic of the set as it is ("plug-in"); kept as the extra
       `plug_in`, because that is what papers print.
-    resampled: [draws], the figure of sets with clips drawn again.
-    n: clips.
-    level: of the interval.
-    **extras: go into the estimate.
+    resampled: the statistic of sets with resampled clips, [draws].
+    n: number of clips.
+    level: coverage of the interval, in (0, 1).
+    **extras: further entries of the estimate.
   """
   tail = (1 - level) / 2
   upper, lower = np.quantile(resampled, [1 - tail, tail])
@@ -177,6 +174,9 @@ def pivotal(
 
 
 def clip_counts(num_clips: int, *, draws: int, seed: int) -> np.ndarray:
-  """How often each clip is drawn: int [draws, clips], rows sum to clips."""
+  """Draws how often each clip is resampled: int [draws, clips].
+
+  Each row sums to the number of clips.
+  """
   rng = np.random.default_rng(seed)
   return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), draws)

@@ -1,9 +1,10 @@
-"""What results.json holds besides the figures: identity, curve and media.
+"""results.json: what was evaluated, on which clips, with which media.
 
 The layout is described in docs/architecture.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+import datetime
 from importlib import metadata
 import json
 import math
@@ -15,11 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
+from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.evaluation.clips import Clip
+from v2a_jax.evaluation.embeddings import Embedding
+from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
+from v2a_jax.evaluation.rows import Tracker
+from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
-SCHEMA = 1
-FILE = "results.json"
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
@@ -28,8 +33,98 @@ _GALLERY_SIDE = 360
 _SLACK = 0.05
 
 
+def describe_run(
+  tracker: Tracker, overrides: Mapping[str, Any] | None
+) -> dict[str, Any]:
+  """Describes the model, its training and the code.
+
+  Args:
+    tracker: the model.
+    overrides: fields of its sampler that were changed.
+  """
+  about = tracker.describe()
+  checkpoint = about["checkpoint"]
+  now = datetime.datetime.now(datetime.UTC)
+  return {
+    "schema": SCHEMA,
+    "name": about["name"],
+    "created": now.isoformat(timespec="seconds"),
+    "checkpoint": checkpoint,
+    "config": about["config"],
+    "sampler": _overridden(about["sampler"], overrides or {}),
+    "code": code_identity(),
+    "curve": read_curve(checkpoint.get("path") or ""),
+  }
+
+
+def _overridden(settings, overrides) -> dict[str, Any]:
+  """Returns settings with overrides; sections such as guidance are merged."""
+  changed = dict(settings)
+  for key, value in overrides.items():
+    section = isinstance(changed.get(key), dict)
+    changed[key] = changed[key] | dict(value) if section else value
+  return changed
+
+
+def describe_set(
+  path: str | os.PathLike, split: str, clips: Sequence[Clip]
+) -> dict[str, Any]:
+  """Describes the clips that were scored.
+
+  Args:
+    path: folder of the data set.
+    split: split of the data set.
+    clips: the clips.
+  """
+  return {
+    "path": str(path),
+    "split": split,
+    "n": len(clips),
+    "seconds": float(sum(clip.seconds for clip in clips)),
+    "manifest_sha256": sha256_of(pathlib.Path(path) / MANIFEST),
+  }
+
+
+def describe_metric(
+  metric: Metric,
+  *,
+  network: Embedding | None,
+  source_rate: int,
+  facts: Mapping[str, str],
+) -> dict[str, Any]:
+  """Describes a metric and what identifies its variant.
+
+  Args:
+    metric: the metric.
+    network: the embedding network that it used; None if it needs none.
+    source_rate: sample rate of the sounds before embedding, Hz.
+    facts: what else its value rests on, by name; also made sentences of
+      `about`.
+  """
+  identity = {}
+  if network:
+    identity = {
+      "embedding": f"{network.id} {network.sha256[:12]}",
+      "window": (
+        f"{network.window:g} s every {network.hop:g} s,"
+        f" {network.sample_rate} Hz"
+      ),
+      "source_rate": f"{source_rate} Hz",
+    }
+  identity |= facts
+  sentences = [f"{name.capitalize()}: {text}." for name, text in facts.items()]
+  entry = {
+    "label": metric.label,
+    "unit": metric.unit,
+    "higher_is_better": DIRECTIONS[metric.direction],
+    "judges_timing": metric.judges_timing,
+    "about": " ".join([metric.about, *sentences]),
+  }
+  return entry | ({"identity": identity} if identity else {})
+
+
 def code_identity() -> dict[str, Any]:
-  """The code's commit ("" outside a checkout) and packages' versions."""
+  """Returns the code's commit ("" outside a checkout) and package versions."""
   versions = {}
   for name in ("v2a_jax", *_PACKAGES):
     try:
@@ -42,7 +137,7 @@ def code_identity() -> dict[str, Any]:
 def _commit() -> str:
   folder = pathlib.Path(__file__).parent
   try:
-    told = subprocess.run(
+    described = subprocess.run(
       ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
       cwd=folder,
       capture_output=True,
@@ -51,22 +146,22 @@ def _commit() -> str:
     )
   except (OSError, subprocess.TimeoutExpired):
     return ""
-  return told.stdout.strip() if told.returncode == 0 else ""
+  return described.stdout.strip() if described.returncode == 0 else ""
 
 
 def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
-  """The training curve of a workdir: at most some 400 lines of its metrics.
+  """Reads the training curve of a workdir, at most some 400 steps of it.
 
-  Lines that cannot be read (the last one of a killed run) are passed over. A
-  path that is no workdir has no curve.
+  Lines that cannot be read (the last one of a killed run) are skipped. A path
+  that is not a workdir has no curve.
   """
   path = pathlib.Path(workdir) / "metrics.jsonl"
   entries = [e for e in _json_lines(path) if "step" in e]
   stride = max(1, math.ceil(len(entries) / _CURVE_POINTS))
-  kept = entries[::stride]
-  if entries and kept[-1] is not entries[-1]:
-    kept.append(entries[-1])
-  return [{k: v for k, v in entry.items() if _is_finite(v)} for entry in kept]
+  curve = entries[::stride]
+  if entries and curve[-1] is not entries[-1]:
+    curve.append(entries[-1])
+  return [{k: v for k, v in entry.items() if is_finite(v)} for entry in curve]
 
 
 def _json_lines(path: pathlib.Path) -> Iterator[dict]:
@@ -82,10 +177,6 @@ def _json_lines(path: pathlib.Path) -> Iterator[dict]:
         yield entry
 
 
-def _is_finite(value: Any) -> bool:
-  return isinstance(value, (int, float)) and math.isfinite(value)
-
-
 def write_media(
   folder: pathlib.Path,
   clip: Clip,
@@ -93,12 +184,12 @@ def write_media(
   *,
   sample_rate: int,
 ) -> dict[str, Any]:
-  """Writes a clip's picture and one sound a row.
+  """Writes a clip's video and the sound of each row.
 
   Args:
-    folder: of results.json; the files go to its `media` folder.
-    clip: whose picture.
-    sounds: float32 [samples, channels] by row.
+    folder: folder of results.json; the files go to `media` in it.
+    clip: the clip.
+    sounds: float32 [samples, channels], by row.
     sample_rate: Hz.
 
   Returns:
@@ -107,7 +198,7 @@ def write_media(
   name = re.sub(r"[^\w.-]+", "_", clip.id)
   (folder / "media").mkdir(parents=True, exist_ok=True)
   video = pathlib.Path("media", f"{name}.mp4")
-  _write_picture(folder / video, clip)
+  _write_video(folder / video, clip)
   audio = {}
   for row, sound in sounds.items():
     audio[row] = f"media/{name}.{row}.m4a"
@@ -116,13 +207,13 @@ def write_media(
   return {"video": str(video), "audio": audio}
 
 
-def _write_picture(path: pathlib.Path, clip: Clip) -> None:
-  """The record's own video where a browser can play it as it is."""
+def _write_video(path: pathlib.Path, clip: Clip) -> None:
+  """Writes the record's video, as it is where a browser can play it."""
   info = media.probe(clip.video)
   plain = info.video_codec == "h264" and "mp4" in info.container
   fits = info.duration <= clip.seconds + _SLACK and not info.has_audio
   if plain and fits and not info.rotation:
-    path.write_bytes(clip.video)
+    write_whole(path, clip.video)
     return
   scale = min(1.0, _GALLERY_SIDE / min(info.height, info.width))
   even = lambda side: max(2, 2 * round(side * scale / 2))
@@ -133,10 +224,11 @@ def _write_picture(path: pathlib.Path, clip: Clip) -> None:
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:
-  """Writes results.json, whole or not at all; NaN is not let through."""
-  text = json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False)
+  """Writes results.json, whole or not at all, and returns its path.
+
+  Raises:
+    ValueError: a number is not finite, which JSON cannot express.
+  """
   folder.mkdir(parents=True, exist_ok=True)
-  part = folder / f"{FILE}.part"
-  part.write_text(text + "\n", encoding="utf-8")
-  os.replace(part, folder / FILE)
+  write_json(folder / FILE, results, allow_nan=False, ensure_ascii=False)
   return folder / FILE

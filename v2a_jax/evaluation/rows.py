@@ -1,10 +1,10 @@
-"""The rows of a report: the model's sound, and anchors to read it by.
+"""The rows of the results: the model, and anchors to read its scores by.
 
 generated       the model, given the clip's video, caption and transcript
-ground_truth    the clip's own sound: what a perfect answer scores
+ground_truth    the clip's true sound: the score of a perfect model
 codec           the true sound through the codec: the model's ceiling
-shuffled_video  the model, given another clip's video and this clip's words;
-                scored against this clip: what following only words scores
+shuffled_video  the model, given another clip's video and this clip's words,
+                scored against this clip: the score of following words alone
 silence         digital silence
 noise           pink noise at the true sound's level
 """
@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from v2a_jax.basics.text import one_of
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.metrics import sanity
+from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
 ROWS = (
   "generated",
@@ -33,30 +34,34 @@ _LOWEST_HZ = 20.0
 
 
 class Tracker(Protocol):
-  """What is asked of a model; `v2a_jax.soundtrack.Soundtracker` has it."""
+  """The model under evaluation, such as `v2a_jax.soundtrack.Soundtracker`.
+
+  Attributes:
+    sample_rate: rate of its sounds, Hz.
+    loader_config: loader of the examples that it takes.
+  """
 
   sample_rate: int
-  window_seconds: float
   loader_config: Any
 
   def sample(self, cond: Conditioning, *, seed: int, sampler: Any):
-    """Sound [b, samples, channels]; row i is drawn from seed + i."""
+    """Returns sounds [b, samples, channels], sound i drawn from seed + i."""
 
   def reconstruct(self, audio: np.ndarray):
-    """Sound [b, samples, channels] through the codec."""
+    """Returns sounds [b, samples, channels], encoded and decoded."""
 
   def describe(self) -> dict[str, Any]:
-    """`name`, `checkpoint`, `config` and `sampler` of results.json."""
+    """Returns `name`, `checkpoint`, `config`, `sampler` for results.json."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """How rows are made.
+  """How the sounds of a row are generated.
 
   Attributes:
-    seed: of the model's noise, of the shuffle and of the noise row. Clip i is
-      sampled with seed + i in both of the model's rows.
-    batch_size: clips a call of the model.
+    seed: random seed of the model, of the shuffle and of the noise row. Clip i
+      is sampled with seed + i in both of the model's rows.
+    batch_size: clips per call of the model.
     sampler: overrides of the sampler's fields.
   """
 
@@ -73,18 +78,18 @@ def make(
   settings: Settings,
   progress: Callable[[int], None] = lambda done: None,
 ) -> list[np.ndarray]:
-  """A row's sounds.
+  """Generates the sounds of a row.
 
   Args:
-    name: of `ROWS`.
+    name: row, one of `ROWS`.
     tracker: the model.
-    clips: what it answers.
-    settings: see `Settings`.
-    progress: told how many clips are done.
+    clips: clips to generate sounds for.
+    settings: seed, batch size and sampler.
+    progress: called with the number of clips that are done.
 
   Returns:
-    float32 [samples, channels] a clip, as it came from the model: the length
-    is the model's window, or the clip's where no model is asked.
+    float32 [samples, channels] per clip, as long as the model's window, or as
+    the clip for rows without a model.
   """
   if name == "ground_truth":
     return [clip.audio for clip in clips]
@@ -101,7 +106,7 @@ def make(
   if name == "shuffled_video":
     clips = with_other_videos(clips, seed=settings.seed)
   elif name != "generated":
-    raise ValueError(f"no row is named {name!r}; there are {', '.join(ROWS)}")
+    raise ValueError(f"row {name!r} {one_of(ROWS)}")
 
   def sample(batch, start):
     cond = Batch.from_arrays(batch).cond
@@ -113,27 +118,27 @@ def make(
 
 
 def _batched(call, clips, size, progress) -> list[np.ndarray]:
-  """Calls on batches of one shape, so that one program is compiled."""
+  """Calls with batches of one shape, so that one program is compiled."""
   sounds = []
   for start in range(0, len(clips), size):
     part = clips[start : start + size]
-    made = call(clips_lib.stacked(part, size=size), start)
-    sounds += list(np.asarray(made, np.float32)[: len(part)])
+    batch = call(clips_lib.stacked(part, size=size), start)
+    sounds += list(np.asarray(batch, np.float32)[: len(part)])
     progress(len(sounds))
   return sounds
 
 
 def with_other_videos(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
-  """Clips in which every example has the video of another one.
+  """Gives every example the video of another clip.
 
   The videos move one place along a random circle: each is used once, and none
   stays.
   """
   order = np.random.default_rng(seed).permutation(len(clips))
-  giver = dict(zip(order, np.roll(order, 1)))
+  donor = dict(zip(order, np.roll(order, 1)))
   shuffled = []
   for i, clip in enumerate(clips):
-    video = {key: clips[giver[i]].example[key] for key in _VIDEO_KEYS}
+    video = {key: clips[donor[i]].example[key] for key in _VIDEO_KEYS}
     shuffled.append(
       dataclasses.replace(clip, example={**clip.example, **video})
     )
@@ -141,12 +146,18 @@ def with_other_videos(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
 
 
 def pink_noise(true: np.ndarray, sample_rate: int, *, seed) -> np.ndarray:
-  """Noise with power 1 / f above 20 Hz, of the shape and level of `true`."""
+  """Draws noise with power 1 / f above 20 Hz, in the shape and level of `true`.
+
+  Args:
+    true: float32 [samples, channels].
+    sample_rate: Hz.
+    seed: random seed.
+  """
   rng = np.random.default_rng(seed)
   spectrum = np.fft.rfft(rng.standard_normal(true.shape), axis=0)
   hz = np.fft.rfftfreq(len(true), 1 / sample_rate)
   spectrum *= np.maximum(hz, _LOWEST_HZ)[:, None] ** -0.5
   spectrum[hz < _LOWEST_HZ] = 0
   noise = np.fft.irfft(spectrum, len(true), axis=0)
-  gain = sanity.level_dbfs(true) - sanity.level_dbfs(noise)
+  gain = level_dbfs(true) - level_dbfs(noise)
   return np.clip(noise * 10 ** (gain / 20), -1, 1).astype(np.float32)

@@ -1,16 +1,16 @@
-"""What a report may say: differences with intervals, and words for them.
+"""Comparisons of runs and anchors, with intervals and in words.
 
 Two rows that share clips are compared clip by clip: the mean difference of
 their scores, with the percentile bootstrap over clips (Efron and Tibshirani,
-"An introduction to the bootstrap", 1993, ch. 13). What has no score of its own
-for a clip (a distance between sets) is compared through the two intervals, by
-the method of variance estimates recovery (Zou and Donner 2008,
+"An introduction to the bootstrap", 1993, ch. 13). A metric without scores per
+clip (a distance between sets) is compared through the two intervals, by the
+method of variance estimates recovery (Zou and Donner 2008,
 https://doi.org/10.1002/sim.3095),
 
   low = d - sqrt((a - a_low)^2 + (b_high - b)^2),  d = a - b
 
-which takes the rows for independent and so is on the wide side. Nothing is
-said to be better unless the interval of the difference excludes zero.
+which takes the rows for independent and so gives rather wide intervals. Nothing
+is called better unless the interval of the difference excludes zero.
 """
 
 from collections.abc import Sequence
@@ -19,48 +19,32 @@ import math
 
 import numpy as np
 
+from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.schema import is_finite
+
 GENERATED = "generated"
 SHUFFLED = "shuffled_video"
 GROUND_TRUTH = "ground_truth"
-# Rows that know nothing of the clip: who is below them shows no skill.
-# Metrics of synchronisation begin so.
-IN_TIME = ("onset", "av_align")
+# Rows without any input: a model that does not beat them shows no skill.
 BLIND = ("silence", "noise")
-_PAIRS = 5  # fewer shared clips are not drawn from
+_PAIRS = 5  # fewer shared clips are not resampled
 _DRAWS = 4000
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-  """A column. `decimals` fit the precision of its intervals."""
-
-  id: str
-  label: str
-  unit: str
-  higher_is_better: bool
-  about: str = ""
-  decimals: int = 3
-
-  def format(self, value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-      return "n/a"
-    text = f"{value:.{self.decimals}f}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-  def interval(self, low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-      return ""
-    return f"[{self.format(low)}, {self.format(high)}]"
+_SMALL_SET = 50  # clips
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-  """`first - second` of one metric, with a 95 % interval.
+  """`first - second` in one metric, with a 95 % interval.
 
-  `pairs` is the number of shared clips; 0 where intervals were combined.
+  Attributes:
+    column: the metric.
+    value: the difference.
+    low: lower end of the interval.
+    high: upper end of the interval.
+    pairs: number of shared clips; 0 where intervals were combined.
   """
 
-  metric: Metric
+  column: Column
   value: float
   low: float
   high: float
@@ -71,152 +55,137 @@ class Difference:
     """1: first is better, -1: second is better, 0: cannot be told apart."""
     if not self.low > 0 and not self.high < 0:
       return 0
-    return 1 if (self.value > 0) == self.metric.higher_is_better else -1
+    return 1 if (self.value > 0) == self.column.higher_is_better else -1
 
   def words(self) -> str:
+    """Describes the difference: metric, size, interval, method."""
     size = abs(self.value)
     ends = sorted((abs(self.low), abs(self.high)))
     if self.sign == 0:
       size, ends = self.value, (self.low, self.high)
-    unit = f" {self.metric.unit}" if self.metric.unit else ""
-    how = f"paired, {self.pairs} clips" if self.pairs else "from intervals"
+    unit = f" {self.column.unit}" if self.column.unit else ""
+    method = f"paired, {self.pairs} clips" if self.pairs else "from intervals"
     return (
-      f"{self.metric.label} by {self.metric.format(size)}{unit} "
-      f"{self.metric.interval(*ends)} ({how})"
+      f"{self.column.label} by {self.column.format(size)}{unit} "
+      f"{self.column.format_interval(*ends)} ({method})"
     )
-
-
-def metrics_of(runs: Sequence[dict]) -> list[Metric]:
-  """The runs' metrics, in order of appearance, with fitting decimals."""
-  described = {}
-  for run in runs:
-    for name, about in run["metrics"].items():
-      described.setdefault(name, about)
-  return [
-    Metric(
-      id=name,
-      label=about.get("label", name),
-      unit=about.get("unit", ""),
-      higher_is_better=bool(about["higher_is_better"]),
-      about=about.get("about", ""),
-      decimals=_decimals(name, runs),
-    )
-    for name, about in described.items()
-  ]
-
-
-def _decimals(name: str, runs: Sequence[dict]) -> int:
-  """Two figures of the typical half width of the models' intervals."""
-  widths = []
-  for run in runs:
-    for row in run["rows"]:
-      entry = row["metrics"].get(name) or {}
-      low, high = entry.get("low"), entry.get("high")
-      if low is not None and high is not None and high > low:
-        widths.append((high - low) / 2)
-  if not widths:
-    return 3
-  return int(np.clip(1 - math.floor(math.log10(np.median(widths))), 0, 3))
 
 
 def row_of(run: dict, name: str) -> dict | None:
-  """A run's row by name."""
+  """Returns a run's row by name, or None."""
   return next((row for row in run["rows"] if row["name"] == name), None)
 
 
+def entry_of(run: dict, name: str, column: Column) -> dict:
+  """Returns a row's entry for a metric; {} where there is none."""
+  row = row_of(run, name)
+  return (row and row["metrics"].get(column.id)) or {}
+
+
 def difference(
-  metric: Metric, first: tuple[dict, str], second: tuple[dict, str]
+  column: Column, first: tuple[dict, str], second: tuple[dict, str]
 ) -> Difference | None:
-  """Compares two rows, each a run and the row's name.
+  """Compares two rows in one metric.
+
+  Args:
+    column: the metric.
+    first: a run and the name of its row.
+    second: a run and the name of its row.
 
   Returns:
     The difference, paired where five clips or more are shared; None where a
     row or its interval is missing.
   """
-  pairs = _shared_scores(metric, first, second)
+  pairs = _shared_scores(column, first, second)
   if len(pairs) >= _PAIRS:
-    return _paired(metric, pairs)
-  entries = []
-  for run, name in (first, second):
-    row = row_of(run, name)
-    entry = (row or {"metrics": {}})["metrics"].get(metric.id) or {}
+    return _paired(column, pairs)
+  entries = [entry_of(*row, column) for row in (first, second)]
+  for entry in entries:
     if any(entry.get(part) is None for part in ("value", "low", "high")):
       return None
-    entries.append(entry)
-  return _combined(metric, *entries)
+  return _combined(column, *entries)
 
 
-def _shared_scores(metric, first, second) -> np.ndarray:
-  """Scores [clips, 2] of the clips that both have, in the same set."""
+def _shared_scores(column, first, second) -> np.ndarray:
+  """Returns scores [clips, 2] of the clips that both have, in the same set."""
   (run, row), (other, other_row) = first, second
   if _set_of(run) != _set_of(other):
     return np.zeros((0, 2))
-  theirs = {clip["id"]: clip for clip in other["clips"]}
-  out = []
+  others = {clip["id"]: clip for clip in other["clips"]}
+  pairs = []
   for clip in run["clips"]:
-    match = theirs.get(clip["id"])
+    match = others.get(clip["id"])
     if match is None:
       continue
-    a = clip.get("scores", {}).get(row, {}).get(metric.id)
-    b = match.get("scores", {}).get(other_row, {}).get(metric.id)
-    if _finite(a) and _finite(b):
-      out.append((a, b))
-  return np.array(out, float).reshape(-1, 2)
-
-
-def _finite(x) -> bool:
-  return isinstance(x, (int, float)) and math.isfinite(x)
+    a = clip.get("scores", {}).get(row, {}).get(column.id)
+    b = match.get("scores", {}).get(other_row, {}).get(column.id)
+    if is_finite(a) and is_finite(b):
+      pairs.append((a, b))
+  return np.array(pairs, float).reshape(-1, 2)
 
 
 def _set_of(run: dict) -> tuple:
   return run["set"].get("manifest_sha256"), run["set"].get("split")
 
 
-def _paired(metric: Metric, pairs: np.ndarray) -> Difference:
+def _paired(column: Column, pairs: np.ndarray) -> Difference:
   change = pairs[:, 0] - pairs[:, 1]
   rng = np.random.default_rng(0)
   drawn = rng.integers(len(change), size=(_DRAWS, len(change)))
   low, high = np.percentile(change[drawn].mean(1), [2.5, 97.5])
   return Difference(
-    metric, float(change.mean()), float(low), float(high), len(change)
+    column, float(change.mean()), float(low), float(high), len(change)
   )
 
 
-def _combined(metric: Metric, a: dict, b: dict) -> Difference:
+def _combined(column: Column, a: dict, b: dict) -> Difference:
   value = a["value"] - b["value"]
   below = math.hypot(a["value"] - a["low"], b["high"] - b["value"])
   above = math.hypot(a["high"] - a["value"], b["value"] - b["low"])
-  return Difference(metric, value, value - below, value + above, 0)
+  return Difference(column, value, value - below, value + above, 0)
 
 
-def best_run(metric: Metric, runs: Sequence[dict]) -> int | None:
-  """The run whose generated row is the best, beyond its interval.
+def _differences(columns, first, second) -> list[Difference]:
+  """Compares two rows in all metrics that have a direction."""
+  differences = [
+    difference(column, first, second) for column in _directed(columns)
+  ]
+  return [d for d in differences if d is not None]
 
-  Returns:
-    Its index; None with fewer than two runs, or where the interval of the
-    difference to the runner-up does not exclude zero.
+
+def _directed(columns: Sequence[Column]) -> list[Column]:
+  return [c for c in columns if c.higher_is_better is not None]
+
+
+def best_run(column: Column, runs: Sequence[dict]) -> int | None:
+  """Returns the index of the run whose generated row is the best.
+
+  None with fewer than two runs, for a metric without a direction, or where the
+  interval of the difference to the runner-up does not exclude zero.
   """
   values = []
   for i, run in enumerate(runs):
-    entry = (row_of(run, GENERATED) or {"metrics": {}})["metrics"]
-    value = (entry.get(metric.id) or {}).get("value")
-    if _finite(value):
+    value = entry_of(run, GENERATED, column).get("value")
+    if is_finite(value):
       values.append((value, i))
-  if len(values) < 2:
+  if len(values) < 2 or column.higher_is_better is None:
     return None
-  values.sort(reverse=metric.higher_is_better)
+  values.sort(reverse=column.higher_is_better)
   (_, best), (_, next_best) = values[:2]
   gap = difference(
-    metric, (runs[best], GENERATED), (runs[next_best], GENERATED)
+    column, (runs[best], GENERATED), (runs[next_best], GENERATED)
   )
   return best if gap is not None and gap.sign > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """A line of the verdict: what is said, and by how much.
+  """A line of the verdict.
 
-  `kind` is `better`, `tie` or `worse`; `lead` ends where `parts` begin.
+  Attributes:
+    kind: `better`, `tie` or `worse`.
+    lead: beginning of the sentence.
+    parts: the differences or metrics that it lists.
   """
 
   kind: str
@@ -225,100 +194,103 @@ class Sentence:
 
   @property
   def text(self) -> str:
+    """The whole sentence."""
     return f"{self.lead} {self.rest}".strip() + "."
 
   @property
   def rest(self) -> str:
+    """The listed parts."""
     return _join(self.parts)
 
 
-def verdict(runs: Sequence[dict], metrics: Sequence[Metric]) -> list[Sentence]:
-  """What the intervals allow to be said, run against run, then anchors."""
-  out = []
+def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
+  """Writes what the intervals show: run against run, then against anchors."""
+  sentences = []
   for i, first in enumerate(runs):
     for second in runs[i + 1 :]:
-      out += _between(first, second, metrics)
+      sentences += _between(first, second, columns)
   for run in runs:
-    out += _against_anchors(run, metrics)
-  return out
+    sentences += _against_shuffled(run, columns)
+    sentences += _against_blind(run, columns)
+    sentences += _against_truth(run, columns)
+  return sentences
 
 
-def _between(first, second, metrics) -> list[Sentence]:
-  found = [
-    difference(m, (first, GENERATED), (second, GENERATED)) for m in metrics
-  ]
-  known = [gap for gap in found if gap is not None]
-  out = []
+def _between(first, second, columns) -> list[Sentence]:
+  gaps = _differences(columns, (first, GENERATED), (second, GENERATED))
+  sentences = []
   for sign, winner, loser in ((1, first, second), (-1, second, first)):
-    words = _words(known, sign)
+    words = _words(gaps, sign)
     if words:
       lead = f"{winner['name']} beats {loser['name']} on"
-      out.append(Sentence("better", lead, words))
-  ties = tuple(gap.metric.label for gap in known if gap.sign == 0)
-  pair = f"{first['name']} and {second['name']}"
-  if not known:
-    out.append(Sentence("tie", f"{pair} share no metric with an interval"))
-  elif not out:
-    out.append(Sentence("tie", f"{pair} cannot be told apart on any metric"))
-  elif ties:
-    out.append(Sentence("tie", f"{pair} cannot be told apart on", ties))
-  return out
+      sentences.append(Sentence("better", lead, words))
+  ties = tuple(gap.column.label for gap in gaps if gap.sign == 0)
+  lead = f"{first['name']} and {second['name']}"
+  if not gaps:
+    lead = f"{lead} share no metric with an interval"
+    return [Sentence("tie", lead)]
+  if not sentences:
+    return [Sentence("tie", f"{lead} cannot be told apart on any metric")]
+  if ties:
+    sentences.append(Sentence("tie", f"{lead} cannot be told apart on", ties))
+  return sentences
 
 
 def _words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:
   return tuple(gap.words() for gap in gaps if gap.sign == sign)
 
 
-def _against_anchors(run: dict, metrics: Sequence[Metric]) -> list[Sentence]:
-  """Does it use the picture; how near to the truth does it come."""
-  name, out = run["name"], []
-  if row_of(run, SHUFFLED):
-    gaps = [difference(m, (run, GENERATED), (run, SHUFFLED)) for m in metrics]
-    known = [gap for gap in gaps if gap is not None]
-    better, worse = _words(known, 1), _words(known, -1)
-    if better:
-      in_time = any(
-        g.sign == 1 and g.metric.id.startswith(IN_TIME) for g in known
-      )
-      found = (
-        "follows the picture in time"
-        if in_time
-        else "hears of the picture, but nothing here shows that it is in time"
-      )
-      lead = f"{name} {found}: it beats itself with videos shuffled on"
-      out.append(Sentence("better" if in_time else "tie", lead, better))
-    elif known:
-      lead = (
-        f"{name} cannot be told from itself with videos shuffled: nothing "
-        "here shows that it follows the picture"
-      )
-      out.append(Sentence("tie", lead))
-    if worse:
-      lead = f"{name} is worse than itself with videos shuffled on"
-      out.append(Sentence("worse", lead, worse))
-  for blind in BLIND:
-    gaps = [difference(m, (run, GENERATED), (run, blind)) for m in metrics]
-    words = _words([gap for gap in gaps if gap is not None], -1)
-    if words:
-      out.append(Sentence("worse", f"{blind.title()} beats {name} on", words))
-  share = _shares(run, metrics)
-  if share:
-    out.append(Sentence("tie", f"{name} reaches, of the ground truth,", share))
-  return out
-
-
-def _shares(run: dict, metrics: Sequence[Metric]) -> tuple[str, ...]:
-  rows = [row_of(run, GENERATED), row_of(run, GROUND_TRUTH)]
-  out = []
-  for metric in metrics:
-    if not metric.higher_is_better or None in rows:
-      continue
-    ours, truth = (
-      (r["metrics"].get(metric.id) or {}).get("value") for r in rows
+def _against_shuffled(run: dict, columns) -> list[Sentence]:
+  """Writes whether the model uses the video, and whether it is in time."""
+  gaps = _differences(columns, (run, GENERATED), (run, SHUFFLED))
+  name, sentences = run["name"], []
+  better, worse = _words(gaps, 1), _words(gaps, -1)
+  if better:
+    in_time = any(gap.sign == 1 and gap.column.judges_timing for gap in gaps)
+    skill = (
+      "follows the video in time"
+      if in_time
+      else "responds to the video, but no metric here shows that it is in time"
     )
-    if _finite(ours) and _finite(truth) and truth > 0:
-      out.append(f"{100 * ours / truth:.0f} % on {metric.label}")
-  return tuple(out)
+    lead = f"{name} {skill}: it beats itself with videos shuffled on"
+    sentences.append(Sentence("better" if in_time else "tie", lead, better))
+  elif gaps:
+    lead = (
+      f"{name} cannot be told from itself with videos shuffled: no metric here"
+      " shows that it follows the video"
+    )
+    sentences.append(Sentence("tie", lead))
+  if worse:
+    lead = f"{name} is worse than itself with videos shuffled on"
+    sentences.append(Sentence("worse", lead, worse))
+  return sentences
+
+
+def _against_blind(run: dict, columns) -> list[Sentence]:
+  sentences = []
+  for row in BLIND:
+    gaps = _differences(columns, (run, GENERATED), (run, row))
+    if words := _words(gaps, -1):
+      lead = f"{row.title()} beats {run['name']} on"
+      sentences.append(Sentence("worse", lead, words))
+  return sentences
+
+
+def _against_truth(run: dict, columns) -> list[Sentence]:
+  """Writes which share of the ground truth's score the model reaches."""
+  shares = []
+  for column in columns:
+    value, truth = (
+      entry_of(run, row, column).get("value")
+      for row in (GENERATED, GROUND_TRUTH)
+    )
+    comparable = is_finite(value) and is_finite(truth) and truth > 0
+    if column.higher_is_better and comparable:
+      shares.append(f"{100 * value / truth:.0f} % on {column.label}")
+  if not shares:
+    return []
+  lead = f"{run['name']} reaches, of the ground truth,"
+  return [Sentence("tie", lead, tuple(shares))]
 
 
 def _join(parts: Sequence[str]) -> str:
@@ -327,41 +299,42 @@ def _join(parts: Sequence[str]) -> str:
   return ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def limits(runs: Sequence[dict], metrics: Sequence[Metric]) -> list[str]:
-  """What a reader should not conclude."""
-  out = []
-  small = [run for run in runs if run["set"].get("n", 0) < 50]
-  for run in small:
-    out.append(
-      f"{run['name']} was scored on {run['set'].get('n', 0)} clips; under 50, "
-      "intervals are rough and distances between sets hardly mean anything."
-    )
+def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
+  """Writes what a reader should not conclude."""
+  sentences = []
+  for run in runs:
+    clips = run["set"].get("n", 0)
+    if clips < _SMALL_SET:
+      sentences.append(
+        f"{run['name']} was scored on {clips} clips; under {_SMALL_SET},"
+        " intervals are rough and distances between sets hardly mean anything."
+      )
   if len({_set_of(run) for run in runs}) > 1:
-    out.append(
-      "The runs were not scored on the same set, so that no clip is paired."
+    sentences.append(
+      "The runs were not scored on the same set, so no clips are paired."
     )
-  out.append(
-    "One seed of training a run: differences between seeds are not in any "
-    "interval."
+  sentences.append(
+    "One training seed per run: differences between seeds are not in any"
+    " interval."
   )
-  count = len(metrics) * len(runs) * (len(runs) - 1) // 2
+  count = len(_directed(columns)) * len(runs) * (len(runs) - 1) // 2
   if count > 1:
-    out.append(
+    sentences.append(
       f"{count} comparisons between runs at 95 % each: about one in twenty "
       "differs by chance alone."
     )
-  if any(_set_level(metric, runs) for metric in metrics):
-    labels = [m.label for m in metrics if _set_level(m, runs)]
-    out.append(
-      f"{_join(labels)}: a figure of the whole set, compared through intervals "
+  labels = [c.label for c in columns if not _has_clip_scores(c, runs)]
+  if labels:
+    sentences.append(
+      f"{_join(labels)}: a value of the whole set, compared through intervals "
       "as if the rows were independent."
     )
-  return out
+  return sentences
 
 
-def _set_level(metric: Metric, runs: Sequence[dict]) -> bool:
-  return not any(
-    metric.id in scores
+def _has_clip_scores(column: Column, runs: Sequence[dict]) -> bool:
+  return any(
+    column.id in scores
     for run in runs
     for clip in run["clips"]
     for scores in clip.get("scores", {}).values()

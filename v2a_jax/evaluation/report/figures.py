@@ -1,40 +1,30 @@
-"""Pictures of a report: curves and intervals as SVG, spectrograms as PNG.
+"""Figures of a report: curves and intervals as SVG, spectrograms as WebP.
 
-SVG comes out as markup without colours of its own; the page's style sheet
-paints the classes, so that one figure serves light, dark and paper.
+SVG is markup without colours of its own; the page's style sheet colours its
+classes, so that one figure serves light, dark and paper.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import html
 import math
-import struct
-import zlib
 
+import cv2
 import numpy as np
 from scipy import signal
 
-from v2a_jax.evaluation.report.compare import Metric
+from v2a_jax.evaluation.report.columns import Column
 
-_LABEL, _LETTER = 33, 6.2  # letters, and the width of one
+_LABEL, _LETTER = 33, 6.2  # letters of a label, and the width of one
 _POINTS = 240  # of a curve; more are averaged in groups
 _SPECTROGRAM = (72, 480)  # pixels, rows and columns
+_WEBP_QUALITY = 85
 _LOWEST = 50.0  # Hz
 _RANGE = 70.0  # dB shown
-# Dark to light through blue, purple and orange; equal steps look equal.
-_COLOURS = (
-  (6, 8, 22),
-  (38, 26, 86),
-  (104, 36, 117),
-  (176, 52, 106),
-  (231, 92, 74),
-  (251, 158, 78),
-  (253, 236, 174),
-)
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-  """Round numbers within [low, high]."""
+  """Returns about `count` round numbers within [low, high]."""
   span = high - low
   if not span > 0 or not math.isfinite(span):
     return [low]
@@ -46,7 +36,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def short(value: float) -> str:
-  """1,200 as 1.2k; no trailing zeros."""
+  """Formats a number briefly: 1,200 as 1.2k, without trailing zeros."""
   for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
     if abs(value) >= limit:
       return f"{value / limit:.3g}{letter}"
@@ -55,7 +45,14 @@ def short(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """One line: what it is called, its colour's index, x and y [n]."""
+  """A line of a plot.
+
+  Attributes:
+    name: name of the run.
+    colour: index of the run's colour.
+    x: training steps, [n].
+    y: values, [n].
+  """
 
   name: str
   colour: int
@@ -76,7 +73,7 @@ class Curve:
 
 
 def curves_svg(title: str, curves: Sequence[Curve]) -> str:
-  """Lines over steps, with a logarithmic axis where values span decades."""
+  """Draws lines over steps, on a logarithmic axis if values span decades."""
   width, height = 420, 220
   left, right, top, bottom = 46, 10, 10, 30
   values = np.concatenate([curve.y for curve in curves])
@@ -120,7 +117,15 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-  """A row of an interval plot; `colour` None is an anchor."""
+  """A row of an interval plot.
+
+  Attributes:
+    label: name of the row.
+    colour: index of the run's colour; None for an anchor.
+    value: the dot.
+    low: lower end of the interval, if there is one.
+    high: upper end of the interval, if there is one.
+  """
 
   label: str
   colour: int | None
@@ -129,8 +134,8 @@ class Mark:
   high: float | None
 
 
-def intervals_svg(metric: Metric, marks: Sequence[Mark]) -> str:
-  """Values and intervals of all rows on one axis."""
+def intervals_svg(column: Column, marks: Sequence[Mark]) -> str:
+  """Draws values and intervals of all rows on one axis."""
   line, right, top = 20, 16, 4
   width, height = 420, top + line * len(marks) + 26
   labels = [_cut(mark.label) for mark in marks]
@@ -158,11 +163,11 @@ def intervals_svg(metric: Metric, marks: Sequence[Mark]) -> str:
       f'<circle class="dot {style}" cx="{place(mark.value):.1f}" '
       f'cy="{y:.1f}" r="4"/>'
     )
-  return _svg(width, height, f"{metric.label}: values and intervals", out)
+  return _svg(width, height, f"{column.label}: values and intervals", out)
 
 
 def _cut(label: str) -> str:
-  """At most `_LABEL` letters; the end tells runs apart, so both ends stay."""
+  """Shortens a label in the middle, as runs often differ in the end."""
   if len(label) <= _LABEL:
     return label
   half = (_LABEL - 1) // 2
@@ -192,42 +197,43 @@ def _svg(width, height, title, parts) -> str:
   )
 
 
-def spectrogram_png(samples: np.ndarray, sample_rate: int) -> bytes:
-  """Power over time and logarithmic frequency, as a PNG with a palette.
+def spectrogram(samples: np.ndarray, sample_rate: int) -> bytes:
+  """Draws power over time and logarithmic frequency.
 
   Args:
-    samples: float32 [t], at least 64 of them.
+    samples: float32 [t], t >= 64.
     sample_rate: Hz.
 
   Returns:
-    A PNG of 480 x 72 pixels from 50 Hz to half the rate. The lightest colour
-    is the loudest cell, but never under -60 dBFS, so that silence is dark.
+    A WebP image of 480 x 72 pixels from 50 Hz to half the rate. The lightest
+    colour is the loudest cell, but never under -60 dBFS, so silence is dark.
   """
   rows, columns = _SPECTROGRAM
   window = min(1024, 1 << int(math.log2(len(samples))))
   hop = max(1, len(samples) // columns)
-  frames = signal.ShortTimeFFT(
+  transform = signal.ShortTimeFFT(
     signal.windows.hann(window, sym=False),
     hop,
     sample_rate,
     scale_to="magnitude",
   )
-  power = frames.spectrogram(samples)
-  inside = (frames.t(len(samples)) >= 0) & (
-    frames.t(len(samples)) < len(samples) / sample_rate
-  )
-  power = power[:, inside]
-  power = power[
-    :, np.linspace(0, power.shape[1] - 1, columns).round().astype(int)
-  ]
-  level = 10 * np.log10(_log_bands(power, sample_rate, rows) + 1e-12)
+  times = transform.t(len(samples))
+  inside = (times >= 0) & (times < len(samples) / sample_rate)
+  power = transform.spectrogram(samples)[:, inside]
+  frames = np.linspace(0, power.shape[1] - 1, columns).round().astype(int)
+  bands = _log_bands(power[:, frames], sample_rate, rows)
+  level = 10 * np.log10(bands + 1e-12)
   top = max(level.max(), -60.0)
   shade = np.clip((level - top) / _RANGE + 1, 0, 1)
-  return _png(np.flipud((shade * 255).astype(np.uint8)), _palette())
+  image = cv2.applyColorMap(
+    np.flipud((shade * 255).astype(np.uint8)), cv2.COLORMAP_MAGMA
+  )
+  quality = [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
+  return cv2.imencode(".webp", image, quality)[1].tobytes()
 
 
 def _log_bands(power: np.ndarray, sample_rate: int, rows: int) -> np.ndarray:
-  """Largest power in each of `rows` bands, evenly on a logarithmic axis."""
+  """Returns the largest power in each of `rows` logarithmic bands."""
   edges = np.geomspace(_LOWEST, sample_rate / 2, rows + 1)
   bins = edges / (sample_rate / 2) * (len(power) - 1)
   out = np.empty((rows, power.shape[1]))
@@ -235,39 +241,9 @@ def _log_bands(power: np.ndarray, sample_rate: int, rows: int) -> np.ndarray:
     first, last = int(math.ceil(low)), int(math.floor(high))
     if first <= last:
       out[i] = power[first : last + 1].max(0)
-    else:  # Bands narrower than a bin: between two bins.
+    else:  # A band narrower than a bin is interpolated between two.
       at = (low + high) / 2
       whole = min(int(at), len(power) - 2)
       part = at - whole
       out[i] = (1 - part) * power[whole] + part * power[whole + 1]
   return out
-
-
-def _palette() -> np.ndarray:
-  """[256, 3] bytes."""
-  stops = np.linspace(0, 255, len(_COLOURS))
-  return np.stack(
-    [np.interp(np.arange(256), stops, c) for c in np.transpose(_COLOURS)], 1
-  ).astype(np.uint8)
-
-
-def _png(indices: np.ndarray, palette: np.ndarray) -> bytes:
-  """An image of palette indices, uint8 [h, w].
-
-  https://www.w3.org/TR/png-3/, sections 5 and 11.
-  """
-  height, width = indices.shape
-
-  def chunk(kind: bytes, data: bytes) -> bytes:
-    check = zlib.crc32(kind + data)
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-  # A filter type of 0 stands before each row.
-  rows = np.pad(indices, ((0, 0), (1, 0))).tobytes()
-  return (
-    b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-    + chunk(b"PLTE", palette.tobytes())
-    + chunk(b"IDAT", zlib.compress(rows, 9))
-    + chunk(b"IEND", b"")
-  )

@@ -1,13 +1,12 @@
-"""The clips of a report: one picture, many soundtracks, on one clock.
+"""The clips of a report: one video, many soundtracks, one playhead.
 
 Media paths come from results.json, which may come from anyone: only files
-inside its own folder are taken.
+inside its own folder are used.
 """
 
 import base64
 from collections.abc import Sequence
 import dataclasses
-import hashlib
 import mimetypes
 import pathlib
 import shutil
@@ -15,10 +14,11 @@ import shutil
 import numpy as np
 
 from v2a_jax import media
+from v2a_jax.basics.files import sha256_of
 from v2a_jax.evaluation.report import compare, figures
+from v2a_jax.evaluation.report.columns import Column
 
-# What is heard first, and so has the key 1. Rows that are not named here
-# come after these.
+# Order of the soundtracks, and so of their keys 1, 2, ...; other rows follow.
 _ORDER = ("ground_truth", compare.GENERATED, "codec", "shuffled_video")
 _RATE = 16_000  # Hz, of the spectrograms
 _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
@@ -26,7 +26,17 @@ _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 @dataclasses.dataclass
 class Track:
-  """A soundtrack of a clip; `url` is filled in by `attach`."""
+  """A soundtrack of a clip.
+
+  Attributes:
+    label: name of its row.
+    colour: index of the run's colour; None for an anchor.
+    path: sound file.
+    scores: its scores in this clip, (label, value) each.
+    spectrogram: data URL of an image; "" where the sound cannot be read.
+    note: why the sound cannot be read.
+    url: address of the sound, filled in by `attach`.
+  """
 
   label: str
   colour: int | None
@@ -39,7 +49,19 @@ class Track:
 
 @dataclasses.dataclass
 class Clip:
-  """A card of the gallery; times are fractions of `duration` seconds."""
+  """A card of the gallery.
+
+  Attributes:
+    id: the record's id.
+    caption: caption of the clip.
+    transcript: spoken words of the clip.
+    duration: seconds.
+    events: reference times of the clip's sounds, seconds.
+    video: video file.
+    tracks: soundtracks.
+    notes: what is missing, one sentence each.
+    video_url: address of the video, filled in by `attach`.
+  """
 
   id: str
   caption: str
@@ -53,7 +75,7 @@ class Clip:
 
   @property
   def ticks(self) -> list[float]:
-    """Where the events lie, in percent."""
+    """Positions of the events, percent of the duration."""
     return [
       round(100 * e / self.duration, 3)
       for e in self.events
@@ -63,32 +85,39 @@ class Clip:
 
 def collect(
   runs: Sequence[dict],
-  metrics: Sequence[compare.Metric],
+  columns: Sequence[Column],
   *,
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """The first clips with something to play, those of the first run first."""
+  """Collects the first clips that have media, those of the first run first.
+
+  Args:
+    runs: contents of results.json, with their `folder`.
+    columns: metrics whose scores are shown.
+    labels: labels of anchors, by row.
+    max_clips: number of clips.
+  """
   ids = dict.fromkeys(
     clip["id"]
     for run in runs
     for clip in run["clips"]
     if clip.get("audio") or clip.get("video")
   )
-  return [_clip(id_, runs, metrics, labels) for id_ in list(ids)[:max_clips]]
+  return [_clip(id_, runs, columns, labels) for id_ in list(ids)[:max_clips]]
 
 
-def _clip(id_, runs, metrics, labels) -> Clip:
-  found = [
+def _clip(id_, runs, columns, labels) -> Clip:
+  entries = [
     (i, run, clip)
     for i, run in enumerate(runs)
     for clip in run["clips"]
     if clip["id"] == id_
   ]
-  _, run, first = found[0]
+  _, run, first = entries[0]
   notes = []
   video = _inside(run["folder"], first.get("video"), notes)
-  tracks = _tracks(found, metrics, labels, notes)
+  tracks = _tracks(entries, columns, labels, notes)
   duration = float(first.get("duration") or 0) or 1.0
   for track in tracks:
     _draw(track, duration)
@@ -105,7 +134,7 @@ def _clip(id_, runs, metrics, labels) -> Clip:
 
 
 def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
-  """The file `name` of a results folder, or None and a note."""
+  """Returns a file of a results folder, or None and adds a note."""
   if not name:
     return None
   path = (folder / name).resolve()
@@ -118,39 +147,40 @@ def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
   return None
 
 
-def _tracks(found, metrics, labels, notes) -> list[Track]:
+def _tracks(entries, columns, labels, notes) -> list[Track]:
   rows = dict.fromkeys(
-    row for _, _, clip in found for row in clip.get("audio") or ()
+    row for _, _, clip in entries for row in clip.get("audio") or ()
   )
-  known = [row for row in _ORDER if row in rows]
-  tracks, seen = [], {}
-  for row in known + [row for row in rows if row not in _ORDER]:
-    for i, run, clip in found:
+  ordered = [row for row in _ORDER if row in rows]
+  tracks, seen = [], set()
+  for row in ordered + [row for row in rows if row not in _ORDER]:
+    for i, run, clip in entries:
       path = _inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
       if path is None:
         continue
-      digest = hashlib.sha256(path.read_bytes()).hexdigest()
+      digest = sha256_of(path)
       generated = row == compare.GENERATED
       if not generated and (row, digest) in seen:
         continue
       again = any(other == row for other, _ in seen)
-      seen[row, digest] = True
+      seen.add((row, digest))
       label = labels.get(row, row)
       if generated:
         label = run["name"]
-      elif again or (len(found) > 1 and row == compare.SHUFFLED):
+      elif again or (len(entries) > 1 and row == compare.SHUFFLED):
         label = f"{label} · {run['name']}"
       scores = clip.get("scores", {}).get(row, {})
       colour = i if generated else None
-      tracks.append(Track(label, colour, path, _scores(scores, metrics)))
+      tracks.append(Track(label, colour, path, _scores(scores, columns)))
   return tracks
 
 
-def _scores(scores: dict, metrics) -> list[tuple[str, str]]:
-  return [(m.label, m.format(scores[m.id])) for m in metrics if m.id in scores]
+def _scores(scores: dict, columns) -> list[tuple[str, str]]:
+  return [(c.label, c.format(scores[c.id])) for c in columns if c.id in scores]
 
 
 def _draw(track: Track, duration: float) -> None:
+  """Sets the track's spectrogram, or a note if its sound cannot be read."""
   try:
     sound = media.read_audio(
       track.path, sample_rate=_RATE, channels=1, duration=duration
@@ -159,17 +189,17 @@ def _draw(track: Track, duration: float) -> None:
     track.note = f"no sound could be read: {error}"
     return
   samples = np.zeros(max(64, int(round(duration * _RATE))), np.float32)
-  heard = sound.samples[: len(samples), 0]
-  samples[: len(heard)] = heard
-  png = figures.spectrogram_png(samples, _RATE)
-  track.spectrogram = _data_url("image/png", png)
+  mono = sound.samples[: len(samples), 0]
+  samples[: len(mono)] = mono
+  image = figures.spectrogram(samples, _RATE)
+  track.spectrogram = _data_url("image/webp", image)
 
 
 def embedded_size(clips: Sequence[Clip]) -> int:
-  """Bytes of a page that holds all media of the clips."""
+  """Returns the size of all media of the clips in a page, bytes."""
   files = {path for clip in clips for path in _files(clip)}
-  pictures = sum(len(t.spectrogram) for clip in clips for t in clip.tracks)
-  return pictures + sum(4 * -(-f.stat().st_size // 3) for f in files)
+  images = sum(len(t.spectrogram) for clip in clips for t in clip.tracks)
+  return images + sum(4 * -(-f.stat().st_size // 3) for f in files)
 
 
 def _files(clip: Clip) -> list[pathlib.Path]:
@@ -178,12 +208,12 @@ def _files(clip: Clip) -> list[pathlib.Path]:
 
 
 def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
-  """Gives every video and track its address.
+  """Sets the addresses of all videos and tracks.
 
   Args:
-    clips: to be changed.
-    folder: beside the page, into which media are copied; None puts them into
-      the page.
+    clips: clips to change.
+    folder: folder beside the page, into which media are copied; None puts them
+      into the page.
   """
   copied: dict[pathlib.Path, str] = {}
 

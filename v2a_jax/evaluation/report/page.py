@@ -1,16 +1,15 @@
 """`v2a report`: results of evaluations as one page that opens anywhere.
 
-The page holds its style, its script, its figures and, up to a size, its
-pictures and sounds; a content security policy in it forbids everything else,
-so that it asks nothing of any network. `report_compare.py` decides what it may
-say, `report_table.py` and `report_figures.py` how, `templates/` lays out.
+The page holds its style, its script, its figures and, up to a size, its videos
+and sounds; a content security policy in it forbids everything else, so it makes
+no network requests. compare.py writes the verdict, table.py, figures.py and
+gallery.py make the parts, templates/ holds the layout.
 """
 
 from collections.abc import Sequence
 import datetime
 import hashlib
 import json
-import math
 import pathlib
 from typing import Any
 from urllib import parse
@@ -18,13 +17,16 @@ from urllib import parse
 import jinja2
 import markupsafe
 
+from v2a_jax.basics.files import write_whole
+from v2a_jax.basics.text import clock
 from v2a_jax.evaluation.report import compare, figures, table
-from v2a_jax.evaluation.report import gallery as report_gallery
+from v2a_jax.evaluation.report import gallery as gallery_lib
+from v2a_jax.evaluation.report.columns import Column, columns_of
+from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
-SCHEMA = 1
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _CURVES = 6
-# Curves that say how training went come before what the machine did.
+# Prefixes of curves: training first, then the machine.
 _CURVE_ORDER = ("train/loss", "eval/", "train/", "perf/", "goodput/")
 _REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
 
@@ -39,42 +41,45 @@ def write_report(
   """Writes a page, and the same in Markdown beside it.
 
   Args:
-    results_paths: results.json files, or folders that hold one.
-    out: the page; `report.md` is `out` with the other suffix.
-    max_bytes: over this, media lie in a folder `<out>_media` beside the page.
-    max_clips: shown in the gallery, the first in the order of the results.
+    results_paths: results.json files, or folders that hold one or several.
+    out: path of the page, with the suffix .html; the Markdown file has .md.
+    max_bytes: size of all media above which they go to a folder
+      `<out>_media` beside the page.
+    max_clips: clips in the gallery, the first in the order of the results.
 
   Returns:
-    The page's path.
+    Path of the page.
 
   Raises:
-    ValueError: no results, a file that does not hold results, or a page that
-      is not to be named as one.
+    ValueError: no results, a file that does not hold results, or another
+      suffix than .html.
     FileNotFoundError: a results file is missing.
   """
   out = pathlib.Path(out)
   if out.suffix.lower() not in (".html", ".htm"):
-    raise ValueError(f"report: {out} is no page; give it a name with .html")
+    raise ValueError(f"report: the output must end in .html, not {out.name}")
   runs = load_runs(results_paths)
   out.parent.mkdir(parents=True, exist_ok=True)
   page = _page(runs, max_clips)
   gallery = page["gallery"]
-  embed = report_gallery.embedded_size(gallery) <= max_bytes
+  embed = gallery_lib.embedded_size(gallery) <= max_bytes
   beside = None if embed else out.with_name(f"{out.stem}_media")
-  report_gallery.attach(gallery, beside)
+  gallery_lib.attach(gallery, beside)
   page["sources"] = [_sources(clip) for clip in gallery]
   page["media_folder"] = beside.name if beside else ""
-  out.write_text(_render("report.html.jinja", page), encoding="utf-8")
-  markdown = out.with_suffix(".md")
-  markdown.write_text(_render("report.md.jinja", page), encoding="utf-8")
+  write_whole(out, _render("report.html.jinja", page))
+  write_whole(out.with_suffix(".md"), _render("report.md.jinja", page))
   return out
 
 
 def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
-  """Reads results; `folder` is added to each, and equal names are told apart.
+  """Reads results, adds their `folder`, and numbers runs of equal names.
+
+  Args:
+    paths: results.json files, their folders, or folders of such folders.
 
   Raises:
-    ValueError: no paths, or a file that is not results of this schema.
+    ValueError: no paths, or a file that does not hold results of this schema.
     FileNotFoundError: a file is missing.
   """
   if not paths:
@@ -89,11 +94,11 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
-  """A file; of a folder its results.json, or those one folder below."""
-  own = path / "results.json" if path.is_dir() else path
+  """Lists the results of a path: itself, in it, or one folder below."""
+  own = path / FILE if path.is_dir() else path
   if own.exists():
     return [own]
-  if below := sorted(path.glob("*/results.json")):
+  if below := sorted(path.glob(f"*/{FILE}")):
     return below
   raise FileNotFoundError(f"{own}: no such file; write it with `v2a eval`")
 
@@ -104,9 +109,9 @@ def _load(path: pathlib.Path) -> dict:
   except ValueError as error:
     raise ValueError(f"{path}: is not JSON ({error})") from error
   if not isinstance(run, dict) or run.get("schema") != SCHEMA:
-    found = run.get("schema") if isinstance(run, dict) else None
+    schema = run.get("schema") if isinstance(run, dict) else None
     raise ValueError(
-      f"{path}: results of schema {found}, not {SCHEMA}; run `v2a eval` again"
+      f"{path}: results of schema {schema}, not {SCHEMA}; run `v2a eval` again"
     )
   missing = [name for name in _REQUIRED if name not in run]
   if missing:
@@ -116,24 +121,24 @@ def _load(path: pathlib.Path) -> dict:
 
 
 def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
-  """Everything that the templates name."""
-  metrics = compare.metrics_of(runs)
-  rows = table.rows(runs, metrics)
+  """Returns everything that the templates name."""
+  columns = columns_of(runs)
+  rows = table.rows(runs, columns)
   return {
     "title": " vs ".join(run["name"] for run in runs),
     "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
     "runs": [_facts(i, run) for i, run in enumerate(runs)],
-    "metrics": metrics,
-    "verdict": compare.verdict(runs, metrics),
-    "limits": compare.limits(runs, metrics),
+    "columns": columns,
+    "verdict": compare.verdict(runs, columns),
+    "limits": compare.limits(runs, columns),
     "table": rows,
-    "markdown": table.as_markdown(metrics, rows),
-    "csv": table.as_csv(metrics, rows),
-    "intervals": _interval_plots(metrics, rows),
+    "markdown": table.as_markdown(columns, rows),
+    "csv": table.as_csv(columns, rows),
+    "intervals": _interval_plots(columns, rows),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
-    "gallery": report_gallery.collect(
-      runs, metrics, labels=table.ROW_LABELS, max_clips=max_clips
+    "gallery": gallery_lib.collect(
+      runs, columns, labels=table.ROW_LABELS, max_clips=max_clips
     ),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
@@ -145,7 +150,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
 
 
 def _facts(index: int, run: dict) -> dict[str, Any]:
-  checkpoint, config, of = run["checkpoint"], run["config"], run["set"]
+  checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
   versions = run["code"].get("versions", {})
   facts = [
@@ -156,10 +161,10 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
     ("Sampler", _settings(run["sampler"])),
     (
       "Set",
-      f"{of.get('path', '?')}, split {of.get('split', '?')}: "
-      f"{of.get('n', '?')} clips of {of.get('seconds', '?')} s",
+      f"{clips.get('path', '?')}, split {clips.get('split', '?')}: "
+      f"{clips.get('n', '?')} clips of {clips.get('seconds', '?')} s",
     ),
-    ("Set manifest", _hash(of.get("manifest_sha256"))),
+    ("Set manifest", _hash(clips.get("manifest_sha256"))),
     ("Code", _hash(run["code"].get("git"))),
     ("Versions", _settings(versions)),
     ("Evaluated", _evaluated(run)),
@@ -182,7 +187,7 @@ def _settings(values: dict) -> str:
 def _trained(checkpoint: dict) -> str:
   parts = []
   if checkpoint.get("train_seconds") is not None:
-    parts.append(f"for {duration_words(checkpoint['train_seconds'])}")
+    parts.append(f"for {clock(checkpoint['train_seconds'])}")
   if checkpoint.get("step") is not None:
     parts.append(f"{checkpoint['step']:,} steps")
   if checkpoint.get("clips_seen") is not None:
@@ -193,50 +198,36 @@ def _trained(checkpoint: dict) -> str:
 def _evaluated(run: dict) -> str:
   text = str(run.get("created", "")).replace("T", " ")[:16]
   if run.get("wall_seconds") is not None:
-    text += f", in {duration_words(run['wall_seconds'])}"
+    text += f", in {clock(run['wall_seconds'])}"
   return text
 
 
-def duration_words(seconds: float) -> str:
-  """12.3 as `12 s`, 754 as `12 min 34 s`, 9000 as `2 h 30 min`."""
-  seconds = int(round(seconds))
-  if seconds < 60:
-    return f"{seconds} s"
-  minutes, rest = divmod(seconds, 60)
-  if minutes < 60:
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
-def _interval_plots(metrics, rows) -> list[dict[str, Any]]:
+def _interval_plots(columns: Sequence[Column], rows) -> list[dict[str, Any]]:
   plots = []
-  for i, metric in enumerate(metrics):
+  for i, column in enumerate(columns):
     marks = [
       figures.Mark(
         row["label"], row["colour"], cell["value"], cell["low"], cell["high"]
       )
       for row in rows
       for cell in [row["cells"][i]]
-      if isinstance(cell["value"], (int, float))
-      and math.isfinite(cell["value"])
+      if is_finite(cell["value"])
     ]
-    # A figure that is the same for all rows needs no picture.
+    # A value that is the same for all rows needs no figure.
     if len({x for m in marks for x in (m.value, m.low, m.high)}) > 1:
-      svg = markupsafe.Markup(figures.intervals_svg(metric, marks))
-      plots.append({"metric": metric, "svg": svg})
+      svg = markupsafe.Markup(figures.intervals_svg(column, marks))
+      plots.append({"column": column, "svg": svg})
   return plots
 
 
 def _curves(runs: list[dict]) -> list[dict[str, Any]]:
-  """What training logged, all runs in one plot a name."""
+  """Draws what training logged, one plot per name with all runs."""
   lines: dict[str, list[figures.Curve]] = {}
   for i, run in enumerate(runs):
     points: dict[str, list[tuple[float, float]]] = {}
     for entry in run["curve"]:
       for name, value in entry.items():
-        numeric = isinstance(value, (int, float)) and math.isfinite(value)
-        if numeric and "/" in name and "step" in entry:
+        if is_finite(value) and "/" in name and "step" in entry:
           points.setdefault(name, []).append((entry["step"], value))
     for name, pairs in points.items():
       curve = figures.Curve.of(run["name"], i % table.COLOURS, pairs)
@@ -253,7 +244,7 @@ def _curves(runs: list[dict]) -> list[dict[str, Any]]:
 
 
 def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
-  """Dotted keys whose values differ, and the values, one a config."""
+  """Returns dotted keys whose values differ, with the value in each config."""
   flat = [_flatten(config) for config in configs]
   names = dict.fromkeys(name for config in flat for name in config)
   out = []
@@ -277,8 +268,8 @@ def _flatten(config: dict, prefix: str = "") -> dict[str, Any]:
   return out
 
 
-def _sources(clip: report_gallery.Clip) -> dict[str, Any]:
-  """What the player needs; addresses relative to the page are quoted."""
+def _sources(clip: gallery_lib.Clip) -> dict[str, Any]:
+  """Returns what the player needs; relative addresses are quoted."""
   tracks = [parse.quote(t.url, safe="/:;,+=") for t in clip.tracks]
   video = parse.quote(clip.video_url, safe="/:;,+=")
   return {"video": video, "duration": clip.duration, "tracks": tracks}
@@ -303,7 +294,7 @@ def _render(template: str, page: dict[str, Any]) -> str:
 
 
 def _script_json(value: Any) -> markupsafe.Markup:
-  """JSON that no text in it can break out of its script element."""
+  """Writes JSON that cannot break out of its script element."""
   text = json.dumps(value, ensure_ascii=True)
   for character in "<>&":
     text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,11 +1,13 @@
-"""The report's table: a row a run, then the anchors; also as Markdown and CSV."""
+"""The report's table: the runs, then the anchors; also as Markdown and CSV."""
 
+from collections.abc import Sequence
 import csv
 import io
 import json
 from typing import Any
 
 from v2a_jax.evaluation.report import compare
+from v2a_jax.evaluation.report.columns import Column
 
 COLOURS = 6  # of the style sheet
 ROW_LABELS = {
@@ -15,20 +17,19 @@ ROW_LABELS = {
   "silence": "Silence",
   "noise": "Noise",
 }
-# Anchors that a run's model has a part in: each run keeps its own.
+# Anchors that the run's model generates: each run keeps its own.
 _OF_THE_RUN = ("shuffled_video",)
 
 
-def rows(runs: list[dict], metrics) -> list[dict[str, Any]]:
-  """Generated rows first, then the anchors, equal ones once."""
-  best = {metric.id: compare.best_run(metric, runs) for metric in metrics}
-  found = []
+def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
+  """Returns the generated rows, then the anchors, equal ones once."""
+  best = {column.id: compare.best_run(column, runs) for column in columns}
+  table = []
   for i, run in enumerate(runs):
     row = compare.row_of(run, compare.GENERATED)
     if row:
-      bold = {name for name, index in best.items() if index == i}
-      colour = i % COLOURS
-      found.append(_row(run["name"], colour, metrics, row, bold))
+      bold = {id_ for id_, index in best.items() if index == i}
+      table.append(_row(run["name"], i % COLOURS, columns, row, bold))
   for name in _anchor_names(runs):
     own: dict[str, tuple[dict, dict]] = {}
     for run in runs:
@@ -40,22 +41,22 @@ def rows(runs: list[dict], metrics) -> list[dict[str, Any]]:
     for run, row in own.values():
       label = ROW_LABELS.get(name, name)
       label += f" · {run['name']}" if len(own) > 1 else ""
-      found.append(_row(label, None, metrics, row, set()))
-  return found
+      table.append(_row(label, None, columns, row, set()))
+  return table
 
 
 def _anchor_names(runs) -> list[str]:
-  """Anchors in the order of `ROW_LABELS`, then others as they come."""
+  """Returns anchors in the order of `ROW_LABELS`, then any others."""
   names = [row["name"] for run in runs for row in run["rows"]]
-  known = [name for name in ROW_LABELS if name in names]
+  ordered = [name for name in ROW_LABELS if name in names]
   others = [n for n in dict.fromkeys(names) if n not in ROW_LABELS]
-  return known + [name for name in others if name != compare.GENERATED]
+  return ordered + [name for name in others if name != compare.GENERATED]
 
 
-def _row(label, colour, metrics, row, bold) -> dict[str, Any]:
+def _row(label, colour, columns, row, bold) -> dict[str, Any]:
   cells = []
-  for metric in metrics:
-    entry = row["metrics"].get(metric.id) or {}
+  for column in columns:
+    entry = row["metrics"].get(column.id) or {}
     low, high = entry.get("low"), entry.get("high")
     cells.append(
       {
@@ -63,9 +64,9 @@ def _row(label, colour, metrics, row, bold) -> dict[str, Any]:
         "low": low,
         "high": high,
         "n": entry.get("n"),
-        "text": metric.format(entry["value"]) if "value" in entry else "",
-        "interval": metric.interval(low, high),
-        "best": metric.id in bold,
+        "text": column.format(entry["value"]) if "value" in entry else "",
+        "interval": column.format_interval(low, high),
+        "best": column.id in bold,
       }
     )
   counts = [cell["n"] for cell in cells if cell["n"] is not None]
@@ -74,13 +75,15 @@ def _row(label, colour, metrics, row, bold) -> dict[str, Any]:
   return {"label": label, "colour": colour, "n": n, "cells": cells}
 
 
-def as_markdown(metrics, table) -> str:
+def as_markdown(columns: Sequence[Column], table: list[dict]) -> str:
+  """Formats a table that `rows` returned as Markdown."""
+
   def line(cells):
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
   heads = [
-    f"{m.label} {_arrow(m)}" + (f" ({m.unit})" if m.unit else "")
-    for m in metrics
+    " ".join(filter(None, [c.label, c.arrow, c.unit and f"({c.unit})"]))
+    for c in columns
   ]
   lines = [
     line(["", "N", *heads]),
@@ -96,20 +99,14 @@ def as_markdown(metrics, table) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _arrow(metric) -> str:
-  return (
-    "\N{UPWARDS ARROW}" if metric.higher_is_better else "\N{DOWNWARDS ARROW}"
-  )
-
-
-def as_csv(metrics, table) -> str:
-  """One line a row and metric, with every digit."""
+def as_csv(columns: Sequence[Column], table: list[dict]) -> str:
+  """Formats a table as CSV: one line per row and metric, with every digit."""
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
   writer.writerow(["row", "metric", "unit", "value", "low", "high", "n"])
   for row in table:
-    for metric, cell in zip(metrics, row["cells"]):
+    for column, cell in zip(columns, row["cells"]):
       if cell["text"]:
         numbers = [cell[part] for part in ("value", "low", "high", "n")]
-        writer.writerow([row["label"], metric.id, metric.unit, *numbers])
+        writer.writerow([row["label"], column.id, column.unit, *numbers])
   return out.getvalue()

@@ -7,7 +7,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const cards = [...document.querySelectorAll(".clip")];
   const STEP = 0.25; // seconds, of the arrow keys
-  const DRIFT = 0.05; // seconds, between picture and sound
+  const DRIFT = 0.05; // seconds, between video and sound
   let active = null;
 
   class Clip {
@@ -26,16 +26,16 @@
       this.play.addEventListener("click", () => this.toggle());
       this.tracks.forEach((row, i) => {
         row.querySelector(".pick").addEventListener("click", () => this.pick(i));
-        const picture = row.querySelector(".spectrogram");
-        picture.addEventListener("pointerdown", (event) => {
-          const box = picture.getBoundingClientRect();
+        const image = row.querySelector(".spectrogram");
+        image.addEventListener("pointerdown", (event) => {
+          const box = image.getBoundingClientRect();
           this.pick(i);
           this.seek((event.clientX - box.left) / box.width * this.source.duration);
         });
       });
     }
 
-    showPicture() {
+    showVideo() {
       if (this.video && !this.video.src) {
         this.video.preload = "auto";
         this.video.src = this.source.video;
@@ -47,7 +47,7 @@
       if (active) active.release();
       active = this;
       this.card.classList.add("active");
-      this.showPicture();
+      this.showVideo();
       this.sounds = this.source.tracks.map((address, i) => {
         const sound = new Audio();
         sound.preload = "auto";
@@ -69,7 +69,7 @@
       this.card.classList.remove("active");
     }
 
-    // What the playhead follows: the sound that is heard, else the video.
+    // What the playhead follows: the audible sound, else the video.
     get leader() {
       const sound = this.sounds[this.track];
       return sound && !sound.error ? sound : this.video;
@@ -159,7 +159,7 @@
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
-      clips[cards.indexOf(entry.target)].showPicture();
+      clips[cards.indexOf(entry.target)].showVideo();
       near.unobserve(entry.target);
     }
   }, { rootMargin: "300px" });

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from v2a_jax.evaluation.metrics import frechet
+from v2a_jax.evaluation.metrics import frechet, kernel
 
 RNG = np.random.default_rng
 
@@ -87,7 +87,7 @@ def test_pivotal_interval_covers_where_the_percentile_one_cannot():
 def test_estimates_repeat_and_say_what_they_rest_on():
   x, x_clips = _clips(RNG(0), 10)
   y, y_clips = _clips(RNG(1), 14)
-  for function in (frechet.frechet, frechet.kernel_distance):
+  for function in (frechet.frechet, kernel.kernel_distance):
     first = function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
     assert first == function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
     assert first.n == 10 and first.extras["reference_clips"] == 14
@@ -116,7 +116,7 @@ def test_kernel_distance_is_the_sum_over_pairs():
     + mean_kernel(y, y, lambda i, j: y_clips[i] != y_clips[j])
     - 2 * mean_kernel(x, y, lambda i, j: True)
   )
-  estimate = frechet.kernel_distance(
+  estimate = kernel.kernel_distance(
     x, y, x_clips=x_clips, y_clips=y_clips, draws=5
   )
   assert estimate.value == pytest.approx(100 * expected, rel=1e-6)
@@ -127,7 +127,7 @@ def test_kernel_distance_is_unbiased_and_covers_zero():
   for trial in range(30):
     x, x_clips = _clips(RNG(trial), 25)
     y, y_clips = _clips(RNG(500 + trial), 25)
-    estimate = frechet.kernel_distance(
+    estimate = kernel.kernel_distance(
       x, y, x_clips=x_clips, y_clips=y_clips, draws=100
     )
     values.append(estimate.value)

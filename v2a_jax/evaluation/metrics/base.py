@@ -1,0 +1,186 @@
+"""What a metric states about itself, and how its value is computed.
+
+A metric is one class in one file of this folder and one line of `METRICS` in
+`__init__.py`; whatever scores, describes or reports metrics reads the class.
+There are two kinds:
+
+  ClipMetric   state = get_state(sample)        one state per clip
+               compute([state, ...])            reduces the states of all clips
+  SetMetric    compute(features, reference)     reduces embedding features
+
+as in kauldron (https://github.com/google-research/kauldron), whose metrics are
+get_state -> merge -> compute; merging here is listing states in clip order.
+
+A new per-clip metric, complete:
+
+  class PeakLevel(base.ClipMetric):
+    id = "peak_level"
+    label = "Peak level"
+    unit = "dBFS"
+    direction = "none"
+    about = "Mean level of the largest sample."
+
+    def get_state(self, sample):
+      return 20 * np.log10(np.abs(sample.waveform).max() + 1e-6)
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from v2a_jax.basics.text import one_of
+from v2a_jax.evaluation import intervals
+from v2a_jax.evaluation.clips import Clip
+from v2a_jax.evaluation.embeddings import Embedding, Features
+
+T = TypeVar("T")
+# Directions, and the value of `higher_is_better` in results.json.
+DIRECTIONS = {"higher": True, "lower": False, "none": None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+  """One sound for one clip, with what metrics compare it to.
+
+  Attributes:
+    clip: the clip, with its video and its known event times.
+    waveform: float32 [samples, channels], at most as long as the true sound.
+    sample_rate: Hz.
+    features: embedding features of this sound alone, by `Embedding.id`.
+    truth: sample of the clip's true sound; None in that sample itself.
+  """
+
+  clip: Clip
+  waveform: np.ndarray
+  sample_rate: int
+  features: Mapping[str, Features]
+  truth: "Sample | None" = None
+  _cache: dict[Callable, Any] = dataclasses.field(
+    default_factory=dict, init=False, repr=False
+  )
+
+  def cached(self, function: Callable[["Sample"], T]) -> T:
+    """Returns `function(self)`, computed once for all metrics that ask."""
+    if function not in self._cache:
+      self._cache[function] = function(self)
+    return self._cache[function]
+
+
+class Metric(abc.ABC):
+  """One column of the results.
+
+  Attributes:
+    id: key in results.json.
+    label: column heading of the report.
+    unit: unit of the value; "" for a bare number.
+    direction: which values are better.
+    about: what is measured and how to read it, in plain sentences.
+    judges_timing: whether it measures synchronisation with the video. The
+      paired difference between `generated` and `shuffled_video` is then
+      reported too.
+    embedding: network whose features it needs; without its weights the metric
+      is skipped. None for none.
+    needs_reference: whether it needs that network's features of true sounds of
+      other clips.
+  """
+
+  id: str
+  label: str
+  unit: str = ""
+  direction: Literal["higher", "lower", "none"]
+  about: str
+  judges_timing: bool = False
+  embedding: type[Embedding] | None = None
+  needs_reference: bool = False
+
+  def facts(self, clips: Sequence[Clip]) -> dict[str, str]:
+    """Returns what the value rests on in this set of clips, by name.
+
+    Facts stand in the metric's `identity` in results.json and, as sentences,
+    at the end of its `about`.
+    """
+    return {}
+
+
+class ClipMetric(Metric):
+  """A metric with a state, and usually a value, for each clip."""
+
+  @abc.abstractmethod
+  def get_state(self, sample: Sample) -> Any:
+    """Returns what the metric keeps of one sound; a number where possible."""
+
+  def value(self, state: Any) -> float:
+    """Returns the clip's own value; NaN where it is undefined."""
+    return float(state)
+
+  def values(self, states: Sequence[Any]) -> np.ndarray:
+    """Returns the clips' own values, float64 [clips]."""
+    return np.array([self.value(state) for state in states], np.float64)
+
+  def compute(
+    self, states: Sequence[Any], *, seed: int = 0
+  ) -> intervals.Estimate:
+    """Estimates the metric from all clips; the mean of their values.
+
+    Args:
+      states: one per clip.
+      seed: random seed of the bootstrap.
+    """
+    return intervals.mean(self.values(states), seed=seed)
+
+  def compute_difference(
+    self, states: Sequence[Any], others: Sequence[Any], *, seed: int = 0
+  ) -> intervals.Estimate:
+    """Estimates the paired difference of two rows, `states` less `others`.
+
+    Args:
+      states: one per clip.
+      others: one per clip, of the same clips in the same order.
+      seed: random seed of the bootstrap.
+    """
+    apart = self.values(states) - self.values(others)
+    return intervals.mean(apart, seed=seed)
+
+
+class SetMetric(Metric):
+  """A metric of a whole set of sounds, computed from embedding features."""
+
+  @abc.abstractmethod
+  def compute(
+    self, features: Features, *, reference: Features | None, seed: int = 0
+  ) -> intervals.Estimate:
+    """Estimates the metric.
+
+    Args:
+      features: features of all clips of a row.
+      reference: features of true sounds of other clips; None where there are
+        none, which cannot be with `needs_reference`.
+      seed: random seed of the bootstrap.
+    """
+
+
+def check(metrics: Sequence[Metric]) -> None:
+  """Checks that metrics state what they must and have different ids.
+
+  Raises:
+    ValueError: names the class and what is wrong with it.
+  """
+  for metric in metrics:
+    name = type(metric).__name__
+    for stated in ("id", "label", "direction", "about"):
+      if not hasattr(metric, stated):
+        raise ValueError(f"metric {name} states no {stated}")
+    if metric.direction not in DIRECTIONS:
+      raise ValueError(
+        f"{name}.direction={metric.direction!r} {one_of(DIRECTIONS)}"
+      )
+    needs_features = isinstance(metric, SetMetric) or metric.needs_reference
+    if needs_features and metric.embedding is None:
+      raise ValueError(f"metric {name} needs features but has no embedding")
+  ids = [metric.id for metric in metrics]
+  repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1})
+  if repeated:
+    raise ValueError(f"several metrics have the id {', '.join(repeated)}")

@@ -1,0 +1,18 @@
+"""Error of a sound's length."""
+
+from v2a_jax.evaluation.metrics import base
+
+
+class DurationError(base.ClipMetric):
+  """Distance of the length from the true sound's, seconds."""
+
+  id = "duration_error"
+  label = "Duration error"
+  unit = "s"
+  direction = "lower"
+  about = "Mean distance of the sound's length from the length asked for."
+
+  def get_state(self, sample: base.Sample) -> float:
+    rate = sample.sample_rate
+    seconds = len(sample.truth.waveform) / rate
+    return abs(len(sample.waveform) / rate - seconds)

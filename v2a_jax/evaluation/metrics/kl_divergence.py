@@ -1,0 +1,44 @@
+"""KL divergence of a tagger's class posteriors.
+
+  KL = mean over clips of  sum_c p_c ln(p_c / q_c)
+
+p is the posterior of the true sound, q that of the row's sound: softmax over
+the 527 class logits, logits averaged over the clip's windows, natural
+logarithm, no constant added inside it. This direction, KL(true || row), is that
+of av-benchmark (https://github.com/hkchengrex/av-benchmark) and most
+video-to-audio papers; some toolkits take the other.
+"""
+
+import numpy as np
+from scipy import special
+
+from v2a_jax.evaluation import embeddings
+from v2a_jax.evaluation.metrics import base
+
+
+class KLDivergence(base.ClipMetric):
+  """KL divergence from the true sound's posterior, by mn04."""
+
+  id = "kl_mn04"
+  label = "KL (mn04)"
+  unit = "nats"
+  direction = "lower"
+  about = (
+    "Divergence of the row's class posterior from that of the same clip's true"
+    " sound, KL(true || row), softmax over AudioSet's 527 classes by"
+    " EfficientAT mn04."
+  )
+  embedding = embeddings.Mn04
+
+  def get_state(self, sample: base.Sample) -> float:
+    true = sample.truth.features[self.embedding.id]
+    return kl_divergence(
+      true.logits, sample.features[self.embedding.id].logits
+    )[0]
+
+
+def kl_divergence(true_logits: np.ndarray, logits: np.ndarray) -> np.ndarray:
+  """Returns KL(true || row) in nats, [clips], from logits [clips, c]."""
+  log_p = special.log_softmax(np.asarray(true_logits, np.float64), axis=-1)
+  log_q = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
+  return (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)

@@ -1,0 +1,16 @@
+"""Share of silent clips."""
+
+from v2a_jax.evaluation.metrics import base
+from v2a_jax.evaluation.metrics.level_error import SILENT_DBFS, level_dbfs
+
+
+class SilentClips(base.ClipMetric):
+  """Share of clips under -60 dBFS."""
+
+  id = "silent"
+  label = "Silent clips"
+  direction = "lower"
+  about = "Share of clips quieter than -60 dBFS (RMS)."
+
+  def get_state(self, sample: base.Sample) -> bool:
+    return level_dbfs(sample.waveform) < SILENT_DBFS

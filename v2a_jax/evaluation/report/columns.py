@@ -1,0 +1,101 @@
+"""The report's columns: metrics as results.json describes them."""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+
+import numpy as np
+
+_DECIMALS = 3  # where no interval says better
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """A metric as a column of the report.
+
+  Attributes:
+    id: key in results.json.
+    label: heading.
+    unit: unit of the values; "" for bare numbers.
+    higher_is_better: direction; None where neither is better.
+    about: what is measured, in plain sentences.
+    judges_timing: whether it measures synchronisation with the video.
+    decimals: digits after the point, fit for the width of the intervals.
+  """
+
+  id: str
+  label: str
+  unit: str
+  higher_is_better: bool | None
+  about: str = ""
+  judges_timing: bool = False
+  decimals: int = _DECIMALS
+
+  @property
+  def arrow(self) -> str:
+    """Arrow that points to better values, or ""."""
+    arrows = {True: "\N{UPWARDS ARROW}", False: "\N{DOWNWARDS ARROW}"}
+    return arrows.get(self.higher_is_better, "")
+
+  @property
+  def direction(self) -> str:
+    """Direction in words, or ""."""
+    words = {True: "higher is better", False: "lower is better"}
+    return words.get(self.higher_is_better, "")
+
+  def format(self, value: float | None) -> str:
+    """Formats a value; `n/a` where it is undefined."""
+    if value is None or not math.isfinite(value):
+      return "n/a"
+    text = f"{value:.{self.decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+  def format_interval(self, low: float | None, high: float | None) -> str:
+    """Formats an interval in brackets; "" where an end is missing."""
+    if low is None or high is None:
+      return ""
+    return f"[{self.format(low)}, {self.format(high)}]"
+
+
+def columns_of(runs: Sequence[dict]) -> list[Column]:
+  """Returns the runs' metrics, in order of appearance."""
+  described = {}
+  for run in runs:
+    for id_, entry in run["metrics"].items():
+      described.setdefault(id_, entry)
+  return [
+    Column(
+      id=id_,
+      label=entry.get("label", id_),
+      unit=entry.get("unit", ""),
+      higher_is_better=entry["higher_is_better"],
+      about=entry.get("about", ""),
+      judges_timing=_judges_timing(id_, entry),
+      decimals=_decimals(id_, runs),
+    )
+    for id_, entry in described.items()
+  ]
+
+
+def _judges_timing(id_: str, entry: dict) -> bool:
+  if "judges_timing" in entry:
+    return entry["judges_timing"]
+  # Older results do not say; the import takes seconds.
+  from v2a_jax.evaluation.metrics import METRICS
+
+  return any(metric.id == id_ and metric.judges_timing for metric in METRICS)
+
+
+def _decimals(id_: str, runs: Sequence[dict]) -> int:
+  """Returns how many decimals show two digits of the typical half width."""
+  widths = []
+  for run in runs:
+    for row in run["rows"]:
+      entry = row["metrics"].get(id_) or {}
+      low, high = entry.get("low"), entry.get("high")
+      if low is not None and high is not None and high > low:
+        widths.append((high - low) / 2)
+  if not widths:
+    return _DECIMALS
+  digits = 1 - math.floor(math.log10(np.median(widths)))
+  return int(np.clip(digits, 0, _DECIMALS))
