@@ -7,6 +7,7 @@ import json
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from ml_collections import config_dict
 import numpy as np
 import pytest
 
@@ -18,9 +19,9 @@ from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
 from tests import tiny
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.experiment import build, workdir
-from v2a_jax.experiment import init_weights as initial
+from v2a_jax.experiment import features, sections, workdir
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.state import TrainState, abstract_model
@@ -59,27 +60,25 @@ def scenes(tmp_path_factory):
 def config_of(scenes, streams="single", **changes):
   config = diffusion_tiny.get_config()
   config.data.paths = (scenes,)
+  config = config_dict.ConfigDict(sections.complete(config))
   if STREAMS[streams]:
-    config.model.conditioner.semantic = STREAMS[streams]
+    with config.unlocked():
+      config.model.conditioner.semantic.update(STREAMS[streams])
   config.update_from_flattened_dict(SMALL | changes)
   return config
-
-
-def maker(config):
-  return build.model_maker(config, frozen_codec.describe(config.codec).config)
 
 
 @functools.cache
 def checkpoint(folder, scenes, streams, seed=0):
   """A bundle of random weights, none of them zero."""
-  config = config_of(scenes, streams)
-  make = lambda: maker(config)(nnx.Rngs(0))
+  experiment = Experiment.from_config(config_of(scenes, streams))
+  make = lambda: experiment.make_model(nnx.Rngs(0))
   out = folder / f"{streams}{seed}"
   words = tokenizer.Tokenizer.load(scenes).model
   bundle.save(
     out,
     nnx.state(tiny.drawn(make, seed)),
-    json.loads(config.to_json()),
+    experiment.config,
     card="",
     tokenizer=words,
     dtype="float32",
@@ -95,13 +94,9 @@ def bundles(tmp_path_factory):
 def start(experiment):
   """(graphdef, parameters, the rest) with the initial weights."""
   graphdef, *parts = abstract_model(experiment.make_model)
-  given = experiment.initial()
-  return graphdef, *(
-    jax.tree.unflatten(
-      jax.tree.structure(part), [given[name] for name in names.flatten(part)]
-    )
-    for part in parts
-  )
+  arrays = experiment.first_weights()
+  assert set().union(*map(names.flatten, parts)) == arrays.keys()
+  return graphdef, *(names.fill(part, arrays) for part in parts)
 
 
 def losses(experiment, batches=3):
@@ -117,10 +112,10 @@ def losses(experiment, batches=3):
     )[0]
 
   found, seen = [], []
-  with experiment.make_loader(0, 0, 1) as loader:
+  with experiment.open_loader("train") as loader:
     for _ in range(batches):
       batch = experiment.make_batch(next(loader))
-      found.append(run(parts, experiment.frozen, batch))
+      found.append(run(parts, experiment.frozen(), batch))
       seen.append(batch)
   return np.stack(found), seen
 
@@ -144,8 +139,8 @@ def test_cached_features_train_as_the_frozen_encoder_does(
   frozen = config_of(scenes, streams, **shared)
   cached = config_of(seen, streams, **shared)
   cached.data.features = facts["dim"]
-  plain = workdir.build_experiment(frozen, tmp_path / "frozen")
-  quick = workdir.build_experiment(cached, tmp_path / "cached")
+  plain = workdir.open_experiment(frozen, tmp_path / "frozen")
+  quick = workdir.open_experiment(cached, tmp_path / "cached")
   wanted, batches = losses(plain)
   found, others = losses(quick)
   np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
@@ -166,9 +161,9 @@ def test_features_of_another_encoder_are_refused(scenes, bundles, tmp_path):
   def refused(where=seen, **changes):
     changes = {"data.features": 16, "data.crop": "start"} | changes
     config = config_of(where, **(shared | changes))
-    with pytest.raises((DataError, build.ConfigError)) as error:
-      made = workdir.build_experiment(config, tmp_path / "run")
-      with made.make_loader(0, 0, 1) as loader:
+    with pytest.raises((DataError, ConfigError)) as error:
+      made = workdir.open_experiment(config, tmp_path / "run")
+      with made.open_loader("train") as loader:
         next(loader)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -180,7 +175,9 @@ def test_features_of_another_encoder_are_refused(scenes, bundles, tmp_path):
   )
   assert "frame_size" in refused(**theirs, **{"data.frame_size": 16})
   assert "set data.crop='start'" in refused(**theirs, **{"data.crop": "random"})
-  assert "gives 16 numbers" in refused(**theirs, **{"data.features": 5})
+  assert "has 16 features per frame" in refused(
+    **theirs, **{"data.features": 5}
+  )
   assert "no cached features" in refused(scenes, **theirs)
   full = {"model.conditioner.tune": "full"}
   assert "set 'frozen'" in refused(**theirs, **full)
@@ -250,7 +247,8 @@ def test_tune_says_what_of_the_frame_part_is_trained(streams):
   looks = lambda name: name[1] == place and name[2] in parts
 
   def trained(**changes):
-    _, params, rest = abstract_model(maker(tuned(streams, **changes)))
+    config = tuned(streams, **changes)
+    _, params, rest = Experiment.from_config(config).abstract
     return names.flatten(params), names.flatten(rest)
 
   full, nothing = trained()
@@ -270,7 +268,7 @@ def test_a_step_leaves_what_is_frozen_as_it_is(scenes, bundles, tmp_path):
   config = config_of(
     scenes, "vit", init_from=source, **{"model.conditioner.tune": "frozen"}
   )
-  e = workdir.build_experiment(config, tmp_path / "run")
+  e = workdir.open_experiment(config, tmp_path / "run")
   optimizer = make_optimizer(e.optimizer, 10)
   graphdef, params, rest = start(e)
   state = TrainState(
@@ -283,10 +281,10 @@ def test_a_step_leaves_what_is_frozen_as_it_is(scenes, bundles, tmp_path):
     skipped_in_row=jnp.zeros((), jnp.int32),
   )
   step = make_train_step(graphdef, e.objective, optimizer, target=e.target)
-  with e.make_loader(0, 0, 1) as loader:
+  with e.open_loader("train") as loader:
     batch = e.make_batch(next(loader))
-  after, _ = jax.jit(step)(state, e.frozen, batch)
-  frozen, given = names.flatten(after.buffers), e.initial()
+  after, _ = jax.jit(step)(state, e.frozen(), batch)
+  frozen, given = names.flatten(after.buffers), e.first_weights()
   assert {name[:3] for name in frozen} == {("conditioner", "semantic", "tower")}
   for name, leaf in frozen.items():
     np.testing.assert_array_equal(leaf, given[name])
@@ -305,24 +303,26 @@ def test_a_step_leaves_what_is_frozen_as_it_is(scenes, bundles, tmp_path):
     (dict(tune="frosen"), "tune='frosen' is not one of full, lora, frozen"),
     (dict(tune="lora"), "tune='lora' with lora.rank=0"),
     (dict(lora=dict(rank=2)), "tune='full' with lora.rank=2"),
-    (dict(semantic=dict(name="vitt")), "name='vitt' is not one of pixels, vit"),
+    (dict(semantic=dict(name="vitt")), "name='vitt' is not one of"),
     (dict(semantic=dict(name="vit")), "semantic.path=''"),
-    (dict(semantic=dict(name="pixels", strid=2)), "no key strid"),
+    (
+      dict(semantic=dict(name="pixels", strid=2)),
+      "strid: no such key, did you mean stride",
+    ),
     (dict(semantic=dict(name="vit", path="no/such")), "no/such.*not found"),
   ],
 )
 def test_what_cannot_be_is_refused_in_one_line(changes, said):
-  config = diffusion_tiny.get_config()
-  with config.unlocked():
-    config.model.conditioner.update(changes)
+  config = diffusion_tiny.get_config().to_dict()
+  config["model"]["conditioner"].update(changes)
   with pytest.raises((ValueError, OSError), match=said):
-    abstract_model(maker(config))
+    Experiment.from_config(config)
 
 
 def test_a_random_encoder_is_not_frozen(scenes, tmp_path):
   config = config_of(scenes, **{"model.conditioner.tune": "frozen"})
-  with pytest.raises(build.ConfigError, match="set config.init_from"):
-    workdir.build_experiment(config, tmp_path / "run")
+  with pytest.raises(ConfigError, match="set config.init_from"):
+    workdir.open_experiment(config, tmp_path / "run")
 
 
 @pytest.fixture
@@ -346,12 +346,13 @@ def test_a_published_tower_is_what_a_new_run_starts_with(
   tmp_path.mkdir()
   config = config_of(scenes, "vit", **{"model.conditioner.tune": "frozen"})
   config.model.conditioner.semantic = dict(name="vit", path=str(folder))
-  e = workdir.build_experiment(config, tmp_path / "run")
+  e = workdir.open_experiment(config, tmp_path / "run")
   with jax.set_mesh(mesh):  # as the loop reads them
-    given = e.initial()
-  encoder = initial.first_model(config).conditioner.semantic
+    given = e.first_weights()
+  first = features.first_model(Experiment.from_config(config))
+  encoder = first.conditioner.semantic
   frames = tiny.conditioning(2, n=3).frames
-  found = encoder.look(frames, np.ones((2, 3), bool))
+  found = encoder.embed_frames(frames, np.ones((2, 3), bool))
   import torch
 
   from v2a_jax.pretrained import pixels
@@ -367,11 +368,11 @@ def test_a_published_tower_is_what_a_new_run_starts_with(
   # The workdir of a run tells the sizes where the folder is not.
   folder.rename(tmp_path / "moved")
   (tmp_path / "run/checkpoints/1").mkdir(parents=True)
-  assert workdir.build_experiment(config, tmp_path / "run")
+  assert workdir.open_experiment(config, tmp_path / "run")
   kept = bundle.read_config(tmp_path / "run")
   assert kept["model"]["conditioner"]["semantic"]["sizes"]["hidden_size"] == 24
   with pytest.raises(OSError, match="not found"):
-    workdir.build_experiment(config, tmp_path / "another")
+    workdir.open_experiment(config, tmp_path / "another")
 
 
 def test_a_tower_of_other_sizes_is_refused(tower, scenes, tmp_path):
@@ -380,5 +381,5 @@ def test_a_tower_of_other_sizes_is_refused(tower, scenes, tmp_path):
   config.model.conditioner.semantic = STREAMS["vit"] | dict(path=str(folder))
   with config.unlocked():
     config.model.conditioner.semantic.sizes.image_mean = (0.4, 0.5, 0.6)
-  with pytest.raises(build.ConfigError, match="sizes.image_mean=.*0.4"):
-    initial.initial_weights(config, maker(config))()
+  with pytest.raises(ConfigError, match="sizes.image_mean=.*0.4"):
+    Experiment.from_config(config).first_weights()

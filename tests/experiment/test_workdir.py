@@ -1,67 +1,85 @@
 """Starting from someone's weights, with the bundled model and a real config."""
 
+import shutil
+
 from flax import nnx
 import jax
 import numpy as np
 import pytest
 
-from configs import codec_tiny, finetune, mean_flow_tiny
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.experiment import build, workdir
-from v2a_jax.experiment import init_weights as initial
-from v2a_jax.experiment import load as trained
-from v2a_jax.training.state import abstract_model
+from configs import ar_tiny, codec_tiny, finetune, mean_flow_tiny
+from data_pipelines import tokenizer
+from v2a_jax.experiment import load, workdir
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.training.checkpoint import CheckpointError
 from v2a_jax.weights import bundle, names
-from v2a_jax.weights.names import CheckpointError
 
 
-def _make(config):
-  codec = frozen_codec.describe(config.codec).config
-  return lambda rngs: build.make_generator(config, codec, rngs=rngs)
+def first_weights(config):
+  return Experiment.from_config(config).first_weights()
+
+
+def tokenizers(config, folder, *, resumes=False):
+  """The paths that a run in `folder` reads its tokenizers from."""
+  experiment = Experiment.from_config(config)
+  data = workdir._with_tokenizers(experiment, folder, resumes=resumes).data
+  return data.tokenizer, data.prompt_tokenizer
+
+
+@pytest.fixture
+def data(tmp_path):
+  """A data set of which only the tokenizer is looked at."""
+  folder = tmp_path / "data"
+  folder.mkdir()
+  model = bundle.find("diffusion_tiny") / bundle.TOKENIZER
+  (folder / bundle.TOKENIZER).write_bytes(model.read_bytes())
+  return folder
 
 
 def test_fine_tuning_starts_from_the_bundle_and_its_words(mesh, tmp_path):
   config = finetune.get_config()
   # As the loop reads them: with the mesh set.
   with jax.set_mesh(mesh):
-    found = initial.initial_weights(config, _make(config))()
-  wanted = nnx.state(trained.load("diffusion_tiny").model, nnx.Param)
-  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-    np.testing.assert_array_equal(a, b)
-  taken = workdir.inherited_tokenizers(config, tmp_path)["tokenizer"]
-  assert taken == str(bundle.find("diffusion_tiny"))
+    arrays = first_weights(config)
+  wanted = names.flatten(nnx.state(load.load("diffusion_tiny").model))
+  assert arrays.keys() == wanted.keys()
+  for name, array in wanted.items():
+    np.testing.assert_array_equal(arrays[name], array)
+    assert arrays[name].dtype == array.dtype
+  own = str(bundle.find("diffusion_tiny"))
+  assert tokenizers(config, tmp_path)[0] == own
   config.data.tokenizer = "mine.model"
-  assert workdir.inherited_tokenizers(config, tmp_path) == {}
+  assert tokenizers(config, tmp_path)[0] == "mine.model"
 
 
 def test_low_rank_adaptation_starts_from_the_plain_weights():
   config = finetune.get_config()
-  config.lora.rank = 4
-  make = _make(config)
-  found = initial.initial_weights(config, make)()
-  fresh = nnx.split(jax.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
-  params, frozen = (names.flatten(part) for part in fresh[1:])
+  config.lora = dict(rank=4)
+  found = first_weights(config)
+  abstract = Experiment.from_config(config).abstract
+  params, frozen = (names.flatten(part) for part in abstract[1:])
   assert {name[-1] for name in params} == {"lora_a", "lora_b"}
   assert frozen.keys() == found.keys()
 
 
 def test_parts_that_the_source_lacks_start_fresh_where_that_is_said():
   config = mean_flow_tiny.get_config()
-  found = initial.initial_weights(config, _make(config))()
-  wanted = names.flatten(nnx.state(trained.load("diffusion_tiny").model))
+  found = first_weights(config)
+  wanted = names.flatten(nnx.state(load.load("diffusion_tiny").model))
   parts = {("backbone", "time"), ("backbone", "interval")}
   assert found.keys() == {name for name in wanted if name[:2] not in parts}
-  _, params, _ = abstract_model(_make(config))
+  _, params, _ = Experiment.from_config(config).abstract
   new = names.flatten(params).keys() - found.keys()
   assert {name[:2] for name in new} == parts
   config.init_fresh = ("backbone/intervals",)
   with pytest.raises(
-    build.ConfigError, match="nothing at 'backbone/intervals'.*backbone/out"
+    ConfigError, match="nothing at 'backbone/intervals'.*backbone/out"
   ):
-    initial.initial_weights(config, _make(config))()
+    first_weights(config)
   config.init_fresh = ()
   with pytest.raises(CheckpointError, match="backbone/interval/kernel"):
-    initial.initial_weights(config, _make(config))()
+    first_weights(config)
 
 
 def test_every_tensor_that_does_not_fit_is_named():
@@ -69,7 +87,7 @@ def test_every_tensor_that_does_not_fit_is_named():
   config.model.modulation_rank = 0
   config.model.infill = True
   with pytest.raises(CheckpointError) as caught:
-    initial.initial_weights(config, _make(config))()
+    first_weights(config)
   said = str(caught.value)
   assert "diffusion_tiny: " in said and "\n" not in said
   assert "backbone/embed/kernel is (96, 128), the model has (" in said
@@ -77,22 +95,74 @@ def test_every_tensor_that_does_not_fit_is_named():
   assert "backbone/final/up/kernel is (" in said
 
 
-def test_a_run_goes_on_when_what_it_started_from_is_gone(tmp_path):
-  (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-  (tmp_path / bundle.CONFIG).write_text("{}")
+def test_a_run_goes_on_when_what_it_started_from_is_gone(tmp_path, data):
   config = finetune.get_config()
+  config.data.paths = (str(data),)
+  run = tmp_path / "run"
+  workdir.open_experiment(config, run)
+  (run / "checkpoints" / "5").mkdir(parents=True)
   config.init_from = "no/such/run"
-  taken = workdir.inherited_tokenizers(config, tmp_path)
-  assert taken == {"tokenizer": str(tmp_path)}
-  assert initial.with_sizes(config, tmp_path).to_dict() == config.to_dict()
+  experiment = workdir.open_experiment(config, run)
+  assert experiment.data.tokenizer == str(run)
 
 
 def test_nothing_to_start_from_and_a_codec_are_refused(tmp_path):
   config = finetune.get_config()
   config.init_from = "no/such/run"
   with pytest.raises(bundle.BundleError, match="no/such/run"):
-    workdir.inherited_tokenizers(config, tmp_path)
+    workdir.open_experiment(config, tmp_path)
   config = codec_tiny.get_config()
   config.init_from = "diffusion_tiny"
-  with pytest.raises(build.ConfigError, match="only a generator"):
-    workdir.inherited_tokenizers(config, tmp_path)
+  with pytest.raises(ConfigError, match="only a generator"):
+    Experiment.from_config(config)
+
+
+@pytest.fixture
+def trained(tmp_path, data):
+  """A workdir with a checkpoint; opens it again with other settings."""
+  config = ar_tiny.get_config()
+  config.data.paths = (str(data),)
+  run = tmp_path / "run"
+  workdir.open_experiment(config, run)
+  (run / "checkpoints" / "3").mkdir(parents=True)
+
+  def again(**changes):
+    config.update_from_flattened_dict(changes)
+    return workdir.open_experiment(config, run)
+
+  return again
+
+
+@pytest.mark.parametrize(
+  "key,value",
+  [("model.depth", 9), ("codec", "other"), ("model.pattern", "parallel")],
+)
+def test_a_workdir_keeps_the_config_of_its_weights(
+  trained, tmp_path, key, value
+):
+  if key == "codec":
+    value = str(tmp_path / "other")
+    shutil.copytree(bundle.find("codec_tiny"), value)
+  before = (tmp_path / "run" / "config.json").read_text()
+  with pytest.raises(ConfigError, match=rf"config.{key}=.* not '?{value}"):
+    trained(**{key: value})
+  assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_workdir_goes_on_with_more_steps(trained, tmp_path):
+  trained(num_train_steps=7)
+  assert bundle.read_config(tmp_path / "run")["num_train_steps"] == 7
+
+
+def test_a_workdir_keeps_its_tokenizer(trained, data):
+  model = tokenizer.train(["another tongue altogether"], vocab_size=512)
+  (data / "other.model").write_bytes(model)
+  with pytest.raises(ConfigError, match="another tokenizer"):
+    trained(**{"data.tokenizer": str(data / "other.model")})
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"name": '])
+def test_a_damaged_config_of_a_workdir_is_named(trained, tmp_path, text):
+  (tmp_path / "run" / "config.json").write_text(text)
+  with pytest.raises(bundle.BundleError, match="run/config.json is not"):
+    trained()
