@@ -21,6 +21,7 @@ from data_pipelines.clips import ClipOptions
 from data_pipelines.schema import DataError
 from data_pipelines.writer import BuildError
 from v2a_jax import media
+from v2a_jax.basics.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHARED = ROOT / ".." / "shared" / "clips"
@@ -215,11 +216,11 @@ def test_a_full_disk_is_one_line_and_costs_nothing(folder, tmp_path):
   """The kernel refuses to write past a size: shards cannot be closed."""
   script = textwrap.dedent("""
     import resource, sys
-    from data_pipelines import build
+    from data_pipelines import build, writer
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
       build.build_folder(sys.argv[1], out=sys.argv[2], log=lambda _: None)
-    except build.BuildError as error:
+    except writer.BuildError as error:
       sys.exit(f"error: {error}")
   """)
   out = tmp_path / "ds"
@@ -269,7 +270,7 @@ def test_scenes(tmp_path):
   output = OutputOptions(overwrite=True, workers=1, tokenizer=out)
   other = build.build_scenes(2, 7, out=out, options=options, output=output)
   assert other["tokenizer"]["sha256"] == manifest["tokenizer"]["sha256"]
-  with pytest.raises(BuildError, match="num is 0"):
+  with pytest.raises(SettingError, match=r"num=0 is not in \[1, inf\)"):
     build.build_scenes(0, out=tmp_path / "none")
 
 

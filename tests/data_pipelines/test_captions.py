@@ -49,7 +49,7 @@ def test_rows_without_a_file_are_listed_with_the_reason(tmp_path):
   assert reasons[5].startswith("a second row for the same file")
   assert reasons[6] == "start is not a time: 'two'"
   assert reasons[7] == "end 2 s is not after start 3 s"
-  assert reasons[10] == "no file named"
+  assert reasons[10] == "no file name"
   times = [(row.start, row.end) for row in table.rows["b/bird.webm"]]
   assert times == [(1.5, 3.0), (3.0, 4.0)]
   assert len(table.unmatched) + 3 == 9
@@ -68,7 +68,7 @@ def test_overrides(tmp_path):
   "text, settings, words",
   [
     ("", {}, "is empty"),
-    ("caption\nx\n", {}, "no column names the files"),
+    ("caption\nx\n", {}, "no column of file names"),
     (b"file,caption\n\xff\xfe,x\n", {}, "UTF-8"),
     ("file,split\ndog,middle\n", {}, "line 2: split is 'middle'"),
     ("file,x\n", {"columns": {"captoin": "x"}}, "cannot take 'captoin'"),

@@ -2,7 +2,6 @@
 
 from concurrent import futures
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -173,7 +172,7 @@ def test_processes_share_the_same_global_batches(config):
     for left, right in zip(*parts)
   ]
   assert_same(whole, joined)
-  with pytest.raises(DataError, match="batch_size 4 is not divisible"):
+  with pytest.raises(DataError, match="batch_size=4 is not divisible"):
     make_loader(config, process_count=3)
 
 
@@ -182,9 +181,9 @@ def test_resume_in_the_middle_of_an_epoch_on_other_processes(config):
   with make_loader(config) as loader:
     for _ in range(3):
       next(loader)
-    state = json.loads(json.dumps(loader.get_state()))
-  assert state == {"step": 3}
-  assert_same(whole[3:], read(config, 5, start_step=state["step"]))
+    step = loader.step
+  assert step == 3
+  assert_same(whole[3:], read(config, 5, start_step=step))
   half = read(config, 5, start_step=3, process_index=1, process_count=2)
   assert_same([{k: v[2:] for k, v in b.items()} for b in whole[3:]], half)
 
@@ -359,10 +358,8 @@ def test_unusable_data_sets_say_so_in_one_line(config, path, tmp_path):
   )
   with pytest.raises(DataError, match="no data set at .*nowhere"):
     dataclasses.replace(config, paths=("nowhere",)).load_tokenizer()
-  with pytest.raises(DataError, match="has no split 'dev'; it has train, all"):
-    make_loader(dataclasses.replace(config, split="dev"))
-  with pytest.raises(DataError, match="crop is 'middle'"):
-    dataclasses.replace(config, crop="middle")
+  with pytest.raises(DataError, match="has no split 'val'; it has train, all"):
+    make_loader(dataclasses.replace(config, split="val"))
 
   def flip(copy):
     shard = sorted(copy.glob("*.array_record*"))[0]
