@@ -29,7 +29,7 @@ Item = tuple[Outcome, Sequence[Mapping[str, Any]]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-  """How a data set is written.
+  """Options for writing a data set.
 
   Attributes:
     vocab_size: most pieces that a newly trained tokenizer may have.

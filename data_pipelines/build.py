@@ -105,7 +105,7 @@ def build_folder(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-  """How scenes are rendered.
+  """Options for rendering scenes.
 
   Attributes:
     seconds: length of a scene in seconds, at least 2.
@@ -229,7 +229,6 @@ def _table_json(table: captions_lib.Captions) -> dict[str, list]:
 
 
 def _render(key: str, *, num: int, seed: int, options: SceneOptions) -> Item:
-  # pylint: disable=g-import-not-at-top
   from data_pipelines import scenes
 
   index = int(key)

@@ -33,7 +33,7 @@ _KEEP_BYTES = 32 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipOptions:
-  """How files are cut, stored and split.
+  """Options for cutting, storing and splitting files.
 
   Attributes:
     short_side: largest short side in pixels; H.264 of at most this size is

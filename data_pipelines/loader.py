@@ -278,9 +278,7 @@ class Loader:
 
   def _count_bad(self, examples: np.ndarray, bad: np.ndarray) -> None:
     self._seen += len(examples)
-    for index in examples[bad]:
-      source, number = self._records.locate(int(index))
-      self.bad.append(f"{source.path}: record {number} of {source.split!r}")
+    self.bad += [self._records.name(int(index)) for index in examples[bad]]
     # One bad record of the first batch must not count as a fraction of it.
     among = max(self._seen, self.num_examples)
     if len(self.bad) > self._config.max_bad_fraction * among:
@@ -327,8 +325,7 @@ class _Decode(grain.transforms.RandomMap):
 
   def _blank(self, index: int, error: Exception) -> Example:
     """Logs a record that cannot be decoded; returns an empty example."""
-    source, number = self.records.locate(index)
-    line = f"{source.path}: record {number} of {source.split!r}: {error}"
+    line = f"{self.records.name(index)}: {error}"
     if not self.config.max_bad_fraction:
       raise DataError(
         f"{line}; build the data set again, or let a few fail with "
@@ -348,7 +345,7 @@ def _start(dataset, config: LoaderConfig):
   )
   dataset = dataset.to_iter_dataset(options)
   if config.num_workers:
-    from absl import flags  # pylint: disable=g-import-not-at-top
+    from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags.
       flags.FLAGS.mark_as_parsed()

@@ -56,7 +56,7 @@ class DataError(RuntimeError):
 
 def features():
   """Returns the TFDS `FeaturesDict` of a record; imports TFDS (0.7 s)."""
-  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+  import tensorflow_datasets as tfds
 
   spec: dict[str, Any] = {
     name: tfds.features.Text() for name in (*TEXT_FIELDS, *JSON_FIELDS)
@@ -69,7 +69,7 @@ def features():
 
 def make_record(
   *,
-  id: str,  # pylint: disable=redefined-builtin
+  id: str,
   duration: float,
   video: bytes = b"",
   audio: bytes = b"",

@@ -53,7 +53,6 @@ class Source:
   def _reader(self):
     with self._lock:
       if self._opened is None:
-        # pylint: disable=g-import-not-at-top
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(self.path)
@@ -112,6 +111,11 @@ class Concatenated:
         return source, index
       index -= len(source)
     raise AssertionError("unreachable")
+
+  def name(self, index: int) -> str:
+    """Returns what messages call record `index`: data set, number, split."""
+    source, index = self.locate(index)
+    return f"{source.path}: record {index} of {source.split!r}"
 
   def __repr__(self) -> str:
     return f"Concatenated({', '.join(map(repr, self.sources))})"

@@ -116,7 +116,7 @@ class BytePairs(TextTokenizer):
 
   def _load(self):
     try:  # An optional package that only these files need.
-      import tokenizers  # pylint: disable=g-import-not-at-top
+      import tokenizers
     except ModuleNotFoundError:
       raise DataError(
         "a tokenizer.json needs the package `tokenizers`: pip install"

@@ -188,7 +188,6 @@ class DatasetWriter:
 
     A protobuf map has no order of its own.
     """
-    # pylint: disable=g-import-not-at-top
     from tensorflow_datasets.proto import tf_example_pb2
 
     stored = self._features.encode_example(schema.encode(record))
@@ -279,7 +278,7 @@ class DatasetWriter:
 
   def _write_metadata(self, shards, description: str) -> None:
     """Writes what `tfds.builder_from_directory` needs to open the folder."""
-    import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+    import tensorflow_datasets as tfds
 
     template = tfds.core.ShardedFileTemplate(
       data_dir=self._work,
