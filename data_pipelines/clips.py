@@ -24,9 +24,9 @@ from v2a_jax import media
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.settings import SettingError, check
 
-# Files up to this many times `max_seconds` stay whole, because clips that were
-# cut "to 10 s" last 10.03 s.
-_STRETCH = 1.05
+# Fraction by which a file's last clip may be longer than `max_seconds`: files
+# that were cut "to 10 s" last 10.03 s.
+_STRETCH = 0.05
 # Larger files are always re-encoded.
 _KEEP_BYTES = 32 << 20
 
@@ -132,7 +132,8 @@ def stretches(
   Args:
     duration: length of the file in seconds.
     rows: rows of the captions table; times are cut at the file's end.
-    max_seconds: length at which stretches are cut into clips; 0 for never.
+    max_seconds: length of the clips, the last of which may be 5 % longer; 0
+      leaves every stretch whole.
 
   Returns:
     (start, end, row) of each clip, in seconds, by start.
@@ -144,7 +145,7 @@ def stretches(
     length = end - start
     count = 1
     if max_seconds:
-      count = max(math.ceil(length / max_seconds / _STRETCH), 1)
+      count = max(math.ceil(length / max_seconds - _STRETCH), 1)
     cuts = [start + i * max_seconds for i in range(count)] + [end]
     clips += [(a, b, row) for a, b in zip(cuts, cuts[1:])]
   return sorted(clips, key=lambda clip: clip[:2])

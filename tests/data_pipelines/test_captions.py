@@ -12,7 +12,7 @@ def read(tmp_path, text, **settings):
   return captions.read_captions(path, FILES, **settings)
 
 
-def test_columns_are_detected_and_told(tmp_path):
+def test_columns_are_detected_and_reported(tmp_path):
   table = read(
     tmp_path,
     "Video Path;Prompt;license;category;label;notes\n"
@@ -30,7 +30,7 @@ def test_columns_are_detected_and_told(tmp_path):
 @pytest.mark.parametrize(
   "name", ["a/dog.mp4", "clips/a/dog.mp4", "dog.mp4", "dog", "C:\\x\\dog.mp4"]
 )
-def test_files_are_found_however_they_are_named(tmp_path, name):
+def test_a_file_is_matched_however_it_is_named(tmp_path, name):
   assert read(tmp_path, f"file,caption\n{name},A dog\n").rows["a/dog.mp4"]
 
 

@@ -61,11 +61,11 @@ def test_measured_levels():
   }
   tone = 0.5 * np.sin(np.arange(RATE) * 2 * np.pi * 100 / RATE)[:, None]
   record["audio"] = media.encode_flac(tone.astype(np.float32), RATE)
-  found = report.measure(3, record)
+  stats = report.measure(3, record)
   np.testing.assert_allclose(
-    [found.peak, found.level], [-6.02, -9.03], atol=0.01
+    [stats.peak, stats.level], [-6.02, -9.03], atol=0.01
   )
-  assert found.faults == ("no picture",)
+  assert stats.faults == ("no picture",)
   record["audio"] = b"garbage"
   assert report.measure(3, record).faults[0].startswith("cannot be decoded")
 

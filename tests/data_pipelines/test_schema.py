@@ -9,14 +9,14 @@ def record(**changes):
 
 def test_round_trip_through_tfds_features():
   features = schema.features()
-  given = record(
+  original = record(
     video=b"\x00\xff", words=[{"word": "hé", "start": 0.5}], tags=["speech"]
   )
   stored = features.serialize_example(
-    features.encode_example(schema.encode(given))
+    features.encode_example(schema.encode(original))
   )
-  assert schema.decode(features.deserialize_example_np(stored)) == given
-  assert set(given) == set(schema.FIELDS)
+  assert schema.decode(features.deserialize_example_np(stored)) == original
+  assert set(original) == set(schema.FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_errors_name_record_field_and_value(changes, words):
   ],
 )
 def test_presence(tags, transcript, flags):
-  given = record(tags=tags, transcript=transcript)
-  assert schema.presence(given).tolist() == flags
+  original = record(tags=tags, transcript=transcript)
+  assert schema.presence(original).tolist() == flags

@@ -103,10 +103,10 @@ def test_a_model_with_an_end_mark_is_that_of_a_text_encoder(tmp_path):
 def test_byte_pairs_are_those_of_the_published_tokenizer(tmp_path):
   tokenizers = pytest.importorskip("tokenizers")
   transformers = pytest.importorskip("transformers")
-  made = tokenizers.ByteLevelBPETokenizer()
+  trained = tokenizers.ByteLevelBPETokenizer()
   marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-  made.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks)
-  made.save_model(str(tmp_path))
+  trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks)
+  trained.save_model(str(tmp_path))
   files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
   published = transformers.RobertaTokenizerFast(*files)
   published.save_pretrained(tmp_path)
