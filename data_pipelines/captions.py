@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import re
@@ -208,10 +209,10 @@ def parse_seconds(text: str) -> float | None:
   if not text:
     return None
   seconds = 0.0
-  for part in text.split(":"):
-    seconds = seconds * 60 + float(part)
-  if not 0 <= seconds < float("inf"):
-    raise ValueError(text)
+  for part in map(float, text.split(":")):
+    if math.copysign(1.0, part) < 0 or not math.isfinite(part):
+      raise ValueError(text)
+    seconds = seconds * 60 + part
   return seconds
 
 
