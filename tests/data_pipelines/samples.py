@@ -102,8 +102,8 @@ def read(path, split="all"):
   return {record["id"]: record for record in opened}
 
 
-def flip_byte(path):
-  """Alters one byte in the middle of a file."""
+def flip_byte(path, place=None):
+  """Alters one byte of a file, the one in the middle by default."""
   data = bytearray(pathlib.Path(path).read_bytes())
-  data[len(data) // 2] ^= 255
+  data[len(data) // 2 if place is None else place] ^= 255
   pathlib.Path(path).write_bytes(data)
