@@ -238,7 +238,7 @@ class Loader:
   Attributes:
     step: step of the next batch; the loader's whole state.
     num_examples: number of records in an epoch.
-    bad: names of the records that could not be decoded.
+    bad: names of the records that could not be decoded, each of them once.
   """
 
   def __init__(self, dataset, records: Concatenated, config, *, start_step):
@@ -246,7 +246,6 @@ class Loader:
     self.num_examples = len(records)
     self.bad: list[str] = []
     self._records, self._config = records, config
-    self._seen = 0
     self._iterator = _start(dataset, config)
 
   def __iter__(self) -> "Loader":
@@ -260,7 +259,7 @@ class Loader:
     if self._config.num_workers:
       # Copy: the workers' shared memory is freed when they end.
       batch = {key: np.array(value) for key, value in batch.items()}
-    self._count_bad(batch["example"], batch.pop(_BAD))
+    self._count_bad(batch["example"][batch.pop(_BAD)])
     self.step += 1
     return batch
 
@@ -276,14 +275,12 @@ class Loader:
       self._iterator.close()
     self._iterator = None
 
-  def _count_bad(self, examples: np.ndarray, bad: np.ndarray) -> None:
-    self._seen += len(examples)
-    self.bad += [self._records.name(int(index)) for index in examples[bad]]
-    # One bad record of the first batch must not count as a fraction of it.
-    among = max(self._seen, self.num_examples)
-    if len(self.bad) > self._config.max_bad_fraction * among:
+  def _count_bad(self, examples: np.ndarray) -> None:
+    names = map(self._records.name, map(int, examples))
+    self.bad = list(dict.fromkeys([*self.bad, *names]))
+    if len(self.bad) > self._config.max_bad_fraction * self.num_examples:
       raise DataError(
-        f"{len(self.bad)} of the {self._seen} records read cannot be decoded,"
+        f"{len(self.bad)} of {self.num_examples} records cannot be decoded,"
         f" over max_bad_fraction={self._config.max_bad_fraction:g}; the last "
         f"is {self.bad[-1]}"
       )
