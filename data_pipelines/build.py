@@ -109,9 +109,9 @@ class SceneOptions:
 
   Attributes:
     seconds: length of a scene in seconds, at least 2.
-    fps: frames a second.
-    size: height and width of the frames in pixels.
-    sample_rate: sample rate in Hz.
+    fps: frames a second, at least 1.
+    size: height and width of the frames in pixels; an even number.
+    sample_rate: sample rate in Hz, 4000 to 192000.
     held_out: fraction of the scenes in the val split, and in the test split.
   """
 
@@ -122,8 +122,10 @@ class SceneOptions:
   held_out: float = 0.05
 
   def __post_init__(self):
-    check(self, seconds="[2, inf)", fps="(0, inf)", size="[2, inf)")
-    check(self, sample_rate="[1, inf)", held_out="[0, 0.5]")
+    check(self, seconds="[2, inf)", fps="[1, inf)", size="[2, inf)")
+    check(self, sample_rate="[4000, 192000]", held_out="[0, 0.5]")
+    if self.size % 2:
+      raise SettingError(f"size={self.size!r} is odd; video needs an even size")
 
 
 def build_scenes(

@@ -73,6 +73,11 @@ class ClipOptions:
         f"val_fraction={self.val_fraction!r} and test_fraction="
         f"{self.test_fraction!r} add up to more than 1"
       )
+    if 0 < self.max_seconds < self.min_seconds:
+      raise SettingError(
+        f"max_seconds={self.max_seconds!r} is below min_seconds="
+        f"{self.min_seconds!r}: every clip would be dropped"
+      )
 
 
 class _Refused(Exception):

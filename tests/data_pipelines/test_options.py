@@ -46,9 +46,9 @@ RANGES = {
   },
   SceneOptions: {
     "seconds": "[2, inf)",
-    "fps": "(0, inf)",
+    "fps": "[1, inf)",
     "size": "[2, inf)",
-    "sample_rate": "[1, inf)",
+    "sample_rate": "[4000, 192000]",
     "held_out": "[0, 0.5]",
   },
   Window: WINDOW,
@@ -63,9 +63,11 @@ RANGES = {
     "max_bad_fraction": "[0, 1]",
   },
 }
-# Arguments without a default, and one fraction that two would add up with.
+# Arguments without a default, and values that go with any other field's.
 FIXED = {
-  ClipOptions: dict(val_fraction=0, test_fraction=0),
+  ClipOptions: dict(
+    val_fraction=0, test_fraction=0, min_seconds=0, max_seconds=0
+  ),
   OutputOptions: {},
   SceneOptions: {},
   Window: dict(
@@ -133,6 +135,7 @@ def test_numbers_inside_are_taken(cls, name, interval):
   good = [low] * (interval[0] == "[") + [high] * (interval[-1] == "]")
   good += rng.uniform(low, top, 5).tolist()
   for value in good:
+    value = 2 * math.ceil(value / 2) if name == "size" else value
     value = math.ceil(value) if whole else value
     assert contains(interval, value)
     taken = getattr(make(cls, **{name: value}), name)
@@ -153,6 +156,16 @@ def test_fractions_of_two_splits_add_up_to_one_at_most():
   ClipOptions(val_fraction=0.25, test_fraction=0.75)
   with pytest.raises(SettingError, match="val_fraction=0.6.*more than 1"):
     ClipOptions(val_fraction=0.6, test_fraction=0.5)
+
+
+def test_settings_that_do_not_go_together_are_refused():
+  with pytest.raises(
+    SettingError, match="max_seconds=0.5 is below min_seconds"
+  ):
+    ClipOptions(max_seconds=0.5, min_seconds=0.6)
+  assert ClipOptions(max_seconds=0, min_seconds=0.6).max_seconds == 0
+  with pytest.raises(SettingError, match="size=33 is odd"):
+    SceneOptions(size=33)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +249,7 @@ def test_every_field_is_documented(cls):
     (["build", ".", "--workers", "0"], "workers=0 is not in [1, inf)"),
     (["build", ".", "--limit", "0"], "limit=0 is not in [1, inf)"),
     (["scenes", "--held_out", "nan"], "held_out=nan is not in [0, 0.5]"),
-    (["scenes", "--fps", "-12.5"], "fps=-12.5 is not in (0, inf)"),
+    (["scenes", "--fps", "-12.5"], "fps=-12.5 is not in [1, inf)"),
     (["scenes", "--seconds", "1"], "seconds=1.0 is not in [2, inf)"),
     (["scenes", "--num", "0"], "num=0 is not in [1, inf)"),
     (["scenes", "--seed", "-1"], "seed=-1 is not in [0, inf)"),
