@@ -102,11 +102,13 @@ def test_a_journal_that_is_cut_off_costs_only_its_last_line(records, tmp_path):
     build(out, plan, stop_at(make, 3, calls), shard_mb=1e-4)
   journal = tmp_path / "ds.building/journal.jsonl"
   journal.write_bytes(journal.read_bytes()[:-9])
+  (journal.parent / "val-00007.part").write_bytes(b"never closed")
   with pytest.raises(Interrupted):
     build(out, plan, stop_at(make, 5, calls), shard_mb=1e-4)
   build(out, plan, stop_at(make, -1, calls), shard_mb=1e-4)
   assert list(read(out)) == list(read(write(tmp_path / "whole", records)))
   assert max(map(calls.count, plan.keys)) == 2
+  assert not list(out.glob("*.part"))
   assert len(calls) == NUM + 1
 
 

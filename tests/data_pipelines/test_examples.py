@@ -43,19 +43,25 @@ def tokenizer():
   return Tokenizer(tokenizer_lib.train(texts))
 
 
-def counting_record(*, seconds=3.0, fps=20, first=0.0):
-  """Frame i has grey value 4 i; sample i has the 16-bit value i - 2^15."""
+def counting_record(*, seconds=3.0, fps=20, rate=RATE):
+  """Frame i has grey value 3 i + 3; sample i has the 16-bit value i - 2^15."""
   count = round(seconds * fps)
-  times = first + np.arange(count) / fps
-  grey = (4 * np.arange(count))[:, None, None, None]
+  grey = (3 * np.arange(count) + 3)[:, None, None, None]
   frames = np.broadcast_to(grey, (count, 16, 16, 3)).astype(np.uint8)
-  samples = (np.arange(round(seconds * RATE)) - 2**15) / 2**15
+  samples = (np.arange(round(seconds * rate)) - 2**15) / 2**15
   return schema.make_record(
     id="counting",
-    video=media.encode_video(frames, times, crf=0),
-    audio=media.encode_flac(samples[:, None].astype(np.float32), RATE),
+    video=media.encode_video(frames, fps=fps, crf=0),
+    audio=media.encode_flac(samples[:, None].astype(np.float32), rate),
     duration=seconds,
   )
+
+
+def frames_of(record):
+  """All frames of a `counting_record` at the window's size; none is equal."""
+  frames = media.read_video(record["video"], size=WINDOW.frame_size).frames
+  assert len(np.unique(frames[:, 0, 0, 0])) == len(frames)
+  return frames
 
 
 def decode(record, tokenizer, window=WINDOW, **options):
@@ -101,31 +107,34 @@ def test_the_window_at_the_start_is_the_start(tokenizer):
   samples, _ = media.decode_flac(record["audio"])
   np.testing.assert_array_equal(example["audio"], samples[:RATE])
   np.testing.assert_allclose(example["frame_times"], np.arange(20) / 20)
-  grey = example["frames"].mean((1, 2, 3))
-  np.testing.assert_allclose(grey, 4 * np.arange(20), atol=2)
+  np.testing.assert_array_equal(example["frames"], frames_of(record)[:20])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_crop_cuts_frames_and_samples_at_one_instant(tokenizer, seed):
+@pytest.mark.parametrize("rate,duration", [(RATE, 3.0), (7350, 4.0)])
+def test_a_crop_cuts_frames_and_samples_at_one_instant(
+  tokenizer, rate, duration
+):
   """The first sample tells where the crop begins, to the sample."""
-  record = counting_record()
-  rng = np.random.default_rng(seed)
-  example = decode(record, tokenizer, rng=rng, crop="random")
-  first = round(float(example["audio"][0, 0]) * 2**15 + 2**15)
-  assert 0 <= first <= 2 * RATE
+  record = counting_record(seconds=duration, rate=rate)
   samples, _ = media.decode_flac(record["audio"])
-  cut = samples[first : first + RATE]
-  np.testing.assert_array_equal(example["audio"], cut)
-  start = first / RATE
-  times = np.arange(60) / 20
-  inside = np.flatnonzero((times >= start) & (times < start + 1))
-  mask = example["frame_mask"]
-  assert mask.sum() == len(inside) and mask[: len(inside)].all()
-  np.testing.assert_allclose(
-    example["frame_times"][mask], times[inside] - start, atol=1e-6
-  )
-  grey = example["frames"][mask].mean((1, 2, 3))
-  np.testing.assert_allclose(grey, 4 * inside, atol=2)
+  frames = frames_of(record)
+  window = dataclasses.replace(WINDOW, sample_rate=rate)
+  times = np.arange(round(20 * duration)) / 20
+  for seed in range(30):
+    rng = np.random.default_rng(seed)
+    example = decode(record, tokenizer, window, rng=rng, crop="random")
+    first = round(float(example["audio"][0, 0]) * 2**15 + 2**15)
+    assert 0 <= first <= (duration - 1) * rate
+    cut = samples[first : first + rate]
+    np.testing.assert_array_equal(example["audio"], cut)
+    start = first / rate
+    inside = np.flatnonzero((times >= start) & (times < start + 1))
+    mask = example["frame_mask"]
+    assert mask.sum() == len(inside) and mask[: len(inside)].all()
+    np.testing.assert_allclose(
+      example["frame_times"][mask], times[inside] - start, atol=2e-6
+    )
+    np.testing.assert_array_equal(example["frames"][mask], frames[inside])
 
 
 def test_crops_cover_a_record_evenly(tokenizer):
@@ -296,6 +305,7 @@ def test_cached_features_stand_for_frames(tokenizer):
   values = np.arange(60, dtype=np.float32)[:, None]
   cached = Features(np.arange(60) / 20, values)
   record = counting_record() | {"features": features_lib.pack(cached)}
+  frames = frames_of(record)
   for seed in range(4):
     rngs = [np.random.default_rng(seed) for _ in range(2)]
     both = [
@@ -306,8 +316,8 @@ def test_cached_features_stand_for_frames(tokenizer):
     np.testing.assert_array_equal(both[0]["audio"], both[1]["audio"])
     mask = both[0]["frame_mask"]
     np.testing.assert_array_equal(mask, both[1]["frame_mask"])
-    grey = both[0]["frames"][mask].mean((1, 2, 3))
-    np.testing.assert_allclose(4 * both[1]["features"][mask, 0], grey, atol=2)
+    seen = both[1]["features"][mask, 0].astype(int)
+    np.testing.assert_array_equal(both[0]["frames"][mask], frames[seen])
 
 
 def test_features_of_other_frames_are_refused(tokenizer):
