@@ -1,7 +1,7 @@
-"""The part of a build that does not care where records come from.
+"""The part of a build that all sources of records share.
 
-Items are made in parallel and consumed in order, exact duplicates go, the rest
-is written, counted and told.
+Items are processed in parallel and consumed in order; exact duplicates are
+dropped, the others are written, counted and reported.
 """
 
 from collections import Counter, deque
@@ -16,46 +16,54 @@ from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
 from data_pipelines.manifest import already_built, fingerprint
-from data_pipelines.progress import Progress, clock
+from data_pipelines.progress import Progress
 from data_pipelines.writer import DatasetWriter, Outcome
+from v2a_jax.basics.settings import check
+from v2a_jax.basics.text import clock
 
 T, R = TypeVar("T"), TypeVar("R")
 Log = Callable[[str], None]
-Made = tuple[Outcome, Sequence[Mapping[str, Any]]]
+# The outcome of an item and its records.
+Item = tuple[Outcome, Sequence[Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-  """How a data set is written.
+  """Options for writing a data set.
 
   Attributes:
-    vocab_size: upper bound for the tokenizer.
-    tokenizer: use this model file, or that of this data set, instead of
-      training one.
-    workers: items made at a time.
-    shard_mb: MiB of a shard.
+    vocab_size: most pieces that a newly trained tokenizer may have.
+    tokenizer: model file, or folder of a data set, whose tokenizer is used;
+      empty to train one on the captions and transcripts.
+    workers: files or scenes that are processed at a time.
+    shard_mb: size of a shard in MiB.
     overwrite: replace a finished data set that was built differently.
   """
 
   vocab_size: int = 1024
-  tokenizer: str | os.PathLike | None = None
+  tokenizer: str | os.PathLike = ""
   workers: int = 2
-  shard_mb: float = 128
+  shard_mb: float = 128.0
   overwrite: bool = False
+
+  def __post_init__(self):
+    check(self, workers="[1, inf)", shard_mb="(0, inf)")
+    check(self, vocab_size=f"[{tokenizer_lib.MIN_VOCAB_SIZE}, inf)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-  """What is to be built.
+  """The items of a build and what the result depends on.
 
   Attributes:
-    keys: the items, in the order of writing.
-    unit: what an item is called.
-    settings: all that shapes the records; goes into the manifest.
-    inputs: what else the result depends on (as JSON), for telling whether a
-      build is the same as one that was begun or finished before.
-    facts: more entries for the manifest.
-    unmatched: rows of a captions table that were not used; None without one.
+    keys: names of the items, in the order in which they are written.
+    unit: name of the items, in plural.
+    settings: all settings that shape the records; part of the manifest.
+    inputs: further JSON-able input. A build is continued, or already done, if
+      keys, settings and inputs are the same.
+    facts: further entries of the manifest.
+    unmatched: (line, file, reason) of the captions that were not used; None
+      without a table of captions.
     description: one sentence for TFDS.
   """
 
@@ -72,40 +80,44 @@ def assemble(
   plan: Plan,
   *,
   out: str | os.PathLike,
-  make: Callable[[str], Made],
+  make: Callable[[str], Item],
   pool: Callable[[int], futures.Executor],
   output: OutputOptions,
   log: Log,
 ) -> dict[str, Any]:
-  """Makes all items and writes the data set; returns its manifest.
+  """Processes all items and writes the data set.
 
   Args:
-    plan: what is to be built.
-    out: the data set's folder; it appears when the build is complete.
-    make: key -> outcome and records; picklable if `pool` is of processes.
-    pool: number of workers -> executor.
-    output: how it is written.
-    log: takes lines for people.
+    plan: items and settings.
+    out: folder of the data set; it appears when the build is complete.
+    make: maps a key to the item's outcome and records; must be picklable if the
+      pool consists of processes.
+    pool: maps the number of workers to an executor.
+    output: how the data set is written.
+    log: called with each line of the summary.
+
+  Returns:
+    The manifest.
 
   Raises:
-    DataError: the tokenizer to be used cannot be read.
+    DataError: the tokenizer cannot be read.
     BuildError: nothing was kept, `out` is taken, or the disk is full.
   """
   model = None
-  if output.tokenizer is not None:
+  if output.tokenizer:
     model = tokenizer_lib.Tokenizer.load(output.tokenizer).model
   settings = dict(plan.settings)
   settings["vocab_size"] = output.vocab_size
   settings["tokenizer"] = model and hashlib.sha256(model).hexdigest()
-  mark = fingerprint(
+  digest = fingerprint(
     [schema.SCHEMA_VERSION, settings, output.shard_mb, plan.keys, plan.inputs]
   )
-  if manifest := already_built(out, mark):
+  if manifest := already_built(out, digest):
     log(f"{out} is already built from the same input and settings")
     return manifest
   with DatasetWriter(
     out,
-    fingerprint=mark,
+    fingerprint=digest,
     shard_bytes=int(output.shard_mb * 2**20),
     overwrite=output.overwrite,
   ) as writer:
@@ -120,7 +132,7 @@ def assemble(
       model = tokenizer_lib.train(texts, vocab_size=output.vocab_size)
     manifest = {
       "schema_version": schema.SCHEMA_VERSION,
-      "fingerprint": mark,
+      "fingerprint": digest,
       "settings": settings,
       **count(outcomes),
       **plan.facts,
@@ -138,7 +150,7 @@ def assemble(
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-  """Counts for the manifest; items seen = kept + dropped, clips likewise."""
+  """Returns the manifest's counts; items seen = kept + dropped."""
   kept = [o for o in outcomes if o.clips]
   dropped = [o for o in outcomes if not o.clips]
   clips = [clip for o in kept for clip in o.clips]
@@ -165,7 +177,13 @@ def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def summary(
   manifest: Mapping[str, Any], out: str | os.PathLike, unit: str
 ) -> list[str]:
-  """The manifest in lines for people."""
+  """Returns the counts of a manifest as lines of text.
+
+  Args:
+    manifest: manifest of a finished data set.
+    out: folder of the data set.
+    unit: name of the items, in plural.
+  """
   n = manifest["counts"]
   splits = ", ".join(f"{k} {v}" for k, v in manifest["splits"].items())
   lines = [
@@ -194,16 +212,16 @@ def summary(
 
 
 def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
-  """Makes and adds the items in order; returns the seconds it took."""
+  """Processes and writes the items in order; returns the seconds it took."""
   progress = Progress(
     len(plan.keys), "build", unit=plan.unit, done=len(plan.keys) - len(todo)
   )
-  kept = {o.sha256: o.key for o in writer.done.values() if o.clips}
+  first_key = {o.sha256: o.key for o in writer.done.values() if o.clips}
   dropped = sum(not o.clips for o in writer.done.values())
   try:
     for outcome, records in ordered_map(make, todo, workers, ahead=2 * num):
       if outcome.clips and outcome.sha256:
-        first = kept.setdefault(outcome.sha256, outcome.key)
+        first = first_key.setdefault(outcome.sha256, outcome.key)
         if first != outcome.key:
           outcome, records = duplicate(outcome, first), ()
       writer.add(outcome, records)
@@ -215,7 +233,7 @@ def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
 
 
 def duplicate(outcome: Outcome, first: str) -> Outcome:
-  """The outcome of an item that has the same bytes as an earlier one."""
+  """Returns the outcome of an item with the same bytes as item `first`."""
   return Outcome(
     key=outcome.key,
     sha256=outcome.sha256,
@@ -230,7 +248,15 @@ def drop(
   start: float | None = None,
   end: float | None = None,
 ) -> dict[str, Any]:
-  """Why a stretch of an item (all of it by default) is not kept."""
+  """Returns an entry of `Outcome.drops`.
+
+  Args:
+    reason: a few words; drops are counted by reason.
+    detail: the particulars.
+    start: seconds into the item at which the dropped stretch begins; None for
+      the whole item.
+    end: seconds at which it ends; None for the item's end.
+  """
   return {"start": start, "end": end, "reason": reason, "detail": detail}
 
 
@@ -241,14 +267,19 @@ def ordered_map(
   *,
   ahead: int,
 ) -> Iterator[R]:
-  """Results in the order of items, with at most `ahead` of them under way.
+  """Yields `function(item)` in the order of items.
 
   `Executor.map` would hold every result that is not consumed yet.
+
+  Args:
+    function: called in the pool.
+    items: its arguments.
+    pool: executor.
+    ahead: most calls that are submitted and not consumed.
   """
   running: deque[futures.Future] = deque()
-  left = iter(items)
   try:
-    for item in left:
+    for item in items:
       running.append(pool.submit(function, item))
       if len(running) >= ahead:
         yield running.popleft().result()

@@ -1,4 +1,4 @@
-"""Builds data sets: of a folder of clips with captions, or of scenes.
+"""Builds data sets from a folder of clips with captions, or from scenes.
 
 files ─► clips.extract (in the media sandbox) ─┐
                                                ├─► assemble ─► DatasetWriter
@@ -16,10 +16,11 @@ from typing import Any
 
 from data_pipelines import captions as captions_lib
 from data_pipelines import clips
-from data_pipelines.assemble import Log, Made, OutputOptions, Plan, assemble
+from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
 from data_pipelines.schema import DataError
-from data_pipelines.writer import BuildError, Outcome
+from data_pipelines.writer import Outcome
+from v2a_jax.basics.settings import SettingError, check
 
 _MEDIA_SUFFIXES = frozenset(
   ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .3gp .flv .wmv "
@@ -44,14 +45,14 @@ def build_folder(
   Starting the same build again continues it, or says that it is done.
 
   Args:
-    directory: searched with all its subfolders for media files.
+    directory: folder that is searched, subfolders included, for media files.
     out: folder of the data set; it appears when the build is complete.
     captions_csv: table of captions; see `captions.read_captions`.
-    columns: field -> column of the table, where its name misleads.
-    limit: only the first files, to try things out.
+    columns: column of the table by field, where detection would be wrong.
+    limit: number of files, the first by name; None for all.
     options: how clips are cut, stored and split.
     output: how the data set is written.
-    log: takes lines for people.
+    log: called with each line of the progress report.
 
   Returns:
     The manifest.
@@ -59,7 +60,10 @@ def build_folder(
   Raises:
     DataError: folder, table or tokenizer cannot be read.
     BuildError: nothing was kept, `out` is taken, or the disk is full.
+    SettingError: `limit` is below 1.
   """
+  if limit is not None and limit < 1:
+    raise SettingError(f"limit={limit} is not in [1, inf)")
   directory = pathlib.Path(directory)
   files, others = find_media(directory)
   files = files[:limit]
@@ -92,7 +96,7 @@ def build_folder(
     plan,
     out=out,
     make=extract,
-    # Threads: each waits for a media process that may be killed.
+    # Threads suffice: each waits for a media process that may be killed.
     pool=futures.ThreadPoolExecutor,
     output=output,
     log=log,
@@ -101,21 +105,27 @@ def build_folder(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-  """How scenes are rendered.
+  """Options for rendering scenes.
 
   Attributes:
-    seconds: length of a scene.
-    fps: frames a second.
-    size: pixels, square.
-    sample_rate: Hz.
-    held_out: share of the val split, and of the test split.
+    seconds: length of a scene in seconds, at least 2.
+    fps: frames a second, at least 1.
+    size: height and width of the frames in pixels; an even number.
+    sample_rate: sample rate in Hz, 4000 to 192000.
+    held_out: fraction of the scenes in the val split, and in the test split.
   """
 
   seconds: float = 4.0
-  fps: float = 25
+  fps: float = 25.0
   size: int = 64
   sample_rate: int = 16_000
   held_out: float = 0.05
+
+  def __post_init__(self):
+    check(self, seconds="[2, inf)", fps="[1, inf)", size="[2, inf)")
+    check(self, sample_rate="[4000, 192000]", held_out="[0, 0.5]")
+    if self.size % 2:
+      raise SettingError(f"size={self.size!r} is odd; video needs an even size")
 
 
 def build_scenes(
@@ -130,22 +140,25 @@ def build_scenes(
   """Renders procedural scenes into a data set.
 
   Args:
-    num: scenes, all splits together.
-    seed: of the set; scene i is a function of the seed and i.
+    num: number of scenes in all splits together.
+    seed: random seed; scene i is a function of the seed and i.
     out: folder of the data set; it appears when the build is complete.
-    options: how they are rendered.
+    options: how scenes are rendered.
     output: how the data set is written.
-    log: takes lines for people.
+    log: called with each line of the progress report.
 
   Returns:
     The manifest.
 
   Raises:
     DataError: the tokenizer cannot be read.
-    BuildError: `num` is below 1, `out` is taken, or the disk is full.
+    BuildError: `out` is taken, or the disk is full.
+    SettingError: `num` is below 1 or `seed` below 0.
   """
   if num < 1:
-    raise BuildError(f"num is {num}; render at least one scene")
+    raise SettingError(f"num={num} is not in [1, inf)")
+  if seed < 0:
+    raise SettingError(f"seed={seed} is not in [0, inf)")
   log(f"{num} scenes of {options.seconds:g} s, seed {seed}")
   settings = {"kind": "scenes", "num": num, "seed": seed}
   plan = Plan(
@@ -168,9 +181,11 @@ def build_scenes(
 
 
 def find_media(directory: pathlib.Path) -> tuple[list[str], int]:
-  """Media files below a folder, sorted, and how many others there are.
+  """Finds the media files below a folder.
 
-  Hidden files and folders count as neither.
+  Returns:
+    Relative paths with forward slashes, sorted, and the number of files that
+    are not media; hidden files and folders are left out of both.
 
   Raises:
     DataError: no such folder, or no media file in it.
@@ -190,19 +205,20 @@ def find_media(directory: pathlib.Path) -> tuple[list[str], int]:
         others += 1
   if not files:
     raise DataError(
-      f"no media file in {directory} ({others} files with other endings)"
+      f"no media file in {directory} ({others} files with other suffixes);"
+      " name a folder of clips"
     )
   return sorted(files), others
 
 
 def _stats(directory: pathlib.Path, files: list[str]) -> list:
-  """Size and time of each file: whether it changed since the last build."""
+  """Returns size and modification time of each file; None if unreadable."""
   stats = []
   for file in files:
     try:
       stat = (directory / file).stat()
       stats.append([stat.st_size, stat.st_mtime_ns])
-    except OSError:  # a broken link; it is dropped with its name later
+    except OSError:  # a broken link: `clips.extract` will drop it by name
       stats.append(None)
   return stats
 
@@ -214,8 +230,7 @@ def _table_json(table: captions_lib.Captions) -> dict[str, list]:
   }
 
 
-def _render(key: str, *, num: int, seed: int, options: SceneOptions) -> Made:
-  # pylint: disable=g-import-not-at-top
+def _render(key: str, *, num: int, seed: int, options: SceneOptions) -> Item:
   from data_pipelines import scenes
 
   index = int(key)

@@ -1,7 +1,8 @@
-"""A table of captions, whatever its columns are called, matched to files.
+"""Reads a table of captions and matches its rows to files.
 
-Columns are found by their names, the mapping is told to the user, and every
-row that says something about no file is kept in a list with the reason.
+Columns are recognised by their names, which differ from table to table. The
+recognised columns and the rows that belong to no file, with reasons, are
+returned for the user to see.
 """
 
 from collections import defaultdict
@@ -9,13 +10,14 @@ from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import re
 
 from data_pipelines.schema import DataError
 
-# Names a column may have, the most telling first.
+# Names of the columns of each field, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
   "file": (
     "file",
@@ -57,7 +59,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
   "start": ("start", "start_time", "start_seconds", "onset", "begin"),
   "end": ("end", "end_time", "end_seconds", "offset", "stop"),
 }
-# Where several columns mean the same, the first that is not empty counts.
+# Fields that take the first value that is not empty from several columns.
 _WITH_FALLBACK = ("file", "label")
 _SPLITS = {
   "train": ("train", "training"),
@@ -68,9 +70,20 @@ _SPLITS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """What the table says about one file or one stretch of it.
+  """Captions and facts of one file, or of one stretch of it.
 
-  `start` and `end` are seconds; None is the file's own start and end.
+  Attributes:
+    line: line of the table at which the row ends; 0 without a table.
+    caption: what is seen and heard.
+    audio_caption: what is heard.
+    transcript: spoken words.
+    label: class of the sound.
+    tags: kinds of sound; see `schema.presence`.
+    licence: licence of the clip.
+    source: where the clip is from.
+    split: train, val or test; "" to choose by a hash of the name.
+    start: seconds at which the stretch begins; None for the file's start.
+    end: seconds at which the stretch ends; None for the file's end.
   """
 
   line: int
@@ -91,10 +104,11 @@ class Captions:
   """A table matched to files.
 
   Attributes:
-    rows: by file (relative, with slashes); several where they have times.
-    columns: field -> the table's columns that fill it, in order.
-    ignored_columns: the table's other columns.
-    unmatched: (line, what the row calls its file, reason) of unused rows.
+    rows: rows by file (relative path with forward slashes); several for a file
+      if they are of different stretches.
+    columns: columns of the table by the field that they fill, in order.
+    ignored_columns: the other columns of the table.
+    unmatched: (line, file name in the table, reason) of the rows not used.
   """
 
   rows: Mapping[str, Sequence[Row]]
@@ -103,7 +117,7 @@ class Captions:
   unmatched: Sequence[tuple[int, str, str]]
 
   def describe(self) -> str:
-    """One line for people: which column was taken for what."""
+    """Returns one line that names the column of each field."""
     mapping = ", ".join(
       f"{field} = {' else '.join(names)}"
       for field, names in self.columns.items()
@@ -121,23 +135,23 @@ def read_captions(
   """Reads a CSV (or TSV) file and matches its rows to files.
 
   Args:
-    path: the table, UTF-8, with a header.
+    path: table in UTF-8, with a header.
     files: relative paths with forward slashes.
-    columns: field -> column, where detection by name would be wrong.
+    columns: column by field, where detection by name would be wrong.
 
   Raises:
-    DataError: the table is missing or unreadable, names no files, or `columns`
-      or a split is unknown.
+    DataError: the table is missing or unreadable, has no column of file names,
+      or `columns` or a split is unknown.
   """
   path = pathlib.Path(path)
   header, lines = _read_table(path)
   mapping = detect_columns(header, overrides=columns or {}, where=str(path))
-  find = _Finder(files)
+  find = _FileIndex(files)
   rows: dict[str, list[Row]] = defaultdict(list)
   unmatched = []
   for number, line in lines:
     name, row, problem = _parse(number, line, mapping, where=str(path))
-    file, missing = find(name) if name else (None, "no file named")
+    file, missing = find(name) if name else (None, "no file name")
     problem = problem or missing
     if not problem and any(_same_stretch(row, old) for old in rows[file]):
       problem = "a second row for the same file (the first is used)"
@@ -147,14 +161,23 @@ def read_captions(
       rows[file].append(row)
   used = {column for names in mapping.values() for column in names}
   ignored = [column for column in header if column not in used]
-  rows = {file: found for file, found in rows.items() if found}
+  rows = {file: of_file for file, of_file in rows.items() if of_file}
   return Captions(rows, mapping, ignored, unmatched)
 
 
 def detect_columns(
   header: Sequence[str], *, overrides: Mapping[str, str], where: str
 ) -> dict[str, list[str]]:
-  """Which columns fill which field; `overrides` go first."""
+  """Returns the columns that fill each field.
+
+  Args:
+    header: names of the table's columns.
+    overrides: column by field; they go before detection by name.
+    where: name of the table, for errors.
+
+  Raises:
+    DataError: no column of file names, or an override does not exist.
+  """
   plain = {re.sub(r"[\s\-]+", "_", c.strip().lower()): c for c in header}
   mapping: dict[str, list[str]] = {}
   for field, column in overrides.items():
@@ -166,38 +189,39 @@ def detect_columns(
     mapping[field] = [column]
   for field, names in COLUMNS.items():
     taken = {c for columns in mapping.values() for c in columns}
-    found = [plain[n] for n in names if n in plain and plain[n] not in taken]
-    if found and field not in mapping:
-      mapping[field] = found if field in _WITH_FALLBACK else found[:1]
+    own = [plain[n] for n in names if n in plain and plain[n] not in taken]
+    if own and field not in mapping:
+      mapping[field] = own if field in _WITH_FALLBACK else own[:1]
   if "file" not in mapping:
     raise DataError(
-      f"{where}: no column names the files (columns: {', '.join(header)}); "
-      "rename one to `file` or say which one it is with --columns file=NAME"
+      f"{where}: no column of file names among {', '.join(header)}; "
+      "rename one to `file` or name it with --columns file=NAME"
     )
   return {field: mapping[field] for field in COLUMNS if field in mapping}
 
 
 def parse_seconds(text: str) -> float | None:
-  """Seconds of "12.5" or "1:02:03.5"; None of an empty text.
+  """Reads "12.5" or "1:02:03.5" as seconds; returns None for an empty text.
 
   Raises:
-    ValueError: it is neither, or negative.
+    ValueError: the text is neither, or negative.
   """
   if not text:
     return None
   seconds = 0.0
-  for part in text.split(":"):
-    seconds = seconds * 60 + float(part)
-  if not 0 <= seconds < float("inf"):
-    raise ValueError(text)
+  for part in map(float, text.split(":")):
+    if math.copysign(1.0, part) < 0 or not math.isfinite(part):
+      raise ValueError(text)
+    seconds = seconds * 60 + part
   return seconds
 
 
 def _read_table(path: pathlib.Path):
+  """Returns the header and (line number, value by column) of each row."""
   try:
     text = path.read_text("utf-8-sig")
   except FileNotFoundError:
-    raise DataError(f"no captions file {path}") from None
+    raise DataError(f"no captions file {path}; name a CSV file") from None
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(
       f"cannot read {path}: {error}; it should be a CSV file in UTF-8"
@@ -207,17 +231,17 @@ def _read_table(path: pathlib.Path):
   reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
   try:
     header = [column for column in reader.fieldnames or () if column]
-    # `line_num` is where a row ends, which is where an editor can find it.
+    # `line_num` is the line at which a row ends.
     lines = [(reader.line_num, line) for line in reader]
   except csv.Error as error:
     raise DataError(f"{path}, line {reader.line_num}: {error}") from None
   if not header:
-    raise DataError(f"{path} is empty; its first line should name the columns")
+    raise DataError(f"{path} is empty; its first line must name the columns")
   return header, lines
 
 
 def _parse(number: int, line: Mapping, mapping: Mapping, *, where: str):
-  """A row's file name, the row, and what is wrong with it (or "")."""
+  """Returns a row's file name, the row, and a problem or ""."""
   values = {
     field: next(filter(None, ((line[n] or "").strip() for n in names)), "")
     for field, names in mapping.items()
@@ -241,6 +265,7 @@ def _parse(number: int, line: Mapping, mapping: Mapping, *, where: str):
 
 
 def _split(text: str, where: str) -> str:
+  """Returns the split that `text` means, "" for none."""
   for split, names in _SPLITS.items():
     if text.lower() in names:
       return split
@@ -253,8 +278,8 @@ def _same_stretch(a: Row, b: Row) -> bool:
   return (a.start, a.end) == (b.start, b.end)
 
 
-class _Finder:
-  """Finds the file a row means, by path, then by name, then without suffix."""
+class _FileIndex:
+  """Finds files by path, then by name, then by name without suffix."""
 
   def __init__(self, files: Sequence[str]):
     self._exact = {file: file for file in files}
@@ -266,17 +291,17 @@ class _Finder:
         self._loose[key].append(file)
 
   def __call__(self, name: str) -> tuple[str | None, str]:
-    """The file and "", or None and why there is none."""
+    """Returns the file and "", or None and the reason."""
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    # A table may lie above or below the folder: leave leading parts away.
+    # Paths may begin above or below the folder: drop leading parts.
     for skip in range(len(path.parts)):
       tail = "/".join(path.parts[skip:])
       if tail in self._exact:
         return tail, ""
     for skip in range(len(path.parts)):
-      found = self._loose.get("/".join(path.parts[skip:]), [])
-      if len(found) == 1:
-        return found[0], ""
-      if found:
-        return None, f"{len(found)} files have this name, e.g. {found[0]}"
+      files = self._loose.get("/".join(path.parts[skip:]), [])
+      if len(files) == 1:
+        return files[0], ""
+      if files:
+        return None, f"{len(files)} files have this name, e.g. {files[0]}"
     return None, "no such file"

@@ -1,8 +1,8 @@
-"""One media file becomes the records of its clips, or reasons why not.
+"""Turns one media file into the records of its clips, or reasons why not.
 
-The file is read in the media sandbox: a process that may be killed, with caps
-on time, memory, pixels and duration. What is stored is ours or harmless: the
-file's own bytes only where they decoded without trouble.
+The file is read in the media sandbox: a process that may be killed, with limits
+on time, memory, pixels and duration. The file's own bytes are stored only if
+they decoded; everything else is re-encoded.
 """
 
 from collections import Counter
@@ -17,37 +17,39 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.assemble import Made, drop
+from data_pipelines.assemble import Item, drop
 from data_pipelines.captions import Row
-from data_pipelines.manifest import file_sha256
 from data_pipelines.writer import Outcome
 from v2a_jax import media
+from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.settings import SettingError, check
 
-# A file this much longer than `max_seconds` stays whole: clips that were cut
-# "to 10 s" last 10.03.
-_STRETCH = 1.05
-# Original bytes are kept up to this size: more is not what a clip needs.
+# Fraction by which a file's last clip may be longer than `max_seconds`: files
+# that were cut "to 10 s" last 10.03 s.
+_STRETCH = 0.05
+# Larger files are always re-encoded.
 _KEEP_BYTES = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipOptions:
-  """How files are cut, stored and split.
+  """Options for cutting, storing and splitting files.
 
   Attributes:
-    short_side: pixels; H.264 up to this size is kept as it is, everything
-      else is encoded anew, made smaller if need be.
-    max_fps: frames a second of what is encoded anew.
-    max_seconds: longer files become several clips; 0 leaves them whole.
-    min_seconds: shorter clips are dropped.
-    max_sample_rate: Hz; higher rates are resampled.
-    allow_audio_only: keep clips without pictures.
-    allow_video_only: keep clips without a sound track (nothing can be
-      learned from them; they are for generating).
-    val_fraction: of the files, by a hash of their names; the table's `split`
-      goes first. All clips of a file are in one split.
-    test_fraction: likewise.
-    file_seconds: time that reading one clip of a file may take.
+    short_side: largest short side in pixels; H.264 of at most this size is
+      kept as is, other video is scaled down and re-encoded.
+    max_fps: most frames a second of video that is re-encoded.
+    max_seconds: length in seconds at which files are cut into clips; 0 leaves
+      them whole.
+    min_seconds: length in seconds below which clips are dropped.
+    max_sample_rate: highest sample rate in Hz; higher ones are resampled.
+    allow_audio_only: keep clips without video.
+    allow_video_only: keep clips without a sound track, for generation only:
+      training learns nothing from them.
+    val_fraction: fraction of the files in the val split, chosen by a hash of
+      their names; the table's `split` column goes first.
+    test_fraction: fraction of the files in the test split, chosen likewise.
+    file_seconds: most seconds that reading one clip may take.
   """
 
   short_side: int = 256
@@ -61,13 +63,29 @@ class ClipOptions:
   test_fraction: float = 0.05
   file_seconds: float = 25.0
 
+  def __post_init__(self):
+    check(self, short_side="[2, inf)", max_sample_rate="[1, inf)")
+    check(self, max_fps="(0, inf)", file_seconds="(0, inf)")
+    check(self, max_seconds="[0, inf)", min_seconds="[0, inf)")
+    check(self, val_fraction="[0, 1]", test_fraction="[0, 1]")
+    if self.val_fraction + self.test_fraction > 1:
+      raise SettingError(
+        f"val_fraction={self.val_fraction!r} and test_fraction="
+        f"{self.test_fraction!r} add up to more than 1"
+      )
+    if 0 < self.max_seconds < self.min_seconds:
+      raise SettingError(
+        f"max_seconds={self.max_seconds!r} is below min_seconds="
+        f"{self.min_seconds!r}: every clip would be dropped"
+      )
+
 
 class _Refused(Exception):
-  """A clip that is not kept: (reason, detail)."""
+  """A clip that is dropped; its arguments are reason and detail."""
 
 
 def clip_names(files: Sequence[str]) -> dict[str, str]:
-  """Ids for files: their paths without ending, safe as file names, unique."""
+  """Returns a unique id of each file: its path as a name without suffix."""
   plain = {
     file: re.sub(
       r"[^\w.\-]+",
@@ -84,7 +102,15 @@ def clip_names(files: Sequence[str]) -> dict[str, str]:
 
 
 def split_of(name: str, *, val: float, test: float) -> str:
-  """The split of a file, by a hash of its name: adding files moves none."""
+  """Returns the split of a file by a hash of its name.
+
+  Adding files to a folder thus moves no other file to another split.
+
+  Args:
+    name: id of the file.
+    val: fraction of the val split.
+    test: fraction of the test split.
+  """
   place = int(_hash(name)[:8], 16) / 2**32
   if place < test:
     return "test"
@@ -92,7 +118,7 @@ def split_of(name: str, *, val: float, test: float) -> str:
 
 
 def clip_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-  """What the build remembers of a record that it has written."""
+  """Returns what a build remembers of a record that it has written."""
   texts = [record["caption"], record["audio_caption"], record["transcript"]]
   return {
     "id": record["id"],
@@ -106,24 +132,28 @@ def clip_facts(record: Mapping[str, Any]) -> dict[str, Any]:
 def stretches(
   duration: float, rows: Sequence[Row], max_seconds: float
 ) -> list[tuple[float, float, Row]]:
-  """(start, end, row) of each clip of a file, in order.
+  """Divides a file into clips.
 
   Args:
-    duration: seconds of the file.
-    rows: what the table says; their times are cut at the file's end.
-    max_seconds: upper bound of a clip; 0 for none.
+    duration: length of the file in seconds.
+    rows: rows of the captions table; times are cut at the file's end.
+    max_seconds: length of the clips, the last of which may be 5 % longer; 0
+      leaves every stretch whole.
+
+  Returns:
+    (start, end, row) of each clip, in seconds, by start.
   """
-  found = []
+  clips = []
   for row in rows:
     start = row.start or 0.0
     end = duration if row.end is None else min(row.end, duration)
     length = end - start
     count = 1
     if max_seconds:
-      count = max(math.ceil(length / max_seconds / _STRETCH), 1)
+      count = max(math.ceil(length / max_seconds - _STRETCH), 1)
     cuts = [start + i * max_seconds for i in range(count)] + [end]
-    found += [(a, b, row) for a, b in zip(cuts, cuts[1:])]
-  return sorted(found, key=lambda clip: clip[:2])
+    clips += [(a, b, row) for a, b in zip(cuts, cuts[1:])]
+  return sorted(clips, key=lambda clip: clip[:2])
 
 
 def extract(
@@ -133,48 +163,50 @@ def extract(
   names: Mapping[str, str],
   rows: Mapping[str, Sequence[Row]],
   options: ClipOptions,
-) -> Made:
-  """Reads one file; never raises for what is wrong with the file.
+) -> Item:
+  """Reads the clips of one file; faults of the file become drops.
 
   Args:
     file: path relative to `directory`.
-    directory: of all files.
-    names: file -> id.
-    rows: file -> what the table says.
-    options: how it is cut and stored.
+    directory: folder of the files.
+    names: id by file.
+    rows: rows of the captions table by file.
+    options: how the file is cut and stored.
 
   Returns:
-    The outcome, and a record for each of its clips.
+    The outcome, and the records of the clips.
   """
   path, sha256 = directory / file, ""
-  found = _Found([], [], [])
+  clips = _Clips([], [], [])
   try:
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     name = names[file]
     _read_clips(
-      path, name, sha256, rows.get(file) or [Row(line=0)], options, found
+      path, name, sha256, rows.get(file) or [Row(line=0)], options, clips
     )
   except _Refused as refused:
-    found.drops.append(drop(*refused.args))
+    clips.drops.append(drop(*refused.args))
   except media.MediaError as error:
-    found.drops.append(drop("unreadable", error.reason))
+    clips.drops.append(drop("unreadable", error.reason))
   except OSError as error:
-    found.drops.append(drop("unreadable", error.strerror or str(error)))
-  drops = found.drops
-  if not found.records:
+    clips.drops.append(drop("unreadable", error.strerror or str(error)))
+  drops = clips.drops
+  if not clips.records:
     # The whole file is dropped, for the first of its reasons.
     drops = [drops[0] | {"start": None, "end": None}]
   outcome = Outcome(
     key=file,
     sha256=sha256,
-    clips=[clip_facts(record) for record in found.records],
+    clips=[clip_facts(record) for record in clips.records],
     drops=drops,
-    notes=found.notes,
+    notes=clips.notes,
   )
-  return outcome, found.records
+  return outcome, clips.records
 
 
-class _Found(NamedTuple):
+class _Clips(NamedTuple):
+  """Lists to which `_read_clips` appends; see `Outcome`."""
+
   records: list[dict[str, Any]]
   drops: list[dict[str, Any]]
   notes: list[str]
@@ -186,26 +218,26 @@ def _read_clips(
   sha256: str,
   rows: Sequence[Row],
   options: ClipOptions,
-  found: _Found,
+  clips: _Clips,
 ) -> None:
-  """Appends to `found` what the file's clips give."""
+  """Appends the records, drops and notes of a file to `clips`."""
   info = media.probe_limited(path, limits=_limits(options))
   if not info.has_video and not options.allow_audio_only:
-    raise _Refused("no video", "only sound; keep it with --allow_audio_only")
+    raise _Refused("no video", "only sound; --allow_audio_only keeps it")
   if not info.has_audio and not options.allow_video_only:
     raise _Refused("no audio", "no sound track; --allow_video_only keeps it")
-  clips = stretches(info.duration, rows, options.max_seconds)
-  for start, end, row in clips:
+  cuts = stretches(info.duration, rows, options.max_seconds)
+  for start, end, row in cuts:
     try:
       content, notes = _read_media(path, info, start, end, options)
     except _Refused as refused:
-      found.drops.append(drop(*refused.args, start=start, end=end))
+      clips.drops.append(drop(*refused.args, start=start, end=end))
       continue
     except media.MediaError as error:
-      # What comes after damage is not tried: each try may take its full time.
-      found.drops.append(drop("unreadable", error.reason, start=start))
+      # The rest is dropped too: each further clip may take its full time.
+      clips.drops.append(drop("unreadable", error.reason, start=start))
       return
-    whole = len(clips) == 1 and not row.start and row.end is None
+    whole = len(cuts) == 1 and not row.start and row.end is None
     split = row.split or split_of(
       name, val=options.val_fraction, test=options.test_fraction
     )
@@ -222,8 +254,8 @@ def _read_clips(
       sha256=sha256,
       **content,
     )
-    found.records.append(record)
-    found.notes.extend(notes)
+    clips.records.append(record)
+    clips.notes.extend(notes)
 
 
 def _read_media(
@@ -233,16 +265,16 @@ def _read_media(
   end: float,
   options: ClipOptions,
 ) -> tuple[dict[str, Any], list[str]]:
-  """Video, audio and duration of one clip, and notes to be counted."""
+  """Returns video, audio and duration of one clip, and notes to count."""
   if end - start < options.min_seconds:
     raise _Refused("too short", f"{end - start:.3f} s")
   keep = _may_keep(path, info, start, end, options)
-  # Bytes that are kept are decoded all the same, small, to be sure of them.
+  # Bytes that are kept are decoded too, at a small size, to test them.
   size = (32, 32) if keep else _fit(info, options.short_side)
   clip = media.read_clip(
     path,
     start=start,
-    # To the end of the file, which may say less than it holds.
+    # Read to the end of the file, which may last longer than it claims.
     duration=None if end >= info.duration else end - start,
     max_fps=None if keep else options.max_fps,
     size=size if info.has_video else None,
@@ -255,8 +287,8 @@ def _read_media(
   video, duration, notes = b"", len(sound) / rate, []
   if clip.video is not None:
     if not len(clip.video.times):
-      raise _Refused("no frames", "no picture in this stretch can be decoded")
-    # A record's clock starts with its first frame.
+      raise _Refused("no frames", "no frame of this stretch can be decoded")
+    # A record's time zero is its first frame.
     sound = sound[round(clip.video.times[0] * rate) :]
     times = clip.video.times - clip.video.times[0]
     duration = _video_seconds(times, info, start, end, len(sound) / rate)
@@ -265,7 +297,7 @@ def _read_media(
       video = path.read_bytes()
     else:
       video = media.encode_video(clip.video.frames, times)
-    notes.append("kept as they are" if keep else "encoded anew")
+    notes.append("kept as is" if keep else "re-encoded")
   if duration < options.min_seconds:
     raise _Refused("too short", f"{duration:.3f} s can be decoded")
   if not len(sound) and not options.allow_video_only:
@@ -278,6 +310,7 @@ def _read_media(
 
 
 def _may_keep(path, info, start: float, end: float, options) -> bool:
+  """Returns whether the clip is the whole file, small, and H.264."""
   return (
     info.video_codec == "h264"
     and min(info.width, info.height) <= options.short_side
@@ -288,7 +321,7 @@ def _may_keep(path, info, start: float, end: float, options) -> bool:
 
 
 def _fit(info: media.MediaInfo, short_side: int) -> tuple[int, int]:
-  """(height, width), even, with the short side at most `short_side`."""
+  """Returns (height, width), even, scaled down to `short_side` if need be."""
   scale = min(short_side / max(min(info.width, info.height), 1), 1.0)
   height, width = (
     max(round(side * scale / 2) * 2, 2) for side in (info.height, info.width)
@@ -303,17 +336,25 @@ def _video_seconds(
   end: float,
   sound_seconds: float,
 ) -> float:
-  """Seconds that the frames last, the last one as long as it is claimed to.
+  """Returns the length of a clip with video, in seconds.
 
-  A claim beyond the frames is believed as far as there is sound: a still
-  picture at the end lasts, the missing end of a cut-off file does not.
+  It is the time of the last frame and one frame more. If the file claims to
+  last longer, it is the claim as far as there is sound: a still picture at the
+  end counts, the missing end of a cut-off file does not.
+
+  Args:
+    times: times of the frames in seconds, the first at 0.
+    info: facts of the file.
+    start: seconds at which the clip begins in the file.
+    end: seconds at which it ends.
+    sound_seconds: length of the decoded sound.
   """
   gap = 1 / info.fps if info.fps else 0.04
   if len(times) > 1:
     gap = float(np.median(np.diff(times)))
-  shown = float(times[-1]) + gap
+  seen = float(times[-1]) + gap
   claimed = min(end, info.duration) - start
-  return max(shown, min(claimed, sound_seconds)) if claimed > shown else shown
+  return max(seen, min(claimed, sound_seconds)) if claimed > seen else seen
 
 
 def _limits(options: ClipOptions) -> media.Limits:

@@ -1,8 +1,9 @@
-"""A record becomes an example: fixed shapes, one clock, masks.
+"""Decodes a record as an example: arrays of fixed shapes, with masks.
 
-The example is a window of `seconds` into the record. Frames keep the times at
-which they are shown, audio is resampled, text becomes token ids; what the clip
-does not have is zero and masked. The keys are those of docs/architecture.md.
+An example is a window of the record, with times in seconds from the window's
+start. Frames keep their presentation times, audio is resampled, text becomes
+token ids; whatever the clip lacks is zero and masked. The keys are listed in
+docs/architecture.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,26 @@ from data_pipelines import schema
 from data_pipelines.features import Features
 from data_pipelines.tokenizer import TextTokenizer, Tokenizer, spread
 from v2a_jax import media
+from v2a_jax.basics.settings import check
 
 Example = dict[str, np.ndarray]
 
-# Records up to this many windows long are decoded whole, which lets a cache
-# serve every crop; of longer ones only the window is decoded.
+# Records of up to this many windows are decoded whole, so that the cache serves
+# every crop; of longer ones only the window is decoded.
 _WHOLE_WINDOWS = 4
+
+CROPS = ("random", "start")
+# Intervals of the numbers of a `Window`; see `settings.check`.
+RANGES = dict(
+  seconds="(0, inf)",
+  fps="(0, inf)",
+  frame_size="[1, inf)",
+  sample_rate="[1, inf)",
+  channels="[1, 2]",
+  prompt_length="[1, inf)",
+  transcript_length="[1, inf)",
+  features="[0, inf)",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,15 +46,17 @@ class Window:
   """The shape of an example.
 
   Attributes:
-    seconds: length of the window.
-    fps: at most this many frames a second.
-    frame_size: (height, width) to which the picture is squashed.
-    sample_rate: Hz.
-    channels: 1 or 2.
-    prompt_length: caption tokens.
-    transcript_length: tokens of spoken words.
-    caption_fields: fields that may serve as the prompt, the best first.
-    features: numbers of a frame's cached features; 0 leaves them out.
+    seconds: length of the window in seconds.
+    fps: most frames a second; video of a lower rate keeps its own.
+    frame_size: (height, width) in pixels to which frames are resized, whatever
+      their aspect ratio.
+    sample_rate: sample rate in Hz.
+    channels: number of audio channels, 1 or 2.
+    prompt_length: number of token ids of the caption.
+    transcript_length: number of token ids of the spoken words.
+    caption_fields: fields of the record that may serve as the prompt, in order
+      of preference.
+    features: size of a frame's cached features; 0 leaves them out.
     frames: whether frames are decoded.
   """
 
@@ -54,24 +71,31 @@ class Window:
   features: int = 0
   frames: bool = True
 
+  def __post_init__(self):
+    check(self, **RANGES)
+
   @property
   def num_frames(self) -> int:
+    """Number of frames, those that are masked included."""
     return math.ceil(self.fps * self.seconds - 1e-6)
 
   @property
   def num_samples(self) -> int:
+    """Number of audio samples."""
     return round(self.seconds * self.sample_rate)
 
 
 @dataclasses.dataclass(frozen=True)
 class Media:
-  """The decoded part of a record that a window is cut from.
+  """A decoded part of a record, from which a window is cut.
 
   Attributes:
-    start: seconds into the record at which this part begins.
-    frames: uint8 [n, h, w, 3]; times: float64 [n], seconds into the record.
-    audio: float32 [t, channels].
-    features: cached features of frames, or None.
+    start: seconds into the record at which the part begins.
+    frames: video frames, uint8 [n, h, w, 3].
+    times: presentation times of the frames, float64 [n], seconds into the
+      record.
+    audio: samples, float32 [t, channels].
+    features: cached features of the frames, or None.
   """
 
   start: float
@@ -82,34 +106,38 @@ class Media:
 
   @property
   def nbytes(self) -> int:
+    """Bytes of memory."""
     cached = self.features.nbytes if self.features else 0
     return cached + self.frames.nbytes + self.audio.nbytes + self.times.nbytes
 
 
 class MediaCache:
-  """Keeps decoded records in memory until it is full; then keeps those.
+  """Decoded records in memory, up to a size; nothing is evicted.
 
-  Nothing is evicted: in a shuffled epoch the record that was not used for the
-  longest time is the one that comes next, the worst one to throw away.
+  In shuffled epochs the record that was used longest ago is needed sooner than
+  most others, so evicting it, as an LRU cache does, would be worst.
   """
 
   def __init__(self, megabytes: float):
+    """Makes an empty cache of at most `megabytes` MiB."""
     self._free = int(megabytes * 2**20)
-    self._kept: dict[int, Media] = {}
+    self._media: dict[int, Media] = {}
     self._lock = threading.Lock()
 
   def get(self, key: int) -> Media | None:
-    return self._kept.get(key)
+    """Returns the record of index `key`, or None if it is not cached."""
+    return self._media.get(key)
 
   def put(self, key: int, value: Media) -> None:
+    """Stores the record of index `key` if there is room."""
     with self._lock:
-      if key not in self._kept and value.nbytes <= self._free:
-        self._kept[key] = value
+      if key not in self._media and value.nbytes <= self._free:
+        self._media[key] = value
         self._free -= value.nbytes
 
-  # A worker process starts with an empty cache of its own.
+  # A worker process starts with an empty cache of the same size.
   def __getstate__(self):
-    return self._free + sum(media.nbytes for media in self._kept.values())
+    return self._free + sum(media.nbytes for media in self._media.values())
 
   def __setstate__(self, free):
     self.__init__(free / 2**20)
@@ -128,27 +156,28 @@ def decode_record(
   gain_db: float = 0.0,
   cache: MediaCache | None = None,
 ) -> Example:
-  """Makes an example of a record.
+  """Decodes a window of a record as an example.
 
   Args:
     record: see `schema`.
-    window: the example's shape.
-    tokenizer: of transcripts, and of captions unless they have another.
-    prompt_tokenizer: of captions.
-    index: the record's index in its source.
-    rng: for crop, choice of caption and gain; None leaves nothing to chance.
+    window: shape of the example.
+    tokenizer: tokenizer of transcripts, and of captions by default.
+    prompt_tokenizer: tokenizer of captions.
+    index: index of the record in its source.
+    rng: random generator of crop, caption and gain; None for no randomness.
     crop: "start", or "random" (needs `rng`) for a window anywhere.
-    random_caption: with `rng`, any caption that is not empty may be taken.
-    gain_db: with `rng`, the audio is made up to this much louder or quieter.
-    cache: of decoded media, by `index`.
+    random_caption: whether `rng` chooses among the captions that are not empty;
+      otherwise the first is taken.
+    gain_db: range of the gain in dB that `rng` draws from [-gain_db, gain_db].
+    cache: cache of decoded records, by `index`.
 
   Returns:
-    One row of a loader's batch. A record without sound has duration 0: there
-    is nothing to learn from it.
+    One row of a loader's batch. A record without sound has duration 0, so that
+    it has no weight in training.
 
   Raises:
     MediaError: the record's media cannot be decoded.
-    DataError: cached features are not those of this window.
+    DataError: cached features are missing, damaged, or of other frames.
   """
   duration = record["duration"]
   start = 0.0
@@ -179,7 +208,7 @@ def decode_record(
 
 
 def blank_example(window: Window, *, index: int) -> Example:
-  """An example in which nothing is known: all masks False, duration 0."""
+  """Returns an empty example: all masks False, duration 0."""
   height, width = window.frame_size
   empty = Media(
     0.0,
@@ -210,7 +239,18 @@ def decode_media(
   cache: MediaCache | None = None,
   index: int = 0,
 ) -> Media:
-  """Decodes what the window at `start` is cut from; see `decode_record`."""
+  """Decodes the media of the window at `start`, or all of a short record.
+
+  Args:
+    record: see `schema`.
+    window: shape of the example.
+    start: seconds into the record at which the window begins.
+    cache: cache of decoded records, by `index`.
+    index: index of the record in its source.
+
+  Raises:
+    MediaError: the record's media cannot be decoded.
+  """
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
   if not whole:
     return _read(record, window, start=start, duration=window.seconds)
@@ -250,49 +290,68 @@ def _read(record, window: Window, *, start, duration) -> Media:
 
 
 def _check_crop(record, window: Window) -> None:
-  """Refuses a window anywhere where cached features are not of its frames."""
+  """Checks that cached features serve a window anywhere in the record.
+
+  Raises:
+    DataError: they are those of one window, or the record is so long that only
+      the window is decoded, whose frames may differ.
+  """
   cached = features_lib.unpack(record["features"], window.features)
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
   if not (cached.whole and whole):
     raise schema.DataError(
-      f"of its {record['duration']:g} s cached features serve only the window"
-      " at the start: set data.crop='start', or build it of shorter clips"
+      f"its cached features serve only the window at the start of its"
+      f" {record['duration']:g} s: set data.crop='start', or build the data set"
+      " of shorter clips"
     )
 
 
 def cut_frames(content: Media, window: Window, start: float) -> Example:
-  """The frames shown in the window that begins at `start` seconds."""
-  found = {}
+  """Returns the frames and features of the window.
+
+  Args:
+    content: decoded media that cover the window.
+    window: shape of the example.
+    start: seconds into the record at which the window begins.
+
+  Returns:
+    `frames` uint8 [n h w 3] and `features` float32 [n f], as far as the window
+    has them; `frame_times` float32 [n] in seconds and `frame_mask` bool [n].
+
+  Raises:
+    DataError: cached features are of other frames.
+  """
+  arrays = {}
   if window.frames:
     times, values = content.times, content.frames
-    found = _place("frames", times, values, window, start)
+    arrays = _place("frames", times, values, window, start)
   if window.features:
     cached = content.features or features_lib.unpack(b"", window.features)
-    more = _place("features", cached.times, cached.values, window, start)
-    if found and not np.allclose(found["frame_times"], more["frame_times"]):
+    others = _place("features", cached.times, cached.values, window, start)
+    if arrays and not np.allclose(arrays["frame_times"], others["frame_times"]):
       raise schema.DataError(
         "its cached features are of other frames than those of the window: run"
         " `v2a data features` again"
       )
-    found |= more
-  return found
+    arrays |= others
+  return arrays
 
 
-def inside(times, window: Window, start: float) -> np.ndarray:
-  """Indices of the times that lie in the window, as many as it has frames."""
+def indices_inside(times, window: Window, start: float) -> np.ndarray:
+  """Returns the indices of the first `num_frames` times in the window."""
   times = times - start
   within = (times >= 0) & (times < window.seconds)
   return np.flatnonzero(within)[: window.num_frames]
 
 
 def _place(name, times, values, window: Window, start: float) -> Example:
-  """Those of `values` whose times lie in the window, with times and mask."""
-  count, shown = window.num_frames, inside(times, window, start)
+  """Returns the `values` whose times are in the window, times and mask."""
+  count, indices = window.num_frames, indices_inside(times, window, start)
   placed = np.zeros((count, *values.shape[1:]), values.dtype)
   frame_times = np.zeros(count, np.float32)
-  placed[: len(shown)] = values[shown]
-  frame_times[: len(shown)] = times[shown] - start
-  mask = np.arange(count) < len(shown)
+  placed[: len(indices)] = values[indices]
+  frame_times[: len(indices)] = times[indices] - start
+  mask = np.arange(count) < len(indices)
   return {name: placed, "frame_times": frame_times, "frame_mask": mask}
 
 
@@ -321,7 +380,7 @@ def _prompt(record, window: Window, tokenizer: TextTokenizer, rng) -> Example:
 def _transcript(
   record, window: Window, tokenizer: Tokenizer, start: float
 ) -> Example:
-  """The words that begin inside the window, on the window's clock."""
+  """Encodes the words that begin in the window, timed from its start."""
   words: Sequence[Mapping[str, Any]] = record["words"] or [
     {"word": word} for word in record["transcript"].split()
   ]

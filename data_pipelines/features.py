@@ -1,14 +1,14 @@
-"""Cached features: what a frozen encoder gives for the frames of each record.
+"""Cached features: the outputs of a frozen encoder for each record's frames.
 
-A record's `features` are an npz file of `times` [n], `values` [n f] and `whole`
-(see `Features`). The frames are those that the loader would decode from the
-record's start at `fps` and `frame_size`. Where the encoder sees each frame
-alone, the whole record is encoded and any window can be cut out. Where it also
-sees the neighbours, features are those of one window, at the record's start,
-whose edges have no neighbours outside.
+A record's `features` field is an npz file of `times` [n], `values` [n f] and
+`whole` (see `Features`). The frames are those that the loader decodes from the
+record's start at `fps` and `frame_size`. If the encoder sees each frame alone,
+the whole record is encoded and any window can be cut out of it. If it also sees
+neighbouring frames, only the window at the record's start is encoded, because
+the frames at a window's edges have no neighbours outside.
 
-The manifest's `features` entry (`FeatureFacts`) says whose they are. They are
-made by featurize.py and read by example.py.
+The manifest's `features` entry (`FeatureFacts`) identifies the encoder and the
+frames. featurize.py writes features, example.py reads them.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.manifest import read_manifest
 
-KEY = "features"  # of the manifest
+KEY = "features"  # the manifest's entry
 _AGAIN = "; run `v2a data features` again"
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """Features of frames.
+  """Features of a record's frames.
 
   Attributes:
-    times: float64 [n], seconds into the record.
-    values: float32 [n f].
-    whole: whether all frames of the record have one.
+    times: times of the frames, float64 [n], seconds into the record.
+    values: features, float32 [n f].
+    whole: whether every frame of the record has features.
   """
 
   times: np.ndarray
@@ -41,19 +41,20 @@ class Features:
 
   @property
   def nbytes(self) -> int:
+    """Bytes of memory."""
     return self.times.nbytes + self.values.nbytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureFacts:
-  """Whose features they are; the manifest's entry.
+  """The encoder and the frames of cached features; the manifest's entry.
 
   Attributes:
-    encoder: digest of its weights and settings.
-    dim: of a feature.
-    fps: at most this many frames a second were shown to it.
-    frame_size: (height, width) of the frames.
-    seconds: of the window that was encoded; 0 for the whole record.
+    encoder: digest of the encoder's weights and settings.
+    dim: size of a frame's feature.
+    fps: most frames a second that were encoded.
+    frame_size: (height, width) of the frames in pixels.
+    seconds: length of the window that was encoded; 0 for the whole record.
   """
 
   encoder: str
@@ -64,55 +65,67 @@ class FeatureFacts:
 
 
 def pack(features: Features) -> bytes:
-  """The bytes of a record's field."""
+  """Encodes features as the bytes of a record's `features` field."""
   file = io.BytesIO()
   np.savez(file, **dataclasses.asdict(features))
   return file.getvalue()
 
 
 def unpack(data: bytes, dim: int) -> Features:
-  """Reads a record's field; empty bytes are no frames.
+  """Decodes a record's `features` field; empty bytes are no frames.
+
+  Args:
+    data: bytes of the field.
+    dim: expected size of a feature.
 
   Raises:
-    DataError: they are damaged, or not `dim` numbers a frame.
+    DataError: the bytes are damaged, or of features of another size.
   """
   if not data:
     return Features(np.zeros(0), np.zeros((0, dim), np.float32))
   try:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-      found = Features(file["times"], file["values"], bool(file["whole"]))
+      features = Features(file["times"], file["values"], bool(file["whole"]))
   except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
     raise schema.DataError(
       f"its cached features are damaged ({error}){_AGAIN}"
     ) from None
-  if found.values.shape != (len(found.times), dim):
+  values = features.values
+  if values.shape != (len(features.times), dim):
     raise schema.DataError(
-      f"its cached features are {found.values.shape[-1]} numbers a frame, should"
-      f" be {dim}{_AGAIN}"
+      f"its cached features are {values.shape[-1]} numbers a frame, should be"
+      f" {dim}{_AGAIN}"
     )
-  return found
+  return features
 
 
 def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
-  """Refuses a data set whose features are not those that are wanted.
+  """Checks that the cached features of a data set are the wanted ones.
+
+  Args:
+    path: folder of the data set.
+    wanted: encoder and frames of the run; an empty `encoder` fits any.
 
   Raises:
-    DataError: it has none, or they are of another encoder or of other frames.
+    DataError: the data set has no features, or those of another encoder or of
+      other frames.
   """
-  found = read_manifest(path).get(KEY)
+  entry = read_manifest(path).get(KEY)
   again = "; make them with `v2a data features`"
-  if not found:
+  if not entry:
     raise schema.DataError(f"{path} has no cached features{again}")
   for field in dataclasses.fields(FeatureFacts):
-    old, new = found[field.name], getattr(wanted, field.name)
-    old = tuple(old) if isinstance(old, list) else old
-    whole = field.name == "seconds" and not old
-    if old != new and not whole and not (field.name == "encoder" and not new):
+    cached, own = entry[field.name], getattr(wanted, field.name)
+    cached = tuple(cached) if isinstance(cached, list) else cached
+    any_window = field.name == "seconds" and not cached
+    any_encoder = field.name == "encoder" and not own
+    if cached != own and not any_window and not any_encoder:
       raise schema.DataError(
-        f"{path}: its cached features are of {field.name}={_short(old)}, this"
-        f" run has {_short(new)}{again} again"
+        f"{path}: its cached features are of {field.name}={_short(cached)},"
+        f" this run has {_short(own)}{again} again"
       )
 
 
 def _short(value) -> str:
+  """Returns a value as text; only the beginning of a digest."""
   return value[:12] if isinstance(value, str) else str(value)

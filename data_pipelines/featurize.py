@@ -1,7 +1,7 @@
-"""Writes a data set again with what a frozen encoder gives for its frames.
+"""Copies a data set and adds a frozen encoder's features of its frames.
 
-The encoder is a function that is handed in, so nothing here knows what it is;
-the layout of what it gives is that of features.py.
+The encoder is a function that the caller passes in; features.py describes what
+is stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ import numpy as np
 from data_pipelines import example as example_lib
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.assemble import (
+  Item,
   Log,
-  Made,
   OutputOptions,
   Plan,
   assemble,
@@ -45,17 +45,17 @@ def add_features(
   output: OutputOptions,
   log: Log = print,
 ) -> dict[str, Any]:
-  """Writes a data set again, with features; its videos stay in it.
+  """Copies a data set, videos included, and adds features to its records.
 
   Args:
-    source: a data set's folder.
-    out: the new one's.
-    encode: uint8 frames [n h w 3] -> float32 [n f].
-    encoder: digest of what encodes.
-    window: as the loader's, with the number of features in it.
-    whole: encode the whole record; else the window at its start.
-    output: how the data set is written; the tokenizer is the source's.
-    log: takes lines for people.
+    source: folder of the data set.
+    out: folder of the copy.
+    encode: maps frames uint8 [n h w 3] to features float32 [n f].
+    encoder: digest of the encoder.
+    window: the loader's window; its `features` is the size of a feature.
+    whole: whether to encode whole records, or only the window at their start.
+    output: how the copy is written; its tokenizer is the source's.
+    log: called with each line of the progress report.
 
   Returns:
     The manifest.
@@ -73,44 +73,44 @@ def add_features(
     frame_size=window.frame_size,
     seconds=0.0 if whole else window.seconds,
   )
-  told = dataclasses.asdict(facts)
-  looks = dataclasses.replace(window, frames=True, features=0)
+  entry = dataclasses.asdict(facts)
+  frames_only = dataclasses.replace(window, frames=True, features=0)
 
-  def make(key: str) -> Made:
+  def make(key: str) -> Item:
     split, index = key.split("/")
     record = splits[split][int(index)]
     try:
-      made = _of_record(record, encode, looks, whole=whole)
+      features = _encode_record(record, encode, frames_only, whole=whole)
     except media.MediaError as error:
       drops = [drop("unreadable", error.reason)]
       return Outcome(key=key, drops=drops), []
-    record |= {"features": pack(made) if len(made.times) else b""}
+    record |= {"features": pack(features) if len(features.times) else b""}
     return Outcome(key=key, clips=[clip_facts(record)]), [record]
 
   plan = Plan(
     keys=[f"{s}/{i:07d}" for s in splits for i in range(len(splits[s]))],
     unit="records",
-    settings=manifest["settings"] | {KEY: told},
+    settings=manifest["settings"] | {KEY: entry},
     inputs=manifest["fingerprint"],
-    facts={KEY: told},
+    facts={KEY: entry},
     description=f"The same records as {os.path.basename(source)}, with"
     " features of their frames.",
   )
-  own = os.path.join(source, tokenizer_lib.FILENAME)
+  tokenizer = os.path.join(source, tokenizer_lib.FILENAME)
   return assemble(
     plan,
     out=out,
     make=make,
     pool=futures.ThreadPoolExecutor,
-    output=dataclasses.replace(output, tokenizer=own),
+    output=dataclasses.replace(output, tokenizer=tokenizer),
     log=log,
   )
 
 
-def _of_record(
+def _encode_record(
   record: Mapping[str, Any], encode: Encode, window: Window, *, whole: bool
 ) -> Features:
-  """Features of the frames that the loader decodes from a record's start."""
+  """Returns features of the frames that the loader decodes from a record."""
   if whole and record["video"]:
     content = media.read_video(
       record["video"], max_fps=window.fps, size=window.frame_size
@@ -119,6 +119,6 @@ def _of_record(
     content = example_lib.decode_media(record, window)
   frames, times = content.frames, content.times
   if not whole:
-    shown = example_lib.inside(times, window, 0.0)
-    frames, times = frames[shown], times[shown]
+    indices = example_lib.indices_inside(times, window, 0.0)
+    frames, times = frames[indices], times[indices]
   return Features(times, np.asarray(encode(frames), np.float32), whole)

@@ -1,13 +1,13 @@
-"""Records become batches, the same ones on any number of hosts and workers.
+"""Reads records as batches, the same ones on any number of hosts and workers.
 
   source -> seed -> shuffle -> repeat -> decode -> batch -> [process::processes]
 
-is one pure Grain `MapDataset` (https://github.com/google/grain): element k of
-it is a function of the configuration and k alone, so the position is a single
-integer, the step. Randomness (crop, caption, gain) is drawn from the position
-before the slice between processes. With B examples a step on P processes,
-process p takes examples p B/P to (p + 1) B/P of the step's B: laid side by side
-the processes' arrays are the same global batch for every P.
+is one pure Grain `MapDataset` (https://github.com/google/grain): its element k
+is a function of the configuration and k alone, so its position is one integer,
+the step. Crop, caption and gain are drawn from the position before the slice
+between processes. With B examples a step on P processes, process p takes
+examples p B/P to (p + 1) B/P of the step: the processes' arrays, concatenated,
+are the same global batch for every P.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,78 +22,82 @@ from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
 from data_pipelines import manifest
 from data_pipelines.example import Example
-from data_pipelines.schema import DataError
+from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
 from data_pipelines.source import Concatenated, open_source
 from data_pipelines.tokenizer import (
   TextTokenizer,
   Tokenizer,
   load_prompt_tokenizer,
 )
+from v2a_jax.basics.settings import SettingError, check, choose, derived
+from v2a_jax.basics.text import did_you_mean, one_of
 
 _BAD = "bad"
+_NAME_ONE = "give a folder of `v2a data build` or `v2a data scenes`"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-  """What to read and in which shape.
+  """Data sets, the shape of examples and how they are read.
 
   Attributes:
-    paths: data sets' folders, read as if they were one.
-    split: `train`, `val`, `test` or `all`.
-    batch_size: global examples a step.
-    seconds: length of the window.
-    fps: at most this many frames a second.
-    frame_size: (height, width), or one number for both, in pixels.
-    sample_rate: Hz.
-    channels: 1 or 2.
-    prompt_length: caption tokens.
-    transcript_length: tokens of spoken words.
-    tokenizer: path of a model; if empty, the first data set's own.
-    prompt_tokenizer: path of a text encoder's own spiece.model or
-      tokenizer.json, for captions; if empty, they are read by `tokenizer`.
-    caption_fields: fields that may serve as the prompt, the best first.
-    random_caption: take any of those fields that is not empty, or the first.
-    crop: `random` or `start`: where the window lies in a longer record.
-    gain_db: the audio is made up to this much louder or quieter.
-    shuffle: in a new order each epoch.
-    seed: of order, crop, caption and gain.
-    num_threads: that decode in each process; 0 decodes when asked.
-    num_workers: processes that decode; 0 is best up to some 8 cores, because
-      decoding does not hold Python's lock.
-    cache_mb: memory for decoded records, shared out between the workers.
-    features: numbers of a frame's features, which `v2a data features` left in
-      the records; 0 for none. They are given as `features`.
-    encoder: digest of the encoder that they must be of; "" takes any.
-    frames: whether frames are decoded; not needed beside features.
-    max_bad_fraction: of the records read, that may fail to decode. Each is
-      named and becomes an example with duration 0 and empty masks; one more
-      stops the run.
+    paths: folders of the data sets, which are read one after the other.
+    split: split of the data sets: train, val, test or all.
+    batch_size: examples a step, of all processes together.
+    seconds: length of an example in seconds.
+    fps: most frames a second; video of a lower rate keeps its own.
+    frame_size: (height, width) of the frames in pixels, or one number for both.
+    sample_rate: sample rate in Hz.
+    channels: number of audio channels, 1 or 2.
+    prompt_length: number of token ids of the caption.
+    transcript_length: number of token ids of the spoken words.
+    tokenizer: sentencepiece model file; empty for the first data set's own.
+    prompt_tokenizer: spiece.model or tokenizer.json of a published text
+      encoder, for captions; empty to use `tokenizer`.
+    caption_fields: fields of the record that may serve as the prompt, in order
+      of preference.
+    random_caption: choose the prompt at random among those fields that are not
+      empty; otherwise the first of them is taken.
+    crop: position of the example in a longer record: random or start.
+    gain_db: range in dB of the random gain, which lies in [-gain_db, gain_db].
+    shuffle: read the records in a new random order every epoch.
+    seed: random seed of order, crop, caption and gain.
+    num_threads: threads that decode in each process; 0 decodes on demand.
+    num_workers: processes that decode; 0 is best on up to 8 cores, because
+      decoding releases Python's global lock.
+    cache_mb: memory in MiB for decoded records, divided between the workers.
+    features: size of a frame's cached features, which `v2a data features`
+      writes; 0 for none.
+    encoder: digest of the encoder of the cached features; empty for any.
+    frames: whether frames are decoded.
+    max_bad_fraction: largest fraction of the records that may fail to decode.
+      Each is logged by name and becomes an empty example of duration 0.
   """
 
-  paths: tuple[str, ...]
+  paths: tuple[str, ...] = ()
   split: str = "train"
   batch_size: int = 32
   seconds: float = 4.0
   fps: float = 12.5
   frame_size: int | tuple[int, int] = 64
-  sample_rate: int = 16_000
-  channels: int = 1
+  sample_rate: int = derived("codec.sample_rate", default=16_000)
+  channels: int = derived("codec.channels", default=1)
   prompt_length: int = 32
   transcript_length: int = 32
-  tokenizer: str | None = None
-  prompt_tokenizer: str | None = None
+  tokenizer: str = ""
+  prompt_tokenizer: str = ""
   caption_fields: tuple[str, ...] = ("audio_caption", "caption")
   random_caption: bool = True
   crop: str = "random"
   gain_db: float = 0.0
   shuffle: bool = True
-  seed: int = 0
+  seed: int = derived("seed", default=0)
   num_threads: int = 2
   num_workers: int = 0
   cache_mb: float = 0.0
   features: int = 0
-  encoder: str = ""
-  frames: bool = True
+  encoder: str = derived("features.encoder", default="")
+  frames: bool = derived("features.decode_frames", default=True)
   max_bad_fraction: float = 0.0
 
   def __post_init__(self):
@@ -102,35 +106,53 @@ class LoaderConfig:
     object.__setattr__(self, "paths", paths)
     object.__setattr__(self, "caption_fields", tuple(self.caption_fields))
     size = self.frame_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = tuple(size) if isinstance(size, list | tuple) else (size, size)
     object.__setattr__(self, "frame_size", size)
-    if not paths:
-      raise DataError("no data set is named: give paths=(FOLDER, …)")
-    if self.crop not in ("random", "start"):
-      raise DataError(f"crop is {self.crop!r}, should be 'random' or 'start'")
-    if self.channels not in (1, 2):
-      raise DataError(f"channels is {self.channels}, should be 1 or 2")
+    if not paths or not all(paths):
+      raise SettingError(f"paths={paths!r} names no data set: {_NAME_ONE}")
+    if len(size) != 2:
+      raise SettingError(f"frame_size={size!r} is not (height, width)")
+    check(self, **example_lib.RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
+    check(self, num_threads="[0, inf)", num_workers="[0, inf)")
+    check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
+    check(self, seed="[0, 4294967295]")
+    choose(self, split=(*SPLITS, "all"), crop=example_lib.CROPS)
+    for field in self.caption_fields:
+      if field not in TEXT_FIELDS:
+        raise SettingError(
+          f"caption_fields={self.caption_fields!r}: {field}"
+          f" {one_of(TEXT_FIELDS)}{did_you_mean(field, TEXT_FIELDS)}"
+        )
 
   @property
   def window(self) -> example_lib.Window:
+    """Shape of the examples."""
     names = [field.name for field in dataclasses.fields(example_lib.Window)]
     return example_lib.Window(**{name: getattr(self, name) for name in names})
 
   def load_tokenizer(self) -> Tokenizer:
-    """Raises DataError where there is none, or no data set to have one."""
+    """Reads the tokenizer of transcripts.
+
+    Raises:
+      DataError: the data set is missing, or the tokenizer is.
+    """
     if not self.tokenizer:
       manifest.read_manifest(self.paths[0])
     return Tokenizer.load(self.tokenizer or self.paths[0])
 
   def load_prompt_tokenizer(self) -> TextTokenizer:
-    """That of captions; raises DataError as `load_tokenizer` does."""
+    """Reads the tokenizer of captions.
+
+    Raises:
+      DataError: the data set is missing, or the tokenizer is.
+    """
     if self.prompt_tokenizer:
       return load_prompt_tokenizer(self.prompt_tokenizer)
     return self.load_tokenizer()
 
 
 def feature_facts(config: LoaderConfig) -> features_lib.FeatureFacts:
-  """What the cached features of a data set must be, for this loader."""
+  """Returns the encoder and frames that cached features must be of."""
   return features_lib.FeatureFacts(
     encoder=config.encoder,
     dim=config.features,
@@ -143,10 +165,10 @@ def feature_facts(config: LoaderConfig) -> features_lib.FeatureFacts:
 def make_decoder(
   config: LoaderConfig,
 ) -> Callable[[Mapping[str, Any]], Example]:
-  """Returns a function from a record to an example, without randomness.
+  """Returns a function from a record to an example without randomness.
 
-  It takes the window at the record's start and the best caption; evaluation
-  uses it. `example` is 0 unless given as the function's `index`.
+  It takes the window at the record's start and the preferred caption. The
+  example's key `example` is the function's `index`, 0 by default.
   """
   settings = dict(
     window=config.window,
@@ -167,7 +189,14 @@ def make_loader(
   process_count: int = 1,
   start_step: int = 0,
 ) -> "Loader":
-  """Starts reading at a step; see `Loader`.
+  """Starts reading batches; see `Loader`.
+
+  Args:
+    config: data sets and shapes.
+    process_index: index of this process.
+    process_count: number of processes, which share every batch.
+    start_step: step of the first batch; `Loader.step` of an earlier loader
+      continues where that one ended.
 
   Raises:
     DataError: a data set or tokenizer is missing or unusable, or the batch
@@ -175,7 +204,7 @@ def make_loader(
   """
   if config.batch_size % process_count:
     raise DataError(
-      f"batch_size {config.batch_size} is not divisible by the "
+      f"batch_size={config.batch_size} is not divisible by the "
       f"{process_count} processes"
     )
   if config.features:
@@ -207,9 +236,9 @@ class Loader:
   """An endless iterator of batches: flat dicts of numpy arrays.
 
   Attributes:
-    step: how many batches were handed out since step 0; the loader's state.
-    num_examples: records in an epoch.
-    bad: names of the records that could not be decoded.
+    step: step of the next batch; the loader's whole state.
+    num_examples: number of records in an epoch.
+    bad: names of the records that could not be decoded, each of them once.
   """
 
   def __init__(self, dataset, records: Concatenated, config, *, start_step):
@@ -217,7 +246,6 @@ class Loader:
     self.num_examples = len(records)
     self.bad: list[str] = []
     self._records, self._config = records, config
-    self._seen = 0
     self._iterator = _start(dataset, config)
 
   def __iter__(self) -> "Loader":
@@ -227,11 +255,11 @@ class Loader:
     try:
       batch = next(self._iterator)
     except Exception as error:
-      raise _plain(error) from None
+      raise _unwrapped(error) from None
     if self._config.num_workers:
-      # Workers hand over shared memory that lives as long as they do.
+      # Copy: the workers' shared memory is freed when they end.
       batch = {key: np.array(value) for key, value in batch.items()}
-    self._count_bad(batch["example"], batch.pop(_BAD))
+    self._count_bad(batch["example"][batch.pop(_BAD)])
     self.step += 1
     return batch
 
@@ -241,26 +269,18 @@ class Loader:
   def __exit__(self, *_):
     self.close()
 
-  def get_state(self) -> dict[str, int]:
-    """Give `step` to `make_loader(start_step=…)` to go on from here."""
-    return {"step": self.step}
-
   def close(self) -> None:
     """Ends threads and worker processes."""
     if self._iterator is not None and hasattr(self._iterator, "close"):
       self._iterator.close()
     self._iterator = None
 
-  def _count_bad(self, examples: np.ndarray, bad: np.ndarray) -> None:
-    self._seen += len(examples)
-    for index in examples[bad]:
-      source, number = self._records.locate(int(index))
-      self.bad.append(f"{source.path}: record {number} of {source.split!r}")
-    # A single bad record in the first batch is not a bad data set.
-    among = max(self._seen, self.num_examples)
-    if len(self.bad) > self._config.max_bad_fraction * among:
+  def _count_bad(self, examples: np.ndarray) -> None:
+    names = map(self._records.name, map(int, examples))
+    self.bad = list(dict.fromkeys([*self.bad, *names]))
+    if len(self.bad) > self._config.max_bad_fraction * self.num_examples:
       raise DataError(
-        f"{len(self.bad)} of the {self._seen} records read cannot be decoded,"
+        f"{len(self.bad)} of {self.num_examples} records cannot be decoded,"
         f" over max_bad_fraction={self._config.max_bad_fraction:g}; the last "
         f"is {self.bad[-1]}"
       )
@@ -268,7 +288,7 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Decode(grain.transforms.RandomMap):
-  """Index of a record -> example; goes to the worker processes."""
+  """Decodes the record of an index; pickled to the worker processes."""
 
   config: LoaderConfig
   records: Concatenated
@@ -297,12 +317,12 @@ class _Decode(grain.transforms.RandomMap):
         cache=self.cache,
       )
     except (ValueError, DataError) as error:  # MediaError is a ValueError
-      return self._bad(index, error)
+      return self._blank(index, error)
     return example | {_BAD: np.bool_(False)}
 
-  def _bad(self, index: int, error: Exception) -> Example:
-    source, number = self.records.locate(index)
-    line = f"{source.path}: record {number} of {source.split!r}: {error}"
+  def _blank(self, index: int, error: Exception) -> Example:
+    """Logs a record that cannot be decoded; returns an empty example."""
+    line = f"{self.records.name(index)}: {error}"
     if not self.config.max_bad_fraction:
       raise DataError(
         f"{line}; build the data set again, or let a few fail with "
@@ -314,6 +334,7 @@ class _Decode(grain.transforms.RandomMap):
 
 
 def _start(dataset, config: LoaderConfig):
+  """Starts the threads and worker processes; returns an iterator."""
   threads = config.num_threads
   # Grain's defaults (16 threads, 500 buffered batches) are made for text.
   options = grain.ReadOptions(
@@ -321,9 +342,9 @@ def _start(dataset, config: LoaderConfig):
   )
   dataset = dataset.to_iter_dataset(options)
   if config.num_workers:
-    from absl import flags  # pylint: disable=g-import-not-at-top
+    from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
+    if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags.
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=config.num_workers)
@@ -331,8 +352,8 @@ def _start(dataset, config: LoaderConfig):
   return iter(dataset)
 
 
-def _plain(error: Exception) -> Exception:
-  """Our own error from inside Grain's wrapping, or what it was."""
+def _unwrapped(error: Exception) -> Exception:
+  """Returns the DataError inside Grain's wrapping, or the error itself."""
   cause: BaseException | None = error
   while cause is not None:
     if isinstance(cause, DataError):

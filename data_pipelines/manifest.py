@@ -1,4 +1,4 @@
-"""The manifest: what a finished data set says about itself."""
+"""The manifest of a data set: settings, counts, drops, shards with digests."""
 
 import hashlib
 import json
@@ -7,27 +7,33 @@ import pathlib
 from typing import Any
 
 from data_pipelines import schema
+from v2a_jax.basics.files import sha256_of as file_sha256
+
+__all__ = [
+  "MANIFEST",
+  "already_built",
+  "file_sha256",  # evaluation/runner.py imports it from here
+  "fingerprint",
+  "read_manifest",
+]
 
 MANIFEST = "manifest.json"
 
 
-def file_sha256(path: str | os.PathLike) -> str:
-  """Of a file's bytes, in constant memory."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(settings: Any) -> str:
-  """Of everything that a build depends on, as JSON."""
+  """Returns the sha256 of JSON-able settings; the order of keys is ignored."""
   text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
-  """The manifest of a finished data set.
+  """Reads the manifest of a finished data set.
+
+  Args:
+    path: folder of the data set.
 
   Raises:
-    DataError: there is no data set, or it is of another schema version.
+    DataError: there is no data set, or it has another schema version.
   """
   path = pathlib.Path(path)
   if not path.is_dir():
@@ -36,11 +42,12 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
       "`v2a data scenes`"
     )
   try:
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     version = manifest["schema_version"]
   except FileNotFoundError:
     raise schema.DataError(
-      f"{path} holds no {MANIFEST}, so it is no finished data set"
+      f"{path} has no {MANIFEST}, so it is no finished data set; build it with"
+      " `v2a data build` or `v2a data scenes`"
     ) from None
   except (ValueError, KeyError, TypeError) as error:
     raise schema.DataError(
@@ -55,7 +62,12 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def already_built(out: str | os.PathLike, wanted: str) -> dict[str, Any] | None:
-  """The manifest of `out` if it is finished and of the fingerprint `wanted`."""
+  """Returns the manifest of a finished build, or None.
+
+  Args:
+    out: folder of the data set.
+    wanted: fingerprint that the build must have.
+  """
   if not (pathlib.Path(out) / MANIFEST).is_file():
     return None
   try:

@@ -4,12 +4,17 @@ import sys
 import time
 from typing import TextIO
 
+from v2a_jax.basics.text import clock
+
+_TERMINAL_SECONDS = 0.5
+_LOG_SECONDS = 20.0
+
 
 class Progress:
-  """Counts items and says how far it is and how long it will still take.
+  """Counts items, their rate and the time left.
 
   On a terminal the line is rewritten every half second; in a log file a line
-  comes every 20 s.
+  is added every 20 s.
   """
 
   def __init__(
@@ -21,21 +26,32 @@ class Progress:
     done: int = 0,
     stream: TextIO | None = None,
   ):
+    """Starts the clock.
+
+    Args:
+      total: number of items.
+      label: first word of the line.
+      unit: name of the items, in plural.
+      done: items that were finished before; they do not count for the rate.
+      stream: where the line goes; stderr by default.
+    """
     self._total, self._label, self._unit = total, label, unit
     self._done = self._first = done
     self._stream = stream or sys.stderr
     self._live = self._stream.isatty()
-    self._began = self._told = time.monotonic()
+    self._began = self._written = time.monotonic()
 
   def update(self, count: int = 1, *, note: str = "") -> None:
+    """Counts `count` more items; writes the line when it is due."""
     self._done += count
     now = time.monotonic()
-    if now - self._told >= (0.5 if self._live else 20.0):
-      self._told = now
+    due = _TERMINAL_SECONDS if self._live else _LOG_SECONDS
+    if now - self._written >= due:
+      self._written = now
       self._write(self.line(now - self._began, note=note))
 
   def line(self, seconds: float, *, note: str = "") -> str:
-    """The line after so many seconds."""
+    """Returns the line as it is `seconds` after the start."""
     fresh = self._done - self._first
     rate = fresh / seconds if seconds > 0 else 0.0
     left = clock((self._total - self._done) / rate) if rate else "?"
@@ -47,7 +63,7 @@ class Progress:
     return f"{text}, {note}" if note else text
 
   def close(self) -> float:
-    """Ends the line; returns the seconds it took."""
+    """Erases the line from a terminal; returns the seconds since the start."""
     if self._live:
       self._stream.write("\r\x1b[K")
       self._stream.flush()
@@ -56,15 +72,3 @@ class Progress:
   def _write(self, line: str) -> None:
     self._stream.write(f"\r\x1b[K{line}" if self._live else line + "\n")
     self._stream.flush()
-
-
-def clock(seconds: float) -> str:
-  """
-  >>> clock(3725)
-  '1:02:05'
-  """
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return (
-    f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-  )

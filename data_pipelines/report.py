@@ -1,7 +1,7 @@
-"""A page to look at and listen to what is in a data set.
+"""Writes a page about a data set, to look at and listen to.
 
-Counts, drops, histograms, and clips: some at random, and those that most
-likely should not be there. One HTML file that needs nothing else.
+It shows counts, drops, histograms, clips at random and the clips with faults,
+in one HTML file that loads nothing from elsewhere.
 """
 
 import base64
@@ -18,18 +18,20 @@ import jinja2
 import numpy as np
 
 from data_pipelines.manifest import read_manifest
-from data_pipelines.progress import Progress, clock
+from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
 from data_pipelines.writer import DROPS
 from v2a_jax import media
-from v2a_jax.media.writer import written
+from v2a_jax.basics.files import write_whole
+from v2a_jax.basics.settings import SettingError
+from v2a_jax.basics.text import clock
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _SILENT_DBFS = -60.0
 _CLIPPED = 0.999
 _CLIPPED_SHARE = 1e-3
 _SHORT_SECONDS = 1.0
-# Enough for a histogram; every clip of a small data set.
+# Enough for a histogram; small data sets are measured whole.
 _MAX_MEASURED = 2000
 _PREVIEW_SIDE = 160
 _PREVIEW_FPS = 12.5
@@ -38,17 +40,17 @@ _PREVIEW_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-  """What was measured of one record.
+class ClipStats:
+  """Measurements of one record.
 
   Attributes:
-    index: in the source.
-    id: the record's.
-    seconds: its duration.
-    fps: average frames a second; 0 without picture.
-    peak, level: dBFS of the largest sample and of all (RMS); -inf is silence,
-      None is no sound track.
-    faults: why a person should look at it.
+    index: index of the record in its source.
+    id: id of the record.
+    seconds: duration in seconds.
+    fps: average frames a second; 0 without video.
+    peak: largest sample in dBFS; -inf for silence, None without sound.
+    level: RMS of the samples in dBFS; -inf for silence, None without sound.
+    faults: reasons to look at the clip, such as "silent".
   """
 
   index: int
@@ -67,17 +69,23 @@ def write_report(
   num: int = 20,
   seed: int = 0,
 ) -> pathlib.Path:
-  """Writes the page; returns its path.
+  """Writes the page.
 
   Args:
-    dataset: the data set's folder.
-    out: the page; `report.html` in the data set's folder by default.
-    num: clips shown at random, and as many suspicious ones.
-    seed: of the random clips, and of the ones measured in a large data set.
+    dataset: folder of the data set.
+    out: file to write; `report.html` in the data set's folder by default.
+    num: number of clips shown at random, and of clips with faults.
+    seed: random seed of the clips shown and, in a large data set, measured.
+
+  Returns:
+    Path of the page.
 
   Raises:
     DataError: the data set is missing or unusable.
+    SettingError: `num` is below 0.
   """
+  if num < 0:
+    raise SettingError(f"num={num} is not in [0, inf)")
   dataset = pathlib.Path(dataset)
   out = pathlib.Path(out) if out else dataset / "report.html"
   manifest = read_manifest(dataset)
@@ -110,13 +118,12 @@ def write_report(
     random=[_card(m, source) for m in measured[:num]],
     suspicious=[_card(m, source) for m in suspicious[:num]],
   )
-  with written(out) as part:
-    part.write_text(page, encoding="utf-8")
+  write_whole(out, page)
   return out
 
 
-def measure(index: int, record: dict[str, Any]) -> Measured:
-  """Levels, frame rate and faults of one record."""
+def measure(index: int, record: dict[str, Any]) -> ClipStats:
+  """Measures levels, frame rate and faults of one record."""
   faults = []
   fps, peak, level = 0.0, None, None
   try:
@@ -135,21 +142,34 @@ def measure(index: int, record: dict[str, Any]) -> Measured:
     faults.append("short")
   if not record["caption"] and not record["audio_caption"]:
     faults.append("no caption")
-  return Measured(
+  if not record["video"]:
+    faults.append("no picture")
+  if not record["audio"]:
+    faults.append("no sound")
+  return ClipStats(
     index=index,
     id=record["id"],
     seconds=record["duration"],
     fps=fps,
     peak=peak,
     level=level,
-    faults=tuple(faults + _missing(record)),
+    faults=tuple(faults),
   )
 
 
 def histogram(
   values: Sequence[float], *, bins: int = 24, unit: str
 ) -> list[tuple[str, int, float]]:
-  """(range as text, count, share of the highest bar) of each bar."""
+  """Counts values in bins of equal width.
+
+  Args:
+    values: numbers; those that are not finite are left out.
+    bins: number of bins; one if all values are equal.
+    unit: unit of the values.
+
+  Returns:
+    (range as text, count, height relative to the highest bar) of each bin.
+  """
   values = [value for value in values if math.isfinite(value)]
   if not values:
     return []
@@ -160,13 +180,8 @@ def histogram(
   ]
 
 
-def _missing(record: dict[str, Any]) -> list[str]:
-  kinds = {"video": "no picture", "audio": "no sound"}
-  return [words for kind, words in kinds.items() if not record[kind]]
-
-
-def _histograms(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-  rows: list[tuple[str, str, Callable[[Measured], float | None]]] = [
+def _histograms(measured: Sequence[ClipStats]) -> list[dict[str, Any]]:
+  rows: list[tuple[str, str, Callable[[ClipStats], float | None]]] = [
     ("Duration", "s", lambda m: m.seconds),
     ("Frame rate", "fps", lambda m: m.fps or None),
     ("Level (RMS)", "dBFS", lambda m: m.level),
@@ -184,16 +199,16 @@ def _histograms(measured: Sequence[Measured]) -> list[dict[str, Any]]:
   ]
 
 
-def _card(found: Measured, source: Source) -> dict[str, Any]:
-  """What the page shows of one clip, with a small copy to play."""
-  record = source[found.index]
+def _card(stats: ClipStats, source: Source) -> dict[str, Any]:
+  """Returns what the page shows of one clip, with a small copy to play."""
+  record = source[stats.index]
   try:
     kind, data = _preview(record)
   except media.MediaError:
     kind, data = "", b""
   return {
     "record": {k: v for k, v in record.items() if isinstance(v, str)},
-    "found": found,
+    "stats": stats,
     "tags": record["tags"],
     "kind": kind,
     "data": base64.b64encode(data).decode(),
@@ -201,7 +216,7 @@ def _card(found: Measured, source: Source) -> dict[str, Any]:
 
 
 def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
-  """Media type and bytes of a small copy."""
+  """Returns media type and bytes of a small copy."""
   samples = None
   if record["audio"]:
     samples = media.read_audio(

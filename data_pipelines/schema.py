@@ -1,4 +1,4 @@
-"""What one record holds: the contract between whoever writes and reads data.
+"""The fields of a record: the contract between writers and readers of data.
 
 A data set is a TFDS `array_record` folder that is written and read without
 TensorFlow, which leaves three feature types: Text, Scalar and Tensor of bytes
@@ -35,26 +35,28 @@ BYTES_FIELDS = ("video", "audio", "features")
 FIELDS = (*TEXT_FIELDS, *JSON_FIELDS, *BYTES_FIELDS, "duration")
 SPLITS = ("train", "val", "test")
 
-# The tags that set the presence flags, in the order of `Batch`'s flags.
+# Tags that set the presence flags, in the order of `Batch.presence`. The three
+# values are those of v2a_jax/batch.py, which imports jax and so cannot be
+# imported here.
 PRESENCE_TAGS = ("speech", "music", "effects")
 ABSENT, PRESENT, UNKNOWN = 0, 1, 2
 
-# What each entry of a JSON list must have. A word may have `start` and `end`,
-# an event `kind`, `material` and `on_screen`.
+# The key that every entry of a JSON list needs. A word may also have `start`
+# and `end`, an event `kind`, `material` and `on_screen`.
 _ENTRY_KEY = {"words": "word", "events": "time"}
 
 
 class SchemaError(ValueError):
-  """A record that does not keep the schema."""
+  """A record that breaks the schema; names the record, field and value."""
 
 
 class DataError(RuntimeError):
-  """A data set that cannot be read: one line, what, where, what to do."""
+  """A data set that cannot be read; one line: what, where, what to do."""
 
 
 def features():
-  """The TFDS `FeaturesDict` of a record; imports TFDS (0.7 s)."""
-  import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+  """Returns the TFDS `FeaturesDict` of a record; imports TFDS (0.7 s)."""
+  import tensorflow_datasets as tfds
 
   spec: dict[str, Any] = {
     name: tfds.features.Text() for name in (*TEXT_FIELDS, *JSON_FIELDS)
@@ -67,7 +69,7 @@ def features():
 
 def make_record(
   *,
-  id: str,  # pylint: disable=redefined-builtin
+  id: str,
   duration: float,
   video: bytes = b"",
   audio: bytes = b"",
@@ -84,7 +86,7 @@ def make_record(
   split: str = "train",
   sha256: str = "",
 ) -> dict[str, Any]:
-  """A valid record; whatever is not known stays empty.
+  """Makes a valid record; fields that are left out are empty.
 
   Raises:
     SchemaError: naming the record, the field and the value.
@@ -112,7 +114,7 @@ def make_record(
 
 
 def validate(record: Mapping[str, Any]) -> None:
-  """Checks one record, with lists either as lists or as JSON text.
+  """Checks a record, whose lists may be lists or JSON text.
 
   Raises:
     SchemaError: naming the record, the field and the value.
@@ -150,7 +152,7 @@ def validate(record: Mapping[str, Any]) -> None:
 
 
 def encode(record: Mapping[str, Any]) -> dict[str, Any]:
-  """A record as TFDS stores it: lists become JSON text."""
+  """Converts a record to what TFDS stores: lists become JSON text."""
   stored = dict(record)
   for field in JSON_FIELDS:
     if not isinstance(stored[field], str):
@@ -162,7 +164,7 @@ def encode(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
-  """A record as read from TFDS, in Python values: str, bytes, list, float."""
+  """Converts what TFDS read to Python values: str, bytes, list, float."""
   record = {}
   for field in TEXT_FIELDS:
     value = stored[field]
@@ -178,15 +180,14 @@ def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def presence(record: Mapping[str, Any]) -> np.ndarray:
-  """Whether speech, music and effects are heard: int32 [3], see `UNKNOWN`.
+  """Returns the presence flags of speech, music and effects: int32 [3].
 
-  Tags are complete where there are any: what they do not name is absent.
-  Without tags, spoken words still say that there is speech.
+  Tags are taken as complete: a sound that they do not name is `ABSENT`. All
+  are `UNKNOWN` without tags, except that a transcript makes speech `PRESENT`.
   """
   tags = {tag.lower() for tag in record["tags"]}
-  known = bool(tags)
   flags = [PRESENT if t in tags else ABSENT for t in PRESENCE_TAGS]
-  if not known:
+  if not tags:
     flags = [UNKNOWN] * len(PRESENCE_TAGS)
   if record["transcript"]:
     flags[0] = PRESENT

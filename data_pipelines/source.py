@@ -7,29 +7,31 @@ import threading
 from typing import Any
 
 from data_pipelines import schema
-from data_pipelines.manifest import file_sha256, read_manifest
+from data_pipelines.manifest import read_manifest
+from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.text import did_you_mean
 
 
 class Source:
-  """The records of one split, by index; picklable, safe in threads.
+  """Records of one split, by index; can be pickled and shared by threads.
 
-  `source[i]` is a dict of Python values, see `schema.decode`.
+  `source[i]` is a dict of Python values; see `schema.decode`.
 
   Attributes:
-    path: the data set's folder.
-    split: its split, or "all".
+    path: folder of the data set.
+    split: name of the split, or several joined by "+".
   """
 
   def __init__(self, path: pathlib.Path, split: str, length: int):
     self.path, self.split, self._length = path, split, length
     self._lock = threading.Lock()
-    self._opened = None  # in the process that reads, when it reads
+    self._opened = None  # opened by the process that reads, when it reads
 
   def __len__(self) -> int:
     return self._length
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    index = range(self._length)[index]  # negative ones, and IndexError
+    index = range(self._length)[index]  # negative indices, and IndexError
     try:
       return schema.decode(self._reader[index])
     except (RuntimeError, OSError, ValueError, KeyError) as error:
@@ -51,7 +53,6 @@ class Source:
   def _reader(self):
     with self._lock:
       if self._opened is None:
-        # pylint: disable=g-import-not-at-top
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(self.path)
@@ -65,31 +66,32 @@ def open_source(
   """Opens one split of a data set.
 
   Args:
-    path: the data set's folder.
+    path: folder of the data set.
     split: `train`, `val`, `test`, or `all` of them in this order.
-    verify: also compare each shard's sha256, which reads all of it.
+    verify: whether to compare each shard's sha256 too, which reads all of it.
 
   Raises:
-    DataError: the data set is missing or unfinished, of another schema
-      version, has no such split, or a shard is missing, cut off or altered.
+    DataError: the data set is missing, unfinished or of another schema version,
+      has no such split, or a shard is missing, cut off or altered.
   """
   path = pathlib.Path(path)
   manifest = read_manifest(path)
   names = list(manifest["splits"]) if split == "all" else [split]
   if not set(names) <= set(manifest["splits"]):
+    known = [*manifest["splits"], "all"]
     raise schema.DataError(
-      f"{path} has no split {split!r}; it has "
-      f"{', '.join(manifest['splits'])}, all"
+      f"{path} has no split {split!r}; it has {', '.join(known)}"
+      f"{did_you_mean(split, known)}"
     )
   shards = [s for s in manifest["shards"] if s["split"] in names]
   for shard in shards:
     _check_shard(path / shard["file"], shard, verify=verify)
-  # TFDS' own "all" has an order of its own.
+  # TFDS' "all" orders the splits in its own way.
   return Source(path, "+".join(names), sum(s["records"] for s in shards))
 
 
 class Concatenated:
-  """Several sources, one after the other; index i counts through them."""
+  """Several sources, one after the other, with one index through all."""
 
   def __init__(self, sources: Sequence[Source]):
     self.sources = tuple(sources)
@@ -102,13 +104,18 @@ class Concatenated:
     return source[index]
 
   def locate(self, index: int) -> tuple[Source, int]:
-    """The source that holds record `index`, and its index there."""
+    """Returns the source that holds record `index`, and its index there."""
     index = range(len(self))[index]
     for source in self.sources:
       if index < len(source):
         return source, index
       index -= len(source)
     raise AssertionError("unreachable")
+
+  def name(self, index: int) -> str:
+    """Returns what messages call record `index`: data set, number, split."""
+    source, index = self.locate(index)
+    return f"{source.path}: record {index} of {source.split!r}"
 
   def __repr__(self) -> str:
     return f"Concatenated({', '.join(map(repr, self.sources))})"
@@ -123,12 +130,11 @@ def _check_shard(path: pathlib.Path, shard: dict, *, verify: bool) -> None:
     ) from None
   if size != shard["bytes"]:
     raise schema.DataError(
-      f"{path} has {size:,} bytes where the manifest says "
-      f"{shard['bytes']:,}: it is cut off or altered; copy it again, or "
-      "build the data set again"
+      f"{path} has {size:,} bytes, its manifest says {shard['bytes']:,}: it is "
+      "cut off or altered; copy it again, or build the data set again"
     )
-  if verify and file_sha256(path) != shard["sha256"]:
+  if verify and sha256_of(path) != shard["sha256"]:
     raise schema.DataError(
-      f"{path} is not what the manifest's sha256 says; copy it again, or "
-      "build the data set again"
+      f"{path} has another sha256 than its manifest says: it is altered; copy "
+      "it again, or build the data set again"
     )

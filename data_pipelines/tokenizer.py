@@ -1,16 +1,16 @@
-"""Text to token ids: a small sentencepiece model trained with the data set.
+"""Encodes text as token ids, with a sentencepiece model of the data set.
 
-A unigram model (https://arxiv.org/abs/1808.06226) over lower-cased NFKC text
-with byte fallback, so no text is unknown, whatever its script. Ids: 0 pads, 1
-is never needed, 2..257 are bytes. It is trained on one thread, which makes the
-same text give the same model.
+The model is a unigram model (https://arxiv.org/abs/1808.06226) over lower-cased
+NFKC text with byte fallback, so any text of any script can be encoded. Id 0 is
+padding, 1 is "unknown" (unused, because of the bytes), 2 to 257 are bytes.
+Training uses one thread, so the same text gives the same model.
 
-A published text encoder reads ids of its own: those of a sentencepiece model
-that ends texts with a mark (T5's spiece.model), or of a tokenizer.json (the
-byte-pair encoding of RoBERTa and CLAP), which needs the package `tokenizers`.
+A published text encoder has ids of its own: those of a sentencepiece model that
+ends every text with an end mark (T5's spiece.model), or of a tokenizer.json
+(the byte-pair encoding of RoBERTa and CLAP; needs the package `tokenizers`).
 
-Spoken words also need a place in time: every piece of a word carries the
-word's onset in seconds, so that a model hears when the word is said.
+Spoken words also have times: each piece of a word has the word's onset in
+seconds.
 """
 
 from collections import Counter
@@ -25,33 +25,37 @@ import numpy as np
 import sentencepiece
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.settings import SettingError
 
 FILENAME = "tokenizer.model"
 PROMPT_FILENAME = "prompt_tokenizer.model"
 PAD = 0
-# Enough text for any vocabulary this small; more only costs time.
+# Bytes, special ids and as many pieces of text.
+MIN_VOCAB_SIZE = 512
+# Enough text for so small a vocabulary.
 _MAX_LINES = 200_000
 _BYTES = 256
-_SPECIALS = 2
-# A corpus without one word still needs a model: bytes spell everything.
+# Trained on where the corpus is empty; bytes then spell everything.
 _PLACEHOLDER = "sound of a thing"
 
 
 def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
-  """Trains a model; a small corpus gives a smaller vocabulary.
+  """Trains a sentencepiece model.
 
   Args:
     texts: captions and transcripts; empty ones are left out.
-    vocab_size: upper bound, at least 512 (258 of them bytes and specials).
+    vocab_size: largest vocabulary, 512 or more (258 of the ids are bytes and
+      special ids); a small corpus gives a smaller one.
 
   Returns:
-    The serialised sentencepiece model.
+    The serialised model.
 
   Raises:
-    ValueError: `vocab_size` is too small for bytes and letters.
+    SettingError: `vocab_size` is too small for bytes and letters.
   """
-  if vocab_size < 512:
-    raise ValueError(f"vocab_size is {vocab_size}, should be at least 512")
+  if vocab_size < MIN_VOCAB_SIZE:
+    interval = f"[{MIN_VOCAB_SIZE}, inf)"
+    raise SettingError(f"vocab_size={vocab_size} is not in {interval}")
   lines = _corpus(texts, alphabet=(vocab_size - _BYTES) // 2)
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
@@ -74,31 +78,32 @@ def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
 
 
 class TextTokenizer:
-  """Text to ids of a fixed number; what all tokenizers have.
+  """Base of the tokenizers: encodes text as a fixed number of ids.
 
   Attributes:
-    vocab_size: ids lie in [0, vocab_size).
-    model: the file's bytes, to store beside a checkpoint.
+    vocab_size: number of ids; they lie in [0, vocab_size).
+    model: bytes of the model's file, which a checkpoint stores beside it.
   """
 
   vocab_size: int
-  _ends = True  # whether the last id of a text is a mark
+  _ends = True  # whether an end mark follows the text
 
   def __init__(self, model: bytes):
     self.model = model
     self._load()
 
   def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int32 [length] and mask bool [length]; "" has no ids.
+    """Encodes a text as `length` ids; longer text is cut before its end mark.
 
-    Longer text is cut; a mark at its end stays.
+    Returns:
+      Ids int32 [length] and mask bool [length]; "" has no ids.
     """
     ids = self._ids(text) if text.strip() else []
     if self._ends and len(ids) > length:
       ids[length - 1] = ids[-1]
     return _pad(ids, length, np.int32)
 
-  # Worker processes get the tokenizer by pickling: the model's bytes suffice.
+  # Worker processes get the tokenizer by pickling.
   def __getstate__(self):
     return self.model
 
@@ -107,19 +112,19 @@ class TextTokenizer:
 
 
 class BytePairs(TextTokenizer):
-  """A published tokenizer.json, as RoBERTa and CLAP have it."""
+  """A published tokenizer.json, such as RoBERTa's and CLAP's."""
 
   def _load(self):
-    try:  # An optional package: only these files need it.
-      import tokenizers  # pylint: disable=g-import-not-at-top
+    try:  # An optional package that only these files need.
+      import tokenizers
     except ModuleNotFoundError:
       raise DataError(
-        "a tokenizer.json is read with the package `tokenizers`: pip install"
+        "a tokenizer.json needs the package `tokenizers`: pip install"
         " 'v2a_jax[prompts]'"
       ) from None
     try:
       model = tokenizers.Tokenizer.from_str(self.model.decode())
-    except Exception as error:  # It raises nothing more special.
+    except Exception as error:  # `tokenizers` raises plain `Exception`.
       raise ValueError(error) from None
     model.no_padding()
     model.no_truncation()
@@ -132,10 +137,13 @@ class Tokenizer(TextTokenizer):
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "Tokenizer":
-    """Reads a model file, or the one of a data set's or bundle's folder.
+    """Reads a sentencepiece model.
+
+    Args:
+      path: model file, or folder of a data set or bundle.
 
     Raises:
-      DataError: there is none, or it is not a sentencepiece model.
+      DataError: the file is missing or no sentencepiece model.
     """
     path = pathlib.Path(path)
     path = path / FILENAME if path.is_dir() else path
@@ -143,7 +151,7 @@ class Tokenizer(TextTokenizer):
       return cls(path.read_bytes())
     except FileNotFoundError:
       raise DataError(
-        f"no tokenizer at {path}; a data set built by `v2a data` has one"
+        f"no tokenizer at {path}; every data set built by `v2a data` has one"
       ) from None
     except (OSError, RuntimeError) as error:
       raise DataError(f"cannot read the tokenizer {path}: {error}") from None
@@ -154,13 +162,14 @@ class Tokenizer(TextTokenizer):
     length: int,
     window_seconds: float,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Encodes spoken words, each piece at its word's onset.
+    """Encodes spoken words; each piece has the time of its word's onset.
 
     Args:
-      words: a transcript, or entries {"word", "start"?} in spoken order.
-      length: number of tokens; more are cut.
-      window_seconds: where no time is known, word i of n is at
-        (i + 0.5) / n of it; between known times, evenly between them.
+      words: a transcript, or entries {"word", "start"?} in spoken order, with
+        onsets in seconds.
+      length: number of ids; more are cut.
+      window_seconds: length of the window, over which words without an onset
+        are spread; see `spread`.
 
     Returns:
       Ids int32 [length], times float32 [length] in seconds, mask bool [length].
@@ -178,6 +187,7 @@ class Tokenizer(TextTokenizer):
     return ids, times, mask
 
   def decode(self, ids: Sequence[int]) -> str:
+    """Returns the text of ids; padding is left out."""
     return self._processor.decode([int(i) for i in ids if i != PAD])
 
   def _ids(self, text: str) -> list[int]:
@@ -191,11 +201,14 @@ class Tokenizer(TextTokenizer):
 
 
 def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
-  """The tokenizer of a text encoder: spiece.model or tokenizer.json.
+  """Reads the tokenizer of a published text encoder.
+
+  Args:
+    path: a spiece.model or tokenizer.json.
 
   Raises:
-    DataError: it is absent or neither of them, or a tokenizer.json cannot be
-      read because `tokenizers` is not installed.
+    DataError: the file is missing or neither of them, or it is a tokenizer.json
+      and `tokenizers` is not installed.
   """
   path = pathlib.Path(path)
   try:
@@ -212,26 +225,32 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
 def spread(
   onsets: Sequence[float | None], window_seconds: float
 ) -> list[float]:
-  """Fills in unknown onsets (None), evenly over the window.
+  """Fills in the onsets that are None, evenly between the others.
+
+  Without any onset, word i of n is at (i + 0.5) / n of the window:
 
   >>> spread([None, None], 4.0)
   [1.0, 3.0]
+
+  Args:
+    onsets: onset of each word in seconds, ascending, or None.
+    window_seconds: length of the window.
   """
   count = len(onsets)
-  known = {i: float(t) for i, t in enumerate(onsets) if t is not None}
-  if not known:
+  times = {i: float(t) for i, t in enumerate(onsets) if t is not None}
+  if not times:
     return [(i + 0.5) / count * window_seconds for i in range(count)]
   # The window's ends are half a word before the first and after the last.
-  places = {-0.5: min(0.0, *known.values(), 0.0), **known}
-  places[count - 0.5] = max(window_seconds, *known.values(), 0.0)
+  places = {-0.5: min(0.0, *times.values(), 0.0), **times}
+  places[count - 0.5] = max(window_seconds, *times.values(), 0.0)
   return np.interp(range(count), list(places), list(places.values())).tolist()
 
 
 def _corpus(texts: Iterable[str], *, alphabet: int) -> list[str]:
-  """Lines to train on, written in their `alphabet` most common characters.
+  """Returns the lines to train on, in their `alphabet` commonest characters.
 
-  Sentencepiece refuses a vocabulary smaller than its alphabet. Bytes spell the
-  characters left out.
+  Sentencepiece refuses a vocabulary that is smaller than the alphabet; bytes
+  spell the characters left out.
   """
   texts = filter(None, (" ".join(t.lower().split()) for t in texts))
   lines = list(itertools.islice(texts, _MAX_LINES))
@@ -244,7 +263,8 @@ def _corpus(texts: Iterable[str], *, alphabet: int) -> list[str]:
 
 
 def _pad(values: Sequence, length: int, dtype) -> tuple[np.ndarray, np.ndarray]:
-  kept = values[:length]
+  """Returns the first `length` values, padded with zeros, and their mask."""
+  values = values[:length]
   padded = np.zeros(length, dtype)
-  padded[: len(kept)] = kept
-  return padded, np.arange(length) < len(kept)
+  padded[: len(values)] = values
+  return padded, np.arange(length) < len(values)

@@ -1,17 +1,12 @@
 """Writes a data set: sharded, resumable, atomic.
 
-Everything goes to `OUT.building` first and gets its name `OUT` when it is
-whole, so `OUT` is a finished data set or does not exist. Items (source files,
-scenes) arrive in a fixed order. A shard is closed between items, read back and
-only then entered into `journal.jsonl`, with what became of each of its items.
-Whoever starts the same build again finds those items done, and the interrupted
-build ends with the same records in the same order as an undisturbed one: each
-split's shards hold its items in order, and what an unclosed shard held is
-simply made again.
-
-Shards are ArrayRecord files with one record a group, uncompressed, because the
-media inside is compressed already: 3 times faster random reads than the
-default (https://github.com/google/array_record).
+All files are written to `OUT.building`, which is renamed to `OUT` when the data
+set is complete: `OUT` is a finished data set or does not exist. Items (source
+files, scenes) arrive in a fixed order. A shard is closed between two items,
+read back, and only then entered into `journal.jsonl` together with the outcomes
+of its items. The same build, started again, skips those items and repeats those
+of shards that were not closed. It ends with the same records in the same order
+as a build without interruption: a split's shards hold its items in order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,19 +22,18 @@ import re
 import shutil
 from typing import Any
 
-from array_record.python import array_record_module as array_record
-
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
-from data_pipelines.manifest import MANIFEST, file_sha256
+from data_pipelines.manifest import MANIFEST
+from data_pipelines.shard import BuildError, Outcome, Shard, disk_error
+from v2a_jax.basics.files import write_json
 
 DROPS = "drops.csv"
 UNMATCHED = "unmatched.csv"
 _JOURNAL = "journal.jsonl"
 _BUILD = "build.json"
 _LOCK = "lock"
-_OPTIONS = "group_size:1,uncompressed"
-# What must stay free on the disk: room to close shards and write the rest.
+# Free space that the disk must keep, to close shards and write the metadata.
 _RESERVE_BYTES = 16 << 20
 _PART = re.compile(r"(train|val|test)-(\d{5})\.part")
 _FINAL = re.compile(
@@ -47,38 +41,15 @@ _FINAL = re.compile(
 )
 
 
-class BuildError(RuntimeError):
-  """A data set that cannot be built: one line, what, where, what to do."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-  """What became of one item.
-
-  Attributes:
-    key: the item's name; unique in the build.
-    sha256: of the source file; "" where there is none.
-    clips: for each record written {"id", "split", "seconds", "texts"}.
-    drops: for each stretch not written {"start", "end", "reason", "detail"};
-      start and end are None for the whole item.
-    notes: counted in the manifest, for example "transcoded".
-  """
-
-  key: str
-  sha256: str = ""
-  clips: Sequence[Mapping[str, Any]] = ()
-  drops: Sequence[Mapping[str, Any]] = ()
-  notes: Sequence[str] = ()
-
-
 class DatasetWriter:
-  """Takes items in order and leaves a data set; see the module's text.
+  """Writes items, in order, as a data set; see the module's text.
 
-  A context manager: leaving it in any way closes the shards begun, so that
-  everything added counts when the build is started again.
+  A context manager: leaving it, also by an exception, closes the open shards,
+  so that the build can continue after every item that was added.
 
   Attributes:
-    done: outcomes of items that an interrupted build left, by key.
+    out: folder of the data set.
+    done: outcomes by key, those of an interrupted build included.
   """
 
   def __init__(
@@ -89,7 +60,14 @@ class DatasetWriter:
     shard_bytes: int = 128 << 20,
     overwrite: bool = False,
   ):
-    """Opens or continues the build of `out`.
+    """Starts the build of `out`, or continues it.
+
+    Args:
+      out: folder of the data set; it appears when the build is complete.
+      fingerprint: digest of the input and settings; a build is continued only
+        with the same one.
+      shard_bytes: a shard is closed once its records have this many bytes.
+      overwrite: whether to replace a finished data set of another fingerprint.
 
     Raises:
       BuildError: `out` exists and may not be overwritten, is being built by
@@ -100,7 +78,7 @@ class DatasetWriter:
     self._work = self.out.with_name(self.out.name + ".building")
     self._shard_bytes = shard_bytes
     self._features = schema.features()
-    self._open: dict[str, _Shard] = {}
+    self._open: dict[str, Shard] = {}
     self._shards: list[dict[str, Any]] = []
     self.done: dict[str, Outcome] = {}
     try:
@@ -109,7 +87,8 @@ class DatasetWriter:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise BuildError(
-        f"{self.out} is being built by another process right now"
+        f"{self.out} is being built by another process; wait for it, or give "
+        "another folder"
       ) from None
     except OSError as error:
       raise BuildError(f"cannot write to {self._work}: {error}") from None
@@ -129,7 +108,11 @@ class DatasetWriter:
       self._lock.close()
 
   def add(self, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the records of one item, which all belong to one split.
+    """Writes the records of one item.
+
+    Args:
+      outcome: what is remembered of the item.
+      records: its records, all of one split; empty for a dropped item.
 
     Raises:
       SchemaError: a record is not valid.
@@ -146,7 +129,7 @@ class DatasetWriter:
       if split not in self._open:
         number = sum(shard["split"] == split for shard in self._shards)
         part = self._work / f"{split}-{number:05d}.part"
-        self._open[split] = _Shard(part, split)
+        self._open[split] = Shard(part, split)
       shard = self._open[split]
       shard.write(outcome, encoded)
       if shard.bytes >= self._shard_bytes:
@@ -161,17 +144,27 @@ class DatasetWriter:
     tokenizer: bytes,
     unmatched: Sequence[tuple[int, str, str]] | None = None,
   ) -> dict[str, Any]:
-    """Gives the data set its name; returns the whole manifest.
+    """Completes the data set and renames it to `out`.
+
+    Args:
+      manifest: entries of the manifest besides the shards and the tokenizer.
+      description: one sentence for TFDS.
+      tokenizer: the sentencepiece model's bytes.
+      unmatched: (line, file, reason) of the captions that were not used; None
+        without a table of captions.
+
+    Returns:
+      The whole manifest.
 
     Raises:
-      BuildError: nothing was kept, or the disk is full. What was written
-        stays for the next attempt.
+      BuildError: nothing was kept, or the disk is full. The next attempt
+        continues with what was written.
     """
     for split in list(self._open):
       self._close_shard(split)
     if not self._shards:
       raise BuildError(
-        f"no clip was kept, so {self.out} is not made: "
+        f"no clip was kept, so {self.out} is not written: "
         f"{_reasons(manifest['drops'])}; see {self._save_drops()}"
       )
     try:
@@ -184,17 +177,17 @@ class DatasetWriter:
         header = ("line", "file", "reason")
         _write_csv(self._work / UNMATCHED, header, unmatched)
       self._save_drops()
-      (self._work / MANIFEST).write_text(
-        json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
-      )
+      write_json(self._work / MANIFEST, whole, ensure_ascii=False)
       self._swap_in()
     except OSError as error:
-      raise _disk_error(self._work, error) from None
+      raise disk_error(self._work, error) from None
     return whole
 
   def _serialize(self, record: Mapping[str, Any]) -> bytes:
-    """The same bytes for the same record; a protobuf map has no order."""
-    # pylint: disable=g-import-not-at-top
+    """Encodes a record as TFDS does, but with the same bytes every time.
+
+    A protobuf map has no order of its own.
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
     stored = self._features.encode_example(schema.encode(record))
@@ -208,16 +201,17 @@ class DatasetWriter:
       return
     if not (self.out / MANIFEST).is_file():
       raise BuildError(
-        f"{self.out} exists and is no data set; it is left alone, so give "
+        f"{self.out} exists and is no data set; it is not touched, so give "
         "another folder"
       )
     if not overwrite:
       raise BuildError(
-        f"{self.out} holds a data set built from other files or settings; "
-        "give another folder, or --overwrite to replace it"
+        f"{self.out} is a data set built from other files or settings; give "
+        "another folder, or --overwrite to replace it"
       )
 
   def _continue_or_restart(self, wanted: str) -> None:
+    """Reads the journal of a build of the same fingerprint, or starts anew."""
     build, journal = self._work / _BUILD, self._work / _JOURNAL
     same = build.is_file() and wanted in build.read_text()
     if not same:
@@ -226,36 +220,40 @@ class DatasetWriter:
           path.unlink()
       build.write_text(json.dumps({"fingerprint": wanted}) + "\n")
       journal.touch()
-    for path in self._work.iterdir():  # named for good, then interrupted
+    # `_name_shards` may have run before the interruption.
+    for path in self._work.iterdir():
       if match := _FINAL.fullmatch(path.name):
         path.rename(self._work / f"{match[1]}-{match[2]}.part")
-    for line in journal.read_text().splitlines():
+    text = journal.read_text("utf-8")
+    if not text.endswith("\n"):  # the last line was cut off: end it
+      journal.write_text(f"{text}\n", "utf-8")
+    for line in text.split("\n"):  # not `splitlines`: captions have U+2028
       try:
         entry = json.loads(line)
-      except ValueError:  # cut off while it was written: not entered
+      except ValueError:
         continue
       self._shards += [entry["shard"]] if "shard" in entry else []
       for item in entry["items"]:
         self.done[item["key"]] = Outcome(**item)
-    kept = {shard["file"] for shard in self._shards}
+    entered = {shard["file"] for shard in self._shards}
     for path in self._work.iterdir():
-      if _PART.fullmatch(path.name) and path.name not in kept:
+      if _PART.fullmatch(path.name) and path.name not in entered:
         path.unlink()
 
   def _check_space(self, size: int) -> None:
     free = shutil.disk_usage(self._work).free
     if free < size + _RESERVE_BYTES:
       error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-      raise _disk_error(self._work, error)
+      raise disk_error(self._work, error)
 
   def _journal(self, entry: Mapping[str, Any]) -> None:
     try:
-      with open(self._work / _JOURNAL, "a") as file:
+      with open(self._work / _JOURNAL, "a", encoding="utf-8") as file:
         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     except OSError as error:
-      raise _disk_error(self._work, error) from None
+      raise disk_error(self._work, error) from None
 
   def _close_shard(self, split: str) -> None:
     shard = self._open.pop(split)
@@ -265,7 +263,7 @@ class DatasetWriter:
     self._shards.append(facts)
 
   def _name_shards(self) -> list[dict[str, Any]]:
-    """Renames parts to TFDS's `-00001-of-00004`, which needs the total."""
+    """Renames shards to TFDS's `-00001-of-00004`; returns their entries."""
     named = []
     for split in schema.SPLITS:
       shards = [shard for shard in self._shards if shard["split"] == split]
@@ -279,8 +277,8 @@ class DatasetWriter:
     return named
 
   def _write_metadata(self, shards, description: str) -> None:
-    """What lets anyone open the folder with `tfds.builder_from_directory`."""
-    import tensorflow_datasets as tfds  # pylint: disable=g-import-not-at-top
+    """Writes what `tfds.builder_from_directory` needs to open the folder."""
+    import tensorflow_datasets as tfds
 
     template = tfds.core.ShardedFileTemplate(
       data_dir=self._work,
@@ -306,7 +304,7 @@ class DatasetWriter:
       split_infos=splits,
       version=f"{schema.SCHEMA_VERSION}.0.0",
       description=description,
-      check_data=False,  # the check needs TensorFlow; ours is in `close`
+      check_data=False,  # it needs TensorFlow; `Shard.close` checks instead
     )
 
   def _save_drops(self) -> pathlib.Path:
@@ -328,55 +326,6 @@ class DatasetWriter:
       self.out.rename(old)
     self._work.rename(self.out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-class _Shard:
-  """One ArrayRecord file that is being written."""
-
-  def __init__(self, path: pathlib.Path, split: str):
-    self._path, self._split = path, split
-    self._writer = array_record.ArrayRecordWriter(str(path), _OPTIONS)
-    self.outcomes: list[Outcome] = []
-    self.records, self.bytes = 0, 0
-
-  def write(self, outcome: Outcome, records: Sequence[bytes]) -> None:
-    for record in records:
-      self._writer.write(record)
-      self.bytes += len(record)
-    self.records += len(records)
-    self.outcomes.append(outcome)
-
-  def close(self) -> dict[str, Any]:
-    """Closes, reads back, and gives the manifest's entry.
-
-    Errors of earlier writes appear only here: ArrayRecord writes behind.
-    """
-    try:
-      self._writer.close()
-      reader = array_record.ArrayRecordReader(str(self._path))
-      found = reader.num_records()
-      reader.close()
-    except (RuntimeError, OSError) as error:
-      raise _disk_error(self._path, error) from None
-    if found != self.records:
-      raise _disk_error(self._path, f"{found} of {self.records} records")
-    return {
-      "file": self._path.name,
-      "split": self._split,
-      "records": self.records,
-      "bytes": self._path.stat().st_size,
-      "sha256": file_sha256(self._path),
-    }
-
-
-def _disk_error(path: pathlib.Path, error: Exception | str) -> BuildError:
-  full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-  what = "the disk is full" if full else f"cannot write: {error}"
-  what = " ".join(what.split())
-  return BuildError(
-    f"{path}: {what}; what was written is kept, so make room and start the "
-    "same command again"
-  )
 
 
 def _tokenizer_facts(model: bytes) -> dict[str, Any]:

@@ -1,3 +1,9 @@
+"""Tables of captions as people have them, matched to files."""
+
+import csv
+import io
+
+import numpy as np
 import pytest
 
 from data_pipelines import captions
@@ -12,7 +18,7 @@ def read(tmp_path, text, **settings):
   return captions.read_captions(path, FILES, **settings)
 
 
-def test_columns_are_detected_and_told(tmp_path):
+def test_columns_are_detected_and_reported(tmp_path):
   table = read(
     tmp_path,
     "Video Path;Prompt;license;category;label;notes\n"
@@ -30,7 +36,7 @@ def test_columns_are_detected_and_told(tmp_path):
 @pytest.mark.parametrize(
   "name", ["a/dog.mp4", "clips/a/dog.mp4", "dog.mp4", "dog", "C:\\x\\dog.mp4"]
 )
-def test_files_are_found_however_they_are_named(tmp_path, name):
+def test_a_file_is_matched_however_it_is_named(tmp_path, name):
   assert read(tmp_path, f"file,caption\n{name},A dog\n").rows["a/dog.mp4"]
 
 
@@ -49,7 +55,7 @@ def test_rows_without_a_file_are_listed_with_the_reason(tmp_path):
   assert reasons[5].startswith("a second row for the same file")
   assert reasons[6] == "start is not a time: 'two'"
   assert reasons[7] == "end 2 s is not after start 3 s"
-  assert reasons[10] == "no file named"
+  assert reasons[10] == "no file name"
   times = [(row.start, row.end) for row in table.rows["b/bird.webm"]]
   assert times == [(1.5, 3.0), (3.0, 4.0)]
   assert len(table.unmatched) + 3 == 9
@@ -68,17 +74,26 @@ def test_overrides(tmp_path):
   "text, settings, words",
   [
     ("", {}, "is empty"),
-    ("caption\nx\n", {}, "no column names the files"),
+    ("caption\nx\n", {}, "no column of file names"),
     (b"file,caption\n\xff\xfe,x\n", {}, "UTF-8"),
     ("file,split\ndog,middle\n", {}, "line 2: split is 'middle'"),
     ("file,x\n", {"columns": {"captoin": "x"}}, "cannot take 'captoin'"),
     ("file,x\n", {"columns": {"caption": "y"}}, "columns are file, x"),
+    # Tables that people bring, which are not (yet) read.
+    (b"file,caption\na.mp4,caf\xe9 chatter\n", {}, "CSV file in UTF-8"),
+    ("file\tcaption\na.mp4\tx\n".encode("utf-16"), {}, "CSV file in UTF-8"),
+    ("ytid,start_seconds,label\na,30,dog\n", {}, "among ytid, start_seconds"),
+    ("A.MP4,no header here\nb.mp4,two\n", {}, "--columns file=NAME"),
+    ('{"file":"a.mp4","caption":"x"}\n', {}, "no column of file names"),
+    ("sep=;\nfile;caption\na.mp4;rain, on tin\n", {}, "among sep="),
+    ('file,caption\ndog,"' + "x" * 200_000 + '"\n', {}, "field limit"),
   ],
 )
 def test_errors(tmp_path, text, settings, words):
   with pytest.raises(DataError) as error:
     read(tmp_path, text, **settings)
   assert words in str(error.value) and "captions.csv" in str(error.value)
+  assert "\n" not in str(error.value)
 
 
 def test_quotes_line_breaks_and_a_byte_order_mark(tmp_path):
@@ -91,3 +106,162 @@ def test_quotes_line_breaks_and_a_byte_order_mark(tmp_path):
 def test_missing_file(tmp_path):
   with pytest.raises(DataError, match="no captions file"):
     captions.read_captions(tmp_path / "none.csv", FILES)
+
+
+def test_the_first_of_several_rows_of_a_file_is_used(tmp_path):
+  table = read(tmp_path, "file,caption\ndog,one\ndog,two\ndog.mp4,three\n")
+  (row,) = table.rows["a/dog.mp4"]
+  assert row.caption == "one"
+  assert [(line, name) for line, name, _ in table.unmatched] == [
+    (3, "dog"),
+    (4, "dog.mp4"),
+  ]
+
+
+def test_a_line_number_is_where_the_row_ends_in_an_editor(tmp_path):
+  text = 'file,caption\r\ndog,"a\r\nb"\r\nbird,B\r\nfish,F\r\n'
+  table = read(tmp_path, text)
+  assert table.rows["a/dog.mp4"][0].line == 3
+  assert table.rows["b/bird.webm"][0].line == 4
+  assert table.unmatched == [(5, "fish", "no such file")]
+
+
+@pytest.mark.parametrize("delimiter", ",;\t|")
+def test_any_delimiter_gives_the_same_rows(tmp_path, delimiter):
+  header = ["Clip", "Audio-Caption", "SPLIT", "Start Time", "notes"]
+  lines = [
+    ["dog", f"a, b; c | d{delimiter}e", "test", "0.5", "n"],
+    ["bird", "", "", "", ""],
+  ]
+  file = io.StringIO()
+  csv.writer(file, delimiter=delimiter).writerows([header, *lines])
+  table = read(tmp_path, file.getvalue())
+  assert table.columns == {
+    "file": ["Clip"],
+    "audio_caption": ["Audio-Caption"],
+    "split": ["SPLIT"],
+    "start": ["Start Time"],
+  }
+  assert table.ignored_columns == ["notes"]
+  (dog,), (bird,) = table.rows["a/dog.mp4"], table.rows["b/bird.webm"]
+  assert (dog.audio_caption, dog.split, dog.start) == (lines[0][1], "test", 0.5)
+  assert (bird.audio_caption, bird.split, bird.start) == ("", "", None)
+
+
+def test_the_first_column_that_is_not_empty_names_file_and_label(tmp_path):
+  table = read(
+    tmp_path, "file,video_id,label,category\n,dog,,animal\nbird,x,song,y\n"
+  )
+  assert table.rows["a/dog.mp4"][0].label == "animal"
+  assert table.rows["b/bird.webm"][0].label == "song"
+
+
+def test_of_two_columns_of_captions_the_preferred_one_is_used(tmp_path):
+  table = read(tmp_path, "file,title,caption\ndog,T,C\n")
+  assert table.rows["a/dog.mp4"][0].caption == "C"
+  assert table.ignored_columns == ["title"]
+  assert "(ignored: title)" in table.describe()
+
+
+def test_an_override_frees_the_column_that_was_detected(tmp_path):
+  text = "file,caption,text_en\ndog,un chien,a dog\n"
+  table = read(tmp_path, text, columns={"caption": "text_en"})
+  assert table.rows["a/dog.mp4"][0].caption == "a dog"
+  swapped = read(
+    tmp_path,
+    "a,file,caption\ndog,bird,C\n",
+    columns={"file": "a", "label": "file"},
+  )
+  (row,) = swapped.rows["a/dog.mp4"]
+  assert (row.label, row.caption) == ("bird", "C")
+
+
+@pytest.mark.parametrize(
+  "text,split",
+  [
+    ("train", "train"),
+    ("Training", "train"),
+    ("DEV", "val"),
+    ("validation", "val"),
+    ("valid", "val"),
+    ("eval", "test"),
+    (" Test ", "test"),
+    ("", ""),
+  ],
+)
+def test_splits_have_many_names(tmp_path, text, split):
+  table = read(tmp_path, f"file,subset\ndog,{text}\n")
+  assert table.rows["a/dog.mp4"][0].split == split
+
+
+@pytest.mark.parametrize(
+  "text,tags",
+  [
+    ("speech music", ("speech", "music")),
+    ("speech;music", ("speech", "music")),
+    ("['speech', 'music']", ("speech", "music")),
+    ("[]", ()),
+    ("", ()),
+    ("effects", ("effects",)),
+  ],
+)
+def test_tags_are_words(tmp_path, text, tags):
+  table = read(tmp_path, f'file,tags\ndog,"{text}"\n')
+  assert table.rows["a/dog.mp4"][0].tags == tags
+
+
+def test_seconds_are_read_as_numbers_or_as_times():
+  rng = np.random.default_rng(0)
+  for _ in range(50):
+    hours, minutes = (int(n) for n in rng.integers(0, 60, 2))
+    seconds = round(float(rng.uniform(0, 60)), 3)
+    total = 3600 * hours + 60 * minutes + seconds
+    for text in (f"{hours}:{minutes:02}:{seconds:06.3f}", f"{total:.3f}"):
+      assert captions.parse_seconds(text) == pytest.approx(total, abs=1e-6)
+  assert captions.parse_seconds("1:30") == 90
+  assert captions.parse_seconds("") is None
+  for text in ("-1", "nan", "inf", "1:", "one", "1;30", "-0:30", "1:-2"):
+    with pytest.raises(ValueError):
+      captions.parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+  "name,file",
+  [
+    ("dog.mp4", "dog.mp4"),
+    ("x/dog.mp4", "x/dog.mp4"),
+    ("y/x/dog.mp4", "x/dog.mp4"),
+    ("x/dog", "x/dog.mp4"),
+    ("./dog.mp4", "dog.mp4"),
+    ("cat.mp4", None),
+    ("x/cat", "x/cat.webm"),
+  ],
+)
+def test_an_exact_path_goes_before_a_name(tmp_path, name, file):
+  path = tmp_path / "captions.csv"
+  path.write_text(f"file\n{name}\n")
+  files = ["dog.mp4", "x/dog.mp4", "x/cat.webm"]
+  table = captions.read_captions(path, files)
+  assert list(table.rows) == ([file] if file else [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_row_is_used_or_listed_with_a_reason(tmp_path, seed):
+  rng = np.random.default_rng(seed)
+  names = [*FILES, "dog", "cat", "fish", ""]
+  times = ["", "0", "1.5", "0:02", "x", "-1"]
+  file = io.StringIO()
+  writer = csv.writer(file)
+  writer.writerow(["file", "start", "end", "caption"])
+  for i in range(60):
+    writer.writerow([*map(rng.choice, (names, times, times)), f"c{i}"])
+  table = read(tmp_path, file.getvalue())
+  used = [row for rows in table.rows.values() for row in rows]
+  assert len(used) + len(table.unmatched) == 60
+  lines = [row.line for row in used] + [line for line, _, _ in table.unmatched]
+  assert sorted(lines) == list(range(2, 62))
+  assert all(reason for _, _, reason in table.unmatched)
+  for rows in table.rows.values():
+    stretches = [(row.start, row.end) for row in rows]
+    assert len(set(stretches)) == len(stretches)
+    assert all((end or np.inf) > (start or 0) for start, end in stretches)

@@ -1,3 +1,6 @@
+"""The schema: what a record holds, and one line on what it may not hold."""
+
+import numpy as np
 import pytest
 
 from data_pipelines import schema
@@ -9,14 +12,14 @@ def record(**changes):
 
 def test_round_trip_through_tfds_features():
   features = schema.features()
-  given = record(
+  original = record(
     video=b"\x00\xff", words=[{"word": "hé", "start": 0.5}], tags=["speech"]
   )
   stored = features.serialize_example(
-    features.encode_example(schema.encode(given))
+    features.encode_example(schema.encode(original))
   )
-  assert schema.decode(features.deserialize_example_np(stored)) == given
-  assert set(given) == set(schema.FIELDS)
+  assert schema.decode(features.deserialize_example_np(stored)) == original
+  assert set(original) == set(schema.FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -53,5 +56,71 @@ def test_errors_name_record_field_and_value(changes, words):
   ],
 )
 def test_presence(tags, transcript, flags):
-  given = record(tags=tags, transcript=transcript)
-  assert schema.presence(given).tolist() == flags
+  original = record(tags=tags, transcript=transcript)
+  assert schema.presence(original).tolist() == flags
+
+
+def test_what_is_left_out_of_a_record_is_empty():
+  plain = schema.make_record(id="a", duration=1, video=b"v")
+  assert set(plain) == set(schema.FIELDS)
+  assert plain["words"] == plain["events"] == plain["tags"] == []
+  assert plain["audio"] == plain["features"] == b""
+  assert plain["split"] == "train" and plain["duration"] == 1.0
+  # Lists are not shared between records.
+  plain["tags"].append("speech")
+  assert schema.make_record(id="b", duration=1, video=b"v")["tags"] == []
+
+
+def test_lists_may_be_json_text():
+  original = record(words=[{"word": "a"}], tags=["x"])
+  schema.validate(schema.encode(original))
+  assert schema.encode(schema.encode(original)) == schema.encode(original)
+  assert schema.decode(schema.encode(original)) == original
+
+
+def test_a_set_from_before_cached_features_can_be_read():
+  stored = schema.encode(record())
+  stored.pop("features")
+  assert schema.decode(stored)["features"] == b""
+
+
+def test_text_comes_as_bytes_from_tfds():
+  original = record(caption="Größe 日本", tags=["é"])
+  stored = {
+    key: value.encode() if isinstance(value, str) else value
+    for key, value in schema.encode(original).items()
+  }
+  assert schema.decode(stored) == original
+
+
+@pytest.mark.parametrize(
+  "duration", [-1.0, 0, np.inf, -np.inf, np.nan, "1", None, [1.0]]
+)
+def test_a_duration_is_a_positive_number(duration):
+  with pytest.raises(schema.SchemaError, match="'a': duration must be"):
+    schema.validate(record(duration=duration))
+  for good in (1, 1.5, np.float32(0.25), np.float64(2)):
+    schema.validate(record(duration=good))
+
+
+def test_a_long_value_is_cut_in_the_message():
+  with pytest.raises(schema.SchemaError) as error:
+    schema.validate(record(video="x" * 5000))
+  assert len(str(error.value)) < 150 and "video must be bytes" in str(
+    error.value
+  )
+
+
+@pytest.mark.parametrize("field", schema.FIELDS)
+def test_every_field_is_needed(field):
+  broken = record()
+  broken.pop(field)
+  with pytest.raises(schema.SchemaError, match="no id|missing fields"):
+    schema.validate(broken)
+
+
+def test_presence_flags_are_those_of_a_batch():
+  from v2a_jax import batch
+
+  ours = (schema.ABSENT, schema.PRESENT, schema.UNKNOWN)
+  assert ours == (batch.ABSENT, batch.PRESENT, batch.UNKNOWN)

@@ -1,5 +1,8 @@
+"""Text to ids and back, with words at their times."""
+
 import io
 import pickle
+import unicodedata
 
 import numpy as np
 import pytest
@@ -103,10 +106,10 @@ def test_a_model_with_an_end_mark_is_that_of_a_text_encoder(tmp_path):
 def test_byte_pairs_are_those_of_the_published_tokenizer(tmp_path):
   tokenizers = pytest.importorskip("tokenizers")
   transformers = pytest.importorskip("transformers")
-  made = tokenizers.ByteLevelBPETokenizer()
+  trained = tokenizers.ByteLevelBPETokenizer()
   marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-  made.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks)
-  made.save_model(str(tmp_path))
+  trained.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks)
+  trained.save_model(str(tmp_path))
   files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
   published = transformers.RobertaTokenizerFast(*files)
   published.save_pretrained(tmp_path)
@@ -133,5 +136,83 @@ def test_what_is_no_prompt_tokenizer_is_one_line(tmp_path):
 
 
 def test_vocabulary_too_small():
-  with pytest.raises(ValueError, match="at least 512"):
+  with pytest.raises(ValueError, match=r"vocab_size=300 is not in \[512,"):
     tokenizer_lib.train(TEXTS, vocab_size=300)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_text_comes_back_as_normalised(tokenizer, seed):
+  """Reference: Python's NFKC and lower case, with single spaces."""
+  rng = np.random.default_rng(seed)
+  # From 0x131: sentencepiece leaves the capital dotted I before it as it is.
+  ranges = [(0x61, 0x7B), (0xC0, 0x130), (0x131, 0x180), (0x4E00, 0x4F00)]
+  for _ in range(20):
+    picks = rng.integers(0, len(ranges), int(rng.integers(1, 20)))
+    text = "".join(chr(rng.integers(*ranges[i])) for i in picks)
+    text = f" {text[: len(text) // 2]}   {text[len(text) // 2 :]} 🎻 "
+    ids, mask = tokenizer.encode(text, 200)
+    assert ids[mask].min() > 1 and ids.max() < tokenizer.vocab_size
+    decoded = tokenizer.decode(ids)
+    lower = unicodedata.normalize("NFKC", text).lower()
+    assert decoded == " ".join(lower.split())
+    np.testing.assert_array_equal(tokenizer.encode(decoded, 200)[0], ids)
+
+
+def test_a_mask_counts_the_ids_and_a_cut_keeps_the_first(tokenizer):
+  text = "a metal ball hits a wooden plate"
+  whole, mask = tokenizer.encode(text, 64)
+  count = int(mask.sum())
+  for length in (1, 2, count - 1, count, count + 1, 50):
+    ids, mask = tokenizer.encode(text, length)
+    assert ids.shape == mask.shape == (length,)
+    assert mask.sum() == min(length, count)
+    np.testing.assert_array_equal(ids[mask], whole[: min(length, count)])
+    assert not ids[~mask].any()
+
+
+def test_the_vocabulary_is_bounded_and_grows_with_the_text():
+  rng = np.random.default_rng(0)
+  letters = list("abcdefghijklmnop")
+  words = ["".join(rng.choice(letters, 6)) for _ in range(3000)]
+  texts = [" ".join(words[i : i + 6]) for i in range(0, 3000, 6)]
+  sizes = [
+    Tokenizer(tokenizer_lib.train(texts, vocab_size=n)).vocab_size
+    for n in (512, 1024, 2048)
+  ]
+  assert sizes[0] <= 512 < sizes[1] <= 1024 < sizes[2] <= 2048
+
+
+def test_words_that_do_not_fit_are_cut_with_their_times(tokenizer):
+  words = [{"word": "blue", "start": 0.5 * i} for i in range(10)]
+  ids, times, mask = tokenizer.encode_words(words, 4, 5.0)
+  whole = tokenizer.encode_words(words, 99, 5.0)
+  np.testing.assert_array_equal(ids, whole[0][:4])
+  np.testing.assert_array_equal(times, whole[1][:4])
+  assert mask.all()
+  for empty in ("", []):
+    ids, times, mask = tokenizer.encode_words(empty, 4, 5.0)
+    assert not mask.any() and not ids.any() and not times.any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_onsets_that_are_known_stay_and_the_others_lie_between(seed):
+  rng = np.random.default_rng(seed)
+  for _ in range(20):
+    count = int(rng.integers(1, 12))
+    onsets = np.sort(rng.uniform(0, 4, count))
+    known = rng.random(count) < rng.random()
+    partly = [float(t) if k else None for t, k in zip(onsets, known)]
+    filled = tokenizer_lib.spread(partly, 4.0)
+    assert len(filled) == count
+    for before, after in zip(partly, filled):
+      assert before is None or after == pytest.approx(before, abs=1e-12)
+    assert (np.diff(filled) >= -1e-9).all()
+    assert 0 <= min(filled) and max(filled) <= 4.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_words_without_times_are_in_the_middle_of_equal_parts(count):
+  edges = np.linspace(0, 3.0, count + 1)
+  middles = (edges[1:] + edges[:-1]) / 2
+  spread = tokenizer_lib.spread([None] * count, 3.0)
+  np.testing.assert_allclose(spread, middles)

@@ -1,0 +1,212 @@
+"""The position of a loader is one integer, whoever reads and from where."""
+
+from collections import Counter
+import dataclasses
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.schema import DataError
+from tests.data_pipelines.samples import RATE, sound_record, write
+
+NUM, BATCH = 11, 4  # an epoch is no whole number of batches
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+  records = [sound_record(i, audio_caption=f"a {i}") for i in range(NUM)]
+  return write(tmp_path_factory.mktemp("sets") / "ds", records)
+
+
+@pytest.fixture
+def config(path):
+  return LoaderConfig(
+    paths=(path,),
+    batch_size=BATCH,
+    seconds=0.05,
+    fps=5,
+    frame_size=4,
+    sample_rate=RATE,
+    prompt_length=4,
+    transcript_length=2,
+    gain_db=6.0,
+    num_threads=0,
+    seed=5,
+  )
+
+
+def read(config, steps, **where):
+  with make_loader(config, **where) as loader:
+    return [next(loader) for _ in range(steps)]
+
+
+def examples(batches):
+  return [int(i) for batch in batches for i in batch["example"]]
+
+
+def assert_same(left, right):
+  assert len(left) == len(right)
+  for a, b in zip(left, right):
+    assert a.keys() == b.keys()
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def joined(parts):
+  """Batches of several processes, side by side."""
+  return [
+    {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+    for step in zip(*parts)
+  ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("start", [0, 1, 3, 9])
+def test_any_number_of_processes_starts_anywhere(config, count, start):
+  """Crops, captions and gains included."""
+  whole = read(config, 12)
+  parts = [
+    read(
+      config,
+      12 - start,
+      start_step=start,
+      process_index=index,
+      process_count=count,
+    )
+    for index in range(count)
+  ]
+  assert_same(joined(parts), whole[start:])
+
+
+def test_a_loader_goes_on_where_another_stopped(config):
+  whole = read(config, 9)
+  batches, step = [], 0
+  for steps in (1, 3, 2, 3):
+    with make_loader(config, start_step=step) as loader:
+      assert loader.step == step
+      batches += [next(loader) for _ in range(steps)]
+      step = loader.step
+  assert step == 9
+  assert_same(batches, whole)
+
+
+def test_buffered_batches_do_not_count(config):
+  """Threads read ahead; the position is what was handed out."""
+  ahead = dataclasses.replace(config, num_threads=4)
+  with make_loader(ahead) as loader:
+    next(loader)
+    step = loader.step
+  assert step == 1
+  assert_same(read(ahead, 3, start_step=1), read(config, 4)[1:])
+
+
+def test_every_epoch_holds_every_record_once(config):
+  """Also where a batch holds the end of one epoch and the start of another."""
+  epochs = 4
+  order = examples(read(config, epochs * NUM // BATCH))
+  parts = [order[i * NUM : (i + 1) * NUM] for i in range(epochs)]
+  for part in parts:
+    assert Counter(part) == Counter(range(NUM))
+  assert len({tuple(part) for part in parts}) == epochs
+
+
+def test_without_shuffling_every_epoch_is_in_order(config):
+  plain = dataclasses.replace(config, shuffle=False)
+  order = examples(read(plain, NUM))
+  assert order == [i % NUM for i in range(NUM * BATCH)]
+
+
+def test_what_is_random_is_random_in_every_epoch(config):
+  """The same record comes with other gains and captions later."""
+  batches = read(config, 60)
+  loudest = {}
+  for batch in batches:
+    for index, audio in zip(batch["example"], batch["audio"]):
+      loudest.setdefault(int(index), set()).add(float(audio.max()))
+  assert set(loudest) == set(range(NUM))
+  assert all(len(levels) > 10 for levels in loudest.values())
+  prompts = {tuple(row) for batch in batches for row in batch["prompt"]}
+  assert len(prompts) > NUM
+
+
+@pytest.mark.parametrize("seed", [0, 4294967295])
+def test_every_seed_in_range_is_an_order_of_its_own(config, seed):
+  other = read(dataclasses.replace(config, seed=seed), 3)
+  assert examples(other) != examples(read(config, 3))
+  assert_same(other, read(dataclasses.replace(config, seed=seed), 3))
+
+
+def test_a_batch_may_be_larger_than_an_epoch(config):
+  large = dataclasses.replace(config, batch_size=2 * NUM)
+  (batch,) = read(large, 1)
+  assert Counter(examples([batch])) == {i: 2 for i in range(NUM)}
+
+
+def test_another_interpreter_reads_the_same(config, tmp_path):
+  (tmp_path / "config").write_bytes(pickle.dumps(config))
+  script = (
+    "import pickle, sys\n"
+    "from data_pipelines.loader import make_loader\n"
+    "config = pickle.load(open(sys.argv[1], 'rb'))\n"
+    "with make_loader(config, start_step=2) as loader:\n"
+    "  batches = [next(loader) for _ in range(3)]\n"
+    "pickle.dump(batches, open(sys.argv[2], 'wb'))\n"
+  )
+  subprocess.run(
+    [sys.executable, "-c", script, tmp_path / "config", tmp_path / "batches"],
+    check=True,
+  )
+  batches = pickle.loads((tmp_path / "batches").read_bytes())
+  assert_same(batches, read(config, 5)[2:])
+
+
+def test_an_error_in_a_worker_process_is_one_line(config, tmp_path):
+  records = [sound_record(i) for i in range(4)]
+  records[2] = sound_record(2, audio=b"no sound")
+  bad = write(tmp_path / "bad", records)
+  config = dataclasses.replace(
+    config, paths=(bad,), num_workers=1, shuffle=False
+  )
+  with make_loader(config) as loader:
+    with pytest.raises(DataError) as error:
+      next(loader)
+  message = str(error.value)
+  assert message.startswith(f"{bad}: record 2 of 'train': ")
+  assert "max_bad_fraction=0.001" in message and "\n" not in message
+
+
+def test_a_bad_record_counts_once_however_often_it_is_read(config, tmp_path):
+  """One of eight is bad, 0.125, wherever it comes in the second epoch."""
+  records = [sound_record(i) for i in range(8)]
+  records[5] = sound_record(5, audio=b"no sound")
+  bad = write(tmp_path / "bad", records)
+  config = dataclasses.replace(config, paths=(bad,), max_bad_fraction=0.13)
+  with make_loader(config) as loader:
+    batches = [next(loader) for _ in range(10)]
+    assert loader.bad == [f"{bad}: record 5 of 'train'"]
+  for batch in batches:
+    is_bad = batch["example"] == 5
+    assert not batch["audio"][is_bad].any()
+    assert (batch["duration"] == 0).tolist() == is_bad.tolist()
+    assert not batch["prompt_mask"][is_bad].any()
+    assert (batch["presence"][is_bad] == 2).all()
+  twice = dataclasses.replace(config, batch_size=16)
+  with make_loader(twice) as loader:
+    assert Counter(examples([next(loader)])) == {i: 2 for i in range(8)}
+    assert len(loader.bad) == 1
+  strict = dataclasses.replace(config, max_bad_fraction=0.12)
+  with make_loader(strict) as loader:
+    with pytest.raises(DataError, match="over max_bad_fraction=0.12"):
+      for _ in range(10):
+        next(loader)
+
+
+def test_a_closed_loader_can_be_closed_again(config):
+  loader = make_loader(config)
+  next(loader)
+  loader.close()
+  loader.close()
