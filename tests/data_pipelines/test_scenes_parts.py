@@ -59,15 +59,14 @@ def test_collisions_keep_the_balls_apart_and_lose_no_momentum():
 def test_crossings_are_where_the_path_passes_the_levels():
   grid = np.linspace(0, 2, 2001)
   levels = np.array([0.25, 1.0, 9.0])
-  times, speeds, index = physics.crossings(grid**2, grid, levels)
+  times, speeds = physics.crossings(grid**2, grid, levels)
   np.testing.assert_allclose(times, [0.5, 1.0], atol=1e-3)
   np.testing.assert_allclose(speeds, [1.0, 2.0], atol=1e-2)
-  assert index.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.7])
 def test_shapes_cover_their_true_area(angle):
-  white = render.Look((1.0, 1.0, 1.0))
+  white = render.Surface((1.0, 1.0, 1.0))
   black = np.zeros((64, 64, 3))
   for shape, area in (
     (render.disc(0.5, 0.5, 0.25, white), np.pi * 0.25**2),
@@ -83,7 +82,7 @@ def test_shapes_cover_their_true_area(angle):
 
 def test_sub_pixel_motion_changes_the_picture_smoothly():
   x = 0.5 + np.linspace(0, 1 / 64, 9)
-  look = render.Look((1.0, 1.0, 1.0))
+  look = render.Surface((1.0, 1.0, 1.0))
   frames = render.render(
     [render.disc(x, 0.5, 0.2, look)], np.zeros((64, 64, 3)), frames=9
   )
@@ -93,7 +92,7 @@ def test_sub_pixel_motion_changes_the_picture_smoothly():
 
 
 def test_shapes_may_leave_the_picture_or_be_absent():
-  look = render.Look((1.0, 0.0, 0.0), "metal", outline=(0.0, 0.0, 1.0))
+  look = render.Surface((1.0, 0.0, 0.0), "metal", outline=(0.0, 0.0, 1.0))
   far = np.array([-3.0, 0.5, 4.0])
   there = np.array([1.0, 0.0, 1.0])
   frames = render.render(
