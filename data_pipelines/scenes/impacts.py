@@ -264,7 +264,8 @@ def _clear_run(stage: Stage, radii: Array):
   """Returns a run of `track_collisions` with few, well separated contacts.
 
   Draws up to 24 runs, ever slower; the first with two to eight contacts at
-  least 0.18 s apart, else the one that comes nearest to that.
+  least 0.18 s apart, else the one that comes nearest to that. The last 80 ms of
+  the clip are not simulated: a ball may run into another there.
   """
   rng, count, walls = stage.rng, len(radii), (0.08, 0.92)
   room = walls[1] - walls[0] - 2 * radii.sum()

@@ -135,7 +135,7 @@ def bounces(
     gravity: picture widths per second squared.
     restitution: ratio of the speeds after and before a contact.
     end: contacts from this time on are left out, seconds.
-    shortest: the ball rests instead of a shorter flight, seconds.
+    shortest: contacts after a shorter flight are left out, seconds.
 
   Returns:
     Contact times [k] in seconds, and speeds [k] just before each contact.
@@ -176,7 +176,8 @@ def bounce_height(
     restitution: ratio of the speeds after and before a contact.
 
   Returns:
-    Height [n] of its lowest point in picture widths, 0 on the floor.
+    Height [n] of its lowest point in picture widths. After the last of `hits`
+    it makes one more flight and rests on the floor, at 0.
   """
   drop = height - 0.5 * gravity * np.maximum(times - start, 0.0) ** 2
   if not len(hits):
