@@ -1,4 +1,4 @@
-"""Procedural scenes: pictures and sound from the same physics."""
+"""Procedural scenes: picture and sound computed from the same physics."""
 
 from data_pipelines.scenes.records import iter_records, split_of, to_record
 from data_pipelines.scenes.scene import ACTIONS, Scene, make_scene

@@ -1,9 +1,14 @@
-"""Actions made of separate contacts: hits, bounces, collisions, drops."""
+"""Actions that consist of separate contacts: hits, bounces, collisions, drops.
+
+Each public function plays one action: it draws what happens from the stage's
+random numbers and returns a `Take`. Shapes touch at the very times of the
+events (`physics`), and each event's sound starts at the nearest sample.
+"""
 
 import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
-from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.render import Shape, Surface, bar, disc
 from data_pipelines.scenes.stage import (
   Event,
   Stage,
@@ -14,12 +19,14 @@ from data_pipelines.scenes.stage import (
   loudness,
 )
 
+Array = np.ndarray
+
 LIVELY, DULL = ("rubber", "plastic"), ("wood", "metal", "glass")
 SOLID = ("wood", "metal", "glass", "plastic", "stone", "rubber", "ceramic")
 
 
 def strike(stage: Stage) -> Take:
-  """A hammer, mallet or stick comes down on an object."""
+  """Plays a hammer, mallet or stick that comes down on an object."""
   rng, t = stage.rng, stage.times
   material = stage.choose(*SOLID)
   tool = str(rng.choice(["hammer", "mallet", "stick"]))
@@ -47,8 +54,8 @@ def strike(stage: Stage) -> Take:
   head_x = pivot_x - side * reach * np.cos(angle)
   head_y = pivot_y - reach * np.sin(angle)
   head_y = np.maximum(head_y, 0.05)
-  handle = Look((0.72, 0.5, 0.28), outline=stage.ink)
-  iron = Look((0.3, 0.32, 0.38), "metal", outline=stage.ink)
+  handle = Surface((0.72, 0.5, 0.28), outline=stage.ink)
+  iron = Surface((0.3, 0.32, 0.38), "metal", outline=stage.ink)
   shapes = [target, bar(pivot_x, pivot_y, head_x, head_y, 0.026, handle)]
   if tool == "hammer":
     shapes.append(
@@ -61,17 +68,14 @@ def strike(stage: Stage) -> Take:
     shapes,
     hits_sound(stage, hits, power, material, size),
     hit_events(hits, power, "strike", material.name),
-    f"a {tool} strikes a {material.adjective} {_shape_name(kind)}",
+    f"a {tool} strikes a {material.adjective} "
+    f"{'block' if kind == 'box' else 'dome'}",
     f"{counted(len(hits), 'hit')} of a {tool} on {material.name}",
   )
 
 
-def _shape_name(kind: str) -> str:
-  return "block" if kind == "box" else "dome"
-
-
 def drum(stage: Stage) -> Take:
-  """Two sticks on a drum and a cymbal."""
+  """Plays two sticks on a drum and a cymbal."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(3, 7, gap=0.3)
   left = rng.random(len(hits)) < 0.55
@@ -85,16 +89,16 @@ def drum(stage: Stage) -> Take:
     )
     gain = loudness(strength) / strength
     synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-  brass = Look((0.95, 0.78, 0.25), "metal", outline=stage.ink)
+  brass = Surface((0.95, 0.78, 0.25), "metal", outline=stage.ink)
   shell = stage.paint()
   rim_y = stage.floor - 0.3
   dip = physics.jolt(t, hits[left], power[left])
   tilt = physics.jolt(t, hits[~left], power[~left], frequency=3.5, decay=0.25)
   shapes = [
-    bar(0.74, 0.52, 0.74, stage.floor, 0.014, Look(stage.ink)),
+    bar(0.74, 0.52, 0.74, stage.floor, 0.014, Surface(stage.ink)),
     Shape("box", 0.3, stage.floor - 0.14, 0.2, 0.16, shell, round=0.02),
     Shape("ellipse", 0.3, rim_y, 0.21, 0.05 + 0.02 * dip,
-          Look((0.97, 0.95, 0.88), outline=stage.ink)),
+          Surface((0.97, 0.95, 0.88), outline=stage.ink)),
     Shape("ellipse", 0.74, 0.52, 0.2, 0.035, brass, angle=0.35 * tilt),
   ]  # fmt: skip
   shapes += _stick(stage, hits[left], power[left], (0.3, rim_y), 0.12, -1)
@@ -108,16 +112,26 @@ def drum(stage: Stage) -> Take:
     audio,
     events,
     "two sticks play a drum and a cymbal",
-    f"{counted(len(hits), 'drum stroke')}",
+    counted(len(hits), "drum stroke"),
     ("music", "effects"),
   )
 
 
-def _stick(stage, hits, power, touch, hand_x, side):
+def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
+  """Returns the shapes of a drumstick.
+
+  Args:
+    stage: clip.
+    hits: contact times [k], seconds.
+    power: strengths [k].
+    touch: x and y of the struck point, picture widths.
+    hand_x: x of the hand, picture widths.
+    side: -1 if the stick rises to the left, 1 to the right.
+  """
   lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
   tip_x = touch[0] + side * 0.05 * lift
   tip_y = touch[1] - 0.03 - 0.38 * lift
-  wood = Look((0.85, 0.65, 0.4), outline=stage.ink)
+  wood = Surface((0.85, 0.65, 0.4), outline=stage.ink)
   hand_y = touch[1] - 0.12 - 0.1 * lift
   return [
     bar(hand_x, hand_y, tip_x, tip_y, 0.022, wood),
@@ -125,7 +139,8 @@ def _stick(stage, hits, power, touch, hand_x, side):
   ]
 
 
-def _cymbal(rng, strength, rate):
+def _cymbal(rng: np.random.Generator, strength: float, rate: int) -> Array:
+  """Returns the sound [rate / 2] of a cymbal: dense modes and a hiss."""
   decay = 0.5
   ratios = np.sort(rng.uniform(1.0, 14.0, 28))
   body = synthesis.ring(
@@ -142,7 +157,7 @@ def _cymbal(rng, strength, rate):
 
 
 def bounce(stage: Stage) -> Take:
-  """One or two balls are dropped and bounce until they rest."""
+  """Plays one or two balls that are dropped and bounce until they rest."""
   rng = stage.rng
   audio, shapes, events, names = stage.silence(), [], [], []
   count = 1 + int(rng.random() < 0.35)
@@ -164,10 +179,9 @@ def bounce(stage: Stage) -> Take:
     )
     squash = 1.0 - 0.35 * _contact(stage.times, hits, power)
     drift = rng.uniform(-0.04, 0.04) * (stage.times - start)
-    shapes.append(
-      _holder(stage, lane, stage.floor - height - 2 * radius, start)
-    )
-    shapes.append(
+    top = stage.floor - height - 2 * radius
+    shapes += [
+      _holder(stage, lane, top, start),
       Shape(
         "ellipse",
         lane + drift,
@@ -175,8 +189,8 @@ def bounce(stage: Stage) -> Take:
         radius / squash,
         radius * squash,
         stage.surface(material),
-      )
-    )
+      ),
+    ]
     size = (radius - 0.09) / 0.05
     audio += hits_sound(stage, hits, power, material, size, damping=1.5)
     events += hit_events(hits, power, "bounce", material.name)
@@ -185,29 +199,30 @@ def bounce(stage: Stage) -> Take:
     shapes,
     audio,
     events,
-    f"{' and '.join(names)} {'bounce' if count > 1 else 'bounces'} on the floor",
+    f"{' and '.join(names)} {'bounces' if count == 1 else 'bounce'} "
+    "on the floor",
     f"{counted(len(events), 'bounce')} of {' and '.join(names)}",
   )
 
 
-def _holder(stage, x, y, start):
-  """A hook that holds a ball from above at `y` and lets go at `start`."""
+def _holder(stage: Stage, x: float, y: float, start: float) -> Shape:
+  """Returns a hook that holds a ball's top at (x, y) and lets go at `start`."""
   lag = np.maximum(stage.times - start + 0.04, 0.0)
   bottom = y + 0.01 - np.minimum(1.5 * lag, y + 0.1)
   return Shape(
     "box", x, 0.5 * (bottom - 0.2), 0.045, 0.5 * (bottom + 0.2),
-    Look((0.5, 0.5, 0.55), outline=stage.ink), round=0.01,
+    Surface((0.5, 0.5, 0.55), outline=stage.ink), round=0.01,
   )  # fmt: skip
 
 
-def _contact(times, hits, power):
-  """How much a ball is flattened [n]: greatest at the touch, gone in 60 ms."""
+def _contact(times: Array, hits: Array, power: Array) -> Array:
+  """Returns a ball's flattening [n]: greatest at a contact, 0 after 50 ms."""
   lag = np.abs(times[:, None] - np.asarray(hits)[None, :])
   return (np.clip(1.0 - lag / 0.05, 0.0, 1.0) * power).sum(axis=1)
 
 
 def collide(stage: Stage) -> Take:
-  """Balls slide between two walls and knock into them and each other."""
+  """Plays balls that slide between two walls and knock into each other."""
   rng = stage.rng
   count = int(rng.integers(1, 4))
   material = stage.choose("wood", "metal", "glass", "plastic", "stone")
@@ -215,7 +230,7 @@ def collide(stage: Stage) -> Take:
   contacts, knots, states, speeds = _clear_run(stage, radii)
   paths = physics.along_knots(stage.times, knots, states, speeds)
   y = stage.floor - radii
-  post = Look((0.35, 0.3, 0.3), outline=stage.ink)
+  post = Surface((0.35, 0.3, 0.3), outline=stage.ink)
   shapes = [
     Shape("box", edge, stage.floor - 0.14, 0.045, 0.16, post, round=0.015)
     for edge in (0.035, 0.965)
@@ -239,13 +254,19 @@ def collide(stage: Stage) -> Take:
     shapes,
     audio,
     events,
-    f"{counted(count, material.adjective + ' ball')} knocking between two walls",
+    f"{counted(count, material.adjective + ' ball')} "
+    "knocking between two walls",
     f"{counted(len(events), 'knock')} of {material.name}",
   )
 
 
-def _clear_run(stage, radii):
-  """A run of `track_collisions` with few, well separated contacts."""
+def _clear_run(stage: Stage, radii: Array):
+  """Returns a run of `track_collisions` with few, well separated contacts.
+
+  Draws up to 24 runs, ever slower; the first with two to eight contacts at
+  least 0.18 s apart, else the one that comes nearest to that. The last 80 ms of
+  the clip are not simulated: a ball may run into another there.
+  """
   rng, count, walls = stage.rng, len(radii), (0.08, 0.92)
   room = walls[1] - walls[0] - 2 * radii.sum()
   best, fewest = None, np.inf
@@ -269,7 +290,7 @@ def _clear_run(stage, radii):
 
 
 def drip(stage: Stage) -> Take:
-  """Drops fall from a tap into a vessel that slowly fills."""
+  """Plays drops that fall from a tap into a vessel with water."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(2, 6, gap=0.4, first=0.5)
   vessel = stage.choose("metal", "glass", "ceramic")
@@ -277,8 +298,8 @@ def drip(stage: Stage) -> Take:
   level = rng.uniform(0.3, 0.6)
   surface_y = stage.floor - 0.26 * level - 0.03
   ripple = physics.jolt(t, hits, power, frequency=5.0, decay=0.15)
-  water = Look((0.25, 0.55, 0.95), outline=stage.ink)
-  chrome = Look((0.75, 0.78, 0.82), "metal", outline=stage.ink)
+  water = Surface((0.25, 0.55, 0.95), outline=stage.ink)
+  chrome = Surface((0.75, 0.78, 0.82), "metal", outline=stage.ink)
   wall = stage.surface(vessel)
   shapes = [
     Shape("box", x, 0.06, 0.05, 0.08, chrome, round=0.02),
@@ -318,12 +339,20 @@ def drip(stage: Stage) -> Take:
   )
 
 
-def _splash(x, y, lag, power, look):
-  """Two droplets that fly up from a drop's touch [n] seconds after it."""
+def _splash(x, y, lag, power, surface) -> list[Shape]:
+  """Returns two droplets that fly up where a drop has fallen.
+
+  Args:
+    x: x of the drop, picture widths.
+    y: y of the water, picture widths.
+    lag: seconds [n] since the drop's contact, negative before it.
+    power: strength in 0..1; droplets of a stronger one fly higher.
+    surface: the water's surface.
+  """
   seen = (lag >= 0) & (lag < 0.24)
   rise = 0.2 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
   return [
-    disc(x + side * (0.04 + 0.5 * np.maximum(lag, 0)), y - rise, 0.035, look,
+    disc(x + side * (0.04 + 0.5 * np.maximum(lag, 0)), y - rise, 0.035, surface,
          alpha=seen * 1.0)
     for side in (-1.0, 1.0)
   ]  # fmt: skip

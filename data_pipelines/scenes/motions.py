@@ -1,9 +1,12 @@
-"""Actions of lasting or repeated motion: rolling, pouring, sawing, a string."""
+"""Actions of lasting or repeated motion: rolling, pouring, sawing, plucking.
+
+Each public function plays one action; see `impacts`.
+"""
 
 import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
-from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.render import Shape, Surface, bar, disc
 from data_pipelines.scenes.stage import (
   Event,
   Stage,
@@ -14,25 +17,25 @@ from data_pipelines.scenes.stage import (
   loudness,
 )
 
-FINE = 1000  # Hz at which paths are sampled to find crossings
+GRID_RATE = 1000  # Hz, of the paths in which crossings are searched
 
 
 def roll(stage: Stage) -> Take:
-  """A ball rolls over a floor with ridges; each ridge knocks."""
+  """Plays a ball that rolls over a floor with ridges and bumps on each."""
   rng, t = stage.rng, stage.times
   material = stage.choose("wood", "metal", "glass", "plastic", "stone")
   radius = rng.uniform(0.11, 0.15)
-  grid = np.arange(0, stage.seconds, 1 / FINE)
+  grid = np.arange(0, stage.seconds, 1 / GRID_RATE)
   speed = np.interp(
     grid,
     np.linspace(0, stage.seconds, 5),
     rng.uniform(0.4, 1.6, 5) * (0.95 / stage.seconds),
   )
-  path = -0.05 + np.cumsum(speed) / FINE
+  path = -0.05 + np.cumsum(speed) / GRID_RATE
   ridges = physics.irregular_times(
     rng, int(rng.integers(2, 6)), first=0.12, last=0.9, gap=0.12
   )
-  hits, speeds, _ = physics.crossings(path, grid, ridges)
+  hits, speeds = physics.crossings(path, grid, ridges)
   keep = hits < stage.seconds - 0.1
   hits, speeds = hits[keep], speeds[keep]
   power = np.clip(speeds / 0.35, 0.45, 1.0)
@@ -41,25 +44,27 @@ def roll(stage: Stage) -> Take:
   hop = np.zeros_like(t)
   for hit in hits:
     hop += 0.08 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2))
-  place = lambda value: 0.5 + heading * (np.asarray(value) - 0.5)
+  mirror = lambda value: 0.5 + heading * (np.asarray(value) - 0.5)
   y = stage.floor - radius - hop
-  look = stage.surface(material)
-  dot = Look(stage.ink)
+  surface = stage.surface(material)
+  dot = Surface(stage.ink)
   turn = heading * x / radius
   shapes = [
-    Shape("box", float(place(r)), stage.floor, 0.032, 0.045, look, round=0.03)
+    Shape(
+      "box", float(mirror(r)), stage.floor, 0.032, 0.045, surface, round=0.03
+    )
     for r in ridges
   ]
-  shapes.append(disc(place(x), y, radius, look))
+  shapes.append(disc(mirror(x), y, radius, surface))
   shapes += [
-    disc(place(x) + s * 0.6 * radius * np.cos(turn),
+    disc(mirror(x) + s * 0.6 * radius * np.cos(turn),
          y + s * 0.6 * radius * np.sin(turn), 0.03, dot)
     for s in (-1.0, 1.0)
   ]  # fmt: skip
-  fast = np.interp(stage.clock(), grid, speed)
+  gain = np.interp(stage.sample_times(), grid, speed)
   audio = synthesis.rumble(rng, stage.samples, corner=400, rate=stage.rate)
   audio = synthesis.fade(audio, seconds=0.3, rate=stage.rate)
-  audio *= 0.006 * fast / fast.max()
+  audio *= 0.006 * gain / gain.max()
   audio += hits_sound(stage, hits, power, material, 0.7, damping=1.5)
   return Take(
     shapes,
@@ -71,40 +76,40 @@ def roll(stage: Stage) -> Take:
 
 
 def pour(stage: Stage) -> Take:
-  """A jug is tipped once or twice; the glass fills and its pitch rises."""
+  """Plays a jug that is tipped once or twice and a glass that fills."""
   rng, t = stage.rng, stage.times
   starts = physics.irregular_times(
     rng, int(rng.integers(1, 3)), first=0.4, last=stage.seconds - 0.9, gap=1.4
   )
-  lasting = np.array(
+  durations = np.array(
     [
       rng.uniform(0.6, min(1.2, stop - start - 0.4))
       for start, stop in zip(starts, [*starts[1:], stage.seconds + 0.3])
     ]
   )
   drink = [(0.3, 0.6, 0.95), (0.55, 0.3, 0.12), (0.95, 0.6, 0.15)]
-  liquid = Look(drink[rng.integers(3)], outline=stage.ink)
-  share = 0.85 / max(lasting.sum(), 1.5)
+  liquid = Surface(drink[rng.integers(3)], outline=stage.ink)
+  share = 0.85 / max(durations.sum(), 1.5)
   filled = lambda at: (
-    0.08 + share * sum(np.clip(at - s, 0, d) for s, d in zip(starts, lasting))
+    0.08 + share * sum(np.clip(at - s, 0, d) for s, d in zip(starts, durations))
   )
   flowing = lambda at: sum(
-    (at >= s) & (at < s + d) for s, d in zip(starts, lasting)
+    (at >= s) & (at < s + d) for s, d in zip(starts, durations)
   ).astype(float)
   tip = np.zeros_like(t)
-  for s, d in zip(starts, lasting):
+  for s, d in zip(starts, durations):
     tip += np.clip((t - s + 0.25) / 0.25, 0, 1) - np.clip(
       (t - s - d) / 0.2, 0, 1
     )
   level, flow = filled(t), flowing(t)
+  glass = Surface((0.75, 0.93, 0.95), "glass", alpha=0.6, outline=stage.ink)
   x, base = 0.42, stage.floor
   top = base - 0.4 * level
   jug = stage.surface(stage.choose("ceramic", "metal", "plastic"))
   tilt = -0.25 - 0.95 * tip
   wobble = 0.008 * np.sin(40 * t) * flow
   shapes = [
-    Shape("box", x, base - 0.22, 0.19, 0.22, Look((0.75, 0.93, 0.95), "glass",
-          alpha=0.6, outline=stage.ink), round=0.03),
+    Shape("box", x, base - 0.22, 0.19, 0.22, glass, round=0.03),
     Shape("box", x, 0.5 * (base + top), 0.16, 0.5 * (base - top) + 0.001,
           liquid, round=0.015),
     Shape("box", x + wobble, 0.5 * (0.27 + top), 0.03, 0.5 * (top - 0.27),
@@ -112,7 +117,7 @@ def pour(stage: Stage) -> Take:
     Shape("box", x + 0.24, 0.24 - 0.06 * tip, 0.13, 0.18, jug, angle=tilt,
           round=0.03),
   ]  # fmt: skip
-  audio = _pour_sound(stage, starts, lasting, filled)
+  audio = _pour_sound(stage, starts, durations, filled)
   return Take(
     shapes,
     audio,
@@ -122,9 +127,20 @@ def pour(stage: Stage) -> Take:
   )
 
 
-def _pour_sound(stage, starts, lasting, filled):
+def _pour_sound(stage, starts, durations, filled) -> np.ndarray:
+  """Synthesises poured liquid: a hiss and many bubbles.
+
+  Args:
+    stage: clip and random numbers.
+    starts: starts [k] of the flow, seconds.
+    durations: durations [k] of the flow, seconds.
+    filled: function from times in seconds to the liquid's level in 0..1.
+
+  Returns:
+    float [samples].
+  """
   rng, audio = stage.rng, stage.silence()
-  for start, duration in zip(starts, lasting):
+  for start, duration in zip(starts, durations):
     samples = min(int(duration * stage.rate), stage.samples)
     hiss = synthesis.band_noise(
       rng, samples, frequency=2500, bandwidth=3000, rate=stage.rate
@@ -146,9 +162,9 @@ def _pour_sound(stage, starts, lasting, filled):
 
 
 def spin(stage: Stage) -> Take:
-  """A wheel of fortune is spun; its pegs click past a tongue as it slows."""
+  """Plays a wheel of fortune whose pegs click past a tongue as it slows."""
   rng, t = stage.rng, stage.times
-  grid = np.arange(0, stage.seconds, 1 / FINE)
+  grid = np.arange(0, stage.seconds, 1 / GRID_RATE)
   spins = physics.irregular_times(
     rng, int(rng.integers(1, 3)), first=0.15, last=0.6 * stage.seconds, gap=1.2
   )
@@ -159,33 +175,31 @@ def spin(stage: Stage) -> Take:
     lag = grid - start
     rate = np.where(lag > 0, np.maximum(rate, kick - friction * lag), rate)
   rate = np.maximum(rate, 0.0)
-  turn = np.cumsum(rate) / FINE
+  turn = np.cumsum(rate) / GRID_RATE
   pegs = int(rng.integers(2, 4))
   phase = rng.uniform(0.1, 0.9)
   levels = (np.arange(64) + phase) * 2 * np.pi / pegs
-  hits, speeds, _ = physics.crossings(turn, grid, levels)
+  hits, speeds = physics.crossings(turn, grid, levels)
   keep = hits < stage.seconds - 0.08
   hits, speeds = hits[keep], speeds[keep]
   power = np.clip(speeds / 6.0, 0.45, 1.0)
   material = stage.choose("wood", "metal", "plastic")
   angle = np.interp(t, grid, turn)
   cx, cy, radius = 0.5, 0.56, 0.33
-  look, peg_look = (
-    stage.surface(material),
-    Look((0.95, 0.2, 0.2), outline=stage.ink),
-  )
-  shapes = [disc(cx, cy, radius, look)]
+  surface = stage.surface(material)
+  red = Surface((0.95, 0.2, 0.2), outline=stage.ink)
+  shapes = [disc(cx, cy, radius, surface)]
   for peg in range(pegs):
     # A peg is under the tongue (straight up) when the turn reaches a level.
     a = angle - (phase + peg) * 2 * np.pi / pegs - 0.5 * np.pi
     px, py = cx + 0.27 * np.cos(a), cy + 0.27 * np.sin(a)
     shapes.append(
-      bar(cx, cy, px, py, 0.028, Look((0.98, 0.95, 0.85), outline=stage.ink))
+      bar(cx, cy, px, py, 0.028, Surface((0.98, 0.95, 0.85), outline=stage.ink))
     )
-    shapes.append(disc(px, py, 0.06, peg_look))
-  shapes.append(disc(cx, cy, 0.06, Look(stage.ink)))
+    shapes.append(disc(px, py, 0.06, red))
+  shapes.append(disc(cx, cy, 0.06, Surface(stage.ink)))
   flick = 0.5 * physics.jolt(t, hits, power, frequency=6.0, decay=0.07)
-  tongue = Look((0.98, 0.82, 0.15), outline=stage.ink)
+  tongue = Surface((0.98, 0.82, 0.15), outline=stage.ink)
   shapes.append(
     bar(cx, 0.06, cx + 0.15 * np.sin(flick), 0.06 + 0.16 * np.cos(flick),
         0.035, tongue)
@@ -201,15 +215,15 @@ def spin(stage: Stage) -> Take:
 
 
 def saw(stage: Stage) -> Take:
-  """A saw goes back and forth through a block."""
+  """Plays a saw that goes back and forth through a block."""
   rng, t = stage.rng, stage.times
   starts, power = stage.hits(3, 7, gap=0.45, first=0.25)
-  lasting = np.minimum(rng.uniform(0.26, 0.38, len(starts)), 0.4)
+  durations = np.minimum(rng.uniform(0.26, 0.38, len(starts)), 0.4)
   material = stage.choose("wood", "metal", "plastic", "stone")
-  x, _ = physics.stroke_path(t, starts, lasting)
+  x = physics.stroke_path(t, starts, durations)
   depth = 0.1 * np.clip(t / stage.seconds, 0, 1)
   block_y = stage.floor - 0.15
-  blade = Look((0.82, 0.85, 0.9), "metal", outline=stage.ink)
+  blade = Surface((0.82, 0.85, 0.9), "metal", outline=stage.ink)
   grip = stage.paint()
   saw_x, saw_y = 0.37 + 0.34 * x, block_y - 0.19 + depth
   shapes = [
@@ -220,7 +234,7 @@ def saw(stage: Stage) -> Take:
   audio = stage.silence()
   low = {"wood": 1400, "metal": 4200, "plastic": 2200, "stone": 3000}
   teeth = rng.uniform(60, 110)
-  for time, duration, strength in zip(starts, lasting, power):
+  for time, duration, strength in zip(starts, durations, power):
     samples = int(duration * stage.rate)
     n = np.arange(samples) / stage.rate
     speed = (1 - np.exp(-n / 0.003)) * np.cos(0.5 * np.pi * n / duration)
@@ -242,7 +256,7 @@ def saw(stage: Stage) -> Take:
 
 
 def shake(stage: Stage) -> Take:
-  """A rattle is jerked from side to side; its grains hit at every stop."""
+  """Plays a rattle whose grains hit at every turn from side to side."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(3, 7, gap=0.34)
   side = float(rng.choice([-1.0, 1.0]))
@@ -253,13 +267,13 @@ def shake(stage: Stage) -> Take:
   quiver = physics.jolt(t, hits, power, frequency=9.0, decay=0.06)
   head_x, head_y = 0.5 + 0.24 * x + 0.03 * quiver, 0.36 + 0.04 * np.abs(x)
   hand_x, hand_y = 0.5 + 0.12 * x, 0.78
-  grip = Look((0.75, 0.55, 0.3), outline=stage.ink)
+  grip = Surface((0.75, 0.55, 0.3), outline=stage.ink)
   band = stage.paint()
   shapes = [
     bar(hand_x, hand_y, head_x, head_y, 0.035, grip),
     disc(head_x, head_y, 0.17, stage.paint()),
     Shape("box", head_x, head_y, 0.16, 0.035, band, angle=0.5 * x),
-    disc(hand_x, hand_y, 0.085, Look((0.85, 0.62, 0.48), outline=stage.ink)),
+    disc(hand_x, hand_y, 0.085, Surface((0.85, 0.62, 0.48), outline=stage.ink)),
   ]
   audio = stage.silence()
   tone = rng.uniform(3000, 5500)
@@ -282,7 +296,7 @@ def shake(stage: Stage) -> Take:
 
 
 def pluck(stage: Stage) -> Take:
-  """A plectrum plucks the strings of a lyre; lower strings are thicker."""
+  """Plays a plectrum on a lyre whose lower strings are thicker."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(3, 7, gap=0.32)
   root = rng.uniform(130, 220)
@@ -296,24 +310,24 @@ def pluck(stage: Stage) -> Take:
     )
     gain = loudness(strength) / strength
     synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-  body = Look((0.45, 0.22, 0.1), outline=stage.ink)
+  body = Surface((0.45, 0.22, 0.1), outline=stage.ink)
   shapes = [
     Shape("box", 0.5, 0.48, 0.46, 0.4, body, round=0.08),
-    disc(0.36, 0.48, 0.15, Look((0.1, 0.07, 0.05))),
+    disc(0.36, 0.48, 0.15, Surface((0.1, 0.07, 0.05))),
   ]
   for string in range(4):
     mine = strings == string
     swing = physics.jolt(t, hits[mine], power[mine], frequency=7.0, decay=0.2)
-    look = Look((0.98, 0.95, 0.8))
+    surface = Surface((0.98, 0.95, 0.8))
     thick = 0.03 - 0.003 * string
     mid = ys[string] + 0.07 * swing
     shapes += [
-      bar(0.08, ys[string], 0.4, mid, thick, look),
-      bar(0.4, mid, 0.92, ys[string], thick, look),
+      bar(0.08, ys[string], 0.4, mid, thick, surface),
+      bar(0.4, mid, 0.92, ys[string], thick, surface),
     ]
   height = physics.lift(t, hits, power, fall=0.14, rise=0.12)
   target = np.interp(t, hits, ys[strings]) if len(hits) else 0.5 + 0 * t
-  pick = Look((0.95, 0.25, 0.3), "plastic", outline=stage.ink)
+  pick = Surface((0.95, 0.25, 0.3), "plastic", outline=stage.ink)
   away = np.minimum(height, 1.0)
   shapes.append(
     Shape(

@@ -1,9 +1,12 @@
-"""Actions of people: clapping hands, walking feet, a talking face."""
+"""Actions of people: clapping hands, walking feet, a talking face.
+
+Each public function plays one action; see `impacts`.
+"""
 
 import numpy as np
 
 from data_pipelines.scenes import physics, speech, synthesis
-from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.render import Shape, Surface, bar, disc
 from data_pipelines.scenes.stage import (
   Event,
   Stage,
@@ -14,6 +17,8 @@ from data_pipelines.scenes.stage import (
   loudness,
 )
 
+Array = np.ndarray
+
 SKIN = ((0.98, 0.82, 0.7), (0.85, 0.63, 0.48), (0.52, 0.36, 0.27))
 HAIR = (
   (0.15, 0.1, 0.08),
@@ -23,12 +28,13 @@ HAIR = (
 )
 
 
-def _skin(stage: Stage) -> Look:
-  return Look(SKIN[stage.rng.integers(len(SKIN))], outline=stage.ink)
+def _skin(stage: Stage) -> Surface:
+  """Draws a skin colour."""
+  return Surface(SKIN[stage.rng.integers(len(SKIN))], outline=stage.ink)
 
 
 def clap(stage: Stage) -> Take:
-  """Two hands clap."""
+  """Plays two clapping hands."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(2, 7, gap=0.34)
   apart = 0.26 * physics.lift(t, hits, power)
@@ -62,31 +68,31 @@ def clap(stage: Stage) -> Take:
 
 
 def walk(stage: Stage) -> Take:
-  """A figure walks across the picture, now faster, now slower."""
+  """Plays a person who walks across the picture with irregular steps."""
   rng, t = stage.rng, stage.times
   material = stage.choose("wood", "metal", "stone", "ceramic")
   hits, power = stage.hits(4, 8, gap=0.36)
   heading = float(rng.choice([-1.0, 1.0]))
   pace = 0.66 / (len(hits) + 1)
   feet = [_foot(t, hits, which, pace) for which in (0, 1)]
-  place = lambda x: 0.5 + heading * (x - 0.33)
+  mirror = lambda x: 0.5 + heading * (x - 0.33)
   ground = stage.floor
   hip_x = 0.5 * (feet[0][0] + feet[1][0])
   hip_y = ground - 0.34 + 0.1 * np.abs(feet[0][0] - feet[1][0])
   shirt, trousers = stage.paint(), stage.paint(0.1, 0.6)
-  shoe = Look((0.12, 0.1, 0.1), outline=stage.ink)
+  shoe = Surface((0.12, 0.1, 0.1), outline=stage.ink)
   slab = Shape("box", 0.5, ground + 0.03, 0.49, 0.03, stage.surface(material))
   shapes = [slab]
   for x, up in feet:
-    foot_x, foot_y = place(x), ground - 0.035 - up
-    shapes.append(bar(place(hip_x), hip_y, foot_x, foot_y, 0.035, trousers))
+    foot_x, foot_y = mirror(x), ground - 0.035 - up
+    shapes.append(bar(mirror(hip_x), hip_y, foot_x, foot_y, 0.035, trousers))
     shapes.append(
       Shape("box", foot_x + heading * 0.03, foot_y, 0.07, 0.035, shoe,
             round=0.03)
     )  # fmt: skip
   shapes += [
-    bar(place(hip_x), hip_y - 0.24, place(hip_x), hip_y, 0.06, shirt),
-    disc(place(hip_x), hip_y - 0.37, 0.09, _skin(stage)),
+    bar(mirror(hip_x), hip_y - 0.24, mirror(hip_x), hip_y, 0.06, shirt),
+    disc(mirror(hip_x), hip_y - 0.37, 0.09, _skin(stage)),
   ]
   audio = hits_sound(stage, hits, power, material, 0.9, damping=3.0)
   for time, strength in zip(hits, power):
@@ -102,8 +108,21 @@ def walk(stage: Stage) -> Take:
   )
 
 
-def _foot(times, hits, which, pace, swing=0.26):
-  """Place and height of a foot that lands at every second hit."""
+def _foot(
+  times: Array, hits: Array, which: int, pace: float, swing: float = 0.26
+) -> tuple[Array, Array]:
+  """Returns the path of a foot that lands at every second hit.
+
+  Args:
+    times: [n], seconds.
+    hits: times [k] of the footsteps of both feet, seconds.
+    which: 0 for the foot of the first step, 1 for the other.
+    pace: length of a step, picture widths.
+    swing: time for which a foot is in the air, seconds.
+
+  Returns:
+    Distance walked [n] and height above the floor [n], picture widths.
+  """
   x = np.full_like(times, -0.5 * pace * which)
   up = np.zeros_like(times)
   for k, hit in enumerate(hits):
@@ -118,7 +137,7 @@ def _foot(times, hits, which, pace, swing=0.26):
 
 
 def talk(stage: Stage) -> Take:
-  """A face says a sentence; a small head has a high voice."""
+  """Plays a face that says a sentence; a small head has a high voice."""
   rng, t = stage.rng, stage.times
   youth = float(rng.uniform(0.0, 1.0))
   voice = speech.Voice(
@@ -127,36 +146,41 @@ def talk(stage: Stage) -> Take:
     pace=float(rng.uniform(0.75, 1.0)),
   )
   words = speech.sentence(rng)
-  said = speech.schedule(rng, words, voice, seconds=stage.seconds)
-  jaw, lips = speech.mouth(said, t)
+  utterance = speech.schedule(rng, words, voice, seconds=stage.seconds)
+  jaw, lips = speech.mouth(utterance, t)
   audio = 0.55 * speech.speak(
-    rng, said, voice, samples=stage.samples, rate=stage.rate
+    rng, utterance, voice, samples=stage.samples, rate=stage.rate
   )
   who = "child" if youth > 0.7 else "person"
-  text = " ".join(word for word, _, _ in said.words)
+  text = " ".join(word for word, _, _ in utterance.words)
   return Take(
     _face(stage, jaw, lips, 0.4 - 0.09 * youth),
     audio,
-    [Event(float(s), "word", "voice") for _, s, _ in said.words],
+    [Event(float(s), "word", "voice") for _, s, _ in utterance.words],
     f"a {who} talks to the camera",
     f"a {who} says: {text}",
     ("speech",),
-    said.words,
+    utterance.words,
   )
 
 
-def _face(stage, jaw, lips, radius):
-  """Shapes of a head of a radius, its jaw and lips as `speech.mouth` says."""
+def _face(stage: Stage, jaw: Array, lips: Array, radius: float) -> list[Shape]:
+  """Returns the shapes of a head.
+
+  Args:
+    stage: clip and random numbers.
+    jaw: opening of the mouth [n] in 0..1.
+    lips: rounding of the lips [n] in 0..1.
+    radius: half width of the head, picture widths.
+  """
   rng, t = stage.rng, stage.times
   sway = rng.uniform(0.5, 1.2, 2)
   x = 0.5 + 0.02 * np.sin(2 * np.pi * sway[0] * 0.5 * t + rng.uniform(0, 6))
   y = 0.5 + 0.012 * np.sin(2 * np.pi * sway[1] * 0.5 * t) + 0.01 * jaw
   skin = _skin(stage)
-  hair = Look(HAIR[rng.integers(len(HAIR))], outline=stage.ink)
-  white, dark = (
-    Look((0.97, 0.97, 0.97), outline=(0.1, 0.1, 0.1)),
-    Look((0.08, 0.06, 0.08)),
-  )
+  hair = Surface(HAIR[rng.integers(len(HAIR))], outline=stage.ink)
+  white = Surface((0.97, 0.97, 0.97), outline=(0.1, 0.1, 0.1))
+  dark = Surface((0.08, 0.06, 0.08))
   blinks = rng.uniform(0, stage.seconds, 2)
   lid = 1.0 - 0.9 * np.clip(
     1.2 - np.abs(t[:, None] - blinks).min(axis=1) / 0.08, 0, 1
@@ -174,11 +198,13 @@ def _face(stage, jaw, lips, radius):
     ]
   wide = radius * (0.5 - 0.26 * lips)
   high = radius * (0.035 + 0.33 * jaw)
-  red = Look((0.75, 0.2, 0.22))
+  red = Surface((0.75, 0.2, 0.22))
   mouth_y = y + (0.5 + 0.12 * jaw) * radius
+  nose = Surface(tuple(0.8 * np.array(skin.colour)))
   shapes += [
-    disc(x, y + 0.1 * radius, 0.07 * radius, Look(tuple(0.8 * np.array(skin.colour)))),
-    Shape("ellipse", x, mouth_y, wide + 0.08 * radius, high + 0.07 * radius, red),
-    Shape("ellipse", x, mouth_y, wide, high, Look((0.12, 0.02, 0.04))),
+    disc(x, y + 0.1 * radius, 0.07 * radius, nose),
+    Shape("ellipse", x, mouth_y, wide + 0.08 * radius, high + 0.07 * radius,
+          red),
+    Shape("ellipse", x, mouth_y, wide, high, Surface((0.12, 0.02, 0.04))),
   ]  # fmt: skip
   return shapes

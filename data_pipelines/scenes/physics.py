@@ -1,8 +1,14 @@
-"""Motion in closed form: where things are at any time, and when they touch.
+"""Trajectories in closed form, and the times of their contacts.
 
-Every trajectory is a pure function of time, so a picture can be drawn at the
-true time of each frame and a sound placed at the sample of its event. Lengths
-are in picture widths (x to the right, y downwards), times in seconds.
+Every trajectory is a pure function of time, so that each frame shows it at the
+frame's own time and each sound starts at the sample nearest to its contact.
+Lengths are in picture widths (x to the right, y downwards), times in seconds,
+speeds in picture widths per second.
+
+Free fall from height h under gravity g: contact after sqrt(2 h / g) seconds at
+speed v = sqrt(2 g h). A contact with restitution e turns v into e v, and the
+next flight lasts 2 e v / g. Two discs with masses m1, m2 that close in at speed
+c exchange the impulse (1 + e) c m1 m2 / (m1 + m2).
 """
 
 import numpy as np
@@ -13,10 +19,20 @@ Array = np.ndarray
 def irregular_times(
   rng: np.random.Generator, count: int, *, first: float, last: float, gap: float
 ) -> Array:
-  """`count` sorted random times in [first, last], at least `gap` apart.
+  """Draws sorted random times with a smallest distance.
 
-  Uniform over all such sets: sorted uniform draws on the interval that is left
-  when the gaps are taken out. Fewer times come back where `count` do not fit.
+  The distribution is uniform over all such sets: sorted uniform draws on the
+  interval less its gaps, which are then put back.
+
+  Args:
+    rng: random numbers.
+    count: number of times; fewer are returned where they do not fit.
+    first: earliest time in seconds.
+    last: latest time in seconds.
+    gap: smallest distance of two times in seconds.
+
+  Returns:
+    Seconds [k], ascending; empty if `last` < `first`.
   """
   room = last - first
   if room < 0:
@@ -28,13 +44,13 @@ def irregular_times(
 
 
 def since(times: Array, events: Array) -> Array:
-  """Seconds since the latest event at each time [n]; inf before the first."""
+  """Returns seconds [n] since the latest event, inf before the first."""
   edges = np.concatenate([[-np.inf], events])
   return times - edges[np.searchsorted(events, times, side="right")]
 
 
 def until(times: Array, events: Array) -> Array:
-  """Seconds until the next event at each time [n]; inf after the last."""
+  """Returns seconds [n] until the next event, inf after the last."""
   edges = np.concatenate([events, [np.inf]])
   return edges[np.searchsorted(events, times, side="right")] - times
 
@@ -47,11 +63,21 @@ def lift(
   fall: float = 0.16,
   rise: float = 0.14,
 ) -> Array:
-  """Height [n] of a tool that touches down (0) exactly at each hit.
+  """Returns the height of a tool that is zero exactly at each hit.
 
   Between two hits the tool rises as 1 - exp(-t / rise) and falls in the last
-  `fall` seconds as a quarter sine, so its speed is greatest at the touch. The
-  height it reaches, and so the speed, is the strength of the hit to come.
+  `fall` seconds as a quarter sine, so that it is fastest at the contact. Height
+  and speed are proportional to the strength of the next hit.
+
+  Args:
+    times: [n], seconds.
+    hits: contact times [k], seconds, ascending.
+    strengths: [k] in 0..1, largest height before each hit.
+    fall: duration of the downward movement in seconds.
+    rise: time constant of the upward movement in seconds.
+
+  Returns:
+    Height [n] in 0..1; 1 everywhere without hits.
   """
   if not len(hits):
     return np.ones_like(times)
@@ -69,7 +95,22 @@ def jolt(
   frequency: float = 7.0,
   decay: float = 0.09,
 ) -> Array:
-  """Damped oscillation [n] of whatever is struck; 0 at the moment of a hit."""
+  """Returns the damped oscillation of a struck object.
+
+    sum_k strength_k exp(-(t - hit_k) / decay) sin(2 pi frequency (t - hit_k))
+
+  over the hits before t.
+
+  Args:
+    times: [n], seconds.
+    hits: contact times [k], seconds.
+    strengths: [k], amplitudes.
+    frequency: Hz.
+    decay: time constant in seconds.
+
+  Returns:
+    Displacement [n]; zero at an isolated hit.
+  """
   lag = times[:, None] - np.asarray(hits)[None, :]
   ring = np.exp(-np.maximum(lag, 0) / decay) * np.sin(
     2 * np.pi * frequency * lag
@@ -86,10 +127,18 @@ def bounces(
   end: float,
   shortest: float = 0.2,
 ) -> tuple[Array, Array]:
-  """Contact times [k] and impact speeds [k] of a ball dropped at `start`.
+  """Computes the contacts of a dropped ball with the floor.
 
-  After each contact the speed is multiplied by `restitution`; the ball rests
-  once a flight would be shorter than `shortest`. Contacts after `end` drop out.
+  Args:
+    start: time at which it is dropped, seconds.
+    height: height that it is dropped from, picture widths.
+    gravity: picture widths per second squared.
+    restitution: ratio of the speeds after and before a contact.
+    end: contacts from this time on are left out, seconds.
+    shortest: contacts after a shorter flight are left out, seconds.
+
+  Returns:
+    Contact times [k] in seconds, and speeds [k] just before each contact.
   """
   speed = np.sqrt(2 * gravity * height)
   now = start + speed / gravity
@@ -115,7 +164,21 @@ def bounce_height(
   gravity: float,
   restitution: float,
 ) -> Array:
-  """Height [n] over the floor of the ball of `bounces`."""
+  """Returns the height of a dropped ball above the floor.
+
+  Args:
+    times: [n], seconds.
+    start: time at which it is dropped, seconds.
+    height: height that it is dropped from, picture widths.
+    hits: contact times [k] from `bounces`.
+    speeds: impact speeds [k] from `bounces`.
+    gravity: picture widths per second squared.
+    restitution: ratio of the speeds after and before a contact.
+
+  Returns:
+    Height [n] of its lowest point in picture widths. After the last of `hits`
+    it makes one more flight and rests on the floor, at 0.
+  """
   drop = height - 0.5 * gravity * np.maximum(times - start, 0.0) ** 2
   if not len(hits):
     return np.maximum(drop, 0.0)
@@ -126,21 +189,21 @@ def bounce_height(
   return np.maximum(np.where(index < 0, drop, flight), 0.0)
 
 
-def crossings(
-  path: Array, grid: Array, levels: Array
-) -> tuple[Array, Array, Array]:
-  """Times, speeds and level indices where a rising path passes each level.
+def crossings(path: Array, grid: Array, levels: Array) -> tuple[Array, Array]:
+  """Finds where a non-decreasing path passes levels.
 
-  `path` [m] is non-decreasing, sampled at `grid` [m] (seconds); levels outside
-  its range are left out.
+  Args:
+    path: positions [m], non-decreasing.
+    grid: times [m] of the positions, seconds.
+    levels: positions [k]; those outside the path's range are left out.
+
+  Returns:
+    Times in seconds, ascending, and the path's speeds at them.
   """
-  inside = (levels > path[0]) & (levels < path[-1])
-  index = np.flatnonzero(inside)
+  inside = levels[(levels > path[0]) & (levels < path[-1])]
   steady = path + 1e-9 * np.arange(len(path))
-  times = np.interp(levels[index], steady, grid)
-  speeds = np.interp(times, grid, np.gradient(path, grid))
-  order = np.argsort(times)
-  return times[order], speeds[order], index[order]
+  times = np.sort(np.interp(inside, steady, grid))
+  return times, np.interp(times, grid, np.gradient(path, grid))
 
 
 def track_collisions(
@@ -154,20 +217,24 @@ def track_collisions(
   end: float,
   limit: int = 64,
 ) -> tuple[list[tuple[float, int, float]], Array, Array, Array]:
-  """Discs on a line between two walls, from contact to contact.
+  """Simulates discs on a line between two walls, from contact to contact.
 
   Args:
-    positions: centres [k] from left to right.
-    velocities: [k], widths a second.
-    masses: [k]. radii: [k].
-    walls: left and right wall.
-    restitution: of every contact.
-    end: seconds simulated. limit: at most so many contacts.
+    positions: centres [k] from left to right, picture widths.
+    velocities: [k], picture widths per second, positive to the right.
+    masses: [k], in any unit.
+    radii: [k], picture widths.
+    walls: positions of the left and the right wall.
+    restitution: ratio of the closing speeds after and before a contact.
+    end: duration in seconds.
+    limit: largest number of contacts.
 
   Returns:
-    contacts (time, i, closing speed), where i is the left partner, -1 for the
-    left wall and k - 1 for the right wall; and knots [m], positions [m, k] and
-    velocities [m, k] just after each knot.
+    contacts: (time, i, closing speed) with i the disc on the left of the
+      contact, -1 for the left wall; k - 1 is a contact with the right wall.
+    knots: [m], 0 and the times of the contacts, seconds.
+    positions: [m, k] at the knots.
+    velocities: [m, k] just after the knots.
   """
   x, v = positions.astype(float), velocities.astype(float)
   count, now = len(x), 0.0
@@ -203,26 +270,29 @@ def track_collisions(
 def along_knots(
   times: Array, knots: Array, positions: Array, velocities: Array
 ) -> Array:
-  """Positions [n, k] at `times` of the discs of `track_collisions`."""
+  """Returns positions [n, k] at times [n] of discs from `track_collisions`."""
   index = np.searchsorted(knots, times, side="right") - 1
   lag = (times - knots[index])[:, None]
   return positions[index] + velocities[index] * lag
 
 
-def stroke_path(
-  times: Array, starts: Array, durations: Array, *, attack: float = 0.008
-) -> tuple[Array, Array]:
-  """Back-and-forth strokes: position in [0, 1] and speed, each [n].
+def stroke_path(times: Array, starts: Array, durations: Array) -> Array:
+  """Returns the position of a tool that strokes back and forth.
 
-  Stroke k runs from one end to the other, the first from 0 to 1, the next back.
-  It sets off within `attack` seconds and slows down along a half cosine.
+  Stroke k moves as a quarter sine, sin(pi u / 2) of the elapsed share u: it
+  starts at full speed and slows down to rest at the other end.
+
+  Args:
+    times: [n], seconds.
+    starts: start of each stroke [k], seconds.
+    durations: duration of each stroke [k], seconds.
+
+  Returns:
+    Position [n] in 0..1: 0 before the first stroke, 1 after it, 0 after the
+    second, and so on.
   """
-  position, speed = np.zeros_like(times), np.zeros_like(times)
+  position = np.zeros_like(times)
   for k, (start, duration) in enumerate(zip(starts, durations)):
     u = np.clip((times - start) / duration, 0.0, 1.0)
-    progress = np.sin(0.5 * np.pi * u)
-    position += (1 - 2 * (k % 2)) * progress
-    set_off = 1.0 - np.exp(-np.maximum(times - start, 0.0) / attack)
-    running = (times >= start) & (times < start + duration)
-    speed += running * set_off * np.cos(0.5 * np.pi * u) / duration
-  return position, speed
+    position += (1 - 2 * (k % 2)) * np.sin(0.5 * np.pi * u)
+  return position

@@ -1,4 +1,4 @@
-"""Scenes as records of the data set's schema (docs/architecture.md)."""
+"""Encodes scenes as records of the data set's schema."""
 
 from collections.abc import Iterator
 import hashlib
@@ -11,13 +11,22 @@ LICENCE = "CC0-1.0"
 
 
 def split_of(index: int, num: int, *, held_out: float = 0.05) -> str:
-  """'train', 'val' or 'test' of record `index` of `num`.
+  """Returns the split of a record: `train`, `val` or `test`.
 
-  The last `held_out` of the records are the test split and as many before them
-  the validation split; at least 32 each once there are 200 records.
+  The last records are the test split and as many before them the validation
+  split.
+
+  Args:
+    index: index of the record, 0..num - 1.
+    num: number of records of the set.
+    held_out: share of the validation split and of the test split; each has at
+      least 32 records in a set of 200 or more.
+
+  Raises:
+    ValueError: the index is not in the set.
   """
   if not 0 <= index < num:
-    raise ValueError(f"scenes: record {index} is not one of {num}")
+    raise ValueError(f"index={index} is not in [0, {num}), the set's records")
   held = max(32 if num >= 200 else 0, round(held_out * num))
   if index >= num - held:
     return "test"
@@ -25,10 +34,17 @@ def split_of(index: int, num: int, *, held_out: float = 0.05) -> str:
 
 
 def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
-  """The record of a scene, as `data_pipelines.schema` describes it.
+  """Encodes a scene as a record; see `data_pipelines.schema`.
 
-  `video` is an MP4 without sound, `audio` FLAC, `sha256` that of the video's
-  bytes followed by the audio's. Events also have a `strength` in 0..1.
+  Args:
+    scene: the scene.
+    id: name of the record.
+    split: split of the record.
+
+  Returns:
+    Record with an MP4 without sound as `video`, FLAC as `audio` and the digest
+    of the video's bytes followed by the audio's as `sha256`. Besides what the
+    schema asks for, events have a `strength` in 0..1.
   """
   video = media.encode_video(scene.frames, fps=scene.fps)
   audio = media.encode_flac(scene.audio, scene.sample_rate)
@@ -77,10 +93,21 @@ def iter_records(
   sample_rate: int = 16000,
   held_out: float = 0.05,
 ) -> Iterator[dict]:
-  """Records `start` to `stop` of a set of `num` scenes.
+  """Yields records `start` to `stop` of a set of scenes.
 
-  Record i is the scene of seed `seed * 1_000_003 + i`: a pure function of its
-  index, so workers can share the work by ranges of indices.
+  Record i is the scene of seed `seed * 1_000_003 + i`. Its content does not
+  depend on the other records, so that workers can divide a set by index.
+
+  Args:
+    num: number of scenes of the set; decides the splits.
+    seed: seed of the set.
+    start: index of the first record.
+    stop: index after the last record; by default `num`.
+    seconds: duration of a scene.
+    fps: frames per second.
+    size: width and height in pixels.
+    sample_rate: sample rate in Hz.
+    held_out: share of the validation split and of the test split.
   """
   for index in range(start, num if stop is None else stop):
     scene = make_scene(

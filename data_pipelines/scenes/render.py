@@ -1,13 +1,15 @@
-"""Pictures: anti-aliased shapes over all frames of a clip at once.
+"""Renders anti-aliased shapes into all frames of a clip at once.
 
-A shape is a signed distance (negative inside, in pixels), and its coverage of
-a pixel is clip(1/2 - distance, 0, 1). A shape's place and form are numbers, or
-arrays with one value a frame; only the patch of pixels round it is touched.
-Distance functions: https://iquilezles.org/articles/distfunctions2d/ (the
-ellipse is the usual first-order one, k0 (k0 - 1) / k1).
+A shape is a signed distance d in pixels (negative inside); it covers
+clip(1/2 - d, 0, 1) of a pixel. Its position and size are numbers, or arrays
+with one value per frame; only the pixels of its bounding box are computed.
+Distance functions: https://iquilezles.org/articles/distfunctions2d/; for the
+ellipse the first-order approximation k0 (k0 - 1) / k1 with
 
-Coordinates are in picture widths, x to the right, y downwards, (0, 0) the top
-left corner.
+  k0 = |(x / rx, y / ry)|,  k1 = |(x / rx^2, y / ry^2)|.
+
+Coordinates are in picture widths: x to the right, y downwards, (0, 0) is the
+top left corner. Angles are in radians, clockwise on the screen.
 """
 
 import dataclasses
@@ -19,8 +21,15 @@ Value = float | Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-  """How a surface looks: colour [3] in 0..1, texture name, alpha, outline."""
+class Surface:
+  """Colour and texture of a shape.
+
+  Attributes:
+    colour: red, green and blue in 0..1.
+    texture: `plain` or a key of `_TEXTURES`.
+    alpha: opacity in 0..1.
+    outline: colour of the edge, about one pixel wide; None for no outline.
+  """
 
   colour: tuple[float, float, float]
   texture: str = "plain"
@@ -32,12 +41,18 @@ class Look:
 class Shape:
   """An ellipse or a box with rounded corners.
 
+  Numbers hold for the whole clip, arrays [n] have one value per frame.
+
   Attributes:
-    kind: 'ellipse' or 'box'.
-    x, y: centre; rx, ry: half sizes; angle: radians, clockwise on the screen.
-    look: surface.
-    round: corner radius of a box. hollow: half width of a ring, 0 for filled.
-    alpha: opacity, e.g. 0 in the frames where the shape is not there.
+    kind: `ellipse` or `box`.
+    x: centre from the left edge, picture widths.
+    y: centre from the top edge, picture widths.
+    rx: half width before rotation, picture widths.
+    ry: half height before rotation, picture widths.
+    surface: colour and texture.
+    angle: rotation in radians, clockwise on the screen.
+    round: corner radius of a box, picture widths.
+    alpha: opacity in 0..1 (times the surface's); 0 hides the shape.
   """
 
   kind: str
@@ -45,27 +60,38 @@ class Shape:
   y: Value
   rx: Value
   ry: Value
-  look: Look
+  surface: Surface
   angle: Value = 0.0
   round: float = 0.0
-  hollow: float = 0.0
   alpha: Value = 1.0
 
   @property
   def static(self) -> bool:
+    """Whether the shape is the same in every frame."""
     values = (self.x, self.y, self.rx, self.ry, self.angle, self.alpha)
     return all(np.ndim(value) == 0 for value in values)
 
 
-def disc(x: Value, y: Value, radius: Value, look: Look, **rest) -> Shape:
-  """A circle."""
-  return Shape("ellipse", x, y, radius, radius, look, **rest)
+def disc(
+  x: Value, y: Value, radius: Value, surface: Surface, *, alpha: Value = 1.0
+) -> Shape:
+  """Returns a circle with centre (x, y) and a radius in picture widths."""
+  return Shape("ellipse", x, y, radius, radius, surface, alpha=alpha)
 
 
 def bar(
-  x0: Value, y0: Value, x1: Value, y1: Value, radius: float, look: Look
+  x0: Value, y0: Value, x1: Value, y1: Value, radius: float, surface: Surface
 ) -> Shape:
-  """A rod with round ends from (x0, y0) to (x1, y1)."""
+  """Returns a rod with round ends between two points.
+
+  Args:
+    x0: first end, from the left edge.
+    y0: first end, from the top edge.
+    x1: second end, from the left edge.
+    y1: second end, from the top edge.
+    radius: half thickness; all in picture widths.
+    surface: colour and texture.
+  """
   dx, dy = np.subtract(x1, x0), np.subtract(y1, y0)
   length = 0.5 * np.hypot(dx, dy) + radius
   return Shape(
@@ -74,22 +100,22 @@ def bar(
     0.5 * np.add(y0, y1),
     length,
     radius,
-    look,
+    surface,
     angle=np.arctan2(dy, dx),
     round=radius,
   )
 
 
 def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
-  """Paint shapes in order over a background.
+  """Paints shapes in order over a background.
 
   Args:
-    shapes: the first is painted first.
-    background: float [h, w, 3] in 0..1, square.
-    frames: how many frames; arrays in shapes have this length.
+    shapes: from back to front.
+    background: float [size, size, 3] in 0..1.
+    frames: number of frames n, the length of the arrays in `shapes`.
 
   Returns:
-    uint8 [frames, h, w, 3].
+    uint8 [n, size, size, 3].
   """
   split = next((i for i, s in enumerate(shapes) if not s.static), len(shapes))
   still = np.ascontiguousarray(background.transpose(2, 0, 1)[:, None], "f4")
@@ -104,10 +130,10 @@ def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
 
 
 def _paint(canvas: Array, shape: Shape) -> None:
-  """Blend a shape into planes [3, n, h, w], in place.
+  """Blends a shape into planes [3, n, size, size], in place.
 
-  Distances are taken on the patch round the shape; all that follows only on the
-  k pixels that are covered, as flat arrays [k].
+  Distances are computed on the shape's bounding box; everything after that only
+  on the k covered pixels, as flat arrays [k].
   """
   _, frames, size, _ = canvas.shape
   column = lambda value: np.broadcast_to(
@@ -116,7 +142,7 @@ def _paint(canvas: Array, shape: Shape) -> None:
   x, y, rx, ry = (
     column(value) * size for value in (shape.x, shape.y, shape.rx, shape.ry)
   )
-  angle, alpha = column(shape.angle), column(shape.alpha) * shape.look.alpha
+  angle, alpha = column(shape.angle), column(shape.alpha) * shape.surface.alpha
   left, top, dx, dy = _patch(x, y, rx, ry, angle, size)
   if np.any(angle):
     cos, sin = np.cos(angle), np.sin(angle)
@@ -130,29 +156,35 @@ def _paint(canvas: Array, shape: Shape) -> None:
   _blend(
     canvas.reshape(3, -1),
     index,
-    shape.look,
+    shape.surface,
     distance[covered],
     alpha[frame, 0, 0],
     lambda: (pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))),
   )
 
 
-def _blend(planes, index, look, distance, alpha, position) -> None:
-  """Blend a surface into planes [3, pixels] at `index` [k], in place.
+def _blend(planes, index, surface, distance, alpha, position) -> None:
+  """Blends a surface into k covered pixels, in place.
 
-  `distance` and `alpha` are [k]; `position()` gives the place on the surface,
-  two arrays [k] in [-1, 1], and is called only where there is a texture.
+  Args:
+    planes: [3, pixels], colours of all frames in 0..1.
+    index: [k], the covered pixels.
+    surface: colour and texture.
+    distance: [k], signed distance to the shape's edge in pixels.
+    alpha: [k], opacity.
+    position: returns the texture coordinates, two arrays [k] in [-1, 1];
+      called only for a texture.
   """
   weight = np.minimum(0.5 - distance, 1.0) * alpha
   shade, shine, rim = 1.0, 0.0, 0.0
-  if look.texture != "plain":
-    shade, shine = _TEXTURES[look.texture](*position())
-  if look.texture == "glass":
+  if surface.texture != "plain":
+    shade, shine = _TEXTURES[surface.texture](*position())
+  if surface.texture == "glass":
     weight *= 0.62 + 0.38 * np.clip(1.0 + distance / 4, 0.0, 1.0)
-  if look.outline is not None:
+  if surface.outline is not None:
     rim = 0.85 * np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
-  outline = look.outline or look.colour
-  for plane, base, edge in zip(planes, look.colour, outline):
+  outline = surface.outline or surface.colour
+  for plane, base, edge in zip(planes, surface.colour, outline):
     colour = np.clip(base * shade + shine, 0.0, 1.0)
     colour = colour + rim * (edge - colour)
     under = plane[index]
@@ -160,9 +192,11 @@ def _blend(planes, index, look, distance, alpha, position) -> None:
 
 
 def _patch(x, y, rx, ry, angle, size):
-  """Corner [n, 1, 1] of the patch round a shape, and offsets from its centre.
+  """Returns a shape's bounding box in pixels.
 
-  The offsets are [n, 1, w] and [n, h, 1]: they broadcast to the patch.
+  Returns:
+    left [n, 1, 1], top [n, 1, 1]; and the offsets of its pixels from the
+    shape's centre, dx [n, 1, w] and dy [n, h, 1], which broadcast to the box.
   """
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
@@ -177,7 +211,16 @@ def _patch(x, y, rx, ry, angle, size):
 
 
 def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
-  """Signed distance [n, h, w] in pixels in the shape's own axes."""
+  """Returns the signed distance [n, h, w] to the shape's edge in pixels.
+
+  Args:
+    shape: kind and corner radius.
+    dx: offset from the centre along the shape's own first axis, pixels.
+    dy: offset along its second axis, pixels.
+    rx: half width [n, 1, 1], pixels.
+    ry: half height [n, 1, 1], pixels.
+    size: picture width in pixels.
+  """
   if shape.kind == "ellipse" and shape.rx is shape.ry:
     distance = np.sqrt(dx * dx + dy * dy) - rx
   elif shape.kind == "ellipse":
@@ -193,18 +236,16 @@ def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
     far_x, far_y = np.maximum(qx, 0.0), np.maximum(qy, 0.0)
     outside = np.sqrt(far_x * far_x + far_y * far_y)
     distance = outside + np.minimum(np.maximum(qx, qy), 0.0) - corner
-  if shape.hollow:
-    distance = np.abs(distance) - np.float32(shape.hollow * size)
   return distance
 
 
 def _spot(u, v, width=0.3):
-  """A highlight towards the upper left."""
+  """Returns a highlight in 0..1 centred on the upper left of a surface."""
   return np.exp(-((u + 0.4) ** 2 + (v + 0.45) ** 2) / width**2)
 
 
-# Each texture gives a factor on the colour and a white highlight to add, from
-# the surface's own coordinates in [-1, 1].
+# From the surface's coordinates in [-1, 1], a texture returns a factor on the
+# colour and a white highlight to add.
 _TEXTURES = {
   "wood": lambda u, v: (
     0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)),
@@ -234,7 +275,17 @@ _TEXTURES = {
 def backdrop(
   rng: np.random.Generator, size: int, *, light: bool, floor: float
 ) -> Array:
-  """A wall and, below y = `floor`, a floor: float [size, size, 3], muted."""
+  """Draws a random wall with a floor in muted colours.
+
+  Args:
+    rng: random numbers for tint, shading and pattern.
+    size: width and height in pixels.
+    light: whether the wall is bright rather than dark.
+    floor: y of the edge between wall and floor, picture widths.
+
+  Returns:
+    float [size, size, 3] in 0..1.
+  """
   grid = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(grid, grid)
   base = rng.uniform(0.66, 0.86) if light else rng.uniform(0.13, 0.27)
@@ -250,6 +301,7 @@ def backdrop(
 
 
 def _pattern(rng: np.random.Generator, x: Array, y: Array) -> Array:
+  """Returns a random wallpaper [h, w]: relative brightness, about 0."""
   kind = rng.choice(["none", "stripes", "tiles", "spots", "clouds"])
   depth, pitch = rng.uniform(0.03, 0.09), rng.uniform(4.0, 9.0)
   phase = rng.uniform(0, 2 * np.pi, 2)

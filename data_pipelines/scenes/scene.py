@@ -1,19 +1,22 @@
-"""Scenes: an endless, deterministic supply of clips whose truth is known.
+"""Scenes: procedural clips with known event times, captions and words.
 
-  make_scene(seed) draws an action, plays it, adds what is not the point of the
-  scene (a silent thing that moves, a quiet sound from off screen), and renders.
+  make_scene(seed) draws an action, plays it, adds distractors (an object that
+  moves silently, a quiet sound from off screen) and renders picture and sound.
 
-Everything is drawn from the seed, in streams of their own for the action, the
-surroundings and the background noise; so the events of a scene are the same at
-any frame rate, picture size or sample rate.
+Everything is drawn from the seed, in separate streams for the choice of the
+action, the action, its surroundings and the background noise. A scene has the
+same events, words and sound at any frame rate and picture size. Another sample
+rate consumes other amounts of noise and may change what is drawn after it: the
+second ball of `bounce`, colours, and the strength of off-screen sounds.
 """
 
 import dataclasses
 
 import numpy as np
 
-from data_pipelines.scenes import impacts, motions, people, render, surroundings
-from data_pipelines.scenes.stage import Action, Event, Stage, Take
+from data_pipelines.scenes import distractors, impacts, motions, people, render
+from data_pipelines.scenes.stage import Action, Event, Stage
+from v2a_jax.basics import settings, text
 
 Array = np.ndarray
 
@@ -37,22 +40,64 @@ ACTIONS: dict[str, Action] = {
   )
 }
 
-# A face speaks in every sixth scene; the others share the rest equally.
+# Share of the scenes with a talking face; the other actions are equally likely.
 _TALK_SHARE = 1 / 6
 PEAK = 10 ** (-1.5 / 20)
 _FLOOR_DBFS = (-72.0, -62.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-  """A clip and the truth about it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Format:
+  """Duration and resolution of a clip.
 
   Attributes:
-    frames: uint8 [n, h, w, 3]. frame_times: float32 [n], seconds, i / fps.
-    audio: float32 [t, 1], peak at most -1 dBFS. sample_rate: Hz. fps: Hz.
-    events: in order of time. caption: what is seen, audio_caption: heard.
-    transcript: the words, '' without speech. words: (word, start, end).
-    tags: of 'speech', 'music', 'effects'. label: the action. seed: of it all.
+    seconds: duration; every action fits into 2 seconds.
+    fps: frames per second; one frame in 2 seconds at least.
+    size: width and height in pixels.
+    sample_rate: Hz; the fourth formant of speech is near 4 kHz.
+  """
+
+  seconds: float
+  fps: float
+  size: int
+  sample_rate: int
+
+  def __post_init__(self):
+    settings.check(
+      self,
+      seconds="[2, inf)",
+      fps="[0.5, inf)",
+      size="[1, inf)",
+      sample_rate="[8000, inf)",
+    )
+
+  def frame_times(self) -> Array:
+    """Returns the times of the frames [n] in seconds."""
+    return np.arange(round(self.seconds * self.fps)) / self.fps
+
+  def samples(self) -> int:
+    """Returns the length of the sound."""
+    return round(self.seconds * self.sample_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """A clip with its annotation.
+
+  Attributes:
+    frames: uint8 [n, h, w, 3].
+    frame_times: float32 [n], i / fps in seconds.
+    audio: float32 [t, 1], peak at most -1.5 dBFS.
+    sample_rate: sample rate in Hz.
+    fps: frames per second.
+    events: causes of the sounds, in order of time.
+    caption: description of the picture.
+    audio_caption: description of the sound.
+    transcript: words of the speech, "" without speech.
+    words: (word, start, end) of the speech, in seconds.
+    tags: kinds of sound, of `speech`, `music` and `effects`, sorted.
+    label: name of the action.
+    seed: seed of the scene.
   """
 
   frames: Array
@@ -71,6 +116,7 @@ class Scene:
 
   @property
   def seconds(self) -> float:
+    """Duration of the sound in seconds."""
     return len(self.audio) / self.sample_rate
 
 
@@ -83,37 +129,37 @@ def make_scene(
   sample_rate: int = 16000,
   action: str | None = None,
 ) -> Scene:
-  """Render the scene of a seed.
+  """Renders the scene of a seed.
 
   Args:
-    seed: any non-negative integer; the same seed gives the same bytes.
-    seconds: length, at least 2. fps: frames a second. size: pixels, square.
-    sample_rate: Hz. action: a name of `ACTIONS`; by default the seed decides.
+    seed: non-negative integer; the same seed gives the same arrays.
+    seconds: duration, at least 2.
+    fps: frames per second, at least 0.5.
+    size: width and height in pixels.
+    sample_rate: sample rate in Hz, at least 8000.
+    action: name in `ACTIONS`; by default the seed decides.
 
   Raises:
-    ValueError: for an unknown action or a clip shorter than 2 s.
+    ValueError: the action is unknown or a number out of range.
   """
   if action is not None and action not in ACTIONS:
-    raise ValueError(
-      f"scenes: no action {action!r}; choose from {', '.join(ACTIONS)}"
-    )
-  if seconds < 2:
-    raise ValueError(f"scenes: seconds is {seconds}; a scene needs at least 2")
+    near = text.did_you_mean(action, ACTIONS)
+    raise ValueError(f"action={action!r} {text.one_of(ACTIONS)}{near}")
+  clip = _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
   streams = np.random.SeedSequence([seed, 0x5CE7E]).spawn(4)
   plan, play, around, noise = (np.random.default_rng(s) for s in streams)
   light = bool(plan.random() < 0.5)
   floor = float(plan.uniform(0.82, 0.88))
   drawn = _draw_action(plan)
   name = action or drawn
-  frames, samples = round(seconds * fps), round(seconds * sample_rate)
-  times = np.arange(frames) / fps
-  stage = Stage(play, times, seconds, sample_rate, samples, light, floor)
+  times = clip.frame_times()
+  stage = Stage(play, times, seconds, sample_rate, clip.samples(), light, floor)
   take = ACTIONS[name].play(stage)
   stage = dataclasses.replace(stage, rng=around)
   wall = render.backdrop(around, size, light=light, floor=floor)
-  take = surroundings.add(stage, take)
+  take = distractors.add(stage, take)
   return Scene(
-    frames=render.render(take.shapes, wall, frames=frames),
+    frames=render.render(take.shapes, wall, frames=len(times)),
     frame_times=times.astype(np.float32),
     audio=_finish(noise, take.audio),
     sample_rate=sample_rate,
@@ -130,17 +176,15 @@ def make_scene(
 
 
 def _draw_action(rng: np.random.Generator) -> str:
+  """Draws the name of an action."""
   others = [name for name in ACTIONS if name != "talk"]
   speaks, pick = rng.random() < _TALK_SHARE, str(rng.choice(others))
   return "talk" if speaks else pick
 
 
 def _finish(rng: np.random.Generator, audio: Array) -> Array:
-  """Add a noise floor and keep the peak under `PEAK`: float32 [t, 1]."""
+  """Adds a noise floor, limits the peak to `PEAK`; returns float32 [t, 1]."""
   level = 10 ** (rng.uniform(*_FLOOR_DBFS) / 20)
   audio = audio + level * rng.standard_normal(len(audio))
   audio = audio * min(1.0, PEAK / np.abs(audio).max())
   return audio.astype(np.float32)[:, None]
-
-
-__all__ = ["ACTIONS", "Action", "Event", "Scene", "Take", "make_scene"]

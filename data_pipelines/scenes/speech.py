@@ -1,9 +1,15 @@
-"""A small talker: words to phones, phones to sound and to a mouth.
+"""Formant speech synthesis: words to phones, phones to sound and mouth shapes.
 
 Source and filter (Fant 1960; Klatt, "Software for a cascade/parallel formant
-synthesizer", 1980): each glottal pulse rings the formants, so a voiced sound is
-a train of damped sines, one matrix product for all pulses (see `synthesis`);
-stops and fricatives are shaped noise. Vowel formants: Peterson and Barney 1952.
+synthesizer", 1980): each glottal pulse excites the formants, so a voiced sound
+is a train of damped sines
+
+  sum_k a_k exp(-pi B_k t) sin(2 pi F_k t)
+
+with formants F_k and bandwidths B_k, one matrix product for all pulses (see
+`synthesis`). Stops and fricatives are band-passed noise. Formants of the
+vowels: Peterson and Barney, "Control methods used in a study of the vowels",
+1952, averages of men.
 """
 
 import dataclasses
@@ -11,6 +17,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.scenes import synthesis
+from v2a_jax.basics import settings
 
 Array = np.ndarray
 
@@ -20,11 +27,14 @@ class Phone:
   """One speech sound.
 
   Attributes:
-    formants: F1, F2, F3 in Hz.
-    seconds: usual duration. voice: level of the voiced part, 0..1.
-    noise: centre and bandwidth in Hz, and level, of the noise; None for none.
-    burst: the noise is a burst after a closure (stops and affricates).
-    jaw: how far the mouth opens, 0..1. lips: 0 spread, 0.5 rest, 1 rounded.
+    formants: F1, F2 and F3 in Hz.
+    seconds: usual duration.
+    voice: level of the voiced part in 0..1.
+    jaw: opening of the mouth, 0 closed to 1 wide open.
+    lips: 0 spread, 0.5 at rest, 1 rounded.
+    noise: centre in Hz, -3 dB bandwidth in Hz and level of the noise; None for
+      a phone without noise.
+    burst: whether the noise is a burst after a closure (stops, affricates).
   """
 
   formants: tuple[float, float, float]
@@ -36,7 +46,7 @@ class Phone:
   burst: bool = False
 
 
-def _vowel(f1, f2, f3, seconds, jaw, lips):
+def _vowel(f1, f2, f3, seconds, jaw, lips) -> Phone:
   return Phone((f1, f2, f3), seconds, 1.0, jaw, lips)
 
 
@@ -100,6 +110,7 @@ VOCABULARY = {
   }.items()
 }  # fmt: skip
 
+# Parts of a sentence in the order of English.
 _SLOTS = (
   ("hello", "yes", "no", "and", "good", "now", "please"),
   ("go", "stop", "look", "see", "take", "give", "find", "move", "bring",
@@ -114,7 +125,7 @@ _SLOTS = (
 
 
 def sentence(rng: np.random.Generator) -> list[str]:
-  """Two to six words: a random choice of slots, in the order of English."""
+  """Draws two to six words of `VOCABULARY` in the order of English."""
   count = int(rng.integers(2, 7))
   slots = np.sort(rng.choice(len(_SLOTS), size=count, replace=False))
   return [str(rng.choice(_SLOTS[slot])) for slot in slots]
@@ -122,16 +133,31 @@ def sentence(rng: np.random.Generator) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-  """A speaker: pitch in Hz, formant scale (1 = adult male), pace (1 = usual)."""
+  """A speaker.
+
+  Attributes:
+    pitch: mean fundamental frequency in Hz.
+    scale: factor on the formants, 1 for a man.
+    pace: factor on the durations of the phones.
+  """
 
   pitch: float
   scale: float
   pace: float
 
+  def __post_init__(self):
+    positive = "(0, inf)"
+    settings.check(self, pitch=positive, scale=positive, pace=positive)
+
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-  """Words with times, and the phones (name, start, end) that make them."""
+  """A timed sentence.
+
+  Attributes:
+    words: (word, start, end), times in seconds.
+    phones: (key of `PHONES`, start, end), times in seconds.
+  """
 
   words: tuple[tuple[str, float, float], ...]
   phones: tuple[tuple[str, float, float], ...]
@@ -140,7 +166,14 @@ class Utterance:
 def schedule(
   rng: np.random.Generator, words: list[str], voice: Voice, *, seconds: float
 ) -> Utterance:
-  """Times for a sentence; words that the clip has no room for drop out."""
+  """Draws the times of a sentence.
+
+  Args:
+    rng: random numbers for start, durations and pauses.
+    words: keys of `VOCABULARY`.
+    voice: speaker, whose pace scales the durations.
+    seconds: duration of the clip; the words that do not fit are left out.
+  """
   now = float(rng.uniform(0.15, min(1.0, 0.3 * seconds)))
   timed, phones = [], []
   for word in words:
@@ -157,10 +190,20 @@ def schedule(
   return Utterance(tuple(timed), tuple(phones))
 
 
-def _keyframes(utterance: Utterance, values: Array, rest: Array | float):
-  """Knots and values: each phone holds its middle half, silence its rest.
+def _keyframes(
+  utterance: Utterance, values: Array, rest: Array
+) -> tuple[Array, Array]:
+  """Returns the knots of piecewise linear tracks through the phones' values.
 
-  `values` is [phones, k]; silence between phones takes the value `rest`.
+  A phone holds its value for the middle half of its duration.
+
+  Args:
+    utterance: the timed phones.
+    values: [phones, k], one value per phone and track.
+    rest: [k], values in silence.
+
+  Returns:
+    Times [m] in seconds, ascending, and values [m, k].
   """
   knots, track = [-1.0], [np.broadcast_to(rest, values.shape[1:])]
   before = -1.0
@@ -178,7 +221,7 @@ def _keyframes(utterance: Utterance, values: Array, rest: Array | float):
 
 
 def mouth(utterance: Utterance, times: Array) -> tuple[Array, Array]:
-  """How far the jaw is open and the lips rounded, each [n] in 0..1."""
+  """Returns jaw opening [n] and lip rounding [n] in 0..1 at times [n]."""
   shapes = np.array(
     [(PHONES[p].jaw, PHONES[p].lips) for p, _, _ in utterance.phones]
   )
@@ -194,7 +237,18 @@ def speak(
   samples: int,
   rate: int,
 ) -> Array:
-  """The sound of an utterance, float [samples], peak 1."""
+  """Synthesises an utterance.
+
+  Args:
+    rng: random numbers of the noise and of the pitch's jitter.
+    utterance: timed words and phones.
+    voice: speaker.
+    samples: length of the sound.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [samples] with peak 1.
+  """
   track = _voiced(rng, utterance, voice, samples=samples, rate=rate)
   for name, start, end in utterance.phones:
     noise = PHONES[name].noise
@@ -203,8 +257,7 @@ def speak(
     centre, bandwidth, level = noise
     if PHONES[name].burst:
       length = 0.055 if name in ("ch", "jh") else 0.03
-      first = name_starts_word(utterance, start)
-      start = start if first else end - length
+      start = start if _opens_word(utterance, start) else end - length
       shape = _burst_envelope(int(length * rate), rate)
     else:
       shape = _hump_envelope(int((end - start) * rate), rate)
@@ -219,8 +272,8 @@ def speak(
   return track / (np.abs(track).max() + 1e-9)
 
 
-def name_starts_word(utterance: Utterance, start: float) -> bool:
-  """Whether a phone that starts at `start` opens a word (so needs no closure)."""
+def _opens_word(utterance: Utterance, start: float) -> bool:
+  """Returns whether a word starts at a time; its stop then has no closure."""
   return any(abs(start - word[1]) < 1e-6 for word in utterance.words)
 
 
@@ -238,7 +291,7 @@ def _hump_envelope(n: int, rate: int) -> Array:
 
 
 def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
-  """The voiced part [samples]: one ring of the formants a glottal pulse."""
+  """Synthesises the voiced part [samples], pulse by glottal pulse."""
   phones = [PHONES[name] for name, _, _ in utterance.phones]
   values = np.array([(*p.formants, p.voice) for p in phones])
   knots, track = _keyframes(utterance, values, np.array([500, 1500, 2500, 0.0]))
@@ -270,7 +323,12 @@ def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
 
 
 def _pulse_rings(formants: Array, *, rate: int) -> Array:
-  """Responses [pulses, t] of four formants to one pulse each."""
+  """Returns the response [pulses, t] of four formants to each pulse.
+
+  Args:
+    formants: [pulses, 4], Hz.
+    rate: sample rate in Hz.
+  """
   widths = np.array([70.0, 100.0, 150.0, 250.0])
   gains = np.array([1.0, 0.6, 0.3, 0.12])
   pole = (-np.pi * widths + 2j * np.pi * formants) / rate

@@ -1,4 +1,4 @@
-"""What an action is given (`Stage`) and what it gives back (`Take`)."""
+"""Input (`Stage`) and output (`Take`) of an action, and helpers for actions."""
 
 from collections.abc import Callable
 import dataclasses
@@ -12,7 +12,15 @@ Array = np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """A sound's cause: when (s), what kind, of what, seen or not, how strong."""
+  """Cause of a sound.
+
+  Attributes:
+    time: start of the sound, seconds from the start of the clip.
+    kind: what happens, such as `strike` or `word`.
+    material: material of the object, or `voice`, `water`, `air`.
+    on_screen: whether the picture shows it.
+    strength: 0..1; see `loudness`.
+  """
 
   time: float
   kind: str
@@ -23,13 +31,17 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """The clip to fill.
+  """The clip that an action fills with shapes, sound and events.
 
   Attributes:
-    rng: for what happens (never used for a number that depends on fps or size).
-    times: [n] frame times in seconds.
-    seconds: length. rate: Hz of the sound. samples: its length.
-    light: the background is light. floor: y of the floor's edge.
+    rng: random numbers; no more and no fewer may be drawn at another frame
+      rate or picture size.
+    times: [n], times of the frames, seconds.
+    seconds: duration of the clip.
+    rate: sample rate in Hz.
+    samples: length of the sound.
+    light: whether the background is bright rather than dark.
+    floor: y of the upper edge of the floor, picture widths.
   """
 
   rng: np.random.Generator
@@ -42,24 +54,35 @@ class Stage:
 
   @property
   def ink(self) -> tuple[float, float, float]:
-    """An outline that stands out against the background."""
+    """Colour of outlines, in contrast to the background."""
     return (0.05, 0.05, 0.08) if self.light else (0.95, 0.95, 0.9)
 
   def silence(self) -> Array:
+    """Returns zeros [samples] to add sounds to."""
     return np.zeros(self.samples)
 
-  def clock(self) -> Array:
-    """The time of every sample [samples]."""
+  def sample_times(self) -> Array:
+    """Returns the time of every sample [samples] in seconds."""
     return np.arange(self.samples) / self.rate
 
   def choose(self, *names: str) -> synthesis.Material:
-    """One of the named materials."""
+    """Draws one of the named materials."""
     return synthesis.MATERIALS[str(self.rng.choice(names))]
 
   def hits(
     self, low: int, high: int, *, gap: float = 0.32, first: float = 0.3
   ) -> tuple[Array, Array]:
-    """Irregular times [k] and strengths [k], `low` to `high` of them in 4 s."""
+    """Draws irregular times of hits.
+
+    Args:
+      low: smallest number of hits in 4 seconds.
+      high: largest number of hits in 4 seconds.
+      gap: smallest distance of two hits, seconds.
+      first: earliest hit in seconds; at most 30 % into the clip.
+
+    Returns:
+      Times [k] in seconds, ascending, and strengths [k] in 0.5..1.
+    """
     draw = int(self.rng.integers(low, high + 1))
     count = max(1, round(draw * self.seconds / 4))
     times = physics.irregular_times(
@@ -71,33 +94,43 @@ class Stage:
     )
     return times, self.rng.uniform(0.5, 1.0, len(times))
 
-  def surface(self, material: synthesis.Material) -> render.Look:
-    """A material's look, its colour a little different in each scene."""
+  def surface(self, material: synthesis.Material) -> render.Surface:
+    """Returns a material's surface, its colour varied by up to 12 %."""
     colour = np.clip(
       np.asarray(material.colour) * self.rng.uniform(0.88, 1.12, 3), 0, 1
     )
     alpha = 0.8 if material.texture == "glass" else 1.0
-    return render.Look(
+    return render.Surface(
       tuple(colour), material.texture, alpha=alpha, outline=self.ink
     )
 
   def paint(
     self, low: float = 0.25, high: float = 0.95, *, outline: bool = True
-  ) -> render.Look:
-    """A plain surface of a random saturated colour."""
+  ) -> render.Surface:
+    """Returns a plain surface of a random saturated colour.
+
+    Args:
+      low: lower limit of the red, green and blue, before one is dimmed.
+      high: upper limit of them.
+      outline: whether the surface has an outline.
+    """
     colour = self.rng.uniform(low, high, 3)
     colour[self.rng.integers(3)] *= 0.4
-    return render.Look(tuple(colour), outline=self.ink if outline else None)
+    return render.Surface(tuple(colour), outline=self.ink if outline else None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Take:
-  """What an action shows and sounds.
+  """Picture, sound and annotation of an action.
 
   Attributes:
-    shapes: painted in order. audio: [samples], mono, about -3 dBFS at most.
-    events: in any order. caption: what is seen. audio_caption: what is heard.
-    tags: of 'speech', 'music', 'effects'. words: (word, start, end) spoken.
+    shapes: from back to front.
+    audio: mono [samples]; `make_scene` limits its peak.
+    events: causes of the sounds, in any order.
+    caption: description of the picture.
+    audio_caption: description of the sound.
+    tags: kinds of sound, of `speech`, `music` and `effects`.
+    words: (word, start, end) of the speech, in seconds.
   """
 
   shapes: list[render.Shape]
@@ -111,12 +144,13 @@ class Take:
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-  """An entry of the registry.
+  """An entry of the table of actions.
 
   Attributes:
-    name: also the label of its scenes. play: fills a stage.
-    discrete: its sound is a row of separate onsets (so that onset detection can
-      be judged on it).
+    name: label of its scenes.
+    play: draws and synthesises the action for a stage.
+    discrete: whether its sound is a sequence of separate onsets, which onset
+      detection can be measured on.
   """
 
   name: str
@@ -125,12 +159,12 @@ class Action:
 
 
 def loudness(strength: float) -> float:
-  """Peak amplitude of a sound of a strength in 0..1."""
+  """Returns the peak amplitude of a sound of strength 0..1."""
   return 0.7 * strength**1.3
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-  """'one hit', 'three hits'."""
+  """Writes a number and its noun: 'one hit', 'three hits', '12 hits'."""
   names = "no one two three four five six seven eight nine ten".split()
   word = names[number] if number < len(names) else str(number)
   noun = singular if number == 1 else plural or singular + "s"
@@ -146,7 +180,19 @@ def hits_sound(
   *,
   damping: float = 1.0,
 ) -> Array:
-  """The sound [samples] of hits [k] of strengths [k] on an object."""
+  """Synthesises hits on an object.
+
+  Args:
+    stage: clip and random numbers.
+    hits: times [k], seconds.
+    power: strengths [k] in 0..1.
+    material: material of the object.
+    size: 0 (small, high-pitched) to 1 (large, low-pitched).
+    damping: divides the decay times of the modes.
+
+  Returns:
+    float [samples].
+  """
   audio = stage.silence()
   for time, strength in zip(hits, power):
     sound = synthesis.strike(
@@ -165,7 +211,7 @@ def hits_sound(
 def hit_events(
   hits: Array, power: Array, kind: str, material: str
 ) -> list[Event]:
-  """One event on screen for each hit."""
+  """Returns an on-screen event for each time [k] and strength [k]."""
   return [
     Event(float(time), kind, material, True, float(strength))
     for time, strength in zip(hits, power)

@@ -1,18 +1,21 @@
-"""Sound of contact, friction, bubbles, strings and air.
+"""Synthesises the sounds of contact, friction, bubbles, strings and air.
 
 Modal synthesis: a struck object rings as
 
   s[n] = sum_m a_m exp(-d_m n) sin(w_m n)
 
-with frequency ratios and dampings of its material (van den Doel and Pai, "The
-Sounds of Physical Shapes", 1998; free-bar ratios from Fletcher and Rossing,
-"The Physics of Musical Instruments", ch. 2). With z_m = exp(-d_m + i w_m) and
+with the frequency ratios and dampings of its material (van den Doel and Pai,
+"The Sounds of Physical Shapes", 1998). With z_m = exp(-d_m + i w_m) and
 n = p B + q the sum is one small matrix product, (a_m z_m^(p B)) @ (z_m^q), so a
 second of sound with a dozen modes takes a fraction of a millisecond.
 
-Bubbles: a bubble rings at the Minnaert frequency 3.26 / radius Hz and rises in
-pitch as it nears the surface (van den Doel, "Physically based models for
+A mode that falls by 60 dB in T seconds has d = ln(1000) / (T rate).
+
+Bubbles: a bubble rings at the Minnaert frequency of 3.26 m/s / radius and rises
+in pitch as it nears the surface (van den Doel, "Physically based models for
 liquid sounds", 2005).
+
+Sounds are float [t] at `rate` Hz; the peak of a sound of full strength is 1.
 """
 
 import dataclasses
@@ -23,26 +26,36 @@ from scipy import signal
 Array = np.ndarray
 Rng = np.random.Generator
 
+# Frequencies of the modes over that of the first. A bar with free ends: squares
+# of the roots of cos x cosh x = 1; a round membrane: zeros of Bessel functions
+# J_m (Fletcher and Rossing, "The Physics of Musical Instruments", ch. 2 and 3).
 BAR = (1.0, 2.756, 5.404, 8.933, 13.34)
-PLATE = (1.0, 1.59, 2.14, 2.65, 3.16, 4.15, 5.43, 6.79)
-SHELL = (1.0, 2.32, 4.25, 6.63, 9.38)
-LUMP = (1.0, 1.42, 1.93, 2.71, 3.84)
 MEMBRANE = (1.0, 1.593, 2.136, 2.296, 2.653, 2.918, 3.6)
+# Wine glass, from the table of modal frequency ratios in the Csound manual.
+SHELL = (1.0, 2.32, 4.25, 6.63, 9.38)
+# Inharmonic ratios without a measurement behind them.
+PLATE = (1.0, 1.59, 2.14, 2.65, 3.16, 4.15, 5.43, 6.79)
+LUMP = (1.0, 1.42, 1.93, 2.71, 3.84)
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-  """What a thing is made of: how it sounds, looks and bounces.
+  """Acoustic, visual and elastic properties of a material.
 
   Attributes:
-    pitch: lowest and highest first mode, Hz (big and small objects).
-    ratios: of the modes to the first.
-    ring: seconds in which the first mode falls by 60 dB.
-    slope: how much faster higher modes fall, per unit of ratio.
-    tilt: a mode's amplitude is ratio ** -tilt.
-    click: corner of the contact noise, Hz. bite: its level against the modes.
-    restitution: of a bounce on the floor.
-    colour: 0..1, and texture: as `render` names it.
+    name: noun, for captions and events.
+    adjective: for captions.
+    pitch: frequencies of the first mode of the largest and of the smallest
+      object, Hz.
+    ratios: frequencies of the modes over that of the first.
+    ring: time in which the first mode falls by 60 dB, seconds.
+    slope: a mode's decay time is ring / (1 + slope (ratio - 1)).
+    tilt: a mode's amplitude is ratio ** -tilt under a hit of full strength.
+    click: corner frequency of the contact noise, Hz.
+    bite: level of the contact noise relative to the modes.
+    restitution: ratio of the speeds after and before a bounce on the floor.
+    colour: red, green and blue in 0..1.
+    texture: texture name of `render.Surface`.
   """
 
   name: str
@@ -83,7 +96,18 @@ MATERIALS = {
 def ring(
   frequencies: Array, decays: Array, gains: Array, *, samples: int, rate: int
 ) -> Array:
-  """Sum of damped sines [samples]; frequencies in Hz, decays (60 dB) in s."""
+  """Sums damped sines.
+
+  Args:
+    frequencies: [m], Hz; those above 0.46 `rate` are left out.
+    decays: [m], times in which the modes fall by 60 dB, seconds.
+    gains: [m], amplitudes at the start.
+    samples: length of the sound.
+    rate: sample rate in Hz.
+
+  Returns:
+    float32 [samples].
+  """
   frequencies = np.asarray(frequencies, float)
   audible = frequencies < 0.46 * rate
   damping = np.log(1000.0) / np.asarray(decays, float)
@@ -97,7 +121,17 @@ def ring(
 
 
 def burst(rng: Rng, *, corner: float, decay: float, rate: int) -> Array:
-  """Contact noise: low-passed at `corner` Hz, falling 60 dB in `decay` s."""
+  """Returns a burst of low-passed noise: the sound of a contact.
+
+  Args:
+    rng: random numbers of the noise.
+    corner: corner frequency of the one-pole low-pass, Hz.
+    decay: time in which the burst falls by 60 dB, seconds.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [1.2 decay rate], at least 8 samples: noise of RMS 0.35, decaying.
+  """
   samples = max(8, int(1.2 * decay * rate))
   noise = rng.standard_normal(samples)
   keep = np.exp(-2 * np.pi * min(corner, 0.45 * rate) / rate)
@@ -116,16 +150,18 @@ def strike(
   rate: int,
   damping: float = 1.0,
 ) -> Array:
-  """One hit on an object: its modes and the contact's noise.
+  """Returns the sound of one hit on an object: its modes and contact noise.
 
   Args:
-    rng: modes are excited a little differently by every hit.
-    material: what is struck. size: 0 (small, high) to 1 (big, low).
-    strength: 0..1; a hard hit is louder and brighter.
-    rate: Hz. damping: divides the ring, e.g. for a thing that is held.
+    rng: random numbers; each hit excites the modes a little differently.
+    material: material of the object.
+    size: 0 (small, high-pitched) to 1 (large, low-pitched).
+    strength: 0..1; a harder hit is louder and brighter.
+    rate: sample rate in Hz.
+    damping: divides the decay times, above 1 for an object that is held.
 
   Returns:
-    float [t], its peak near `strength`, within 10 ms of the first sample.
+    float [t] with peak `strength`, within 10 ms of the first sample.
   """
   low, high = material.pitch
   first = low * (high / low) ** (1.0 - size)
@@ -144,7 +180,17 @@ def strike(
 
 
 def bubble(frequency: float, *, decay: float, rise: float, rate: int) -> Array:
-  """A bubble of `frequency` Hz whose pitch grows by `rise` (fraction)/decay."""
+  """Returns the sound of a bubble: a decaying sine of rising pitch.
+
+  Args:
+    frequency: Hz at the start.
+    decay: time in which it falls by 60 dB, seconds.
+    rise: growth of the frequency within `decay`, as a fraction of it.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [1.1 decay rate].
+  """
   n = np.arange(int(1.1 * decay * rate))
   u = n / (decay * rate)
   phase = 2 * np.pi * frequency * decay * (u + 0.5 * rise * u * u)
@@ -154,7 +200,17 @@ def bubble(frequency: float, *, decay: float, rise: float, rate: int) -> Array:
 def resonator(
   x: Array, frequency: float, bandwidth: float, *, rate: int
 ) -> Array:
-  """Two-pole band-pass with unit peak gain; frequency and bandwidth in Hz."""
+  """Filters a sound with a two-pole band-pass of unit gain at its centre.
+
+  Args:
+    x: float [t].
+    frequency: centre in Hz; 0.46 `rate` at most.
+    bandwidth: -3 dB bandwidth in Hz.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [t].
+  """
   frequency = min(frequency, 0.46 * rate)
   radius = np.exp(-np.pi * bandwidth / rate)
   theta = 2 * np.pi * frequency / rate
@@ -167,7 +223,15 @@ def resonator(
 def band_noise(
   rng: Rng, samples: int, *, frequency: float, bandwidth: float, rate: int
 ) -> Array:
-  """Noise round `frequency` Hz with unit RMS, [samples]."""
+  """Returns band-passed noise [samples] of unit RMS.
+
+  Args:
+    rng: random numbers of the noise.
+    samples: length of the sound.
+    frequency: centre in Hz.
+    bandwidth: -3 dB bandwidth in Hz.
+    rate: sample rate in Hz.
+  """
   noise = resonator(
     rng.standard_normal(samples), frequency, bandwidth, rate=rate
   )
@@ -175,16 +239,36 @@ def band_noise(
 
 
 def rumble(rng: Rng, samples: int, *, corner: float, rate: int) -> Array:
-  """Low-passed noise with unit RMS, [samples]; corner in Hz."""
+  """Returns low-passed noise [samples] of unit RMS.
+
+  Args:
+    rng: random numbers of the noise.
+    samples: length of the sound.
+    corner: corner frequency of the one-pole low-pass, Hz.
+    rate: sample rate in Hz.
+  """
   keep = np.exp(-2 * np.pi * corner / rate)
   noise = signal.lfilter([1 - keep], [1, -keep], rng.standard_normal(samples))
   return noise / (np.sqrt(np.mean(noise * noise)) + 1e-9)
 
 
-def pluck(
-  rng: Rng, frequency: float, *, strength: float, rate: int, decay: float = 1.1
-) -> Array:
-  """A plucked string: harmonics sin(pi k p) / k^1.5 for a pluck at point p."""
+def pluck(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
+  """Returns the sound of a plucked string.
+
+  Plucked at the share p of its length, the string's partial k has amplitude
+  sin(pi k p) / k^1.3 (darker when soft) and, being stiff, the frequency
+  k f sqrt(1 + B k^2) with B = 2e-4 (Fletcher and Rossing, ch. 2).
+
+  Args:
+    rng: random numbers for the point of the pluck and its noise.
+    frequency: fundamental f in Hz.
+    strength: 0..1; a harder pluck is louder and brighter.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [1.1 rate] with peak `strength`.
+  """
+  decay = 1.1
   k = np.arange(1, min(24, int(0.45 * rate / frequency)) + 1)
   point = rng.uniform(0.12, 0.3)
   gains = np.sin(np.pi * k * point) / k ** (1.3 + 0.5 * (1 - strength))
@@ -200,7 +284,17 @@ def pluck(
 
 
 def drum(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
-  """A drum skin: the modes of a round membrane and the stick's noise."""
+  """Returns the sound of a drum: modes of a round membrane, and the stick.
+
+  Args:
+    rng: random numbers; each hit excites the modes a little differently.
+    frequency: frequency of the first mode, Hz.
+    strength: 0..1; a harder hit is louder, its noise brighter.
+    rate: sample rate in Hz.
+
+  Returns:
+    float [0.34 rate] with peak `strength`.
+  """
   ratios = np.asarray(MEMBRANE)
   decays = 0.32 / (1 + 0.5 * (ratios - 1))
   gains = ratios**-0.8 * rng.uniform(0.6, 1.2, len(ratios))
@@ -216,7 +310,15 @@ def drum(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
 def place(
   track: Array, sound: Array, time: float, *, rate: int, gain: float = 1.0
 ) -> None:
-  """Add a sound to a track so that it starts at `time` seconds, in place."""
+  """Adds a sound to a track, in place.
+
+  Args:
+    track: float [t], changed.
+    sound: float [s]; what lies beyond the end of the track is cut off.
+    time: start in seconds; a sound that starts outside the track is left out.
+    rate: sample rate in Hz.
+    gain: factor on the sound.
+  """
   start = int(round(time * rate))
   if start < 0 or start >= len(track):
     return
@@ -225,7 +327,13 @@ def place(
 
 
 def fade(track: Array, *, seconds: float, rate: int) -> Array:
-  """The track with its last seconds faded out and its first faded in."""
+  """Returns a track [t] with raised-cosine fades at its start and end.
+
+  Args:
+    track: float [t].
+    seconds: duration of each fade; half the track at most.
+    rate: sample rate in Hz.
+  """
   n = min(len(track) // 2, int(seconds * rate))
   ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / max(n, 1))
   track = track.copy()

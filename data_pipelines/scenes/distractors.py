@@ -1,11 +1,11 @@
-"""What is not the point of a scene: a silent mover, a sound from off screen."""
+"""Distractors: an object that moves silently, a sound from off screen."""
 
 import dataclasses
 
 import numpy as np
 
 from data_pipelines.scenes import synthesis
-from data_pipelines.scenes.render import Look, Shape, bar, disc
+from data_pipelines.scenes.render import Shape, Surface, bar, disc
 from data_pipelines.scenes.stage import Event, Stage, Take
 
 MOVER_SHARE = 0.3
@@ -14,7 +14,15 @@ KNOCK_SHARE = 0.06
 
 
 def add(stage: Stage, take: Take) -> Take:
-  """The take with, by chance, a silent mover and an off-screen sound."""
+  """Adds, with some probability, a silent object and an off-screen sound.
+
+  Args:
+    stage: clip and random numbers.
+    take: the scene's action; a talking face gets no silent object.
+
+  Returns:
+    The take with the distractors in its shapes, sound, events and captions.
+  """
   draws = stage.rng.random(2)
   if draws[0] < MOVER_SHARE and "speech" not in take.tags:
     shapes, words = _mover(stage)
@@ -31,29 +39,24 @@ def add(stage: Stage, take: Take) -> Take:
 
 
 def _mover(stage: Stage) -> tuple[list[Shape], str]:
-  """Shapes of something that moves without a sound, and its words."""
+  """Returns the shapes of a silent moving object, and words for the caption."""
   rng, t = stage.rng, stage.times
-  look = stage.paint(outline=False)
+  surface = stage.paint(outline=False)
   phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.45)
   kind = str(rng.choice(["balloon", "cloud", "lamp"]))
   if kind == "lamp":
-    x0, swing = (
-      rng.uniform(0.15, 0.85),
-      0.6 * np.sin(2 * np.pi * speed * t + phase),
-    )
-    x, y = x0 + 0.2 * np.sin(swing), 0.2 * np.cos(swing)
-    cord = Look((0.5, 0.5, 0.5))
-    return [bar(x0, 0.0, x, y, 0.008, cord), disc(x, y, 0.05, look)], (
-      "a lamp swings silently behind"
-    )
+    pivot = rng.uniform(0.15, 0.85)
+    swing = 0.6 * np.sin(2 * np.pi * speed * t + phase)
+    x, y = pivot + 0.2 * np.sin(swing), 0.2 * np.cos(swing)
+    cord = bar(pivot, 0.0, x, y, 0.008, Surface((0.5, 0.5, 0.5)))
+    return [cord, disc(x, y, 0.05, surface)], "a lamp swings silently behind"
   if kind == "balloon":
     x = rng.uniform(0.1, 0.9) + 0.05 * np.sin(2 * np.pi * speed * t + phase)
     y = 0.9 - 0.25 * (t + rng.uniform(0, 2)) % 1.1
-    return [
-      Shape("ellipse", x, y, 0.06, 0.075, look)
-    ], "a balloon drifts behind"
+    balloon = Shape("ellipse", x, y, 0.06, 0.075, surface)
+    return [balloon], "a balloon drifts behind"
   x = (phase + 0.15 * t) % 1.4 - 0.2
-  white = Look((0.8, 0.82, 0.85), alpha=0.6)
+  white = Surface((0.8, 0.82, 0.85), alpha=0.6)
   return [
     Shape("ellipse", x, 0.15, 0.14, 0.05, white),
     Shape("ellipse", x + 0.05, 0.11, 0.08, 0.05, white),
@@ -61,10 +64,10 @@ def _mover(stage: Stage) -> tuple[list[Shape], str]:
 
 
 def _ambience(stage: Stage, take: Take) -> Take:
-  """A quiet steady sound: no onset of its own but the clip's first sample."""
+  """Adds a quiet steady sound that lasts from the first sample to the last."""
   rng, rate, n = stage.rng, stage.rate, stage.samples
   kind = str(rng.choice(["hum", "rain", "wind", "traffic"]))
-  clock = stage.clock()
+  clock = stage.sample_times()
   if kind == "hum":
     tones = rng.uniform(80, 140) * np.arange(1, 6)
     sound = sum(
@@ -91,13 +94,12 @@ def _ambience(stage: Stage, take: Take) -> Take:
 
 
 def _knock(stage: Stage, take: Take) -> Take:
-  """One or two soft knocks of a known material, out of sight."""
+  """Adds one or two soft knocks."""
   rng = stage.rng
   material = stage.choose("wood", "metal", "glass")
   audio, events = take.audio.copy(), list(take.events)
-  for time in np.sort(
-    rng.uniform(0.2, stage.seconds - 0.4, rng.integers(1, 3))
-  ):
+  count = rng.integers(1, 3)
+  for time in np.sort(rng.uniform(0.2, stage.seconds - 0.4, count)):
     strength = float(rng.uniform(0.08, 0.15))
     sound = synthesis.strike(
       rng, material, 0.5, strength=strength, rate=stage.rate
@@ -108,6 +110,8 @@ def _knock(stage: Stage, take: Take) -> Take:
     take,
     audio=audio,
     events=events,
-    audio_caption=f"{take.audio_caption}, with soft {material.name} knocks off screen",
+    audio_caption=(
+      f"{take.audio_caption}, with soft {material.name} knocks off screen"
+    ),
     tags=tuple({*take.tags, "effects"}),
   )
