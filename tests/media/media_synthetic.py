@@ -98,6 +98,24 @@ def write_clip(
   return str(path)
 
 
+def with_damaged_packet(path, kind: str, index: int) -> bytes:
+  """Returns the bytes of a file in which one packet is overwritten by zeros.
+
+  Args:
+    path: path of a file whose container stores packets contiguously.
+    kind: "video" or "audio".
+    index: index of the packet among those of its stream.
+  """
+  with av.open(str(path)) as container:
+    packets = [p for p in container.demux(**{kind: 0}) if p.size]
+    begin, size = packets[index].pos, packets[index].size
+  header = 16  # the container's own bytes at the start of the packet
+  with open(path, "rb") as file:
+    data = bytearray(file.read())
+  data[begin + header : begin + size] = bytes(size - header)
+  return bytes(data)
+
+
 def click(length: int, at: int, channels: int = 1) -> np.ndarray:
   """Returns float32 [length, channels], zero except for sample `at`."""
   audio = np.zeros((length, channels), np.float32)

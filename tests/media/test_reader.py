@@ -1,7 +1,13 @@
 from fractions import Fraction
 
 import av
-from media_synthetic import click, numbered, numbers, write_clip
+from media_synthetic import (
+  click,
+  numbered,
+  numbers,
+  with_damaged_packet,
+  write_clip,
+)
 import numpy as np
 import pytest
 import soundfile
@@ -349,6 +355,65 @@ def test_a_truncated_file_is_read_up_to_its_end(tmp_path):
   video = media.read_video(data[: len(data) * 6 // 10])
   assert 10 < len(video.frames) < 90
   assert numbers(video.frames) == list(range(len(video.frames)))
+
+
+@pytest.mark.parametrize(
+  ("suffix", "time_base"),
+  [("mkv", Fraction(1, 1000)), ("avi", Fraction(1, 10))],
+)
+def test_a_damaged_frame_is_counted_and_the_others_keep_their_times(
+  tmp_path, suffix, time_base
+):
+  path = write_clip(
+    tmp_path / f"a.{suffix}",
+    numbered(10),
+    ticks=[i * Fraction(1, 10) / time_base for i in range(10)],
+    time_base=time_base,
+    codec="ffv1",
+    gop=1,
+  )
+  video = media.read_video(with_damaged_packet(path, "video", 4))
+  assert video.damaged == 1
+  assert numbers(video.frames) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+  expected = np.array([0, 1, 2, 3, 5, 6, 7, 8, 9]) / 10
+  np.testing.assert_allclose(video.times, expected, atol=1e-9)
+
+
+def test_a_damaged_audio_block_is_counted_and_silent(tmp_path):
+  rate = 48_000
+  audio = np.random.default_rng(0).uniform(0.2, 0.5, (rate, 1))
+  path = write_clip(
+    tmp_path / "a.mkv",
+    numbered(10),
+    ticks=[i * 9000 for i in range(10)],
+    audio=audio,
+    rate=rate,
+  )
+  read = media.read_audio(
+    with_damaged_packet(path, "audio", 5), sample_rate=rate
+  )
+  assert read.damaged == 1 and read.samples.shape == audio.shape
+  silent = np.flatnonzero(read.samples == 0)
+  assert len(silent) == np.ptp(silent) + 1  # one block without a break
+  assert 0.05 < len(silent) / rate < 0.2
+  intact = read.samples != 0
+  np.testing.assert_allclose(read.samples[intact], audio[intact], atol=1e-4)
+
+
+def test_a_gap_between_audio_blocks_is_silent(tmp_path):
+  rate, path = 8000, tmp_path / "gap.mkv"
+  block = np.full((1, 4000), 0.5, np.float32)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("pcm_f32le", rate=rate, layout="mono")
+    for pts in (0, 12_000):
+      frame = av.AudioFrame.from_ndarray(block, format="flt", layout="mono")
+      frame.sample_rate, frame.pts = rate, pts
+      frame.time_base = Fraction(1, rate)
+      container.mux(stream.encode(frame))
+  expected = np.full((16_000, 1), 0.5, np.float32)
+  expected[4000:12_000] = 0
+  samples = media.read_audio(path, sample_rate=rate).samples
+  np.testing.assert_array_equal(samples, expected)
 
 
 @pytest.mark.parametrize(

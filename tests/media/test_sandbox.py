@@ -98,6 +98,11 @@ def test_the_child_is_reused_and_threads_have_their_own(clip):
   assert len({c.audio.samples.tobytes() for c in clips}) == 1
 
 
+def test_output_of_the_function_does_not_mix_with_the_replies(clip):
+  assert media.run_limited(os.write, 1, b"noise\n" * 99) == 594
+  assert media.probe_limited(clip).fps == 10
+
+
 def test_the_child_never_loads_jax_and_dies_with_its_parent():
   code = (
     "import os, sys\n"

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from v2a_jax import media
+from v2a_jax.media.codecs import codecs
 
 _RNG = np.random.default_rng(0)
 
@@ -78,6 +79,22 @@ def test_encoded_audio_keeps_its_length_and_times(tmp_path, suffix):
   if suffix != ".mp3":  # MP3 does not store its length
     assert abs(len(samples) - length) <= 1
     assert abs(int(np.abs(samples).argmax()) - 9000) <= 1
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".opus", ".mp3"])
+def test_bit_rate_sets_the_size_of_encoded_audio(tmp_path, suffix):
+  seconds, rate = 4, 48_000
+  path = tmp_path / f"a{suffix}"
+  for bit_rate in (32_000, 96_000):
+    media.encode_audio(path, _noise(seconds * rate), rate, bit_rate=bit_rate)
+    measured = 8 * path.stat().st_size / seconds
+    assert measured == pytest.approx(bit_rate, rel=0.3)
+
+
+def test_codecs_that_the_writer_uses_are_reported_as_available():
+  available = codecs()
+  assert {"h264", "aac", "flac"} <= set(available["encode"])
+  assert {"h264", "aac", "flac"} <= set(available["decode"])
 
 
 @pytest.mark.parametrize(
