@@ -1,10 +1,10 @@
-"""How much longer does a deep model take to compile than a shallow one?
+"""Compares the compile time of a deep model with that of a shallow one.
 
   python -m benchmarks.compile_time --size large --rounds 3
 
 The training step of `configs/diffusion.py` (forward, backward, optimizer) is
-traced and compiled for one device from shapes alone, in turn at its own depth
-and with three blocks, the persistent cache off. Blocks are scanned, so the
+traced and compiled for one device from shapes alone, alternately at full depth
+and with three blocks, without the persistent cache. Blocks are scanned, so the
 ratio should be near one.
 
 On two cores, jax 0.10: `large` (21 blocks) takes 0.98 times as long as three,
@@ -28,7 +28,7 @@ SHALLOW = dict(joint_depth=1, depth=2)
 
 
 def seconds(config) -> tuple[float, float]:
-  """Of tracing and of compiling the training step."""
+  """Returns the seconds to trace and to compile the training step."""
   jax.clear_caches()
   plan = make_blueprint(config)
   optimizer = make_optimizer(plan.optimizer, config.num_train_steps)

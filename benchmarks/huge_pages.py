@@ -1,14 +1,14 @@
-"""Training step with and without huge pages for the allocator, in turn.
+"""Compares the CPU time of a training step with and without huge pages.
 
   python -m benchmarks.huge_pages --rounds 5
 
-XLA's CPU client takes the memory of a step from malloc and gives it back, so
-each step faults its pages in anew. With glibc's `hugetlb` tunable
+XLA's CPU client allocates the memory of a step with malloc and frees it after
+the step, so every step causes page faults. With glibc's `hugetlb` tunable
 (https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html)
-the pages are 2 MB. Each round starts one process of either kind; the ratio of
-processor time a step is reported with its spread.
+pages have 2 MB. Each round starts one process of each kind; the ratio of their
+CPU times per step is reported with its range.
 
-On two idle cores huge pages take 0.85 times the processor time of a step, from
+On two idle cores a step with huge pages takes 0.85 times the CPU time, from
 0.80 to 0.89 over 4 rounds (0.65 s against 0.77 s).
 """
 
@@ -25,7 +25,7 @@ KINDS = {"plain": {}, "huge": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}}
 
 
 def measure(steps: int) -> float:
-  """Seconds of processor time a training step of diffusion_tiny."""
+  """Returns the CPU seconds of one training step of diffusion_tiny."""
   from flax import nnx
   import jax
 
@@ -67,7 +67,9 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--steps", type=int, default=10)
-  parser.add_argument("--measure", action="store_true", help="one process")
+  parser.add_argument(
+    "--measure", action="store_true", help="measure in this process"
+  )
   args = parser.parse_args()
   if args.measure:
     print(json.dumps(measure(args.steps)))
@@ -87,7 +89,7 @@ def main():
       found[kind].append(json.loads(out.splitlines()[-1]))
   ratios = np.array(found["huge"]) / np.array(found["plain"])
   for kind, seconds in found.items():
-    print(f"{kind}: {np.median(seconds):.3f} s of processor time a step")
+    print(f"{kind}: {np.median(seconds):.3f} s of CPU time per step")
   print(
     f"huge / plain: median {np.median(ratios):.2f},"
     f" from {ratios.min():.2f} to {ratios.max():.2f}, {len(ratios)} rounds"

@@ -1,20 +1,21 @@
-"""Negative prompts: a scale of their own, or joined with the picture's?
+"""Compares a separate guidance scale for negative prompts with joint guidance.
 
   v2a data scenes -o data/unseen --num 280 --seed 1
   python -m benchmarks.negative_prompts data/unseen --learn data/scenes
 
-Every clip is asked against the class of what it shows ("a person talks" against
-"speech"), with no other prompt. Two ways of doing it, with several scales s:
+The negative prompt of every clip names the class that the video shows, such as
+"a person says" for a talking person; there is no prompt. Two kinds of guidance
+are compared at several scales s:
 
   separate  out(v) + (s_v - 1) [out(v) - out(0)] + (s - 1) [out(v) - out(v, n)]
   joint     out(v) + (s - 1) [out(v) - out(n)]
 
-with the picture v and the negative prompt n (`sampling/guidance.py`; the joint
-way is that of MMAudio, arXiv:2412.15322, where n stands in the branch without
-the picture). Two figures tell what that did: the probability that mn04 gives
-the class, and onset F1 at 50 ms. Which AudioSet class stands for a label is
-learned from the true sounds of `--learn`: the one that mn04 raises most over
-the other labels; labels that raise none by `LEAST_LIFT` are left out.
+for the video v and the negative prompt n (`sampling/guidance.py`; joint
+guidance is that of MMAudio, arXiv:2412.15322, where n is in the branch without
+video). Reported are the probability that mn04 gives to the class, and onset F1
+at 50 ms. The AudioSet class of a label is estimated on the true audio of
+`--learn`: the one whose mean probability is highest relative to the other
+labels. Labels without a class that is `LEAST_LIFT` higher are left out.
 """
 
 import argparse
@@ -55,7 +56,11 @@ BATCH = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Joint:
-  """Guidance with one scale: the negative prompt replaces the picture."""
+  """Guidance with one scale: the negative prompt replaces the video.
+
+  Attributes:
+    scale: guidance scale s.
+  """
 
   scale: float
 
@@ -67,13 +72,13 @@ class Joint:
 
 
 def probabilities(ear, sounds) -> np.ndarray:
-  """[n, classes] of sounds at `RATE`."""
+  """Returns mn04's class probabilities [n, classes] of audio at `RATE` Hz."""
   found = embeddings.embed(ear, sounds, sample_rate=RATE)
   return special.expit(found.logits)
 
 
 def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
-  """The AudioSet class of each label that mn04 can tell from the others."""
+  """Returns the AudioSet class of each label that mn04 can distinguish."""
   records, sounds = open_source(path, "train"), defaultdict(list)
   for record in records:
     if len(sounds[record["label"]]) < num:
@@ -90,7 +95,7 @@ def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
 
 
 def generate(tracker, clips, guidance):
-  """One sound a clip, asked against its own class."""
+  """Generates audio for each clip with its own class as negative prompt."""
   sampler = build.make_sampler(tracker.config)
   sampler = dataclasses.replace(sampler, guidance=guidance)
   length = tracker.loader_config.window.prompt_length
@@ -108,7 +113,7 @@ def generate(tracker, clips, guidance):
 
 
 def judge(ear, clips, sounds, classes):
-  """(probability of its class, counts of onsets), of each clip."""
+  """Returns the probability of its class and onset counts for each clip."""
   every = probabilities(ear, sounds)
   own = np.array([classes[clip.label] for clip in clips])
   counts = [
@@ -125,13 +130,13 @@ def judge(ear, clips, sounds, classes):
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("unseen", help="scenes that the model has not seen")
-  parser.add_argument("--learn", required=True, help="other scenes")
-  parser.add_argument("--checkpoint", help="the bundled model by default")
+  parser.add_argument("unseen", help="data set of unseen scenes")
+  parser.add_argument("--learn", required=True, help="data set of other scenes")
+  parser.add_argument("--checkpoint", help="bundled model if empty")
   parser.add_argument("--num_clips", type=int, default=128)
   parser.add_argument("--scales", type=float, nargs="+", default=[2, 3, 5])
   parser.add_argument("--video", type=float, nargs="+", default=[1, 2])
-  parser.add_argument("--out", help="a JSON file of all figures")
+  parser.add_argument("--out", help="JSON file for all results")
   args = parser.parse_args()
   ear, tracker = embeddings.Mn04(), Soundtracker.load(args.checkpoint)
   classes = learn_classes(ear, args.learn)
@@ -148,8 +153,8 @@ def main():
   for s in args.scales:
     ways[f"joint {s:g}"] = Joint(scale=s)
   found, plain = {}, None
-  print(f"{len(clips)} clips; changes are against 'none', clip by clip")
-  print(f"'separate' with scales of picture and negative prompt; none: {own:g}")
+  print(f"{len(clips)} clips; changes are relative to 'none', paired by clip")
+  print(f"'separate': scales of video and negative prompt; 'none': {own:g}")
   for name, guidance in ways.items():
     p, counts = judge(ear, clips, generate(tracker, clips, guidance), classes)
     plain = plain or (p, counts)
