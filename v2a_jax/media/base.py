@@ -19,8 +19,8 @@ class MediaError(ValueError):
 
   Attributes:
     name: path of the file, or its size if it was passed as bytes.
-    reason: what is wrong with it.
-    advice: what to do next.
+    reason: description of the problem.
+    advice: next step for the user.
   """
 
   def __init__(self, name: str, reason: str, advice: str):
@@ -76,7 +76,7 @@ class ReadOptions:
     sample_rate: sample rate of the returned audio in Hz; None only where no
       audio is read.
     channels: 1 (mean of all), 2, or None for the channels of the file.
-    limits: limits of the read.
+    limits: resource limits of the read.
 
   Raises:
     ValueError: an option is out of range.

@@ -45,7 +45,7 @@ def open_input(
 
   Args:
     source: path, or bytes of the file.
-    limits: limits, of which `file_bytes` is checked here.
+    limits: resource limits; `file_bytes` is checked here.
 
   Yields:
     The input container.

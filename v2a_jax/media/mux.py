@@ -95,7 +95,7 @@ def mux(
     audio_codec: "aac", or "flac" for a lossless track in MP4; if the container
       does not support it, the default of the container is used.
     bit_rate: bits per second of the audio; None for `track.default_bit_rate`.
-    limits: limits of the source.
+    limits: resource limits of the source.
 
   Returns:
     Path of the output: `out`, or `out` with the suffix of another container if

@@ -48,7 +48,7 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
 
   Args:
     source: path, or bytes of the file.
-    limits: limits on what the file claims.
+    limits: resource limits; those on the headers are checked here.
 
   Returns:
     Metadata; `duration` is the one in the headers, else it is measured.
@@ -128,7 +128,7 @@ def read_video(
     size: (height, width) in pixels to which the upright picture is resized by
       area averaging, ignoring its aspect ratio; None keeps its size, with
       square pixels.
-    limits: limits of the read.
+    limits: resource limits of the read.
 
   Returns:
     Frames and their times in seconds after `start`; both empty if no frame
@@ -267,7 +267,7 @@ def read_audio(
     start: start of the window in seconds after the first video frame.
     duration: length of the window in seconds; None reads to the end of the
       audio.
-    limits: limits of the read.
+    limits: resource limits of the read.
 
   Returns:
     Samples from `start` on: zeros where the audio begins later, and fewer than

@@ -55,7 +55,7 @@ def probe_limited(
 
   Args:
     source: path, or bytes of the file.
-    limits: limits of the file and of the call.
+    limits: resource limits of the file and of the call.
 
   Raises:
     MediaError: as `reader.probe`, or it crashed or exceeded a limit.
@@ -88,7 +88,7 @@ def read_clip(
       upright size.
     start: start of the window in seconds after the first frame.
     duration: length of the window in seconds; None reads to the end.
-    limits: limits of the file and of the call.
+    limits: resource limits of the file and of the call.
 
   Returns:
     The clip; `video` or `audio` is None if the file has no such stream.
@@ -117,7 +117,7 @@ def run_limited(
   Args:
     function: function of an importable module, or a `functools.partial` of one.
     *args: picklable arguments; if the first is a path or bytes, errors name it.
-    limits: limits, of which `seconds` and `memory_bytes` are enforced on the
+    limits: resource limits; `seconds` and `memory_bytes` are enforced on the
       child.
 
   Returns:
@@ -200,9 +200,11 @@ class _Worker:
     )
 
   def alive(self) -> bool:
+    """Returns whether the child is running."""
     return self._process.poll() is None
 
   def kill(self) -> None:
+    """Kills the child and closes its pipes."""
     self._process.kill()
     self._process.wait()
     with contextlib.suppress(OSError):

@@ -218,7 +218,7 @@ def _place(
     seconds: length of the array; None for the end of the last block.
     channels: number of channels.
     decoder: decoder of the blocks.
-    limits: limits on duration and memory.
+    limits: resource limits; duration and memory are checked.
 
   Returns:
     float32 [t, channels].

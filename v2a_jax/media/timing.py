@@ -74,7 +74,7 @@ def measure(
   Args:
     source: path, or bytes of the file.
     kind: "video" or "audio".
-    limits: limits of the file.
+    limits: resource limits of the file.
 
   Raises:
     MediaError: the file has no such stream, or it is over a limit.

@@ -97,7 +97,7 @@ def detect(
   Args:
     samples: floats [t, channels]; the mean and each channel are searched.
     sample_rate: sample rate in Hz.
-    key: key; see `pattern.resolve_key` for None.
+    key: key of the watermark; None for the default of `pattern.resolve_key`.
 
   Raises:
     ValueError: the samples, sample rate or key are refused.
@@ -187,7 +187,7 @@ def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
 
   Args:
     power: power [bins, frames].
-    key: key.
+    key: key of the watermark.
     speed: playback speed.
     stride: frames between starts.
   """

@@ -36,7 +36,7 @@ def embed(
   Args:
     samples: floats [t, channels] in [-1, 1].
     sample_rate: sample rate in Hz.
-    key: key; see `pattern.resolve_key` for None.
+    key: key of the watermark; None for the default of `pattern.resolve_key`.
     payload: 16 bits that `detect` returns.
 
   Returns:

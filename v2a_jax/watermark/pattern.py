@@ -58,8 +58,9 @@ def resolve_key(key: bytes | str | None = None) -> bytes:
   """Returns the key as bytes.
 
   Args:
-    key: key; None takes the environment variable `V2A_WATERMARK_KEY`, or the
-      published key, with which anyone can detect, if that is unset.
+    key: key of the watermark; None for the environment variable
+      `V2A_WATERMARK_KEY` or, if that is unset, the published key, with which
+      anyone can detect the watermark.
 
   Raises:
     ValueError: the key is empty.
@@ -115,7 +116,7 @@ def bits(key: bytes, payload: int) -> np.ndarray:
   """Returns the bits that shift the lattice, int8 in {0, 1} [chips, slots].
 
   Args:
-    key: key of the code.
+    key: key of the watermark.
     payload: 16-bit payload; 0 shifts nothing.
 
   Raises:
