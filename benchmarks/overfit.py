@@ -1,12 +1,12 @@
-"""Both arms learn eight real clips by heart: can each hit their onsets?
+"""Overfits both arms to eight real clips and measures onset F1 on them.
 
   python -m benchmarks.overfit CLIPS --captions captions.csv -o runs/overfit
 
-CLIPS is a folder of short videos of which the sound is struck (drumsticks,
-chopping); every other one of those whose names match `--names` is taken, eight
-at most. Each arm trains on them alone with the settings of its tiny config,
-then `v2a eval` judges it on the same clips: onset F1 within 100 ms against the
-onsets that the detector finds in the true sound. What is started again goes on.
+CLIPS is a folder of short videos with impact sounds (drumsticks, chopping);
+every other file whose name matches `--names` is used, up to eight. Each arm
+(diffusion, autoregression) is trained on them alone with its tiny config, then
+`v2a eval` evaluates it on the same clips: onset F1 at 100 ms against onsets
+detected in the true audio. An interrupted run resumes.
 
 On eight of the clips that the tests use (gh_*, cav_*), 2,000 steps of 8 clips,
 45 minutes on two busy cores, 95 % intervals over clips:
@@ -27,13 +27,14 @@ NUM_CLIPS = 8
 
 
 def v2a(*words) -> None:
+  """Prints a `v2a` command and runs it."""
   words = [str(word) for word in words]
   print("$ v2a " + shlex.join(words), flush=True)
   subprocess.run([sys.executable, "-m", "launch.cli", *words], check=True)
 
 
 def build(clips: pathlib.Path, names: list[str], captions: str, out) -> None:
-  """Links the chosen clips into a folder and makes a data set of it."""
+  """Links the selected clips into a folder and builds a data set from it."""
   files = sorted(
     file
     for file in clips.iterdir()
@@ -51,7 +52,7 @@ def build(clips: pathlib.Path, names: list[str], captions: str, out) -> None:
 
 
 def train(arm: str, steps: int, out: pathlib.Path) -> pathlib.Path:
-  """Trains an arm on the data set; returns its work directory."""
+  """Trains an arm on the data set and returns its work directory."""
   workdir = out / arm
   v2a(
     *("train", f"--config=configs/{arm}.py", f"--workdir={workdir}"),
@@ -66,7 +67,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("clips", type=pathlib.Path)
   parser.add_argument(
-    "--captions", help="table of the clips, as v2a data build"
+    "--captions", help="captions table as for `v2a data build`"
   )
   parser.add_argument("--names", nargs="+", default=["gh_*", "cav_*"])
   parser.add_argument("--arms", nargs="+", default=ARMS)

@@ -1,14 +1,14 @@
-"""How much the watermark survives: a table in markdown.
+"""Measures the robustness of the watermark; prints a table in Markdown.
 
   python benchmarks/watermark_robustness.py CLIPS [--num 100] [-o table.md]
 
-CLIPS is a folder of sound or video files, searched with its subfolders. From
-`num` of them, drawn with a seed, four seconds each are marked with a key and
-a payload of their own, changed, and examined. A find counts at a false
-positive probability of at most 1e-4.
+CLIPS is a folder of audio or video files, searched recursively. Four seconds of
+each of `num` random files are marked with a key and payload of their own,
+attacked, and searched for the watermark. It counts as found at a false positive
+probability of at most 1e-4.
 
-The null is measured as well: scores of unmarked clips under many keys,
-against the bound exp(-z^2 / 2) that `detect` reports.
+The null distribution is measured, too: scores of unmarked clips under many
+keys, compared with the bound exp(-z^2 / 2) that `detect` reports.
 """
 
 import argparse
@@ -30,6 +30,8 @@ Attack = Callable[[np.ndarray, np.random.Generator, pathlib.Path], np.ndarray]
 
 
 def lossy(suffix: str, bit_rate: int) -> Attack:
+  """Returns an attack that encodes to a file and decodes again."""
+
   def attack(x, rng, folder):
     path = folder / f"x{suffix}"
     media.encode_audio(path, x, RATE, bit_rate=bit_rate)
@@ -39,22 +41,26 @@ def lossy(suffix: str, bit_rate: int) -> Attack:
 
 
 def video(x, rng, folder):
-  """The delivered MP4: AAC at the project's bit rate beside pictures."""
+  """Encodes as delivered, as AAC at the default bit rate in an MP4 video."""
   path = folder / "x.mp4"
   frames = np.zeros((8, 32, 32, 3), np.uint8)
   media.encode_video(frames, fps=2.0, path=path, audio=x, sample_rate=RATE)
   return media.read_audio(path, sample_rate=RATE, channels=1).samples
 
 
-def through(rate: int) -> Attack:
+def resample(rate: int) -> Attack:
+  """Returns an attack that resamples to `rate` Hz and back."""
+
   def attack(x, rng, folder):
-    there = spectrum.resample(x, RATE, rate)
-    return spectrum.resample(there, rate, RATE)
+    resampled = spectrum.resample(x, RATE, rate)
+    return spectrum.resample(resampled, rate, RATE)
 
   return attack
 
 
 def noise(decibels: float) -> Attack:
+  """Returns an attack that adds white noise `decibels` below the audio."""
+
   def attack(x, rng, folder):
     level = np.sqrt(np.mean(x**2)) * 10 ** (-decibels / 20)
     return x + level * rng.standard_normal(x.shape)
@@ -63,7 +69,7 @@ def noise(decibels: float) -> Attack:
 
 
 def equalise(x, rng, folder):
-  """+6 dB below 300 Hz, -6 dB above 3 kHz."""
+  """Amplifies by 6 dB below 300 Hz, attenuates by 6 dB above 3 kHz."""
   low = signal.butter(1, 300, "low", fs=RATE, output="sos")
   high = signal.butter(1, 3000, "high", fs=RATE, output="sos")
   return (
@@ -74,28 +80,31 @@ def equalise(x, rng, folder):
 
 
 def low_pass(hz: float) -> Attack:
+  """Returns an attack by an eighth-order Butterworth low-pass filter."""
   sos = signal.butter(8, hz, fs=RATE, output="sos")
   return lambda x, rng, folder: signal.sosfilt(sos, x, axis=0)
 
 
 def crop(x, rng, folder):
+  """Keeps a random excerpt of 2 s."""
   start = int(rng.integers(0, len(x) - 2 * RATE))
   return x[start : start + 2 * RATE]
 
 
 def speed(factor: float) -> Attack:
+  """Returns an attack that plays `factor` times as fast, at higher pitch."""
   return lambda x, rng, folder: signal.resample(x, int(len(x) / factor))
 
 
 def compress(x, rng, folder):
-  """4:1 above -20 dBFS, 5 ms attack and release."""
+  """Compresses 4:1 above -20 dBFS, with 5 ms attack and release."""
   pole = np.exp(-1 / (0.005 * RATE))
   level = np.sqrt(signal.lfilter([1 - pole], [1, -pole], x**2, axis=0) + 1e-9)
   return x * np.minimum(1, (level / 0.1) ** (1 / 4 - 1))
 
 
 def reverberate(x, rng, folder):
-  """A room of 0.3 s, direct sound and tail of like energy."""
+  """Adds reverberation of 0.3 s with as much energy as the direct sound."""
   t = np.arange(int(0.3 * RATE)) / RATE
   room = rng.standard_normal(len(t)) * np.exp(-6.9 * t / 0.3)
   room *= 1 / np.sqrt((room**2).sum())
@@ -104,6 +113,7 @@ def reverberate(x, rng, folder):
 
 
 def then(first: Attack, second: Attack) -> Attack:
+  """Returns the composition of two attacks."""
   return lambda x, rng, folder: second(first(x, rng, folder), rng, folder)
 
 
@@ -116,9 +126,9 @@ ATTACKS: dict[str, Attack] = {
   "MP3 128 kb/s": lossy(".mp3", 128_000),
   "MP3 64 kb/s": lossy(".mp3", 64_000),
   "Opus 64 kb/s": lossy(".opus", 64_000),
-  "through 44.1 kHz": through(44_100),
-  "through 48 kHz": through(48_000),
-  "through 8 kHz": through(8_000),
+  "resampled via 44.1 kHz": resample(44_100),
+  "resampled via 48 kHz": resample(48_000),
+  "resampled via 8 kHz": resample(8_000),
   "noise 30 dB": noise(30),
   "noise 25 dB": noise(25),
   "noise 20 dB": noise(20),
@@ -126,10 +136,10 @@ ATTACKS: dict[str, Attack] = {
   "equaliser +-6 dB": equalise,
   "low pass 4 kHz": low_pass(4000),
   "compressor 4:1": compress,
-  "room of 0.3 s": reverberate,
-  "2 s cut out": crop,
-  "delivered MP4, 2 s cut out": then(video, crop),
-  "MP3 64 kb/s, 2 s cut out": then(lossy(".mp3", 64_000), crop),
+  "reverberation 0.3 s": reverberate,
+  "2 s excerpt": crop,
+  "delivered MP4, 2 s excerpt": then(video, crop),
+  "MP3 64 kb/s, 2 s excerpt": then(lossy(".mp3", 64_000), crop),
   "speed +1 %": speed(1.01),
   "speed -2 %": speed(0.98),
   "speed +5 %": speed(1.05),
@@ -141,7 +151,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 def read_clips(folder: pathlib.Path, num: int, seed: int) -> list[np.ndarray]:
-  """`num` excerpts [t, 1] of four seconds; shorter and silent files drop."""
+  """Reads `num` excerpts [t, 1] of 4 s; skips shorter and silent files."""
   files = sorted(f for f in folder.rglob("*") if f.suffix in SUFFIXES)
   random.Random(seed).shuffle(files)
   clips = []
@@ -161,7 +171,17 @@ def read_clips(folder: pathlib.Path, num: int, seed: int) -> list[np.ndarray]:
 
 
 def measure(clips: list[np.ndarray], names: list[str], seed: int) -> dict:
-  """Per attack: found, payload right (both of n), scores."""
+  """Attacks every marked clip and searches the watermark.
+
+  Args:
+    clips: excerpts [t, 1].
+    names: names of the attacks.
+    seed: random seed of payloads and attacks.
+
+  Returns:
+    `ratios`: signal to change in dB for each clip; `attacks`: (found, payload
+    is right, score) for each clip by attack.
+  """
   results = {name: [] for name in names}
   ratios = []
   with tempfile.TemporaryDirectory() as folder:
@@ -172,20 +192,25 @@ def measure(clips: list[np.ndarray], names: list[str], seed: int) -> dict:
       change = np.sum((marked - clip) ** 2) + 1e-12
       ratios.append(10 * np.log10(np.sum(clip**2) / change))
       for name in names:
-        heard = ATTACKS[name](marked, rng, pathlib.Path(folder))
-        found = watermark.detect(heard.astype(np.float32), RATE, key=key)
+        attacked = ATTACKS[name](marked, rng, pathlib.Path(folder))
+        result = watermark.detect(attacked.astype(np.float32), RATE, key=key)
         results[name].append(
-          (found.found, found.payload == payload, found.score)
+          (result.found, result.payload == payload, result.score)
         )
       print(f"{i + 1}/{len(clips)}", end="\r", flush=True)
   return {"ratios": np.array(ratios), "attacks": results}
 
 
 def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
-  """Counts of scores of unmarked sound above 3, 4, 5 and 6.
+  """Counts scores of unmarked audio above 3, 4, 5 and 6.
 
-  The resultants of a clip do not depend on the key, so that one pass scores
-  every start of the tile under every key.
+  The resultants of a clip do not depend on the key, so one pass scores every
+  start of the tile under all keys.
+
+  Args:
+    clips: excerpts [t, 1].
+    keys: number of keys.
+    seed: seed of the keys.
   """
   names = [f"nobody {seed} {i}".encode() for i in range(keys)]
   where = ~pattern.carries_payload().T
@@ -213,6 +238,7 @@ def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
 
 
 def table(results: dict, null: dict) -> str:
+  """Formats the results of `measure` and `measure_null` as Markdown."""
   ratios = results["ratios"]
   lines = [
     f"N = {len(ratios)} clips of {SECONDS:.0f} s; signal to change "
@@ -249,10 +275,14 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("clips", type=pathlib.Path)
-  parser.add_argument("--num", type=int, default=100)
-  parser.add_argument("--keys", type=int, default=200, help="for the null")
-  parser.add_argument("--only", nargs="*", help="names of attacks")
+  parser.add_argument(
+    "clips", type=pathlib.Path, help="folder of audio or video files"
+  )
+  parser.add_argument("--num", type=int, default=100, help="number of clips")
+  parser.add_argument(
+    "--keys", type=int, default=200, help="keys of the null distribution"
+  )
+  parser.add_argument("--only", nargs="*", help="names of attacks; all if none")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("-o", "--out", type=pathlib.Path)
   args = parser.parse_args()

@@ -41,7 +41,7 @@ class LoaderConfig:
   """Data sets, the shape of examples and how they are read.
 
   Attributes:
-    paths: folders of the data sets, which are read one after the other.
+    paths: folders of the data sets, which are read as one.
     split: split of the data sets: train, val, test or all.
     batch_size: examples a step, of all processes together.
     seconds: length of an example in seconds.

@@ -1,7 +1,7 @@
-"""Small clips of known content: every frame shows its own number.
+"""Small synthetic clips: every frame shows its own index.
 
-A frame is eight vertical bars, black or white: its index in binary, which
-survives any codec, colour space and scaling.
+A frame is eight vertical black or white bars, its index in binary, which
+survives any codec, colour space and resizing.
 """
 
 from fractions import Fraction
@@ -13,7 +13,7 @@ BITS = 8
 
 
 def numbered(count: int, height: int = 32, width: int = 64) -> np.ndarray:
-  """uint8 [count, height, width, 3]; frame i shows i."""
+  """Returns uint8 [count, height, width, 3]; frame i shows i."""
   bits = (np.arange(count)[:, None] >> np.arange(BITS)) & 1
   row = np.repeat(bits, width // BITS, axis=1).astype(np.uint8) * 255
   shape = (count, height, row.shape[1], 3)
@@ -21,7 +21,7 @@ def numbered(count: int, height: int = 32, width: int = 64) -> np.ndarray:
 
 
 def numbers(frames: np.ndarray) -> list[int]:
-  """What `numbered` frames say, whatever their size."""
+  """Reads the indices that frames of `numbered` show, at any size."""
   count, _, width, _ = frames.shape
   bar = width // BITS
   bars = frames[:, :, : bar * BITS].reshape(count, -1, BITS, bar, 3)
@@ -46,23 +46,23 @@ def write_clip(
   gop: int = 12,
   options: dict[str, str] | None = None,
 ) -> str:
-  """Writes with PyAV alone, with every oddity that a test wants.
+  """Writes a clip with PyAV, independently of `media.writer`.
 
   Args:
-    path: its suffix chooses the container.
+    path: path whose suffix chooses the container.
     frames: uint8 [n, h, w, 3].
     ticks: pts of each frame.
-    time_base: of the ticks.
+    time_base: unit of the ticks in seconds.
     codec: video encoder.
-    pix_fmt: pixel format to encode.
-    aspect: of a pixel.
-    display: (degrees counter-clockwise, mirrored).
-    audio: float32 [t, channels], in one piece from `audio_start` on.
+    pix_fmt: pixel format of the encoded video.
+    aspect: width of a pixel relative to its height.
+    display: (degrees counter-clockwise, mirrored) of the display matrix.
+    audio: float32 [t, channels], encoded as one block.
     audio_codec: audio encoder.
-    audio_start: seconds.
-    rate: Hz.
+    audio_start: presentation time of the first sample in seconds.
+    rate: sample rate in Hz.
     gop: frames between key frames.
-    options: more of the video encoder's.
+    options: further options of the video encoder.
 
   Returns:
     The path.
@@ -78,28 +78,46 @@ def write_clip(
       stream.codec_context.sample_aspect_ratio = aspect
     if display:
       stream.set_display_rotation(display[0], hflip=display[1])
-    sound = None
+    audio_stream = None
     if audio is not None:
       layout = "mono" if audio.shape[1] == 1 else "stereo"
-      sound = container.add_stream(audio_codec, rate=rate, layout=layout)
-      sound.time_base = Fraction(1, rate)
+      audio_stream = container.add_stream(audio_codec, rate=rate, layout=layout)
+      audio_stream.time_base = Fraction(1, rate)
     for pixels, tick in zip(frames, ticks, strict=True):
       frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
       frame.pts, frame.time_base = int(tick), time_base
       container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
-    if sound is not None:
+    if audio_stream is not None:
       planes = np.ascontiguousarray(audio.T.astype(np.float32))
       frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
       frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
       frame.pts = round(audio_start * rate)
-      container.mux(sound.encode(frame))
-      container.mux(sound.encode(None))
+      container.mux(audio_stream.encode(frame))
+      container.mux(audio_stream.encode(None))
   return str(path)
 
 
+def with_damaged_packet(path, kind: str, index: int) -> bytes:
+  """Returns the bytes of a file in which one packet is overwritten by zeros.
+
+  Args:
+    path: path of a file whose container stores packets contiguously.
+    kind: "video" or "audio".
+    index: index of the packet among those of its stream.
+  """
+  with av.open(str(path)) as container:
+    packets = [p for p in container.demux(**{kind: 0}) if p.size]
+    begin, size = packets[index].pos, packets[index].size
+  header = 16  # the container's own bytes at the start of the packet
+  with open(path, "rb") as file:
+    data = bytearray(file.read())
+  data[begin + header : begin + size] = bytes(size - header)
+  return bytes(data)
+
+
 def click(length: int, at: int, channels: int = 1) -> np.ndarray:
-  """float32 [length, channels], silent but for a short click at one sample."""
+  """Returns float32 [length, channels], zero except for sample `at`."""
   audio = np.zeros((length, channels), np.float32)
   audio[at] = 0.9
   return audio

@@ -1,7 +1,7 @@
 """The reader and the muxer on real and on broken files.
 
-What FFmpeg 5.1 made of each broken file stands in broken/NOTES.csv; where this
-reader differs, `DIFFERENT` says why.
+broken/NOTES.csv lists what FFmpeg 5.1 decoded of each broken file; `DIFFERENT`
+lists where this reader differs, and why.
 """
 
 import csv
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
   not CLIPS.is_dir(), reason="needs the real clips in ../shared/clips"
 )
 NOTED = re.compile(r"video frames=(\d+) audio=([\d.]+)s")
-DIFFERENT = {  # file: (frames, seconds of sound), None as noted
-  # Sound is placed by its time stamps, not put end to end.
+DIFFERENT = {  # file: (frames, seconds of audio); None as in NOTES.csv
+  # Audio is placed by its time stamps, not concatenated.
   "Zulko_moviepy__fire2.mp4": (None, 2.417),
   "androidx_media__sample_2_byte_NAL_length.mp4": (None, 1.089),
   "androidx_media__sample_av1.mp4": (None, 1.088),
@@ -29,17 +29,17 @@ DIFFERENT = {  # file: (frames, seconds of sound), None as noted
   "androidx_media__sample_rotate_and_reflect.mp4": (None, 1.067),
   "androidx_media__sample_unrecognized_hevc_sei.mp4": (None, 0.438),
   "derived__gh_bag_bitflips200.mp4": (None, 6.0),
-  # Sound from before the first frame is left out.
+  # Audio before the first frame is left out.
   "androidx_media__edit_list_positive_shift.mp4": (None, 9.005),
   "androidx_media__sample_fragmented_seekable.mp4": (None, 1.001),
   # FFmpeg 5.1 had no VVC decoder.
   "androidx_media__sample_vvc.mp4": (120, None),
-  # All frames have the same time; one is shown.
+  # All frames have the same time; one is kept.
   "androidx_media__sample_with_fake_auxiliary_tracks_interleaved_with_"
   "primary_video_tracks.mp4": (1, None),
-  # Two frames come with times before the ones already shown.
+  # The times of two frames run backwards.
   "mozilla_mp4parse-rust__no_timescale.mp4": (168, None),
-  # Of two video streams the larger is taken.
+  # The larger of two video streams is read.
   "pytorch_torchcodec__nasa_13013.mp4": (390, None),
 }
 HEAVY = (  # seconds each
@@ -77,8 +77,8 @@ def test_broken_files_are_read_properly_or_refused(name, note):
     return
   clip = media.read_clip(path, **read)
   assert (len(clip.video.frames) if clip.video else 0) == frames
-  heard = len(clip.audio.samples) / 16_000 if clip.audio else 0
-  assert heard == pytest.approx(seconds, abs=0.03)
+  duration = len(clip.audio.samples) / 16_000 if clip.audio else 0
+  assert duration == pytest.approx(seconds, abs=0.03)
   if clip.video:
     assert (np.diff(clip.video.times) > 0).all()
     assert clip.video.times[0] == 0
@@ -111,7 +111,7 @@ def test_huge_time_stamps_are_counted_from_the_first_frame():
   assert np.corrcoef(x.samples[:length, 0], y.samples[:length, 0])[0, 1] > 0.999
 
 
-def test_an_edit_list_inside_the_picture_is_not_copied(tmp_path):
+def test_an_edit_list_inside_the_video_is_refused_by_mux(tmp_path):
   source = CLIPS / "broken" / "contentauth_c2pa-python__C-recorded-as-mov.mov"
   with pytest.raises(media.MediaError, match="edit list cuts inside"):
     media.mux(source, np.zeros(9), sample_rate=8000, out=tmp_path / "o.mp4")

@@ -15,14 +15,14 @@ _B_FRAMES = {"bf": "2", "b_strategy": "0"}
 
 
 def decoded_length(path) -> tuple[int, int]:
-  """(samples, Hz) that a plain decoder, without care, gets of the sound."""
+  """Returns (number of samples, Hz) from PyAV alone, without `media`."""
   with av.open(str(path)) as container:
     frames = list(container.decode(audio=0))
     return sum(f.samples for f in frames), frames[0].sample_rate
 
 
 def check_mux(source, out):
-  """The pictures are the source's, and the sound is as long as they are."""
+  """Checks that the video is the source's and the audio has its duration."""
   assert media.video_packets(out) == media.video_packets(source)
   assert media.video_packets_digest(out) == media.video_packets_digest(source)
   seconds = media.video_duration(source)
@@ -31,15 +31,15 @@ def check_mux(source, out):
   with av.open(str(out)) as container:
     video, audio = container.streams.video[0], container.streams.audio[0]
     assert len(container.streams) == 2
-    if video.duration:  # Matroska keeps none for a stream
-      picture = video.duration * video.time_base
-      assert abs(audio.duration * audio.time_base - picture) * rate <= 1
+    if video.duration:  # Matroska stores no durations of streams
+      expected = video.duration * video.time_base
+      assert abs(audio.duration * audio.time_base - expected) * rate <= 1
 
 
 @pytest.mark.parametrize("codec", ["aac", "flac"])
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("frames", [7, 29, 64])
-def test_sound_is_as_long_as_the_video(tmp_path, codec, rate, frames):
+def test_audio_is_as_long_as_the_video(tmp_path, codec, rate, frames):
   source = media.encode_video(
     numbered(frames),
     fps=29.97,
@@ -57,8 +57,8 @@ def test_sound_is_as_long_as_the_video(tmp_path, codec, rate, frames):
   )
   assert out == tmp_path / "out.mp4"
   check_mux(source, out)
-  heard = media.read_audio(out, sample_rate=rate).samples
-  assert abs(int(np.abs(heard[:, 0]).argmax()) - 1234) <= 1
+  samples = media.read_audio(out, sample_rate=rate).samples
+  assert abs(int(np.abs(samples[:, 0]).argmax()) - 1234) <= 1
   assert media.probe(out).audio_codec == codec
 
 
@@ -97,7 +97,7 @@ def test_rotation_and_aspect_are_kept(tmp_path, degrees):
 
 
 @pytest.mark.parametrize(
-  ("codec", "wanted", "got", "sound"),
+  ("codec", "wanted", "suffix", "audio_codec"),
   [
     ("libvpx", ".mp4", ".webm", "opus"),
     ("libvpx-vp9", ".webm", ".webm", "opus"),
@@ -108,8 +108,8 @@ def test_rotation_and_aspect_are_kept(tmp_path, degrees):
     ("mjpeg", ".mp4", ".mov", "aac"),
   ],
 )
-def test_a_container_that_holds_the_codec_is_chosen(
-  tmp_path, codec, wanted, got, sound
+def test_a_container_that_supports_the_codec_is_chosen(
+  tmp_path, codec, wanted, suffix, audio_codec
 ):
   source = write_clip(
     tmp_path / "in.mkv",
@@ -124,17 +124,18 @@ def test_a_container_that_holds_the_codec_is_chosen(
   out = media.mux(
     source, click(16_000, 800), sample_rate=16_000, out=tmp_path / f"o{wanted}"
   )
-  assert out.suffix.lower() == got and media.probe(out).audio_codec == sound
+  assert out.suffix.lower() == suffix
+  assert media.probe(out).audio_codec == audio_codec
   video = media.read_video(out)
   assert numbers(video.frames) == list(range(25))
   np.testing.assert_allclose(video.times, np.arange(25) / 25, atol=1e-3)
   length, rate = decoded_length(out)
   assert abs(length - rate) <= 1
-  heard = media.read_audio(out, sample_rate=16_000).samples
-  assert abs(int(np.abs(heard).argmax()) - 800) <= 16  # ms time stamps
+  samples = media.read_audio(out, sample_rate=16_000).samples
+  assert abs(int(np.abs(samples).argmax()) - 800) <= 16  # ms time stamps
 
 
-def test_avi_without_presentation_times_is_put_in_order(tmp_path):
+def test_avi_without_presentation_times_is_put_in_presentation_order(tmp_path):
   source = write_clip(
     tmp_path / "in.avi",
     numbered(30),
@@ -142,7 +143,7 @@ def test_avi_without_presentation_times_is_put_in_order(tmp_path):
     time_base=Fraction(1, 25),
     options=_B_FRAMES,
   )
-  with av.open(source) as container:  # it has B-frames, so order matters
+  with av.open(source) as container:  # B-frames: the two orders differ
     kinds = {PictureType(f.pict_type) for f in container.decode(video=0)}
   assert PictureType.B in kinds
   assert numbers(media.read_video(source).frames) == list(range(30))
@@ -154,7 +155,7 @@ def test_avi_without_presentation_times_is_put_in_order(tmp_path):
   np.testing.assert_allclose(video.times, np.arange(30) / 25, atol=1e-9)
 
 
-def test_bytes_are_a_source_too_and_the_source_is_never_overwritten(tmp_path):
+def test_bytes_are_accepted_and_the_source_is_never_overwritten(tmp_path):
   source = media.encode_video(numbered(9), fps=9, path=tmp_path / "in.mp4")
   before = source.read_bytes()
   settings = {"sample_rate": 16_000, "out": source}
@@ -167,11 +168,11 @@ def test_bytes_are_a_source_too_and_the_source_is_never_overwritten(tmp_path):
   check_mux(source, out)
 
 
-def test_what_cannot_be_muxed_is_named(tmp_path):
-  sound = media.encode_flac(np.zeros(99), 8000)
+def test_inputs_that_cannot_be_muxed_are_refused_and_leave_no_file(tmp_path):
+  audio_only = media.encode_flac(np.zeros(99), 8000)
   out = tmp_path / "out.mp4"
   with pytest.raises(media.MediaError, match="has no video"):
-    media.mux(sound, np.zeros(9), sample_rate=8000, out=out)
+    media.mux(audio_only, np.zeros(9), sample_rate=8000, out=out)
   silent = media.encode_video(numbered(5), fps=10)
   with pytest.raises(media.MediaError, match="out.mp4.*not finite"):
     media.mux(silent, np.full(9, np.inf), sample_rate=8000, out=out)
@@ -179,7 +180,7 @@ def test_what_cannot_be_muxed_is_named(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("ffprobe"), reason="needs ffprobe")
-def test_ffprobe_agrees(tmp_path):
+def test_ffprobe_reads_equal_durations_of_video_and_audio(tmp_path):
   source = media.encode_video(numbered(50), fps=23.976)
   out = media.mux(
     source, np.zeros(9), sample_rate=44_100, out=tmp_path / "out.mp4"
@@ -189,4 +190,4 @@ def test_ffprobe_agrees(tmp_path):
   assert not report.stderr
   video, audio = json.loads(report.stdout)["streams"]
   difference = Fraction(audio["duration"]) - Fraction(video["duration"])
-  assert abs(difference) * 44_100 <= 1.1  # printed to the microsecond
+  assert abs(difference) * 44_100 <= 1.1  # ffprobe rounds to microseconds

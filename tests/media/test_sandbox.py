@@ -30,7 +30,7 @@ def clip(tmp_path_factory):
   )
 
 
-def test_a_clip_is_read_as_in_this_process(clip):
+def test_a_clip_is_read_as_by_the_functions_of_this_process(clip):
   settings = {"sample_rate": 8000, "max_fps": 5, "size": (16, 16)}
   read = media.read_clip(clip, **settings, start=0.5, duration=1.0)
   video = media.read_video(
@@ -46,11 +46,11 @@ def test_a_clip_is_read_as_in_this_process(clip):
   assert same.info == read.info
 
 
-def test_parts_that_are_missing_are_none():
+def test_a_missing_stream_is_none():
   silent = media.encode_video(numbered(3), fps=10)
   assert media.read_clip(silent, sample_rate=8000).audio is None
-  sound = media.encode_flac(click(800, 0), 8000)
-  assert media.read_clip(sound, sample_rate=8000).video is None
+  flac = media.encode_flac(click(800, 0), 8000)
+  assert media.read_clip(flac, sample_rate=8000).video is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_parts_that_are_missing_are_none():
     (int, "x", "x: ValueError: invalid literal"),
   ],
 )
-def test_faults_are_one_line_and_the_next_call_works(
+def test_failures_are_one_line_and_the_next_call_works(
   clip, function, argument, reason
 ):
   with pytest.raises(media.MediaError, match=reason) as e:
@@ -72,7 +72,7 @@ def test_faults_are_one_line_and_the_next_call_works(
   assert media.probe_limited(clip, limits=_QUICK).fps == 10
 
 
-def test_errors_of_the_reader_come_through(tmp_path):
+def test_errors_of_the_reader_are_passed_on(tmp_path):
   with pytest.raises(media.MediaError, match="there is no such file") as e:
     media.read_clip(tmp_path / "no.mp4", sample_rate=8000)
   assert e.value.name.endswith("no.mp4") and e.value.advice
@@ -82,20 +82,25 @@ def test_a_loop_that_allocates_is_stopped():
   limits = media.Limits(seconds=20, memory_bytes=300 << 20)
   with pytest.raises(media.MediaError, match="needs over 300 MiB"):
     media.run_limited(np.ones, 10**9, limits=limits)
-  # A fresh child, not the old one. (Not `ru_maxrss`: that starts from the size
-  # of whoever forked the process.)
+  # This is a new child, so its peak memory is small. (`ru_maxrss` would start
+  # from the size of the process that forked it.)
   status = media.run_limited(pathlib.Path.read_text, pathlib.Path(_STATUS))
   peak_kib = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
   assert peak_kib < 1 << 20
 
 
-def test_the_child_is_kept_and_threads_get_their_own(clip):
+def test_the_child_is_reused_and_threads_have_their_own(clip):
   first = media.run_limited(os.getpid)
   assert first == media.run_limited(os.getpid) != os.getpid()
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
     read = functools.partial(media.read_clip, sample_rate=8000)
     clips = list(pool.map(read, [clip] * 12))
   assert len({c.audio.samples.tobytes() for c in clips}) == 1
+
+
+def test_output_of_the_function_does_not_mix_with_the_replies(clip):
+  assert media.run_limited(os.write, 1, b"noise\n" * 99) == 594
+  assert media.probe_limited(clip).fps == 10
 
 
 def test_the_child_never_loads_jax_and_dies_with_its_parent():
@@ -117,4 +122,4 @@ def test_the_child_never_loads_jax_and_dies_with_its_parent():
       return
     time.sleep(0.05)
   with open(f"/proc/{out[0]}/stat", encoding="ascii") as file:
-    assert file.read().split()[2] == "Z"  # ended, not yet reaped
+    assert file.read().split()[2] == "Z"  # a zombie: ended, not yet reaped

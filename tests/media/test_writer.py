@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from v2a_jax import media
+from v2a_jax.media.codecs import codecs
 
 _RNG = np.random.default_rng(0)
 
@@ -17,18 +18,19 @@ def _noise(length: int, channels: int = 1) -> np.ndarray:
   return _RNG.uniform(-0.4, 0.4, (length, channels)).astype(np.float32)
 
 
-def test_video_and_sound_come_back():
+def test_video_and_audio_are_read_back():
   frames, audio = numbered(40), click(64_000, 30_000, channels=2)
   data = media.encode_video(frames, fps=20, audio=audio, sample_rate=32_000)
   video = media.read_video(data)
   assert numbers(video.frames) == list(range(40))
   assert np.abs(video.frames.astype(int) - frames).mean() < 4
   np.testing.assert_allclose(video.times, np.arange(40) / 20, atol=1e-9)
-  heard = media.read_audio(data, sample_rate=32_000).samples
-  assert heard.shape == audio.shape and np.abs(heard).argmax() // 2 == 30_000
+  samples = media.read_audio(data, sample_rate=32_000).samples
+  assert samples.shape == audio.shape
+  assert np.abs(samples).argmax() // 2 == 30_000
 
 
-def test_key_frames_come_as_often_as_asked():
+def test_key_frames_are_gop_seconds_apart():
   data = media.encode_video(
     np.zeros((100, 32, 32, 3), np.uint8), fps=25, gop_seconds=0.4
   )
@@ -56,11 +58,11 @@ def test_loud_samples_are_clipped_not_wrapped():
 
 
 def test_damaged_flac_is_refused():
-  with pytest.raises(media.MediaError, match="no readable FLAC"):
+  with pytest.raises(media.MediaError, match="not readable FLAC"):
     media.decode_flac(b"fLaC" + bytes(50))
 
 
-def test_wav_has_the_bits_asked_for(tmp_path):
+def test_wav_has_the_requested_bit_depth(tmp_path):
   audio = _noise(1000, 2)
   for bits, subtype in ((16, "PCM_16"), (24, "PCM_24"), (32, "FLOAT")):
     path = media.write_wav(tmp_path / f"{bits}.wav", audio, 48_000, bits=bits)
@@ -70,39 +72,54 @@ def test_wav_has_the_bits_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".m4a", ".opus", ".flac", ".wav", ".mp3"])
-def test_listening_copies_have_the_right_length(tmp_path, suffix):
+def test_encoded_audio_keeps_its_length_and_times(tmp_path, suffix):
   rate, length = 44_100, 44_100 + 137
   path = media.encode_audio(tmp_path / f"a{suffix}", click(length, 9000), rate)
-  heard = media.read_audio(path, sample_rate=rate).samples
-  if suffix != ".mp3":  # which has no place for its length
-    assert abs(len(heard) - length) <= 1
-    assert abs(int(np.abs(heard).argmax()) - 9000) <= 1
+  samples = media.read_audio(path, sample_rate=rate).samples
+  if suffix != ".mp3":  # MP3 does not store its length
+    assert abs(len(samples) - length) <= 1
+    assert abs(int(np.abs(samples).argmax()) - 9000) <= 1
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".opus", ".mp3"])
+def test_bit_rate_sets_the_size_of_encoded_audio(tmp_path, suffix):
+  seconds, rate = 4, 48_000
+  path = tmp_path / f"a{suffix}"
+  for bit_rate in (32_000, 96_000):
+    media.encode_audio(path, _noise(seconds * rate), rate, bit_rate=bit_rate)
+    measured = 8 * path.stat().st_size / seconds
+    assert measured == pytest.approx(bit_rate, rel=0.3)
+
+
+def test_codecs_that_the_writer_uses_are_reported_as_available():
+  available = codecs()
+  assert {"h264", "aac", "flac"} <= set(available["encode"])
+  assert {"h264", "aac", "flac"} <= set(available["decode"])
 
 
 @pytest.mark.parametrize(
   ("arguments", "reason"),
   [
-    ({"frames": numbered(3)[:, :31]}, "even sides"),
+    ({"frames": numbered(3)[:, :31]}, "even height and width"),
     ({"frames": numbered(3).astype(np.float32)}, "uint8"),
     ({"frames": numbered(0)}, "at least one frame"),
     ({"times": np.array([0.0, 0.2, 0.1])}, "increasing"),
-    ({"times": np.array([0.0, 0.2])}, "one time a frame"),
+    ({"times": np.array([0.0, 0.2])}, "one time per frame"),
     ({"fps": None}, "needs `times` or `fps`"),
     ({"audio": np.full(99, np.nan), "sample_rate": 8000}, "not finite"),
     ({"audio": np.zeros((9, 3)), "sample_rate": 8000}, r"shape \(9, 3\)"),
     ({"audio": np.zeros(99), "sample_rate": 10_000}, "no sample rate of 10000"),
   ],
 )
-def test_arrays_that_cannot_be_written_are_named(arguments, reason):
-  given = {"frames": numbered(3), "fps": 10} | arguments
+def test_arrays_that_cannot_be_encoded_are_refused(arguments, reason):
+  arguments = {"frames": numbered(3), "fps": 10} | arguments
   if "times" in arguments:
-    given["fps"] = None
-  frames = given.pop("frames")
+    arguments["fps"] = None
   with pytest.raises(media.MediaError, match=reason):
-    media.encode_video(frames, **given)
+    media.encode_video(**arguments)
 
 
-def test_missing_folders_and_suffixes_are_named(tmp_path):
+def test_a_missing_folder_and_an_unknown_suffix_are_errors(tmp_path):
   with pytest.raises(media.MediaError, match="folder does not exist"):
     media.write_wav(tmp_path / "no" / "a.wav", _noise(10), 8000)
   with pytest.raises(media.MediaError, match="unknown suffix '.xyz'"):

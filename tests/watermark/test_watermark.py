@@ -1,4 +1,4 @@
-"""The mark: found with its key after what delivery does to it, else not."""
+"""The watermark is found with its key after processing, and only then."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ def noise(seconds=4.0, *, rate=RATE, channels=1, seed=0):
 
 
 def strikes(seconds=4.0, *, rate=RATE):
-  """Three struck bars in digital silence, and when they were struck."""
+  """Returns three strikes [t, 1] in digital silence, and their times."""
   times = np.array([0.7, 1.9, 3.1])
   t = np.arange(int(seconds * rate)) / rate
   x = np.zeros_like(t)
@@ -53,34 +53,36 @@ def marked():
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_finds_the_mark_and_reads_the_payload(marked, name):
-  found = watermark.detect(marked[name], RATE, key=KEY)
-  assert found.found and found.payload == 0xBEEF
-  assert found.false_positive_probability < 1e-12
-  assert found.seconds_examined == 4.0
+def test_the_watermark_is_found_and_its_payload_read(marked, name):
+  detection = watermark.detect(marked[name], RATE, key=KEY)
+  assert detection.found and detection.payload == 0xBEEF
+  assert detection.false_positive_probability < 1e-12
+  assert detection.seconds_examined == 4.0
 
 
 @pytest.mark.parametrize("name", ["strikes", "silence"])
 def test_another_key_finds_nothing(marked, name):
-  other = watermark.detect(marked[name][: 2 * RATE], RATE, key="another")
-  assert not other.found and other.payload is None
+  detection = watermark.detect(marked[name][: 2 * RATE], RATE, key="another")
+  assert not detection.found and detection.payload is None
 
 
-def test_unmarked_sound_has_no_mark():
+def test_nothing_is_found_in_audio_without_a_watermark():
   assert not watermark.detect(strikes()[0][: 2 * RATE], RATE, key=KEY).found
 
 
 @pytest.mark.parametrize("suffix", [".m4a", ".mp3"])
 @pytest.mark.parametrize("name", SOUNDS)
-def test_survives_lossy_files_and_a_crop(marked, name, suffix, tmp_path):
+def test_the_payload_survives_lossy_coding_and_a_crop(
+  marked, name, suffix, tmp_path
+):
   path = tmp_path / f"x{suffix}"
   media.encode_audio(path, marked[name], RATE, bit_rate=64_000)
   audio = media.read_audio(path, sample_rate=RATE)
-  found = watermark.detect(audio.samples[16_777:48_777], RATE, key=KEY)
-  assert found.found and found.payload == 0xBEEF
+  detection = watermark.detect(audio.samples[16_777:48_777], RATE, key=KEY)
+  assert detection.found and detection.payload == 0xBEEF
 
 
-def test_is_found_in_the_soundtrack_of_a_video(marked, tmp_path):
+def test_the_payload_is_read_from_the_soundtrack_of_a_video(marked, tmp_path):
   frames = np.zeros((8, 32, 32, 3), np.uint8)
   path = tmp_path / "x.mp4"
   media.encode_video(
@@ -108,24 +110,24 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_survives_changes(marked, change):
+def test_the_payload_survives_processing(marked, change):
   changed = CHANGES[change](marked["noise"].astype(np.float64))
-  found = watermark.detect(changed.astype(np.float32), RATE, key=KEY)
-  assert found.found and found.payload == 0xBEEF
-  assert found.speed == pytest.approx(
+  detection = watermark.detect(changed.astype(np.float32), RATE, key=KEY)
+  assert detection.found and detection.payload == 0xBEEF
+  assert detection.speed == pytest.approx(
     1.03 if "faster" in change else 1.0, abs=2e-3
   )
 
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
-def test_any_rate_and_channels(rate):
+def test_stereo_at_other_sample_rates_is_marked_and_found(rate):
   x = noise(2.5, rate=rate, channels=2)
   y = watermark.embed(x, rate, key=KEY)
   assert y.shape == x.shape and y.dtype == np.float32
   assert watermark.detect(y, rate, key=KEY).found
 
 
-def test_leaves_the_band_above_8_khz_alone():
+def test_frequencies_above_8_khz_are_unchanged():
   x = noise(2.0, rate=48_000)
   change = watermark.embed(x, 48_000, key=KEY) - x
   power = np.abs(np.fft.rfft(change[:, 0] * np.hanning(len(x)))) ** 2
@@ -133,7 +135,7 @@ def test_leaves_the_band_above_8_khz_alone():
   assert power[hz > 8000].sum() < 1e-5 * power.sum()
 
 
-def test_is_faint():
+def test_the_change_is_25_db_below_the_audio_and_60_dbfs_in_silence():
   x = noise()
   change = watermark.embed(x, RATE, key=KEY) - x
   assert 10 * np.log10((x**2).sum() / (change**2).sum()) > 25
@@ -141,7 +143,7 @@ def test_is_faint():
   assert -70 < 10 * np.log10((silence**2).mean()) < -60
 
 
-def test_does_not_shift_onsets():
+def test_onsets_are_not_shifted_and_no_echo_precedes_them():
   x, times = strikes()
   y = watermark.embed(x, RATE, key=KEY)
   for time in times:
@@ -149,12 +151,12 @@ def test_does_not_shift_onsets():
     part = slice(i - 800, i + 1600)
     lag = signal.correlate(y[part, 0], x[part, 0]).argmax() - (2400 - 1)
     assert lag == 0
-    # Ten milliseconds ahead nothing but the floor is to be heard.
+    # From 50 to 10 ms before the strike there is only the noise floor.
     before = y[i - 800 : i - 160, 0]
     assert 20 * np.log10(before.std()) < -58
 
 
-def test_is_repeatable_and_depends_on_key_and_payload():
+def test_embedding_is_repeatable_and_depends_on_key_and_payload():
   x = noise(2.0)
   first = watermark.embed(x, RATE, key=KEY)
   np.testing.assert_array_equal(first, watermark.embed(x, RATE, key=KEY))
@@ -162,24 +164,32 @@ def test_is_repeatable_and_depends_on_key_and_payload():
   assert np.any(first != watermark.embed(x, RATE, key=KEY, payload=1))
 
 
-def test_stays_in_range():
+def test_samples_stay_in_range():
   x = np.sign(noise(2.0))
   assert np.abs(watermark.embed(x, RATE, key=KEY)).max() <= 1.0
 
 
 @pytest.mark.parametrize("n", [0, 1, 100, 1920, 5000])
-def test_short_sounds_pass_through(n):
+def test_short_audio_is_accepted(n):
   y = watermark.embed(noise(1.0)[:n], RATE, key=KEY)
   assert y.shape == (n, 1)
-  found = watermark.detect(y, RATE, key=KEY)
-  assert not found.found or n > 1920
-  assert 0 < found.false_positive_probability <= 1
+  detection = watermark.detect(y, RATE, key=KEY)
+  assert not detection.found or n > 1920
+  assert 0 < detection.false_positive_probability <= 1
 
 
 def test_a_marked_part_of_a_long_file_is_found(marked):
   whole = np.concatenate([noise(13.3, seed=5), marked["noise"], noise(9.0)])
-  found = watermark.detect(whole, RATE, key=KEY)
-  assert found.payload == 0xBEEF and found.seconds_examined > 26
+  detection = watermark.detect(whole, RATE, key=KEY)
+  assert detection.payload == 0xBEEF and detection.seconds_examined > 26
+
+
+def test_a_marked_channel_is_found_beside_a_louder_one(marked):
+  loud = np.clip(20 * noise(seed=3), -1, 1)
+  stereo = np.concatenate([marked["noise"], loud], axis=1)
+  mean = stereo.mean(axis=1, keepdims=True)
+  assert not watermark.detect(mean, RATE, key=KEY).found
+  assert watermark.detect(stereo, RATE, key=KEY).payload == 0xBEEF
 
 
 def test_the_key_comes_from_argument_environment_or_the_project(monkeypatch):
@@ -193,9 +203,13 @@ def test_the_key_comes_from_argument_environment_or_the_project(monkeypatch):
   assert watermark.detect(public, RATE, key=watermark.PUBLIC_KEY).found
 
 
-def test_refuses_what_is_no_sound():
+def test_invalid_arguments_are_refused():
   with pytest.raises(ValueError, match="shape"):
     watermark.embed(np.zeros(100, np.float32), RATE)
+  with pytest.raises(ValueError, match="type int16"):
+    watermark.detect(np.zeros((100, 1), np.int16), RATE)
+  with pytest.raises(ValueError, match="sample_rate=0 "):
+    watermark.embed(noise(0.1), 0)
   with pytest.raises(ValueError, match="NaN"):
     watermark.detect(np.full((RATE, 1), np.nan, np.float32), RATE)
   with pytest.raises(ValueError, match="65535"):
@@ -204,9 +218,8 @@ def test_refuses_what_is_no_sound():
     watermark.embed(noise(0.1), RATE, key=b"")
 
 
-def test_null_scores_stay_under_the_bound():
-  """The exact statistic over random keys, on audio that is anything but
-  random: P(z >= t) <= exp(-t^2 / 2)."""
+def test_scores_of_other_keys_stay_under_the_bound():
+  """P(z >= t) <= exp(-t^2 / 2) over random keys, for structured audio."""
   from v2a_jax.watermark import detector
 
   x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
@@ -219,18 +232,18 @@ def test_null_scores_stay_under_the_bound():
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/clips")
-def test_real_sounds_keep_the_mark_through_aac(tmp_path):
+def test_the_payload_survives_aac_on_real_clips(tmp_path):
   onsets = json.loads((REAL / "onsets.json").read_text())
   for name in sorted(onsets)[:2]:
     audio = media.read_audio(REAL / name, sample_rate=RATE, channels=1)
     y = watermark.embed(audio.samples, RATE, key=KEY, payload=7)
     path = media.encode_audio(tmp_path / "x.m4a", y, RATE, bit_rate=64_000)
-    heard = media.read_audio(path, sample_rate=RATE).samples
-    assert watermark.detect(heard, RATE, key=KEY).payload == 7, name
+    decoded = media.read_audio(path, sample_rate=RATE).samples
+    assert watermark.detect(decoded, RATE, key=KEY).payload == 7, name
 
 
-def test_reads_ogg_and_other_rates(tmp_path):
+def test_the_payload_survives_ogg_vorbis_at_another_sample_rate(tmp_path):
   y = watermark.embed(noise(3.0), RATE, key=KEY, payload=300)
   sf.write(tmp_path / "x.ogg", signal.resample_poly(y, 441, 160), 44_100)
-  heard, rate = sf.read(tmp_path / "x.ogg", always_2d=True, dtype="float32")
-  assert watermark.detect(heard, rate, key=KEY).payload == 300
+  decoded, rate = sf.read(tmp_path / "x.ogg", always_2d=True, dtype="float32")
+  assert watermark.detect(decoded, rate, key=KEY).payload == 300

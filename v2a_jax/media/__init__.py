@@ -1,9 +1,11 @@
-"""Frames and sound in, soundtracks out; the only door to PyAV. No jax here.
+"""Reading, writing and muxing of video and audio files. Never imports jax.
 
-probe, read_video, read_audio     in this process, for files of our own
-probe_limited, read_clip          in a child that may be killed, for others'
-encode_video, encode_audio, …     files from arrays
-mux                               a new soundtrack beside untouched pictures
+probe, read_video, read_audio     decode in this process, for trusted files
+probe_limited, read_clip          decode in a limited child process
+encode_video, encode_audio, …     encode arrays to files or bytes
+mux                               copies video packets beside a new soundtrack
+
+No other package imports PyAV.
 """
 
 from v2a_jax.media.base import (

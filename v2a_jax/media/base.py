@@ -1,8 +1,7 @@
-"""What the media room speaks: clips, their facts, limits and errors.
+"""Types of the media package: clips, their metadata, limits and errors.
 
 One clock: time zero is the presentation time of the first video frame (of the
-first audio sample where there is no video), and everything is in seconds from
-there.
+first audio sample in a file without video). All times are in seconds after it.
 """
 
 import dataclasses
@@ -11,17 +10,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-# A path, or the bytes of a file (a record's `video` field).
+# A path, or the bytes of a file (such as the `video` field of a record).
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 
 
 class MediaError(ValueError):
-  """A file that cannot be read or written: one line, ready to be shown.
+  """A file cannot be read or written; the message is one line.
 
   Attributes:
-    name: which file.
-    reason: what is wrong with it.
-    advice: what to do next.
+    name: path of the file, or its size if it was passed as bytes.
+    reason: description of the problem.
+    advice: next step for the user.
   """
 
   def __init__(self, name: str, reason: str, advice: str):
@@ -33,7 +32,7 @@ class MediaError(ValueError):
 
 
 def source_name(source: Source) -> str:
-  """How messages call a source: its path, or that it came as bytes."""
+  """Returns the path of a source, or `<N bytes>`, for error messages."""
   if isinstance(source, bytes):
     return f"<{len(source)} bytes>"
   return os.fspath(source)
@@ -41,16 +40,16 @@ def source_name(source: Source) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-  """What one file may cost. Larger claims are refused before decoding.
+  """Resource limits of one file; larger claims are refused before decoding.
 
   Attributes:
-    seconds: wall clock of one call (enforced in the sandbox).
-    memory_bytes: address space a call may add (enforced in the sandbox), and
-      the largest array that a read may return.
-    file_bytes: size of the file.
-    pixels: of one frame, as stored.
-    duration: seconds that the file claims to last.
-    frames: frames that one read may return.
+    seconds: wall-clock seconds of one call (enforced in the sandbox).
+    memory_bytes: address space that a call may add (enforced in the sandbox),
+      and size of the largest array that a read may return.
+    file_bytes: size of the file in bytes.
+    pixels: pixels of one stored frame.
+    duration: duration that the file claims, in seconds.
+    frames: number of frames that one read may return.
   """
 
   seconds: float = 30.0
@@ -61,26 +60,70 @@ class Limits:
   frames: int = 50_000
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MediaInfo:
-  """The facts of a file.
+class ReadOptions:
+  """Window and output format of one read.
 
   Attributes:
-    container: FFmpeg's name of the format, for example "mov,mp4,m4a,…".
-    has_video: a cover picture does not count.
-    has_audio: whether there is a sound track.
-    duration: seconds of the video, or of the audio where there is no video.
-    video_start: seconds on the container's clock at which the first frame is
-      shown; this is the zero of every time that the reader returns.
-    fps: average frames a second; 0 without video.
-    width: of the upright picture in square pixels; 0 without video.
-    height: likewise.
-    rotation: degrees clockwise by which the stored picture was turned upright;
-      0, 90, 180 or 270.
-    video_codec: for example "h264"; "" without video.
-    audio_codec: for example "aac"; "" without audio.
-    sample_rate: Hz; 0 without audio.
-    channels: 0 without audio.
+    start: start of the window in seconds after the first frame, at least 0.
+    duration: length of the window in seconds; None reads to the end.
+    max_fps: highest frame rate in Hz; None keeps every frame.
+    size: (height, width) of the returned frames in pixels; None keeps the
+      upright size with square pixels.
+    sample_rate: sample rate of the returned audio in Hz; None only where no
+      audio is read.
+    channels: 1 (mean of all), 2, or None for the channels of the file.
+    limits: resource limits of the read.
+
+  Raises:
+    ValueError: an option is out of range.
+  """
+
+  start: float = 0.0
+  duration: float | None = None
+  max_fps: float | None = None
+  size: tuple[int, int] | None = None
+  sample_rate: int | None = None
+  channels: int | None = None
+  limits: Limits = DEFAULT_LIMITS
+
+  def __post_init__(self):
+    if not self.start >= 0:
+      raise ValueError(f"start={self.start} s must be at least 0")
+    for name in ("duration", "max_fps", "sample_rate"):
+      value = getattr(self, name)
+      if value is not None and not value > 0:
+        raise ValueError(f"{name}={value} must be above 0, or None")
+    if self.size is not None and min(self.size) < 1:
+      raise ValueError(f"size={self.size} must be at least 1 x 1 pixels")
+    if self.channels not in (None, 1, 2):
+      raise ValueError(f"channels={self.channels} must be 1, 2 or None")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+  """Metadata of a file.
+
+  Attributes:
+    container: FFmpeg's name of the format, such as "mov,mp4,m4a,…".
+    has_video: whether there is a video stream; cover art does not count.
+    has_audio: whether there is an audio stream.
+    duration: duration in seconds of the video, or of the audio in a file
+      without video.
+    video_start: presentation time of the first frame on the container's clock,
+      in seconds; it is time zero of everything that is read.
+    fps: average frame rate in Hz; 0 without video.
+    width: width of the upright picture in square pixels; 0 without video.
+    height: height of the upright picture in pixels; 0 without video.
+    rotation: clockwise rotation in degrees from the stored to the upright
+      picture: 0, 90, 180 or 270.
+    video_codec: FFmpeg's name of the codec, such as "h264"; "" without video.
+    audio_codec: FFmpeg's name of the codec, such as "aac"; "" without audio.
+    sample_rate: sample rate in Hz; 0 without audio.
+    channels: number of audio channels; 0 without audio.
   """
 
   container: str
@@ -100,13 +143,13 @@ class MediaInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Video:
-  """Frames at their own times.
+  """Frames and their presentation times.
 
   Attributes:
     frames: uint8 [n, h, w, 3], upright RGB.
-    times: float64 [n], seconds from the start of the window, increasing.
-    damaged: packets that could not be decoded and frames that the decoder
-      marked as damaged on the way.
+    times: float64 [n], seconds after the start of the window, increasing.
+    damaged: number of packets that could not be decoded plus frames that the
+      decoder flagged as corrupt.
   """
 
   frames: np.ndarray
@@ -119,11 +162,11 @@ class Audio:
   """Samples on the video's clock.
 
   Attributes:
-    samples: float32 [t, channels]; sample i sounds i / sample_rate seconds
-      after the start of the window. Lossy codecs and resampling may overshoot
-      [-1, 1] a little.
-    sample_rate: Hz.
-    damaged: packets that could not be decoded (they are silent).
+    samples: float32 [t, channels]; sample i is presented i / sample_rate
+      seconds after the start of the window. Lossy codecs and resampling may
+      overshoot [-1, 1] slightly.
+    sample_rate: sample rate in Hz.
+    damaged: number of packets that could not be decoded and are silent here.
   """
 
   samples: np.ndarray
@@ -133,7 +176,13 @@ class Audio:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-  """All that one file gives; `video` or `audio` is None where it has none."""
+  """Metadata, frames and samples of one file.
+
+  Attributes:
+    info: metadata.
+    video: frames; None in a file without video.
+    audio: samples; None in a file without audio.
+  """
 
   info: MediaInfo
   video: Video | None

@@ -1,4 +1,4 @@
-"""Which codecs this PyAV can use: what `v2a doctor` says of it."""
+"""Codecs that the installed PyAV provides, for `v2a doctor`."""
 
 import av
 
@@ -10,7 +10,7 @@ WRITE = ("h264", "aac", "libopus", "flac", "alac", "pcm_s24le")
 
 
 def codecs() -> dict[str, list[str]]:
-  """Returns `decode` and `encode`: names of those asked for that are here."""
+  """Returns the available ones of READ as `decode`, of WRITE as `encode`."""
   return {
     "decode": [name for name in READ if _has(name, "r")],
     "encode": [name for name in WRITE if _has(name, "w")],

@@ -1,8 +1,8 @@
-"""Opening a media file that nobody vouches for, and walking its packets.
+"""Opening, demuxing and decoding of untrusted media files.
 
-The file is opened here, as a regular file, and FFmpeg only ever sees its
-bytes: a name such as "concat:a|b" or "http://…" is a file that does not exist,
-and playlists that would open further files or addresses are no known format.
+Python opens the path as a regular file and FFmpeg only sees its bytes. So a
+name such as "concat:a|b" or "http://…" is a file that does not exist, and
+playlist formats, which open further files or URLs, are not on the whitelist.
 https://ffmpeg.org/ffmpeg-formats.html#Format-Options
 """
 
@@ -20,7 +20,7 @@ from av.stream import Disposition
 
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
 
-# Demuxers that read one file and nothing else.
+# Demuxers that never open a second file.
 _FORMATS = (
   "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,wav,w64,flac,mp3,"
   "aac,ac3,aiff,au,caf,asf,gif,h264,hevc,ivf,m4v,mxf,nut,amr"
@@ -28,12 +28,12 @@ _FORMATS = (
 _OPTIONS = {
   "protocol_whitelist": "none",
   "format_whitelist": _FORMATS,
-  "fflags": "+genpts",  # raw streams carry no presentation times
+  "fflags": "+genpts",  # raw streams store no presentation times
 }
 _LFS_POINTER = b"version https://git-lfs"
-_SANE_SECONDS = 10**9  # beyond: a broken time base, not a time
+_MAX_TIME = 10**9  # seconds; larger times come from a broken time base
 
-av.logging.set_level(None)  # FFmpeg's own chatter; errors arrive as exceptions
+av.logging.set_level(None)  # FFmpeg's errors arrive as exceptions
 av.logging.set_skip_repeated(False)
 
 
@@ -41,14 +41,26 @@ av.logging.set_skip_repeated(False)
 def open_input(
   source: Source, *, limits: Limits
 ) -> Iterator[av.container.InputContainer]:
-  """Opens `source`; whatever FFmpeg throws inside becomes a MediaError."""
+  """Opens a file for demuxing.
+
+  Args:
+    source: path, or bytes of the file.
+    limits: resource limits; `file_bytes` is checked here.
+
+  Yields:
+    The input container.
+
+  Raises:
+    MediaError: the file cannot be opened, or FFmpeg raises in the body of the
+      `with` statement.
+  """
   name = source_name(source)
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(_open_file(source, name, limits))
     try:
       container = stack.enter_context(_open(file))
     except av.FFmpegError as e:
-      reason = f"cannot be opened: {_complaint(file) or _reason(e)}"
+      reason = f"cannot be opened: {_open_error(file) or _reason(e)}"
       raise MediaError(name, reason, "replace it with a complete file") from e
     try:
       yield container
@@ -60,8 +72,8 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
   return av.open(file, options=_OPTIONS, metadata_errors="replace")
 
 
-def _complaint(file: BinaryIO) -> str:
-  """What FFmpeg logs as it fails to open a file, e.g. "moov atom not found"."""
+def _open_error(file: BinaryIO) -> str:
+  """Returns what FFmpeg logs, such as "moov atom not found", or ""."""
   file.seek(0)
   av.logging.set_level(av.logging.ERROR)
   try:
@@ -80,9 +92,9 @@ def _open_file(source: Source, name: str, limits: Limits) -> BinaryIO:
     if not os.path.exists(source):
       raise MediaError(name, "there is no such file", "check the path")
     if not os.path.isfile(source):
-      raise MediaError(name, "is not a regular file", "name a media file")
+      raise MediaError(name, "is not a regular file", "give a media file")
     try:
-      file, size = open(source, "rb"), os.path.getsize(source)  # pylint: disable=consider-using-with
+      file, size = open(source, "rb"), os.path.getsize(source)
     except OSError as e:
       raise MediaError(name, str(e.strerror), "check its permissions") from e
   if not size:
@@ -110,7 +122,12 @@ def _reason(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Tracks:
-  """The streams that are read; None where the file has none."""
+  """The main streams of a file.
+
+  Attributes:
+    video: video stream, or None.
+    audio: audio stream, or None.
+  """
 
   video: av.VideoStream | None
   audio: av.AudioStream | None
@@ -119,7 +136,12 @@ class Tracks:
 def find_tracks(
   container: av.container.InputContainer, name: str, *, limits: Limits
 ) -> Tracks:
-  """Picks the main video and audio stream and checks what they claim."""
+  """Returns the main video and audio stream, ready to be decoded.
+
+  Raises:
+    MediaError: there is no stream with a decoder, or the frame size or
+      duration in the headers is over a limit.
+  """
   video = _best(container, "video")
   audio = _best(container, "audio")
   if video is None and audio is None:
@@ -128,11 +150,11 @@ def find_tracks(
     )
   if video is not None:
     context = video.codec_context
-    # Before decoding, and again in FFmpeg for streams that grow on the way.
+    # FFmpeg checks again while decoding: frames may grow within a stream.
     check_pixels(context.width, context.height, name, limits)
     context.options = {"max_pixels": str(limits.pixels)}
-    # More threads cost more than they bring on small pictures, and loaders
-    # already decode many clips at a time.
+    # Threads do not pay on small frames, and data loaders already decode many
+    # clips in parallel.
     context.thread_count = 1 if context.width * context.height < 10**6 else 4
     context.thread_type = "AUTO"
   if audio is not None:
@@ -142,6 +164,7 @@ def find_tracks(
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+  """Raises MediaError if a frame is over `limits.pixels`."""
   if width * height > limits.pixels:
     raise MediaError(
       name,
@@ -152,6 +175,7 @@ def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
 
 
 def check_duration(seconds: Fraction, name: str, limits: Limits) -> None:
+  """Raises MediaError if a duration is over `limits.duration`."""
   if seconds > limits.duration:
     raise MediaError(
       name,
@@ -162,7 +186,10 @@ def check_duration(seconds: Fraction, name: str, limits: Limits) -> None:
 
 
 def _best(container: av.container.InputContainer, kind: str):
-  """FFmpeg's choice of stream, if a decoder exists; cover art is no video."""
+  """Returns FFmpeg's best stream of a kind, else the first usable, or None.
+
+  A stream is usable if PyAV has a decoder for it and it is not cover art.
+  """
 
   def usable(stream) -> bool:
     if stream is None or stream.type != kind or stream.codec_context is None:
@@ -180,33 +207,38 @@ def read_packets(
 ) -> Iterator[av.Packet]:
   """Yields the packets of `stream`, each with a pts and a dts.
 
-  A truncated file ends where it ends. A missing time is that of the packet
-  before it; AVI's presentation times are its decoding times.
+  Ends without an error where a file is truncated. A packet without a time
+  takes that of the packet before it; in AVI, pts is set to dts.
   """
   pts = dts = 0
-  untimed = is_untimed(container)
+  dts_only = has_dts_only(container)
   try:
     for packet in container.demux(stream):
-      if packet.size:  # PyAV ends with an empty packet, for decoders
+      if packet.size:  # PyAV ends with an empty packet that flushes decoders
         dts = packet.dts if packet.dts is not None else packet.pts or dts
         pts = packet.pts if packet.pts is not None else max(pts, dts)
-        packet.pts, packet.dts = (dts if untimed else pts), dts
+        packet.pts, packet.dts = (dts if dts_only else pts), dts
         yield packet
   except av.FFmpegError:
     return
 
 
-class Overshot(Exception):
-  """A seek landed after the instant that it was to land before."""
+class SeekError(Exception):
+  """A seek landed after the requested time, or would be inexact."""
 
 
-def is_untimed(container: av.container.InputContainer) -> bool:
-  """Whether a format says when to decode, but not when to show."""
+def has_dts_only(container: av.container.InputContainer) -> bool:
+  """Returns whether a format stores decoding but no presentation times."""
   return container.format.name == "avi"
 
 
 class Decoder:
-  """Decodes one stream, past damage; `damaged` counts what was lost."""
+  """Decodes one stream and goes on after damage.
+
+  Attributes:
+    damaged: number of packets that could not be decoded plus frames flagged
+      as corrupt, so far.
+  """
 
   def __init__(self, container, stream, name: str):
     self._container, self._stream, self._name = container, stream, name
@@ -214,31 +246,31 @@ class Decoder:
     self._step = 1 / rate if rate else Fraction(0)
     self._length = Fraction(0)
     self._is_audio = stream.type == "audio"
-    self._untimed = is_untimed(container)
-    self._slots: list[int] = []
+    self._dts_only = has_dts_only(container)
+    self._unused_dts: list[int] = []  # a heap
     self.damaged = 0
 
   def frames(self) -> Iterator[tuple[Fraction, av.frame.Frame]]:
-    """Yields (seconds on the container's clock, frame) in decoding order.
+    """Yields (seconds on the container's clock, frame) in decoder order.
 
     Raises:
-      MediaError: not one frame could be decoded.
+      MediaError: no frame can be decoded, or a time stamp is broken.
     """
     time, count, error = None, 0, None
     for packet in self._packets():
-      if self._untimed and packet.dts is not None:
-        heapq.heappush(self._slots, packet.dts)
+      if self._dts_only and packet.dts is not None:
+        heapq.heappush(self._unused_dts, packet.dts)
       try:
         decoded = packet.decode()
       except av.FFmpegError as e:
         self.damaged, error = self.damaged + 1, e
-        if packet.dts in self._slots:
-          self._slots.remove(packet.dts)
-          heapq.heapify(self._slots)
+        if packet.dts in self._unused_dts:
+          self._unused_dts.remove(packet.dts)
+          heapq.heapify(self._unused_dts)
         continue
       for frame in decoded:
         time = self._time(frame, previous=time)
-        if abs(time) > _SANE_SECONDS:
+        if abs(time) > _MAX_TIME:
           raise self.error(
             f"has a frame at {float(time):.3g} s",
             "remux it to repair its time stamps",
@@ -247,13 +279,14 @@ class Decoder:
         self.damaged += frame.is_corrupt
         yield time, frame
     if not count:
-      why = f": {_reason(error)}" if error else ""
+      cause = f": {_reason(error)}" if error else ""
       raise self.error(
-        f"no {self._stream.type} frame can be decoded{why}",
+        f"no {self._stream.type} frame can be decoded{cause}",
         "replace or re-encode it",
       )
 
   def error(self, reason: str, advice: str) -> MediaError:
+    """Returns a MediaError that names the file."""
     return MediaError(self._name, reason, advice)
 
   def _packets(self) -> Iterator[av.Packet]:
@@ -268,8 +301,8 @@ class Decoder:
 
   def _time(self, frame, *, previous: Fraction | None) -> Fraction:
     ticks = frame.pts if frame.pts is not None else frame.dts
-    if self._untimed:
-      ticks = self._untimed_ticks(previous)
+    if self._dts_only:
+      ticks = self._ticks_from_dts(previous)
     base = frame.time_base or self._stream.time_base
     if self._is_audio:
       self._step = self._length
@@ -278,12 +311,12 @@ class Decoder:
       return Fraction(0) if previous is None else previous + self._step
     return ticks * base
 
-  def _untimed_ticks(self, previous: Fraction | None) -> int | None:
-    """AVI numbers its packets in decoding order and has no times for frames.
+  def _ticks_from_dts(self, previous: Fraction | None) -> int | None:
+    """Returns the pts of the next frame of a file that stores only dts (AVI).
 
-    So the n-th frame to be shown takes the n-th lowest number, and sound
-    follows without a gap.
+    The n-th frame in presentation order takes the n-th lowest dts. Audio after
+    its first block returns None, which means without a gap.
     """
-    if not self._slots or (previous is not None and self._is_audio):
+    if not self._unused_dts or (previous is not None and self._is_audio):
       return None
-    return heapq.heappop(self._slots)
+    return heapq.heappop(self._unused_dts)

@@ -1,10 +1,10 @@
-"""A new soundtrack beside untouched pictures.
+"""Muxing of a new soundtrack with the unchanged video of a file.
 
-The video's packets are copied: same payloads, same order, same times from the
-first frame on, same rotation and aspect. (FFmpeg's muxers reframe what their
-container demands: H.264 from a transport stream, hidden frames of VP9.) All
-other streams of the source are dropped. The new sound is as long as the video,
-to the sample.
+The video packets are copied: same payloads, order, rotation and aspect ratio,
+and the same times relative to the first frame. (FFmpeg's muxers reframe what
+the container requires: H.264 from a transport stream, hidden frames of VP9.)
+All other streams of the source are dropped. The new audio has the duration of
+the video, to the sample.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,17 @@ import pathlib
 import av
 import numpy as np
 
-from v2a_jax.media.base import Limits, MediaError, Source, source_name
+from v2a_jax.media.base import (
+  DEFAULT_LIMITS,
+  Limits,
+  MediaError,
+  Source,
+  source_name,
+)
 from v2a_jax.media.container import (
   check_duration,
   find_tracks,
-  is_untimed,
+  has_dts_only,
   open_input,
   read_packets,
 )
@@ -32,35 +38,33 @@ from v2a_jax.media.timing import span_of
 from v2a_jax.media.track import AudioTrack, check_samples, fit_length
 from v2a_jax.media.writer import written
 
-# Which container holds which video codec as players expect it, in the order
-# of preference; Matroska holds everything.
-_HOLDS = {
+# Video codecs that players support in each container, in order of preference.
+_VIDEO = {
   ".mp4": {"h264", "hevc", "av1", "vp9", "vvc", "mpeg4", "mpeg2video"},
   ".webm": {"vp8", "vp9", "av1"},
   ".mov": {"h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "qtrle", "png"},
-  ".mkv": set(),  # all of them
+  ".mkv": set(),  # every codec; see _container_for
 }
-_AUDIO = {  # the first is taken where the wanted one does not fit
+_AUDIO = {  # audio codecs of each container, the default first
   ".mp4": ("aac", "flac", "alac"),
   ".webm": ("libopus",),
   ".mov": ("aac", "alac"),
   ".mkv": ("flac", "libopus"),
 }
 _FORMATS = {".mp4": "mp4", ".webm": "webm", ".mov": "mov", ".mkv": "matroska"}
-_DEFAULT = Limits()
 _MAX_TIMESCALE = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-  """What the first pass over the source found out.
+  """Codec and timing of the video packets, from a first pass over the source.
 
   Attributes:
     codec: canonical name of the video codec.
-    duration: seconds that the video is shown.
-    times: (pts, dts) of each packet in ticks, the first shown at 0.
-    tail: ticks to give the last packet, so that the track, which MP4 measures
-      in decoding times, lasts as long as the pictures.
+    duration: duration of the visible video in seconds.
+    times: (pts, dts) of each packet in ticks; the first visible pts is 0.
+    tail: duration of the last packet in ticks. MP4 measures a track in decoding
+      times; this makes it as long as the video.
   """
 
   codec: str
@@ -77,29 +81,29 @@ def mux(
   out: str | os.PathLike,
   audio_codec: str = "aac",
   bit_rate: int | None = None,
-  limits: Limits = _DEFAULT,
+  limits: Limits = DEFAULT_LIMITS,
 ) -> pathlib.Path:
-  """Writes the pictures of `video_path` with a new soundtrack.
+  """Writes the video of a file with a new soundtrack.
 
   Args:
-    video_path: the source, a path or the file's bytes. Its own sound is
-      replaced.
-    samples: float32 [t, channels] in [-1, 1], from the first frame on; trimmed
-      or padded with silence to the video's duration.
-    sample_rate: Hz.
-    out: where to write. Its suffix chooses the container (.mp4, .mov, .webm,
-      .mkv) if that can hold the video's codec.
-    audio_codec: "aac", or "flac" for a lossless track in MP4; where the
-      container cannot hold it, the container's own is used.
-    bit_rate: bits a second; None for 128 k a channel at 44.1 kHz.
-    limits: caps on the source.
+    video_path: path, or bytes of the file; its own audio is dropped.
+    samples: float32 [t, channels] in [-1, 1] from the first frame on; trimmed
+      or padded with zeros to the duration of the video.
+    sample_rate: sample rate of `samples` in Hz.
+    out: path of the output. Its suffix chooses the container (.mp4, .mov,
+      .webm, .mkv) if that supports the video codec.
+    audio_codec: "aac", or "flac" for a lossless track in MP4; if the container
+      does not support it, the default of the container is used.
+    bit_rate: bits per second of the audio; None for `track.default_bit_rate`.
+    limits: resource limits of the source.
 
   Returns:
-    The path written: `out`, or `out` with the suffix of the container that
-    had to be taken instead.
+    Path of the output: `out`, or `out` with the suffix of another container if
+    its own does not support the video codec.
 
   Raises:
-    MediaError: no video, an unreadable source, bad samples, failing disk.
+    MediaError: the source has no video or cannot be read or copied, the samples
+      are refused, or the output cannot be written.
   """
   name = source_name(video_path)
   plan = _plan(video_path, name, limits)
@@ -121,7 +125,7 @@ def mux(
       container_options=_options(suffix, sample_rate, stream.time_base),
     ) as container:
       video = _copy_stream(container, stream)
-      sound = AudioTrack(
+      audio = AudioTrack(
         container,
         samples,
         sample_rate=sample_rate,
@@ -130,17 +134,17 @@ def mux(
         name=str(out),
       )
       _interleave(
-        container, _copied(source, stream, video, plan), sound.packets()
+        container, _copy_packets(source, stream, video, plan), audio.packets()
       )
   return out
 
 
 def _container_for(codec: str, wanted: str) -> str:
-  """The wanted container, or else the first that holds the codec as it is."""
+  """Returns the wanted suffix, else the first one that supports the codec."""
   return next(
     suffix
-    for suffix in (wanted, *_HOLDS)
-    if suffix == ".mkv" or codec in _HOLDS.get(suffix, ())
+    for suffix in (wanted, *_VIDEO)
+    if suffix == ".mkv" or codec in _VIDEO.get(suffix, ())
   )
 
 
@@ -149,18 +153,18 @@ def _same_file(a, b: pathlib.Path) -> bool:
 
 
 def _plan(source, name: str, limits: Limits) -> _Plan:
-  """Walks the source once: its packets' times, repaired where need be."""
+  """Reads the times of all video packets and repairs them where necessary."""
   with open_input(source, limits=limits) as container:
     stream = find_tracks(container, name, limits=limits).video
     if stream is None:
-      raise MediaError(name, "has no video", "name a file with video")
+      raise MediaError(name, "has no video", "give a file with video")
     codec = stream.codec_context.codec.canonical_name
     packets = [
       (p.pts, p.dts, p.duration or 0, p.is_discard)
       for p in read_packets(container, stream)
     ]
-    if is_untimed(container):
-      packets = _timed_by_decoding(source, packets, name, limits)
+    if has_dts_only(container):
+      packets = _pts_by_decoding(source, packets, name, limits)
     start = _check_hidden(packets, name, second=1 / stream.time_base)
     span = span_of(
       [(pts, length) for pts, _, length, hidden in packets if not hidden],
@@ -172,76 +176,79 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
       raise MediaError(name, "its video lasts 0 s", "re-encode it")
     ticks = int(span.duration / stream.time_base)
   times = _ordered([(pts - start, dts - start) for pts, dts, _, _ in packets])
-  # From the first packet that is shown, or that one shown needs.
+  # The first packet that is visible, or that a visible one depends on.
   begin = min(dts for pts, dts in times if pts >= 0)
   tail = max(ticks - (times[-1][1] - begin), 1)
   return _Plan(codec=codec, duration=span.duration, times=times, tail=tail)
 
 
 def _check_hidden(packets, name: str, *, second: Fraction) -> int:
-  """Returns the first shown pts; refuses edit lists that cannot be copied.
+  """Returns the first visible pts; refuses edit lists that cannot be copied.
 
-  Packets that an edit list hides before the first shown frame stay hidden.
-  The few that it hides after the last one, which shown ones may refer to, are
-  copied and come after the sound has ended.
+  Packets that an edit list hides before the first visible frame stay hidden.
+  Those hidden up to one second after the last visible frame, which may depend
+  on them, are copied and presented after the audio has ended.
   """
-  shown = [pts for pts, _, _, hidden in packets if not hidden]
-  if not shown:
+  visible = [pts for pts, _, _, hidden in packets if not hidden]
+  if not visible:
     raise MediaError(name, "its edit list hides every frame", "re-encode it")
-  first, last = min(shown), max(shown)
+  first, last = min(visible), max(visible)
   for pts, _, _, hidden in packets:
     if hidden and (first < pts < last or pts > last + second):
       raise MediaError(
         name,
-        "its edit list cuts inside the picture, which a copy cannot do",
+        "its edit list cuts inside the video, which a copy cannot keep",
         "re-encode the video first, such as: ffmpeg -i IN -c:v libx264 OUT",
       )
   return first
 
 
-def _timed_by_decoding(source, packets, name: str, limits: Limits):
-  """Gives AVI packets the presentation times that AVI does not store.
+def _pts_by_decoding(source, packets, name: str, limits: Limits):
+  """Returns the packets of an AVI file with the pts that AVI does not store.
 
-  The n-th picture that the decoder puts out is shown in the n-th slot.
+  The packet of the n-th frame in decoder output takes the n-th lowest dts.
   """
   with open_input(source, limits=limits) as container:
     stream = find_tracks(container, name, limits=limits).video
     stream.codec_context.copy_opaque = True
-    shown = []
+    order = []  # packet indices in presentation order
     for index, packet in enumerate(read_packets(container, stream)):
       packet.opaque = index
       with contextlib.suppress(av.FFmpegError):
-        shown.extend(frame.opaque for frame in packet.decode())
-    shown.extend(frame.opaque for frame in stream.decode(None))
-  slots = sorted(dts for _, dts, _, _ in packets)
-  # Packets that give no picture (damage) take the slots that are left.
-  shown = dict.fromkeys(i for i in shown if i is not None)
-  shown |= dict.fromkeys(range(len(packets)))
-  slot_of = dict(zip(shown, slots, strict=True))
+        order.extend(frame.opaque for frame in packet.decode())
+    order.extend(frame.opaque for frame in stream.decode(None))
+  # Damaged packets, which decode to no frame, take the times that are left.
+  order = dict.fromkeys(i for i in order if i is not None)
+  order |= dict.fromkeys(range(len(packets)))
+  times = sorted(dts for _, dts, _, _ in packets)
+  pts_of = dict(zip(order, times, strict=True))
   return [
-    (slot_of[index], dts, length, discard)
-    for index, (_, dts, length, discard) in enumerate(packets)
+    (pts_of[index], dts, length, hidden)
+    for index, (_, dts, length, hidden) in enumerate(packets)
   ]
 
 
 def _ordered(times: list[tuple[int, int]]) -> list[tuple[int, int]]:
-  """Makes decoding times increase and stay at or before presentation.
+  """Returns (pts, dts) pairs whose dts increase and are at most the pts.
 
-  Files in order pass unchanged; muxers refuse the others.
+  Muxers refuse all others. Valid pairs are returned unchanged.
   """
-  fixed, previous, lag = [], None, 0
+  ordered, previous, lag = [], None, 0
   for pts, dts in times:
     dts = dts if previous is None else max(dts, previous + 1)
-    fixed.append((pts, dts))
+    ordered.append((pts, dts))
     previous, lag = dts, max(lag, dts - pts)
-  return [(pts, dts - lag) for pts, dts in fixed]
+  return [(pts, dts - lag) for pts, dts in ordered]
 
 
-def _options(suffix: str, sample_rate: int, time_base: Fraction):
+def _options(
+  suffix: str, sample_rate: int, time_base: Fraction
+) -> dict[str, str]:
+  """Returns the muxer options of a container."""
   if suffix not in (".mp4", ".mov"):
     return {}
-  # Edit lists count in the movie's time scale: exact for both streams where
-  # that fits in the field, otherwise for the sound.
+  # The unit of edit lists is the movie's time scale. Make it exact for both
+  # streams if that fits the field, otherwise for the audio.
   scale = math.lcm(sample_rate, time_base.denominator)
   scale = scale if scale <= _MAX_TIMESCALE else sample_rate
   return {"movie_timescale": str(scale), "movflags": "+faststart"}
@@ -252,11 +259,11 @@ def _copy_stream(container, stream: av.VideoStream) -> av.VideoStream:
   copy.time_base = stream.time_base
   if stream.codec_context.codec.canonical_name == "hevc":
     if container.format.name in ("mp4", "mov"):
-      copy.codec_context.codec_tag = "hvc1"  # the one that Apple plays
+      copy.codec_context.codec_tag = "hvc1"  # required by Apple's players
   return copy
 
 
-def _copied(source, stream, copy, plan: _Plan) -> Iterator[av.Packet]:
+def _copy_packets(source, stream, copy, plan: _Plan) -> Iterator[av.Packet]:
   packets = read_packets(source, stream)
   last = len(plan.times) - 1
   for index, packet in enumerate(packets):
@@ -268,32 +275,38 @@ def _copied(source, stream, copy, plan: _Plan) -> Iterator[av.Packet]:
 
 
 def _interleave(container, *tracks: Iterator[av.Packet]) -> None:
-  """Muxes packets in the order of their decoding times."""
+  """Muxes the packets of all tracks in the order of their dts."""
   for packet in heapq.merge(*tracks, key=lambda p: p.dts * p.time_base):
     container.mux(packet)
 
 
 def video_packets(source: Source) -> list[tuple[Fraction, str]]:
-  """The video's packets in order, to see that a copy is one.
+  """Reads the video packets, to verify a copy.
+
+  Args:
+    source: path, or bytes of the file.
 
   Returns:
-    Of each packet: presentation time in seconds after the first shown one,
-    and the MD5 of its payload.
+    For each packet in order: presentation time in seconds after the first
+    visible one, and MD5 of the payload.
+
+  Raises:
+    MediaError: the file has no readable video.
   """
-  name, limits = source_name(source), Limits()
+  name, limits = source_name(source), DEFAULT_LIMITS
   with open_input(source, limits=limits) as container:
     stream = find_tracks(container, name, limits=limits).video
     if stream is None:
-      raise MediaError(name, "has no video", "name a file with video")
+      raise MediaError(name, "has no video", "give a file with video")
     packets = [
       (p.pts, p.is_discard, hashlib.md5(bytes(p)).hexdigest())
       for p in read_packets(container, stream)
     ]
-    start = min(pts for pts, discard, _ in packets if not discard)
+    start = min(pts for pts, hidden, _ in packets if not hidden)
     return [((pts - start) * stream.time_base, md5) for pts, _, md5 in packets]
 
 
 def video_packets_digest(source: Source) -> str:
-  """One MD5 over the payloads of the video's packets in order."""
-  payloads = (payload for _, payload in video_packets(source))
-  return hashlib.md5("".join(payloads).encode()).hexdigest()
+  """Returns the MD5 of the payload MD5s of all video packets in order."""
+  digests = (digest for _, digest in video_packets(source))
+  return hashlib.md5("".join(digests).encode()).hexdigest()

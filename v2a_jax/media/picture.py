@@ -1,8 +1,8 @@
-"""From decoded frames to upright RGB arrays.
+"""Conversion of decoded frames to upright RGB arrays.
 
-A container may ask for the stored picture to be turned or mirrored before it
-is shown: a 3 x 3 "display matrix" in 16.16 fixed point, of which the upper
-left 2 x 2 maps stored (x, y) to shown (x', y'):
+A container may ask players to rotate or mirror the stored picture: by a 3 x 3
+"display matrix" in 16.16 fixed point, whose upper left 2 x 2 maps stored
+(x, y) to displayed (x', y'):
 
   x' = a x + c y,   y' = b x + d y,   matrix = [a b u; c d v; tx ty w]
 
@@ -19,7 +19,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-  """One of the eight ways to lay a picture: transpose, then mirror."""
+  """One of the eight orientations of a picture: a transpose, then flips.
+
+  Attributes:
+    transpose: whether x and y are swapped first.
+    flip_x: whether left and right are swapped.
+    flip_y: whether top and bottom are swapped.
+  """
 
   transpose: bool = False
   flip_x: bool = False
@@ -27,16 +33,17 @@ class Orientation:
 
   @property
   def rotation(self) -> int:
-    """Degrees clockwise; of a mirrored picture, the turn before mirroring."""
+    """Degrees clockwise; in a mirrored picture, those before mirroring."""
     if self.transpose:
       return 90 if self.flip_x else 270
     return 180 if self.flip_y else 0
 
   def size(self, height: int, width: int) -> tuple[int, int]:
+    """Returns (height, width) after the transpose, which is its own inverse."""
     return (width, height) if self.transpose else (height, width)
 
   def apply(self, frames: np.ndarray) -> np.ndarray:
-    """Turns [n, h, w, 3] upright."""
+    """Returns stored frames [n, h, w, 3] upright, [n, h', w', 3]."""
     if self.transpose:
       frames = frames.swapaxes(1, 2)
     if self.flip_x:
@@ -46,7 +53,7 @@ class Orientation:
     return np.ascontiguousarray(frames)
 
 
-_TURNS = (  # by quarter turns clockwise
+_ROTATIONS = (  # by 0, 90, 180 and 270 degrees clockwise
   Orientation(),
   Orientation(transpose=True, flip_x=True),
   Orientation(flip_x=True, flip_y=True),
@@ -55,11 +62,11 @@ _TURNS = (  # by quarter turns clockwise
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-  """Reads the display matrix; turns of other angles go to the nearest 90."""
+  """Reads a frame's display matrix; angles are rounded to multiples of 90."""
   try:
     data = frame.side_data.get("DISPLAYMATRIX")
-  except ValueError:  # side data of a kind that PyAV has no name for yet
-    return _TURNS[round(-frame.rotation / 90) % 4]
+  except ValueError:  # PyAV does not know the kind of some side data
+    return _ROTATIONS[round(-frame.rotation / 90) % 4]
   if data is None:
     return Orientation()
   a, b, _, c, d = np.frombuffer(bytes(data), "<i4")[:5].tolist()
@@ -71,21 +78,32 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 def square_size(
   frame: av.VideoFrame, aspect: Fraction | None
 ) -> tuple[int, int]:
-  """(height, width) of the stored picture once its pixels are square."""
-  if not aspect or aspect <= 0 or not Fraction(1, 16) <= aspect <= 16:
+  """Returns (height, width) at which the stored pixels are square.
+
+  Args:
+    frame: stored frame.
+    aspect: width of a stored pixel relative to its height; ignored if missing
+      or not in [1/16, 16].
+  """
+  if not aspect or not Fraction(1, 16) <= aspect <= 16:
     return frame.height, frame.width
   return frame.height, max(round(frame.width * aspect), 1)
 
 
 class Scaler:
-  """Turns frames into RGB of one size; keeps the swscale context between."""
+  """Converts frames to RGB of one size; keeps swscale's context.
+
+  Args:
+    height: height of the returned frames in pixels.
+    width: width of the returned frames in pixels.
+  """
 
   def __init__(self, height: int, width: int):
     self._height, self._width = height, width
     self._reformatter = VideoReformatter()
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-    """Returns uint8 [h, w, 3]; area-averaged when the size changes."""
+    """Returns uint8 [height, width, 3], area-averaged if the size changes."""
     return self._reformatter.reformat(
       frame,
       width=self._width,

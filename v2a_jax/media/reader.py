@@ -1,13 +1,13 @@
-"""Frames at their presentation timestamps and sound on the same clock.
+"""Decoding of frames at their presentation times and audio on the same clock.
 
-Nothing assumes a frame rate. Time zero is the first shown frame of the video:
-`read_video` gives every frame the time at which it is shown, `read_audio` pads
-or trims so that sample i sounds i / sample_rate seconds after that instant,
-whatever the offset between the two streams, encoder priming or edit lists.
-Only the window that is asked for is decoded.
+No frame rate is assumed. Time zero is the first displayed frame: `read_video`
+returns the presentation time of every frame, `read_audio` pads or trims so that
+sample i is presented i / sample_rate seconds after the start of the window,
+whatever the offset between the streams, encoder priming or edit lists. Only
+the requested window is decoded.
 
-These functions decode in this process; `sandbox.read_clip` does the same in
-one that may be killed.
+These functions decode in this process; `sandbox.read_clip` decodes in a child
+process that may be killed.
 """
 
 from collections.abc import Iterator
@@ -21,39 +21,41 @@ import numpy as np
 
 from v2a_jax.media import picture, sound, timing
 from v2a_jax.media.base import (
+  DEFAULT_LIMITS,
   Audio,
   Clip,
   Limits,
   MediaError,
   MediaInfo,
+  ReadOptions,
   Source,
   Video,
   source_name,
 )
 from v2a_jax.media.container import (
   Decoder,
-  Overshot,
+  SeekError,
   check_pixels,
   find_tracks,
   open_input,
 )
 
-_SEEK_FROM = 5  # seconds; nearer starts are decoded through
-_DEFAULT = Limits()
+_MIN_SEEK = 5  # seconds; below, decoding from the first frame is cheaper
 
 
-def probe(source: Source, *, limits: Limits = _DEFAULT) -> MediaInfo:
-  """Says what is in a file, and that its first picture can be decoded.
+def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
+  """Reads the metadata of a file and checks that its first frame decodes.
 
   Args:
-    source: a path, or the file's bytes.
-    limits: claims beyond them are refused.
+    source: path, or bytes of the file.
+    limits: resource limits; those on the headers are checked here.
 
   Returns:
-    The facts; `duration` is the container's claim where it makes one.
+    Metadata; `duration` is the one in the headers, else it is measured.
 
   Raises:
-    MediaError: missing, not a media file, over a limit, or not decodable.
+    MediaError: the file is missing, no media file, over a limit, or cannot be
+      decoded.
   """
   name = source_name(source)
   with open_input(source, limits=limits) as container:
@@ -66,10 +68,10 @@ def probe(source: Source, *, limits: Limits = _DEFAULT) -> MediaInfo:
       duration=float((main.duration or 0) * (main.time_base or 0)),
     )
     if tracks.audio is not None:
-      info = dataclasses.replace(info, **_audio_facts(tracks.audio))
+      info = dataclasses.replace(info, **_audio_info(tracks.audio))
     if tracks.video is not None:
-      facts = _video_facts(container, tracks.video, name, limits)
-      info = dataclasses.replace(info, **facts)
+      fields = _video_info(container, tracks.video, name, limits)
+      info = dataclasses.replace(info, **fields)
   if not info.duration or (info.has_video and not info.fps):
     kind = "video" if info.has_video else "audio"
     span = timing.measure(source, kind, limits=limits)
@@ -80,7 +82,7 @@ def probe(source: Source, *, limits: Limits = _DEFAULT) -> MediaInfo:
   return info
 
 
-def _audio_facts(stream: av.AudioStream) -> dict:
+def _audio_info(stream: av.AudioStream) -> dict:
   context = stream.codec_context
   return {
     "audio_codec": context.codec.canonical_name,
@@ -89,18 +91,18 @@ def _audio_facts(stream: av.AudioStream) -> dict:
   }
 
 
-def _video_facts(container, stream: av.VideoStream, name, limits) -> dict:
+def _video_info(container, stream: av.VideoStream, name, limits) -> dict:
   time, frame = next(Decoder(container, stream, name).frames())
   check_pixels(frame.width, frame.height, name, limits)
-  turn = picture.orientation(frame)
+  orientation = picture.orientation(frame)
   stored = picture.square_size(frame, stream.sample_aspect_ratio)
-  height, width = turn.size(*stored)
+  height, width = orientation.size(*stored)
   return {
     "video_start": float(time),
     "fps": float(stream.average_rate or 0),
     "height": height,
     "width": width,
-    "rotation": turn.rotation,
+    "rotation": orientation.rotation,
     "video_codec": stream.codec_context.codec.canonical_name,
   }
 
@@ -112,156 +114,132 @@ def read_video(
   duration: float | None = None,
   max_fps: float | None = None,
   size: tuple[int, int] | None = None,
-  limits: Limits = _DEFAULT,
+  limits: Limits = DEFAULT_LIMITS,
 ) -> Video:
-  """Reads the frames shown in [start, start + duration).
+  """Reads the frames presented in [start, start + duration).
 
   Args:
-    source: a path, or the file's bytes.
-    start: seconds after the first frame.
-    duration: seconds; None reads to the end.
-    max_fps: for each instant k / max_fps after `start`, only the first frame
-      at or after it is kept: none twice, each with its true time. None keeps
+    source: path, or bytes of the file.
+    start: start of the window in seconds after the first frame.
+    duration: length of the window in seconds; None reads to the end.
+    max_fps: highest frame rate in Hz: for each k, only the first frame at or
+      after start + k / max_fps is kept, once and with its own time. None keeps
       all frames.
-    size: (height, width) that the upright picture is squashed to, by area
-      averaging; None keeps its size, with pixels made square.
-    limits: what the read may cost.
+    size: (height, width) in pixels to which the upright picture is resized by
+      area averaging, ignoring its aspect ratio; None keeps its size, with
+      square pixels.
+    limits: resource limits of the read.
 
   Returns:
-    Frames and their times in seconds after `start`; none of either where no
-    frame begins inside the window.
+    Frames and their times in seconds after `start`; both empty if no frame
+    begins inside the window.
 
   Raises:
-    MediaError: no video, not decodable, or over a limit.
+    MediaError: the file has no video, cannot be decoded, or is over a limit.
+    ValueError: an argument is out of range.
   """
-  return _read_video(
-    source,
-    window=_Window.of(start, duration),
-    max_fps=max_fps,
-    size=size,
-    limits=limits,
-  )[0]
+  options = ReadOptions(
+    start=start, duration=duration, max_fps=max_fps, size=size, limits=limits
+  )
+  return _read_video(source, options)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Window:
-  """[start, start + duration) in exact seconds; duration None has no end."""
-
-  start: Fraction
-  duration: Fraction | None
-
-  @classmethod
-  def of(cls, start: float, duration: float | None) -> "_Window":
-    check_window(start, duration)
-    return cls(
-      Fraction(start), None if duration is None else Fraction(duration)
-    )
-
-
-def check_window(start: float, duration: float | None) -> None:
-  """Raises ValueError unless [start, start + duration) is a window."""
-  if start < 0 or (duration is not None and duration <= 0):
-    raise ValueError(
-      f"A window of {duration} s from {start} s: start must be at least 0 "
-      "and the duration above 0 (or None for all)."
-    )
-
-
-def _read_video(
-  source, *, window: _Window, max_fps, size, limits
-) -> tuple[Video, Fraction]:
+def _read_video(source: Source, options: ReadOptions) -> tuple[Video, Fraction]:
   """Returns the video and the time of its first frame on the file's clock."""
-  if window.start > _SEEK_FROM:
+  if options.start > _MIN_SEEK:
     try:
-      return _decode_video(source, window, max_fps, size, limits, seek=True)
-    except (Overshot, MediaError):
-      pass  # no usable index: decode up to the window instead
-  return _decode_video(source, window, max_fps, size, limits, seek=False)
+      return _decode_video(source, options, seek=True)
+    except (SeekError, MediaError):
+      pass  # no usable index: decode from the first frame instead
+  return _decode_video(source, options, seek=False)
 
 
-def _decode_video(source, window, max_fps, size, limits, *, seek):
-  name = source_name(source)
+def _decode_video(source, options: ReadOptions, *, seek: bool):
+  name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
     stream = find_tracks(container, name, limits=limits).video
     if stream is None:
-      raise MediaError(name, "has no video", "name a file with video")
+      raise MediaError(name, "has no video", "give a file with video")
     decoder = Decoder(container, stream, name)
-    shown = decoder.frames()
-    origin, first = next(shown)
-    begin = origin + window.start
+    timed_frames = decoder.frames()
+    origin, first = next(timed_frames)
+    begin = origin + Fraction(options.start)
     if seek:
-      shown = _sought(container, stream, decoder, begin)
+      timed_frames = _seek(container, stream, decoder, begin)
     else:
-      shown = itertools.chain([(origin, first)], shown)
-    turn = picture.orientation(first)
-    if size is None:
+      timed_frames = itertools.chain([(origin, first)], timed_frames)
+    orientation = picture.orientation(first)
+    if options.size is None:
       stored = picture.square_size(first, stream.sample_aspect_ratio)
     else:
-      stored = turn.size(*size)
-    frames, times = _collect(
-      _select(
-        ((time - begin, frame) for time, frame in shown),
-        duration=window.duration,
-        max_fps=max_fps,
-        tick=stream.time_base,
-      ),
-      stored,
-      name,
-      limits,
+      stored = orientation.size(*options.size)
+    selected = _select(
+      ((time - begin, frame) for time, frame in timed_frames),
+      options,
+      tick=stream.time_base,
     )
-  video = Video(frames=turn.apply(frames), times=times, damaged=decoder.damaged)
-  return video, origin
+    frames, times = _collect(selected, stored, name, limits)
+  frames = orientation.apply(frames)
+  return Video(frames=frames, times=times, damaged=decoder.damaged), origin
 
 
-def _sought(container, stream, decoder, begin: Fraction):
-  """Frames from the key frame at or before `begin` seconds."""
+def _seek(container, stream, decoder, begin: Fraction):
+  """Returns the frames from the last key frame at or before `begin` seconds."""
   container.seek(math.floor(begin / stream.time_base), stream=stream)
-  shown = decoder.frames()
-  time, frame = next(shown)
+  timed_frames = decoder.frames()
+  time, frame = next(timed_frames)
   if time > begin:
-    raise Overshot
-  return itertools.chain([(time, frame)], shown)
+    raise SeekError
+  return itertools.chain([(time, frame)], timed_frames)
 
 
 def _select(
   frames: Iterator[tuple[Fraction, av.VideoFrame]],
+  options: ReadOptions,
   *,
-  duration: Fraction | None,
-  max_fps: float | None,
   tick: Fraction,
 ) -> Iterator[tuple[Fraction, av.VideoFrame]]:
-  """Keeps the frames of the window, at most one for each 1 / max_fps.
+  """Selects the frames in the window, at most one for each 1 / max_fps.
 
-  Containers round time stamps to a tick (1 ms in Matroska), so a frame may
-  come that much early for its grid instant, or for the window, and still be
-  the one that is meant.
+  Containers round time stamps to a tick (1 ms in Matroska). So a frame that is
+  at most one tick, or 1 ms, early for an instant of the grid or for the window
+  counts as in time.
+
+  Args:
+    frames: (seconds after the start of the window, frame).
+    options: window and highest frame rate.
+    tick: unit of the time stamps in seconds.
   """
   slack = min(tick, Fraction(1, 1000))
-  rate = None if max_fps is None else Fraction(max_fps)
+  rate = None if options.max_fps is None else Fraction(options.max_fps)
   due, latest = Fraction(0), None
   for time, frame in frames:
-    if duration is not None and time + slack >= duration:
+    if options.duration is not None and time + slack >= options.duration:
       return
     if time + slack < due or (latest is not None and time <= latest):
-      continue  # too early for the grid, or time stamps that run backwards
+      continue  # before the next instant of the grid, or running backwards
     latest = time
     if rate is not None:
       due = Fraction(math.floor((time + slack) * rate) + 1) / rate
     yield max(time, Fraction(0)), frame
 
 
-def _collect(shown, stored: tuple[int, int], name: str, limits: Limits):
-  """Scales the frames to `stored` (height, width); returns them and times."""
+def _collect(timed_frames, stored: tuple[int, int], name: str, limits: Limits):
+  """Returns RGB frames of the stored (height, width), and their times.
+
+  Raises:
+    MediaError: there are too many frames for the limits.
+  """
   height, width = stored
   scaler = picture.Scaler(height, width)
   budget = min(limits.frames, limits.memory_bytes // (6 * height * width))
   frames, times = [], []
-  for time, frame in shown:
+  for time, frame in timed_frames:
     if len(frames) >= budget:
       raise MediaError(
         name,
         f"has over {budget:,} frames of {width} x {height} in the window",
-        "read a shorter window, fewer frames a second or a smaller size",
+        "read a shorter window, a lower frame rate or a smaller size",
       )
     check_pixels(frame.width, frame.height, name, limits)
     frames.append(scaler(frame))
@@ -278,74 +256,50 @@ def read_audio(
   channels: int | None = None,
   start: float = 0.0,
   duration: float | None = None,
-  limits: Limits = _DEFAULT,
+  limits: Limits = DEFAULT_LIMITS,
 ) -> Audio:
-  """Reads the sound heard in [start, start + duration) of the video's clock.
+  """Reads the audio presented in [start, start + duration).
 
   Args:
-    source: a path, or the file's bytes.
-    sample_rate: Hz, to which the sound is resampled.
-    channels: 1 (the mean of all), 2, or None for those of the file.
-    start: seconds after the first video frame.
-    duration: seconds; None reads to the end of the sound.
-    limits: what the read may cost.
+    source: path, or bytes of the file.
+    sample_rate: sample rate in Hz to which the audio is resampled.
+    channels: 1 (mean of all), 2, or None for the channels of the file.
+    start: start of the window in seconds after the first video frame.
+    duration: length of the window in seconds; None reads to the end of the
+      audio.
+    limits: resource limits of the read.
 
   Returns:
-    Samples from `start` on: silence where the sound sets in later than the
-    window, and fewer than duration x sample_rate where it ends earlier.
+    Samples from `start` on: zeros where the audio begins later, and fewer than
+    duration x sample_rate samples where it ends earlier.
 
   Raises:
-    MediaError: no sound, not decodable, not finite, or over a limit.
+    MediaError: the file has no audio, cannot be decoded, holds NaN or infinity,
+      or is over a limit.
+    ValueError: an argument is out of range.
   """
-  window = _Window.of(start, duration)
+  options = ReadOptions(
+    sample_rate=sample_rate,
+    channels=channels,
+    start=start,
+    duration=duration,
+    limits=limits,
+  )
   origin = None
   with open_input(source, limits=limits) as container:
     name = source_name(source)
     stream = find_tracks(container, name, limits=limits).video
     if stream is not None:
       origin, _ = next(Decoder(container, stream, name).frames())
-  return sound.decode(
-    source,
-    origin=origin,
-    start=window.start,
-    duration=window.duration,
-    sample_rate=sample_rate,
-    channels=channels,
-    limits=limits,
-  )
+  return sound.decode(source, options, origin=origin)
 
 
-def decode_clip(
-  source: Source,
-  *,
-  sample_rate: int,
-  channels: int | None = None,
-  max_fps: float | None = None,
-  size: tuple[int, int] | None = None,
-  start: float = 0.0,
-  duration: float | None = None,
-  limits: Limits = _DEFAULT,
-) -> Clip:
-  """`probe`, `read_video` and `read_audio` in one, for whatever is there.
-
-  Arguments, times and errors are theirs. See `sandbox.read_clip`, which is
-  the one to use on files that nobody vouches for.
-  """
-  info = probe(source, limits=limits)
-  window = _Window.of(start, duration)
+def decode_clip(source: Source, options: ReadOptions) -> Clip:
+  """Does the work of `sandbox.read_clip`, in this process."""
+  info = probe(source, limits=options.limits)
   video, audio, origin = None, None, None
   if info.has_video:
-    video, origin = _read_video(
-      source, window=window, max_fps=max_fps, size=size, limits=limits
-    )
+    video, origin = _read_video(source, options)
   if info.has_audio:
-    audio = sound.decode(
-      source,
-      origin=origin,
-      start=window.start,
-      duration=window.duration,
-      sample_rate=sample_rate,
-      channels=channels,
-      limits=limits,
-    )
+    audio = sound.decode(source, options, origin=origin)
   return Clip(info=info, video=video, audio=audio)

@@ -1,12 +1,12 @@
-"""Reading files that nobody vouches for, in a child that may be killed.
+"""Reading of untrusted files in a child process that may be killed.
 
-Decoders crash, hang and eat memory on hostile or damaged input. Here a call
-runs in a child process under limits on wall clock, processor time and address
-space; whatever goes wrong there is one `MediaError` here. The child is a fresh
-Python (it never forks this process, so threads and devices are safe), lives on
-for the next call, and is replaced after a fault. It inherits the user's
-rights: these are limits on what a file can cost, not a jail for an attacker
-who already runs code in the decoder.
+Decoders crash, hang and exhaust memory on hostile or damaged input. Here a
+call runs in a child process with limits on wall-clock time, CPU time and
+address space; any failure there is one `MediaError` here. The child is a new
+Python interpreter (this process is never forked, so threads and devices are
+safe). It serves further calls and is replaced after a failure. It runs with
+the user's permissions: the limits bound what a file can cost; they do not
+contain an attacker who already runs code in the decoder.
 
   request:  length, pickle of (function, args, limits)
   reply:    length, pickle of (payload, buffer sizes), the buffers (arrays)
@@ -30,25 +30,36 @@ from typing import Any, BinaryIO, TypeVar
 
 from v2a_jax.media import reader
 from v2a_jax.media.base import (
+  DEFAULT_LIMITS,
   Clip,
   Limits,
   MediaError,
   MediaInfo,
+  ReadOptions,
   Source,
   source_name,
 )
 
 _T = TypeVar("_T")
 _LENGTH = struct.Struct("<Q")
-_DEFAULT = Limits()
-_CORES = 4  # decoding threads whose processor time adds up
-_START = 120  # s for a child to import what it needs
-_GRACE = 2  # s after which a child without a parent ends itself
+_MAX_THREADS = 4  # decoding threads, whose CPU time adds up
+_START_SECONDS = 120  # timeout for a child to start and import its modules
+_GRACE_SECONDS = 2  # time over the limit at which a child ends itself
 _ADVICE = "leave it out, or re-encode it"
 
 
-def probe_limited(source: Source, *, limits: Limits = _DEFAULT) -> MediaInfo:
-  """`reader.probe` under limits; a crash or hang is a MediaError too."""
+def probe_limited(
+  source: Source, *, limits: Limits = DEFAULT_LIMITS
+) -> MediaInfo:
+  """Calls `reader.probe` in a child process under limits.
+
+  Args:
+    source: path, or bytes of the file.
+    limits: resource limits of the file and of the call.
+
+  Raises:
+    MediaError: as `reader.probe`, or it crashed or exceeded a limit.
+  """
   return run_limited(
     functools.partial(reader.probe, limits=limits), source, limits=limits
   )
@@ -63,29 +74,30 @@ def read_clip(
   size: tuple[int, int] | None = None,
   start: float = 0.0,
   duration: float | None = None,
-  limits: Limits = _DEFAULT,
+  limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
-  """Facts, frames and sound of one file, read under limits.
+  """Reads metadata, frames and audio of one file in a child process.
 
   Args:
-    source: a path, or the file's bytes.
-    sample_rate: Hz of the sound.
-    channels: 1 (mean), 2 or None; see `reader.read_audio`.
-    max_fps: see `reader.read_video`.
-    size: (height, width) to squash pictures to; None keeps theirs.
-    start: seconds after the first frame.
-    duration: seconds, or None for all.
-    limits: what the file may cost.
+    source: path, or bytes of the file.
+    sample_rate: sample rate in Hz to which the audio is resampled.
+    channels: 1 (mean of all), 2, or None for the channels of the file.
+    max_fps: highest frame rate in Hz (see `reader.read_video`); None keeps all
+      frames.
+    size: (height, width) in pixels to which frames are resized; None keeps the
+      upright size.
+    start: start of the window in seconds after the first frame.
+    duration: length of the window in seconds; None reads to the end.
+    limits: resource limits of the file and of the call.
 
   Returns:
-    The clip; its `video` or `audio` is None where the file has none.
+    The clip; `video` or `audio` is None if the file has no such stream.
 
   Raises:
-    MediaError: the file cannot be read within the limits; one line why.
+    MediaError: the file cannot be read within the limits.
+    ValueError: an argument is out of range.
   """
-  reader.check_window(start, duration)
-  read = functools.partial(
-    reader.decode_clip,
+  options = ReadOptions(
     sample_rate=sample_rate,
     channels=channels,
     max_fps=max_fps,
@@ -94,37 +106,38 @@ def read_clip(
     duration=duration,
     limits=limits,
   )
-  return run_limited(read, source, limits=limits)
+  return run_limited(reader.decode_clip, source, options, limits=limits)
 
 
 def run_limited(
-  function: Callable[..., _T], *args: Any, limits: Limits = _DEFAULT
+  function: Callable[..., _T], *args: Any, limits: Limits = DEFAULT_LIMITS
 ) -> _T:
   """Calls `function(*args)` in a child process under `limits`.
 
   Args:
-    function: a function of an importable module, or a partial of one.
-    *args: picklable; a path or bytes in front names the file in errors.
-    limits: `seconds` and `memory_bytes` are enforced on the child.
+    function: function of an importable module, or a `functools.partial` of one.
+    *args: picklable arguments; if the first is a path or bytes, errors name it.
+    limits: resource limits; `seconds` and `memory_bytes` are enforced on the
+      child.
 
   Returns:
-    What the function returns; arrays come back without being copied twice.
+    The function's result; arrays are transferred without a second copy.
 
   Raises:
-    MediaError: that of the function; or it failed in another way, crashed,
-      took too long, or wanted too much memory.
+    MediaError: the function raised it or another exception, crashed, took too
+      long, or needed too much memory.
   """
   name = repr(function)
   if args and isinstance(args[0], str | bytes | os.PathLike):
     name = source_name(args[0])
   try:
-    worker = _take_worker()
+    worker = _acquire_worker()
     try:
       status, value = worker.call((function, args, limits), limits.seconds)
     except BaseException:
       worker.kill()
       raise
-  except _Fault as e:
+  except _WorkerError as e:
     raise MediaError(name, str(e), _ADVICE) from None
   if status == "memory":
     worker.kill()
@@ -133,7 +146,7 @@ def run_limited(
       f"needs over {limits.memory_bytes >> 20:,} MiB of memory",
       "read less of it, or raise Limits.memory_bytes",
     )
-  _give_worker(worker)
+  _release_worker(worker)
   if status == "refused":
     raise value
   if status == "failed":
@@ -141,17 +154,17 @@ def run_limited(
   return value
 
 
-class _Fault(Exception):
-  """The child is of no further use."""
+class _WorkerError(Exception):
+  """A child process died or was killed."""
 
 
 _idle: list["_Worker"] = []
 _lock = threading.Lock()
-# A forked process must not talk to its parent's children.
+# A forked process must not use its parent's children.
 os.register_at_fork(after_in_child=_idle.clear)
 
 
-def _take_worker() -> "_Worker":
+def _acquire_worker() -> "_Worker":
   with _lock:
     while _idle:
       worker = _idle.pop()
@@ -160,33 +173,38 @@ def _take_worker() -> "_Worker":
   return _Worker()
 
 
-def _give_worker(worker: "_Worker") -> None:
+def _release_worker(worker: "_Worker") -> None:
   with _lock:
     _idle.append(worker)
 
 
 class _Worker:
-  """One child, asked one thing at a time. It ends when this process does."""
+  """A child process that serves one call at a time, and ends with this one."""
 
   def __init__(self):
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    limits = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # Arenas and threads reserve address space, which is limited.
+    memory = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
     self._stderr = tempfile.TemporaryFile()
     self._process = subprocess.Popen(
       [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=self._stderr,
-      env={**os.environ, **limits, "PYTHONPATH": path},
+      env={**os.environ, **memory, "PYTHONPATH": path},
     )
     self._expired = False
-    # Its start counts for no file, however busy the machine.
-    self._within(_START, lambda: _receive_reply(self._process.stdout))
+    # The start-up time counts towards no file's limit.
+    self._with_timeout(
+      _START_SECONDS, lambda: _receive_reply(self._process.stdout)
+    )
 
   def alive(self) -> bool:
+    """Returns whether the child is running."""
     return self._process.poll() is None
 
   def kill(self) -> None:
+    """Kills the child and closes its pipes."""
     self._process.kill()
     self._process.wait()
     with contextlib.suppress(OSError):
@@ -195,34 +213,39 @@ class _Worker:
     self._stderr.close()
 
   def call(self, request: Any, seconds: float) -> tuple[str, Any]:
-    """Returns (status, value); raises _Fault if the child fell."""
+    """Sends a request and returns the reply, (status, value).
+
+    Raises:
+      _WorkerError: the child died, or took longer than `seconds`.
+    """
     message = pickle.dumps(request)
 
-    def ask():
+    def exchange():
       _send(self._process.stdin, message)
       return _receive_reply(self._process.stdout)
 
-    return self._within(seconds, ask)
+    return self._with_timeout(seconds, exchange)
 
-  def _within(self, seconds: float, step: Callable[[], _T]) -> _T:
+  def _with_timeout(self, seconds: float, exchange: Callable[[], _T]) -> _T:
     timer = threading.Timer(seconds, self._expire)
     timer.start()
     try:
-      result = step()
+      result = exchange()
     except (OSError, EOFError) as e:
-      raise _Fault(self._last_words(seconds)) from e
+      raise _WorkerError(self._failure(seconds)) from e
     finally:
       timer.cancel()
       timer.join()
-    if self._expired:  # just as the reply came
-      raise _Fault(self._last_words(seconds))
+    if self._expired:  # while the reply arrived
+      raise _WorkerError(self._failure(seconds))
     return result
 
   def _expire(self) -> None:
     self._expired = True
     self._process.kill()
 
-  def _last_words(self, seconds: float) -> str:
+  def _failure(self, seconds: float) -> str:
+    """Returns why the child ended, as the reason of a MediaError."""
     code = self._process.wait()
     if self._expired:
       return f"takes over {seconds:g} s to read"
@@ -242,33 +265,34 @@ def _send(stream: BinaryIO, *parts) -> None:
 
 
 def _receive(stream: BinaryIO) -> bytearray:
-  return _exactly(stream, _LENGTH.unpack(_exactly(stream, _LENGTH.size))[0])
+  length = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))[0]
+  return _read_exactly(stream, length)
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytearray:
+def _read_exactly(stream: BinaryIO, length: int) -> bytearray:
   data = bytearray(length)
   view = memoryview(data)
   while view:
-    got = stream.readinto(view)
-    if not got:
+    count = stream.readinto(view)
+    if not count:
       raise EOFError
-    view = view[got:]
+    view = view[count:]
   return data
 
 
 def _receive_reply(stream: BinaryIO) -> tuple[str, Any]:
   payload, sizes = pickle.loads(_receive(stream))
-  buffers = [_exactly(stream, size) for size in sizes]
+  buffers = [_read_exactly(stream, size) for size in sizes]
   return pickle.loads(payload, buffers=buffers)
 
 
 def _serve() -> None:
-  """The child: answers requests until its parent closes the pipe."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the parent
+  """Runs in the child: answers requests until the parent closes the pipe."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   requests = sys.stdin.buffer
   replies = io.FileIO(os.dup(1), "w")
-  os.dup2(2, 1)  # what libraries print must not get among the replies
+  os.dup2(2, 1)  # output of libraries must not mix with the replies
   _reply(replies, "ready", None)
   while True:
     try:
@@ -287,12 +311,12 @@ def _answer(message: bytearray) -> tuple[str, Any]:
     return "memory", None
   except MediaError as e:
     return "refused", e
-  except Exception as e:  # pylint: disable=broad-exception-caught
+  except Exception as e:
     return "failed", f"{type(e).__name__}: {e}"
 
 
 def _reply(stream: io.FileIO, status: str, value: Any) -> None:
-  """Sends arrays as raw buffers beside the pickle, not inside it."""
+  """Sends a reply, with arrays as raw buffers after the pickle."""
   _lift_limits()
   buffers: list[pickle.PickleBuffer] = []
   payload = pickle.dumps(
@@ -306,12 +330,12 @@ def _reply(stream: io.FileIO, status: str, value: Any) -> None:
 
 
 def _limit_self(limits: Limits) -> None:
-  """Limits this process from now on: memory, processor time, an alarm."""
+  """Sets limits on this process: address space, CPU time and an alarm."""
   used = sum(os.times()[:2])
-  seconds = math.ceil(used + limits.seconds * _CORES) + _GRACE
+  seconds = math.ceil(used + limits.seconds * _MAX_THREADS) + _GRACE_SECONDS
   _set_soft(resource.RLIMIT_AS, _address_space() + limits.memory_bytes)
   _set_soft(resource.RLIMIT_CPU, seconds)
-  signal.setitimer(signal.ITIMER_REAL, limits.seconds + _GRACE)
+  signal.setitimer(signal.ITIMER_REAL, limits.seconds + _GRACE_SECONDS)
 
 
 def _lift_limits() -> None:
@@ -329,7 +353,7 @@ def _set_soft(kind: int, value: int) -> None:
 
 
 def _address_space() -> int:
-  """Bytes that this process has mapped; 0 where /proc does not say."""
+  """Returns the mapped bytes of this process; 0 on systems without /proc."""
   try:
     with open("/proc/self/statm", encoding="ascii") as file:
       return int(file.read().split()[0]) * resource.getpagesize()

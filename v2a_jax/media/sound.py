@@ -1,11 +1,11 @@
-"""From audio packets to samples on the video's clock.
+"""Decoding of audio to samples on the video's clock.
 
-Each decoded block says when it is heard. Blocks are laid into one array by
-those times, so a late start, a gap and an overlap all stay where they belong;
-jitter below `_JITTER` (rounded time stamps) is not a gap. The array is then
-resampled once: with native rate r, target rate s and g = gcd(r, s), r / g
-native samples are exactly s / g target samples, and the array starts a whole
-number of such cells before the window, so resampling shifts nothing.
+Decoded blocks are placed in one array by their presentation times, so a late
+start, gaps and overlaps are kept; differences below `_JITTER` (rounded time
+stamps) are not gaps. The array is then resampled once: with native rate r,
+target rate s and g = gcd(r, s), r / g native samples are exactly s / g target
+samples, and the array starts a whole number of such cells before the window,
+so resampling adds no shift.
 """
 
 from collections.abc import Iterator
@@ -18,31 +18,38 @@ import av
 import numpy as np
 import soxr
 
-from v2a_jax.media.base import Audio, Limits, MediaError, Source, source_name
+from v2a_jax.media.base import (
+  Audio,
+  Limits,
+  MediaError,
+  ReadOptions,
+  Source,
+  source_name,
+)
 from v2a_jax.media.container import (
   Decoder,
-  Overshot,
+  SeekError,
   find_tracks,
   open_input,
 )
 
-_JITTER = Fraction(1, 100)  # s; below half of any codec's block
-_MARGIN = Fraction(1, 10)  # s around the window, for the resampling filter
-_PREROLL = 1  # s before the window, for decoders to settle after a seek
-_SEEK_FROM = 20  # s; nearer starts are decoded through
+_JITTER = Fraction(1, 100)  # seconds; below half of any codec's block
+_MARGIN = Fraction(1, 10)  # seconds around the window for the resampling filter
+_PREROLL = 1  # seconds that a decoder needs to settle after a seek
+_MIN_SEEK = 20  # seconds; below, decoding from the start is cheaper
 _MAX_PLANES = 8
-_NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # no time stamps in the stream
+_NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # streams without time stamps
 
 
 class _Block(NamedTuple):
-  """One decoded block.
+  """One decoded block of audio.
 
   Attributes:
-    time: seconds on the container's clock at which it is heard.
-    rate: Hz.
+    time: presentation time in seconds on the container's clock.
+    rate: sample rate in Hz.
     samples: float32 [t, channels].
-    length: samples that its packet declares; fewer than t where the encoder
-      padded its last block.
+    length: number of samples that the packet declares; below t in a last block
+      that the encoder padded.
   """
 
   time: Fraction
@@ -52,74 +59,56 @@ class _Block(NamedTuple):
 
 
 def decode(
-  source: Source,
-  *,
-  origin: Fraction | None,
-  start: Fraction,
-  duration: Fraction | None,
-  sample_rate: int,
-  channels: int | None,
-  limits: Limits,
+  source: Source, options: ReadOptions, *, origin: Fraction | None
 ) -> Audio:
-  """Decodes the window of `reader.read_audio`.
+  """Decodes the audio of `reader.read_audio`.
 
   Args:
-    source: a path, or the file's bytes.
-    origin: time zero in seconds on the container's clock; None takes that of
+    source: path, or bytes of the file.
+    options: window, sample rate, channels and limits.
+    origin: time zero in seconds on the container's clock; None for the time of
       the first sample.
-    start: seconds after the origin.
-    duration: seconds, or None for all.
-    sample_rate: Hz wanted.
-    channels: 1, 2 or None for those of the file.
-    limits: what it may cost.
-
-  Returns:
-    The samples; see `reader.read_audio`.
 
   Raises:
-    MediaError: no sound, not decodable, not finite, or over a limit.
+    MediaError: the file has no audio, cannot be decoded, holds NaN or infinity,
+      or is over a limit.
   """
-  if channels not in (None, 1, 2):
-    raise ValueError(f"channels={channels}: give 1, 2 or None (as in the file)")
-  window = (origin, start, duration)
-  settings = (sample_rate, channels, limits)
-  if start > _SEEK_FROM:
+  if options.start > _MIN_SEEK:
     try:
-      return _decode(source, *window, *settings, seek=True)
-    except (Overshot, MediaError):
-      pass  # no usable index: decode up to the window instead
-  return _decode(source, *window, *settings, seek=False)
+      return _decode(source, options, origin, seek=True)
+    except (SeekError, MediaError):
+      pass  # no usable index: decode from the start instead
+  return _decode(source, options, origin, seek=False)
 
 
-def _decode(
-  source, origin, start, duration, sample_rate, channels, limits, *, seek
-) -> Audio:
-  name = source_name(source)
-  with open_input(source, limits=limits) as container:
-    stream = find_tracks(container, name, limits=limits).audio
+def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
+  name, sample_rate = source_name(source), options.sample_rate
+  duration = None if options.duration is None else Fraction(options.duration)
+  with open_input(source, limits=options.limits) as container:
+    stream = find_tracks(container, name, limits=options.limits).audio
     if stream is None:
-      raise MediaError(name, "has no audio", "name a file with sound")
+      raise MediaError(name, "has no audio", "give a file with audio")
     decoder = Decoder(container, stream, name)
-    blocks = _blocks(decoder, channels)
+    blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)
     if first is None:
       raise decoder.error("no audio block can be used", "re-encode it")
     origin = first.time if origin is None else origin
-    cell = Fraction(1, math.gcd(first.rate, sample_rate))  # s
+    cell = Fraction(1, math.gcd(first.rate, sample_rate))  # seconds
     lead = math.ceil(_MARGIN / cell) * cell
-    begin = origin + start - lead
+    begin = origin + Fraction(options.start) - lead
     if seek:
-      blocks = _sought(container, stream, decoder, channels, begin, first)
+      blocks = _seek(container, stream, decoder, options, begin, first)
     else:
       blocks = itertools.chain([first], blocks)
-    samples = _lay(
+    samples = _place(
       blocks,
       first.rate,
       channels=first.samples.shape[1],
       begin=begin,
       seconds=None if duration is None else lead + duration + _MARGIN,
       decoder=decoder,
-      limits=limits,
+      limits=options.limits,
     )
   if not np.isfinite(samples).all():
     raise MediaError(
@@ -136,15 +125,15 @@ def _decode(
   )
 
 
-def _sought(container, stream, decoder, channels, begin, first: _Block):
-  """Blocks from about `_PREROLL` before `begin`."""
+def _seek(container, stream, decoder, options, begin, first: _Block):
+  """Returns the blocks from about `_PREROLL` seconds before `begin` on."""
   if container.format.name in _NO_EXACT_SEEK:
-    raise Overshot
+    raise SeekError
   container.seek(int((begin - _PREROLL) / stream.time_base), stream=stream)
-  blocks = _blocks(decoder, channels)
+  blocks = _blocks(decoder, options.channels)
   block = next(blocks)
   if block.time > max(begin, first.time):
-    raise Overshot
+    raise SeekError
   return itertools.chain([block], blocks)
 
 
@@ -152,15 +141,15 @@ def _blocks(decoder: Decoder, channels: int | None) -> Iterator[_Block]:
   for time, frame in decoder.frames():
     try:
       samples = _mix(_as_float(frame), frame, channels)
-    except (av.FFmpegError, ValueError):  # a layout that nothing can convert
+    except (av.FFmpegError, ValueError):  # FFmpeg cannot convert this layout
       decoder.damaged += 1
       continue
-    channels = channels or samples.shape[1]  # those of the first block
+    channels = channels or samples.shape[1]  # of the first block
     yield _Block(time, frame.sample_rate, samples, _declared_length(frame))
 
 
 def _declared_length(frame: av.AudioFrame) -> int:
-  """Samples that count; a tick of rounding is not a difference."""
+  """Returns the number of samples without padding; ignores rounding."""
   if not frame.duration or not frame.time_base:
     return frame.samples
   length = round(frame.duration * frame.time_base * frame.sample_rate)
@@ -171,8 +160,8 @@ def _declared_length(frame: av.AudioFrame) -> int:
 def _as_float(frame: av.AudioFrame) -> np.ndarray:
   """Returns float32 [t, channels], integer formats scaled to [-1, 1)."""
   if frame.format.is_planar and frame.layout.nb_channels >= _MAX_PLANES:
-    # PyAV 18 counts the planes of a frame up to a null pointer, and from
-    # eight on there is none.
+    # PyAV 18 counts the planes of a frame up to a null pointer, but there is
+    # none after eight planes.
     packer = av.AudioResampler(
       frame.format.packed.name, frame.layout, frame.sample_rate
     )
@@ -192,7 +181,7 @@ def _as_float(frame: av.AudioFrame) -> np.ndarray:
 def _mix(
   samples: np.ndarray, frame: av.AudioFrame, channels: int | None
 ) -> np.ndarray:
-  """Mixes [t, c] to `channels`; more than stereo to stereo as FFmpeg does."""
+  """Mixes [t, c] to [t, channels]; surround to stereo as FFmpeg does."""
   if channels is None or channels == samples.shape[1]:
     return samples
   if channels == 1:
@@ -202,13 +191,13 @@ def _mix(
   if channels == 2:
     mixer = av.AudioResampler("fltp", "stereo", frame.sample_rate)
     return np.concatenate([f.to_ndarray() for f in mixer.resample(frame)], 1).T
-  # A stream that loses channels on its way keeps its first ones silent.
+  # The number of channels changed within the stream; pad those that are gone.
   mixed = np.zeros((len(samples), channels), np.float32)
   mixed[:, : samples.shape[1]] = samples[:, :channels]
   return mixed
 
 
-def _lay(
+def _place(
   blocks: Iterator[_Block],
   rate: int,
   *,
@@ -218,10 +207,28 @@ def _lay(
   decoder: Decoder,
   limits: Limits,
 ) -> np.ndarray:
-  """Lays blocks where they are heard, from `begin` for `seconds` (or all)."""
+  """Places blocks in one array by their presentation times.
+
+  Args:
+    blocks: blocks in order.
+    rate: sample rate of the first block in Hz; blocks of another rate count as
+      damaged.
+    begin: time of the array's first sample, in seconds on the container's
+      clock.
+    seconds: length of the array; None for the end of the last block.
+    channels: number of channels.
+    decoder: decoder of the blocks.
+    limits: resource limits; duration and memory are checked.
+
+  Returns:
+    float32 [t, channels].
+
+  Raises:
+    MediaError: the audio is over a limit.
+  """
   stop = None if seconds is None else math.ceil(seconds * rate)
   longest = min(limits.duration * rate, limits.memory_bytes // (16 * channels))
-  laid, expected, end = [], None, 0
+  placed, expected, end = [], None, 0
   for block in blocks:
     if block.rate != rate:
       decoder.damaged += 1
@@ -240,10 +247,10 @@ def _lay(
         "read a shorter window, or remux it to repair its time stamps",
       )
     if expected > 0:
-      laid.append((position, block.samples))
+      placed.append((position, block.samples))
   total = end if stop is None else min(end, stop)
   samples = np.zeros((max(total, 0), channels), np.float32)
-  for position, data in laid:
+  for position, data in placed:
     data = data[max(-position, 0) :]
     position = max(position, 0)
     samples[position : position + len(data)] = data[: len(samples) - position]

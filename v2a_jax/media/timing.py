@@ -1,9 +1,15 @@
-"""How long a stream really is: from its packets, in exact rationals."""
+"""Exact duration of a stream, from the time stamps of its packets."""
 
 import dataclasses
 from fractions import Fraction
 
-from v2a_jax.media.base import Limits, MediaError, Source, source_name
+from v2a_jax.media.base import (
+  DEFAULT_LIMITS,
+  Limits,
+  MediaError,
+  Source,
+  source_name,
+)
 from v2a_jax.media.container import (
   check_duration,
   find_tracks,
@@ -11,17 +17,15 @@ from v2a_jax.media.container import (
   read_packets,
 )
 
-_DEFAULT = Limits()
-
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-  """When a stream is shown or heard, on the container's clock.
+  """Extent of a stream on the container's clock.
 
   Attributes:
-    start: seconds at which the first packet is presented.
-    end: seconds at which the last one ends.
-    packets: number of them, without those that an edit list hides.
+    start: presentation time of the first packet in seconds.
+    end: end of the last packet in seconds.
+    packets: number of packets, without those that an edit list hides.
   """
 
   start: Fraction
@@ -30,62 +34,75 @@ class Span:
 
   @property
   def duration(self) -> Fraction:
+    """Seconds from start to end."""
     return self.end - self.start
 
 
-def stream_span(container, stream, name: str) -> Span:
-  """Walks the packets of `stream` to the end, without decoding."""
-  shown = [
-    (packet.pts, packet.duration or 0)
-    for packet in read_packets(container, stream)
-    if not packet.is_discard
-  ]
-  return span_of(shown, stream, name)
+def span_of(packets: list[tuple[int, int]], stream, name: str) -> Span:
+  """Returns the span of some packets.
 
+  Args:
+    packets: (pts, duration) of each packet, in ticks of the stream's time base.
+      A last packet of duration 0 is taken to last one frame at the average
+      rate, or else as long as the one before it.
+    stream: stream of the packets.
+    name: name of the file for errors.
 
-def span_of(shown: list[tuple[int, int]], stream, name: str) -> Span:
-  """The span of (pts, duration) pairs in ticks of the stream's time base.
-
-  A last packet without a duration gets that of the frame rate, or else the
-  gap before it.
+  Raises:
+    MediaError: there are no packets.
   """
-  if not shown:
+  if not packets:
     raise MediaError(
       name, f"its {stream.type} stream holds no packets", "replace it"
     )
-  shown = sorted(shown)
-  (last, length), base = shown[-1], stream.time_base
+  packets = sorted(packets)
+  (last, length), base = packets[-1], stream.time_base
   if length:
     tail = length * base
   elif getattr(stream, "average_rate", None):
     tail = 1 / stream.average_rate
   else:
-    tail = (last - shown[-2][0]) * base if len(shown) > 1 else Fraction(0)
-  return Span(shown[0][0] * base, last * base + tail, len(shown))
+    tail = (last - packets[-2][0]) * base if len(packets) > 1 else Fraction(0)
+  return Span(packets[0][0] * base, last * base + tail, len(packets))
 
 
-def measure(source: Source, kind: str, *, limits: Limits = _DEFAULT) -> Span:
-  """Measures the "video" or "audio" stream of a file by its packets."""
+def measure(
+  source: Source, kind: str, *, limits: Limits = DEFAULT_LIMITS
+) -> Span:
+  """Measures a stream by its packets, without decoding.
+
+  Args:
+    source: path, or bytes of the file.
+    kind: "video" or "audio".
+    limits: resource limits of the file.
+
+  Raises:
+    MediaError: the file has no such stream, or it is over a limit.
+  """
   name = source_name(source)
   with open_input(source, limits=limits) as container:
     stream = getattr(find_tracks(container, name, limits=limits), kind)
     if stream is None:
-      raise MediaError(name, f"has no {kind}", f"name a file with {kind}")
-    span = stream_span(container, stream, name)
+      raise MediaError(name, f"has no {kind}", f"give a file with {kind}")
+    packets = [
+      (packet.pts, packet.duration or 0)
+      for packet in read_packets(container, stream)
+      if not packet.is_discard
+    ]
+    span = span_of(packets, stream, name)
     check_duration(span.duration, name, limits)
     return span
 
 
 def video_duration(source: Source) -> Fraction:
-  """Seconds from the first frame's time stamp to the end of the last frame.
+  """Returns the exact duration of a video in seconds.
+
+  It is the last pts, plus the duration of the last frame, minus the first pts.
 
   Args:
-    source: a path, or the file's bytes.
-
-  Returns:
-    Exact seconds: last pts + its duration - first pts.
+    source: path, or bytes of the file.
 
   Raises:
-    MediaError: no readable video.
+    MediaError: the file has no readable video.
   """
   return measure(source, "video").duration

@@ -1,11 +1,11 @@
-"""One encoded sound track whose length every decoder agrees on.
+"""Encoding of an audio track that has the same length in every decoder.
 
-AAC comes in blocks of 1024 samples after 1024 of priming. Encoders usually pad
-the last block and declare its true length, which FFmpeg's decoders ignore: a
-5 s sound then decodes to up to 23 ms more. Here the padding goes in front
-instead: with n samples, p = -n mod 1024 zeros come first, the block grid ends
-exactly at n, and the MP4 edit list (sample-exact in every player that honours
-priming at all) hides 1024 + p samples at the start.
+AAC is coded in blocks of 1024 samples after 1024 samples of priming. Encoders
+usually pad the last block and declare its true length, which FFmpeg's decoders
+ignore: 5 s of audio then decode to up to 23 ms more. Here the padding goes
+first: with n samples, p = -n mod 1024 zeros come first, the last block ends
+exactly at sample n, and the MP4 edit list (sample-exact in every player that
+honours priming at all) hides 1024 + p samples at the start.
 https://developer.apple.com/documentation/quicktime-file-format/background_aac_encoding
 """
 
@@ -18,20 +18,23 @@ import soxr
 
 from v2a_jax.media.base import MediaError
 
-_BLOCK = 1024  # samples of AAC
-_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000) + (
-  12000,
-  11025,
-  8000,
-)
-_OPUS_RATE = 48000
+_BLOCK = 1024  # samples in a block of AAC
+_AAC_RATES = (
+  *(96000, 88200, 64000, 48000, 44100, 32000),
+  *(24000, 22050, 16000, 12000, 11025, 8000),
+)  # Hz
+_OPUS_RATE = 48000  # Hz
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
-  """Returns float32 [t, channels] in [-1, 1]; [t] is taken as mono.
+  """Returns samples as float32 [t, channels], clipped to [-1, 1].
+
+  Args:
+    samples: floats [t, channels] with 1 or 2 channels, or mono [t].
+    name: name of the output for errors.
 
   Raises:
-    MediaError: another shape, no samples, or samples that are not finite.
+    MediaError: the shape is another one, or a sample is NaN or infinite.
   """
   samples = np.asarray(samples, np.float32)
   if samples.ndim == 1:
@@ -45,14 +48,26 @@ def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
   if not np.isfinite(samples).all():
     raise MediaError(
       name,
-      "was to be given samples that are not finite",
-      "look for the NaN where the sound is made",
+      "cannot hold samples that are not finite",
+      "look for NaN or infinity where they are computed",
     )
   return np.clip(samples, -1.0, 1.0)
 
 
 class AudioTrack:
-  """An audio stream of an output container, and the packets to fill it."""
+  """An audio stream in an output container, and its packets.
+
+  Args:
+    container: output container to which the stream is added.
+    samples: floats [t, channels] in [-1, 1].
+    sample_rate: sample rate of `samples` in Hz; Opus is resampled to 48 kHz.
+    codec: FFmpeg's name of the encoder.
+    bit_rate: bits per second; None for `default_bit_rate`.
+    name: name of the output for errors.
+
+  Raises:
+    MediaError: the samples are refused, or AAC lacks the sample rate.
+  """
 
   def __init__(
     self,
@@ -68,7 +83,7 @@ class AudioTrack:
     if codec == "aac" and sample_rate not in _AAC_RATES:
       raise MediaError(
         name,
-        f"AAC knows no sample rate of {sample_rate} Hz",
+        f"AAC has no sample rate of {sample_rate} Hz",
         f"resample to one of {_AAC_RATES}",
       )
     if codec == "libopus" and sample_rate != _OPUS_RATE:
@@ -90,7 +105,7 @@ class AudioTrack:
     self._stream.time_base = Fraction(1, sample_rate)
 
   def packets(self) -> Iterator[av.Packet]:
-    """Encodes a second at a time."""
+    """Encodes one second at a time and yields the packets."""
     for begin in range(0, len(self._samples), self._rate):
       block = self._samples[begin : begin + self._rate]
       frame = av.AudioFrame.from_ndarray(
@@ -104,11 +119,14 @@ class AudioTrack:
 
 
 def default_bit_rate(sample_rate: int, channels: int) -> int:
-  """Bits a second: 128 k a channel, or what AAC's 6 bits a sample allow."""
+  """Returns bits per second: 128 k per channel, less at low sample rates.
+
+  AAC cannot use more than 6 bits per sample.
+  """
   return channels * min(128_000, 5 * sample_rate)
 
 
 def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
-  """Trims [t, channels] at its end, or pads it there with silence."""
+  """Returns [length, channels]: trims the end or pads it with zeros."""
   missing = max(length - len(samples), 0)
   return np.pad(samples[:length], ((0, missing), (0, 0)))

@@ -1,7 +1,7 @@
-"""Files and bytes from arrays: small videos, FLAC records, WAV, previews.
+"""Encoding of arrays: small videos, FLAC records, WAV and audio previews.
 
-Everything that goes to a path is written beside it and renamed when complete,
-so an interrupted run leaves no half file.
+A file is written under a temporary name and renamed when it is complete, so an
+interrupted run leaves no partial file.
 """
 
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from fractions import Fraction
 import io
 import os
 import pathlib
-import uuid
 
 import av
 import numpy as np
 import soundfile
 
-from v2a_jax.media.base import MediaError
+from v2a_jax.basics import files
+from v2a_jax.media.base import MediaError, source_name
 from v2a_jax.media.track import AudioTrack, check_samples
 
-_TICKS = 90_000  # a second; whole for all usual frame rates
+_TICKS = 90_000  # per second; a multiple of the usual frame rates
 _SUBTYPES = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
 _CODECS = {
   ".m4a": "aac",
@@ -33,25 +33,22 @@ _CODECS = {
 
 @contextlib.contextmanager
 def written(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a path beside `path` to write to; moves it there on success.
+  """Yields a temporary path, as `files.written` does, for PyAV and soundfile.
 
   Raises:
     MediaError: the folder is missing, the disk is full, or the encoder fails.
   """
   path = pathlib.Path(path).absolute()
-  part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
   if not path.parent.is_dir():
     raise MediaError(str(path), "its folder does not exist", "create it")
   try:
-    yield part
-    os.replace(part, path)
+    with files.written(path) as part:
+      yield part
   except (OSError, av.FFmpegError, soundfile.LibsndfileError) as e:
     reason = getattr(e, "strerror", None) or str(e)
     raise MediaError(
       str(path), f"cannot be written: {reason}", "check disk and permissions"
     ) from e
-  finally:
-    part.unlink(missing_ok=True)
 
 
 def encode_video(
@@ -67,25 +64,27 @@ def encode_video(
   crf: int = 20,
   gop_seconds: float = 1.0,
 ) -> bytes | pathlib.Path:
-  """Encodes frames (and sound) as MP4.
+  """Encodes frames, and optionally audio, as MP4.
 
   Args:
     frames: uint8 [n, h, w, 3], h and w even.
-    times: [n] seconds from 0, increasing; give these or `fps`.
-    fps: frames a second of evenly spaced frames.
-    path: where to write; None returns the bytes.
-    audio: float32 [t, channels] in [-1, 1], sounding from time 0.
-    sample_rate: of `audio`, Hz.
+    times: [n] presentation times in seconds, from 0 on and increasing; exactly
+      one of `times` and `fps` is required.
+    fps: frame rate in Hz of evenly spaced frames.
+    path: path of the output; None returns the bytes.
+    audio: float32 [t, channels] in [-1, 1], from time 0 on; None for no audio.
+    sample_rate: sample rate of `audio` in Hz.
     codec: FFmpeg's name of the video encoder.
     audio_codec: "aac" or "flac".
-    crf: constant rate factor: 0 is lossless, 23 ordinary.
-    gop_seconds: between key frames; a reader decodes that much to seek.
+    crf: constant rate factor; 0 is lossless, 23 is x264's default.
+    gop_seconds: seconds between key frames, which bounds the cost of a seek.
 
   Returns:
     The bytes, or the path.
 
   Raises:
-    MediaError: arrays that a video cannot hold, or a failing disk.
+    MediaError: the arrays are not valid video or audio, or the file cannot be
+      written.
   """
   name = "<video>" if path is None else str(path)
   ticks = _frame_ticks(frames, times, fps, name)
@@ -107,11 +106,11 @@ def encode_video(
 
 
 def _frame_ticks(frames, times, fps, name) -> np.ndarray:
-  """Presentation time of each frame in ticks, and the end of the last."""
+  """Returns [n + 1] ticks: when each frame begins and when the last ends."""
   if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
     raise MediaError(
       name,
-      f"cannot hold frames {frames.dtype}{list(frames.shape)}",
+      f"cannot hold frames of type {frames.dtype} and shape {frames.shape}",
       "give uint8 [n, h, w, 3]",
     )
   n, height, width, _ = frames.shape
@@ -119,7 +118,7 @@ def _frame_ticks(frames, times, fps, name) -> np.ndarray:
     raise MediaError(
       name,
       f"cannot hold {n} frames of {width} x {height}",
-      "give at least one frame, with even sides",
+      "give at least one frame, of even height and width",
     )
   if (times is None) == (fps is None):
     raise MediaError(name, "needs `times` or `fps`", "give one of the two")
@@ -131,7 +130,7 @@ def _frame_ticks(frames, times, fps, name) -> np.ndarray:
     raise MediaError(
       name,
       f"has {n} frames but times {ticks[:3] / _TICKS}…",
-      "give one time a frame, from 0 s, increasing",
+      "give one time per frame, increasing from 0 s on",
     )
   last = int(np.median(gaps)) if n > 1 else _TICKS // 25
   return np.append(ticks, ticks[-1] + last)
@@ -154,7 +153,7 @@ def _write_video(
   with av.open(
     file, "w", format="mp4", container_options=mp4_options(sample_rate)
   ) as container:
-    # A whole rate is enough for the encoder's planning; times are exact.
+    # The encoder's rate control takes a rounded rate; the times are exact.
     stream = container.add_stream(codec, rate=max(round(rate), 1))
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = "yuv420p"
@@ -184,17 +183,22 @@ def _write_video(
 
 
 def mp4_options(sample_rate: int | None) -> dict[str, str]:
-  """MP4 whose edit list counts in samples instead of milliseconds."""
+  """Returns options of an MP4 whose edit list is in samples, not in ms."""
   return {"movie_timescale": str(sample_rate)} if sample_rate else {}
 
 
 def encode_flac(
   samples: np.ndarray, sample_rate: int, *, bits: int = 16
 ) -> bytes:
-  """Encodes float32 [t, channels] in [-1, 1] without loss beyond `bits`.
+  """Encodes samples as FLAC.
+
+  Args:
+    samples: float32 [t, channels] in [-1, 1].
+    sample_rate: sample rate in Hz.
+    bits: bits per sample, 16 or 24.
 
   Raises:
-    MediaError: a shape that sound does not have, or samples not finite.
+    MediaError: the samples have another shape or are not finite.
   """
   samples = check_samples(samples, "<FLAC>")
   buffer = io.BytesIO()
@@ -207,18 +211,19 @@ def encode_flac(
 def decode_flac(
   data: bytes, *, start: int = 0, frames: int = -1
 ) -> tuple[np.ndarray, int]:
-  """Decodes FLAC bytes (or WAV, OGG: whatever libsndfile reads).
+  """Decodes FLAC, or another format that libsndfile reads (WAV, Ogg, …).
 
   Args:
-    data: the file's bytes.
-    start: first sample to return.
-    frames: how many samples; -1 for all. Fewer come back at the end.
+    data: bytes of the file.
+    start: index of the first sample.
+    frames: number of samples, -1 for all; fewer are returned at the end of the
+      file.
 
   Returns:
-    float32 [t, channels] and the sample rate in Hz.
+    float32 [t, channels], and the sample rate in Hz.
 
   Raises:
-    MediaError: not a sound file.
+    MediaError: the bytes are not an audio file.
   """
   try:
     with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -227,7 +232,7 @@ def decode_flac(
       return samples, file.samplerate
   except soundfile.LibsndfileError as e:
     raise MediaError(
-      f"<{len(data)} bytes>", f"is no readable FLAC: {e}", "rebuild the record"
+      source_name(data), f"is not readable FLAC: {e}", "rebuild the record"
     ) from e
 
 
@@ -238,7 +243,20 @@ def write_wav(
   *,
   bits: int = 24,
 ) -> pathlib.Path:
-  """Writes float32 [t, channels] as WAV of 16, 24 or 32 (float) bits."""
+  """Writes samples as WAV.
+
+  Args:
+    path: path of the output.
+    samples: float32 [t, channels] in [-1, 1].
+    sample_rate: sample rate in Hz.
+    bits: bits per sample: 16, 24, or 32 for float.
+
+  Returns:
+    The path.
+
+  Raises:
+    MediaError: the samples are refused, or the file cannot be written.
+  """
   samples = check_samples(samples, str(path))
   with written(path) as part:
     soundfile.write(
@@ -254,19 +272,22 @@ def encode_audio(
   *,
   bit_rate: int | None = None,
 ) -> pathlib.Path:
-  """Writes a listening copy, encoded as the suffix says.
+  """Writes samples as an audio file in the format of the suffix.
 
   Args:
-    path: .m4a, .mp4 (AAC), .opus, .ogg, .webm (Opus), .mp3, .flac or .wav.
+    path: path of the output with suffix .m4a, .mp4 (AAC), .opus, .ogg, .webm
+      (Opus), .mp3, .flac or .wav.
     samples: float32 [t, channels] in [-1, 1].
-    sample_rate: Hz.
-    bit_rate: bits a second of the lossy kinds; None for good quality.
+    sample_rate: sample rate in Hz.
+    bit_rate: bits per second of the lossy codecs; None for
+      `track.default_bit_rate`.
 
   Returns:
     The path.
 
   Raises:
-    MediaError: unknown suffix, bad samples, or a failing disk.
+    MediaError: the suffix is unknown, the samples are refused, or the file
+      cannot be written.
   """
   path = pathlib.Path(path)
   suffix = path.suffix.lower()

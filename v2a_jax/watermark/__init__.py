@@ -1,8 +1,8 @@
-"""A keyed watermark in everything that is written: `embed` and `detect`.
+"""A keyed audio watermark: `embed` and `detect`.
 
-The mark lives in the ratios of energies of neighbouring patches of the
-time-frequency plane; `pattern.py` has the mathematics, docs/watermark.md
-the measured robustness and the limits.
+The watermark changes the energy ratios of neighbouring patches of the
+time-frequency plane. `pattern.py` has the mathematics, docs/watermark.md the
+measured robustness and the limits.
 """
 
 from v2a_jax.watermark.detector import Detection, detect

@@ -1,9 +1,9 @@
-"""Detection: search for the tile's start, score it, read the payload.
+"""Detection: searches the start of the tile, scores it, reads the payload.
 
-`pattern.py` has the statistic `z` and its bound `exp(-z^2 / 2)`. What is
-searched is paid for: with `M` hypotheses tried, the probability that audio
-without the mark reaches `z` is at most `M exp(-z^2 / 2)`. Half of the budget
-goes to audio at its own speed, half to audio played slower or faster.
+`pattern.py` has the statistic `z` and its bound `exp(-z^2 / 2)`. By the union
+bound over `M` hypotheses, audio without the watermark reaches `z` with
+probability at most `M exp(-z^2 / 2)`. Half of the false positive rate is spent
+on audio at its original speed, half on audio at other speeds.
 """
 
 from collections.abc import Iterator
@@ -14,34 +14,34 @@ import numpy as np
 from v2a_jax.watermark import pattern, spectrum
 
 FALSE_POSITIVE_RATE = 1e-4
-SPEEDS = 0.055  # slower and faster by up to this part are looked for
-# Chance of giving out a payload that is noise, in sound that is marked.
+SPEEDS = 0.055  # largest relative change of speed that is searched
+# Probability of returning a wrong payload for audio with the watermark.
 _PAYLOAD_ERROR = 1e-3
-_HOP = 32  # samples, 2 ms: the steps in which the tile's start is looked for.
+_HOP = 32  # samples, 2 ms: step of the search for the start of the tile
 _SLOT = 2 * pattern.PATCH / _HOP  # frames
-_WINDOW = 8.0  # seconds scored together; speed drifts little within
-_STRETCHED_WINDOW = 4.0
-_STRETCHED_WINDOWS = 4
+_WINDOW = 8.0  # seconds that are scored together
+_STRETCHED_WINDOW = 4.0  # seconds, in the search over speeds
+_STRETCHED_WINDOWS = 4  # number of windows in the search over speeds
 _TINY = 1e-14
-# Three weightings of the chips. Sound as it was made wants them alike; in
-# noise the loud ones count; in even noise its power can be taken away.
+# Weights of the chips: equal for unchanged audio; by energy for noisy audio;
+# after subtraction of the noise power for stationary noise.
 _WEIGHTINGS = ("even", "loud", "denoised")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detection:
-  """What was found.
+  """Result of `detect`.
 
   Attributes:
-    found: the mark is there, with a false positive probability of at most
-      1e-4.
-    score: `z` of the best hypothesis; 0 mean, unit variance for a hypothesis
-      without the mark, and at most 34 with it.
-    payload: the 16 bits; None where they cannot be read.
-    false_positive_probability: a bound on the chance that sound which knows
-      nothing of the key scores as high anywhere in the search.
-    seconds_examined: of sound.
-    speed: at which the best hypothesis saw the sound played.
+    found: whether the watermark is present, at a false positive probability of
+      at most 1e-4.
+    score: `z` of the best hypothesis: of mean 0 and variance 1 for a single
+      hypothesis without the watermark, at most 34 with it.
+    payload: 16-bit payload; None if it cannot be read.
+    false_positive_probability: upper bound on the probability that audio
+      independent of the key reaches the score anywhere in the search.
+    seconds_examined: duration of the audio in seconds.
+    speed: playback speed of the best hypothesis relative to the original.
   """
 
   found: bool
@@ -54,42 +54,53 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True)
 class _Best:
+  """Best hypothesis of a search.
+
+  Attributes:
+    score: its `z`.
+    tried: number of hypotheses in the search.
+    speed: its playback speed.
+    resultants: its `C`, complex [slots, chips].
+  """
+
   score: float = 0.0
   tried: int = 0
   speed: float = 1.0
-  resultants: np.ndarray | None = None  # complex [slots, chips]
+  resultants: np.ndarray | None = None
 
   def __or__(self, other: "_Best") -> "_Best":
+    """Joins two searches."""
     best = self if self.score >= other.score else other
     return dataclasses.replace(best, tried=self.tried + other.tried)
 
   @property
   def probability(self) -> float:
-    """The bound, with half of the budget for each of the two searches."""
+    """False positive bound `2 M exp(-z^2 / 2)`; half for each search."""
     log = np.log(max(1, 2 * self.tried)) - self.score * abs(self.score) / 2
     return float(np.exp(min(0.0, log)))
 
   @property
   def found(self) -> bool:
+    """Whether the bound is within the false positive rate."""
     return self.probability <= FALSE_POSITIVE_RATE
 
 
 def detect(
   samples: np.ndarray, sample_rate: int, *, key: bytes | str | None = None
 ) -> Detection:
-  """Looks for the mark of `key`.
+  """Searches the watermark of `key`.
 
-  Every 8 s are scored on their own and the best counts, so that a marked part
-  of a long file is found. Where that does not give the payload, up to four
-  windows of 4 s are searched at speeds within 5 %.
+  Windows of 8 s are scored separately and the best one counts, so a part of a
+  long file suffices. If that gives no payload, up to four windows of 4 s are
+  searched at speeds within 5 %.
 
   Args:
-    samples: floats [t, channels]; their mean and each channel are examined.
-    sample_rate: Hz, any.
-    key: see `pattern.resolve_key`.
+    samples: floats [t, channels]; the mean and each channel are searched.
+    sample_rate: sample rate in Hz.
+    key: key of the watermark; None for the default of `pattern.resolve_key`.
 
   Raises:
-    ValueError: the samples are no sound.
+    ValueError: the samples, sample rate or key are refused.
   """
   key = pattern.resolve_key(key)
   original = spectrum.check(samples, sample_rate)
@@ -100,8 +111,8 @@ def detect(
   best = _search(channels, key, [1.0], list(_windows(len(base), _WINDOW)))
   payload = _read_payload(best, key)
   if payload is None:
-    few = _spread(list(_windows(len(base), _STRETCHED_WINDOW)))
-    stretched = _search(channels, key, _speeds(few), few)
+    windows = _spread(list(_windows(len(base), _STRETCHED_WINDOW)))
+    stretched = _search(channels, key, _speeds(windows), windows)
     best = min(best, stretched, key=lambda x: x.probability)
     payload = _read_payload(best, key)
   return Detection(
@@ -115,13 +126,18 @@ def detect(
 
 
 def _spread(windows: list[slice]) -> list[slice]:
-  """A few of the windows, evenly over the sound."""
-  few = min(len(windows), _STRETCHED_WINDOWS)
-  return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, few)]
+  """Returns up to `_STRETCHED_WINDOWS` of the windows, evenly spaced."""
+  count = min(len(windows), _STRETCHED_WINDOWS)
+  return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, count)]
 
 
 def _windows(n: int, seconds: float) -> Iterator[slice]:
-  """Windows of `seconds` that overlap by half, none without a slot."""
+  """Yields windows that overlap by half; none if shorter than a slot.
+
+  Args:
+    n: number of samples.
+    seconds: length of a window.
+  """
   size = int(seconds * pattern.SAMPLE_RATE)
   if n < 2 * pattern.PATCH + pattern.WINDOW:
     return
@@ -130,7 +146,7 @@ def _windows(n: int, seconds: float) -> Iterator[slice]:
 
 
 def _speeds(windows: list[slice]) -> np.ndarray:
-  """Speeds other than 1, so close that none drifts by more than 2 ms."""
+  """Returns speeds other than 1, spaced to drift at most 2 ms in a window."""
   longest = max((w.stop - w.start for w in windows), default=pattern.PATCH)
   step = min(0.004, 0.008 * pattern.SAMPLE_RATE / longest)
   n = int(np.ceil(SPEEDS / step))
@@ -138,27 +154,27 @@ def _speeds(windows: list[slice]) -> np.ndarray:
 
 
 def _search(channels, key, speeds, windows) -> _Best:
-  """The best of all windows and speeds.
+  """Returns the best hypothesis over channels, windows and speeds.
 
-  Many speeds are tried with every other start of the tile; the best of them
-  is then tried with all.
+  If there are several speeds, each is scored at every other start of the tile,
+  and the best one again at all starts.
   """
   best = _Best()
   stride = 1 if len(speeds) == 1 else 2
   for channel in channels:
     for window in windows:
       power = _power(channel[window])
-      here = _Best()
+      local = _Best()
       for speed in speeds:
-        here |= _align(power, key, speed, stride)
+        local |= _align(power, key, speed, stride)
       if stride > 1:
-        here |= _align(power, key, here.speed, 1)
-      best |= here
+        local |= _align(power, key, local.speed, 1)
+      best |= local
   return best
 
 
 def _power(mono: np.ndarray) -> np.ndarray:
-  """Power of every frame within the sound, float32 [bins, frames]."""
+  """Returns the power of every frame, float32 [bins, frames]."""
   transform = spectrum.transform(_HOP)
   n = len(mono)
   first = -transform.p_min
@@ -167,7 +183,14 @@ def _power(mono: np.ndarray) -> np.ndarray:
 
 
 def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
-  """Scores every `stride`-th start of the tile, under every weighting."""
+  """Scores every `stride`-th start of the tile with every weighting.
+
+  Args:
+    power: power [bins, frames].
+    key: key of the watermark.
+    speed: playback speed.
+    stride: frames between starts.
+  """
   slot = _SLOT / speed
   bands = pattern.band_matrix(speed)
   energies = _slot_energies(bands @ power, slot / 2)
@@ -191,14 +214,14 @@ def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
 
 
 def _slot_energies(bands: np.ndarray, patch: float):
-  """Energies of the patch from each frame on, and of the next.
+  """Returns the energies of both patches of the slot that starts at each frame.
 
   Args:
     bands: power [bands, frames].
-    patch: frames, not whole where the speed is not 1.
+    patch: frames per patch; fractional if the speed is not 1.
 
   Returns:
-    Two arrays [bands, starts]; None where the sound is shorter than a slot.
+    Two arrays [bands, starts]; None if the audio is shorter than a slot.
   """
   total = np.cumsum(bands, axis=1, dtype=np.float64)
   total = np.pad(total, ((0, 0), (1, 0)))
@@ -207,19 +230,27 @@ def _slot_energies(bands: np.ndarray, patch: float):
     return None
 
   def until(offset):
+    """Interpolates the cumulative energy `offset` frames after each start."""
     whole, part = int(offset), offset - int(offset)
-    here = total[:, whole : whole + starts]
+    low = total[:, whole : whole + starts]
     if not part:
-      return here
-    after = np.pad(total, ((0, 0), (0, 1)), mode="edge")
-    return here + part * (after[:, whole + 1 : whole + 1 + starts] - here)
+      return low
+    padded = np.pad(total, ((0, 0), (0, 1)), mode="edge")
+    return low + part * (padded[:, whole + 1 : whole + 1 + starts] - low)
 
   begin, middle, end = until(0.0), until(patch), until(2 * patch)
   return np.maximum(middle - begin, _TINY), np.maximum(end - middle, _TINY)
 
 
 def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
-  """`w exp(2 pi i x / STEP)` of all chips from each start [chips, starts]."""
+  """Returns `w exp(2 pi i x / STEP)` of the chips x, complex [chips, starts].
+
+  Args:
+    first: energy of the slot's first patch [bands, starts].
+    second: energy of its second patch [bands, starts].
+    widths: width of each band in bins [bands].
+    weighting: one of `_WEIGHTINGS`.
+  """
   floor = np.zeros((len(first), 1))
   if weighting == "denoised":
     density = np.percentile(first / widths[:, None], 10)
@@ -233,8 +264,8 @@ def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
     (both[0::2], both[1::2], floor[0::2], floor[1::2]),
   ):
     if weighting == "denoised":
-      # A chip's error in noise is about Gaussian, and this its characteristic
-      # function: variance (floor / a + floor / b) / 2 over some 20 cells.
+      # The characteristic function of a chip's error in noise, which is about
+      # Gaussian, of variance (floor / a + floor / b) / 2 over some 20 cells.
       weight = np.exp(-4 * (floor_a / a + floor_b / b))
     else:
       weight = np.minimum(a, b) ** (0.25 if weighting == "loud" else 0)
@@ -246,15 +277,15 @@ def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
 
 
 def _fold(chips: np.ndarray, slot: float) -> np.ndarray:
-  """Sums the tiles: the resultants for each start of the first tile.
+  """Sums all tiles for each start of the first tile.
 
   Args:
-    chips: [chips, starts].
-    slot: in steps between starts.
+    chips: weighted chips, complex [chips, starts].
+    slot: length of a slot in starts.
 
   Returns:
-    [slots, chips, tile starts]; start `i` is `i` steps after the sound's
-    start less one tile.
+    Resultants `C`, complex [slots, chips, tile starts]; tile start `i` is `i`
+    starts after the beginning of the audio, minus one tile.
   """
   tile = int(round(slot * pattern.SLOTS))
   starts = chips.shape[1]
@@ -270,12 +301,12 @@ def _fold(chips: np.ndarray, slot: float) -> np.ndarray:
 
 
 def _read_payload(best: _Best, key: bytes) -> int | None:
-  """The most likely code word, if it stands out of all the others."""
+  """Returns the most likely payload; None if its error is too probable."""
   if not best.found:
     return None
-  where = pattern.carries_payload()
-  soft = best.resultants.T[where]
-  aligned = (soft * np.exp(-1j * pattern.phases(key)[where])).real
+  mask = pattern.carries_payload()
+  soft = best.resultants.T[mask]
+  aligned = (soft * np.exp(-1j * pattern.phases(key)[mask])).real
   noise = np.sqrt((np.abs(soft) ** 2).sum() / 2) + _TINY
   signs = 1 - 2 * pattern.code_words(key).astype(np.float32)
   scores = signs @ (aligned / noise).astype(np.float32)

@@ -1,22 +1,22 @@
-"""Embedding: move every chip towards its lattice, as little as possible.
+"""Embedding: moves every chip towards its lattice with the least energy.
 
-A chip `1/2 log(E1 / E2)` is moved by `e` when the first patch's amplitude is
-scaled by `exp(a)` and the second's by `exp(-(e - a))`. The energy of the
-change, about `E1 a^2 + E2 (e - a)^2`, is smallest at `a = e E2 / (E1 + E2)`:
-the quieter patch gives way. Frames overlap, so that patches are not quite
-independent; a few rounds of measuring and correcting settle them.
+A chip `1/2 log(E1 / E2)` changes by `e` if the amplitude of the first patch is
+scaled by `exp(a)` and that of the second by `exp(-(e - a))`. The energy of the
+change, about `E1 a^2 + E2 (e - a)^2`, is smallest at `a = e E2 / (E1 + E2)`, so
+the quieter patch changes most. Frames overlap, so patches are not quite
+independent; the gains are found in a few iterations.
 """
 
 import numpy as np
 
 from v2a_jax.watermark import pattern, spectrum
 
-# dBFS over the bands: where there is less sound than this, a faint noise
-# takes its place, so that silence carries the mark as well.
+# dBFS of the noise that fills quieter patches, so that silence, too, carries the
+# watermark.
 FLOOR = -65.0
-_HOP = 120  # samples; eight frames to a patch.
-_ROUNDS = 4
-_LIMIT = 1.2 * pattern.STEP  # nepers, on any patch's gain.
+_HOP = 120  # samples; eight frames per patch
+_ITERATIONS = 4
+_MAX_GAIN = 1.2 * pattern.STEP  # nepers, of a patch
 _TINY = 1e-12
 
 
@@ -27,23 +27,23 @@ def embed(
   key: bytes | str | None = None,
   payload: int = 0,
 ) -> np.ndarray:
-  """Marks a sound.
+  """Embeds the watermark.
 
-  The mark is made in the mean of the channels and the same gains go to each;
-  what lies above 7 kHz stays as it is, and nothing moves in time. Memory is
-  about 3 MB a second of sound.
+  Gains are computed from the mean of the channels and applied to each channel.
+  Frequencies above 7 kHz are unchanged, and nothing moves in time. Needs about
+  3 MB of memory per second of audio.
 
   Args:
     samples: floats [t, channels] in [-1, 1].
-    sample_rate: Hz, any.
-    key: see `pattern.resolve_key`.
-    payload: 16 bits to be read back by `detect`.
+    sample_rate: sample rate in Hz.
+    key: key of the watermark; None for the default of `pattern.resolve_key`.
+    payload: 16 bits that `detect` returns.
 
   Returns:
-    float32 [t, channels], in [-1, 1] where `samples` were.
+    float32 [t, channels], in [-1, 1] if `samples` are.
 
   Raises:
-    ValueError: the samples are no sound, or the payload too large.
+    ValueError: the samples, sample rate, key or payload are refused.
   """
   key = pattern.resolve_key(key)
   targets = _targets(key, payload)
@@ -59,13 +59,13 @@ def embed(
 
 
 def _targets(key: bytes, payload: int) -> np.ndarray:
-  """Where the lattice lies, nepers [chips, slots]."""
+  """Returns the offset of each chip's lattice, nepers [chips, slots]."""
   turns = pattern.phases(key) / (2 * np.pi) + pattern.bits(key, payload) / 2
   return turns * pattern.STEP
 
 
 def _noise(key: bytes, n: int) -> np.ndarray:
-  seed = pattern.stream(key, "noise", 4)
+  seed = pattern.keystream(key, "noise", 4)
   noise = np.random.default_rng(seed.tolist()).standard_normal(n)
   return noise * 10 ** (FLOOR / 20)
 
@@ -73,9 +73,9 @@ def _noise(key: bytes, n: int) -> np.ndarray:
 def _change(
   base: np.ndarray, targets: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
-  """What is added to `base` [t, channels] at 16 kHz."""
+  """Returns the signal that is added to `base` [t, channels] at 16 kHz."""
   n = len(base)
-  # At least one slot, and room for the transform's frames.
+  # At least one slot, which is also enough for the transform.
   padded = max(n, 2 * pattern.PATCH)
   base = np.pad(base, ((0, padded - n), (0, 0)))
   grid = _Grid(padded)
@@ -86,20 +86,20 @@ def _change(
 
 
 class _Grid:
-  """The patches of a sound of `n` samples, and gains on them."""
+  """Patches of a signal of `n` samples at 16 kHz, and gains on them."""
 
   def __init__(self, n: int):
     self.n = n
     self.transform = spectrum.transform(_HOP)
     self.bands = pattern.band_matrix()
-    self.covered = self.bands.sum(0)  # of each bin, the part in any band
+    self.covered = self.bands.sum(0)  # fraction of each bin inside the bands
     times = np.round(self.transform.t(n) * pattern.SAMPLE_RATE).astype(int)
     self.patches = 2 * -(-n // (2 * pattern.PATCH))
     self.patch = times // pattern.PATCH
     self.inside = (self.patch >= 0) & (self.patch < self.patches)
 
   def energies(self, spectra: np.ndarray) -> np.ndarray:
-    """[bands, patches] of complex spectra [bins, frames]."""
+    """Returns energies [bands, patches] of complex spectra [bins, frames]."""
     power = self.bands @ np.abs(spectra[:, self.inside]) ** 2
     out = np.zeros((self.patches, pattern.BANDS))
     np.add.at(out, self.patch[self.inside], power.T)
@@ -110,43 +110,51 @@ class _Grid:
     frames = np.zeros((pattern.BANDS, len(self.patch)))
     frames[:, self.inside] = patches[:, self.patch[self.inside]]
     mean = self.bands.T @ frames / np.maximum(self.covered, _TINY)[:, None]
-    # A bin that is only partly in the bands feels part of the gain.
+    # A bin that is only partly inside the bands takes part of the gain.
     return mean * np.minimum(self.covered, 1)[:, None]
 
   def fill(self, mono: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """The part of `noise` that lifts every patch of `mono` to the floor."""
+    """Returns `noise`, scaled to raise every patch of `mono` to the floor."""
     spectra = self.transform.stft(noise)
     floor = self.energies(spectra).mean(1, keepdims=True)
-    have = self.energies(self.transform.stft(mono))
-    lack = np.sqrt(np.clip(1 - have / floor, 0, 1))
-    return self.transform.istft(spectra * self.field(lack), k1=self.n)
+    energies = self.energies(self.transform.stft(mono))
+    gains = np.sqrt(np.clip(1 - energies / floor, 0, 1))
+    return self.transform.istft(spectra * self.field(gains), k1=self.n)
 
   def solve(self, mono: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The gains, nepers [bands, patches], that put `mono` on the lattice."""
+    """Returns gains, nepers [bands, patches], that move chips to the lattice.
+
+    Args:
+      mono: samples [t].
+      targets: offsets of the lattice, nepers [chips, slots].
+    """
     slots = np.arange(self.patches // 2) % pattern.SLOTS
     targets = targets[:, slots]
     gains = np.zeros((pattern.BANDS, self.patches))
-    wanted, marked = None, mono
-    for _ in range(_ROUNDS):
+    goal, marked = None, mono
+    for _ in range(_ITERATIONS):
       energies = self.energies(self.transform.stft(marked))
       chips = _chips(energies)
-      if wanted is None:
-        wanted = chips + pattern.COMPENSATION * _wrap(targets - chips)
-      gains = np.clip(gains + _steps(energies, wanted - chips), -_LIMIT, _LIMIT)
+      if goal is None:
+        goal = chips + pattern.COMPENSATION * _wrap(targets - chips)
+      gains = gains + _steps(energies, goal - chips)
+      gains = np.clip(gains, -_MAX_GAIN, _MAX_GAIN)
       marked = self.apply(mono, gains)
     return gains
 
   def apply(self, mono: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Applies gains, nepers [bands, patches], to samples [t]."""
     spectra = self.transform.stft(mono) * np.exp(self.field(gains))
     return self.transform.istft(spectra, k1=self.n)
 
 
 def _wrap(x: np.ndarray) -> np.ndarray:
-  """To the lattice cell around zero."""
+  """Returns x modulo STEP, in [-STEP / 2, STEP / 2)."""
   return (x + pattern.STEP / 2) % pattern.STEP - pattern.STEP / 2
 
 
 def _chips(energies: np.ndarray) -> np.ndarray:
+  """Returns chips, nepers [chips, slots], of energies [bands, patches]."""
   first, second = energies[:, 0::2], energies[:, 1::2]
   both = first + second
   in_time = np.log(first / second) / 2
@@ -155,7 +163,12 @@ def _chips(energies: np.ndarray) -> np.ndarray:
 
 
 def _steps(energies: np.ndarray, errors: np.ndarray) -> np.ndarray:
-  """The least gains, nepers [bands, patches], that move chips by `errors`."""
+  """Returns the smallest gains, nepers [bands, patches], that add `errors`.
+
+  Args:
+    energies: energies [bands, patches].
+    errors: changes of the chips, nepers [chips, slots].
+  """
   first, second = energies[:, 0::2], energies[:, 1::2]
   both = first + second
   in_time, in_frequency = np.split(errors, [pattern.BANDS])

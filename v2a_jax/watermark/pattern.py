@@ -1,35 +1,36 @@
-"""What the watermark is: a grid, a lattice and a key.
+"""Definition of the watermark: time-frequency grid, lattice and key.
 
-The signal at 16 kHz is cut into patches: 32 bands of 0.2 to 7 kHz times
-60 ms. Two patches in a row make a *slot*; 16 slots make a *tile* of 1.92 s,
-which repeats. With `E` a patch's energy, a slot holds two kinds of *chip*,
+The audio at 16 kHz is divided into patches of 60 ms in each of 32 bands from
+0.2 to 7 kHz. Two consecutive patches are a *slot*; 16 slots are a *tile* of
+1.92 s, which repeats. With `E` the energy of a patch, a slot has two kinds of
+*chips*,
 
-    d[b] = 1/2 log(E[b, first] / E[b, second])                one for a band
+    d[b] = 1/2 log(E[b, first] / E[b, second])           one for each band
     f[b] = 1/2 log(E[2b, both] / E[2b + 1, both])        one for two bands
 
-so 48 chips a slot and 768 a tile. A chip does not change with the level, and
-`d` does not change with any filter that is slower than a slot.
+that is 48 chips per slot and 768 per tile. All chips are invariant to gain, `d`
+also to equalisation that is constant over a slot.
 
 The key gives every chip `k` of the tile a phase `phi[k]`, uniform on the
 circle. Embedding moves each chip towards the nearest point of the lattice
 
     { x : 2 pi x / STEP = phi[k] + pi bit[k]  (mod 2 pi) }
 
-which is quantization index modulation with distortion compensation (Chen and
-Wornell 2001, https://doi.org/10.1109/18.923725): unlike an added spread
+This is quantization index modulation with distortion compensation (Chen and
+Wornell 2001, https://doi.org/10.1109/18.923725). Unlike an additive spread
 spectrum signal (Cox et al. 1997; Kirovski and Malvar 2003,
-https://doi.org/10.1109/TSP.2003.809384) it does not have to be louder than
-the randomness of its host. `bit` is zero for three chips in four, which serve
-detection, and a code word of the payload for the others.
+https://doi.org/10.1109/TSP.2003.809384) it does not compete with the variance
+of the host signal. `bit` is zero for three chips in four, which serve
+detection; the others carry a code word of the payload.
 
-Detection sums the resultants `C[k] = sum_r w exp(2 pi i x[k, r] / STEP)` over
-the tiles `r`, with weights `w` that see the audio and not the key, into
+Detection sums over the tiles `r` with weights `w` that depend on the audio but
+not on the key, `C[k] = sum_r w exp(2 pi i x[k, r] / STEP)`, and scores
 
     z = sum_k Re(C[k] exp(-i phi[k])) / sqrt(1/2 sum_k |C[k]|^2)
 
-For audio that knows nothing of the key, `z` has mean 0 and variance 1, and
-since `E exp(a cos phi) = I_0(a) <= exp(a^2 / 4)`, Chernoff's bound gives
-`P(z >= t) <= exp(-t^2 / 2)` exactly, whatever the audio is.
+For audio that is independent of the key, `z` has mean 0 and variance 1. Since
+`E exp(a cos phi) = I_0(a) <= exp(a^2 / 4)`, Chernoff's bound
+`P(z >= t) <= exp(-t^2 / 2)` holds for every such audio.
 """
 
 import functools
@@ -38,16 +39,16 @@ import os
 
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz, the rate at which the mark is defined.
+SAMPLE_RATE = 16_000  # Hz, at which the watermark is defined
 BANDS = 32
 LOWEST, HIGHEST = 200.0, 7000.0  # Hz
-NARROWEST = 120.0  # Hz; wider bands are 0.12 of their frequency.
+NARROWEST = 120.0  # Hz; wider bands are 0.12 of their frequency
 PATCH = 960  # samples, 60 ms
-SLOTS = 16
-WINDOW = 512  # samples, 32 ms: the frames whose power is summed.
-STEP = 0.30  # nepers: the lattice's period, 2.6 dB.
-COMPENSATION = 0.7  # how far of the way to the lattice a chip is moved.
-CHIPS = BANDS + BANDS // 2  # in a slot
+SLOTS = 16  # per tile
+WINDOW = 512  # samples, 32 ms: length of the transform's frames
+STEP = 0.30  # nepers, 2.6 dB: period of the lattice
+COMPENSATION = 0.7  # fraction of the way to the lattice that a chip is moved
+CHIPS = BANDS + BANDS // 2  # per slot
 PAYLOAD_BITS = 16
 
 PUBLIC_KEY = b"v2a_jax public watermark key 1"
@@ -57,8 +58,9 @@ def resolve_key(key: bytes | str | None = None) -> bytes:
   """Returns the key as bytes.
 
   Args:
-    key: the key itself; None takes `V2A_WATERMARK_KEY` from the environment
-      and, without it, the published key, with which anyone can detect.
+    key: key of the watermark; None for the environment variable
+      `V2A_WATERMARK_KEY` or, if that is unset, the published key, with which
+      anyone can detect the watermark.
 
   Raises:
     ValueError: the key is empty.
@@ -73,42 +75,49 @@ def resolve_key(key: bytes | str | None = None) -> bytes:
   return key
 
 
-def stream(key: bytes, purpose: str, n: int) -> np.ndarray:
-  """`n` pseudo-random uint32 of the key; the same on every machine."""
+def keystream(key: bytes, purpose: str, n: int) -> np.ndarray:
+  """Derives [n] pseudo-random uint32 from the key, equal on every machine."""
   seed = hashlib.sha256(key).digest() + purpose.encode()
   return np.frombuffer(hashlib.shake_256(seed).digest(4 * n), "<u4")
 
 
 @functools.lru_cache(maxsize=8)
 def phases(key: bytes) -> np.ndarray:
-  """The chips' phases `phi`, radians [chips, slots]."""
-  words = stream(key, "phase", CHIPS * SLOTS)
+  """Returns the phases `phi` of the chips, radians [chips, slots]."""
+  words = keystream(key, "phase", CHIPS * SLOTS)
   return (words * (2 * np.pi / 2**32)).reshape(CHIPS, SLOTS)
 
 
 def carries_payload() -> np.ndarray:
-  """True for the chips, one in four, that carry bits [chips, slots]."""
+  """Returns a mask of the payload chips, one in four; bool [chips, slots]."""
   return np.add.outer(np.arange(CHIPS), np.arange(SLOTS)) % 4 == 0
 
 
 @functools.lru_cache(maxsize=2)
 def code_words(key: bytes) -> np.ndarray:
-  """The payloads' code words, int8 in {0, 1} [2^16, payload chips].
+  """Returns the code words of all payloads, int8 in {0, 1}.
 
-  A random linear code; a linear code's words are as far apart as its
-  lightest word is heavy.
+  The code is a random linear one, whose minimum distance is the smallest weight
+  of its words.
+
+  Returns:
+    [2^16, payload chips].
   """
   n = int(carries_payload().sum())
-  generator = stream(key, "code", PAYLOAD_BITS * n).reshape(-1, n) & 1
+  generator = keystream(key, "code", PAYLOAD_BITS * n).reshape(-1, n) & 1
   payloads = np.arange(2**PAYLOAD_BITS)[:, None]
   bits = (payloads >> np.arange(PAYLOAD_BITS)) & 1
-  # float32 is exact for these sums and goes through the fast product.
+  # float32 is exact for these sums and has a fast matrix product.
   words = bits.astype(np.float32) @ generator.astype(np.float32)
   return (words.astype(np.int32) & 1).astype(np.int8)
 
 
 def bits(key: bytes, payload: int) -> np.ndarray:
-  """The lattice's half steps, in {0, 1} [chips, slots].
+  """Returns the bits that shift the lattice, int8 in {0, 1} [chips, slots].
+
+  Args:
+    key: key of the watermark.
+    payload: 16-bit payload; 0 shifts nothing.
 
   Raises:
     ValueError: the payload does not fit 16 bits.
@@ -125,7 +134,10 @@ def bits(key: bytes, payload: int) -> np.ndarray:
 
 @functools.cache
 def band_edges() -> np.ndarray:
-  """The bands' edges in Hz [BANDS + 1]: even, then a constant quality."""
+  """Returns the band edges in Hz [BANDS + 1].
+
+  Bands have equal width up to 1 kHz and equal relative width above.
+  """
   hz = np.linspace(LOWEST, HIGHEST, 8001)
   density = 1 / np.maximum(NARROWEST, 0.12 * hz)
   count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
@@ -133,11 +145,10 @@ def band_edges() -> np.ndarray:
 
 
 def band_matrix(speed: float = 1.0) -> np.ndarray:
-  """Which part of each frequency bin lies in each band [BANDS, bins].
+  """Returns the fraction of each frequency bin in each band [BANDS, bins].
 
   Args:
-    speed: how much faster than the original the audio is played; the bands
-      move up with it.
+    speed: playback speed relative to the original, which scales the bands.
   """
   width = SAMPLE_RATE / WINDOW
   centre = np.arange(WINDOW // 2 + 1) * width

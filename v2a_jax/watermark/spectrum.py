@@ -1,4 +1,4 @@
-"""Between waveforms and the energies that the watermark is made of."""
+"""Short-time Fourier transform, resampling and checks of waveforms."""
 
 import functools
 import math
@@ -11,13 +11,13 @@ from v2a_jax.watermark import pattern
 
 @functools.cache
 def transform(hop: int) -> signal.ShortTimeFFT:
-  """The short-time Fourier transform of the mark: 32 ms Hann frames."""
+  """Returns the transform of the watermark: 32 ms Hann frames, `hop` apart."""
   window = signal.windows.hann(pattern.WINDOW, sym=False)
   return signal.ShortTimeFFT(window, hop, pattern.SAMPLE_RATE)
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-  """`samples` [t ...] at `rate` Hz to `new_rate` Hz, without delay."""
+  """Resamples [t ...] from `rate` Hz to `new_rate` Hz without delay."""
   if rate == new_rate:
     return samples
   common = math.gcd(rate, new_rate)
@@ -29,17 +29,24 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
   """Returns samples as float64 [t, channels].
 
+  Args:
+    samples: floats [t, channels].
+    sample_rate: sample rate in Hz, a whole number.
+
   Raises:
-    ValueError: a shape, rate or value that is no sound.
+    ValueError: the samples have another shape or type or are not finite, or the
+      sample rate is not a positive whole number.
   """
   samples = np.asarray(samples)
   if samples.ndim != 2 or not np.issubdtype(samples.dtype, np.floating):
     raise ValueError(
-      f"watermark: samples of shape {samples.shape} and type {samples.dtype};"
-      " give floats [t, channels]"
+      f"watermark: samples have shape {samples.shape} and type "
+      f"{samples.dtype}; give floats [t, channels]"
     )
   if sample_rate != int(sample_rate) or sample_rate <= 0:
-    raise ValueError(f"watermark: a sample rate of {sample_rate} Hz")
+    raise ValueError(
+      f"watermark: sample_rate={sample_rate} is not a positive whole number"
+    )
   if not np.isfinite(samples).all():
-    raise ValueError("watermark: samples hold NaN or infinity; mend them first")
+    raise ValueError("watermark: samples hold NaN or infinity; repair them")
   return samples.astype(np.float64)
