@@ -7,15 +7,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines import schema
-from v2a_jax.basics.files import sha256_of as file_sha256
-
-__all__ = [
-  "MANIFEST",
-  "already_built",
-  "file_sha256",  # evaluation/runner.py imports it from here
-  "fingerprint",
-  "read_manifest",
-]
+from v2a_jax.basics.files import sha256_of
 
 MANIFEST = "manifest.json"
 

@@ -174,9 +174,7 @@ def test_the_number_of_clips_is_that_asked_for(dataset, tmp_path):
   assert other.cards("At random") != few.cards("At random")
 
 
-def test_the_page_is_written_into_the_data_set_by_default(
-  dataset, tmp_path
-):
+def test_the_page_is_written_into_the_data_set_by_default(dataset, tmp_path):
   copy = tmp_path / "copy"
   shutil.copytree(dataset, copy)
   assert report.write_report(copy, num=0) == copy / "report.html"

@@ -29,7 +29,7 @@ def tokenizers(config, folder, *, resumes=False):
 
 @pytest.fixture
 def data(tmp_path):
-  """A data set of which only the tokenizer is looked at."""
+  """A data set of which only manifest and tokenizer are looked at."""
   folder = tmp_path / "data"
   folder.mkdir()
   model = bundle.find("diffusion_tiny") / bundle.TOKENIZER

@@ -22,7 +22,8 @@ from tests import tiny
 from v2a_jax import media
 from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.codec.autoencoder import Codec
-from v2a_jax.experiment import build, export, workdir
+from v2a_jax.experiment import export, workdir
+from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.training.loop import train
 from v2a_jax.weights import bundle
@@ -99,7 +100,7 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
   config.optimizer.update(learning_rate=3e-3, warmup_steps=1)
   config.update(num_train_steps=STEPS, log_every=1, wandb_mode="disabled")
   run = tmp_path / "run"
-  train(workdir.build_experiment(config, run), run)
+  train(workdir.open_experiment(config, run), run)
   lines = (run / "metrics.jsonl").read_text().splitlines()
   rows = [row for row in map(json.loads, lines) if "train/mel" in row]
   read = lambda name: np.array([row[f"train/{name}"] for row in rows])
@@ -121,9 +122,10 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
 
 def test_a_stereo_soundtrack_is_made_and_delivered(data, tmp_path):
   codec = _shrink(codec_configs.get_config("48k-stereo"))
-  model = tiny.drawn(lambda: Codec(frozen_codec.sizes(codec), rngs=nnx.Rngs(0)))
+  stereo = Experiment.from_config(codec)
+  model = tiny.drawn(lambda: Codec(stereo.model, rngs=nnx.Rngs(0)))
   bundle.save(
-    tmp_path / "codec", nnx.state(model), codec.to_dict(), card="",
+    tmp_path / "codec", nnx.state(model), stereo.config, card="",
     dtype="float32",
   )  # fmt: skip
   config = diffusion_tiny.get_config()
@@ -134,12 +136,10 @@ def test_a_stereo_soundtrack_is_made_and_delivered(data, tmp_path):
     spatial_width=8, spatial_heads=2, temporal_depth=1, vocab_size=512
   )
   config.sampler.num_steps = 2
-  sizes = frozen_codec.load(config.codec).config
-  generator = tiny.drawn(
-    lambda: build.make_generator(config, sizes, rngs=nnx.Rngs(0))
-  )
+  experiment = Experiment.from_config(config)
+  generator = tiny.drawn(lambda: experiment.make_model(nnx.Rngs(0)))
   bundle.save(
-    tmp_path / "model", nnx.state(generator), config.to_dict(), card="",
+    tmp_path / "model", nnx.state(generator), experiment.config, card="",
     tokenizer=(data / "tokenizer.model").read_bytes(),
   )  # fmt: skip
   frames = np.random.default_rng(0).integers(0, 255, (27, 64, 64, 3), np.uint8)

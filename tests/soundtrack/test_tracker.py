@@ -15,9 +15,8 @@ from configs import (
 from data_pipelines import tokenizer
 from tests import tiny
 from v2a_jax import media, watermark
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.codec.autoencoder import Codec
-from v2a_jax.experiment import build
+from v2a_jax.codec.autoencoder import Codec, CodecConfig
+from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.weights import bundle
 
@@ -56,21 +55,19 @@ def _tracker(module, folder):
     decoder_widths=(8, 8), dilations=((1,), (1,)), latent_dim=4,
     num_codebooks=2, codebook_size=16, codebook_dim=4, channels=1,
   )  # fmt: skip
-  from v2a_jax.codec.autoencoder import CodecConfig
-
   codec = Codec(CodecConfig(**model), rngs=nnx.Rngs(0))
   bundle.save(
     folder / "codec", nnx.state(codec), {"model": model}, card="",
     dtype="float32",
   )  # fmt: skip
   config = _shrink(module.get_config(), folder / "codec")
-  sizes = frozen_codec.load(config.codec).config
-  generator = build.make_generator(config, sizes, rngs=nnx.Rngs(1))
+  experiment = Experiment.from_config(config)
+  generator = experiment.make_model(nnx.Rngs(1))
   # Fresh weights predict zeros, and patches of zeros are silence.
   generator = tiny.wake(generator, 1, scale=0.05)
   words = tokenizer.train(["a hammer hits wood", "rain"], vocab_size=512)
   bundle.save(
-    folder / "model", nnx.state(generator), config.to_dict(), card="",
+    folder / "model", nnx.state(generator), experiment.config, card="",
     tokenizer=words,
   )  # fmt: skip
   return Soundtracker.load(folder / "model")
@@ -127,7 +124,9 @@ def test_delivery_copies_the_picture_and_marks_the_sound(
     assert not watermark.detect(heard, RATE, key="another key").found
   sidecar = json.loads(done.sidecar.read_text())
   assert sidecar["request"]["seed"] == 0
-  assert sidecar["model"]["sampler"]["name"] == tracker.config.sampler.name
+  assert (
+    sidecar["model"]["sampler"]["name"] == tracker.experiment.names["sampler"]
+  )
   assert [row["rank"] for row in sidecar["candidates"]] == [1, 2]
 
 

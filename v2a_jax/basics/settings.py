@@ -90,9 +90,12 @@ def check(settings: Any, /, **ranges: str) -> None:
   """
   for name, interval in ranges.items():
     value = getattr(settings, name)
+    whole = _hints(type(settings)).get(name) is int
     for number in value if isinstance(value, tuple | list) else (value,):
       if number is not None and not _inside(number, interval):
         raise SettingError(f"{name}={value!r} is not in {interval}")
+      if whole and isinstance(number, float):
+        raise SettingError(f"{name}={value!r} is not a whole number")
 
 
 def choose(settings: Any, /, **choices: Collection[Any]) -> None:

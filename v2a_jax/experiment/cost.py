@@ -130,6 +130,11 @@ class _Watched:
     self._seen["prediction"] = out = self._model(*args, **kwargs)
     return out
 
+  def represent(self, *args, **kwargs):
+    out = self._model.represent(*args, **kwargs)
+    self._seen["prediction"] = out[0]
+    return out
+
 
 def _gradient(experiment, clips: int) -> jaxprs.Jaxpr:
   """Traces the gradient of the loss over so many clips."""

@@ -54,3 +54,8 @@ class Generator(nnx.Module):
     """Calls the backbone."""
     with jax.named_scope("backbone"):
       return self.backbone(x, *args, **kwargs)
+
+  def represent(self, x, *args, **kwargs) -> Any:
+    """Predicts and regresses a teacher's features; see `dit.DiT.represent`."""
+    with jax.named_scope("backbone"):
+      return self.backbone.represent(x, *args, **kwargs)

@@ -129,7 +129,7 @@ class Diffusion:
     shared = dict(times=batch.target_times, mask=batch.target_mask, known=known)
     extra, metrics = 0.0, {}
     if self.teacher:
-      prediction, features = model.backbone.represent(*arguments, **shared)
+      prediction, features = model.represent(*arguments, **shared)
       missed = base.representation_error(features, batch)
       extra = self.representation_weight * missed
       metrics = {"representation_error": missed}
