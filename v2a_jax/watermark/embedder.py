@@ -11,7 +11,7 @@ import numpy as np
 
 from v2a_jax.watermark import pattern, spectrum
 
-# dBFS of the noise that fills quieter patches, so that silence, too, carries the
+# dBFS of the noise that fills quieter patches, so that silence also carries the
 # watermark.
 FLOOR = -65.0
 _HOP = 120  # samples; eight frames per patch
