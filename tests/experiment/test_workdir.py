@@ -1,5 +1,6 @@
 """Starting from someone's weights, with the bundled model and a real config."""
 
+import json
 import shutil
 
 from flax import nnx
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import ar_tiny, codec_tiny, finetune, mean_flow_tiny
-from data_pipelines import tokenizer
+from data_pipelines import manifest, schema, tokenizer
 from v2a_jax.experiment import load, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
@@ -34,6 +35,9 @@ def data(tmp_path):
   folder.mkdir()
   model = bundle.find("diffusion_tiny") / bundle.TOKENIZER
   (folder / bundle.TOKENIZER).write_bytes(model.read_bytes())
+  (folder / manifest.MANIFEST).write_text(
+    json.dumps({"schema_version": schema.SCHEMA_VERSION})
+  )
   return folder
 
 

@@ -185,11 +185,14 @@ def test_a_selection_is_made_anew_and_the_rest_stays(tracker, video, tmp_path):
 @pytest.mark.parametrize(
   "request_, message",
   [
-    ({"regenerate": [(0, 1)]}, "name the sound"),
-    ({"regenerate": [(1, 0.5)], "audio": "a.wav"}, "1 to 0.5 s is no span"),
-    ({"num_candidates": 0}, "num_candidates is 0"),
-    ({"duration": -1.0}, "duration is -1.0"),
-    ({"sampler": {"stepz": 3}}, "no key stepz"),
+    ({"regenerate": [(0, 1)]}, "needs the sound"),
+    (
+      {"regenerate": [(1, 0.5)], "audio": "a.wav"},
+      "regenerate=1-0.5 is not a span",
+    ),
+    ({"num_candidates": 0}, "num_candidates=0 is not in"),
+    ({"duration": -1.0}, "duration=-1.0 is not in"),
+    ({"sampler": {"stepz": 3}}, "sampler.stepz: no such key"),
   ],
 )
 def test_bad_requests_are_refused(tracker, video, request_, message):

@@ -51,10 +51,13 @@ def describe(name: str) -> FrozenCodec:
       such codec.
   """
   kind = _kind(name)
-  config = kind.read_config(name)
-  return FrozenCodec(
-    config, *nnx.split(nnx.eval_shape(lambda: kind.make(config)))
-  )
+  return _abstract(kind, kind.read_config(name))
+
+
+@functools.cache
+def _abstract(kind: types.ModuleType, config: Any) -> FrozenCodec:
+  codec = nnx.eval_shape(lambda: kind.make(config))
+  return FrozenCodec(config, *nnx.split(codec))
 
 
 @functools.cache
