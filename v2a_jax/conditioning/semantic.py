@@ -22,7 +22,9 @@ from v2a_jax.models import layers
 from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import vit
 
-# Published vision towers that read one frame at a time.
+# Published vision towers that read one frame at a time: `config` (class of the
+# sizes), `make(sizes, rngs=, dtype=, remat=)`, `read_config(folder)` and
+# `load(folder)`.
 TOWERS = {"vit": vit.NETWORK}
 
 
@@ -77,8 +79,9 @@ class TowerEncoder(video.FrameEncoder):
 
   def __init__(self, config, *, rngs, dtype=None):
     slow = config.semantic
-    self.tower = vit.ViT(slow.sizes, rngs=rngs, dtype=dtype or "float32")
-    self.tower.stack.remat = config.remat
+    self.tower = TOWERS[slow.name].make(
+      slow.sizes, rngs=rngs, dtype=dtype or "float32", remat=config.remat
+    )
     self.project = layers.dense(
       slow.sizes.feature_dim,
       config.width,

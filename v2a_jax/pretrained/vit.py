@@ -378,6 +378,13 @@ class ViT(nnx.Module):
     return (self.head(x) if self.config.has_head else x.mean(1)), x
 
 
+def make(sizes: ViTConfig, *, rngs: nnx.Rngs, dtype: Any, remat: str) -> ViT:
+  """Makes a tower with fresh weights; `remat` is one of `REMAT_POLICIES`."""
+  tower = ViT(sizes, rngs=rngs, dtype=dtype)
+  tower.stack.remat = remat
+  return tower
+
+
 NETWORK = types.SimpleNamespace(
-  config=ViTConfig, read_config=read_config, load=load
+  config=ViTConfig, make=make, read_config=read_config, load=load
 )
