@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 from data_pipelines import schema
-from v2a_jax.basics.files import sha256_of
 
 MANIFEST = "manifest.json"
 

@@ -65,9 +65,8 @@ def test_the_progress_line():
 def test_speed_and_utilisation(monkeypatch):
   now = [10.0]
   monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
-  meter = throughput.Throughput(
-    batch_size=6, flops_per_example=1e9, num_devices=2, peak=9e9
-  )
+  meter = throughput.Throughput(batch_size=6, num_devices=2, peak=9e9)
+  meter.flops_per_step = 6e9
   meter.start(1)
   # The host notices steps in pairs, but each takes a second.
   for step, seconds in ((2, 12.0), (3, 12.0), (4, 14.0), (5, 14.0)):

@@ -112,7 +112,7 @@ class Toy:
   mesh: MeshConfig = MeshConfig()
   target: Any = None
   batch_size: int = BATCH
-  flops_per_example: float = 6.0 * 64
+  step_flops: Any = lambda step: 6.0 * 64 * BATCH
   meta: Any = dataclasses.field(default_factory=dict)
   make_batch: Any = dict
   frozen: Any = lambda: ()

@@ -53,6 +53,10 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
     mesh = experiment.abstract_mesh(devices)
     clips = clips_at_a_time(experiment, mesh)
     gradient = _gradient(experiment, clips)
+    once = _without_remat(experiment)
+    needed = gradient if once is experiment else _gradient(once, clips)
+    seen: dict[str, Any] = {}
+    forward = _forward(once, seen)
     return {
       "name": experiment.run.name,
       "model": experiment.names["model"],
@@ -61,10 +65,10 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
       "batch_size": experiment.batch_size,
       "mesh": dict(mesh.shape),
       "parameters": count_parameters(experiment),
-      "flops": count_flops(experiment, gradient, clips=clips),
-      "encoder": encoder_costs(experiment),
+      "flops": count_flops(experiment, forward, needed, gradient, clips=clips),
+      "encoder": encoder_costs(experiment, forward, needed, clips=clips),
       "memory": count_memory(experiment, mesh, gradient, clips=clips),
-      "shapes": stage_shapes(experiment),
+      "shapes": stage_shapes(experiment, seen),
     }
   except _BROKEN as error:
     first = str(error).strip().partition("\n")[0]
@@ -155,10 +159,27 @@ def _without_remat(experiment):
   return dataclasses.replace(experiment, **parts) if parts else experiment
 
 
-def training_flops(experiment) -> int:
-  """Counts the FLOPs of a training step on one clip, recomputation left out."""
-  gradient = _gradient(_without_remat(experiment), 1)
-  return jaxprs.count_flops(gradient) + _target_flops(experiment)
+def _forward(experiment, seen: dict[str, Any]) -> jaxprs.Jaxpr:
+  """Traces the loss on one clip; notes what the model returns in `seen`."""
+  _, params, buffers = experiment.abstract
+  function = functools.partial(loss, experiment, seen=seen)
+  batch = experiment.abstract_batch(1)
+  return jax.make_jaxpr(function)(params, buffers, batch).jaxpr
+
+
+def step_flops(experiment, step: jaxprs.Jaxpr) -> float:
+  """Counts the FLOPs of a training step on a global batch.
+
+  Args:
+    experiment: an `Experiment`.
+    step: jaxpr of the step. If blocks are rematerialised, the gradient is
+      traced without that instead: work that is done twice counts once.
+  """
+  once = _without_remat(experiment)
+  if once is experiment:
+    return jaxprs.count_flops(step)
+  clip = jaxprs.count_flops(_gradient(once, 1)) + _target_flops(experiment)
+  return experiment.batch_size * clip
 
 
 def _target_flops(experiment) -> int:
@@ -195,13 +216,21 @@ def count_parameters(experiment) -> dict[str, Any]:
 
 
 def count_flops(
-  experiment, gradient: jaxprs.Jaxpr, *, clips: int
+  experiment,
+  forward: jaxprs.Jaxpr,
+  needed: jaxprs.Jaxpr,
+  gradient: jaxprs.Jaxpr,
+  *,
+  clips: int,
 ) -> dict[str, int]:
   """Counts the FLOPs of one clip.
 
   Args:
     experiment: an `Experiment`.
-    gradient: jaxpr of the gradient of the loss over `clips` clips.
+    forward: jaxpr of the loss on one clip.
+    needed: jaxpr of the gradient of the loss over `clips` clips, with nothing
+      computed twice.
+    gradient: the same as it is run.
     clips: number of clips.
 
   Returns:
@@ -211,22 +240,18 @@ def count_flops(
     teacher). `training`: a step, without what is computed twice; `recomputed`:
     that part.
   """
-  one = experiment.abstract_batch(1)
-  _, params, buffers = experiment.abstract
-  forward = jax.make_jaxpr(functools.partial(loss, experiment))(
-    params, buffers, one
-  ).jaxpr
   if experiment.trains_codec:
     flops = _codec_flops(experiment)
   else:
     flops = jaxprs.count_by_scope(forward, ("conditioner", "backbone"))
     flops.pop("", None)
-  target, training = _target_flops(experiment), experiment.flops_per_example
+  target = _target_flops(experiment)
+  step, run = (jaxprs.count_flops(x) // clips for x in (needed, gradient))
   return flops | {
     "forward": jaxprs.count_flops(forward),
     "target": target,
-    "training": training,
-    "recomputed": (jaxprs.count_flops(gradient) // clips + target - training),
+    "training": step + target,
+    "recomputed": run - step,
   }
 
 
@@ -254,8 +279,12 @@ def crop(experiment) -> int:
   return min(experiment.objective.crop or samples, samples)
 
 
-def encoder_costs(experiment) -> dict[str, dict[str, float]]:
+def encoder_costs(
+  experiment, forward: jaxprs.Jaxpr, needed: jaxprs.Jaxpr, *, clips: int
+) -> dict[str, dict[str, float]]:
   """Counts what each stream of the condition encoder costs a clip.
+
+  Args are those of `count_flops`.
 
   Returns:
     By stream (`Conditioner.streams`): `flops` of a forward pass and their
@@ -264,21 +293,14 @@ def encoder_costs(experiment) -> dict[str, dict[str, float]]:
   """
   if experiment.trains_codec:
     return {}
-  experiment = _without_remat(experiment)
   streams = experiment.abstract_conditioner.streams
-  _, params, buffers = experiment.abstract
-  forward = jax.make_jaxpr(functools.partial(loss, experiment))(
-    params, buffers, experiment.abstract_batch(1)
-  ).jaxpr
-  gradient = _gradient(experiment, 1)
-  scopes = tuple(streams)
-  once = jaxprs.count_by_scope(forward, scopes)
-  step = jaxprs.count_by_scope(gradient, scopes)
+  once = jaxprs.count_by_scope(forward, tuple(streams))
+  step = jaxprs.count_by_scope(needed, tuple(streams))
   return {
     name: {
       "flops": once.get(name, 0),
       "share": once.get(name, 0) / sum(once.values()),
-      "training": step.get(name, 0),
+      "training": step.get(name, 0) // clips,
       "training_share": step.get(name, 0) / sum(step.values()),
       "parameters": _size(nnx.state(module)),
     }
@@ -286,14 +308,17 @@ def encoder_costs(experiment) -> dict[str, dict[str, float]]:
   }
 
 
-def stage_shapes(experiment) -> dict[str, dict[str, Any]]:
-  """Returns `dtype` and `shape` of every stage of a batch, in the data's order."""
-  seen = {}
-  batch = experiment.abstract_batch(experiment.batch_size)
-  _, params, buffers = experiment.abstract
-  jax.eval_shape(
-    functools.partial(loss, experiment, seen=seen), params, buffers, batch
-  )
+def stage_shapes(experiment, seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
+  """Returns `dtype` and `shape` of every stage of a batch, in the data's order.
+
+  Args:
+    experiment: an `Experiment`.
+    seen: what the model returned for one clip; see `loss`.
+  """
+  b = experiment.batch_size
+  batch = experiment.abstract_batch(b)
+  of_batch = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
+  seen = jax.tree.map(of_batch, seen)
   stages = {
     "audio": batch.audio,
     "frames": batch.cond.frames,

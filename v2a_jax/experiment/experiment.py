@@ -21,7 +21,7 @@ from v2a_jax.batch import Batch
 from v2a_jax.codec import frozen as codecs
 from v2a_jax.codec.target import TARGETS
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
-from v2a_jax.experiment import cost, init_weights, sections
+from v2a_jax.experiment import cost, init_weights, jaxprs, sections
 from v2a_jax.experiment.sections import ConfigError, DataConfig, RootConfig
 from v2a_jax.models import lora
 from v2a_jax.models.generator import Generator
@@ -283,12 +283,18 @@ class Experiment:
     }
     return Batch.from_arrays(arrays)
 
-  def abstract_batch(self, b: int) -> Batch:
-    """Makes a batch of b examples with its target filled in, of shapes."""
-    blank = self.blank_batch(b)
-    if self.target is None:
-      return blank
-    return jax.eval_shape(self.target, self.abstract_frozen, blank)
+  @functools.cached_property
+  def abstract_batch(self):
+    """`abstract_batch(b)`: b examples with their target filled in, of shapes."""
+
+    @functools.cache
+    def make(b: int) -> Batch:
+      blank = self.blank_batch(b)
+      if self.target is None:
+        return blank
+      return jax.eval_shape(self.target, self.abstract_frozen, blank)
+
+    return make
 
   # The run.
 
@@ -297,10 +303,9 @@ class Experiment:
     """What each checkpoint says of the experiment."""
     return {"config": self.config}
 
-  @functools.cached_property
-  def flops_per_example(self) -> float:
-    """FLOPs of a training step on one example, recomputation left out."""
-    return cost.training_flops(self)
+  def step_flops(self, step: jaxprs.Jaxpr) -> float:
+    """Counts the FLOPs of a training step on a global batch, on its jaxpr."""
+    return cost.step_flops(self, step)
 
   @functools.cached_property
   def initial(self) -> init_weights.InitWeights:

@@ -146,7 +146,6 @@ class _Run:
     peak, source = peak_flops(device)
     self.throughput = Throughput(
       batch_size=e.batch_size,
-      flops_per_example=e.flops_per_example,
       num_devices=self.mesh.size,
       peak=peak,
     )
@@ -211,6 +210,10 @@ class _Run:
     first = self.step == self.start.step
     self.profiler.before(self.step)
     with self.goodput.phase("compile" if first else "step"):
+      if first:
+        # Tracing is cached: the call below does not trace again.
+        step = self.program.step.trace(self.state, self.frozen, batch).jaxpr
+        self.throughput.flops_per_step = self.experiment.step_flops(step.jaxpr)
       self.state, metrics = self.program.step(self.state, self.frozen, batch)
       if first:
         jax.block_until_ready(metrics)

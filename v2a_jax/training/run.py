@@ -110,7 +110,6 @@ class Trainable(Protocol):
     target: `target(frozen, batch) -> batch` fills in what is learned, inside
       the step; None where the objective needs nothing filled in.
     batch_size: number of rows of a global batch.
-    flops_per_example: FLOPs of a training step on one example; None if unknown.
     meta: JSON-able facts stored in each checkpoint, such as the config.
   """
 
@@ -120,7 +119,6 @@ class Trainable(Protocol):
   mesh: MeshConfig
   target: Callable[[Any, Any], Any] | None
   batch_size: int
-  flops_per_example: float | None
   meta: Mapping[str, Any]
 
   def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -137,6 +135,10 @@ class Trainable(Protocol):
 
   def make_batch(self, arrays: Mapping[str, Any]) -> Any:
     """Makes what the objective sees of a loader's arrays."""
+    ...
+
+  def step_flops(self, step: Any) -> float:
+    """Returns the FLOPs of a step on a global batch, given its jaxpr."""
     ...
 
   def open_loader(

@@ -110,6 +110,9 @@ class Throughput:
 
   Steps are noticed when the host gets to them, sometimes two at once, so a speed
   is always taken over several steps; evaluation and checkpoints are left out.
+
+  Attributes:
+    flops_per_step: FLOPs of a step on a global batch; 0 if unknown.
   """
 
   _FEWEST = 4  # steps in an interval, more than are ever in flight
@@ -118,7 +121,6 @@ class Throughput:
     self,
     *,
     batch_size: int,
-    flops_per_example: float | None,
     num_devices: int,
     peak: float,
   ):
@@ -126,13 +128,11 @@ class Throughput:
 
     Args:
       batch_size: global batch size.
-      flops_per_example: FLOPs of a training step on one example; None if
-        unknown.
       num_devices: number of devices of the mesh.
       peak: FLOP/s of one device.
     """
     self._batch_size = batch_size
-    self._flops = (flops_per_example or 0) * batch_size
+    self.flops_per_step = 0.0
     self._capacity = num_devices * peak
     self._paused = 0.0
     self._first = (0, 0.0)  # (step, seconds)
@@ -169,8 +169,8 @@ class Throughput:
       "perf/step_time": spent / steps,
       "perf/examples_per_sec": self._batch_size * steps / spent,
     }
-    if self._flops:
-      row["perf/mfu"] = self._flops * steps / spent / self._capacity
+    if self.flops_per_step:
+      row["perf/mfu"] = self.flops_per_step * steps / spent / self._capacity
     return row
 
   def eta(self, num_train_steps: int) -> float | None:
