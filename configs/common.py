@@ -62,7 +62,8 @@ def get_config():
     batch_size=8,
     seconds=4.0,
     fps=25.0,
-    frame_size=32,
+    # Of either type: pixels of a side, or (height, width).
+    frame_size=config_dict.FieldReference(32, field_type=object),
     prompt_length=24,
     transcript_length=24,
     num_threads=1,

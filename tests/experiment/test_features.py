@@ -31,7 +31,6 @@ from v2a_jax.weights import bundle, names
 SMALL = {
   "data.batch_size": 2,
   "data.seconds": 1.0,
-  "data.frame_size": (16, 24),
   "data.fps": 8.0,
   "data.cache_mb": 16,
   "model.width": 16,
@@ -60,7 +59,9 @@ def scenes(tmp_path_factory):
 def config_of(scenes, streams="single", **changes):
   config = diffusion_tiny.get_config()
   config.data.paths = (scenes,)
-  config = config_dict.ConfigDict(sections.complete(config))
+  completed = sections.complete(config)
+  completed["data"]["frame_size"] = changes.get("data.frame_size", (16, 24))
+  config = config_dict.ConfigDict(completed)
   if STREAMS[streams]:
     with config.unlocked():
       config.model.conditioner.semantic.update(STREAMS[streams])

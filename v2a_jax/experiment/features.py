@@ -6,6 +6,7 @@ from the encoder that it has: both sides are compared by `digest`.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -100,7 +101,10 @@ def write(
   """
   manifest.read_manifest(source)  # Before anything is compiled.
   conditioner = lora.merge(model).conditioner
-  stream, window = conditioner.tuned_encoder, experiment.data.window
+  stream = conditioner.tuned_encoder
+  window = dataclasses.replace(
+    experiment.data.window, features=stream.feature_dim, frames=True
+  )
   mark = digest(conditioner, names.flatten(nnx.state(model)))
   log(f"{stream.feature_dim} features per frame, of encoder {mark[:12]}")
   return featurize.add_features(
