@@ -149,7 +149,8 @@ def test_a_resolved_config_has_every_field_of_every_class(name):
   """What can be set on the command line is what the classes have."""
   config = SHIPPED[name].get_config()
   resolved = sections.complete(config)
-  for section, cls in sections.classes(resolved):
+  classes = sections.classes(sections.names_of(resolved))
+  for section, cls in classes.items():
     values = sections.look_up(resolved, section)
     own = {field.name for field in settings.keys(cls)}
     extra = {"name"} if section in sections.NAMED else set()

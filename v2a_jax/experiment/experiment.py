@@ -81,43 +81,41 @@ class Experiment:
         named to start from, is missing or of another kind.
     """
     config = sections.complete(config)
-    names = {k: config[k]["name"] for k in sections.NAMED if k in config}
-    run = sections.build(config, "", {})
-    objective = sections.build(config, "objective", {})
-    family = sections.MODELS[names["model"]].family
+    names = sections.names_of(config)
+    classes = sections.classes(names)
+    sources: dict[str, Any] = {}
+
+    def make(section: str) -> Any:
+      values = sections.look_up(config, section)
+      return sections.build(classes[section], section, values, sources)
+
+    run, objective = make(""), make("objective")
+    family = classes["model"].family
     codec = None if family == "codec" else _describe_codec(run.codec)
-    sources = {
-      "seed": run.seed,
-      "objective": objective,
-      "codec": codec and codec.config,
-    }
-    _check_family(config, family, codec)
-    model = sections.build(
-      config, "model", sources | {"model": config["model"]}
-    )
+    _check_family(names, config["data"]["target"], codec, run.codec)
+    sources |= {"seed": run.seed, "objective": objective}
+    sources |= {"codec": codec and codec.config, "model": config["model"]}
+    model = make("model")
     sources |= {"model": model, "codec": codec.config if codec else model}
     conditioner = None
     if codec:
-      init_weights.fill_sizes(config, before)
+      part = config["model"]["conditioner"]
+      init_weights.fill_sizes(part, run.init_from, before)
       sources["data"] = config["data"]
-      conditioner = sections.build(config, sections.CONDITIONER, sources)
+      conditioner = make(sections.CONDITIONER)
     decodes = not config["data"]["features"] or bool(
       conditioner and conditioner.semantic.name
     )
     sources["features"] = {"decode_frames": decodes}
     experiment = cls(
       run=run,
-      data=sections.build(config, "data", sources),
+      objective=objective,
+      codec=codec,
       model=model,
       conditioner=conditioner,
-      objective=objective,
-      sampler=sections.build(config, "sampler", {}) if codec else None,
-      codec=codec,
+      sampler=make("sampler") if codec else None,
       names=names,
-      **{
-        name: sections.build(config, name, {})
-        for name in ("optimizer", "mesh", "lora")
-      },
+      **{section: make(section) for section in sections.FIXED},
     )
     experiment._check_together()
     return experiment
@@ -335,10 +333,8 @@ class Experiment:
       return self.sampler
     section = dict(self.config["sampler"])
     guidance = section["guidance"] | dict(changes.get("guidance", {}))
-    config = self.config | {
-      "sampler": section | dict(changes) | {"guidance": guidance}
-    }
-    sampler = sections.build(config, "sampler", {})
+    section |= dict(changes) | {"guidance": guidance}
+    sampler = sections.build(type(self.sampler), "sampler", section, {})
     dataclasses.replace(self, sampler=sampler)._check_together()
     return sampler
 
@@ -378,28 +374,27 @@ def _describe_codec(name: str) -> codecs.FrozenCodec:
     raise ConfigError(f"config.codec={name!r}: {error}") from None
 
 
-def _check_family(config, family: str, codec) -> None:
+def _check_family(
+  names: Mapping[str, str], target: str, codec: Any, codec_name: str
+) -> None:
   """Refuses a target, objective or sampler of another family than the model's."""
-  name, target = (
-    config["model"]["name"],
-    sections.MODELS[config["model"]["name"]].target,
-  )
-  rows = [("data.target", target, {target})]
-  for section in ("objective", "sampler"):
-    table = sections.NAMED[section]
-    suited = {k for k, cls in table.items() if cls.family == family}
-    if section in config:
-      rows.append((f"{section}.name", None, suited))
-  for key, _, suited in rows:
-    value = sections.look_up(config, key)
+  name = names["model"]
+  model = sections.MODELS[name]
+  rows = [("data.target", target, {model.target})]
+  for section, value in names.items():
+    if section != "model":
+      table = sections.NAMED[section]
+      suited = {k for k, cls in table.items() if cls.family == model.family}
+      rows.append((f"{section}.name", value, suited))
+  for key, value, suited in rows:
     if value not in suited:
       raise ConfigError(
         f"config.{key}={value!r} does not go with config.model.name={name!r}:"
         f" use {' or '.join(map(repr, sorted(suited)))}"
       )
-  if target == "codes" and not codec.config.num_codebooks:
+  if model.target == "codes" and not codec.config.num_codebooks:
     raise ConfigError(
       f"config.model.name={name!r} generates codes, but config.codec="
-      f"{config['codec']!r} has none: use a codec with codebooks, or a model of"
+      f"{codec_name!r} has none: use a codec with codebooks, or a model of"
       " latents with data.target='latents'"
     )

@@ -78,14 +78,17 @@ PARTS = (
 
 
 def fill_sizes(
-  config: dict[str, Any], before: Mapping[str, Any] | None
+  conditioner: dict[str, Any],
+  init_from: str,
+  before: Mapping[str, Any] | None,
 ) -> None:
-  """Fills in the sizes of published networks that a config leaves out.
+  """Fills in the sizes of published networks that are left out.
 
   They are those of `before`, of `init_from`, or else of the network's folder.
 
   Args:
-    config: completed config; changed in place.
+    conditioner: completed section `model.conditioner`; changed in place.
+    init_from: workdir or bundle that a new run starts from, or "".
     before: resolved config of the run that this one continues, or None.
 
   Raises:
@@ -93,10 +96,10 @@ def fill_sizes(
     BundleError, MissingWeightsError, WrongWeightsError: the source cannot be
       read.
   """
-  if before is None and config["init_from"]:
-    before = bundle.read_config(source_folder(config["init_from"]))
+  if before is None and init_from:
+    before = bundle.read_config(source_folder(init_from))
   for part in PARTS:
-    section = look_up(config, part.key)
+    section = conditioner[part.section]
     if section["name"] not in part.networks or section["sizes"]:
       continue
     earlier = look_up(before or {}, part.key) or {}

@@ -84,24 +84,26 @@ FIXED = {
 CONDITIONER = "model.conditioner"
 
 
-def classes(config: Mapping[str, Any]) -> Iterator[tuple[str, type]]:
-  """Yields the dotted name and the class of each section that a config has.
+def classes(names: Mapping[str, str]) -> dict[str, type]:
+  """Returns the class of each section by its dotted name.
+
+  Args:
+    names: name of the model, the objective and, unless a codec is trained, the
+      sampler.
 
   Raises:
-    ConfigError: a `name` is missing or unknown; those that exist are listed.
+    ConfigError: a name is missing or unknown; those that exist are listed.
   """
-  yield "", RootConfig
-  yield from FIXED.items()
-  for section, table in NAMED.items():
-    name = config.get(section, {}).get("name", "")
-    if section == "sampler" and not config.get(section):
-      continue  # Where a codec is trained nothing is sampled.
+  found = {"": RootConfig, **FIXED}
+  for section, name in names.items():
+    table = NAMED[section]
     if name not in table:
       hint = did_you_mean(name, table)
       raise ConfigError(f"config.{section}.name={name!r} {one_of(table)}{hint}")
-    yield section, table[name]
-  if config["model"]["name"] in BACKBONES:
-    yield CONDITIONER, ConditionerConfig
+    found[section] = table[name]
+  if names["model"] in BACKBONES:
+    found[CONDITIONER] = ConditionerConfig
+  return found
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,47 +115,52 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   if hasattr(config, "to_dict"):
     config = config.to_dict()
   found = {}
-  for section, cls in classes(config):
-    values = look_up(config, section) or {}
-    if not section:
-      found |= settings.complete(cls, values)
-    elif section == CONDITIONER:
-      found["model"]["conditioner"] = settings.complete(cls, values)
+  for section, cls in classes(names_of(config)).items():
+    values = settings.complete(cls, look_up(config, section) or {})
+    if section == CONDITIONER:
+      found["model"]["conditioner"] = values
     else:
-      found[section] = settings.complete(cls, values)
+      found |= {section: values} if section else values
   return found
 
 
-def build(config: Mapping[str, Any], section: str, sources: Mapping[str, Any]):
-  """Makes the settings object of one section of a completed config.
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the names that choose the classes of a config's sections."""
+  # Where a codec is trained nothing is sampled.
+  sections = [s for s in NAMED if config.get(s) or s != "sampler"]
+  return {s: config.get(s, {}).get("name", "") for s in sections}
+
+
+def build(
+  cls: type, section: str, values: Mapping[str, Any], sources: Mapping[str, Any]
+) -> Any:
+  """Makes the settings object of one section.
 
   Args:
-    config: completed config.
-    section: dotted name, "" for the top level.
+    cls: class of the section.
+    section: its dotted name, "" for the top level.
+    values: its keys.
     sources: what `derived` fields are taken from; see `settings.build`.
 
   Raises:
     ConfigError: a key is unknown or missing, or a value is refused; names the
       key, the value and what is accepted.
   """
-  cls = dict(classes(config))[section]
-  values = dict(look_up(config, section))
-  skip = {"name"}
-  if not section:
-    skip |= FIXED.keys() | NAMED.keys()
-  if section == "model" and values["name"] in BACKBONES:
-    skip.add("conditioner")
+  skip = {"": {*FIXED, *NAMED}, "model": {"name", "conditioner"}}
+  named = {"name"} if section in NAMED else set()
   try:
-    return settings.build(cls, values, sources=sources, skip=skip)
+    return settings.build(
+      cls, values, sources=sources, skip=skip.get(section, named)
+    )
   except (TypeError, ValueError) as error:
     where = f"config.{section}" if section else "config"
     dot = "." if isinstance(error, settings.SettingError) else ": "
     raise ConfigError(f"{where}{dot}{error}") from None
 
 
-def look_up(config: Mapping[str, Any], key: str) -> Any:
-  """Returns what a dotted key of a config holds; None if it is not there."""
-  found = config
+def look_up(values: Mapping[str, Any], key: str) -> Any:
+  """Returns what a dotted key of nested mappings holds; None if there is none."""
+  found = values
   for part in key.split(".") if key else ():
     found = found.get(part) if isinstance(found, Mapping) else None
   return found
@@ -164,7 +171,7 @@ def help_lines(
 ) -> Iterator[tuple[str, str, Any, str]]:
   """Yields (dotted key, type, value, description) of every key of a config."""
   config = complete(config)
-  for section, cls in classes(config):
+  for section, cls in classes(names_of(config)).items():
     values = look_up(config, section)
     if section in NAMED and "name" not in settings.describe(cls):
       known = ", ".join(NAMED[section])
