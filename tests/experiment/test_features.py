@@ -41,6 +41,7 @@ SMALL = {
   "model.conditioner.spatial_width": 8,
   "model.conditioner.temporal_depth": 1,
   "wandb_mode": "disabled",
+  "eval_every": 0,
 }
 PIXELS = dict(name="pixels", stride=3, spatial_width=16, spatial_depth=1)
 VIT = dict(name="vit", stride=2, sizes=dataclasses.asdict(tiny.TOWER.sizes))

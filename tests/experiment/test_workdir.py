@@ -36,7 +36,7 @@ def data(tmp_path):
   model = bundle.find("diffusion_tiny") / bundle.TOKENIZER
   (folder / bundle.TOKENIZER).write_bytes(model.read_bytes())
   (folder / manifest.MANIFEST).write_text(
-    json.dumps({"schema_version": schema.SCHEMA_VERSION})
+    json.dumps({"schema_version": schema.SCHEMA_VERSION, "splits": {"val": 1}})
   )
   return folder
 
@@ -170,3 +170,16 @@ def test_a_damaged_config_of_a_workdir_is_named(trained, tmp_path, text):
   (tmp_path / "run" / "config.json").write_text(text)
   with pytest.raises(bundle.BundleError, match="run/config.json is not"):
     trained()
+
+
+def test_a_validation_split_that_is_empty_is_found_before_training(
+  data, tmp_path
+):
+  config = ar_tiny.get_config()
+  config.data.paths = (str(data),)
+  text = (data / manifest.MANIFEST).read_text()
+  (data / manifest.MANIFEST).write_text(text.replace("val", "train"))
+  with pytest.raises(ConfigError, match="eval_every=1000.*set config.eval_ev"):
+    workdir.open_experiment(config, tmp_path / "run")
+  config.eval_every = 0
+  assert workdir.open_experiment(config, tmp_path / "run")

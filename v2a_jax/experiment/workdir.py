@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.manifest import read_manifest
 from v2a_jax.basics import files
 from v2a_jax.experiment import features, init_weights
 from v2a_jax.experiment.experiment import Experiment
@@ -38,6 +39,7 @@ def open_experiment(config: Mapping[str, Any], workdir) -> Experiment:
   resumes = has_checkpoints(workdir)
   before = bundle.read_config(workdir) if resumes else None
   experiment = Experiment.from_config(config, before=before)
+  _check_validation(experiment)
   experiment = _with_tokenizers(experiment, workdir, resumes=resumes)
   if not experiment.trains_codec:
     _check_vocabulary(experiment)
@@ -52,6 +54,18 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
   """Says whether something was trained in a workdir."""
   described = (workdir / bundle.CONFIG).is_file()
   return described and any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def _check_validation(experiment: Experiment) -> None:
+  """Refuses to evaluate on a split that is empty, before anything is trained."""
+  run, paths = experiment.run, experiment.data.paths
+  if run.eval_every and not any(
+    read_manifest(path).get("splits", {}).get("val") for path in paths
+  ):
+    raise ConfigError(
+      f"config.eval_every={run.eval_every}, but there is no record of the split"
+      f" 'val' in {', '.join(paths)}: set config.eval_every=0"
+    )
 
 
 def _with_tokenizers(
