@@ -1,4 +1,4 @@
-"""What a model is trained on: one batch, and the conditions in it.
+"""Batches and conditions: the types that every room shares.
 
 Every field that has a time axis carries times in seconds from the start of
 the window, so no frame rate is assumed anywhere. A mask is True where
@@ -19,7 +19,7 @@ ABSENT, PRESENT, UNKNOWN = 0, 1, 2
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conditioning:
-  """What a soundtrack is asked to follow; every part is optional.
+  """Conditions of a soundtrack; every part is optional.
 
   Attributes:
     frames: uint8 [b n h w 3]; None where `features` are all that is read.
@@ -31,9 +31,9 @@ class Conditioning:
     transcript_times: float32 [b s], seconds.
     transcript_mask: bool [b s].
     transcript_timed: bool [b], whether the times are known, or only spread.
-    presence: int32 [b 3], of speech, music and effects; see `PRESENCE`.
-    features: float32 [b n f], what a frozen encoder gave for each frame and
-      the model then does not compute; None computes it.
+    presence: int32 [b 3], flags of speech, music and effects (`PRESENCE`).
+    features: float32 [b n f], cached features of the frames, which the model
+      then does not compute; None for none.
   """
 
   frames: Any = None
@@ -55,7 +55,7 @@ class Conditioning:
     """Drops conditions in the examples where `where` (bool or [b]) holds.
 
     Args:
-      *names: of `video`, `prompt`, `transcript`, `presence`.
+      *names: any of `video`, `prompt`, `transcript`, `presence`.
       where: True for all examples, or a bool array [b].
     """
     keep = ~jnp.broadcast_to(jnp.asarray(where), self.presence.shape[:1])
@@ -80,12 +80,12 @@ class Batch:
     duration: float32 [b], seconds of the window that exist.
     cond: the conditions.
     example: int [b], which records these are.
-    target: what the model learns to produce, filled in by a `Target`:
-      latents [b t c] or codes [b t q]; None before.
+    target: latents [b t c] or codes [b t q] to produce, filled in by a target
+      (`codec/target.py`); None before.
     target_times: float32 [t], seconds.
     target_mask: bool [b t], True where the clip exists.
-    representation: float32 [b t f], what a teacher hears at the same times
-      (`pretrained/teacher.py`); None without one.
+    representation: float32 [b t f], a teacher's features at the same times
+      (`objectives/teacher.py`); None without one.
   """
 
   audio: Any

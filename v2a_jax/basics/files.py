@@ -50,7 +50,7 @@ def write_json(path: str | os.PathLike[str], value: Any, **options) -> None:
 
   Args:
     path: file to write.
-    value: what `json.dumps` takes.
+    value: JSON-able value.
     **options: further arguments of `json.dumps`.
   """
   write_whole(path, json.dumps(value, indent=1, **options) + "\n")

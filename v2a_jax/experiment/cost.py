@@ -15,9 +15,8 @@ from typing import Any
 
 from flax import nnx
 import jax
-import numpy as np
 
-from v2a_jax.experiment import jaxprs
+from v2a_jax.experiment import jaxprs, shapes
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
 from v2a_jax.training.program import make_program
@@ -68,7 +67,7 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
       "flops": count_flops(experiment, forward, needed, gradient, clips=clips),
       "encoder": encoder_costs(experiment, forward, needed, clips=clips),
       "memory": count_memory(experiment, mesh, gradient, clips=clips),
-      "shapes": stage_shapes(experiment, seen),
+      "shapes": shapes.stage_shapes(experiment, seen),
     }
   except _BROKEN as error:
     first = str(error).strip().partition("\n")[0]
@@ -264,19 +263,13 @@ def _codec_flops(experiment) -> dict[str, int]:
     lambda state, x: getattr(nnx.merge(graphdef, state), name)(x)
   )
   sound = jax.ShapeDtypeStruct(
-    (1, crop(experiment), config.channels), "float32"
+    (1, shapes.crop(experiment), config.channels), "float32"
   )
   latents = jax.eval_shape(run("encode"), state, sound)
   inputs = {"encode": sound, "quantize": latents, "decode": latents}
   return {
     name: jaxprs.flops_of(run(name), state, x) for name, x in inputs.items()
   }
-
-
-def crop(experiment) -> int:
-  """Returns the samples of a clip that a codec is trained on at a time."""
-  samples = experiment.data.window.num_samples
-  return min(experiment.objective.crop or samples, samples)
 
 
 def encoder_costs(
@@ -306,66 +299,6 @@ def encoder_costs(
     }
     for name, module in streams.items()
   }
-
-
-def stage_shapes(experiment, seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
-  """Returns `dtype` and `shape` of every stage of a batch, in the data's order.
-
-  Args:
-    experiment: an `Experiment`.
-    seen: what the model returned for one clip; see `loss`.
-  """
-  b = experiment.batch_size
-  batch = experiment.abstract_batch(b)
-  of_batch = lambda x: jax.ShapeDtypeStruct((b, *x.shape[1:]), x.dtype)
-  seen = jax.tree.map(of_batch, seen)
-  stages = {
-    "audio": batch.audio,
-    "frames": batch.cond.frames,
-    "features": batch.cond.features,
-    "prompt": batch.cond.prompt,
-    "transcript": batch.cond.transcript,
-  }
-  if experiment.trains_codec:
-    stages |= _codec_stages(experiment)
-  else:
-    stages[experiment.data.target] = batch.target
-    stages["representation"] = batch.representation
-    for name in ("sync", "video", "text", "summary"):
-      stages[f"{name} condition"] = getattr(seen.get("tokens"), name, None)
-    stages["prediction"] = seen.get("prediction")
-    stages["waveform"] = _decoded(experiment, batch.target)
-  return {
-    name: {"dtype": str(x.dtype), "shape": list(x.shape)}
-    for name, x in stages.items()
-    if x is not None
-  }
-
-
-def _codec_stages(experiment) -> dict[str, Any]:
-  """Returns the stages of the codec that is trained, for a crop of each clip."""
-  graphdef, params, buffers = experiment.abstract
-
-  def stages(params, buffers, x):
-    codec = nnx.merge(graphdef, params, buffers).codec
-    latents = codec.encode(x)
-    codes, waveform = codec.quantize(latents), codec.decode(latents)
-    return x, latents, codes, waveform
-
-  shape = (experiment.batch_size, crop(experiment), experiment.model.channels)
-  x = jax.ShapeDtypeStruct(shape, np.float32)
-  shapes = jax.eval_shape(stages, params, buffers, x)
-  return dict(zip(("crop", "latents", "codes", "waveform"), shapes))
-
-
-def _decoded(experiment, target):
-  """Returns the shape of the waveform that a target stands for."""
-
-  def decode(state, x):
-    codec = experiment.codec.merge(state)
-    return codec.decode(experiment.representation.latents(state, x))
-
-  return jax.eval_shape(decode, experiment.codec.state, target)
 
 
 def count_memory(

@@ -38,12 +38,12 @@ class Experiment:
 
   Attributes:
     run: top-level settings.
-    data: what is read and how it is cut.
+    data: data sets and the shape of examples.
     model: sizes of the backbone, or of a codec with its critics.
     conditioner: sizes of the condition encoders; None where a codec is trained.
     objective: gives the loss.
     sampler: turns a trained model into latents or codes; None for a codec.
-    optimizer: how parameters are updated.
+    optimizer: settings of the optimizer.
     mesh: sizes of the mesh's axes.
     lora: low-rank adaptation of the whole generator.
     codec: the frozen codec with shapes in place of weights; None where one is

@@ -87,10 +87,10 @@ def write(
 
   Args:
     model: a `Generator`; low-rank changes are merged into it.
-    experiment: what built it; says how frames are read.
+    experiment: experiment of the model; says how frames are read.
     source: folder of the data set.
     out: folder of the new one.
-    output: how the data set is written.
+    output: options of the written data set.
     log: takes lines for people.
 
   Returns:

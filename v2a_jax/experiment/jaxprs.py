@@ -31,17 +31,17 @@ Jaxpr = core.Jaxpr
 
 
 def flops_of(function: Callable, *args) -> int:
-  """FLOPs of `function(*args)`; see `count_flops`.
+  """Counts the FLOPs of `function(*args)`; see `count_flops`.
 
   Args:
-    function: what jax can trace.
+    function: function that jax can trace.
     *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
   """
   return count_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def count_flops(jaxpr: core.Jaxpr) -> int:
-  """FLOPs of a jaxpr, with everything that it calls.
+  """Counts the FLOPs of a jaxpr, with everything that it calls.
 
   A scan counts its body once an iteration, a `cond` its largest branch, a
   `shard_map` its body on every device; calls (`jit`, `jax.checkpoint`, custom
@@ -105,7 +105,7 @@ def _equation_flops(equation: core.JaxprEqn) -> int:
 
 
 def _repeats(name: str, params: dict[str, Any]) -> int:
-  """How often a primitive runs the jaxprs in its parameters."""
+  """Returns how often a primitive runs the jaxprs in its parameters."""
   if name == "scan":
     return params["length"]
   if name == "shard_map":
@@ -118,7 +118,7 @@ def _open(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
 
 
 def _dot_flops(equation: core.JaxprEqn) -> int:
-  """Each output is a sum over the contracted axes."""
+  """Counts a product: each output is a sum over the contracted axes."""
   (contracted, _), _ = equation.params["dimension_numbers"]
   shape = equation.invars[0].aval.shape
   depth = math.prod(shape[axis] for axis in contracted)
@@ -126,7 +126,7 @@ def _dot_flops(equation: core.JaxprEqn) -> int:
 
 
 def _conv_flops(equation: core.JaxprEqn) -> int:
-  """Each output is a sum over taps and input features of its group.
+  """Counts a convolution: each output sums taps and features of its group.
 
   A kernel's input features are already those of one group. Zeros between the
   inputs of a transposed convolution are not multiplied; padding is.
@@ -146,7 +146,7 @@ _COUNTED = {
 
 
 def residual_bytes(function: Callable, variables: Any, *args) -> int:
-  """Bytes that a forward pass keeps for the backward pass.
+  """Counts the bytes that a forward pass keeps for the backward pass.
 
   They are the residuals of `jax.vjp` with respect to `variables`: what
   automatic differentiation stores, `jax.checkpoint` and the stacking of scans
@@ -169,7 +169,7 @@ def residual_bytes(function: Callable, variables: Any, *args) -> int:
 
 
 def peak_bytes(jaxpr: core.Jaxpr) -> int:
-  """Most bytes of intermediate values that are alive at one time.
+  """Counts the most bytes of intermediate values alive at one time.
 
   Every value lives from the equation that makes it to the last one that reads
   it, in the order of the jaxpr; what an equation calls adds its own peak while

@@ -19,7 +19,7 @@ class Trained:
   """A model and where it came from.
 
   Attributes:
-    experiment: what trained it.
+    experiment: experiment that trained it.
     model: a `Generator`; of a codec's workdir, a `CodecGAN`.
     folder: folder that holds it, with the tokenizers it was trained with.
     source: `path`, `sha256`, and how far it was trained; JSON-able.

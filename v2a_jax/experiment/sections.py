@@ -40,7 +40,7 @@ class RootConfig(RunConfig):
   """The top-level keys of a config; see also `RunConfig`.
 
   Attributes:
-    name: what the experiment is called.
+    name: name of the experiment.
     codec: codec whose latents or codes are generated: a bundle (its folder, or
       its name in assets/), a folder with a DAC, or patches of the waveform
       itself, `patches:RATE:HOP:CHANNELS`; "" where a codec is trained.
@@ -61,8 +61,8 @@ class DataConfig(LoaderConfig):
   """What is read and what is generated from it; see also `LoaderConfig`.
 
   Attributes:
-    target: what a generator learns to produce, `latents` or `codes`; "" where a
-      codec is trained.
+    target: representation that a generator produces, `latents` or `codes`; ""
+      where a codec is trained.
   """
 
   target: str = ""
@@ -140,7 +140,7 @@ def build(
     cls: class of the section.
     section: its dotted name, "" for the top level.
     values: its keys.
-    sources: what `derived` fields are taken from; see `settings.build`.
+    sources: values of `derived` fields; see `settings.build`.
 
   Raises:
     ConfigError: a key is unknown or missing, or a value is refused; names the

@@ -52,7 +52,7 @@ class Soundtracks:
 
   Attributes:
     video: path of the picture.
-    request: what was asked.
+    request: the request they answer.
     candidates: soundtracks, ranked by `score_name`.
     score_name: name of the score that ranked them.
     model: description of the model, see `Soundtracker.describe`.
@@ -122,11 +122,12 @@ def deliver(
   """Writes candidates and the sidecar.
 
   Args:
-    takes: from a `Soundtracker`.
+    takes: candidates of a `Soundtracker`.
     directory: a folder named after the video is made in it.
-    keep: how many candidates, the best first; None for all.
+    keep: number of candidates to write, best first; None for all.
     loudness: see `level`.
-    key: of the watermark; None for the environment's or the published one.
+    key: key of the watermark; None for that of the environment, or the public
+      one.
     payload: 16 bits carried by the watermark.
     mark: False writes no watermark, and the sidecar says so.
     on_file: called with each path as it is finished.
@@ -198,7 +199,7 @@ def _write(take: Soundtrack, video, base, *, loudness, key, payload, mark):
 
 
 def describe(takes: Soundtracks) -> dict:
-  """All that decided the sound: what the sidecar holds besides the files."""
+  """Returns all that decided the sound, for the sidecar."""
   return {
     "video": str(takes.video),
     "video_sha256": _digest(takes.video),

@@ -41,10 +41,10 @@ class Soundtracker:
   """A trained generator with its codec, tokenizers and sampler.
 
   Attributes:
-    experiment: what trained the model.
+    experiment: settings and shapes of the model.
     sample_rate: sample rate of the generated sound in Hz.
     window_seconds: length in seconds of the clips it was trained on.
-    loader_config: how a record becomes an example for this model.
+    loader_config: settings that turn a record into an example for the model.
   """
 
   def __init__(self, trained: load.Trained):
@@ -106,7 +106,7 @@ class Soundtracker:
       cond: conditions of b·windows.count windows, clip by clip.
       seed: int, row i gets seed + i; or ints [b].
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
-      windows: how windows tile a clip; None for one window each.
+      windows: tiling of a clip by windows; None for one window each.
       sampler: other values for fields of the sampler, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]), a
         sound and which of its latents are kept.

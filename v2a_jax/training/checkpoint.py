@@ -58,7 +58,7 @@ class Restored:
       arrays by name, of which `params` may be the average.
     data: the data position, as saved.
     meta: as saved; the loop adds `train_seconds` and `clips_seen`.
-    sha256: of `sha256.json`, which names the checkpoint's contents.
+    sha256: digest of `sha256.json`, which identifies the checkpoint's contents.
   """
 
   step: int
@@ -83,7 +83,7 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder, seen by all processes.
-      keep: how many of the newest to keep.
+      keep: number of newest checkpoints to keep.
       keep_period: also keep each step that is a multiple of it, for good.
     """
     self.root = checkpoint_root(workdir)
@@ -141,7 +141,7 @@ class Checkpoints:
     self._manager.close()
 
   def latest_step(self) -> int | None:
-    """The newest step that has been saved completely."""
+    """Returns the newest step that has been saved completely, or None."""
     return max(list_steps(self.root), default=None)
 
   def restore(self, abstract_state: TrainState, shardings: Any) -> Restored:
@@ -151,8 +151,8 @@ class Checkpoints:
     is taken.
 
     Args:
-      abstract_state: shapes, from `jax.eval_shape`.
-      shardings: of the same structure.
+      abstract_state: shapes of the train state.
+      shardings: layout of each leaf.
 
     Raises:
       CheckpointError: if none is sound, or one has another shape.

@@ -32,8 +32,8 @@ def evaluate(
     experiment: opens the data.
     program: holds the compiled evaluation.
     state: the train state; its average is evaluated, too, if there is one.
-    frozen: what the target needs, on the devices.
-    mesh: where to compute.
+    frozen: arrays that the target takes, on the devices.
+    mesh: device mesh.
 
   Returns:
     Means over clips by name; metrics that no clip defines are left out.

@@ -69,7 +69,7 @@ class MetricLog:
       num_train_steps: last step, for the progress line.
       start_step: step at which the run goes on; later rows are dropped.
       wandb_mode: `offline`, `online` or `disabled`.
-      config: what wandb shows as the run's settings.
+      config: settings that wandb shows for the run.
     """
     record = run_record(workdir)
     writers = [

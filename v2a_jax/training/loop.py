@@ -38,7 +38,7 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
   """Trains to `num_train_steps` or `train_seconds`, whichever comes first.
 
   Args:
-    experiment: what is trained, on what, and how.
+    experiment: model, data, objective and settings of the run.
     workdir: folder of checkpoints and metrics; continued if it has any.
 
   Returns:

@@ -140,7 +140,7 @@ def make_optimizer(
 def _chain(
   config: OptimizerConfig, num_train_steps: int
 ) -> optax.GradientTransformation:
-  """The whole update of one partition."""
+  """Builds the update of one partition."""
   clip = (
     optax.clip_by_global_norm(config.max_grad_norm)
     if config.max_grad_norm
@@ -185,7 +185,7 @@ def _map_variables(fn: Callable[[tuple[str, ...], Any], Any], params: Any):
 
 
 def _rank(leaf: Any) -> int:
-  """Number of axes of a single layer's array; 0 for a `MaskedNode`."""
+  """Returns the axes of one layer's array; 0 for a `MaskedNode`."""
   arrays = jax.tree.leaves(leaf)
   return arrays[0].ndim - ("layers" in _axes(leaf)) if arrays else 0
 
@@ -197,7 +197,7 @@ def _axes(leaf: Any) -> tuple[str | None, ...]:
 
 
 def _decays(params: Any) -> Any:
-  """Which parameters weight decay acts on."""
+  """Marks the parameters that weight decay acts on."""
   return _map_variables(
     lambda path, leaf: _rank(leaf) > 1 and path[-1] not in ("bias", "scale"),
     params,

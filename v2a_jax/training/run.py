@@ -105,7 +105,7 @@ class Trainable(Protocol):
   Attributes:
     run: numbers of the run.
     objective: gives the loss.
-    optimizer: how parameters are updated.
+    optimizer: settings of the optimizer.
     mesh: sizes of the mesh's axes.
     target: `target(frozen, batch) -> batch` fills in what is learned, inside
       the step; None where the objective needs nothing filled in.

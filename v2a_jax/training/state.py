@@ -21,7 +21,7 @@ class TrainState:
     step: int32, updates done or skipped, which is also the data position.
     params: `nnx.Param` variables, float32.
     buffers: all other variables of the model; carried unchanged.
-    opt_state: of the optimizer.
+    opt_state: state of the optimizer.
     ema: exponential moving average of `params`, or None.
     skipped: int32, updates skipped since the start (see `training/step.py`).
     skipped_in_row: int32, how many of the last updates were skipped.

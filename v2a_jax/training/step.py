@@ -42,11 +42,11 @@ def make_train_step(
   """Returns `step(state, frozen, batch) -> (state, metrics)`, for `jax.jit`.
 
   Args:
-    graphdef: of the model, split into (params, buffers).
-    objective: gives losses [b] and metrics of [b] each.
+    graphdef: structure of the model, split into (params, buffers).
+    objective: computes losses [b] and metrics [b].
     optimizer: clips, scales and schedules; the norm logged is before clipping.
     target: fills in what is learned, `target(frozen, batch) -> batch`.
-    seed: of all randomness in training.
+    seed: random seed of everything drawn in training.
     ema_decay: 0 when the state holds no average.
     accumulate: microbatches; their gradients are added in float32.
     compute_dtype: `bfloat16` gives the model parameters of that type; the

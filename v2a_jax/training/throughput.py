@@ -47,10 +47,10 @@ PEAK_FLOPS: Mapping[str, float] = {
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:
-  """Returns (FLOP/s of one device, where the number is from).
+  """Returns (peak FLOP/s of one device, source of the number).
 
-  Of a CPU and of an unknown device it is that of a float32 matrix product,
-  measured here; virtual devices share their host's.
+  For a CPU or an unknown device a float32 matrix product is measured; virtual
+  devices share their host's rate.
   """
   kind = device.device_kind
   for name, flops in PEAK_FLOPS.items():
@@ -61,7 +61,7 @@ def peak_flops(device: jax.Device) -> tuple[float, str]:
 
 
 def _measure_matmul(size: int = 1024, repeats: int = 5) -> float:
-  """FLOP/s of a [size, size] float32 product; the best of `repeats`."""
+  """Measures FLOP/s of a [size, size] float32 product, best of `repeats`."""
   with jax.default_device(jax.local_devices()[0]):
     x = jnp.ones((size, size), jnp.float32)
     multiply = jax.jit(jnp.matmul)
@@ -95,7 +95,7 @@ class Goodput:
     return time.perf_counter() - self._start
 
   def metrics(self) -> dict[str, float]:
-    """`goodput/<phase>` in seconds, and the share spent in steps."""
+    """Returns seconds by phase, and the share of time spent in steps."""
     total = max(self.total(), 1e-9)
     named = {f"goodput/{k}_seconds": v for k, v in self.seconds.items()}
     return {

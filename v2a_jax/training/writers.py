@@ -126,7 +126,7 @@ def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
 
 
 def run_record(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Reads, or makes, `<workdir>/run.json`: the run's id, start and host."""
+  """Reads or creates `<workdir>/run.json`: the run's id, start and host."""
   path = pathlib.Path(workdir) / "run.json"
   if path.exists():
     return json.loads(path.read_text())
