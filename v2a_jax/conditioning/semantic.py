@@ -1,13 +1,11 @@
-"""A second, slower stream of the frames: what is there, beside when.
+"""A second, slower stream of the frames, for their content.
 
-Synchronisation needs every frame and little width; meaning needs width and few
+Synchronisation needs every frame and little width; content needs width and few
 frames (SlowFast, arXiv:1812.03982). The slow stream is a wider `VideoEncoder`,
-or a published vision tower that looks at each frame alone:
+or a published vision tower that encodes each frame alone:
 
   feature_i = tower(frame_i)          x = W feature / rms(feature)
   tokens    = norm(blocks(x, times))
-
-Both have the two parts of `VideoEncoder`: `embed_frames` and `attend_time`.
 """
 
 import dataclasses
@@ -22,7 +20,7 @@ from v2a_jax.models import layers
 from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import vit
 
-# Published vision towers that read one frame at a time.
+# Published vision towers that encode one frame at a time.
 TOWERS = {"vit": vit.NETWORK}
 
 
@@ -33,14 +31,14 @@ class SemanticConfig:
   Attributes:
     name: "" for no such stream, `pixels` for an encoder trained from pixels, or
       a published vision tower, one of `TOWERS`.
-    stride: number of frames from one that is encoded to the next; tokens carry
+    stride: number of frames from one encoded frame to the next; tokens carry
       their frames' own times.
     temporal_depth: number of blocks along time.
     path: folder from which a new run reads the tower.
     sizes: sizes of the tower; empty reads them from the folder.
-    patch_size: side of a patch of `pixels`, in pixels.
+    patch_size: height and width of a patch of `pixels`, in pixels.
     spatial_width: number of features of a patch of `pixels`.
-    spatial_heads: number of heads over the patches of `pixels`.
+    spatial_heads: number of attention heads over the patches of `pixels`.
     spatial_depth: number of blocks over the patches of `pixels`.
     pool_queries: number of learned queries that pool the patches of `pixels`.
   """
@@ -65,8 +63,7 @@ class SemanticConfig:
       spatial_depth="[0, inf)",
       **dict.fromkeys(at_least_1.split(), "[1, inf)"),
     )
-    names = ("spatial_width", "spatial_heads")
-    check_heads(self.spatial_width, self.spatial_heads, names=names)
+    check_heads(self, "spatial_width", "spatial_heads")
 
 
 class TowerEncoder(video.FrameEncoder):
@@ -77,7 +74,9 @@ class TowerEncoder(video.FrameEncoder):
 
   def __init__(self, config, *, rngs, dtype=None):
     slow = config.semantic
-    self.tower = vit.ViT(slow.sizes, rngs=rngs, dtype=dtype or "float32")
+    self.tower = TOWERS[slow.name].make(
+      slow.sizes, rngs=rngs, dtype=dtype or "float32"
+    )
     self.tower.stack.remat = config.remat
     self.project = layers.dense(
       slow.sizes.feature_dim,
@@ -90,25 +89,27 @@ class TowerEncoder(video.FrameEncoder):
 
   @property
   def feature_dim(self) -> int:
+    """Number of features of a frame."""
     return self.tower.config.feature_dim
 
   @property
   def settings(self) -> dict:
+    """What the features depend on beside the weights."""
     return dataclasses.asdict(self.tower.config)
 
   def embed_frames(self, frames, mask, *, stride: int = 1):
-    """A feature [b m f] of every `stride`-th of frames [b n h w 3]."""
-    del mask  # A frame is seen alone.
+    """Encodes every `stride`-th frame of [b n h w 3] to a feature [b m f]."""
+    del mask  # Each frame is encoded alone.
     return self.tower(frames[:, ::stride])
 
   def attend_time(self, features, times, mask):
-    """Tokens of features [b m f] at times [b m], of mask bool [b m]."""
+    """Maps features [b m f] at times [b m], of mask bool [b m], to tokens."""
     x = self.project(layers.rms_norm(features))
     return super().attend_time(x, times, mask)
 
 
 def make_encoder(config, *, rngs, dtype) -> nnx.Module:
-  """The slow stream of a `ConditionerConfig`."""
+  """Makes the slow stream of a `ConditionerConfig`."""
   slow = config.semantic
   if slow.name in TOWERS:
     return TowerEncoder(config, rngs=rngs, dtype=dtype)
@@ -120,14 +121,14 @@ def make_encoder(config, *, rngs, dtype) -> nnx.Module:
 
 
 def encode(encoder, cond, null, *, stride: int = 1):
-  """One stream of the frames.
+  """Encodes one stream of the frames.
 
   Args:
-    encoder: a `VideoEncoder` or `TowerEncoder`.
-    cond: `Conditioning`; its `features`, if there are any, are what
-      `encoder.embed_frames` would give for every frame.
-    null: [d], what stands for the frames where there are none.
-    stride: every so many frames one is encoded.
+    encoder: `VideoEncoder` or `TowerEncoder`.
+    cond: `Conditioning`; its `features`, if not None, stand for those that
+      `encoder.embed_frames` would compute for every frame.
+    null: token [d] of a clip without frames.
+    stride: number of frames from one encoded frame to the next.
 
   Returns:
     (tokens [b m d], times [b m], mask bool [b m]).
