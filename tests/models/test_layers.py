@@ -60,12 +60,6 @@ def test_stack_equals_its_blocks_one_after_another(remat):
   assert np.abs(stack(x) - x).max() > 1e-3
 
 
-def test_stack_refuses_an_unknown_policy():
-  make = lambda rngs: layers.FeedForward(4, 6, rngs=rngs)
-  with pytest.raises(ValueError, match="remat='half'.*none"):
-    layers.Stack(make, 1, rngs=nnx.Rngs(0), remat="half")
-
-
 def test_attention_ignores_masked_keys():
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 6, 2, 4))
   mask = jnp.arange(6)[None] < jnp.asarray([[4], [6]])

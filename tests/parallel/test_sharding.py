@@ -43,7 +43,7 @@ def test_mesh_fills_the_free_axis():
     (dict(fsdp=3), r"8 devices.*\[1, 2, 4, 8\]"),
     (dict(data=2, fsdp=2), "8 devices"),
     (dict(data=-1, fsdp=-1), "at most one"),
-    (dict(tensor=0), "positive"),
+    (dict(tensor=0), r"tensor=0 is not in \[1, inf\)"),
   ],
 )
 def test_mesh_refuses_what_does_not_fit(config, words):

@@ -107,12 +107,14 @@ class ConditionerConfig:
 class Conditioner(nnx.Module):
   """`Conditioning` → `CondTokens`."""
 
+  # Encoders that only some models have.
+  prompt = aligner = semantic = None
+
   def __init__(self, config: ConditionerConfig, *, rngs: nnx.Rngs):
     c = self.config = config
     more = dict(rngs=rngs, dtype=jnp.dtype(c.dtype))
     self.video = video.VideoEncoder(c, **more)
     self.text = text.TextEncoder(c, **more)
-    self.prompt = self.aligner = self.semantic = None
     if c.prompt_encoder.name:
       self.prompt = text.PromptEncoder(c.prompt_encoder, width=c.width, **more)
     null = lambda: layers.learned((c.width,), axes=("embed",), rngs=rngs)
