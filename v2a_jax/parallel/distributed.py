@@ -32,12 +32,12 @@ def initialize(
     coordinator: `host:port` of process 0.
     num_processes: number of processes of the run.
     process_id: index of this process, from 0.
-    timeout: seconds to wait for the other processes.
+    timeout: seconds to wait for the other processes; after them XLA aborts
+      this process with "DEADLINE_EXCEEDED".
 
   Raises:
-    ValueError: only some of the three are set, one is no number, or JAX detects
-      no cluster.
-    JaxRuntimeError: the other processes do not connect in time.
+    ValueError: only some of the three are set, a number is wrong, or JAX
+      detects no cluster.
   """
   address, number, rank = (os.environ.get(name) or None for name in _VARIABLES)
   values = {
