@@ -46,20 +46,23 @@ def test_a_process_without_its_place_in_a_run_is_told_what_to_set():
   attempts = {
     r"coordinator=a:1, num_processes=None, .* set all three": ({}, ["a:1"]),
     r"num_processes=2, process_id=None: set all three": (partly, []),
-    r"num_processes=two.* whole numbers": (
+    r"num_processes=two, .*'two'.* set JAX_": (
       VARIABLES | {"JAX_NUM_PROCESSES": "two"},
       [],
     ),
-    r"process_id=2: process_id is from 0 to num_proc": (
+    r"num_processes=2, process_id=2 .*process_id < num_processes": (
       VARIABLES | {"JAX_PROCESS_ID": "2"},
       [],
     ),
     # An argument goes before its variable.
-    r"coordinator=b:1, .*process_id=-1: process_id is from 0": (
+    r"coordinator=b:1, .*process_id=-1 .*nonnegative": (
       VARIABLES,
       ["b:1", None, -1],
     ),
-    r"JAX detects no cluster: set JAX_COORDINATOR_ADDRESS, ": ({}, []),
+    r"process_id=None .*set JAX_COORDINATOR_ADDRESS, .* cluster that JAX": (
+      {},
+      [],
+    ),
   }
   messages = result_of(start("refusals", list(attempts.values())))
   for words, message in zip(attempts, messages, strict=True):

@@ -18,23 +18,16 @@ from v2a_jax.conditioning import semantic as semantic_lib
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import layers
 from v2a_jax.models import lora as lora_lib
-from v2a_jax.models.config import check_heads
 
 TUNE = ("full", "lora", "frozen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConditionerConfig:
-  """Sizes of the condition encoders.
+class ConditionerConfig(video.PixelConfig):
+  """Sizes of the condition encoders; see also `PixelConfig`.
 
   Attributes:
     vocab_size: number of token embeddings; at least the tokenizer's ids.
-    patch_size: height and width of a patch in pixels; divides the frame's.
-    spatial_width: number of features of a patch.
-    spatial_heads: number of attention heads over the patches of a frame.
-    spatial_depth: number of blocks over the patches of a frame.
-    pool_queries: number of learned queries that pool a frame's patches.
-    temporal_depth: number of blocks along time.
     text_depth: number of blocks over prompt and transcript.
     semantic: second, slower stream of the frames, whose tokens the backbone
       attends to; without a name the first stream serves for both.
@@ -54,12 +47,6 @@ class ConditionerConfig:
   """
 
   vocab_size: int = 1024
-  patch_size: int = 8
-  spatial_width: int = 64
-  spatial_heads: int = 2
-  spatial_depth: int = 1
-  pool_queries: int = 4
-  temporal_depth: int = 2
   text_depth: int = 1
   semantic: semantic_lib.SemanticConfig = semantic_lib.SemanticConfig()
   tune: str = "full"
@@ -74,19 +61,14 @@ class ConditionerConfig:
   dtype: str = settings.derived("model.dtype", default="float32")
 
   def __post_init__(self):
-    at_least_1 = (
-      "vocab_size patch_size spatial_width spatial_heads pool_queries"
-    )
+    super().__post_init__()
     settings.check(
       self,
-      spatial_depth="[0, inf)",
-      temporal_depth="[0, inf)",
+      vocab_size="[1, inf)",
       text_depth="[0, inf)",
       aligner_depth="[0, inf)",
-      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
     )
     settings.choose(self, tune=TUNE)
-    check_heads(self, "spatial_width", "spatial_heads")
     if (self.tune == "lora") != bool(self.lora.rank):
       raise settings.SettingError(
         f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such as"

@@ -17,7 +17,6 @@ from v2a_jax.basics import settings
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
 from v2a_jax.models import layers
-from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import vit
 
 # Published vision towers that encode one frame at a time.
@@ -25,45 +24,29 @@ TOWERS = {"vit": vit.NETWORK}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
-  """The slow stream of the frames.
+class SemanticConfig(video.PixelConfig):
+  """The slow stream of the frames; see also `PixelConfig`, for `pixels`.
 
   Attributes:
     name: "" for no such stream, `pixels` for an encoder trained from pixels, or
       a published vision tower, one of `TOWERS`.
     stride: number of frames from one encoded frame to the next; tokens carry
       their frames' own times.
-    temporal_depth: number of blocks along time.
     path: folder from which a new run reads the tower.
     sizes: sizes of the tower; empty reads them from the folder.
-    patch_size: height and width of a patch of `pixels`, in pixels.
-    spatial_width: number of features of a patch of `pixels`.
-    spatial_heads: number of attention heads over the patches of `pixels`.
-    spatial_depth: number of blocks over the patches of `pixels`.
-    pool_queries: number of learned queries that pool the patches of `pixels`.
   """
 
   name: str = ""
   stride: int = 1
-  temporal_depth: int = 2
   path: str = ""
   sizes: Any = settings.named(TOWERS)
-  patch_size: int = 8
   spatial_width: int = 128
-  spatial_heads: int = 2
   spatial_depth: int = 2
-  pool_queries: int = 4
 
   def __post_init__(self):
-    at_least_1 = "stride patch_size spatial_width spatial_heads pool_queries"
+    super().__post_init__()
     settings.choose(self, name=("", "pixels", *TOWERS))
-    settings.check(
-      self,
-      temporal_depth="[0, inf)",
-      spatial_depth="[0, inf)",
-      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
-    )
-    check_heads(self, "spatial_width", "spatial_heads")
+    settings.check(self, stride="[1, inf)")
 
 
 class TowerEncoder(video.FrameEncoder):
@@ -113,11 +96,11 @@ def make_encoder(config, *, rngs, dtype) -> nnx.Module:
   slow = config.semantic
   if slow.name in TOWERS:
     return TowerEncoder(config, rngs=rngs, dtype=dtype)
-  shared = {f.name for f in settings.keys(type(config))}
-  own = {k: v for k, v in settings.as_dict(slow).items() if k in shared}
-  return video.VideoEncoder(
-    dataclasses.replace(config, **own), rngs=rngs, dtype=dtype
+  fields = dataclasses.fields(video.PixelConfig)
+  config = dataclasses.replace(
+    config, **{field.name: getattr(slow, field.name) for field in fields}
   )
+  return video.VideoEncoder(config, rngs=rngs, dtype=dtype)
 
 
 def encode(encoder, cond, null, *, stride: int = 1):

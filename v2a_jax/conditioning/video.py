@@ -13,7 +13,40 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers
+from v2a_jax.models.config import check_heads
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+  """Sizes of a `VideoEncoder`.
+
+  Attributes:
+    patch_size: height and width of a patch in pixels; divides the frame's.
+    spatial_width: number of features of a patch.
+    spatial_heads: number of attention heads over the patches of a frame.
+    spatial_depth: number of blocks over the patches of a frame.
+    pool_queries: number of learned queries that pool a frame's patches.
+    temporal_depth: number of blocks along time.
+  """
+
+  patch_size: int = 8
+  spatial_width: int = 64
+  spatial_heads: int = 2
+  spatial_depth: int = 1
+  pool_queries: int = 4
+  temporal_depth: int = 2
+
+  def __post_init__(self):
+    at_least_1 = "patch_size spatial_width spatial_heads pool_queries".split()
+    settings.check(
+      self,
+      **dict.fromkeys(at_least_1, "[1, inf)"),
+      spatial_depth="[0, inf)",
+      temporal_depth="[0, inf)",
+    )
+    check_heads(self, "spatial_width", "spatial_heads")
 
 
 def patchify(frames, size: int):

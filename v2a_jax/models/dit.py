@@ -205,10 +205,10 @@ class DiT(nnx.Module):
     Returns:
       float32 [b t c].
     """
-    x, *context = self._joint(
+    _, prediction = self._run(
       noisy_latents, time, tokens, times, mask, known, until
     )
-    return self._finish(x, *context)
+    return prediction
 
   def represent(self, noisy_latents, time, tokens, *, times, mask, known=None):
     """Predicts, and regresses a teacher's features from the joint blocks.
@@ -218,20 +218,20 @@ class DiT(nnx.Module):
     Returns:
       (prediction float32 [b t c], features float32 [b t f]).
     """
-    x, *context = self._joint(
+    x, prediction = self._run(
       noisy_latents, time, tokens, times, mask, known, None
     )
-    return self._finish(x, *context), self.head(x)
+    return prediction, self.head(x)
 
-  def _joint(self, noisy_latents, time, tokens, times, mask, known, until):
-    """Runs the joint blocks: (x, times, mask, condition) for `_finish`."""
+  def _run(self, noisy_latents, time, tokens, times, mask, known, until):
+    """Returns (audio tokens [b t d] of the joint blocks, prediction)."""
     if mask is None:
       mask = jnp.ones(noisy_latents.shape[:2], bool)
     if self.config.infill:
       noisy_latents = join_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
     x = constrain(self.embed(x), "batch", "length", "embed")
-    # The slope along time is part of an average velocity, so there it is mild.
+    # Average velocities are trained on derivatives by time: keep those small.
     scale = 10.0 if self.config.average else 1000.0
     features = functools.partial(
       layers.sinusoidal, size=self.config.width, scale=scale
@@ -241,16 +241,13 @@ class DiT(nnx.Module):
       clock = clock + self.interval(features(until - time))
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
-    x, _, _ = self.joint(
+    joint, _, _ = self.joint(
       (x, tokens.video, tokens.text),
       (times, tokens.video_times, tokens.text_times),
       (mask, tokens.video_mask, tokens.text_mask),
       condition,
     )
-    return x, times, mask, condition
-
-  def _finish(self, x, times, mask, condition):
-    """Runs the audio-only blocks and the output layer."""
-    x = self.audio(x, times, mask, condition)
+    x = self.audio(joint, times, mask, condition)
     shift, scale, _ = self.final(condition)
-    return self.out(layers.modulate(x, shift, scale)).astype(jnp.float32)
+    prediction = self.out(layers.modulate(x, shift, scale))
+    return joint, prediction.astype(jnp.float32)

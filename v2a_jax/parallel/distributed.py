@@ -45,31 +45,24 @@ def initialize(
     "num_processes": number if num_processes is None else num_processes,
     "process_id": rank if process_id is None else process_id,
   }
-  given = ", ".join(f"{key}={value}" for key, value in values.items())
+  place = ", ".join(f"{key}={value}" for key, value in values.items())
   unset = [value is None for value in values.values()]
   if any(unset) and not all(unset):
     raise ValueError(
-      f"{given}: set all three ({', '.join(_VARIABLES)}), or none on a cluster"
+      f"{place}: set all three ({', '.join(_VARIABLES)}), or none on a cluster"
       " that JAX detects"
     )
-  coordinator, num_processes, process_id = values.values()
-  if coordinator:
-    try:
-      num_processes, process_id = int(num_processes), int(process_id)
-    except ValueError:
-      raise ValueError(f"{given}: the last two are whole numbers") from None
-    if not 0 <= process_id < num_processes:
-      raise ValueError(f"{given}: process_id is from 0 to num_processes - 1")
+  coordinator, *numbers = values.values()
   try:
     jax.distributed.initialize(
       coordinator,
-      num_processes,
-      process_id,
+      *(number if number is None else int(number) for number in numbers),
       initialization_timeout=int(timeout),
     )
   except ValueError as error:
     raise ValueError(
-      f"JAX detects no cluster: set {', '.join(_VARIABLES)} ({error})"
+      f"cannot join a run with {place} ({error}): set {', '.join(_VARIABLES)},"
+      " or start it on a cluster that JAX detects"
     ) from error
 
 

@@ -73,10 +73,9 @@ class T5Config:
     )
     exact = self.relative_attention_num_buckets // 4
     settings.check(self, relative_attention_max_distance=f"({exact}, inf)")
-    known = transformer.ACTIVATIONS
-    settings.choose(
-      self, feed_forward_proj=(*known, *(_GATED + name for name in known))
-    )
+    plain = tuple(transformer.ACTIVATIONS)
+    gated = tuple(_GATED + name for name in plain)
+    settings.choose(self, feed_forward_proj=plain + gated)
 
   @property
   def features(self) -> int:
