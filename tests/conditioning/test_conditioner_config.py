@@ -28,6 +28,7 @@ T5 = PromptEncoderConfig(
     (dict(vocab_size=0), r"vocab_size=0 is not in \[1, inf\)"),
     (dict(spatial_depth=-1), "spatial_depth=-1"),
     (dict(spatial_heads=3), "spatial_heads=3 does not divide spatial_width=8"),
+    (dict(spatial_width=6, spatial_heads=1), "spatial_width=6 .* of 4"),
     (dict(tune="half"), "tune='half' is not one of full, lora, frozen"),
     (dict(tune="lora"), "tune='lora' with lora.rank=0: set a rank"),
     (dict(lora=lora.LoraConfig(rank=2)), "tune='full' with lora.rank=2"),

@@ -94,11 +94,13 @@ class Conditioner(nnx.Module):
 
   def __init__(self, config: ConditionerConfig, *, rngs: nnx.Rngs):
     c = self.config = config
-    more = dict(rngs=rngs, dtype=jnp.dtype(c.dtype))
-    self.video = video.VideoEncoder(c, **more)
-    self.text = text.TextEncoder(c, **more)
+    common = dict(rngs=rngs, dtype=jnp.dtype(c.dtype))
+    self.video = video.VideoEncoder(c, **common)
+    self.text = text.TextEncoder(c, **common)
     if c.prompt_encoder.name:
-      self.prompt = text.PromptEncoder(c.prompt_encoder, width=c.width, **more)
+      self.prompt = text.PromptEncoder(
+        c.prompt_encoder, width=c.width, **common
+      )
     null = lambda: layers.learned((c.width,), axes=("embed",), rngs=rngs)
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
@@ -106,12 +108,12 @@ class Conditioner(nnx.Module):
       (len(PRESENCE), 3, c.width), axes=(None, None, "embed"), rngs=rngs
     )
     self.summary = layers.dense(
-      3 * c.width, c.width, axes=("embed", None), **more
+      3 * c.width, c.width, axes=("embed", None), **common
     )
     if c.aligner_depth:
-      self.aligner = alignment.Aligner(c, **more)
+      self.aligner = alignment.Aligner(c, **common)
     if c.semantic.name:
-      self.semantic = semantic_lib.make_encoder(c, **more)
+      self.semantic = semantic_lib.make_encoder(c, **common)
       self.null_semantic = null()
 
   @property

@@ -55,20 +55,14 @@ class TowerEncoder(video.FrameEncoder):
   frame_part = ("tower",)
   sees_neighbours = False
 
-  def __init__(self, config, *, rngs, dtype=None):
-    slow = config.semantic
-    self.tower = TOWERS[slow.name].make(
-      slow.sizes, rngs=rngs, dtype=dtype or "float32"
-    )
+  def __init__(self, config, *, rngs, dtype):
+    slow, common = config.semantic, dict(rngs=rngs, dtype=dtype)
+    self.tower = TOWERS[slow.name].make(slow.sizes, **common)
     self.tower.stack.remat = config.remat
     self.project = layers.dense(
-      slow.sizes.feature_dim,
-      config.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      dtype=dtype,
+      slow.sizes.feature_dim, config.width, axes=(None, "embed"), **common
     )
-    super().__init__(config, slow.temporal_depth, rngs=rngs, dtype=dtype)
+    super().__init__(config, slow.temporal_depth, **common)
 
   @property
   def feature_dim(self) -> int:

@@ -43,15 +43,10 @@ class PromptEncoder(nnx.Module):
   def __init__(
     self, config: PromptEncoderConfig, *, width: int, rngs, dtype: Any
   ):
-    make = NETWORKS[config.name].make
-    self.encoder = lora.freeze(make(config.sizes, rngs=rngs, dtype=dtype))
+    sizes, common = config.sizes, dict(rngs=rngs, dtype=dtype)
+    self.encoder = lora.freeze(NETWORKS[config.name].make(sizes, **common))
     self.project = layers.dense(
-      config.sizes.features,
-      width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+      sizes.features, width, axes=(None, "embed"), use_bias=True, **common
     )
     self.norm = layers.RMSNorm(width, rngs=rngs)
 

@@ -8,6 +8,7 @@ Any number of frames, any frame rate and any multiple of the patch size work.
 """
 
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
@@ -24,7 +25,7 @@ class PixelConfig:
 
   Attributes:
     patch_size: height and width of a patch in pixels; divides the frame's.
-    spatial_width: number of features of a patch.
+    spatial_width: number of features of a patch, a multiple of 4.
     spatial_heads: number of attention heads over the patches of a frame.
     spatial_depth: number of blocks over the patches of a frame.
     pool_queries: number of learned queries that pool a frame's patches.
@@ -47,6 +48,11 @@ class PixelConfig:
       temporal_depth="[0, inf)",
     )
     check_heads(self, "spatial_width", "spatial_heads")
+    if self.spatial_width % 4:
+      raise settings.SettingError(
+        f"spatial_width={self.spatial_width} is not a multiple of 4, which"
+        " positions in two dimensions need"
+      )
 
 
 def patchify(frames, size: int):
@@ -84,16 +90,9 @@ class PoolQueries(nnx.Module):
     self.queries = layers.learned(
       (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
     )
-    self.key_value = layers.dense(
-      width_in, 2 * width_in, axes=("embed", "heads"), rngs=rngs, dtype=dtype
-    )
-    self.out = layers.dense(
-      count * width_in,
-      width_out,
-      axes=("mlp", "embed"),
-      rngs=rngs,
-      dtype=dtype,
-    )
+    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
+    self.key_value = dense(width_in, 2 * width_in, axes=("embed", "heads"))
+    self.out = dense(count * width_in, width_out, axes=("mlp", "embed"))
 
   def __call__(self, x):
     """Pools x [... p d_in] to [... d_out]."""
@@ -139,30 +138,22 @@ class VideoEncoder(FrameEncoder):
   sees_neighbours = True
 
   def __init__(self, config, *, rngs, dtype=None):
-    self.patch_size = config.patch_size
-    self.spatial_heads = config.spatial_heads
-    within_frame = dataclasses.replace(
-      config, width=config.spatial_width, num_heads=config.spatial_heads
-    )
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    self.patch_size, self.spatial_heads = c.patch_size, c.spatial_heads
+    inputs = 3 * 3 * c.patch_size**2
     self.embed = layers.dense(
-      3 * 3 * config.patch_size**2,
-      config.spatial_width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+      inputs, c.spatial_width, axes=(None, "embed"), use_bias=True, **common
+    )
+    within_frame = dataclasses.replace(
+      c, width=c.spatial_width, num_heads=c.spatial_heads
     )
     self.spatial = attention.self_attention_stack(
-      within_frame, config.spatial_depth, rngs=rngs, dtype=dtype
+      within_frame, c.spatial_depth, **common
     )
     self.pool = PoolQueries(
-      config.spatial_width,
-      config.width,
-      count=config.pool_queries,
-      rngs=rngs,
-      dtype=dtype,
+      c.spatial_width, c.width, count=c.pool_queries, **common
     )
-    super().__init__(config, config.temporal_depth, rngs=rngs, dtype=dtype)
+    super().__init__(c, c.temporal_depth, **common)
 
   @property
   def feature_dim(self) -> int:

@@ -61,10 +61,9 @@ class HeadBlock(nnx.Module):
   """A residual SwiGLU under an adaptive norm."""
 
   def __init__(self, width: int, *, rngs, dtype):
-    self.modulation = layers.Modulation(
-      width, 1, rank=0, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(width, width, rngs=rngs, dtype=dtype)
+    common = dict(rngs=rngs, dtype=dtype)
+    self.modulation = layers.Modulation(width, 1, rank=0, **common)
+    self.mlp = layers.FeedForward(width, width, **common)
 
   def __call__(self, h, condition):
     shift, scale, gate = self.modulation(condition)
@@ -77,9 +76,8 @@ class DiffusionHead(nnx.Module):
   def __init__(self, config: LatentModelConfig, *, rngs, dtype):
     c = config
     self.width = c.head_width
-    dense = functools.partial(
-      layers.dense, rngs=rngs, use_bias=True, dtype=dtype
-    )
+    common = dict(rngs=rngs, dtype=dtype)
+    dense = functools.partial(layers.dense, use_bias=True, **common)
     self.embed = dense(c.channels, self.width, axes=(None, "embed"))
     self.time = dense(self.width, self.width, axes=(None, "embed"))
     self.vector = dense(c.width, self.width, axes=("embed", None))
@@ -89,9 +87,7 @@ class DiffusionHead(nnx.Module):
       rngs=rngs,
       unroll=c.head_depth,
     )
-    self.final = layers.Modulation(
-      self.width, 1, rank=0, rngs=rngs, dtype=dtype
-    )
+    self.final = layers.Modulation(self.width, 1, rank=0, **common)
     self.out = dense(self.width, c.channels, axes=("embed", None), zero=True)
 
   def __call__(self, noisy, time, z):
@@ -118,16 +114,12 @@ class LatentModel(causal.CausalTransformer):
   def __init__(self, config: LatentModelConfig, *, rngs: nnx.Rngs):
     c = config
     super().__init__(c, extra=0, rngs=rngs)
+    common = dict(rngs=rngs, dtype=self.dtype)
     self.first = layers.learned((c.width,), axes=("embed",), rngs=rngs)
     self.embed = layers.dense(
-      c.channels,
-      c.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=self.dtype,
+      c.channels, c.width, axes=(None, "embed"), use_bias=True, **common
     )
-    self.head = DiffusionHead(c, rngs=rngs, dtype=self.dtype)
+    self.head = DiffusionHead(c, **common)
 
   @property
   def frame(self) -> jax.ShapeDtypeStruct:

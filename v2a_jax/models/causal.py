@@ -45,14 +45,12 @@ class TokenBlock(nnx.Module):
   """Causal self-attention, cross-attention to the conditions, SwiGLU."""
 
   def __init__(self, config: TransformerConfig, *, rngs, dtype):
-    c = config
-    sizes = (c.width, c.num_heads)
-    self.modulation = layers.Modulation(
-      c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
-    self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
-    self.cross = attention.CrossProjection(*sizes, rngs=rngs, dtype=dtype)
-    self.mlp = layers.FeedForward(c.width, c.mlp_dim, rngs=rngs, dtype=dtype)
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    rank = c.modulation_rank
+    self.modulation = layers.Modulation(c.width, 3, rank=rank, **common)
+    self.attention = attention.Projection(c.width, c.num_heads, **common)
+    self.cross = attention.CrossProjection(c.width, c.num_heads, **common)
+    self.mlp = layers.FeedForward(c.width, c.mlp_dim, **common)
 
   def cond_keys(self, cond, cond_times):
     """Maps condition tokens [b m d] to keys and values, each [b m h k]."""

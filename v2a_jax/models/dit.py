@@ -59,16 +59,11 @@ class AudioBlock(nnx.Module):
   """Self-attention and conv-SwiGLU over the audio tokens alone."""
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
-    c = config
-    self.modulation = layers.Modulation(
-      c.width, 2, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
-    self.attention = attention.Projection(
-      c.width, c.num_heads, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(
-      c.width, c.mlp_dim, kernel=3, rngs=rngs, dtype=dtype
-    )
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    rank = c.modulation_rank
+    self.modulation = layers.Modulation(c.width, 2, rank=rank, **common)
+    self.attention = attention.Projection(c.width, c.num_heads, **common)
+    self.mlp = layers.FeedForward(c.width, c.mlp_dim, kernel=3, **common)
 
   def project(self, x, times, modulation):
     """Maps x [b t d] at times [b t] to q, k, v of [b t h k]."""
@@ -136,11 +131,11 @@ class RepresentationHead(nnx.Module):
   """Audio tokens [b t d] → a teacher's features [b t f]."""
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
-    c = config
+    c, common = config, dict(rngs=rngs, dtype=dtype)
     self.norm = layers.RMSNorm(c.width, rngs=rngs)
-    self.mlp = layers.FeedForward(c.width, 2 * c.width, rngs=rngs, dtype=dtype)
+    self.mlp = layers.FeedForward(c.width, 2 * c.width, **common)
     self.out = layers.dense(
-      c.width, c.representation, axes=("embed", None), rngs=rngs, dtype=dtype
+      c.width, c.representation, axes=("embed", None), **common
     )
 
   def __call__(self, x):
@@ -153,9 +148,8 @@ class DiT(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
     c = self.config = config
     dtype = jnp.dtype(c.dtype)
-    dense = functools.partial(
-      layers.dense, axes=(None, "embed"), rngs=rngs, dtype=dtype
-    )
+    common = dict(rngs=rngs, dtype=dtype)
+    dense = functools.partial(layers.dense, axes=(None, "embed"), **common)
     stack = functools.partial(
       layers.Stack, rngs=rngs, remat=c.remat, unroll=c.unroll
     )
@@ -169,11 +163,9 @@ class DiT(nnx.Module):
     self.audio = stack(
       lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype), c.depth
     )
-    head = lambda: RepresentationHead(c, rngs=rngs, dtype=dtype)
-    self.head = head() if c.representation else None
-    self.final = layers.Modulation(
-      c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
+    self.head = RepresentationHead(c, **common) if c.representation else None
+    rank = c.modulation_rank
+    self.final = layers.Modulation(c.width, 1, rank=rank, **common)
     self.out = dense(
       c.width, c.channels, axes=("embed", None), use_bias=True, zero=True
     )

@@ -128,6 +128,7 @@ class ClapText(nnx.Module):
     self, config: ClapTextConfig, *, rngs: nnx.Rngs, dtype: Any = "float32"
   ):
     self.config, self.dtype = config, jnp.dtype(dtype)
+    common = dict(rngs=rngs, dtype=self.dtype)
     width = config.hidden_size
     rows = lambda count, axis: layers.learned(
       (count, width), axes=(axis, "embed"), rngs=rngs
@@ -136,26 +137,18 @@ class ClapText(nnx.Module):
     self.positions = rows(config.max_position_embeddings, None)
     self.segments = rows(config.type_vocab_size, None)
     self.norm = transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=self.dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
-    self.stack = transformer.stack(
-      config, pre_norm=False, rngs=rngs, dtype=self.dtype
-    )
+    self.stack = transformer.stack(config, pre_norm=False, **common)
     self.pool = layers.dense(
-      width,
-      width,
-      axes=("embed", None),
-      use_bias=True,
-      rngs=rngs,
-      dtype=self.dtype,
+      width, width, axes=("embed", None), use_bias=True, **common
     )
     self.projection = transformer.MLP(
       width,
       config.projection_dim,
       features_out=config.projection_dim,
       activation=config.projection_hidden_act,
-      rngs=rngs,
-      dtype=self.dtype,
+      **common,
     )
 
   def __call__(self, ids, mask):

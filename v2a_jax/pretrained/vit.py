@@ -71,7 +71,7 @@ class ViTConfig:
     hidden_act: activation of the MLPs, one of `transformer.ACTIVATIONS`.
     layer_norm_eps: epsilon of the norms.
     projection_dim: number of features of a frame in the space of texts (CLIP);
-      0 leaves that map out.
+      None leaves that map out.
     vision_use_head: whether SigLIP's attention pools the patches; else their
       mean does.
     image_mean: mean of red, green and blue in [0, 1].
@@ -91,7 +91,7 @@ class ViTConfig:
   num_channels: int = 3
   hidden_act: str = "gelu_pytorch_tanh"
   layer_norm_eps: float = 1e-6
-  projection_dim: int = 0
+  projection_dim: int | None = None
   vision_use_head: bool = True
   image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -185,25 +185,22 @@ class PoolHead(nnx.Module):
   """Attention pooling by one learned query, and an MLP (arXiv:2106.04560)."""
 
   def __init__(self, config: ViTConfig, *, rngs, dtype):
-    width = config.hidden_size
+    width, common = config.hidden_size, dict(rngs=rngs, dtype=dtype)
     self.num_heads = config.num_attention_heads
     self.probe = layers.learned(
       (1, 1, width), axes=(None, None, "embed"), rngs=rngs
     )
-    dense = functools.partial(
-      layers.dense, width, use_bias=True, rngs=rngs, dtype=dtype
-    )
+    dense = functools.partial(layers.dense, width, use_bias=True, **common)
     self.qkv = dense(3 * width, axes=("embed", "heads"))
     self.out = dense(width, axes=("heads", "embed"))
     self.norm = transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
     self.mlp = transformer.MLP(
       width,
       config.intermediate_size,
       activation=config.hidden_act,
-      rngs=rngs,
-      dtype=dtype,
+      **common,
     )
 
   def __call__(self, x):
@@ -226,9 +223,10 @@ class ViT(nnx.Module):
     self, config: ViTConfig, *, rngs: nnx.Rngs, dtype: Any = "float32"
   ):
     self.config, self.dtype = config, jnp.dtype(dtype)
+    common = dict(rngs=rngs, dtype=self.dtype)
     width, is_clip = config.hidden_size, config.family == "clip"
     norm = lambda: transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=self.dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
     self.patches = nnx.Conv(
       config.num_channels,
@@ -237,27 +235,20 @@ class ViT(nnx.Module):
       strides=config.patch_size,
       padding="VALID",
       use_bias=not is_clip,
-      dtype=self.dtype,
-      rngs=rngs,
+      **common,
     )
     if is_clip:
       self.class_token = layers.learned((width,), axes=("embed",), rngs=rngs)
       self.norm_in = norm()
     shape = (config.num_patches + is_clip, width)
     self.positions = layers.learned(shape, axes=(None, "embed"), rngs=rngs)
-    self.stack = transformer.stack(
-      config, pre_norm=True, rngs=rngs, dtype=self.dtype
-    )
+    self.stack = transformer.stack(config, pre_norm=True, **common)
     self.norm_out = norm()
     if config.has_head:
-      self.head = PoolHead(config, rngs=rngs, dtype=self.dtype)
+      self.head = PoolHead(config, **common)
     if config.projection_dim:
       self.projection = layers.dense(
-        width,
-        config.projection_dim,
-        axes=("embed", None),
-        rngs=rngs,
-        dtype=self.dtype,
+        width, config.projection_dim, axes=("embed", None), **common
       )
 
   def __call__(self, frames, *, tokens: bool = False):
@@ -345,7 +336,7 @@ class _Towers(published.Network):
     own = published.read_json(path) if path.is_file() else {}
     values = _DEFAULTS[family] | values | own | {"family": family}
     if not self.project:
-      values["projection_dim"] = 0
+      values["projection_dim"] = None
     elif family != "clip":
       raise WrongWeightsError(f"{folder}: {family} has no projection")
     return published.sizes(self.config, values, folder)
