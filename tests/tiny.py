@@ -10,38 +10,39 @@ import numpy as np
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.conditioning.semantic import SemanticConfig
-from v2a_jax.models.ar import TokenModel, TokenModelConfig
-from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
-from v2a_jax.models.dit import DiT, DiTConfig
+from v2a_jax.models.ar import TokenModelConfig
+from v2a_jax.models.ar_latents import LatentModelConfig
+from v2a_jax.models.dit import DiTConfig
 from v2a_jax.models.generator import Generator
 from v2a_jax.pretrained.vit import ViTConfig
+from v2a_jax.sampling.draw import Draw
 
 RATE = 25.0  # latents a second
 WIDTH, HEADS, CHANNELS, BOOKS, CODES, VOCAB = 16, 2, 3, 3, 11, 40
 
 
 def conditioning(b=2, *, n=6, size=16, words=4, seed=0) -> Conditioning:
-  """Random conditions; every one is present in every example."""
+  """Random conditions, all present in every example."""
   rng = np.random.default_rng(seed)
   ids = lambda: rng.integers(1, VOCAB, (b, words)).astype(np.int32)
-  there = np.ones((b, words), bool)
+  mask = np.ones((b, words), bool)
   times = np.sort(rng.uniform(0, 1, (b, words))).astype(np.float32)
   return Conditioning(
     frames=rng.integers(0, 255, (b, n, size, size, 3), dtype=np.uint8),
     frame_times=np.tile(np.arange(n, dtype=np.float32) / 12.5, (b, 1)),
     frame_mask=np.ones((b, n), bool),
     prompt=ids(),
-    prompt_mask=there,
+    prompt_mask=mask,
     transcript=ids(),
     transcript_times=times,
-    transcript_mask=there.copy(),
+    transcript_mask=mask.copy(),
     transcript_timed=np.ones(b, bool),
     presence=rng.integers(0, 2, (b, 3)).astype(np.int32),
   )
 
 
 def picture(*, fps, size, seconds=1.0, seed=0):
-  """A video of noise, as `media.read_video` gives it."""
+  """A video of noise, as `media.read_video` returns it."""
   count = round(fps * seconds)
   rng = np.random.default_rng(seed)
   frames = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
@@ -49,6 +50,7 @@ def picture(*, fps, size, seconds=1.0, seed=0):
 
 
 def times(t):
+  """Times of t latents in seconds."""
   return ((np.arange(t) + 0.5) / RATE).astype(np.float32)
 
 
@@ -72,7 +74,8 @@ TOWER = SemanticConfig(
 )
 
 
-def conditioner(seed=0, **changes) -> Conditioner:
+def conditioner(seed=0, *, semantic=None, **changes) -> Conditioner:
+  """Condition encoders; `semantic` is a `SemanticConfig`, or None for none."""
   config = ConditionerConfig(
     width=WIDTH,
     num_heads=HEADS,
@@ -82,61 +85,41 @@ def conditioner(seed=0, **changes) -> Conditioner:
     spatial_heads=2,
     pool_queries=2,
     temporal_depth=1,
+    semantic=semantic or SemanticConfig(),
     **changes,
   )
-  return Conditioner(config, rngs=nnx.Rngs(seed))
+  return config.make(rngs=nnx.Rngs(seed))
+
+
+SIZES = dict(width=WIDTH, num_heads=HEADS, depth=2, mlp_dim=24)
+
+
+def generator(config, seed=0, *, semantic=None) -> Generator:
+  """A generator with random weights, none of them zero; see `drawn`."""
+  make = lambda: Generator(
+    conditioner(semantic=semantic), config.make(rngs=nnx.Rngs(0))
+  )
+  return drawn(make, seed)
 
 
 def diffusion(seed=0, *, semantic=None, **changes) -> Generator:
-  """A generator with random weights, none of them zero; see `drawn`."""
-  fields = dict(
-    width=WIDTH,
-    num_heads=HEADS,
-    joint_depth=1,
-    depth=2,
-    mlp_dim=24,
-    channels=CHANNELS,
-    modulation_rank=4,
-  )
-  config = DiTConfig(**(fields | changes))
-  make = lambda: Generator(
-    conditioner(semantic=semantic), DiT(config, rngs=nnx.Rngs(0))
-  )
-  return drawn(make, seed)
+  own = dict(joint_depth=1, channels=CHANNELS, modulation_rank=4)
+  config = DiTConfig(**(SIZES | own | changes))
+  return generator(config, seed, semantic=semantic)
 
 
 def tokens(seed=0, **changes) -> Generator:
-  fields = dict(
-    width=WIDTH,
-    num_heads=HEADS,
-    depth=2,
-    mlp_dim=24,
-    num_codebooks=BOOKS,
-    codebook_size=CODES,
-  )
-  config = TokenModelConfig(**(fields | changes))
-  make = lambda: Generator(conditioner(), TokenModel(config, rngs=nnx.Rngs(0)))
-  return drawn(make, seed)
+  own = dict(num_codebooks=BOOKS, codebook_size=CODES)
+  return generator(TokenModelConfig(**(SIZES | own | changes)), seed)
 
 
 def latents(seed=0, **changes) -> Generator:
-  fields = dict(
-    width=WIDTH,
-    num_heads=HEADS,
-    depth=2,
-    mlp_dim=24,
-    channels=CHANNELS,
-    head_width=20,
-    head_depth=2,
-    num_draws=3,
-  )
-  config = LatentModelConfig(**(fields | changes))
-  make = lambda: Generator(conditioner(), LatentModel(config, rngs=nnx.Rngs(0)))
-  return drawn(make, seed)
+  own = dict(channels=CHANNELS, head_width=20, head_depth=2, num_draws=3)
+  return generator(LatentModelConfig(**(SIZES | own | changes)), seed)
 
 
 def wake(model, seed, *, scale=0.2):
-  """Gives every parameter some noise, so zero initialisation hides nothing."""
+  """Adds noise to every parameter, so that none is zero."""
   graphdef, params = nnx.split(model)
   rng = np.random.default_rng(seed)
   shift = lambda x: jnp.asarray(
@@ -146,9 +129,9 @@ def wake(model, seed, *, scale=0.2):
 
 
 def drawn(make, seed=0):
-  """`make()` with random numbers under which activations keep their size.
+  """`make()` with random weights under which activations keep their size.
 
-  They are drawn on the host: nothing of the initialisation is compiled.
+  They are drawn on the host, so that no initialisation is compiled.
   """
   graphdef, state = nnx.split(nnx.eval_shape(make))
   rng = np.random.default_rng(seed)
@@ -177,24 +160,16 @@ def batch(target, b=2, **changes) -> Batch:
 
 
 def loss(objective, model, batch, *, key, train):
-  """`objective.loss`, compiled as one: far quicker than op by op."""
+  """`objective.loss`, compiled, which is far quicker than op by op."""
   run = jax.jit(lambda b, k: objective.loss(model, b, key=k, train=train))
   return run(batch, key)
 
 
-def sample(
-  sampler, model, objective, cond, *, keys, times, windows, known=None
-):
-  """`sampler(...)`, compiled as one."""
+def sample(sampler, model, objective, cond, *, keys, known=None, **draw):
+  """`sampler(...)`, compiled; see `Draw` for the keyword arguments."""
   run = jax.jit(
     lambda cond, keys, known: sampler(
-      model,
-      objective,
-      cond,
-      keys=keys,
-      times=times,
-      windows=windows,
-      known=known,
+      model, objective, cond, Draw(keys=keys, known=known, **draw)
     )
   )
   return run(cond, keys, known)

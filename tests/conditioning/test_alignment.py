@@ -1,6 +1,4 @@
-"""Words find their times: even at first, then where the picture says."""
-
-import dataclasses
+"""Times of words: spread evenly at first, then learned from the frames."""
 
 from flax import nnx
 import jax
@@ -8,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
 
 from configs import diffusion_tiny
+from tests import tiny
 from v2a_jax.batch import ABSENT, PRESENT, UNKNOWN
 from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
-from v2a_jax.experiment import build
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.objectives import base
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.soundtrack.request import Request
@@ -29,7 +28,7 @@ KEY = jax.random.key(0)
 
 
 def flashes(b, seed):
-  """Clips in which the picture flashes as each of 2 to 4 words begins."""
+  """Clips whose frames flash as each of 2 to 4 words begins."""
   rng = np.random.default_rng(seed)
   cond = tiny.conditioning(b, n=FRAMES, size=8, words=WORDS, seed=seed)
   count = rng.integers(2, WORDS + 1, b)
@@ -69,7 +68,7 @@ def error(onsets, cond):
 
 @pytest.fixture(scope="module")
 def trained():
-  """A conditioner that saw the times of half of its clips, and its metric."""
+  """A conditioner trained with the times of half its clips, and its metric."""
   graphdef, params = nnx.split(FRESH)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
@@ -93,7 +92,7 @@ def trained():
 
   cond = flashes(STEPS * 16, seed=0)
   half = np.arange(STEPS * 16) % 2 == 0
-  # What is not known is wrong here, so that nobody can learn from it.
+  # Unknown times are wrong, so that nothing can be learned from them.
   times = np.where(half[:, None], cond.transcript_times, 9.0)
   cond = cond.replace(transcript_timed=half, transcript_times=times)
   batches = jax.tree.map(lambda x: x.reshape(STEPS, 16, *x.shape[1:]), cond)
@@ -115,7 +114,7 @@ def test_untrained_words_are_spread_evenly():
     )
 
 
-def test_it_learns_to_follow_the_picture_from_half_of_the_times(trained):
+def test_it_learns_onsets_from_the_frames_with_half_of_the_times(trained):
   conditioner, seconds = trained
   cond = flashes(32, seed=10_000)
   even = predicted(FRESH, cond).onsets
@@ -136,7 +135,7 @@ def test_onsets_never_fall_and_stay_inside_whatever_is_shown(trained):
     assert onsets.min() >= 0 and onsets.max() <= SECONDS
 
 
-def test_what_lies_under_masks_does_not_matter(trained):
+def test_onsets_do_not_depend_on_masked_frames_and_tokens(trained):
   conditioner, _ = trained
   cond = flashes(8, seed=4)
   length = np.array([FRAMES, 8, 0, FRAMES, 5, 3, 0, FRAMES])
@@ -154,7 +153,7 @@ def test_what_lies_under_masks_does_not_matter(trained):
   assert a[1][mask[1]].max() < 8 / FPS + 0.5
 
 
-def test_known_times_are_used_and_others_are_found(trained):
+def test_known_times_are_used_and_others_are_predicted(trained):
   conditioner, _ = trained
   cond = flashes(8, seed=5)
   cond = cond.replace(transcript_timed=np.arange(8) == 0)
@@ -164,24 +163,24 @@ def test_known_times_are_used_and_others_are_found(trained):
   np.testing.assert_array_equal(times[1], np.asarray(tokens.onsets)[1])
 
 
-def test_what_the_generator_wants_reaches_the_aligner():
+def test_gradients_of_the_tokens_reach_the_aligner():
   cond = flashes(2, seed=6)
   params = nnx.state(FRESH)
 
-  def wanted(params, timed):
+  def loss(params, timed):
     shown = cond.replace(transcript_timed=jnp.full(2, timed))
     text = nnx.merge(nnx.graphdef(FRESH), params)(shown).text
     return (text * jnp.arange(text.shape[-1])).sum()
 
-  slope = jax.jit(jax.grad(wanted))
-  found = [
-    float(optax.global_norm(slope(params, timed).aligner.rate))
+  gradient = jax.jit(jax.grad(loss))
+  norms = [
+    float(optax.global_norm(gradient(params, timed).aligner.rate))
     for timed in (False, True)
   ]
-  assert found[0] > 1e-4 and found[1] == 0
+  assert norms[0] > 1e-4 and norms[1] == 0
 
 
-def test_only_examples_with_known_words_pay():
+def test_only_examples_with_known_times_have_an_alignment_loss():
   model = tiny.diffusion()
   model.conditioner = FRESH
   cond = flashes(4, seed=7)
@@ -218,14 +217,15 @@ def test_no_transcript_asks_for_no_speech_as_the_data_does():
   from data_pipelines import schema
 
   record = dict(tags=["effects"], transcript="")
-  told = schema.presence(record)
+  presence = schema.presence(record)
+  assert presence[0] == ABSENT
   for words in ("", "  "):
-    assert Request(transcript=words).presence[0] == told[0] == ABSENT
+    assert Request(transcript=words).presence[0] == ABSENT
   assert Request(transcript="hello").presence[0] == PRESENT
-  # Without tags nobody says so: unknown, which is what dropping makes it.
+  # Without tags speech is unknown, as after dropping the condition.
   assert schema.presence(dict(tags=[], transcript=""))[0] == UNKNOWN
   cond = flashes(8, seed=8)
-  cond = cond.replace(presence=np.tile(told, (8, 1))).without("transcript")
+  cond = cond.replace(presence=np.tile(presence, (8, 1))).without("transcript")
   asked, dropped = cond, cond.without("presence")
   shown = [np.asarray(encoded(FRESH, c).summary) for c in (asked, dropped)]
   assert np.abs(shown[0] - shown[1]).max() > 1e-3
@@ -234,8 +234,9 @@ def test_no_transcript_asks_for_no_speech_as_the_data_does():
 def test_a_weight_without_an_aligner_is_refused():
   config = diffusion_tiny.get_config()
   config.objective.alignment_weight = 1.0
-  with pytest.raises(build.ConfigError, match="alignment_weight=1.0.*aligner"):
-    build.make_objective(config)
+  with pytest.raises(ConfigError, match="alignment_weight=1.0.*aligner_depth"):
+    Experiment.from_config(config)
   config.model.conditioner.aligner_depth = 1
-  objective = build.make_objective(config)
-  assert dataclasses.asdict(objective)["alignment_weight"] == 1.0
+  experiment = Experiment.from_config(config)
+  assert experiment.objective.alignment_weight == 1.0
+  assert experiment.abstract_conditioner.aligner.seconds == config.data.seconds

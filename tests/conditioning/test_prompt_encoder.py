@@ -1,4 +1,4 @@
-"""A published encoder reads the prompt: from its folder to a bundle's sound."""
+"""A published prompt encoder, from its folder through a run to a bundle."""
 
 import io
 import json
@@ -11,19 +11,21 @@ import numpy as np
 import optax
 import pytest
 import sentencepiece
-import tiny
 
 from configs import diffusion_tiny
 from data_pipelines.schema import DataError
-from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.experiment import build, export, workdir
-from v2a_jax.experiment import load as trained
+from tests import tiny
+from v2a_jax.experiment import export
+from v2a_jax.experiment import load as load_lib
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.experiment.workdir import open_experiment
 from v2a_jax.pretrained import t5
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.training.checkpoint import Checkpoints
-from v2a_jax.training.state import abstract_model, make_init, start_from
+from v2a_jax.training.state import make_init, start_from
 from v2a_jax.weights import bundle, names
 from v2a_jax.weights.registry import MissingWeightsError
 
@@ -91,20 +93,20 @@ def settings(folder, name):
   config.model.update(width=16, num_heads=2, joint_depth=1, depth=1)
   config.model.conditioner.update(spatial_width=8, temporal_depth=1)
   encoder = dict(name=name, path=str(folder / name))
-  config.model.conditioner.prompt_encoder.update(encoder)
+  config.model.conditioner.prompt_encoder = encoder
   return config
 
 
 def start(experiment, run, mesh):
-  """A checkpoint of what the loop would start from; the rest is noise."""
+  """Saves what the loop would start from as a checkpoint; the rest is noise."""
   init = make_init(experiment.make_model, optax.identity(), seed=0, ema=False)
   rng = np.random.default_rng(0)
   noise = lambda x: jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype)
   state = jax.tree.map(noise, jax.eval_shape(init))
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  state = jax.device_put(state, place)
   with jax.set_mesh(mesh):  # As the loop reads them.
-    given = experiment.initial()
-  state = start_from(state, given, jax.tree.map(lambda _: place, state))
+    state = start_from(state, experiment.first_weights())
   checkpoints = Checkpoints(run)
   meta = {"train_seconds": 1.0, "clips_seen": 8}
   checkpoints.save(1, state, data={}, meta=meta)
@@ -112,7 +114,7 @@ def start(experiment, run, mesh):
 
 
 def expected(model, project, norm, ids):
-  """Our map, in float64, of what `transformers` gives."""
+  """The trained map in float64 after the network of `transformers`."""
   import torch
 
   with torch.no_grad():
@@ -129,29 +131,29 @@ def test_from_a_folder_to_a_bundle_that_needs_no_folder(
   folder, models = published
   shutil.copytree(folder / name, tmp_path / name)
   config, run = settings(tmp_path, name), tmp_path / "run"
-  experiment = workdir.build_experiment(config, run)
+  experiment = open_experiment(config, run)
   start(experiment, run, mesh)
   shutil.rmtree(tmp_path / name)
-  # A run that goes on, evaluation and generation look at the run alone.
+  # Continued training, evaluation and generation read the run alone.
   config.data.prompt_tokenizer = str(run / bundle.PROMPT_TOKENIZER)
-  workdir.build_experiment(config, run)
+  open_experiment(config, run)
   export.export(run, tmp_path / "out", dtype="float32")
   shutil.rmtree(run)
-  found = trained.load(tmp_path / "out")
+  model = load_lib.load(tmp_path / "out").model
   tracker = Soundtracker.load(tmp_path / "out")
   picture = tiny.picture(fps=5.0, size=16)
-  asked = Request(prompt="a dog barks", negative_prompt="rain")
-  cond = tracker._conditions(picture, Windows(4, 4), asked)
+  request = Request(prompt="a dog barks", negative_prompt="rain")
+  cond = tracker._conditions(picture, Windows(4, 4), request)
   (ids,), (mask,) = cond.prompt, cond.prompt_mask
   ids = ids[mask]
   assert ids[-1] == {"t5": 1, "clap": 2}[name]
-  encoder = found.model.conditioner.prompt
+  encoder = model.conditioner.prompt
   got = np.asarray(encoder(cond.prompt, cond.prompt_mask))[0][mask]
   want = expected(models[name], encoder.project, encoder.norm, ids)
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
-  worse, worse_mask = tracker._negative(asked, 2)
-  assert worse.shape == worse_mask.shape == (2, 16)
-  assert worse[0][worse_mask[0]][-1] == ids[-1]
+  negative, negative_mask = tracker._negative(request, 2)
+  assert negative.shape == negative_mask.shape == (2, 16)
+  assert negative[0][negative_mask[0]][-1] == ids[-1]
   silent = tracker._conditions(picture, Windows(4, 4), Request())
   assert not silent.prompt_mask.any()
 
@@ -159,13 +161,10 @@ def test_from_a_folder_to_a_bundle_that_needs_no_folder(
 def test_the_encoder_is_kept_from_training_and_adaptation(published):
   folder, _ = published
   config = settings(folder, "t5")
-  config.lora = dict(rank=2, targets=("q", "out", "up", "qkv"))
-  codec = frozen_codec.describe(config.codec).config
-  make = lambda rngs: build.make_generator(config, codec, rngs=rngs)
   encoder = names.flatten(nnx.state(t5.load(folder / "t5")))
   for rank in (2, 0):
-    config.lora.rank = rank
-    _, *parts = abstract_model(make)
+    config.lora = dict(rank=rank, targets=("q", "out", "up", "qkv"))
+    _, *parts = Experiment.from_config(config).abstract
     params, buffers = map(names.flatten, parts)
     assert not [name for name in params if name[:3] == PLACE]
     kept = {name[3:] for name in buffers if name[:3] == PLACE}
@@ -174,26 +173,30 @@ def test_the_encoder_is_kept_from_training_and_adaptation(published):
 
 
 @pytest.mark.parametrize(
-  "change,error,said",
+  "change,error,words",
   [
     ({"prompt_encoder.path": "no/such"}, MissingWeightsError, "no/such/config"),
-    ({"prompt_encoder.name": "t6"}, build.ConfigError, "'t6' is not one of"),
+    ({"prompt_encoder.name": "t6"}, ConfigError, "'t6' is not one of"),
     (
       {"prompt_tokenizer": ""},
-      build.ConfigError,
+      ConfigError,
       "data.prompt_tokenizer is em",
     ),
     ({"prompt_tokenizer": "no/such.model"}, DataError, "no/such.model"),
     (
       {"prompt_tokenizer": "big"},
-      build.ConfigError,
+      ConfigError,
       "the prompt encoder knows",
     ),
-    ({"prompt_encoder.pat": "x"}, build.ConfigError, "no key pat"),
+    (
+      {"prompt_encoder.pat": "x"},
+      ConfigError,
+      "no such key, did you mean path",
+    ),
   ],
 )
 def test_what_does_not_fit_is_one_line(
-  published, tmp_path, change, error, said
+  published, tmp_path, change, error, words
 ):
   folder, _ = published
   config = settings(folder, "t5")
@@ -203,20 +206,20 @@ def test_what_does_not_fit_is_one_line(
       value = str(bundle.find("diffusion_tiny") / bundle.TOKENIZER)
     room = "data" if key == "prompt_tokenizer" else "model.conditioner"
     config.update_from_flattened_dict({f"{room}.{key}": value})
-  with pytest.raises(error, match=said) as caught:
-    workdir.build_experiment(config, tmp_path / "run")
+  with pytest.raises(error, match=words) as caught:
+    open_experiment(config, tmp_path / "run")
   assert "\n" not in str(caught.value)
 
 
-def test_files_that_lack_are_named_when_they_are_read(published, tmp_path):
+def test_a_missing_weights_file_is_named_when_it_is_read(published, tmp_path):
   folder, _ = published
   (tmp_path / "t5").mkdir()
   for name in ("config.json", "spiece.model"):
     shutil.copy(folder / "t5" / name, tmp_path / "t5")
   config = settings(tmp_path, "t5")
-  experiment = workdir.build_experiment(config, tmp_path / "run")
+  experiment = open_experiment(config, tmp_path / "run")
   saved = json.loads((tmp_path / "run" / "config.json").read_text())
   sizes = saved["model"]["conditioner"]["prompt_encoder"]["sizes"]
   assert sizes["d_model"] == 24
   with pytest.raises(MissingWeightsError, match="model.safetensors"):
-    experiment.initial()
+    experiment.first_weights()

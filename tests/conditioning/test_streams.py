@@ -146,33 +146,35 @@ def test_a_dropped_video_is_dropped_from_both_streams(streams):
 @pytest.mark.parametrize("streams", STREAMS)
 def test_frames_need_not_be_square(streams):
   graphdef, state = model_of(streams)
-  encoder = nnx.merge(graphdef, state).conditioner.looking
+  encoder = nnx.merge(graphdef, state).conditioner.tuned_encoder
   rng = np.random.default_rng(0)
   wide = rng.integers(0, 255, (1, 4, 16, 40, 3), dtype=np.uint8)
-  look = nnx.jit(lambda encoder, x: encoder.look(x, np.ones((1, 4), bool)))
-  found = look(encoder, wide)
+  embed = nnx.jit(
+    lambda encoder, x: encoder.embed_frames(x, np.ones((1, 4), bool))
+  )
+  found = embed(encoder, wide)
   assert np.isfinite(found).all()
   # The far right of the picture counts, too.
   other = wide.copy()
   other[:, :, :, 32:] = 255 - other[:, :, :, 32:]
-  assert np.abs(found - look(encoder, other)).max() > 1e-4
+  assert np.abs(found - embed(encoder, other)).max() > 1e-4
 
 
 def test_a_slow_stream_sees_what_changes_between_its_frames():
   graphdef, state = model_of("pixels")
   encoder = nnx.merge(graphdef, state).conditioner.semantic
   cond = tiny.conditioning(1, n=6)
-  look = nnx.jit(
-    lambda encoder, frames, stride: encoder.look(
+  embed = nnx.jit(
+    lambda encoder, frames, stride: encoder.embed_frames(
       frames, cond.frame_mask, stride=stride
     ),
     static_argnums=2,
   )
-  slow = look(encoder, cond.frames, 2)
-  every = look(encoder, cond.frames, 1)
+  slow = embed(encoder, cond.frames, 2)
+  every = embed(encoder, cond.frames, 1)
   np.testing.assert_allclose(slow, every[:, ::2], atol=1e-5)
   frames = cond.frames.copy()
   frames[:, 3] = 255 - frames[:, 3]  # which is not of the slow stream
-  other = look(encoder, frames, 2)
+  other = embed(encoder, frames, 2)
   moved = np.abs(other - slow).max(axis=(0, 2)) > 1e-4
   assert moved.tolist() == [False, True, True]

@@ -1,4 +1,4 @@
-"""What both generators promise, whatever their sizes."""
+"""Generators: masks, dropped conditions, causality and cached decoding."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from v2a_jax.models.pattern import PATTERNS, Pattern
+from v2a_jax.models.pattern import PATTERNS
 
 T = 9
 BOTH = pytest.mark.parametrize("pattern", sorted(PATTERNS))
@@ -25,15 +25,27 @@ def _codes(b=2, t=T, seed=3):
   )
 
 
-def _velocity(model, cond, noisy, *, mask=None):
+@nnx.jit
+def _velocity(model, cond, noisy, mask=None):
   time = jnp.linspace(0.7, 0.2, noisy.shape[0])
   times = tiny.times(noisy.shape[1])
-  run = jax.jit(
-    lambda cond, noisy: model(
-      noisy, time, model.encode(cond), times=times, mask=mask
-    )
-  )
-  return run(cond, noisy)
+  return model(noisy, time, model.encode(cond), times=times, mask=mask)
+
+
+@nnx.jit
+def _score(model, cond, codes):
+  return model(codes, model.encode(cond), times=tiny.times(T))
+
+
+@nnx.jit
+def _vectors(model, cond, latents):
+  times = tiny.times(latents.shape[1])
+  return model.backbone.vectors(latents, model.encode(cond), times=times)
+
+
+@nnx.jit
+def _start(model, cond):
+  return model.backbone.start(model.encode(cond), times=tiny.times(T))
 
 
 def test_velocity_of_an_example_does_not_depend_on_its_batch():
@@ -44,14 +56,14 @@ def test_velocity_of_an_example_does_not_depend_on_its_batch():
   np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
-def test_velocity_ignores_what_lies_under_masks():
+def test_velocity_does_not_depend_on_masked_inputs():
   model, cond, noisy = tiny.diffusion(), tiny.conditioning(), _noisy()
   cond = cond.replace(
     frame_mask=np.arange(6)[None] < np.array([[4], [6]]),
     prompt_mask=np.arange(4)[None] < np.array([[2], [3]]),
   )
   mask = jnp.arange(T)[None] < jnp.asarray([[6], [9]])
-  plain = _velocity(model, cond, noisy, mask=mask)
+  plain = _velocity(model, cond, noisy, mask)
   frames = cond.frames.copy()
   frames[0, 4:] = 255
   prompt = cond.prompt.copy()
@@ -60,7 +72,7 @@ def test_velocity_ignores_what_lies_under_masks():
     model,
     cond.replace(frames=frames, prompt=prompt),
     jnp.where(mask[..., None], noisy, 9.0),
-    mask=mask,
+    mask,
   )
   np.testing.assert_allclose(plain[0, :6], spoiled[0, :6], atol=1e-5)
 
@@ -69,7 +81,7 @@ def test_shifting_every_clock_changes_nothing():
   model, noisy = tiny.diffusion(), _noisy()
   cond = tiny.conditioning().without("prompt", "transcript")
   later = cond.replace(frame_times=cond.frame_times + 5.0)
-  # The null of an absent text sits at time 0 and is the only one left behind.
+  # Nulls of absent texts stay at time 0, so they are made zero.
   model.conditioner.null_prompt[...] *= 0
   model.conditioner.null_transcript[...] *= 0
 
@@ -91,7 +103,6 @@ def test_every_condition_matters_and_can_be_dropped(name):
   full = _velocity(model, cond, noisy)
   dropped = _velocity(model, cond.without(name), noisy)
   assert np.abs(full - dropped).max() > 1e-3
-  # Once dropped, its content is gone.
   other = tiny.conditioning(seed=9)
   field = {"video": "frames"}.get(name, name)
   changed = cond.replace(**{field: getattr(other, field)}).without(name)
@@ -117,36 +128,14 @@ def test_any_frame_rate_is_read_at_the_latents_times():
   np.testing.assert_allclose(far[:, 0], tokens.sync[:, -1], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  "name, rows",
-  [
-    ("delay", [[1, 9], [2, 4], [3, 5], [9, 6]]),
-    ("parallel", [[1, 4], [2, 5], [3, 6]]),
-  ],
-)
-def test_patterns_by_hand_and_back(name, rows):
-  codes = jnp.asarray([[[1, 4], [2, 5], [3, 6]]])
-  pattern = Pattern.named(name, 2)
-  laid = pattern.lay_out(codes, 9)
-  assert laid[0].tolist() == rows
-  assert laid.shape[1] == codes.shape[1] + pattern.extra
-  np.testing.assert_array_equal(pattern.collect(laid), codes)
-
-
-def test_an_unknown_pattern_is_answered_with_those_there_are():
-  with pytest.raises(ValueError, match="'flat' is not one of delay, parallel"):
-    tiny.tokens(pattern="flat")
-
-
 @BOTH
 def test_token_model_is_causal_in_its_pattern(pattern):
   model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   codes = _codes()
-  score = jax.jit(lambda c: model(c, model.encode(cond), times=tiny.times(T)))
-  plain = score(codes)
+  plain = _score(model, cond, codes)
   i, k = 4, 1
   changed = codes.at[:, i, k].set((codes[:, i, k] + 1) % tiny.CODES)
-  other = score(changed)
+  other = _score(model, cond, changed)
   moved = np.abs(plain - other).max(axis=(0, 3)) > 1e-6
   late = {"delay": np.arange(tiny.BOOKS), "parallel": 0}[pattern]
   step = np.arange(T)[:, None] + np.broadcast_to(late, tiny.BOOKS)
@@ -158,9 +147,7 @@ def test_token_model_is_causal_in_its_pattern(pattern):
 def test_cached_decoding_equals_the_whole_sequence(pattern):
   model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   codes = _codes()
-  expected = jax.jit(
-    lambda codes: model(codes, model.encode(cond), times=tiny.times(T))
-  )(codes)
+  expected = _score(model, cond, codes)
   backbone = model.backbone
   laid = backbone.pattern.lay_out(codes, backbone.pad)
   cache = _start(model, cond)
@@ -172,21 +159,6 @@ def test_cached_decoding_equals_the_whole_sequence(pattern):
     before = laid[:, s]
   stepped = backbone.pattern.collect(jnp.stack(rows, axis=1))
   np.testing.assert_allclose(stepped, expected, atol=1e-4)
-
-
-def _start(model, cond):
-  times = tiny.times(T)
-  start = lambda cond: model.backbone.start(model.encode(cond), times=times)
-  return jax.jit(start)(cond)
-
-
-def _vectors(model, cond, latents):
-  run = jax.jit(
-    lambda cond, latents: model.backbone.vectors(
-      latents, model.encode(cond), times=tiny.times(latents.shape[1])
-    )
-  )
-  return run(cond, latents)
 
 
 def test_vectors_of_latents_are_causal():
@@ -214,23 +186,15 @@ def test_cached_decoding_of_latents_equals_the_whole_sequence():
 @pytest.mark.parametrize("make", [tiny.tokens, tiny.latents])
 def test_autoregression_depends_on_neither_batch_nor_masked_conditions(make):
   model, cond = make(), tiny.conditioning()
-  given = _codes() if make is tiny.tokens else _noisy()
-
-  def score(cond, given):
-    if make is tiny.latents:
-      return _vectors(model, cond, given)
-    run = jax.jit(
-      lambda cond, x: model(x, model.encode(cond), times=tiny.times(T))
-    )
-    return run(cond, given)
-
+  run = _score if make is tiny.tokens else _vectors
+  past = _codes() if make is tiny.tokens else _noisy()
   cond = cond.replace(frame_mask=np.arange(6)[None] < np.array([[6], [4]]))
-  both = score(cond, given)
+  both = run(model, cond, past)
   frames = cond.frames.copy()
   frames[1, 4:] = 255
   alone = jax.tree.map(lambda x: x[1:], cond.replace(frames=frames))
-  np.testing.assert_allclose(both[1:], score(alone, given[1:]), atol=1e-5)
-  unlike = score(cond.without("video"), given)
+  np.testing.assert_allclose(both[1:], run(model, alone, past[1:]), atol=1e-5)
+  unlike = run(model, cond.without("video"), past)
   assert np.abs(both - unlike).max() > 1e-3
 
 
@@ -251,28 +215,3 @@ def test_the_head_sees_its_own_frame_only():
   ):
     moved = np.abs(plain - other).max(axis=(0, 3)) > 1e-6
     assert np.argwhere(moved).tolist() == [[3, 1]]
-
-
-@pytest.mark.parametrize("make", [tiny.diffusion, tiny.tokens, tiny.latents])
-def test_flops_agree_with_the_compiler_on_linear_parts(make):
-  # Wide enough that products dominate what the compiler also counts.
-  big = make(mlp_dim=2048, unroll=8)
-  cond = tiny.conditioning(1)
-  graphdef, state = nnx.split(big)
-
-  def forward(state):
-    model = nnx.merge(graphdef, state)
-    tokens = model.encode(cond)
-    if make is tiny.diffusion:
-      x = jnp.ones((1, 64, tiny.CHANNELS))
-      return model(x, jnp.ones(1), tokens, times=tiny.times(64))
-    if make is tiny.latents:
-      x = jnp.ones((1, 64, tiny.CHANNELS))
-      noisy = jnp.ones((1, 64, big.backbone.config.num_draws, tiny.CHANNELS))
-      more = dict(noisy=noisy, time=noisy[..., 0])
-      return model(x, tokens, times=tiny.times(64), **more)
-    x = jnp.ones((1, 64, tiny.BOOKS), jnp.int32)
-    return model(x, tokens, times=tiny.times(64))
-
-  counted = jax.jit(forward).lower(state).compile().cost_analysis()["flops"]
-  assert big.flops_per_example(cond, 64) == pytest.approx(counted, rel=0.08)

@@ -153,7 +153,7 @@ def test_a_folder_of_another_network_is_refused(tmp_path):
   with pytest.raises(weights.WrongWeightsError, match="sine.*relu"):
     t5.load(tmp_path)
   config.write_text('{"model_type": "t5", "d_model": "wide"}')
-  with pytest.raises(weights.WrongWeightsError, match="d_model is 'wide'.*int"):
+  with pytest.raises(weights.WrongWeightsError, match="d_model='wide'.*int"):
     t5.load(tmp_path)
   config.write_text('{"model_type": "t5"}')
   with pytest.raises(weights.MissingWeightsError, match="safetensors"):

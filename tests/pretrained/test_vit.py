@@ -105,7 +105,7 @@ def test_clip_projects_into_the_space_of_text(transformers, publish, frames):
   config = transformers.CLIPVisionConfig(**SIZES, projection_dim=10)
   model = transformers.CLIPVisionModelWithProjection(config)
   folder = publish(model)
-  tower = vit.load(folder, project=True)
+  tower = vit.PROJECTED.load(folder)
   want = expected(model, pixels_of(tower, frames))
   near(encode(tower, frames)[0], want["image_embeds"])
   assert tower.config.feature_dim == 10
@@ -119,7 +119,8 @@ def test_a_file_with_both_towers_is_read(transformers, publish, frames, family):
     vision_config=SIZES, text_config=TEXT, **more
   )
   model = getattr(transformers, f"{family}Model")(config)
-  tower = vit.load(publish(model), project=family == "CLIP")
+  network = vit.PROJECTED if family == "CLIP" else vit.NETWORK
+  tower = network.load(publish(model))
   want = expected(model.vision_model, pixels_of(tower, frames))
   want = want["pooler_output"]
   if family == "CLIP":
@@ -131,16 +132,16 @@ def test_what_a_config_leaves_out_is_the_families_default(tmp_path):
   (tmp_path / "config.json").write_text(
     json.dumps({"model_type": "siglip", "vision_config": {"image_size": 384}})
   )
-  config = vit.read_config(tmp_path)
+  config = vit.NETWORK.read_config(tmp_path)
   assert (config.patch_size, config.image_size) == (16, 384)
   assert config.has_head and not config.do_center_crop
   (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-  config = vit.read_config(tmp_path, project=True)
+  config = vit.PROJECTED.read_config(tmp_path)
   assert (config.patch_size, config.hidden_act) == (32, "quick_gelu")
   assert config.feature_dim == 512 and config.do_center_crop
   own = {"image_mean": [0, 0, 0], "resample": 2, "do_center_crop": False}
   (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
-  config = vit.read_config(tmp_path)
+  config = vit.NETWORK.read_config(tmp_path)
   assert config.image_mean == (0, 0, 0) and config.resample == 2
   assert config.feature_dim == 768 and not config.do_center_crop
 
@@ -214,4 +215,4 @@ def test_wrong_tensors_are_all_named(transformers, publish):
 def test_siglip_has_no_projection(tmp_path):
   (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
   with pytest.raises(weights.WrongWeightsError, match="no projection"):
-    vit.load(tmp_path, project=True)
+    vit.PROJECTED.load(tmp_path)

@@ -1,21 +1,21 @@
-"""When each word is said, found from the words and the picture.
+"""Predicts the times of spoken words from the words and the frames.
 
-With v(t) a feature of the picture at time t and h_i one of token i, after both
+With v(t) a feature of the frames at time t and h_i one of token i, after both
 have attended to one another:
 
-  r(t)    = softmax_t(a · v(t))            how fast speech runs on
-  P(t)    = Σ_{t' <= t} r(t')              how much of it is over
-  w_i     = softmax_i(b · h_i)             how long token i takes
+  r(t)    = softmax_t(a · v(t))            rate of speech
+  P(t)    = Σ_{t' <= t} r(t')              share of the speech before t
+  w_i     = softmax_i(b · h_i)             length of token i
   onset_i = P^{-1}(Σ_{k<i} w_k + w_i / 2)
 
-Tokens come one after another inside the window whatever is learned; with a and
-b zero, as at first, they are spread evenly. Everything is differentiable, so
-known onsets and the generator's own loss both teach it.
+Tokens follow one another inside the window whatever is learned; with a and b
+zero, as at initialisation, they are spread evenly. Everything is
+differentiable, so known onsets and the generator's own loss both train it.
 
-A rate that is summed up until the next token is due is continuous
-integrate-and-fire (Dong and Xu, https://arxiv.org/abs/1905.11235), lengths that
-are summed up are the durations of FastSpeech 2 (https://arxiv.org/abs/2006.04558)
-and Non-Attentive Tacotron (https://arxiv.org/abs/2010.04301).
+Integrating a rate until the next token is due is continuous integrate-and-fire
+(Dong and Xu, https://arxiv.org/abs/1905.11235); summing up lengths is what the
+durations of FastSpeech 2 (https://arxiv.org/abs/2006.04558) and Non-Attentive
+Tacotron (https://arxiv.org/abs/2010.04301) do.
 """
 
 from flax import nnx
@@ -25,10 +25,10 @@ import jax.numpy as jnp
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import attention, layers
 
-CELL = 0.04  # seconds of the grid on which the rate is summed up
-# Share of P that runs on evenly: bounds how far its change moves an onset.
+CELL = 0.04  # Seconds between the points at which the rate is summed up.
+# Share of the rate that is constant; bounds how far an onset can jump.
 EVEN = 0.05
-# Seconds: a time without a frame so near lies outside of the clip.
+# Seconds: a time farther from every frame lies outside of the clip.
 NEAR = 0.5
 
 
@@ -51,14 +51,14 @@ class Aligner(nnx.Module):
 
     Args:
       words: [b s d], features of the transcript's tokens.
-      words_mask: bool [b s], the first ones of each row.
+      words_mask: bool [b s], True for the first tokens of each row.
       video: [b n d].
       video_times: [b n], seconds.
-      video_mask: bool [b n]; a row all False is a clip without a picture.
+      video_mask: bool [b n]; all False for a clip without frames.
 
     Returns:
-      float32 [b s], seconds; never falling along a row. Where no token is, they
-      mean nothing.
+      float32 [b s], seconds, not decreasing along a row; meaningless where the
+      mask is False.
     """
     even = (jnp.arange(words.shape[1]) + 0.5) * self.seconds
     even = even / jnp.maximum(words_mask.sum(axis=1, keepdims=True), 1)
@@ -70,17 +70,17 @@ class Aligner(nnx.Module):
     x = self.norm(x).astype(jnp.float32)
     n = video.shape[1]
     lengths = shares(self.length(x[:, n:])[..., 0], words_mask)
-    over, edges = self._progress(self.rate(x[:, :n]), video_times, video_mask)
-    place = jnp.cumsum(lengths, axis=1) - lengths / 2
-    return jax.vmap(jnp.interp, (0, 0, None))(place, over, edges)
+    share, edges = self._progress(self.rate(x[:, :n]), video_times, video_mask)
+    middle = jnp.cumsum(lengths, axis=1) - lengths / 2
+    return jax.vmap(jnp.interp, (0, 0, None))(middle, share, edges)
 
   def _progress(self, rate, times, mask):
-    """P [b g + 1] at the edges [g + 1] of a grid, of rates [b n 1]."""
+    """Sums rates [b n 1] up: P [b g + 1] at the edges [g + 1] of a grid."""
     count = round(self.seconds / CELL)
     edges = jnp.linspace(0.0, self.seconds, count + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     none = ~mask.any(axis=1, keepdims=True)
-    rate = jnp.where(mask[..., None], rate, 0.0)  # no picture: even
+    rate = jnp.where(mask[..., None], rate, 0.0)  # Even without frames.
     read = tokens_lib.read_at(middle, rate, times, mask | none)[..., 0]
     gap = jnp.abs(middle[None, :, None] - times[:, None, :])
     exists = ((gap < NEAR) & mask[:, None, :]).any(axis=2) | none
@@ -89,5 +89,5 @@ class Aligner(nnx.Module):
 
 
 def shares(logits, mask):
-  """Softmax of [b n] over the places of a mask; even where there are none."""
+  """Returns the softmax of [b n] where mask is True; even if nowhere."""
   return jax.nn.softmax(jnp.where(mask, logits, -1e9), axis=-1)

@@ -1,8 +1,8 @@
 """Frames, prompt, transcript and presence flags → `CondTokens`.
 
-Each condition is optional: what is absent becomes its own learned null, here
-and nowhere else, so dropping a condition in training, leaving it out in use
-and the unconditional branches of guidance are the same computation.
+Each condition is optional. An absent one becomes its own learned null, here and
+nowhere else, so dropping a condition in training, omitting it in use and the
+unconditional branches of guidance are the same computation.
 """
 
 import dataclasses
@@ -18,49 +18,35 @@ from v2a_jax.conditioning import semantic as semantic_lib
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import layers
 from v2a_jax.models import lora as lora_lib
-from v2a_jax.models.config import check_heads
 
-# End to end; a change of low rank; not at all.
 TUNE = ("full", "lora", "frozen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConditionerConfig:
-  """Sizes of the condition encoders.
+class ConditionerConfig(video.PixelConfig):
+  """Sizes of the condition encoders; see also `PixelConfig`.
 
   Attributes:
     vocab_size: number of token embeddings; at least the tokenizer's ids.
-    patch_size: side of a patch in pixels; divides the frame's height and width.
-    spatial_width: number of features of a patch.
-    spatial_heads: number of attention heads over the patches of a frame.
-    spatial_depth: number of blocks over the patches of a frame.
-    pool_queries: number of learned queries that pool a frame's patches.
-    temporal_depth: number of blocks along time.
     text_depth: number of blocks over prompt and transcript.
-    semantic: a second, slower stream of the frames, whose tokens are attended
-      to; without a name the first stream serves both.
-    tune: how the frame part (`embed_frames`) of the semantic stream, or of the
-      only one, is trained: `full`, `lora` or `frozen`.
+    semantic: second, slower stream of the frames, whose tokens the backbone
+      attends to; without a name the first stream serves for both.
+    tune: training of the frame part (`embed_frames`) of the semantic stream, or
+      of the only one: `full`, `lora` (a change of low rank) or `frozen`.
     lora: low-rank adaptation of that frame part, for `tune="lora"`.
     prompt_encoder: published network that reads the prompt; without a name the
       text encoder does.
-    aligner_depth: number of blocks of the aligner, which predicts word times
-      where they are not known (`alignment.py`); 0 for no aligner.
+    aligner_depth: number of blocks of the aligner, which predicts unknown times
+      of words (`alignment.py`); 0 for no aligner.
     width: number of features of a condition token; the backbone's width.
-    num_heads: number of heads of temporal and text blocks.
-    seconds: length in seconds of the window in which words are placed.
+    num_heads: number of attention heads of temporal and text blocks.
+    seconds: length of the window in seconds, for the aligner.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation.
   """
 
   vocab_size: int = 1024
-  patch_size: int = 8
-  spatial_width: int = 64
-  spatial_heads: int = 2
-  spatial_depth: int = 1
-  pool_queries: int = 4
-  temporal_depth: int = 2
   text_depth: int = 1
   semantic: semantic_lib.SemanticConfig = semantic_lib.SemanticConfig()
   tune: str = "full"
@@ -75,24 +61,18 @@ class ConditionerConfig:
   dtype: str = settings.derived("model.dtype", default="float32")
 
   def __post_init__(self):
-    at_least_1 = (
-      "vocab_size patch_size spatial_width spatial_heads pool_queries"
-    )
+    super().__post_init__()
     settings.check(
       self,
-      spatial_depth="[0, inf)",
-      temporal_depth="[0, inf)",
+      vocab_size="[1, inf)",
       text_depth="[0, inf)",
       aligner_depth="[0, inf)",
-      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
     )
     settings.choose(self, tune=TUNE)
-    names = ("spatial_width", "spatial_heads")
-    check_heads(self.spatial_width, self.spatial_heads, names=names)
     if (self.tune == "lora") != bool(self.lora.rank):
       raise settings.SettingError(
-        f"tune={self.tune!r} with lora.rank={self.lora.rank}: tune='lora' needs a"
-        " rank such as 8, and nothing else takes one"
+        f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such as"
+        " 8 with tune='lora', and 0 otherwise"
       )
 
   def make(self, *, rngs: nnx.Rngs) -> "Conditioner":
@@ -109,46 +89,43 @@ class ConditionerConfig:
 class Conditioner(nnx.Module):
   """`Conditioning` → `CondTokens`."""
 
+  # Encoders that only some models have.
+  prompt = aligner = semantic = None
+
   def __init__(self, config: ConditionerConfig, *, rngs: nnx.Rngs):
-    self.config = config
-    dtype = jnp.dtype(config.dtype)
-    self.video = video.VideoEncoder(config, rngs=rngs, dtype=dtype)
-    self.text = text.TextEncoder(config, rngs=rngs, dtype=dtype)
-    prompt = lambda: text.PromptEncoder(
-      config.prompt_encoder, width=config.width, rngs=rngs, dtype=dtype
-    )
-    self.prompt = prompt() if config.prompt_encoder.name else None
-    null = lambda: layers.learned((config.width,), axes=("embed",), rngs=rngs)
+    c = self.config = config
+    common = dict(rngs=rngs, dtype=jnp.dtype(c.dtype))
+    self.video = video.VideoEncoder(c, **common)
+    self.text = text.TextEncoder(c, **common)
+    if c.prompt_encoder.name:
+      self.prompt = text.PromptEncoder(
+        c.prompt_encoder, width=c.width, **common
+      )
+    null = lambda: layers.learned((c.width,), axes=("embed",), rngs=rngs)
     self.null_video, self.null_prompt = null(), null()
     self.null_transcript = null()
     self.presence = layers.learned(
-      (len(PRESENCE), 3, config.width), axes=(None, None, "embed"), rngs=rngs
+      (len(PRESENCE), 3, c.width), axes=(None, None, "embed"), rngs=rngs
     )
     self.summary = layers.dense(
-      3 * config.width,
-      config.width,
-      axes=("embed", None),
-      rngs=rngs,
-      dtype=dtype,
+      3 * c.width, c.width, axes=("embed", None), **common
     )
-    aligner = lambda: alignment.Aligner(config, rngs=rngs, dtype=dtype)
-    self.aligner = aligner() if config.aligner_depth else None
-    semantic = lambda: semantic_lib.make_encoder(config, rngs=rngs, dtype=dtype)
-    self.semantic = semantic() if config.semantic.name else None
-    if self.semantic is not None:
+    if c.aligner_depth:
+      self.aligner = alignment.Aligner(c, **common)
+    if c.semantic.name:
+      self.semantic = semantic_lib.make_encoder(c, **common)
       self.null_semantic = null()
 
   @property
   def tuned_encoder(self) -> nnx.Module:
-    """The encoder whose frame part `tune` is about, and may be cached."""
+    """The encoder whose frame part `tune` sets, and whose features are cached."""
     return self.video if self.semantic is None else self.semantic
 
   @property
   def streams(self) -> dict[str, nnx.Module]:
     """The encoders by the name of the `jax.named_scope` that each runs in.
 
-    `video` serves as `sync` and `semantic` where there is one stream of frames;
-    `prompt` and `aligner` are there only in models that have them.
+    `video` is the only stream of frames; `sync` and `semantic` are two.
     """
     frames = {"video": self.video}
     if self.semantic is not None:
@@ -166,20 +143,21 @@ class Conditioner(nnx.Module):
       with jax.named_scope("video"):
         only = semantic_lib.encode(self.video, cond, self.null_video[...])
       return only, only
-    fast = cond.replace(features=None)
     with jax.named_scope("sync"):
-      sync = semantic_lib.encode(self.video, fast, self.null_video[...])
+      sync = semantic_lib.encode(
+        self.video, cond.replace(features=None), self.null_video[...]
+      )
     with jax.named_scope("semantic"):
-      slow = semantic_lib.encode(
+      semantic = semantic_lib.encode(
         self.semantic,
         cond,
         self.null_semantic[...],
         stride=self.config.semantic.stride,
       )
-    return sync, slow
+    return sync, semantic
 
   def _encode_prompt(self, cond: Conditioning, times):
-    """Returns the prompt's tokens [b l d]; `times` are all 0."""
+    """Encodes the prompt [b l] at times [b l], all 0, to tokens [b l d]."""
     if self.prompt is not None:
       with jax.named_scope("prompt"):
         return self.prompt(cond.prompt, cond.prompt_mask)
@@ -187,33 +165,31 @@ class Conditioner(nnx.Module):
       return self.text(cond.prompt, times, cond.prompt_mask, segment=0)
 
   def _word_times(self, cond: Conditioning, *video):
-    """Returns the times of the transcript's tokens [b s] in seconds.
+    """Returns the times of the transcript's tokens, known or predicted.
 
     Args:
       cond: the conditions.
       *video: tokens, times and mask of the sync stream.
 
     Returns:
-      (times, the aligner's prediction for all tokens, or None without one).
+      (times [b s] in seconds, predictions [b s] or None without an aligner).
     """
     if self.aligner is None:
       return cond.transcript_times, None
     with jax.named_scope("aligner"):
-      words = self.text.look_up(cond.transcript, 1)
+      words = self.text.embed_ids(cond.transcript, 1)
       onsets = self.aligner(words, cond.transcript_mask, *video)
     timed = cond.transcript_timed[:, None]
     return jnp.where(timed, cond.transcript_times, onsets), onsets
 
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
     """Encodes all conditions."""
-    fast, slow = self._encode_frames(cond)
-    sync, sync_times, sync_mask = fast
-    frames, frame_times, video_mask = slow
+    sync, semantic = self._encode_frames(cond)
+    sync, sync_times, sync_mask = sync
+    frames, frame_times, frame_mask = semantic
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
     prompt, prompt_mask = tokens_lib.or_null(
-      self._encode_prompt(cond, start),
-      cond.prompt_mask,
-      self.null_prompt[...],
+      self._encode_prompt(cond, start), cond.prompt_mask, self.null_prompt[...]
     )
     word_times, onsets = self._word_times(
       cond, sync, sync_times, cond.frame_mask
@@ -228,7 +204,7 @@ class Conditioner(nnx.Module):
     flags = self.presence[...][jnp.arange(len(PRESENCE)), cond.presence]
     summary = jnp.concatenate(
       [
-        mean(frames, video_mask),
+        mean(frames, frame_mask),
         mean(prompt, prompt_mask),
         flags.sum(axis=1).astype(frames.dtype),
       ],
@@ -237,7 +213,7 @@ class Conditioner(nnx.Module):
     return tokens_lib.CondTokens(
       video=frames,
       video_times=frame_times,
-      video_mask=video_mask,
+      video_mask=frame_mask,
       text=jnp.concatenate([prompt, words], axis=1),
       text_times=jnp.concatenate([start, word_times], axis=1),
       text_mask=jnp.concatenate([prompt_mask, words_mask], axis=1),
@@ -250,6 +226,6 @@ class Conditioner(nnx.Module):
 
 
 def mean(x, mask):
-  """Mean over the tokens of x [b n d] that are there."""
+  """Returns the mean of x [b n d] over the tokens of a mask [b n]."""
   weight = mask[..., None].astype(x.dtype)
   return (x * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1.0)

@@ -1,13 +1,11 @@
-"""A second, slower stream of the frames: what is there, beside when.
+"""A second, slower stream of the frames, for their content.
 
-Synchronisation needs every frame and little width; meaning needs width and few
+Synchronisation needs every frame and little width; content needs width and few
 frames (SlowFast, arXiv:1812.03982). The slow stream is a wider `VideoEncoder`,
-or a published vision tower that looks at each frame alone:
+or a published vision tower that encodes each frame alone:
 
   feature_i = tower(frame_i)          x = W feature / rms(feature)
   tokens    = norm(blocks(x, times))
-
-Both have the two parts of `VideoEncoder`: `embed_frames` and `attend_time`.
 """
 
 import dataclasses
@@ -19,56 +17,37 @@ from v2a_jax.basics import settings
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
 from v2a_jax.models import layers
-from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import vit
 
-# Published vision towers that read one frame at a time: `config` (class of the
-# sizes), `make(sizes, rngs=, dtype=, remat=)`, `read_config(folder)` and
-# `load(folder)`.
+# Published vision towers that encode one frame at a time: `config` (class of the
+# sizes), `make(sizes, rngs=, dtype=)`, `read_config(folder)`, `load(folder)`.
 TOWERS = {"vit": vit.NETWORK}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
-  """The slow stream of the frames.
+class SemanticConfig(video.PixelConfig):
+  """The slow stream of the frames; see also `PixelConfig`, for `pixels`.
 
   Attributes:
     name: "" for no such stream, `pixels` for an encoder trained from pixels, or
       a published vision tower, one of `TOWERS`.
-    stride: number of frames from one that is encoded to the next; tokens carry
+    stride: number of frames from one encoded frame to the next; tokens carry
       their frames' own times.
-    temporal_depth: number of blocks along time.
     path: folder from which a new run reads the tower.
     sizes: sizes of the tower; empty reads them from the folder.
-    patch_size: side of a patch of `pixels`, in pixels.
-    spatial_width: number of features of a patch of `pixels`.
-    spatial_heads: number of heads over the patches of `pixels`.
-    spatial_depth: number of blocks over the patches of `pixels`.
-    pool_queries: number of learned queries that pool the patches of `pixels`.
   """
 
   name: str = ""
   stride: int = 1
-  temporal_depth: int = 2
   path: str = ""
   sizes: Any = settings.named(TOWERS)
-  patch_size: int = 8
   spatial_width: int = 128
-  spatial_heads: int = 2
   spatial_depth: int = 2
-  pool_queries: int = 4
 
   def __post_init__(self):
-    at_least_1 = "stride patch_size spatial_width spatial_heads pool_queries"
+    super().__post_init__()
     settings.choose(self, name=("", "pixels", *TOWERS))
-    settings.check(
-      self,
-      temporal_depth="[0, inf)",
-      spatial_depth="[0, inf)",
-      **dict.fromkeys(at_least_1.split(), "[1, inf)"),
-    )
-    names = ("spatial_width", "spatial_heads")
-    check_heads(self.spatial_width, self.spatial_heads, names=names)
+    settings.check(self, stride="[1, inf)")
 
 
 class TowerEncoder(video.FrameEncoder):
@@ -77,60 +56,59 @@ class TowerEncoder(video.FrameEncoder):
   frame_part = ("tower",)
   sees_neighbours = False
 
-  def __init__(self, config, *, rngs, dtype=None):
-    slow = config.semantic
-    self.tower = TOWERS[slow.name].make(
-      slow.sizes, rngs=rngs, dtype=dtype or "float32", remat=config.remat
-    )
+  def __init__(self, config, *, rngs, dtype):
+    slow, common = config.semantic, dict(rngs=rngs, dtype=dtype)
+    self.tower = TOWERS[slow.name].make(slow.sizes, **common)
+    for _, module in nnx.iter_modules(self.tower):
+      if isinstance(module, layers.Stack):
+        module.remat = config.remat
     self.project = layers.dense(
-      slow.sizes.feature_dim,
-      config.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      dtype=dtype,
+      slow.sizes.feature_dim, config.width, axes=(None, "embed"), **common
     )
-    super().__init__(config, slow.temporal_depth, rngs=rngs, dtype=dtype)
+    super().__init__(config, slow.temporal_depth, **common)
 
   @property
   def feature_dim(self) -> int:
+    """Number of features of a frame."""
     return self.tower.config.feature_dim
 
   @property
   def settings(self) -> dict:
+    """What the features depend on beside the weights."""
     return dataclasses.asdict(self.tower.config)
 
   def embed_frames(self, frames, mask, *, stride: int = 1):
-    """A feature [b m f] of every `stride`-th of frames [b n h w 3]."""
-    del mask  # A frame is seen alone.
+    """Encodes every `stride`-th frame of [b n h w 3] to a feature [b m f]."""
+    del mask  # Each frame is encoded alone.
     return self.tower(frames[:, ::stride])
 
   def attend_time(self, features, times, mask):
-    """Tokens of features [b m f] at times [b m], of mask bool [b m]."""
+    """Maps features [b m f] at times [b m], of mask bool [b m], to tokens."""
     x = self.project(layers.rms_norm(features))
     return super().attend_time(x, times, mask)
 
 
 def make_encoder(config, *, rngs, dtype) -> nnx.Module:
-  """The slow stream of a `ConditionerConfig`."""
+  """Makes the slow stream of a `ConditionerConfig`."""
   slow = config.semantic
   if slow.name in TOWERS:
     return TowerEncoder(config, rngs=rngs, dtype=dtype)
-  shared = {f.name for f in settings.keys(type(config))}
-  own = {k: v for k, v in settings.as_dict(slow).items() if k in shared}
-  return video.VideoEncoder(
-    dataclasses.replace(config, **own), rngs=rngs, dtype=dtype
+  fields = dataclasses.fields(video.PixelConfig)
+  config = dataclasses.replace(
+    config, **{field.name: getattr(slow, field.name) for field in fields}
   )
+  return video.VideoEncoder(config, rngs=rngs, dtype=dtype)
 
 
 def encode(encoder, cond, null, *, stride: int = 1):
-  """One stream of the frames.
+  """Encodes one stream of the frames.
 
   Args:
-    encoder: a `VideoEncoder` or `TowerEncoder`.
-    cond: `Conditioning`; its `features`, if there are any, are what
-      `encoder.embed_frames` would give for every frame.
-    null: [d], what stands for the frames where there are none.
-    stride: every so many frames one is encoded.
+    encoder: `VideoEncoder` or `TowerEncoder`.
+    cond: `Conditioning`; its `features`, if not None, stand for those that
+      `encoder.embed_frames` would compute for every frame.
+    null: token [d] of a clip without frames.
+    stride: number of frames from one encoded frame to the next.
 
   Returns:
     (tokens [b m d], times [b m], mask bool [b m]).

@@ -1,7 +1,7 @@
-"""Words to tokens: prompt and transcript.
+"""Encoders of prompt and transcript.
 
-Both are read by a small encoder that is trained with the model; the prompt may
-be read by a published one instead, which stays as it is:
+Both are read by a small encoder that is trained with the model; a published one
+may read the prompt instead, and is not trained:
 
   tokens = norm(W encoder(ids))        W and the norm's gain are trained
 """
@@ -24,7 +24,7 @@ class PromptEncoderConfig:
 
   Attributes:
     name: network, one of `NETWORKS`; "" for none.
-    path: folder of its files, read when a fresh run starts and not again: the
+    path: folder of its files, read when a new run starts and not again: the
       weights are part of checkpoints and bundles.
     sizes: sizes of the network; empty reads them from the folder.
   """
@@ -43,20 +43,15 @@ class PromptEncoder(nnx.Module):
   def __init__(
     self, config: PromptEncoderConfig, *, width: int, rngs, dtype: Any
   ):
-    make = NETWORKS[config.name].make
-    self.encoder = lora.freeze(make(config.sizes, rngs=rngs, dtype=dtype))
+    sizes, common = config.sizes, dict(rngs=rngs, dtype=dtype)
+    self.encoder = lora.freeze(NETWORKS[config.name].make(sizes, **common))
     self.project = layers.dense(
-      config.sizes.features,
-      width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+      sizes.features, width, axes=(None, "embed"), use_bias=True, **common
     )
     self.norm = layers.RMSNorm(width, rngs=rngs)
 
   def __call__(self, ids, mask):
-    """Encodes ids int [b l] of mask bool [b l]: [b l width]."""
+    """Encodes ids int [b l] of mask bool [b l] to [b l width]."""
     return self.norm(self.project(self.encoder(ids, mask)))
 
 
@@ -80,10 +75,10 @@ class TextEncoder(nnx.Module):
     self.dtype = dtype
 
   def __call__(self, ids, times, mask, *, segment: int):
-    """Encodes ids int [b l] at times [b l], of mask bool [b l]: [b l d]."""
-    return self.norm(self.blocks(self.look_up(ids, segment), times, mask))
+    """Encodes ids int [b l] at times [b l], of mask bool [b l], to [b l d]."""
+    return self.norm(self.blocks(self.embed_ids(ids, segment), times, mask))
 
-  def look_up(self, ids, segment: int):
-    """What each token is before it has seen the others: [b l d]."""
+  def embed_ids(self, ids, segment: int):
+    """Embeds ids int [b l] without attention between them: [b l d]."""
     x = self.embed[...][ids] + self.segment[...][segment]
     return x.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""What a backbone sees of the conditions: token streams with times."""
+"""Encoded conditions: token streams with times."""
 
 import dataclasses
 from typing import Any
@@ -19,13 +19,13 @@ class CondTokens:
     text: [b l d], prompt then transcript.
     text_times: [b l], seconds; 0 for the prompt.
     text_mask: bool [b l].
-    sync: [b n d], one token a frame of the synchronisation stream, which
-      drives the adaptive norms. With one stream for both, `video`.
+    sync: [b n d], one token a frame of the synchronisation stream, input of the
+      adaptive norms. With one stream for both, `video`.
     sync_times: [b n], seconds.
     sync_mask: bool [b n].
-    summary: [b d], what holds for the whole clip.
-    onsets: [b s], seconds at which the aligner would say the transcript's
-      tokens; None without one.
+    summary: [b d], feature of the whole clip.
+    onsets: [b s], times in seconds that the aligner predicts for the
+      transcript's tokens; None without an aligner.
   """
 
   video: Any
@@ -41,16 +41,15 @@ class CondTokens:
   onsets: Any = None
 
   def sync_at(self, times):
-    """The synchronisation features at other times [t]: [b t d]; `read_at`."""
+    """Reads the synchronisation features at times [t]: [b t d]."""
     return read_at(times, self.sync, self.sync_times, self.sync_mask)
 
 
 def read_at(times, features, at, mask, *, width: float = 0.02):
-  """Reads features of frames at other times.
+  """Interpolates features of frames at other times.
 
-  A normalised Gaussian kernel over time, so that any frame rate, variable
-  rates and missing frames need no special case; where no frame is near,
-  the nearest one is what remains.
+  A normalised Gaussian kernel over time fits any frame rate, variable rates and
+  missing frames; far from every frame it gives the nearest one.
 
   Args:
     times: [t], seconds.
@@ -78,8 +77,8 @@ def or_null(tokens, mask, null):
     null: [d].
 
   Returns:
-    (tokens, mask): an example whose mask was all False now shows one token,
-    the null, at position 0.
+    (tokens, mask); rows whose mask was all False have the null token, and True
+    at position 0.
   """
   present = mask.any(axis=1)
   first = jnp.arange(mask.shape[1]) == 0

@@ -1,26 +1,66 @@
 """Raw pixels to one token a frame: a factorised space-time transformer.
 
-Each frame is cut into patches that also see the two neighbouring frames'
-differences, so motion is there from the first layer (tubelets of three frames,
+Each frame is cut into patches, joined with their differences to both
+neighbouring frames, so the first layer sees motion (tubelets of three frames,
 arXiv:2103.15691, with stride one). Patches attend within their frame, a few
 learned queries pool them, and frames attend along time by their timestamps.
 Any number of frames, any frame rate and any multiple of the patch size work.
-
-`embed_frames` gives a feature to each frame, of it and its two neighbours; `attend_time`
-lets the features attend along time.
 """
 
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers
+from v2a_jax.models.config import check_heads
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+  """Sizes of a `VideoEncoder`.
+
+  Attributes:
+    patch_size: height and width of a patch in pixels; divides the frame's.
+    spatial_width: number of features of a patch, a multiple of 4.
+    spatial_heads: number of attention heads over the patches of a frame.
+    spatial_depth: number of blocks over the patches of a frame.
+    pool_queries: number of learned queries that pool a frame's patches.
+    temporal_depth: number of blocks along time.
+  """
+
+  patch_size: int = 8
+  spatial_width: int = 64
+  spatial_heads: int = 2
+  spatial_depth: int = 1
+  pool_queries: int = 4
+  temporal_depth: int = 2
+
+  def __post_init__(self):
+    at_least_1 = "patch_size spatial_width spatial_heads pool_queries".split()
+    settings.check(
+      self,
+      **dict.fromkeys(at_least_1, "[1, inf)"),
+      spatial_depth="[0, inf)",
+      temporal_depth="[0, inf)",
+    )
+    check_heads(self, "spatial_width", "spatial_heads")
+    if self.spatial_width % 4:
+      raise settings.SettingError(
+        f"spatial_width={self.spatial_width} is not a multiple of 4, which"
+        " positions in two dimensions need"
+      )
 
 
 def patchify(frames, size: int):
-  """Cuts [b n h w c] into patches [b n p size·size·c], row by row."""
+  """Cuts [b n h w c] into patches [b n p size·size·c], row by row.
+
+  Raises:
+    ValueError: h or w is not a multiple of `size`.
+  """
   b, n, h, w, c = frames.shape
   if h % size or w % size:
     raise ValueError(
@@ -33,7 +73,7 @@ def patchify(frames, size: int):
 
 
 def patch_positions(h: int, w: int, features: int):
-  """Fixed 2-D sine-cosine positions [h·w, features] in fractions of a frame."""
+  """Returns sine-cosine positions [h·w, features] in fractions of a frame."""
   quarter = features // 4
   frequency = jnp.pi * 2.0 ** jnp.linspace(0.0, 3.0, quarter)
   y = (jnp.arange(h) + 0.5)[:, None] / h * frequency
@@ -44,22 +84,15 @@ def patch_positions(h: int, w: int, features: int):
 
 
 class PoolQueries(nnx.Module):
-  """`count` learned queries read one vector from a set of patches."""
+  """Attention of `count` learned queries, joined to one vector a frame."""
 
   def __init__(self, width_in, width_out, *, count, rngs, dtype=None):
     self.queries = layers.learned(
       (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
     )
-    self.key_value = layers.dense(
-      width_in, 2 * width_in, axes=("embed", "heads"), rngs=rngs, dtype=dtype
-    )
-    self.out = layers.dense(
-      count * width_in,
-      width_out,
-      axes=("mlp", "embed"),
-      rngs=rngs,
-      dtype=dtype,
-    )
+    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
+    self.key_value = dense(width_in, 2 * width_in, axes=("embed", "heads"))
+    self.out = dense(count * width_in, width_out, axes=("mlp", "embed"))
 
   def __call__(self, x):
     """Pools x [... p d_in] to [... d_out]."""
@@ -74,12 +107,13 @@ class PoolQueries(nnx.Module):
 class FrameEncoder(nnx.Module):
   """frames [b n h w 3] → tokens [b n width], in two parts.
 
-  `embed_frames` gives a feature to each frame; a subclass writes it, `look_flops`,
-  `settings` and `feature_dim`. `attend_time` lets the features attend along time.
-  The first can be frozen, and what it gives be kept beside the data.
+  `embed_frames`, which subclasses write, gives a feature to each frame;
+  `attend_time` lets the features attend along time. The first can be frozen and
+  its features kept beside the data. Subclasses also write the properties
+  `feature_dim`, and `settings`: what the features depend on beside weights.
 
   Attributes:
-    frame_part: attributes that belong to `embed_frames`.
+    frame_part: names of the attributes that belong to `embed_frames`.
     sees_neighbours: whether a frame's feature depends on those beside it.
   """
 
@@ -93,59 +127,52 @@ class FrameEncoder(nnx.Module):
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
 
   def attend_time(self, features, times, mask):
-    """Tokens of features [b m width] at times [b m], of mask bool [b m]."""
+    """Maps features [b m f] at times [b m], of mask bool [b m], to tokens."""
     return self.norm(self.temporal(features, times, mask))
 
 
 class VideoEncoder(FrameEncoder):
-  """Our own, of raw pixels."""
+  """An encoder trained from raw pixels."""
 
   frame_part = ("embed", "spatial", "pool")
   sees_neighbours = True
 
   def __init__(self, config, *, rngs, dtype=None):
-    self.patch_size = config.patch_size
-    self.spatial_heads = config.spatial_heads
-    inside = dataclasses.replace(
-      config, width=config.spatial_width, num_heads=config.spatial_heads
-    )
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    self.patch_size, self.spatial_heads = c.patch_size, c.spatial_heads
+    inputs = 3 * 3 * c.patch_size**2
     self.embed = layers.dense(
-      3 * 3 * config.patch_size**2,
-      config.spatial_width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+      inputs, c.spatial_width, axes=(None, "embed"), use_bias=True, **common
+    )
+    within_frame = dataclasses.replace(
+      c, width=c.spatial_width, num_heads=c.spatial_heads
     )
     self.spatial = attention.self_attention_stack(
-      inside, config.spatial_depth, rngs=rngs, dtype=dtype
+      within_frame, c.spatial_depth, **common
     )
     self.pool = PoolQueries(
-      config.spatial_width,
-      config.width,
-      count=config.pool_queries,
-      rngs=rngs,
-      dtype=dtype,
+      c.spatial_width, c.width, count=c.pool_queries, **common
     )
-    super().__init__(config, config.temporal_depth, rngs=rngs, dtype=dtype)
+    super().__init__(c, c.temporal_depth, **common)
 
   @property
   def feature_dim(self) -> int:
+    """Number of features of a frame."""
     return self.pool.out.out_features
 
   @property
   def settings(self) -> dict[str, int]:
-    """What the frame part depends on and its weights do not show."""
+    """What the features depend on beside the weights."""
     return {"patch_size": self.patch_size, "heads": self.spatial_heads}
 
   def embed_frames(self, frames, mask, *, stride: int = 1):
-    """A feature [b m width] of every `stride`-th frame.
+    """Encodes every `stride`-th frame to a feature: [b m width].
 
     Args:
       frames: uint8 [b n h w 3].
       mask: bool [b n].
-      stride: the first of so many frames is encoded; what changes between it
-        and its neighbours in `frames` is seen all the same.
+      stride: number of frames from one encoded frame to the next; differences
+        are to the neighbours in `frames`.
     """
     b, _, h, w, _ = frames.shape
     size = self.patch_size
@@ -153,17 +180,17 @@ class VideoEncoder(FrameEncoder):
     x = self.embed(motion(x, mask)[:, ::stride])
     x = x + patch_positions(h // size, w // size, x.shape[-1]).astype(x.dtype)
     x = x.reshape(-1, *x.shape[2:])
-    still = jnp.zeros((1, x.shape[1]))  # patches of a frame share its time
+    still = jnp.zeros((1, x.shape[1]))  # Patches of a frame share its time.
     x = self.spatial(x, still, None)
     return self.pool(x).reshape(b, -1, self.feature_dim)
 
 
 def motion(x, mask):
-  """Joins each frame's patches with what changed just before and after.
+  """Joins each frame's patches with their differences to both neighbours.
 
   Args:
-    x: [b n p c].
-    mask: bool [b n]; towards a missing frame nothing changes.
+    x: patches [b n p c].
+    mask: bool [b n]; differences to a missing frame are zero.
 
   Returns:
     [b n p 3c].

@@ -1,7 +1,7 @@
-"""Transformers that generate: backbones, their layers, and the generator.
+"""Backbones of the generator, their layers and attention.
 
-To add a backbone, write a file with its settings class (see
-`generator.BackboneConfig`) and name it here.
+To add a backbone, write its settings class (see `generator.BackboneConfig`) and
+name it here.
 """
 
 from v2a_jax.models.ar import TokenModelConfig

@@ -1,7 +1,7 @@
 """A causal transformer over residual codes, in a pattern of `pattern.py`.
 
-One step reads the sum of the embeddings of the codes that the step before has
-written, one of each codebook, and scores those of its own.
+The input of a step is the sum of the embeddings of the previous step's codes,
+one of each codebook; its output are logits of its own codes.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from v2a_jax.models.pattern import PATTERNS, Pattern
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenModelConfig(TransformerConfig):
-  """Sizes of a token transformer; see `TransformerConfig` for the others.
+  """Sizes of a token transformer; see also `TransformerConfig`.
 
   Attributes:
     num_codebooks: number of residual codebooks that are generated, the first
       ones; 0 for all of the codec's.
-    pattern: order in which a frame's codes are written, one of
+    pattern: order in which a frame's codes are decoded, one of
       `pattern.PATTERNS`.
     codebook_size: number of codes in each codebook.
     available: number of codebooks that the codec has.
@@ -46,7 +46,7 @@ class TokenModelConfig(TransformerConfig):
     object.__setattr__(
       self, "num_codebooks", self.num_codebooks or self.available
     )
-    settings.check(self, num_codebooks="[1, inf)")
+    settings.check(self, depth="[1, inf)", num_codebooks="[1, inf)")
 
   def make(self, *, rngs: nnx.Rngs) -> "TokenModel":
     """Makes the backbone."""
@@ -58,7 +58,7 @@ class TokenModel(causal.CausalTransformer):
 
   def __init__(self, config: TokenModelConfig, *, rngs: nnx.Rngs):
     c = config
-    self.pattern = Pattern.named(c.pattern, c.num_codebooks)
+    self.pattern = Pattern(PATTERNS[c.pattern](c.num_codebooks))
     self.embed = layers.learned(
       (c.num_codebooks, c.codebook_size + 1, c.width),
       axes=(None, "vocab", "embed"),
@@ -77,11 +77,12 @@ class TokenModel(causal.CausalTransformer):
 
   @property
   def pad(self) -> int:
+    """Code that stands where a step has none."""
     return self.config.codebook_size
 
   @property
   def frame(self) -> jax.ShapeDtypeStruct:
-    """What is written of one latent frame."""
+    """Shape and dtype of the codes of one latent frame."""
     return jax.ShapeDtypeStruct((self.config.num_codebooks,), jnp.int32)
 
   def _embed(self, codes):
@@ -94,7 +95,7 @@ class TokenModel(causal.CausalTransformer):
     return logits.reshape(*x.shape[:-1], c.num_codebooks, c.codebook_size)
 
   def __call__(self, codes, tokens, *, times):
-    """Scores codes with teacher forcing.
+    """Predicts codes with teacher forcing.
 
     Args:
       codes: int [b t q].
@@ -102,12 +103,12 @@ class TokenModel(causal.CausalTransformer):
       times: [t], seconds of each latent frame; t >= 2.
 
     Returns:
-      float32 logits [b t q v]; those of frame i see only what decoding would
-      have written before it.
+      float32 logits [b t q v]; those of a code depend on the codes that the
+      pattern decodes at earlier steps.
     """
     laid = self.pattern.lay_out(codes, self.pad)
-    before = jnp.full_like(laid[:, :1], self.pad)
-    x = self._embed(jnp.concatenate([before, laid[:, :-1]], axis=1))
+    first = jnp.full_like(laid[:, :1], self.pad)
+    x = self._embed(jnp.concatenate([first, laid[:, :-1]], axis=1))
     x = self.trunk(x, tokens, times=times)
     return self.pattern.collect(self._logits(x))
 
@@ -115,9 +116,9 @@ class TokenModel(causal.CausalTransformer):
     """Decodes one step.
 
     Args:
-      codes: int [b q], what the step before has written; all `pad` at first.
-      index: int scalar, which step this is.
-      cache: from `start` or the step before.
+      codes: int [b q], codes of the previous step; all `pad` in step 0.
+      index: int scalar, index of the step.
+      cache: from `start` or the previous step.
 
     Returns:
       (float32 logits [b q v], cache).

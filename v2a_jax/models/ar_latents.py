@@ -1,10 +1,10 @@
 """A causal transformer over continuous latents, with a small diffusion head.
 
   z_i = trunk(latents before i, conditions)
-  p(latent_i | before, conditions) = p_head(latent_i | z_i)
+  p(latent_i | latents before i, conditions) = p_head(latent_i | z_i)
 
-and the head, a multilayer perceptron that sees one frame, models that density
-by the velocity of a path from noise: no codes, no quantization (Li et al.,
+The head, a multilayer perceptron that sees one frame, models that density by
+the velocity of a path from noise: no codes, no quantization (Li et al.,
 "Autoregressive image generation without vector quantization", MAR,
 https://arxiv.org/abs/2406.11838, section 3). Its condition and its blocks, with
 `s` the sinusoidal features of the diffusion time t:
@@ -15,6 +15,7 @@ https://arxiv.org/abs/2406.11838, section 3). Its condition and its blocks, with
 """
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 from flax import nnx
@@ -28,7 +29,7 @@ from v2a_jax.models.config import TransformerConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatentModelConfig(TransformerConfig):
-  """Sizes of a transformer over latents; see `TransformerConfig`.
+  """Sizes of a transformer over latents; see also `TransformerConfig`.
 
   Attributes:
     head_width: number of hidden features of the diffusion head.
@@ -48,13 +49,8 @@ class LatentModelConfig(TransformerConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    settings.check(
-      self,
-      head_width="[1, inf)",
-      head_depth="[1, inf)",
-      num_draws="[1, inf)",
-      channels="[1, inf)",
-    )
+    fields = "depth head_width head_depth num_draws channels".split()
+    settings.check(self, **dict.fromkeys(fields, "[1, inf)"))
 
   def make(self, *, rngs: nnx.Rngs) -> "LatentModel":
     """Makes the backbone."""
@@ -65,10 +61,9 @@ class HeadBlock(nnx.Module):
   """A residual SwiGLU under an adaptive norm."""
 
   def __init__(self, width: int, *, rngs, dtype):
-    self.modulation = layers.Modulation(
-      width, 1, rank=0, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(width, width, rngs=rngs, dtype=dtype)
+    common = dict(rngs=rngs, dtype=dtype)
+    self.modulation = layers.Modulation(width, 1, rank=0, **common)
+    self.mlp = layers.FeedForward(width, width, **common)
 
   def __call__(self, h, condition):
     shift, scale, gate = self.modulation(condition)
@@ -81,22 +76,19 @@ class DiffusionHead(nnx.Module):
   def __init__(self, config: LatentModelConfig, *, rngs, dtype):
     c = config
     self.width = c.head_width
-    linear = lambda i, o, axes, **more: layers.dense(
-      i, o, axes=axes, rngs=rngs, use_bias=True, dtype=dtype, **more
-    )
-    self.embed = linear(c.channels, self.width, (None, "embed"))
-    self.time = linear(self.width, self.width, (None, "embed"))
-    self.vector = linear(c.width, self.width, ("embed", None))
+    common = dict(rngs=rngs, dtype=dtype)
+    dense = functools.partial(layers.dense, use_bias=True, **common)
+    self.embed = dense(c.channels, self.width, axes=(None, "embed"))
+    self.time = dense(self.width, self.width, axes=(None, "embed"))
+    self.vector = dense(c.width, self.width, axes=("embed", None))
     self.blocks = layers.Stack(
       lambda rngs: HeadBlock(self.width, rngs=rngs, dtype=dtype),
       c.head_depth,
       rngs=rngs,
       unroll=c.head_depth,
     )
-    self.final = layers.Modulation(
-      self.width, 1, rank=0, rngs=rngs, dtype=dtype
-    )
-    self.out = linear(self.width, c.channels, ("embed", None), zero=True)
+    self.final = layers.Modulation(self.width, 1, rank=0, **common)
+    self.out = dense(self.width, c.channels, axes=("embed", None), zero=True)
 
   def __call__(self, noisy, time, z):
     """Predicts from noisy latents.
@@ -104,7 +96,7 @@ class DiffusionHead(nnx.Module):
     Args:
       noisy: [... n c], n draws for each vector.
       time: [... n], diffusion time; 1 is data.
-      z: [... d].
+      z: [... d], vectors.
 
     Returns:
       float32 [... n c].
@@ -122,24 +114,20 @@ class LatentModel(causal.CausalTransformer):
   def __init__(self, config: LatentModelConfig, *, rngs: nnx.Rngs):
     c = config
     super().__init__(c, extra=0, rngs=rngs)
+    common = dict(rngs=rngs, dtype=self.dtype)
     self.first = layers.learned((c.width,), axes=("embed",), rngs=rngs)
     self.embed = layers.dense(
-      c.channels,
-      c.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=self.dtype,
+      c.channels, c.width, axes=(None, "embed"), use_bias=True, **common
     )
-    self.head = DiffusionHead(c, rngs=rngs, dtype=self.dtype)
+    self.head = DiffusionHead(c, **common)
 
   @property
   def frame(self) -> jax.ShapeDtypeStruct:
-    """What is written of one latent frame."""
+    """Shape and dtype of one latent."""
     return jax.ShapeDtypeStruct((self.config.channels,), jnp.float32)
 
   def vectors(self, latents, tokens, *, times):
-    """What the head is told, with teacher forcing.
+    """Runs the trunk with teacher forcing.
 
     Args:
       latents: [b t c].
@@ -147,7 +135,7 @@ class LatentModel(causal.CausalTransformer):
       times: [t], seconds of each latent; t >= 2.
 
     Returns:
-      z [b t d]; z_i sees the latents before i.
+      z [b t d]; z_i depends on the latents before i.
     """
     x = self.embed(latents[:, :-1])
     first = jnp.broadcast_to(self.first[...].astype(x.dtype), x[:, :1].shape)
@@ -155,13 +143,13 @@ class LatentModel(causal.CausalTransformer):
     return self.trunk(x, tokens, times=times)
 
   def __call__(self, latents, tokens, *, times, noisy, time):
-    """Predicts each latent from noisy forms of it and all latents before.
+    """Predicts each latent from noisy forms of it and the latents before it.
 
     Args:
-      latents: [b t c], those before.
+      latents: [b t c], without noise.
       tokens: `CondTokens` of the same batch.
       times: [t], seconds of each latent; t >= 2.
-      noisy: [b t n c], n noisy forms of every latent.
+      noisy: [b t n c], n noisy forms of each latent.
       time: [b t n], diffusion time of each; 1 is data.
 
     Returns:
@@ -173,9 +161,9 @@ class LatentModel(causal.CausalTransformer):
     """Decodes one step.
 
     Args:
-      latents: [b c], the latent before; not looked at in step 0.
-      index: int scalar, which step this is.
-      cache: from `start` or the step before.
+      latents: [b c], the previous latent; ignored in step 0.
+      index: int scalar, index of the step.
+      cache: from `start` or the previous step.
 
     Returns:
       (z [b d], cache).

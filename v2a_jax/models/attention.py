@@ -1,20 +1,22 @@
-"""Attention over tokens that carry times, with normalised queries and keys."""
+"""Attention over tokens with times; queries and keys are normalised."""
+
+import functools
 
 from flax import nnx
 import jax
-import jax.numpy as jnp
 
 from v2a_jax.models import layers
 
 
 def attend(q, k, v, *, mask=None):
-  """Softmax attention.
+  """Computes softmax attention.
 
   Args:
-    q: [b t h k].
-    k: [b s h k].
-    v: [b s h k].
-    mask: bool, [b s] over keys or [b t s] (or [1 t s]); True may be seen.
+    q: queries [b t h k].
+    k: keys [b s h k].
+    v: values [b s h k].
+    mask: bool, [b s] over keys, or [b t s] or [1 t s]; keys with False get no
+      weight, but a row that is all False weighs all keys equally.
 
   Returns:
     [b t h·k].
@@ -26,27 +28,23 @@ def attend(q, k, v, *, mask=None):
 
 
 class Projection(nnx.Module):
-  """Queries, keys and values of one token stream, and the way back.
+  """Queries, keys and values of one token stream, and the output map.
 
   Queries and keys are RMS-normed per head (arXiv:2302.05442), then rotated by
   the token's time in seconds.
   """
 
-  def __init__(self, width, num_heads, head_dim, *, rngs, dtype=None):
-    inner = num_heads * head_dim
-    self.num_heads, self.head_dim = num_heads, head_dim
-    self.qkv = layers.dense(
-      width, 3 * inner, axes=("embed", "heads"), rngs=rngs, dtype=dtype
-    )
-    self.out = layers.dense(
-      inner, width, axes=("heads", "embed"), rngs=rngs, dtype=dtype
-    )
-    self.q_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
-    self.k_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
+  def __init__(self, width, num_heads, *, rngs, dtype=None):
+    self.heads = (num_heads, width // num_heads)
+    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
+    self.qkv = dense(width, 3 * width, axes=("embed", "heads"))
+    self.out = dense(width, width, axes=("heads", "embed"))
+    self.q_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
+    self.k_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
 
   def __call__(self, x, times):
     """Maps x [b t d] at times [b t] or [t] to q, k, v of [b t h k]."""
-    qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.num_heads, self.head_dim)
+    qkv = self.qkv(x).reshape(*x.shape[:2], 3, *self.heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     q = layers.rotary(self.q_norm(q), times)
     k = layers.rotary(self.k_norm(k), times)
@@ -54,71 +52,66 @@ class Projection(nnx.Module):
 
 
 class CrossProjection(nnx.Module):
-  """Queries from one stream, keys and values from another; as `Projection`."""
+  """Queries of one stream, keys and values of another; as `Projection`."""
 
-  def __init__(self, width, num_heads, head_dim, *, rngs, dtype=None):
-    inner = num_heads * head_dim
-    self.heads = (num_heads, head_dim)
-    linear = lambda i, o, axes: layers.dense(
-      i, o, axes=axes, rngs=rngs, dtype=dtype
-    )
-    self.q = linear(width, inner, ("embed", "heads"))
-    self.kv = linear(width, 2 * inner, ("embed", "heads"))
-    self.out = linear(inner, width, ("heads", "embed"))
-    self.q_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
-    self.k_norm = layers.RMSNorm(head_dim, rngs=rngs, axis=None)
+  def __init__(self, width, num_heads, *, rngs, dtype=None):
+    self.heads = (num_heads, width // num_heads)
+    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
+    self.q = dense(width, width, axes=("embed", "heads"))
+    self.kv = dense(width, 2 * width, axes=("embed", "heads"))
+    self.out = dense(width, width, axes=("heads", "embed"))
+    self.q_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
+    self.k_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
 
   def queries(self, x, times):
-    """Queries [b t h k] of x [b t d]."""
+    """Maps x [b t d] to queries [b t h k]."""
     q = self.q(x).reshape(*x.shape[:2], *self.heads)
     return layers.rotary(self.q_norm(q), times)
 
   def keys(self, x, times):
-    """Keys and values, each [b m h k], of x [b m d]."""
+    """Maps x [b m d] to keys and values, each [b m h k]."""
     kv = self.kv(x).reshape(*x.shape[:2], 2, *self.heads)
     k = layers.rotary(self.k_norm(kv[:, :, 0]), times)
     return k, kv[:, :, 1]
 
 
 class SelfAttentionBlock(nnx.Module):
-  """Pre-norm transformer block over one stream; for encoders."""
+  """Pre-norm encoder block: self-attention, and SwiGLU of twice the width."""
 
-  def __init__(self, width, num_heads, *, hidden, rngs, dtype=None):
-    head_dim = width // num_heads
+  def __init__(self, width, num_heads, *, rngs, dtype=None):
     self.norm_attention = layers.RMSNorm(width, rngs=rngs)
     self.norm_mlp = layers.RMSNorm(width, rngs=rngs)
-    self.attention = Projection(
-      width, num_heads, head_dim, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(width, hidden, rngs=rngs, dtype=dtype)
+    self.attention = Projection(width, num_heads, rngs=rngs, dtype=dtype)
+    self.mlp = layers.FeedForward(width, 2 * width, rngs=rngs, dtype=dtype)
+
+  def project(self, x, times):
+    """Maps x [b t d] at times [b t] to q, k, v of [b t h k]."""
+    return self.attention(self.norm_attention(x), times)
+
+  def finish(self, x, attended):
+    """Adds the attention's output [b t d], then the feed-forward's, to x."""
+    x = x + self.attention.out(attended)
+    return x + self.mlp(self.norm_mlp(x))
 
   def __call__(self, x, times, mask):
-    q, k, v = self.attention(self.norm_attention(x), times)
-    x = x + self.attention.out(attend(q, k, v, mask=mask))
-    return x + self.mlp(self.norm_mlp(x))
+    """Maps x [b t d] at times [b t], of mask bool [b t] or None."""
+    return self.finish(x, attend(*self.project(x, times), mask=mask))
 
 
 def self_attention_stack(config, depth, *, rngs, dtype=None) -> layers.Stack:
-  """`depth` blocks with feed-forwards of twice the width: an encoder.
+  """Makes an encoder of `depth` blocks.
 
   Args:
-    config: says `width`, `num_heads`, `remat` and `unroll`.
-    depth: blocks.
-    rngs: of their weights.
-    dtype: of the computation.
+    config: settings with `width`, `num_heads`, `remat` and `unroll`.
+    depth: number of blocks.
+    rngs: random stream of the weights.
+    dtype: dtype of the computation.
   """
   width, num_heads = config.width, config.num_heads
   return layers.Stack(
-    lambda rngs: SelfAttentionBlock(
-      width, num_heads, hidden=2 * width, rngs=rngs, dtype=dtype
-    ),
+    lambda rngs: SelfAttentionBlock(width, num_heads, rngs=rngs, dtype=dtype),
     depth,
     rngs=rngs,
     remat=config.remat,
     unroll=config.unroll,
   )
-
-
-def causal_mask(length: int):
-  """[1 t t], True where key time is not later than query time."""
-  return jnp.tril(jnp.ones((1, length, length), bool))

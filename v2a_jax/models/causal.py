@@ -1,9 +1,9 @@
-"""A causal transformer over the steps of a sound, whatever a step holds.
+"""A causal transformer over decoding steps, shared by both autoregressive arms.
 
 It reads the same condition tokens as the diffusion transformer: cross-attention
 to video and text, and adaptive norms from the clip's summary and the
 synchronisation features at each step's own time. `trunk` runs a whole sequence;
-`start` and `advance` decode with a key-value cache. `ar.py` writes codes with
+`start` and `advance` decode with a key-value cache. `ar.py` generates codes with
 it, `ar_latents.py` continuous latents.
 """
 
@@ -22,14 +22,14 @@ from v2a_jax.parallel.sharding import constrain
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cache:
-  """What decoding keeps between steps.
+  """Key-value cache of decoding.
 
   Attributes:
     keys: [layers b s h k], of the steps so far.
     values: [layers b s h k].
-    cond: (keys, values), each [layers b m h k], of the condition tokens.
+    cond: (keys, values) of the condition tokens, each [layers b m h k].
     cond_mask: bool [b m].
-    condition: [b s d], what modulates each step.
+    condition: [b s d], input of each step's adaptive norms.
     times: [b s], seconds of each step.
   """
 
@@ -45,25 +45,35 @@ class TokenBlock(nnx.Module):
   """Causal self-attention, cross-attention to the conditions, SwiGLU."""
 
   def __init__(self, config: TransformerConfig, *, rngs, dtype):
-    c = config
-    head_dim = c.width // c.num_heads
-    sizes = (c.width, c.num_heads, head_dim)
-    self.modulation = layers.Modulation(
-      c.width, 3, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
-    self.attention = attention.Projection(*sizes, rngs=rngs, dtype=dtype)
-    self.cross = attention.CrossProjection(*sizes, rngs=rngs, dtype=dtype)
-    self.mlp = layers.FeedForward(c.width, c.mlp_dim, rngs=rngs, dtype=dtype)
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    rank = c.modulation_rank
+    self.modulation = layers.Modulation(c.width, 3, rank=rank, **common)
+    self.attention = attention.Projection(c.width, c.num_heads, **common)
+    self.cross = attention.CrossProjection(c.width, c.num_heads, **common)
+    self.mlp = layers.FeedForward(c.width, c.mlp_dim, **common)
 
   def cond_keys(self, cond, cond_times):
-    """Keys and values, each [b m h k], of condition tokens [b m d]."""
+    """Maps condition tokens [b m d] to keys and values, each [b m h k]."""
     return self.cross.keys(layers.rms_norm(cond), cond_times)
 
-  def __call__(self, x, times, condition, cond, cond_mask, *, see):
-    """Runs the block; `see(k, v) -> (keys, values, mask)` gives the past."""
+  def __call__(self, x, times, condition, cond, cond_mask, *, add_past):
+    """Runs the block.
+
+    Args:
+      x: [b s d].
+      times: [b s], seconds.
+      condition: [b s d], input of the adaptive norms.
+      cond: keys and values of the condition tokens, from `cond_keys`.
+      cond_mask: bool [b m].
+      add_past: function from this call's keys and values to (keys, values,
+        mask) of all steps that may be attended to.
+
+    Returns:
+      (x, (keys, values) as `add_past` returned them).
+    """
     m = self.modulation(condition)
     q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
-    keys, values, mask = see(k, v)
+    keys, values, mask = add_past(k, v)
     x = x + m[2] * self.attention.out(
       attention.attend(q, keys, values, mask=mask)
     )
@@ -74,10 +84,10 @@ class TokenBlock(nnx.Module):
 
 
 class CausalTransformer(nnx.Module):
-  """(what was written before each step, condition tokens) → a vector a step.
+  """(embedding of each step's input, condition tokens) → a vector a step.
 
   Attributes:
-    extra: steps that follow those of the frames.
+    extra: number of steps after those of the frames.
   """
 
   def __init__(self, config: TransformerConfig, *, extra: int, rngs: nnx.Rngs):
@@ -94,7 +104,7 @@ class CausalTransformer(nnx.Module):
     self.norm = layers.RMSNorm(c.width, rngs=rngs)
 
   def _steps(self, tokens, times):
-    """Times [b s] and modulation [b s d] of every step."""
+    """Returns times [b s] and modulation [b s d] of every step."""
     gap = times[1] - times[0]
     late = times[-1] + gap * jnp.arange(1, self.extra + 1)
     times = jnp.concatenate([times, late])
@@ -105,30 +115,29 @@ class CausalTransformer(nnx.Module):
     """Runs a whole sequence.
 
     Args:
-      x: [b t+extra d], what was written before each step.
+      x: [b t+extra d], embedding of the input of each step.
       tokens: `CondTokens` of the same batch.
       times: [t], seconds of each latent frame; t >= 2.
 
     Returns:
-      [b t+extra d], normed; step s sees x up to s.
+      [b t+extra d], normed; step s depends on x up to s.
     """
     x = constrain(x.astype(self.dtype), "batch", "length", "embed")
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
-    causal = attention.causal_mask(x.shape[1])
+    causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))
+    add_past = lambda k, v: (k, v, causal)
 
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)
-      x, _ = block(
-        x, times, condition, kv, cond_mask, see=lambda k, v: (k, v, causal)
-      )
+      x, _ = block(x, times, condition, kv, cond_mask, add_past=add_past)
       return x, None
 
     x, _ = self.blocks.scan(body, x)
     return self.norm(x)
 
   def start(self, tokens, *, times) -> Cache:
-    """Prepares to decode frames at `times` [t], seconds."""
+    """Makes the cache to decode frames at `times` [t], seconds."""
     c = self.config
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
@@ -149,12 +158,12 @@ class CausalTransformer(nnx.Module):
     """Runs one step.
 
     Args:
-      x: [b d], what was written before it.
-      index: int scalar, which step this is.
-      cache: from `start` or the step before.
+      x: [b d], embedding of the step's input.
+      index: int scalar, index of the step.
+      cache: from `start` or the previous step.
 
     Returns:
-      ([b d], normed, cache).
+      (normed [b d], cache).
     """
     at = lambda a: jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1)
     times, condition = at(cache.times), at(cache.condition)
@@ -163,11 +172,11 @@ class CausalTransformer(nnx.Module):
     def body(block, x, layer):
       keys, values, kv = layer
 
-      def see(k, v):
+      def add_past(k, v):
         put = jax.lax.dynamic_update_slice_in_dim
         return put(keys, k, index, 1), put(values, v, index, 1), past
 
-      return block(x, times, condition, kv, cache.cond_mask, see=see)
+      return block(x, times, condition, kv, cache.cond_mask, add_past=add_past)
 
     x, (keys, values) = self.blocks.scan(
       body,
@@ -179,7 +188,7 @@ class CausalTransformer(nnx.Module):
 
 
 def cond_stream(tokens):
-  """Video and text as one stream: tokens [b m d], times and mask [b m]."""
+  """Joins video and text: tokens [b m d], times [b m] and mask [b m]."""
   join = lambda a, b: jnp.concatenate([a, b], axis=1)
   return (
     join(tokens.video, tokens.text),

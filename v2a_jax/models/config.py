@@ -1,4 +1,4 @@
-"""Settings that every transformer here shares."""
+"""Settings shared by all transformers."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ class TransformerConfig:
 
   Attributes:
     width: number of features of a token.
-    num_heads: number of attention heads; divides the width into even parts.
+    num_heads: number of attention heads; each has an even number of features.
     depth: number of blocks.
     mlp_dim: hidden size of the feed-forward layers.
     modulation_rank: rank of each block's modulation map; 0 for full rank.
@@ -43,21 +43,29 @@ class TransformerConfig:
       unroll="[1, inf)",
     )
     choose(self, remat=REMAT_POLICIES, dtype=DTYPES)
-    check_heads(self.width, self.num_heads)
+    check_heads(self)
 
 
 def check_heads(
-  width: int, num_heads: int, *, names: tuple[str, str] = ("width", "num_heads")
+  settings, width: str = "width", heads: str = "num_heads", *, even: bool = True
 ) -> None:
-  """Checks that heads divide a width evenly, into even parts for rotation.
+  """Checks that heads divide a width.
+
+  Args:
+    settings: dataclass instance.
+    width: name of its field with the number of features.
+    heads: name of its field with the number of heads.
+    even: whether a head's size must be even, as rotary positions need.
 
   Raises:
-    SettingError: says which numbers of heads would.
+    SettingError: names the numbers of heads that fit.
   """
-  if width % (2 * num_heads):
-    fits = [n for n in range(1, width // 2 + 1) if width % (2 * n) == 0]
+  size, num_heads = getattr(settings, width), getattr(settings, heads)
+  unit = 2 if even else 1
+  if size % (unit * num_heads):
+    fits = [n for n in range(1, size // unit + 1) if size % (unit * n) == 0]
     advice = f"use one of {', '.join(map(str, fits))}" if fits else "change it"
     raise SettingError(
-      f"{names[1]}={num_heads} does not divide {names[0]}={width} into heads of"
-      f" an even size: {advice}"
+      f"{heads}={num_heads} does not divide {width}={size} into heads of an"
+      f" {'even' if even else 'equal'} size: {advice}"
     )

@@ -8,6 +8,7 @@ token's own time. All rotary positions are in seconds.
 """
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 from flax import nnx
@@ -20,7 +21,7 @@ from v2a_jax.parallel.sharding import constrain
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiTConfig(config.TransformerConfig):
-  """Sizes of a diffusion transformer; see `TransformerConfig` for the others.
+  """Sizes of a diffusion transformer; see also `TransformerConfig`.
 
   Attributes:
     joint_depth: number of blocks over audio, video and text.
@@ -58,45 +59,29 @@ class AudioBlock(nnx.Module):
   """Self-attention and conv-SwiGLU over the audio tokens alone."""
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
-    c = config
-    self.modulation = layers.Modulation(
-      c.width, 2, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
-    self.attention = attention.Projection(
-      c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(
-      c.width, c.mlp_dim, kernel=3, rngs=rngs, dtype=dtype
-    )
+    c, common = config, dict(rngs=rngs, dtype=dtype)
+    rank = c.modulation_rank
+    self.modulation = layers.Modulation(c.width, 2, rank=rank, **common)
+    self.attention = attention.Projection(c.width, c.num_heads, **common)
+    self.mlp = layers.FeedForward(c.width, c.mlp_dim, kernel=3, **common)
 
-  def __call__(self, x, times, mask, condition):
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(
-      condition
-    )
-    q, k, v = self.attention(layers.modulate(x, shift_a, scale_a), times)
-    x = x + gate_a * self.attention.out(attention.attend(q, k, v, mask=mask))
-    x = x + gate_m * self.mlp(layers.modulate(x, shift_m, scale_m), mask=mask)
+  def project(self, x, times, modulation):
+    """Maps x [b t d] at times [b t] to q, k, v of [b t h k]."""
+    shift, scale = modulation[:2]
+    return self.attention(layers.modulate(x, shift, scale), times)
+
+  def finish(self, x, attended, mask, modulation):
+    """Adds the attention's output [b t d], then the feed-forward's, to x."""
+    gate_a, shift, scale, gate_m = modulation[2:]
+    x = x + gate_a * self.attention.out(attended)
+    x = x + gate_m * self.mlp(layers.modulate(x, shift, scale), mask=mask)
     return constrain(x, "batch", "length", "embed")
 
-
-class CondStream(nnx.Module):
-  """A condition's own half of a joint block: plain pre-norm."""
-
-  def __init__(self, config: DiTConfig, *, rngs, dtype):
-    c = config
-    self.norm_attention = layers.RMSNorm(c.width, rngs=rngs)
-    self.norm_mlp = layers.RMSNorm(c.width, rngs=rngs)
-    self.attention = attention.Projection(
-      c.width, c.num_heads, c.width // c.num_heads, rngs=rngs, dtype=dtype
-    )
-    self.mlp = layers.FeedForward(c.width, 2 * c.width, rngs=rngs, dtype=dtype)
-
-  def project(self, x, times):
-    return self.attention(self.norm_attention(x), times)
-
-  def finish(self, x, attended):
-    x = x + self.attention.out(attended)
-    return x + self.mlp(self.norm_mlp(x))
+  def __call__(self, x, times, mask, condition):
+    modulation = self.modulation(condition)
+    q, k, v = self.project(x, times, modulation)
+    attended = attention.attend(q, k, v, mask=mask)
+    return self.finish(x, attended, mask, modulation)
 
 
 class JointBlock(nnx.Module):
@@ -104,54 +89,53 @@ class JointBlock(nnx.Module):
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     self.audio = AudioBlock(config, rngs=rngs, dtype=dtype)
-    self.video = CondStream(config, rngs=rngs, dtype=dtype)
-    self.text = CondStream(config, rngs=rngs, dtype=dtype)
+    stream = lambda: attention.SelfAttentionBlock(
+      config.width, config.num_heads, rngs=rngs, dtype=dtype
+    )
+    self.video, self.text = stream(), stream()
 
   def __call__(self, streams, times, mask, condition):
-    x, video, text = streams
+    audio, video, text = streams
     audio_times, video_times, text_times = times
     modulation = self.audio.modulation(condition)
-    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     parts = (
-      self.audio.attention(layers.modulate(x, shift_a, scale_a), audio_times),
+      self.audio.project(audio, audio_times, modulation),
       self.video.project(video, video_times),
       self.text.project(text, text_times),
     )
     q, k, v = (jnp.concatenate(p, axis=1) for p in zip(*parts))
     attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
-    ends = [x.shape[1], x.shape[1] + video.shape[1]]
+    ends = [audio.shape[1], audio.shape[1] + video.shape[1]]
     for_audio, for_video, for_text = jnp.split(attended, ends, axis=1)
-    x = x + gate_a * self.audio.attention.out(for_audio)
-    x = x + gate_m * self.audio.mlp(
-      layers.modulate(x, shift_m, scale_m), mask=mask[0]
+    return (
+      self.audio.finish(audio, for_audio, mask[0], modulation),
+      self.video.finish(video, for_video),
+      self.text.finish(text, for_text),
     )
-    video = self.video.finish(video, for_video)
-    text = self.text.finish(text, for_text)
-    return constrain(x, "batch", "length", "embed"), video, text
 
 
-def beside_known(noisy, known):
-  """Joins noisy [b t c] with the known latents and their mask: [b t 2c+1].
+def join_known(noisy, known):
+  """Joins noisy latents with the known ones and their mask: [b t 2c+1].
 
   Args:
     noisy: [b t c].
-    known: (latents [b t c], bool [b t]), or None.
+    known: (latents [b t c], bool [b t]), or None for nothing.
   """
   if known is None:
     return jnp.pad(noisy, ((0, 0), (0, 0), (0, noisy.shape[-1] + 1)))
-  there = known[1][..., None].astype(noisy.dtype)
-  return jnp.concatenate([noisy, known[0] * there, there], axis=-1)
+  mask = known[1][..., None].astype(noisy.dtype)
+  return jnp.concatenate([noisy, known[0] * mask, mask], axis=-1)
 
 
 class RepresentationHead(nnx.Module):
   """Audio tokens [b t d] → a teacher's features [b t f]."""
 
   def __init__(self, config: DiTConfig, *, rngs, dtype):
-    c = config
+    c, common = config, dict(rngs=rngs, dtype=dtype)
     self.norm = layers.RMSNorm(c.width, rngs=rngs)
-    self.mlp = layers.FeedForward(c.width, 2 * c.width, rngs=rngs, dtype=dtype)
+    self.mlp = layers.FeedForward(c.width, 2 * c.width, **common)
     self.out = layers.dense(
-      c.width, c.representation, axes=("embed", None), rngs=rngs, dtype=dtype
+      c.width, c.representation, axes=("embed", None), **common
     )
 
   def __call__(self, x):
@@ -164,53 +148,26 @@ class DiT(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs: nnx.Rngs):
     c = self.config = config
     dtype = jnp.dtype(c.dtype)
-    self.embed = layers.dense(
-      3 * (2 * c.channels + 1 if c.infill else c.channels),
-      c.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+    common = dict(rngs=rngs, dtype=dtype)
+    dense = functools.partial(layers.dense, axes=(None, "embed"), **common)
+    stack = functools.partial(
+      layers.Stack, rngs=rngs, remat=c.remat, unroll=c.unroll
     )
-    self.time = layers.dense(
-      c.width,
-      c.width,
-      axes=(None, "embed"),
-      rngs=rngs,
-      use_bias=True,
-      dtype=dtype,
+    inputs = 3 * (2 * c.channels + 1 if c.infill else c.channels)
+    self.embed = dense(inputs, c.width, use_bias=True)
+    self.time = dense(c.width, c.width, use_bias=True)
+    self.interval = dense(c.width, c.width, zero=True) if c.average else None
+    self.joint = stack(
+      lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype), c.joint_depth
     )
-    interval = lambda: layers.dense(
-      c.width, c.width, axes=(None, "embed"), rngs=rngs, zero=True, dtype=dtype
+    self.audio = stack(
+      lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype), c.depth
     )
-    self.interval = interval() if c.average else None
-    self.joint = layers.Stack(
-      lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
-      c.joint_depth,
-      rngs=rngs,
-      remat=c.remat,
-      unroll=c.unroll,
-    )
-    self.audio = layers.Stack(
-      lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype),
-      c.depth,
-      rngs=rngs,
-      remat=c.remat,
-      unroll=c.unroll,
-    )
-    head = lambda: RepresentationHead(c, rngs=rngs, dtype=dtype)
-    self.head = head() if c.representation else None
-    self.final = layers.Modulation(
-      c.width, 1, rank=c.modulation_rank, rngs=rngs, dtype=dtype
-    )
-    self.out = layers.dense(
-      c.width,
-      c.channels,
-      axes=("embed", None),
-      rngs=rngs,
-      use_bias=True,
-      zero=True,
-      dtype=dtype,
+    self.head = RepresentationHead(c, **common) if c.representation else None
+    rank = c.modulation_rank
+    self.final = layers.Modulation(c.width, 1, rank=rank, **common)
+    self.out = dense(
+      c.width, c.channels, axes=("embed", None), use_bias=True, zero=True
     )
 
   def __call__(
@@ -232,58 +189,57 @@ class DiT(nnx.Module):
       tokens: `CondTokens` of the same batch.
       times: [t], time of each latent in seconds.
       mask: bool [b t], True where the clip exists; None for everywhere.
-      known: (latents [b t c], bool [b t]), the part of the answer that is
-        given; read only by a model with `infill`. None for nothing.
-      until: [b], end of the interval whose average velocity is predicted; read
-        only by a model with `average`. None for `time` itself.
+      known: (latents [b t c], bool [b t]), the latents that are known and
+        where; only for a model with `infill`. None for nowhere.
+      until: [b], end of the interval whose average velocity is predicted; only
+        for a model with `average`. None for `time` itself.
 
     Returns:
       float32 [b t c].
     """
-    x, *context = self._joint(
+    _, prediction = self._run(
       noisy_latents, time, tokens, times, mask, known, until
     )
-    return self._finish(x, *context)
+    return prediction
 
   def represent(self, noisy_latents, time, tokens, *, times, mask, known=None):
     """Predicts, and regresses a teacher's features from the joint blocks.
 
-    Args are those of `__call__`; the model has `representation`.
+    Args are those of `__call__`; only for a model with `representation`.
 
     Returns:
       (prediction float32 [b t c], features float32 [b t f]).
     """
-    x, *context = self._joint(
+    x, prediction = self._run(
       noisy_latents, time, tokens, times, mask, known, None
     )
-    return self._finish(x, *context), self.head(x)
+    return prediction, self.head(x)
 
-  def _joint(self, noisy_latents, time, tokens, times, mask, known, until):
-    """Runs the joint blocks: (x, times, mask, condition) for `_finish`."""
+  def _run(self, noisy_latents, time, tokens, times, mask, known, until):
+    """Returns (audio tokens [b t d] of the joint blocks, prediction)."""
     if mask is None:
       mask = jnp.ones(noisy_latents.shape[:2], bool)
     if self.config.infill:
-      noisy_latents = beside_known(noisy_latents, known)
+      noisy_latents = join_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
     x = constrain(self.embed(x), "batch", "length", "embed")
-    # The slope along time is part of an average velocity, so there it is mild.
+    # Average velocities are trained on derivatives by time: keep those small.
     scale = 10.0 if self.config.average else 1000.0
-    clock = self.time(layers.sinusoidal(time, self.config.width, scale=scale))
+    features = functools.partial(
+      layers.sinusoidal, size=self.config.width, scale=scale
+    )
+    clock = self.time(features(time))
     if self.interval is not None and until is not None:
-      length = layers.sinusoidal(until - time, self.config.width, scale=scale)
-      clock = clock + self.interval(length)
+      clock = clock + self.interval(features(until - time))
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
-    x, _, _ = self.joint(
+    joint, _, _ = self.joint(
       (x, tokens.video, tokens.text),
       (times, tokens.video_times, tokens.text_times),
       (mask, tokens.video_mask, tokens.text_mask),
       condition,
     )
-    return x, times, mask, condition
-
-  def _finish(self, x, times, mask, condition):
-    """Runs the audio-only blocks and the output layer."""
-    x = self.audio(x, times, mask, condition)
+    x = self.audio(joint, times, mask, condition)
     shift, scale, _ = self.final(condition)
-    return self.out(layers.modulate(x, shift, scale)).astype(jnp.float32)
+    prediction = self.out(layers.modulate(x, shift, scale))
+    return joint, prediction.astype(jnp.float32)

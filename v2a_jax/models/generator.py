@@ -1,4 +1,4 @@
-"""A conditional generator: a condition encoder and a backbone."""
+"""A conditional generator: condition encoders and a backbone."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -7,15 +7,15 @@ import jax
 
 
 class BackboneConfig(Protocol):
-  """What a backbone's settings class says beside its sizes.
+  """Settings of a backbone.
 
   Attributes:
-    family: which objectives and samplers it goes with: those of the same
-      family, `diffusion`, `tokens` or `next_latents`.
+    family: `diffusion`, `tokens` or `next_latents`; objectives and samplers of
+      the same family go with it.
     target: what it generates, `latents` or `codes`.
     width: number of features of a condition token.
-    num_heads: number of heads, for the condition encoders, too.
-    remat: rematerialisation policy, likewise.
+    num_heads: number of attention heads, also of the condition encoders.
+    remat: rematerialisation policy, also of the condition encoders.
     unroll: number of blocks unrolled in each scan, likewise.
     dtype: dtype of the computation, likewise.
   """
@@ -34,10 +34,9 @@ class BackboneConfig(Protocol):
 
 
 class Generator(nnx.Module):
-  """Encodes the conditions once, then predicts as often as is asked.
+  """Condition encoders, run once a clip, and a backbone, run at every step.
 
-  `encode(cond)` gives the condition tokens; calling the generator calls its
-  backbone, whatever that predicts: a velocity (`dit.DiT`,
+  A call is one of the backbone: it predicts a velocity (`dit.DiT`,
   `ar_latents.LatentModel`) or logits (`ar.TokenModel`).
   """
 

@@ -5,6 +5,7 @@ mesh). Norms, softmax and rotary angles are float32 whatever `dtype` is.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any
 
@@ -34,7 +35,7 @@ def dense(
   zero: bool = False,
   dtype: Any = None,
 ) -> nnx.Linear:
-  """A linear map whose kernel [in, out] has logical axes `axes`."""
+  """Makes a linear map whose kernel [in, out] has logical axes `axes`."""
   init = _zeros if zero else _lecun
   return nnx.Linear(
     features_in,
@@ -48,13 +49,13 @@ def dense(
 
 
 def learned(shape, *, axes, rngs: nnx.Rngs, scale: float = 0.02) -> nnx.Param:
-  """A free parameter, normal with standard deviation `scale`."""
+  """Makes a free parameter, normal with standard deviation `scale`."""
   init = partitioned(nnx.initializers.normal(scale), axes)
   return nnx.Param(init(rngs.params(), shape, jnp.float32))
 
 
 def rms_norm(x, *, epsilon: float = 1e-6):
-  """x / rms(x) over the last axis, in float32 (arXiv:1910.07467)."""
+  """Returns x / rms(x) over the last axis, in float32 (arXiv:1910.07467)."""
   y = x.astype(jnp.float32)
   y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)
   return y.astype(x.dtype)
@@ -73,14 +74,14 @@ class RMSNorm(nnx.Module):
 
 
 def rotary(x, times, *, shortest: float = 0.04, longest: float = 40.0):
-  """Rotary positions from seconds, not indices (arXiv:2104.09864).
+  """Rotates queries or keys by their times (arXiv:2104.09864).
 
   Pair i of a head is turned by 2π · times / period_i, with periods spaced
   geometrically from `shortest` to `longest` seconds. Scores thus depend on
   time differences only, whatever the rate of either token stream.
 
   Args:
-    x: [b t h k], queries or keys; k even.
+    x: queries or keys [b t h k]; k even.
     times: [b t] or [t], seconds.
     shortest: shortest period, seconds.
     longest: longest period, seconds.
@@ -96,7 +97,7 @@ def rotary(x, times, *, shortest: float = 0.04, longest: float = 40.0):
 
 
 def sinusoidal(value, size: int, *, scale: float = 1000.0):
-  """Sinusoidal features [..., size] of scalars [...] in [0, 1]."""
+  """Returns sinusoidal features [..., size] of scalars [...] in [0, 1]."""
   half = size // 2
   frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
   angle = scale * value[..., None].astype(jnp.float32) * frequency
@@ -106,27 +107,20 @@ def sinusoidal(value, size: int, *, scale: float = 1000.0):
 class FeedForward(nnx.Module):
   """SwiGLU (arXiv:2002.05202), its first map convolved over `kernel` tokens.
 
-  A kernel of 3 along time is the conv-MLP of MMAudio (arXiv:2412.15322); it
-  is written as one product of shifted copies, which suits matrix units.
+  A kernel of 3 along time is the conv-MLP of MMAudio (arXiv:2412.15322),
+  written as one product of shifted copies, which suits matrix units.
   """
 
   def __init__(
     self, width, hidden, *, rngs, kernel=1, causal=False, dtype=None
   ):
     self.kernel, self.causal = kernel, causal
-    self.up = dense(
-      width * kernel,
-      2 * hidden,
-      axes=("embed", "mlp"),
-      rngs=rngs,
-      dtype=dtype,
-    )
-    self.down = dense(
-      hidden, width, axes=("mlp", "embed"), rngs=rngs, dtype=dtype
-    )
+    linear = functools.partial(dense, rngs=rngs, dtype=dtype)
+    self.up = linear(width * kernel, 2 * hidden, axes=("embed", "mlp"))
+    self.down = linear(hidden, width, axes=("mlp", "embed"))
 
   def __call__(self, x, *, mask=None):
-    """Maps x [b t d]; tokens with mask [b t] False look like silence."""
+    """Maps x [b t d]; neighbours with mask [b t] False count as zeros."""
     if self.kernel > 1:
       x = neighbours(x, self.kernel, causal=self.causal, mask=mask)
     gate, value = jnp.split(self.up(x), 2, axis=-1)
@@ -139,18 +133,14 @@ class Modulation(nnx.Module):
 
   def __init__(self, width, parts, *, rank, rngs, dtype):
     self.parts = parts
-    down = lambda: dense(
-      width, rank, axes=("embed", None), rngs=rngs, dtype=dtype
-    )
-    self.down = down() if rank else None
-    self.up = dense(
+    linear = functools.partial(dense, rngs=rngs, dtype=dtype)
+    self.down = linear(width, rank, axes=("embed", None)) if rank else None
+    self.up = linear(
       rank or width,
       3 * parts * width,
       axes=(None, "embed"),
-      rngs=rngs,
       use_bias=True,
       zero=True,
-      dtype=dtype,
     )
 
   def __call__(self, condition):
@@ -166,7 +156,14 @@ def modulate(x, shift, scale):
 
 
 def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
-  """Stacks each token's `kernel` neighbours in time: [b t d] → [b t k·d]."""
+  """Joins each token with its neighbours: [b t d] → [b t kernel·d].
+
+  Args:
+    x: [b t d].
+    kernel: number of tokens that are joined.
+    causal: whether the token is the last of them; else the middle one.
+    mask: bool [b t]; tokens with False, like those outside, are zeros.
+  """
   if mask is not None:
     x = x * mask[..., None].astype(x.dtype)
   before = kernel - 1 if causal else (kernel - 1) // 2
@@ -190,10 +187,6 @@ class Stack(nnx.Module):
     remat: str = "none",
     unroll: int = 1,
   ):
-    if remat not in REMAT_POLICIES:
-      raise ValueError(
-        f"remat={remat!r} is not one of {', '.join(REMAT_POLICIES)}"
-      )
     self.depth, self.remat, self.unroll = depth, remat, unroll
 
     @nnx.split_rngs(splits=depth)
@@ -216,15 +209,15 @@ class Stack(nnx.Module):
     """Runs `body(block, x, slice of per_layer) -> (x, y)` block by block.
 
     Args:
-      body: what to do with each block.
-      x: the carry, any pytree.
-      per_layer: a pytree with a leading axis of `depth`, or None.
+      body: function that applies one block.
+      x: carry, any pytree.
+      per_layer: pytree with a leading axis of `depth`, or None.
 
     Returns:
-      (x, ys stacked over depth).
+      (x, ys stacked over depth); ys are None for no blocks.
     """
     if not self.depth:
-      return x, per_layer
+      return x, None
     graphdef, state = nnx.split(self.blocks)
 
     def step(x, layer):

@@ -1,21 +1,23 @@
-"""Low-rank adaptation: a few new parameters steer a model that stays as it is.
+"""Low-rank adaptation: trains a few new parameters beside frozen weights.
 
   y = W x + (alpha / rank) B A x,    A [rank, in] random, B [out, rank] zero
 
 Hu et al., "LoRA", https://arxiv.org/abs/2106.09685, equation 3. W and everything
-else becomes `Frozen`, which no optimizer touches; names of weights stay, so a
+else becomes `Frozen`, which no optimizer updates; names of weights stay, so a
 checkpoint of the plain model fits. Blocks of a `Stack` have their A and B
 stacked like their W.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import math
+from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.basics.settings import check
+from v2a_jax.basics.settings import SettingError, check
 from v2a_jax.parallel.sharding import partitioned
 
 NEW = ("lora_a", "lora_b")
@@ -52,15 +54,14 @@ class LoraLinear(nnx.Module):
     self.scale = config.alpha / config.rank
     self.out_features = base.out_features
     self.kernel, self.bias = base.kernel, base.bias
-    names = (None,) * (len(stack) + 2)
-    normal = partitioned(
-      nnx.initializers.normal(1 / math.sqrt(features_in)), names
-    )
-    zeros = partitioned(nnx.initializers.zeros_init(), names)
-    shape = (*stack, features_in, config.rank)
-    self.lora_a = nnx.Param(normal(rngs.params(), shape, jnp.float32))
-    shape = (*stack, config.rank, features)
-    self.lora_b = nnx.Param(zeros(rngs.params(), shape, jnp.float32))
+
+    def new(init, *shape):
+      init = partitioned(init, (None,) * (len(stack) + 2))
+      return nnx.Param(init(rngs.params(), (*stack, *shape), jnp.float32))
+
+    normal = nnx.initializers.normal(1 / math.sqrt(features_in))
+    self.lora_a = new(normal, features_in, config.rank)
+    self.lora_b = new(nnx.initializers.zeros_init(), config.rank, features)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     cast = lambda w: w[...].astype(self.base_dtype or w.dtype)
@@ -74,8 +75,8 @@ def freeze(model: nnx.Module, *, parts: tuple[str, ...] = ()) -> nnx.Module:
   """Makes every parameter `Frozen`, in place; returns the model.
 
   Args:
-    model: to be frozen.
-    parts: only what lies in these attributes of the model; () is everything.
+    model: model to freeze.
+    parts: attributes of the model that are frozen; () for all.
   """
   for module, name, variable in list(_attributes(model, nnx.Param, parts)):
     value = Frozen(variable.get_value(), **variable.get_metadata())
@@ -89,45 +90,36 @@ def adapt(
   *,
   rngs: nnx.Rngs,
   parts: tuple[str, ...] = (),
-):
-  """Freezes a model and adds what is trained, in place; returns the model.
+) -> nnx.Module:
+  """Freezes a model and adds trained changes, in place; returns the model.
 
-  What is frozen already is not adapted.
+  Linear maps that are frozen already are not adapted.
 
   Args:
-    model: to be adapted.
-    config: how.
-    rngs: of A.
-    parts: only what lies in these attributes of the model; () is everything.
+    model: model to adapt.
+    config: rank, scale and targets of the changes; the rank is at least 1.
+    rngs: random stream of A.
+    parts: attributes of the model that are adapted; () for all.
 
   Raises:
-    ValueError: none of the targets is in the model.
+    SettingError: the model has none of the targets.
   """
   linear = [
     row
     for row in _attributes(model, nnx.Linear, parts)
-    if isinstance(row[2].kernel, nnx.Param)  # else it was frozen before
+    if isinstance(row[2].kernel, nnx.Param)
   ]
   chosen = [row for row in linear if row[1] in config.targets]
   if not chosen:
-    known = sorted({name for _, name, _ in linear})
-    raise ValueError(
-      f"targets {', '.join(config.targets)}: the model has none of them, but"
-      f" {', '.join(known)}"
+    names = sorted({name for _, name, _ in linear})
+    raise SettingError(
+      f"targets={config.targets}: the model has none of them, but"
+      f" {', '.join(names)}"
     )
   freeze(model, parts=parts)
   for module, name, base in chosen:
     setattr(module, name, LoraLinear(base, config, rngs=rngs))
   return model
-
-
-def _attributes(model: nnx.Module, kind: type, parts: tuple[str, ...] = ()):
-  """(module, attribute, value) of every attribute of a type, at any depth."""
-  for path, module in nnx.iter_modules(model):
-    for name, value in list(vars(module).items()):
-      inside = not parts or (*path, name)[0] in parts
-      if inside and isinstance(value, kind):
-        yield module, name, value
 
 
 def merge(model: nnx.Module) -> nnx.Module:
@@ -141,3 +133,14 @@ def merge(model: nnx.Module) -> nnx.Module:
     linear.kernel = Frozen(kernel[...] + change, **kernel.get_metadata())
     del linear.lora_a, linear.lora_b
   return model
+
+
+def _attributes(
+  model: nnx.Module, kind: type, parts: tuple[str, ...] = ()
+) -> Iterator[tuple[nnx.Module, str, Any]]:
+  """Yields (module, attribute, value) of the attributes of a type."""
+  for path, module in nnx.iter_modules(model):
+    for name, value in list(vars(module).items()):
+      inside = not parts or (*path, name)[0] in parts
+      if inside and isinstance(value, kind):
+        yield module, name, value

@@ -1,6 +1,6 @@
-"""The order in which the residual codes of the frames are written.
+"""The order in which the residual codes of the frames are decoded.
 
-Code k of latent frame i is written at step i + late(k), all codes of a step at
+Code k of latent frame i is decoded at step i + late(k), all codes of a step at
 once (MusicGen, arXiv:2306.05284, section 2.2):
 
   delay     late(k) = k: a step sees the coarser codes of its frames
@@ -26,37 +26,28 @@ PATTERNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-  """How many steps late each codebook is written.
+  """Delays of the codebooks.
 
   Attributes:
-    late: of each codebook; the least is 0.
+    late: number of steps by which each codebook is late; the least is 0.
   """
 
   late: tuple[int, ...]
 
-  @classmethod
-  def named(cls, name: str, num_codebooks: int) -> "Pattern":
-    """The pattern of that name, of `PATTERNS`."""
-    if name not in PATTERNS:
-      raise ValueError(
-        f"pattern={name!r} is not one of {', '.join(sorted(PATTERNS))}"
-      )
-    return cls(PATTERNS[name](num_codebooks))
-
   @property
   def extra(self) -> int:
-    """Steps after that of the last frame's first code."""
+    """Number of steps after that of the last frame's first code."""
     return max(self.late)
 
   def lay_out(self, codes, pad):
-    """What is written when: [b t q] → [b t+extra q], the corners `pad`."""
+    """Lays codes [b t q] out by step [b t+extra q], the corners `pad`."""
     t, late = codes.shape[1], np.array(self.late)
     frame = np.arange(t + self.extra)[:, None] - late
     laid = codes[:, np.clip(frame, 0, t - 1), np.arange(late.size)]
     return jnp.where((frame >= 0) & (frame < t), laid, pad)
 
   def collect(self, x):
-    """Inverse of `lay_out`: [b t+extra q ...] → [b t q ...]."""
+    """Undoes `lay_out`: [b t+extra q ...] → [b t q ...]."""
     t = x.shape[1] - self.extra
     columns = [x[:, n : n + t, k] for k, n in enumerate(self.late)]
     return jnp.stack(columns, axis=2)

@@ -39,19 +39,21 @@ class MeshConfig:
 
   @property
   def shape(self) -> tuple[int, int, int]:
+    """Sizes in the order of `AXES`."""
     return self.data, self.fsdp, self.tensor
 
 
 def make_mesh(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-  """Returns a mesh over `devices` (default: all devices of all processes).
+  """Makes a mesh over `devices` (default: all devices of all processes).
 
   The axis types are always stated: `jax.make_mesh` defaults to Explicit and
   `Mesh` to Auto, and this code base is written for Auto.
 
   Raises:
-    ValueError: if the axes do not multiply to the number of devices.
+    ValueError: the axes do not multiply to the number of devices, or others
+      than `data` would cross TPU slices.
   """
   devices = jax.devices() if devices is None else list(devices)
   shape = resolve_shape(config, len(devices))
@@ -63,20 +65,20 @@ def make_mesh(
 
 
 def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
-  """Fills in the -1 and checks that the axes cover all devices."""
-  asked = dict(zip(AXES, config.shape))
-  free = [axis for axis, size in asked.items() if size == -1]
-  bad = {k: v for k, v in asked.items() if v < 1 and v != -1}
-  if bad or len(free) > 1:
-    raise ValueError(
-      f"mesh {asked}: sizes are positive, and at most one may be -1"
-    )
-  fixed = math.prod(size for size in asked.values() if size != -1)
-  fits = num_devices % fixed == 0 if free else num_devices == fixed
-  if not fits:
+  """Fills in the -1.
+
+  Raises:
+    ValueError: the axes do not multiply to `num_devices`.
+  """
+  sizes = dict(zip(AXES, config.shape))
+  fixed = math.prod(size for size in config.shape if size != -1)
+  free = config.shape.count(-1)
+  if free > 1:
+    raise ValueError(f"mesh {sizes}: at most one size may be -1")
+  if num_devices % fixed or (not free and num_devices != fixed):
     divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
     raise ValueError(
-      f"mesh {asked} does not cover {num_devices} devices: choose sizes"
+      f"mesh {sizes} does not cover {num_devices} devices: choose sizes"
       f" from {divisors} whose product is {num_devices}, or set one to -1"
     )
   return tuple(

@@ -1,13 +1,14 @@
 """One table from logical axes to mesh axes, and what follows from it.
 
-Models name the axes of their parameters with `partitioned` and those
-of their activations with `constrain`; nobody else mentions a mesh axis. Within
-one array each mesh axis is used once, by the first dimension that asks for it:
-a kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), while an activation
-(`batch`, `length`, `embed`) becomes ((`data`, `fsdp`), None, None).
+Models name the axes of their parameters with `partitioned` and those of their
+activations with `constrain`; no other code mentions a mesh axis. Within one
+array each mesh axis is used once, by the first dimension that maps to it: a
+kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), while an activation (`batch`,
+`length`, `embed`) becomes ((`data`, `fsdp`), None, None).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
-# partitioned(initializer, names): its arrays carry names of their axes.
+# partitioned(initializer, names) makes arrays that carry names of their axes.
 partitioned = nnx.with_partitioning
 
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -38,10 +39,10 @@ def partition_spec(
 ) -> PartitionSpec:
   """Returns the layout of an array whose axes have logical `names`.
 
-  A dimension that its mesh axes do not divide is left whole.
+  A dimension that its mesh axes do not divide is not split.
 
   Raises:
-    ValueError: for a name outside `RULES` or a wrong number of names.
+    ValueError: a name is not in `RULES`, or there are too many or too few.
   """
   if len(names) != len(shape):
     raise ValueError(f"{len(names)} axis names {names} for shape {shape}")
@@ -60,10 +61,9 @@ def partition_spec(
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-  """Asks the compiler to lay out an activation by its logical axes.
+  """Constrains the layout of an activation by its logical axes.
 
-  The identity when no mesh is active (see `jax.set_mesh`), so that models run
-  on one device without one.
+  The identity when no mesh is active (see `jax.set_mesh`).
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
@@ -73,11 +73,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Returns the layout of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """The layout of everything whose first axis is the global batch."""
+  """Returns the layout of arrays whose first axis is the global batch."""
   return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
@@ -89,11 +90,11 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
   whose rank is not that of its names (Adafactor's factors), is replicated.
 
   Args:
-    abstract_state: a pytree of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
-    mesh: the mesh to lay out on.
+    abstract_state: pytree of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
+    mesh: mesh to lay out on.
 
   Returns:
-    A pytree of `NamedSharding`, of the same structure.
+    A pytree of `NamedSharding` with the same structure.
   """
 
   def leaf_sharding(leaf, names):
@@ -115,7 +116,7 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
 def init_sharded(
   init: Callable[[], Any], mesh: jax.sharding.Mesh
 ) -> tuple[Any, Any]:
-  """Runs `init` so that each leaf is born in its final layout.
+  """Runs `init` so that each leaf is made in its final layout.
 
   Without `out_shardings` the compiler would replicate the optimizer's moments.
 
@@ -127,58 +128,68 @@ def init_sharded(
     return jax.jit(init, out_shardings=shardings)(), shardings
 
 
+@functools.lru_cache(maxsize=8)
 def data_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
-  """Returns (index, count): which part of each batch this process loads.
+  """Returns (index, count) of the part of each batch that this process loads.
 
   Processes that hold the same rows, because the tensor axis spans them, load
   the same part.
 
   Raises:
-    ValueError: if the parts of two processes overlap but differ.
+    ValueError: the parts of two processes overlap but differ.
   """
-  rows = mesh.shape["data"] * mesh.shape["fsdp"]
-  parts = {}
-  for device, (index,) in (
-    batch_sharding(mesh).devices_indices_map((rows,)).items()
-  ):
-    parts.setdefault(device.process_index, set()).update(
-      range(*index.indices(rows))
-    )
-  distinct = sorted({tuple(sorted(part)) for part in parts.values()})
-  if sum(len(part) for part in distinct) != rows:
+  processes = np.array([device.process_index for device in mesh.devices.flat])
+  grid = processes.reshape(-1, mesh.shape["tensor"])
+  return part_of(jax.process_index(), grid)
+
+
+def part_of(process: int, grid: np.ndarray) -> tuple[int, int]:
+  """Returns (index, count) of the part of a batch that a process loads.
+
+  Args:
+    process: index of the process.
+    grid: int [rows tensor], process of each device that holds a row; a part is
+      a set of rows.
+
+  Raises:
+    ValueError: the parts of two processes overlap but differ.
+  """
+  rows_of = lambda p: tuple(np.flatnonzero((grid == p).any(axis=1)))
+  parts = sorted({rows_of(p) for p in np.unique(grid)})
+  if sum(map(len, parts)) != len(grid):
     raise ValueError(
-      f"mesh {dict(mesh.shape)} gives the processes overlapping parts of the"
-      " batch; make tensor a divisor or a multiple of the devices a process"
+      f"mesh of {len(grid)} data and fsdp by {grid.shape[1]} tensor gives the"
+      " processes overlapping parts of the batch; make tensor a divisor or a"
+      " multiple of the number of devices of a process"
     )
-  mine = tuple(sorted(parts[jax.process_index()]))
-  return distinct.index(mine), len(distinct)
+  return parts.index(rows_of(process)), len(parts)
 
 
 def shard_batch(
   host_arrays: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, jax.Array]:
-  """Makes global arrays of the rows that this process loaded.
+  """Makes global arrays from the rows that this process loaded.
 
   Args:
-    host_arrays: arrays [b / `data_shard` count, ...] of this process.
-    mesh: the mesh; its data and fsdp axes split the batch.
+    host_arrays: arrays [b / count, ...] of this process; count of `data_shard`.
+    mesh: mesh whose data and fsdp axes split the batch.
 
   Raises:
-    ValueError: if the global batch does not divide over the mesh.
+    ValueError: the global batch does not divide over the mesh.
   """
   _, count = data_shard(mesh)
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
-  for name, array in host_arrays.items():
-    size = np.shape(array)[0] * count
+  sharding = batch_sharding(mesh)
+
+  def put(name, array):
+    size = len(array) * count
     if size % parts:
       raise ValueError(
         f"batch_size {size} (of {name!r}) does not divide over the"
         f" {parts} devices of the mesh axes data and fsdp: use a multiple"
       )
-  sharding = batch_sharding(mesh)
-  return {
-    name: jax.make_array_from_process_local_data(
-      sharding, np.asarray(array), (len(array) * count, *array.shape[1:])
+    return jax.make_array_from_process_local_data(
+      sharding, np.asarray(array), (size, *array.shape[1:])
     )
-    for name, array in host_arrays.items()
-  }
+
+  return {name: put(name, array) for name, array in host_arrays.items()}

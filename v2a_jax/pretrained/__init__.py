@@ -1,1 +1,1 @@
-"""Networks whose weights come from elsewhere, each with its converter."""
+"""Published networks; their weights are read by `v2a_jax/weights`."""

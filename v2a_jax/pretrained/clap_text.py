@@ -1,4 +1,4 @@
-"""The text tower of LAION's CLAP: a prompt to a feature that knows sounds.
+"""The text tower of LAION's CLAP, which reads prompts.
 
   x = norm(E[ids] + P[position] + S[0]);  per layer
   x = norm(x + attend(x)),  x = norm(x + mlp(x));
@@ -20,28 +20,31 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import layers
+from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import transformer
 from v2a_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClapTextConfig:
-  """Sizes, named as in config.json, with the defaults that it leaves out.
+  """Sizes, with the names and defaults of config.json.
 
   Attributes:
-    vocab_size: rows of the embedding.
-    hidden_size: width.
-    num_hidden_layers: of the transformer.
-    num_attention_heads: of each layer; divides the width.
-    intermediate_size: width inside an MLP.
-    hidden_act: activation.
-    max_position_embeddings: two more than the longest text in tokens.
-    type_vocab_size: rows of the segment embedding; the first is used.
-    layer_norm_eps: of the norms.
-    pad_token_id: the id that pads.
-    projection_dim: of the feature.
-    projection_hidden_act: activation of the last map.
+    vocab_size: number of token embeddings.
+    hidden_size: number of features of a token.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: number of attention heads; divides `hidden_size`.
+    intermediate_size: hidden size of the MLPs.
+    hidden_act: activation of the MLPs, one of `transformer.ACTIVATIONS`.
+    max_position_embeddings: number of positions; the longest text has
+      `pad_token_id` + 1 tokens less.
+    type_vocab_size: number of segment embeddings; the first is used.
+    layer_norm_eps: epsilon of the norms.
+    pad_token_id: id that pads texts.
+    projection_dim: number of features of a text in the space of sounds.
+    projection_hidden_act: activation of the map to that space.
   """
 
   vocab_size: int = 50265
@@ -58,22 +61,32 @@ class ClapTextConfig:
   projection_hidden_act: str = "relu"
 
   def __post_init__(self):
-    for field in ("hidden_act", "projection_hidden_act"):
-      transformer.check_activation(
-        "ClapTextConfig", field, getattr(self, field)
-      )
-    transformer.check_heads(
-      "ClapTextConfig", self.hidden_size, self.num_attention_heads
+    sizes = (
+      "vocab_size hidden_size num_hidden_layers num_attention_heads"
+      " intermediate_size type_vocab_size projection_dim"
     )
+    settings.check(
+      self,
+      **dict.fromkeys(sizes.split(), "[1, inf)"),
+      layer_norm_eps="(0, inf)",
+      pad_token_id="[0, inf)",
+    )
+    shortest = self.pad_token_id + 2
+    settings.check(self, max_position_embeddings=f"[{shortest}, inf)")
+    activations = transformer.ACTIVATIONS
+    settings.choose(
+      self, hidden_act=activations, projection_hidden_act=activations
+    )
+    check_heads(self, "hidden_size", "num_attention_heads", even=False)
 
   @property
   def features(self) -> int:
-    """Width of what comes out for a token."""
+    """Number of features of an encoded token."""
     return self.hidden_size
 
   @property
   def max_length(self) -> int:
-    """Tokens in the longest text."""
+    """Number of tokens of the longest text."""
     return self.max_position_embeddings - self.pad_token_id - 1
 
 
@@ -100,7 +113,7 @@ def _table(_) -> dict[str, str]:
 
 
 def _rename(name: str) -> str | None:
-  """Leaves the audio tower out, and indices that are no weights."""
+  """Leaves out the audio tower, and indices that are no weights."""
   others = ("audio_model.", "audio_projection.", "logit_scale_")
   indices = (".position_ids", ".token_type_ids")
   if name.startswith(others) or name.endswith(indices):
@@ -109,48 +122,45 @@ def _rename(name: str) -> str | None:
 
 
 class ClapText(nnx.Module):
-  """Token ids to a token each, and to one feature a text."""
+  """Token ids → features, and one feature of the whole text."""
 
   def __init__(
     self, config: ClapTextConfig, *, rngs: nnx.Rngs, dtype: Any = "float32"
   ):
     self.config, self.dtype = config, jnp.dtype(dtype)
+    common = dict(rngs=rngs, dtype=self.dtype)
     width = config.hidden_size
-    table = lambda rows, axis: layers.learned(
-      (rows, width), axes=(axis, "embed"), rngs=rngs
+    rows = lambda count, axis: layers.learned(
+      (count, width), axes=(axis, "embed"), rngs=rngs
     )
-    self.embed = table(config.vocab_size, "vocab")
-    self.positions = table(config.max_position_embeddings, None)
-    self.segments = table(config.type_vocab_size, None)
+    self.embed = rows(config.vocab_size, "vocab")
+    self.positions = rows(config.max_position_embeddings, None)
+    self.segments = rows(config.type_vocab_size, None)
     self.norm = transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=self.dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
-    self.stack = transformer.stack(
-      config, pre_norm=False, rngs=rngs, dtype=self.dtype
+    self.stack = transformer.stack(config, pre_norm=False, **common)
+    self.pool = layers.dense(
+      width, width, axes=("embed", None), use_bias=True, **common
     )
-    linear = lambda i, o: layers.dense(
-      i, o, axes=("embed", None), use_bias=True, rngs=rngs, dtype=self.dtype
-    )
-    self.pool = linear(width, width)
     self.projection = transformer.MLP(
       width,
       config.projection_dim,
       features_out=config.projection_dim,
       activation=config.projection_hidden_act,
-      rngs=rngs,
-      dtype=self.dtype,
+      **common,
     )
 
   def __call__(self, ids, mask):
-    """Encodes.
+    """Encodes texts.
 
     Args:
       ids: int [b l]; l at most `max_length`.
-      mask: bool [b l], True where a token is, from the first on. Others are
-        seen by none; what comes out in their places means nothing.
+      mask: bool [b l], True where a token is, from the first on. Features of
+        the others mean nothing, and no token attends to them.
 
     Returns:
-      The last layer's tokens, [b l hidden_size] in `dtype`.
+      [b l hidden_size] in `dtype`.
 
     Raises:
       ValueError: the texts are too long.
@@ -160,17 +170,17 @@ class ClapText(nnx.Module):
         f"ClapText: texts of {ids.shape[1]} ids, should be at most"
         f" {self.config.max_length}: lower config.data.prompt_length"
       )
-    there = mask.astype(jnp.int32)
-    # Counted from the pad's own number, so that no text uses its row.
-    place = jnp.cumsum(there, axis=1) * there + self.config.pad_token_id
+    count = mask.astype(jnp.int32)
+    # Positions follow that of padding, as in RoBERTa.
+    place = jnp.cumsum(count, axis=1) * count + self.config.pad_token_id
     x = (
       self.embed[...][ids] + self.segments[...][0] + self.positions[...][place]
     )
     return self.stack(self.norm(x.astype(self.dtype)), mask)
 
   def feature(self, tokens):
-    """Of texts whose tokens are [b l hidden_size]: [b projection_dim], in the
-    space shared with sound, not normalised."""
+    """Maps encoded texts [b l hidden_size] to [b projection_dim], in the space
+    shared with sounds, not normalised."""
     return self.projection(jax.nn.tanh(self.pool(tokens[:, 0])))
 
 

@@ -1,4 +1,4 @@
-"""EfficientAT mn04: a small AudioSet tagger, the ear of the evaluation.
+"""EfficientAT mn04, a small AudioSet tagger.
 
 A MobileNetV3-large of width 0.4 on log-mel spectrograms, trained on AudioSet
 by distillation from transformers: 0.98 M parameters, 43.2 mAP over 527 classes.
@@ -13,8 +13,8 @@ Front end (32 kHz): y[t] = x[t+1] - 0.97 x[t]; power spectra of 1024-sample
 frames every 320 samples under a symmetric 800-sample Hann window; 128 Kaldi mel
 bands from 0 to 15 kHz; (log(mel + 1e-5) + 4.5) / 5.
 
-The batch norms are folded into the convolutions at loading: the network is
-only ever used frozen.
+Its weights are never trained here, so `convert` folds the batch norms into the
+convolutions.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,7 @@ from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 32_000
 EMBEDDING_DIM = 384
-NUM_CLASSES = 527
-FRAME_RATE = 6.25  # hertz of `frames`
+FRAME_RATE = 6.25  # Hz, of `frames`
 FRAME_DIM = 8 * 48  # bands x channels
 
 _FFT, _HOP, _WINDOW, _BANDS, _TOP_HZ = 1024, 320, 800, 128, 15_000.0
@@ -47,12 +46,12 @@ Params = dict[str, jax.Array]
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Params:
-  """The published weights; see `weights.load` for where they are looked for."""
+  """Reads the published weights; see `weights.registry.load`."""
   return convert(weights_lib.load("mn04", path))
 
 
 def convert(state: Mapping[str, np.ndarray]) -> Params:
-  """A PyTorch state dict as parameters, its batch norms folded.
+  """Converts a PyTorch state dict, with its batch norms folded.
 
   Args:
     state: arrays by the original's names; convolutions are [out, in, h, w].
@@ -82,7 +81,7 @@ def convert(state: Mapping[str, np.ndarray]) -> Params:
 
 @functools.cache
 def mel_weights() -> np.ndarray:
-  """Kaldi's triangular mel filters, float32 [fft/2 + 1, bands].
+  """Returns Kaldi's triangular mel filters, float32 [fft/2 + 1, bands].
 
   Triangles are straight in mel = 1127 ln(1 + f / 700), not in Hz, and the bin
   at half the sample rate has no weight.
@@ -99,7 +98,7 @@ def mel_weights() -> np.ndarray:
 
 
 def log_mel(waveform: jax.Array) -> jax.Array:
-  """The network's input.
+  """Computes the network's input.
 
   Args:
     waveform: float32 [b, samples] at 32 kHz, of at least 514 samples.
@@ -107,8 +106,8 @@ def log_mel(waveform: jax.Array) -> jax.Array:
   Returns:
     float32 [b, 128 bands, frames], one frame every 10 ms.
   """
-  sharp = waveform[:, 1:] - 0.97 * waveform[:, :-1]
-  padded = jnp.pad(sharp, ((0, 0), (_FFT // 2, _FFT // 2)), mode="reflect")
+  emphasised = waveform[:, 1:] - 0.97 * waveform[:, :-1]
+  padded = jnp.pad(emphasised, ((0, 0), (_FFT // 2, _FFT // 2)), mode="reflect")
   count = 1 + (padded.shape[1] - _FFT) // _HOP
   index = np.arange(count)[:, None] * _HOP + np.arange(_FFT)
   window = np.pad(np.hanning(_WINDOW), (_FFT - _WINDOW) // 2)
@@ -119,7 +118,7 @@ def log_mel(waveform: jax.Array) -> jax.Array:
 
 
 def _conv(params: Params, name: str, x: jax.Array, *, stride=1) -> jax.Array:
-  """Convolution with symmetric padding; depthwise if the kernel is."""
+  """Convolves with symmetric padding; depthwise if the kernel is."""
   kernel = params[f"{name}/w"]
   half = kernel.shape[0] // 2
   y = lax.conv_general_dilated(
@@ -146,7 +145,7 @@ def _squeeze_excite(params: Params, name: str, x: jax.Array) -> jax.Array:
 
 
 def _block(params: Params, index: int, x: jax.Array) -> jax.Array:
-  """Inverted residual: expand, depthwise, squeeze-excite, project."""
+  """Runs an inverted residual: expand, depthwise, squeeze-excite, project."""
   activation = jax.nn.relu if index <= _LAST_RELU_BLOCK else jax.nn.hard_swish
   stride = _STRIDES[index - 1]
   parts = [f"features.{index}.block.{part}" for part in range(4)]
@@ -163,8 +162,8 @@ def _block(params: Params, index: int, x: jax.Array) -> jax.Array:
 
 
 def _blocks(params: Params, waveform: jax.Array, count: int) -> jax.Array:
-  """The first blocks: [b, bands, frames, channels], each of them halved as
-  often as there was a stride."""
+  """Runs the first `count` blocks: [b, bands, frames, channels], bands and
+  frames halved at each stride of 2."""
   x = log_mel(waveform)[..., None]
   x = jax.nn.hard_swish(_conv(params, "features.0.0", x, stride=2))
   for index in range(1, count + 1):
@@ -173,7 +172,7 @@ def _blocks(params: Params, waveform: jax.Array, count: int) -> jax.Array:
 
 
 def frames(params: Params, waveform: jax.Array) -> jax.Array:
-  """What is heard at each time, before the last halving.
+  """Computes features along time, before the last stride.
 
   Args:
     params: from `load` or `convert`.
@@ -187,15 +186,15 @@ def frames(params: Params, waveform: jax.Array) -> jax.Array:
 
 
 def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Embeds and tags sound.
+  """Embeds and tags sounds.
 
   Args:
     params: from `load` or `convert`.
     waveform: float32 [b, samples] at 32 kHz; mono, in [-1, 1].
 
   Returns:
-    The embedding, float32 [b, 384], and the class logits, float32 [b, 527], in
-    AudioSet's order.
+    (embeddings float32 [b, 384], class logits float32 [b, 527] in AudioSet's
+    order).
   """
   x = _blocks(params, waveform, len(_STRIDES))
   x = jax.nn.hard_swish(_conv(params, "features.16.0", x))

@@ -1,4 +1,4 @@
-"""T5's encoder, a frozen reader of prompts.
+"""T5's encoder, which reads prompts.
 
   x = E[ids];  per layer  x += attend(norm(x)),  x += feed_forward(norm(x));
   attend: softmax(q k^T + B[bucket(j - i)]) v, scores not scaled
@@ -19,6 +19,7 @@ beside the weights; 1 ends a text, 0 pads it.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -26,26 +27,29 @@ from flax import nnx
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.basics import settings
 from v2a_jax.models import layers
 from v2a_jax.pretrained import transformer
 from v2a_jax.weights import published
 
+_GATED = "gated-"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T5Config:
-  """Sizes, named as in config.json, with the defaults that it leaves out.
+  """Sizes, with the names and defaults of config.json.
 
   Attributes:
-    vocab_size: rows of the embedding, at least the tokenizer's.
-    d_model: width.
-    d_kv: width of a head.
-    d_ff: width inside a feed-forward.
-    num_layers: of the encoder.
-    num_heads: of each layer.
-    relative_attention_num_buckets: of distances.
+    vocab_size: number of token embeddings; at least the tokenizer's ids.
+    d_model: number of features of a token.
+    d_kv: number of features of a head.
+    d_ff: hidden size of the feed-forward layers.
+    num_layers: number of blocks of the encoder.
+    num_heads: number of attention heads.
+    relative_attention_num_buckets: number of buckets of distances.
     relative_attention_max_distance: tokens; all beyond share a bucket.
-    layer_norm_epsilon: of the norms.
-    feed_forward_proj: an activation, "relu", or "gated-" and one.
+    layer_norm_epsilon: epsilon of the norms.
+    feed_forward_proj: an activation, such as "relu", or "gated-" and one.
   """
 
   vocab_size: int = 32128
@@ -60,23 +64,33 @@ class T5Config:
   feed_forward_proj: str = "relu"
 
   def __post_init__(self):
-    transformer.check_activation(
-      "T5Config", "feed_forward_proj", self.activation
+    sizes = "vocab_size d_model d_kv d_ff num_layers num_heads"
+    settings.check(
+      self,
+      **dict.fromkeys(sizes.split(), "[1, inf)"),
+      relative_attention_num_buckets="[4, inf)",
+      layer_norm_epsilon="(0, inf)",
     )
+    exact = self.relative_attention_num_buckets // 4
+    settings.check(self, relative_attention_max_distance=f"({exact}, inf)")
+    plain = tuple(transformer.ACTIVATIONS)
+    gated = tuple(_GATED + name for name in plain)
+    settings.choose(self, feed_forward_proj=plain + gated)
 
   @property
   def features(self) -> int:
-    """Width of what comes out."""
+    """Number of features of an encoded token."""
     return self.d_model
 
   @property
   def gated(self) -> bool:
-    return self.feed_forward_proj.startswith("gated-")
+    """Whether the feed-forward layers are gated, as in T5 1.1."""
+    return self.feed_forward_proj.startswith(_GATED)
 
   @property
   def activation(self) -> str:
-    """In T5 1.1 "gelu" is the approximation by tanh."""
-    name = self.feed_forward_proj.removeprefix("gated-")
+    """Name of the activation; a gated "gelu" is the approximation by tanh."""
+    name = self.feed_forward_proj.removeprefix(_GATED)
     return "gelu_new" if self.gated and name == "gelu" else name
 
 
@@ -102,19 +116,19 @@ def _table(config: T5Config) -> dict[str, str]:
 
 
 def _rename(name: str) -> str | None:
-  """Leaves the decoder out; the embedding is kept under either name."""
+  """Leaves the decoder out; the embedding has one of two names."""
   if name.startswith(("decoder.", "lm_head.")):
     return None
   return "shared.weight" if name == "encoder.embed_tokens.weight" else name
 
 
 def buckets(length: int, *, count: int, max_distance: int) -> np.ndarray:
-  """The bucket of each pair of tokens, int32 [length queries, length keys].
+  """Returns the bucket of each pair of tokens, int32 [queries, keys].
 
   Args:
-    length: tokens.
-    count: of buckets; even.
-    max_distance: at which the last bucket of either side is reached.
+    length: number of tokens.
+    count: number of buckets; even.
+    max_distance: distance from which on the last bucket of a side is used.
   """
   offset = np.arange(length)[None] - np.arange(length)[:, None]
   side, distance = count // 2, np.abs(offset)
@@ -139,59 +153,21 @@ class Norm(nnx.Module):
     return (y * self.scale[...]).astype(x.dtype)
 
 
-class FeedForward(nnx.Module):
-  """down(act(up(x))), or down(act(up(x)) * value(x)); no biases."""
-
-  def __init__(self, config: T5Config, *, rngs, dtype):
-    self.activation = config.activation
-    wide = lambda: layers.dense(
-      config.d_model,
-      config.d_ff,
-      axes=("embed", "mlp"),
-      rngs=rngs,
-      dtype=dtype,
-    )
-    self.up = wide()
-    self.value = wide() if config.gated else None
-    self.down = layers.dense(
-      config.d_ff,
-      config.d_model,
-      axes=("mlp", "embed"),
-      rngs=rngs,
-      dtype=dtype,
-    )
-
-  def __call__(self, x):
-    hidden = transformer.ACTIVATIONS[self.activation](self.up(x))
-    if self.value is not None:
-      hidden = hidden * self.value(x)
-    return self.down(hidden)
-
-
-class Block(nnx.Module):
-  """One layer."""
-
-  def __init__(self, config: T5Config, *, rngs, dtype):
-    norm = lambda: Norm(config.d_model, epsilon=config.layer_norm_epsilon)
-    self.norm_attention, self.norm_mlp = norm(), norm()
-    self.attention = transformer.Attention(
-      config.d_model,
-      config.num_heads,
-      head_dim=config.d_kv,
-      use_bias=False,
-      scale=1.0,
-      rngs=rngs,
-      dtype=dtype,
-    )
-    self.mlp = FeedForward(config, rngs=rngs, dtype=dtype)
-
-  def __call__(self, x, mask, bias):
-    x = x + self.attention(self.norm_attention(x), mask=mask, bias=bias)
-    return x + self.mlp(self.norm_mlp(x))
+def _block(rngs: nnx.Rngs, *, config: T5Config, dtype) -> transformer.Block:
+  c, plain = config, dict(use_bias=False, rngs=rngs, dtype=dtype)
+  return transformer.Block(
+    attention=transformer.Attention(
+      c.d_model, c.num_heads, head_dim=c.d_kv, scale=1.0, **plain
+    ),
+    mlp=transformer.MLP(
+      c.d_model, c.d_ff, activation=c.activation, gated=c.gated, **plain
+    ),
+    norm=lambda: Norm(c.d_model, epsilon=c.layer_norm_epsilon),
+  )
 
 
 class T5Encoder(nnx.Module):
-  """Token ids to features."""
+  """Token ids → features."""
 
   def __init__(
     self, config: T5Config, *, rngs: nnx.Rngs, dtype: Any = "float32"
@@ -204,19 +180,19 @@ class T5Encoder(nnx.Module):
     shape = (config.relative_attention_num_buckets, config.num_heads)
     self.bias = layers.learned(shape, axes=(None, "heads"), rngs=rngs)
     self.stack = layers.Stack(
-      lambda rngs: Block(config, rngs=rngs, dtype=self.dtype),
+      functools.partial(_block, config=config, dtype=self.dtype),
       config.num_layers,
       rngs=rngs,
     )
     self.norm = Norm(config.d_model, epsilon=config.layer_norm_epsilon)
 
   def __call__(self, ids, mask):
-    """Encodes.
+    """Encodes texts.
 
     Args:
       ids: int [b l].
-      mask: bool [b l], True where a token is. Others are seen by none; what
-        comes out in their places means nothing.
+      mask: bool [b l], True where a token is. Features of the others mean
+        nothing, and no token attends to them.
 
     Returns:
       [b l d_model] in `dtype`.

@@ -9,6 +9,7 @@ Vaswani et al., "Attention is all you need", https://arxiv.org/abs/1706.03762.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 from flax import nnx
@@ -27,25 +28,8 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def check_activation(owner: str, field: str, name: str) -> None:
-  """Raises ValueError unless `name` is one of `ACTIVATIONS`."""
-  if name not in ACTIVATIONS:
-    raise ValueError(
-      f"{owner}: {field}={name!r} is not one of {', '.join(ACTIVATIONS)}"
-    )
-
-
-def check_heads(owner: str, width: int, heads: int) -> None:
-  """Raises ValueError unless `heads` divides `width`."""
-  if heads < 1 or width % heads:
-    raise ValueError(
-      f"{owner}: hidden_size={width} is not a multiple of"
-      f" num_attention_heads={heads}"
-    )
-
-
 def layer_norm(size: int, *, epsilon: float, rngs, dtype=None) -> nnx.LayerNorm:
-  """Layer norm with gain and bias; the variance by two passes."""
+  """Makes a layer norm with gain and bias; two passes give the variance."""
   return nnx.LayerNorm(
     size, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
   )
@@ -68,20 +52,21 @@ class Attention(nnx.Module):
     self.head_dim = head_dim or width // num_heads
     self.scale = scale
     inner = num_heads * self.head_dim
-    linear = lambda i, o, axes: layers.dense(
-      i, o, axes=axes, use_bias=use_bias, rngs=rngs, dtype=dtype
+    dense = functools.partial(
+      layers.dense, use_bias=use_bias, rngs=rngs, dtype=dtype
     )
-    self.q = linear(width, inner, ("embed", "heads"))
-    self.k = linear(width, inner, ("embed", "heads"))
-    self.v = linear(width, inner, ("embed", "heads"))
-    self.out = linear(inner, width, ("heads", "embed"))
+    self.q = dense(width, inner, axes=("embed", "heads"))
+    self.k = dense(width, inner, axes=("embed", "heads"))
+    self.v = dense(width, inner, axes=("embed", "heads"))
+    self.out = dense(inner, width, axes=("heads", "embed"))
 
   def __call__(self, x, *, mask=None, bias=None):
-    """Attends.
+    """Attends within each row.
 
     Args:
       x: [b t d].
-      mask: bool [b t]; True may be seen. A row all False sees everything.
+      mask: bool [b t]; tokens with False get no weight, but a row that is all
+        False weighs all tokens equally.
       bias: [1 h t t], added to the scores.
     """
     heads = lambda y: y.reshape(*y.shape[:2], -1, self.head_dim)
@@ -97,7 +82,7 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """Two linear maps with biases and an activation between them."""
+  """down(act(up(x))); if gated, down(act(up(x)) * value(x))."""
 
   def __init__(
     self,
@@ -107,64 +92,71 @@ class MLP(nnx.Module):
     activation: str,
     rngs: nnx.Rngs,
     features_out: int | None = None,
+    use_bias: bool = True,
+    gated: bool = False,
     dtype: Any = None,
   ):
     self.activation = activation
-    linear = lambda i, o, axes: layers.dense(
-      i, o, axes=axes, use_bias=True, rngs=rngs, dtype=dtype
+    dense = functools.partial(
+      layers.dense, use_bias=use_bias, rngs=rngs, dtype=dtype
     )
-    self.up = linear(width, hidden, ("embed", "mlp"))
-    self.down = linear(hidden, features_out or width, ("mlp", "embed"))
+    self.up = dense(width, hidden, axes=("embed", "mlp"))
+    self.value = dense(width, hidden, axes=("embed", "mlp")) if gated else None
+    self.down = dense(hidden, features_out or width, axes=("mlp", "embed"))
 
   def __call__(self, x):
-    return self.down(ACTIVATIONS[self.activation](self.up(x)))
+    hidden = ACTIVATIONS[self.activation](self.up(x))
+    if self.value is not None:
+      hidden = hidden * self.value(x)
+    return self.down(hidden)
 
 
 class Block(nnx.Module):
-  """Attention and MLP, each with a residual and a layer norm.
+  """Attention and MLP, each with a residual and a norm.
 
   Pre-norm: x + f(norm(x)), as in ViT. Post-norm: norm(x + f(x)), as in BERT.
   """
 
   def __init__(
     self,
-    width: int,
-    num_heads: int,
     *,
-    hidden: int,
-    activation: str,
-    epsilon: float,
-    pre_norm: bool,
-    rngs: nnx.Rngs,
-    dtype: Any = None,
+    attention: Attention,
+    mlp: MLP,
+    norm: Callable[[], nnx.Module],
+    pre_norm: bool = True,
   ):
     self.pre_norm = pre_norm
-    norm = lambda: layer_norm(width, epsilon=epsilon, rngs=rngs, dtype=dtype)
     self.norm_attention, self.norm_mlp = norm(), norm()
-    self.attention = Attention(width, num_heads, rngs=rngs, dtype=dtype)
-    self.mlp = MLP(width, hidden, activation=activation, rngs=rngs, dtype=dtype)
+    self.attention, self.mlp = attention, mlp
 
-  def __call__(self, x, mask=None):
+  def __call__(self, x, mask=None, bias=None):
+    """Maps x [b t d]; see `Attention` for mask and bias."""
+    attend = functools.partial(self.attention, mask=mask, bias=bias)
     if self.pre_norm:
-      x = x + self.attention(self.norm_attention(x), mask=mask)
+      x = x + attend(self.norm_attention(x))
       return x + self.mlp(self.norm_mlp(x))
-    x = self.norm_attention(x + self.attention(x, mask=mask))
+    x = self.norm_attention(x + attend(x))
     return self.norm_mlp(x + self.mlp(x))
 
 
 def stack(config, *, pre_norm: bool, rngs, dtype) -> layers.Stack:
-  """All blocks of a tower whose config has the usual published names."""
-  return layers.Stack(
-    lambda rngs: Block(
-      config.hidden_size,
-      config.num_attention_heads,
-      hidden=config.intermediate_size,
-      activation=config.hidden_act,
-      epsilon=config.layer_norm_eps,
+  """Makes the blocks of a tower whose config has the usual published names."""
+  c = config
+
+  def block(rngs):
+    arguments = dict(rngs=rngs, dtype=dtype)
+    return Block(
+      attention=Attention(c.hidden_size, c.num_attention_heads, **arguments),
+      mlp=MLP(
+        c.hidden_size,
+        c.intermediate_size,
+        activation=c.hidden_act,
+        **arguments,
+      ),
+      norm=lambda: layer_norm(
+        c.hidden_size, epsilon=c.layer_norm_eps, **arguments
+      ),
       pre_norm=pre_norm,
-      rngs=rngs,
-      dtype=dtype,
-    ),
-    config.num_hidden_layers,
-    rngs=rngs,
-  )
+    )
+
+  return layers.Stack(block, c.num_hidden_layers, rngs=rngs)

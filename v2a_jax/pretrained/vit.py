@@ -1,4 +1,4 @@
-"""Vision towers of CLIP and SigLIP: frames to features that know words.
+"""Vision towers of CLIP and SigLIP.
 
   x = patches W (+ b) + P;  CLIP has a class token before the patches, and
   norm(x);  per layer  x += attend(norm(x)),  x += mlp(norm(x))
@@ -10,20 +10,21 @@ Radford et al., "Learning transferable visual models from natural language
 supervision", https://arxiv.org/abs/2103.00020; Zhai et al., "Sigmoid loss for
 language image pre-training", https://arxiv.org/abs/2303.15343. Both are ViTs:
 https://arxiv.org/abs/2010.11929. Files are those of `transformers`, the tower
-alone or with the text tower beside it. SigLIP 2 of a fixed size is read, too.
+alone or with the text tower beside it, also of SigLIP 2 of a fixed size.
 """
 
 import dataclasses
-import os
+import functools
 import pathlib
-import types
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import layers
+from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import pixels as pixels_lib
 from v2a_jax.pretrained import transformer
 from v2a_jax.weights import published
@@ -37,7 +38,7 @@ _MODEL_TYPES = {
   "siglip": "vision_config",
   "siglip_vision_model": None,
 }
-# What published configs leave out.
+# Defaults that published configs leave out.
 _DEFAULTS = {
   "clip": dict(
     patch_size=32,
@@ -56,27 +57,28 @@ _DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-  """Sizes, named as in config.json and preprocessor_config.json.
+  """Sizes, with the names of config.json and preprocessor_config.json.
 
   Attributes:
-    family: "clip" or "siglip".
-    hidden_size: width.
-    intermediate_size: width inside an MLP.
-    num_hidden_layers: of the transformer.
-    num_attention_heads: of each layer; divides the width.
-    image_size: pixels, both sides.
-    patch_size: pixels, both sides.
-    hidden_act: activation.
-    layer_norm_eps: of the norms.
-    projection_dim: of CLIP's map into the space shared with text; None leaves
-      the map out.
-    vision_use_head: SigLIP only; without its head the feature is the patches'
-      mean.
-    image_mean: of red, green and blue in [0, 1].
-    image_std: likewise.
-    resample: 2 linear, 3 cubic.
-    do_center_crop: the shorter side is made `image_size` and the middle cut
-      out; else the frame is squashed into the square.
+    family: `clip` or `siglip`.
+    hidden_size: number of features of a patch.
+    intermediate_size: hidden size of the MLPs.
+    num_hidden_layers: number of blocks.
+    num_attention_heads: number of attention heads; divides `hidden_size`.
+    image_size: height and width of the input in pixels.
+    patch_size: height and width of a patch in pixels.
+    num_channels: number of channels of the input, 3.
+    hidden_act: activation of the MLPs, one of `transformer.ACTIVATIONS`.
+    layer_norm_eps: epsilon of the norms.
+    projection_dim: number of features of a frame in the space of texts (CLIP);
+      None leaves that map out.
+    vision_use_head: whether SigLIP's attention pools the patches; else their
+      mean does.
+    image_mean: mean of red, green and blue in [0, 1].
+    image_std: standard deviation of each, likewise.
+    resample: how frames are resized, 2 for linear or 3 for cubic.
+    do_center_crop: whether the shorter side becomes `image_size` and the middle
+      is cut out; else the frame is squashed into the square.
   """
 
   family: str
@@ -97,105 +99,45 @@ class ViTConfig:
   do_center_crop: bool = False
 
   def __post_init__(self):
-    if self.family not in _DEFAULTS:
-      raise ValueError(
-        f"ViTConfig: family={self.family!r} is not one of"
-        f" {', '.join(_DEFAULTS)}"
-      )
-    transformer.check_activation("ViTConfig", "hidden_act", self.hidden_act)
-    transformer.check_heads(
-      "ViTConfig", self.hidden_size, self.num_attention_heads
+    settings.choose(
+      self,
+      family=_DEFAULTS,
+      num_channels=(3,),
+      hidden_act=transformer.ACTIVATIONS,
+      resample=pixels_lib.RESAMPLE,
     )
-    if self.projection_dim and self.family != "clip":
-      raise ValueError(
-        f"ViTConfig: projection_dim={self.projection_dim}; {self.family} has no"
-        " projection"
-      )
-    if self.num_channels != 3 or self.resample not in pixels_lib.RESAMPLE:
-      raise ValueError(
-        f"ViTConfig: num_channels={self.num_channels} and resample="
-        f"{self.resample}; only 3, and one of {sorted(pixels_lib.RESAMPLE)}, are known"
-      )
+    sizes = (
+      "hidden_size intermediate_size num_hidden_layers num_attention_heads"
+      " patch_size"
+    )
+    settings.check(self, **dict.fromkeys(sizes.split(), "[1, inf)"))
+    settings.check(
+      self,
+      image_size=f"[{self.patch_size}, inf)",
+      layer_norm_eps="(0, inf)",
+      projection_dim="[0, inf)" if self.family == "clip" else "[0, 0]",
+      image_mean="[0, 1]",
+      image_std="(0, inf)",
+    )
+    for name in ("image_mean", "image_std"):
+      if len(value := getattr(self, name)) != 3:
+        raise settings.SettingError(f"{name}={value!r} has not 3 numbers")
+    check_heads(self, "hidden_size", "num_attention_heads", even=False)
 
   @property
   def feature_dim(self) -> int:
-    """Of the feature of a frame."""
+    """Number of features of a frame."""
     return self.projection_dim or self.hidden_size
 
   @property
   def has_head(self) -> bool:
+    """Whether attention pools the patches."""
     return self.family == "siglip" and self.vision_use_head
 
   @property
   def num_patches(self) -> int:
+    """Number of patches of a frame."""
     return (self.image_size // self.patch_size) ** 2
-
-
-def read_config(
-  folder: str | os.PathLike[str], *, project: bool = False
-) -> ViTConfig:
-  """The sizes in a folder's config.json, the rest in preprocessor_config.json.
-
-  Without the second file the preprocessing is the family's usual one.
-
-  Args:
-    folder: holds config.json.
-    project: whether CLIP's last map is wanted.
-
-  Raises:
-    MissingWeightsError: there is no config.json.
-    WrongWeightsError: it is of no such tower.
-  """
-  folder = pathlib.Path(folder)
-  values = published.read_config(
-    folder, _MODEL_TYPES, shared=("projection_dim",)
-  )
-  family = values["model_type"].removesuffix("_vision_model")
-  preprocessing = {}
-  if (folder / PREPROCESSING).is_file():
-    preprocessing = published.read_json(folder / PREPROCESSING)
-  for key in ("image_mean", "image_std"):
-    if key in preprocessing:
-      preprocessing[key] = tuple(preprocessing[key])
-  values = {**_DEFAULTS[family], **values, **preprocessing, "family": family}
-  if not project:
-    values["projection_dim"] = None
-  elif family != "clip":
-    raise WrongWeightsError(
-      f"{folder}: {family} has no projection; load it without `project`"
-    )
-  return published.sizes(ViTConfig, values, folder)
-
-
-def load(
-  folder: str | os.PathLike[str],
-  *,
-  project: bool = False,
-  dtype: Any = "float32",
-  param_dtype: Any = "float32",
-) -> "ViT":
-  """The tower that a folder holds.
-
-  Args:
-    folder: holds config.json and model.safetensors.
-    project: CLIP only: map features into the space shared with text.
-    dtype: of the computation.
-    param_dtype: in which parameters are kept.
-
-  Raises:
-    MissingWeightsError: a file is absent.
-    WrongWeightsError: neither CLIP nor SigLIP, or tensors are missing, extra or
-      misshapen.
-  """
-  folder = pathlib.Path(folder)
-  config = read_config(folder, project=project)
-  return published.load(
-    folder,
-    lambda rngs: ViT(config, rngs=rngs, dtype=dtype),
-    _table(config),
-    rename=lambda name: _rename(name, project=project),
-    param_dtype=param_dtype,
-  )
 
 
 def _table(config: ViTConfig) -> dict[str, str]:
@@ -230,7 +172,7 @@ def _table(config: ViTConfig) -> dict[str, str]:
 
 
 def _rename(name: str, *, project: bool) -> str | None:
-  """Leaves the text tower out, and indices that older files hold."""
+  """Leaves out the text tower, and indices that older files hold."""
   others = ("text_model.", "text_projection.", "logit_")
   if name.startswith(others) or name.endswith(".position_ids"):
     return None
@@ -240,28 +182,25 @@ def _rename(name: str, *, project: bool) -> str | None:
 
 
 class PoolHead(nnx.Module):
-  """A learned query that reads all patches, then an MLP (arXiv:2106.04560)."""
+  """Attention pooling by one learned query, and an MLP (arXiv:2106.04560)."""
 
   def __init__(self, config: ViTConfig, *, rngs, dtype):
-    width = config.hidden_size
+    width, common = config.hidden_size, dict(rngs=rngs, dtype=dtype)
     self.num_heads = config.num_attention_heads
     self.probe = layers.learned(
       (1, 1, width), axes=(None, None, "embed"), rngs=rngs
     )
-    linear = lambda size, axes: layers.dense(
-      width, size, axes=axes, use_bias=True, rngs=rngs, dtype=dtype
-    )
-    self.qkv = linear(3 * width, ("embed", "heads"))
-    self.out = linear(width, ("heads", "embed"))
+    dense = functools.partial(layers.dense, width, use_bias=True, **common)
+    self.qkv = dense(3 * width, axes=("embed", "heads"))
+    self.out = dense(width, axes=("heads", "embed"))
     self.norm = transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
     self.mlp = transformer.MLP(
       width,
       config.intermediate_size,
       activation=config.hidden_act,
-      rngs=rngs,
-      dtype=dtype,
+      **common,
     )
 
   def __call__(self, x):
@@ -278,15 +217,16 @@ class PoolHead(nnx.Module):
 
 
 class ViT(nnx.Module):
-  """Frames to one feature each, and to tokens of their patches."""
+  """Frames → one feature each, and tokens of their patches."""
 
   def __init__(
     self, config: ViTConfig, *, rngs: nnx.Rngs, dtype: Any = "float32"
   ):
     self.config, self.dtype = config, jnp.dtype(dtype)
+    common = dict(rngs=rngs, dtype=self.dtype)
     width, is_clip = config.hidden_size, config.family == "clip"
     norm = lambda: transformer.layer_norm(
-      width, epsilon=config.layer_norm_eps, rngs=rngs, dtype=self.dtype
+      width, epsilon=config.layer_norm_eps, **common
     )
     self.patches = nnx.Conv(
       config.num_channels,
@@ -295,38 +235,28 @@ class ViT(nnx.Module):
       strides=config.patch_size,
       padding="VALID",
       use_bias=not is_clip,
-      dtype=self.dtype,
-      rngs=rngs,
+      **common,
     )
     if is_clip:
       self.class_token = layers.learned((width,), axes=("embed",), rngs=rngs)
       self.norm_in = norm()
     shape = (config.num_patches + is_clip, width)
     self.positions = layers.learned(shape, axes=(None, "embed"), rngs=rngs)
-    self.stack = transformer.stack(
-      config, pre_norm=True, rngs=rngs, dtype=self.dtype
-    )
+    self.stack = transformer.stack(config, pre_norm=True, **common)
     self.norm_out = norm()
     if config.has_head:
-      self.head = PoolHead(config, rngs=rngs, dtype=self.dtype)
+      self.head = PoolHead(config, **common)
     if config.projection_dim:
       self.projection = layers.dense(
-        width,
-        config.projection_dim,
-        axes=("embed", None),
-        rngs=rngs,
-        dtype=self.dtype,
+        width, config.projection_dim, axes=("embed", None), **common
       )
 
   def __call__(self, frames, *, tokens: bool = False):
-    """Preprocesses and encodes.
+    """Preprocesses frames and encodes them; see `encode`.
 
     Args:
       frames: [b n h w 3] of any size, uint8, or floats in [0, 1].
-      tokens: whether patch tokens are wanted, too.
-
-    Returns:
-      See `encode`.
+      tokens: whether patch tokens are returned, too.
     """
     config = self.config
     pixels = pixels_lib.preprocess(
@@ -340,16 +270,16 @@ class ViT(nnx.Module):
     return self.encode(pixels, tokens=tokens)
 
   def encode(self, pixels, *, tokens: bool = False):
-    """Encodes what `pixels.preprocess` returns.
+    """Encodes preprocessed frames.
 
     Args:
-      pixels: [b n image_size image_size 3].
-      tokens: whether patch tokens are wanted, too.
+      pixels: [b n image_size image_size 3], from `pixels.preprocess`.
+      tokens: whether patch tokens are returned, too.
 
     Returns:
-      Features [b n feature_dim] in `dtype`; with `tokens` also the patches'
-      [b n num_patches hidden_size], by rows from the top left: after the last
-      norm in SigLIP, before any norm in CLIP, as `last_hidden_state` of
+      Features [b n feature_dim] in `dtype`; with `tokens` also those of the
+      patches [b n num_patches hidden_size], by rows from the top left: after
+      the last norm in SigLIP, before it in CLIP, as `last_hidden_state` of
       `transformers`.
     """
     batch, count = pixels.shape[:2]
@@ -378,13 +308,50 @@ class ViT(nnx.Module):
     return (self.head(x) if self.config.has_head else x.mean(1)), x
 
 
-def make(sizes: ViTConfig, *, rngs: nnx.Rngs, dtype: Any, remat: str) -> ViT:
-  """Makes a tower with fresh weights; `remat` is one of `REMAT_POLICIES`."""
-  tower = ViT(sizes, rngs=rngs, dtype=dtype)
-  tower.stack.remat = remat
-  return tower
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Towers(published.Network):
+  """How both towers are read.
+
+  Attributes:
+    project: whether CLIP's map into the space of texts is read, too.
+  """
+
+  project: bool
+
+  def read_config(self, folder) -> ViTConfig:
+    """Reads a folder's config.json and preprocessor_config.json.
+
+    Without the second file the preprocessing is the family's usual one.
+
+    Raises:
+      MissingWeightsError: there is no config.json.
+      WrongWeightsError: it describes another network.
+    """
+    folder = pathlib.Path(folder)
+    values = published.read_config(
+      folder, self.model_types, shared=("projection_dim",)
+    )
+    family = values["model_type"].removesuffix("_vision_model")
+    path = folder / PREPROCESSING
+    own = published.read_json(path) if path.is_file() else {}
+    values = _DEFAULTS[family] | values | own | {"family": family}
+    if not self.project:
+      values["projection_dim"] = None
+    elif family != "clip":
+      raise WrongWeightsError(f"{folder}: {family} has no projection")
+    return published.sizes(self.config, values, folder)
 
 
-NETWORK = types.SimpleNamespace(
-  config=ViTConfig, make=make, read_config=read_config, load=load
-)
+def _towers(*, project: bool) -> _Towers:
+  return _Towers(
+    config=ViTConfig,
+    make=ViT,
+    table=_table,
+    model_types=_MODEL_TYPES,
+    rename=functools.partial(_rename, project=project),
+    project=project,
+  )
+
+
+NETWORK, PROJECTED = _towers(project=False), _towers(project=True)
+load = NETWORK.load

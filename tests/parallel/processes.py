@@ -1,0 +1,52 @@
+"""A process of tests/parallel/test_distributed.py: joins, reports, ends."""
+
+import json
+import os
+import sys
+
+import jax
+import numpy as np
+
+from v2a_jax.parallel import distributed, sharding
+from v2a_jax.parallel import mesh as mesh_lib
+
+
+def refusals(attempts):
+  """Returns the message of each attempt to join."""
+  messages = []
+  for environment, arguments in attempts:
+    os.environ.update(environment)
+    try:
+      distributed.initialize(*arguments, timeout=1)
+      messages.append("")
+    except ValueError as error:
+      messages.append(str(error))
+    for name in environment:
+      del os.environ[name]
+  return messages
+
+
+def join(arguments, axes, timeout=60):
+  """Joins, and sums a batch of which each process loads its part."""
+  distributed.initialize(*arguments, timeout=timeout)
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
+  index, count = sharding.data_shard(mesh)
+  rows = np.arange(8.0)[index::count]
+  batch = sharding.shard_batch({"x": rows}, mesh)["x"]
+  total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))(
+    batch
+  )
+  return {
+    "main": distributed.is_main_process(),
+    "process": jax.process_index(),
+    "part": [index, count],
+    "shape": batch.shape,
+    "total": float(total),
+  }
+
+
+if __name__ == "__main__":
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", 2)
+  function, arguments = sys.argv[1], json.loads(sys.argv[2])
+  print(json.dumps(globals()[function](*arguments)))

@@ -1,0 +1,114 @@
+"""Processes that join a run, or are refused in one line."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+VARIABLES = {
+  "JAX_COORDINATOR_ADDRESS": "localhost:1",
+  "JAX_NUM_PROCESSES": "2",
+  "JAX_PROCESS_ID": "0",
+}
+
+
+def start(function, *arguments, environment=None):
+  """Starts `processes.py` with nothing of a cluster in its environment."""
+  clean = {
+    key: value
+    for key, value in os.environ.items()
+    if key not in VARIABLES and not key.startswith(("SLURM_", "OMPI_", "PMI"))
+  }
+  path = os.pathsep.join([str(HERE.parents[1]), *sys.path])
+  return subprocess.Popen(
+    [sys.executable, HERE / "processes.py", function, json.dumps(arguments)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=clean | {"PYTHONPATH": path} | (environment or {}),
+  )
+
+
+def result_of(process):
+  output, errors = process.communicate(timeout=100)
+  assert process.returncode == 0, errors
+  return json.loads(output.splitlines()[-1])
+
+
+def test_a_process_without_its_place_in_a_run_is_told_what_to_set():
+  partly = {"JAX_NUM_PROCESSES": "2"}
+  attempts = {
+    r"coordinator=a:1, num_processes=None, .* set all three": ({}, ["a:1"]),
+    r"num_processes=2, process_id=None: set all three": (partly, []),
+    r"num_processes=two, .*'two'.* set JAX_": (
+      VARIABLES | {"JAX_NUM_PROCESSES": "two"},
+      [],
+    ),
+    r"num_processes=2, process_id=2 .*process_id < num_processes": (
+      VARIABLES | {"JAX_PROCESS_ID": "2"},
+      [],
+    ),
+    # An argument goes before its variable.
+    r"coordinator=b:1, .*process_id=-1 .*nonnegative": (
+      VARIABLES,
+      ["b:1", None, -1],
+    ),
+    r"process_id=None .*set JAX_COORDINATOR_ADDRESS, .* cluster that JAX": (
+      {},
+      [],
+    ),
+  }
+  messages = result_of(start("refusals", list(attempts.values())))
+  for words, message in zip(attempts, messages, strict=True):
+    assert re.search(words, message), message
+    assert "\n" not in message
+
+
+def free_port():
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    return free.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+  "axes, parts",
+  [
+    (dict(data=4), [[0, 2], [1, 2]]),
+    # Both processes hold every row, so both load the whole batch.
+    (dict(data=1, tensor=4), [[0, 1], [0, 1]]),
+  ],
+)
+def test_two_processes_share_one_batch(axes, parts):
+  address = f"localhost:{free_port()}"
+  processes = [
+    # One is placed by its arguments, the other by the environment.
+    start("join", [address, 2, 0], axes),
+    start(
+      "join",
+      [],
+      axes,
+      environment={
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": "1",
+      },
+    ),
+  ]
+  results = [result_of(process) for process in processes]
+  assert [result["process"] for result in results] == [0, 1]
+  assert [result["main"] for result in results] == [True, False]
+  assert [result["part"] for result in results] == parts
+  for result in results:
+    assert result["shape"] == [8] and result["total"] == sum(range(8))
+
+
+def test_a_process_whose_peers_do_not_come_ends_after_its_timeout():
+  process = start("join", [f"localhost:{free_port()}", 2, 0], {}, 1)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode != 0 and "DEADLINE_EXCEEDED" in errors
