@@ -18,6 +18,7 @@ from v2a_jax.conditioning import semantic as semantic_lib
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.models import layers
 from v2a_jax.models import lora as lora_lib
+from v2a_jax.parallel import sharding
 
 TUNE = ("full", "lora", "frozen")
 
@@ -201,7 +202,8 @@ class Conditioner(nnx.Module):
     words, words_mask = tokens_lib.or_null(
       words, cond.transcript_mask, self.null_transcript[...]
     )
-    flags = self.presence[...][jnp.arange(len(PRESENCE)), cond.presence]
+    (table,) = sharding.gathered(self.presence[...])
+    flags = table[jnp.arange(len(PRESENCE)), cond.presence]
     summary = jnp.concatenate(
       [
         mean(frames, frame_mask),
@@ -220,7 +222,7 @@ class Conditioner(nnx.Module):
       sync=sync,
       sync_times=sync_times,
       sync_mask=sync_mask,
-      summary=self.summary(summary),
+      summary=sharding.by_batch(self.summary(sharding.by_batch(summary))),
       onsets=onsets,
     )
 

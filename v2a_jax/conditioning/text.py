@@ -13,6 +13,7 @@ from flax import nnx
 
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers, lora
+from v2a_jax.parallel import sharding
 from v2a_jax.pretrained import clap_text, t5
 
 NETWORKS = {"t5": t5.NETWORK, "clap": clap_text.NETWORK}
@@ -80,5 +81,5 @@ class TextEncoder(nnx.Module):
 
   def embed_ids(self, ids, segment: int):
     """Embeds ids int [b l] without attention between them: [b l d]."""
-    x = self.embed[...][ids] + self.segment[...][segment]
-    return x.astype(self.dtype)
+    table, segments = sharding.gathered(self.embed[...], self.segment[...])
+    return (table[ids] + segments[segment]).astype(self.dtype)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers
 from v2a_jax.models.config import check_heads
+from v2a_jax.parallel.sharding import by_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,12 +178,12 @@ class VideoEncoder(FrameEncoder):
     b, _, h, w, _ = frames.shape
     size = self.patch_size
     x = patchify(frames.astype(jnp.float32) / 127.5 - 1.0, size)
-    x = self.embed(motion(x, mask)[:, ::stride])
+    x = by_batch(self.embed(motion(x, mask)[:, ::stride]))
     x = x + patch_positions(h // size, w // size, x.shape[-1]).astype(x.dtype)
     x = x.reshape(-1, *x.shape[2:])
     still = jnp.zeros((1, x.shape[1]))  # Patches of a frame share its time.
     x = self.spatial(x, still, None)
-    return self.pool(x).reshape(b, -1, self.feature_dim)
+    return by_batch(self.pool(x).reshape(b, -1, self.feature_dim))
 
 
 def motion(x, mask):

@@ -15,6 +15,7 @@ from v2a_jax.basics import settings
 from v2a_jax.models import causal, layers
 from v2a_jax.models.config import TransformerConfig
 from v2a_jax.models.pattern import PATTERNS, Pattern
+from v2a_jax.parallel.sharding import gathered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class TokenModel(causal.CausalTransformer):
 
   def _embed(self, codes):
     books = jnp.arange(self.config.num_codebooks)
-    return self.embed[...][books, codes].sum(axis=-2)
+    return gathered(self.embed[...])[0][books, codes].sum(axis=-2)
 
   def _logits(self, x):
     c = self.config

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.models import causal, layers
 from v2a_jax.models.config import TransformerConfig
+from v2a_jax.parallel.sharding import by_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,9 @@ class DiffusionHead(nnx.Module):
     Returns:
       float32 [... n c].
     """
-    clock = self.time(layers.sinusoidal(time, self.width))
-    condition = clock + self.vector(z)[..., None, :]
-    h = self.blocks(self.embed(noisy), condition)
+    clock = by_batch(self.time(layers.sinusoidal(time, self.width)))
+    condition = by_batch(clock + self.vector(z)[..., None, :])
+    h = self.blocks(self.embed(by_batch(noisy)), condition)
     shift, scale, _ = self.final(condition)
     return self.out(layers.modulate(h, shift, scale)).astype(jnp.float32)
 

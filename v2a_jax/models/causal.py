@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from v2a_jax.models import attention, layers
 from v2a_jax.models.config import TransformerConfig
-from v2a_jax.parallel.sharding import constrain
+from v2a_jax.parallel.sharding import by_batch
 
 
 @jax.tree_util.register_dataclass
@@ -80,7 +80,7 @@ class TokenBlock(nnx.Module):
     q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
     x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
     x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
-    return constrain(x, "batch", "length", "embed"), (keys, values)
+    return x, (keys, values)
 
 
 class CausalTransformer(nnx.Module):
@@ -122,7 +122,7 @@ class CausalTransformer(nnx.Module):
     Returns:
       [b t+extra d], normed; step s depends on x up to s.
     """
-    x = constrain(x.astype(self.dtype), "batch", "length", "embed")
+    x = by_batch(x.astype(self.dtype))
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
     causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))

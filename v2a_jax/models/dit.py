@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, config, layers
-from v2a_jax.parallel.sharding import constrain
+from v2a_jax.parallel.sharding import by_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,7 @@ class AudioBlock(nnx.Module):
     """Adds the attention's output [b t d], then the feed-forward's, to x."""
     gate_a, shift, scale, gate_m = modulation[2:]
     x = x + gate_a * self.attention.out(attended)
-    x = x + gate_m * self.mlp(layers.modulate(x, shift, scale), mask=mask)
-    return constrain(x, "batch", "length", "embed")
+    return x + gate_m * self.mlp(layers.modulate(x, shift, scale), mask=mask)
 
   def __call__(self, x, times, mask, condition):
     modulation = self.modulation(condition)
@@ -222,7 +221,7 @@ class DiT(nnx.Module):
     if self.config.infill:
       noisy_latents = join_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
-    x = constrain(self.embed(x), "batch", "length", "embed")
+    x = by_batch(self.embed(x))
     # Average velocities are trained on derivatives by time: keep those small.
     scale = 10.0 if self.config.average else 1000.0
     features = functools.partial(

@@ -13,7 +13,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.parallel.sharding import partitioned
+from v2a_jax.parallel.sharding import by_batch, partitioned
 
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
@@ -138,7 +138,7 @@ class Modulation(nnx.Module):
     self.up = linear(
       rank or width,
       3 * parts * width,
-      axes=(None, "embed"),
+      axes=("embed", None),
       use_bias=True,
       zero=True,
     )
@@ -175,7 +175,8 @@ def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
 class Stack(nnx.Module):
   """`depth` equal blocks with stacked parameters, run by one scan.
 
-  Compile time does not grow with depth; `unroll` trades that for speed.
+  Compile time does not grow with depth; `unroll` trades that for speed. The
+  carry is split along the batch at every block's boundary.
   """
 
   def __init__(
@@ -222,12 +223,13 @@ class Stack(nnx.Module):
 
     def step(x, layer):
       state, extra = layer
-      return body(nnx.merge(graphdef, state), x, extra)
+      x, y = body(nnx.merge(graphdef, state), x, extra)
+      return by_batch(x), y
 
     if self.remat != "none":
       step = jax.checkpoint(
         step, policy=REMAT_POLICIES[self.remat], prevent_cse=False
       )
     return jax.lax.scan(
-      step, x, (state, per_layer), unroll=min(self.unroll, self.depth)
+      step, by_batch(x), (state, per_layer), unroll=min(self.unroll, self.depth)
     )

@@ -72,6 +72,25 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec)
 
 
+def by_batch(tree: Any) -> Any:
+  """Constrains activations [b ...] to be split along the batch, and only there.
+
+  Without this at a block's boundary the compiler may split features instead,
+  so that every device works on the whole batch.
+  """
+  return jax.tree.map(
+    lambda x: constrain(x, "batch", *(None,) * (x.ndim - 1)), tree
+  )
+
+
+def gathered(*tables: jax.Array) -> list[jax.Array]:
+  """Gathers tables whole before rows are looked up in them.
+
+  A lookup in a split table would move activations of the global batch instead.
+  """
+  return [constrain(table, *(None,) * table.ndim) for table in tables]
+
+
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Returns the layout of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
