@@ -226,6 +226,24 @@ def test_bounces_lose_the_speed_of_their_material():
   assert checked > 10
 
 
+def test_a_bounces_strength_is_the_balls_speed():
+  """A flight lasts 2 v / g, so strengths fall as the flights before them do."""
+  checked = 0
+  for seed in range(30):
+    take = play("bounce", seed)
+    if take.caption.count("ball") > 1:
+      continue
+    strengths = np.array([event.strength for event in take.events])
+    flights = np.diff([event.time for event in take.events])
+    assert 0.3 <= strengths.min() and strengths.max() <= 1.0
+    free = (strengths[1:] > 0.3) & (strengths[1:] < 1.0)
+    scale = (strengths[1:] / flights)[free]
+    if len(scale) > 1:
+      np.testing.assert_allclose(scale, scale[0], rtol=1e-6)
+      checked += 1
+  assert checked > 10
+
+
 def test_a_dropped_ball_falls_with_constant_acceleration():
   for seed in SEEDS:
     first = event_times("bounce", seed)[0]

@@ -330,7 +330,9 @@ def test_a_drum_has_the_modes_of_a_membrane():
 
 def test_the_modes_of_a_drum_fall_by_60_db_in_a_third_of_a_second():
   sound = np.mean(
-    [synthesis.drum(_rng(k), 150.0, strength=1.0, rate=48000) for k in range(9)],
+    [
+      synthesis.drum(_rng(k), 150.0, strength=1.0, rate=48000) for k in range(9)
+    ],
     axis=0,
   )
   for ratio in synthesis.MEMBRANE[:2]:
