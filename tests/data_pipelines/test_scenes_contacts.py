@@ -158,6 +158,7 @@ def test_a_rolling_ball_is_over_a_ridge_at_every_bump():
     ball = next(s for s in take.shapes if s.kind == "ellipse")
     gap = np.abs(ball.x[:, None] - [ridge.x for ridge in ridges])
     np.testing.assert_allclose(gap.min(axis=1), 0, atol=2e-3)
+    assert 0.1 < ball.x.min() and ball.x.max() < 0.9
     # Each bump has a ridge of its own.
     assert len(set(gap.argmin(axis=1))) == len(take.events)
 
