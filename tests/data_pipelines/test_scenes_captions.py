@@ -1,5 +1,6 @@
 """Captions and tags of every action against its events and its sound."""
 
+import librosa
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from tests.data_pipelines.test_scenes_contacts import (
   play,
 )
 
+RATE = 16000
 SEEDS = range(6)
 NUMBERS = "no one two three four five six seven eight nine ten".split()
 
@@ -97,3 +99,21 @@ def test_tags_agree_with_the_content(action):
     assert expected is None or ("music" in take.tags) == expected
     assert ("effects" in take.tags) == (action not in ("talk", "pluck"))
     assert len(set(take.tags)) == len(take.tags)
+
+
+def test_a_child_has_a_smaller_head_and_a_higher_voice():
+  pitches, radii, children = [], [], []
+  for seed in range(24):
+    take = play("talk", seed)
+    voiced = take.audio[round(take.words[0][1] * RATE) :][: 2 * RATE]
+    pitch = librosa.yin(voiced, fmin=70, fmax=400, sr=RATE)
+    loud = librosa.feature.rms(y=voiced)[0] > 0.05
+    pitches.append(np.median(pitch[loud]))
+    radii.append(float(take.shapes[1].rx))
+    children.append("child" in take.caption)
+    assert ("child" in take.audio_caption) == children[-1]
+  child = np.array(children)
+  assert 3 <= child.sum() <= 15
+  assert np.max(np.array(radii)[child]) < np.min(np.array(radii)[~child])
+  assert np.corrcoef(np.log(pitches), radii)[0, 1] < -0.8
+  assert np.median(np.array(pitches)[child]) > 180

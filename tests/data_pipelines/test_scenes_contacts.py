@@ -158,6 +158,7 @@ def test_a_rolling_ball_is_over_a_ridge_at_every_bump():
     ball = next(s for s in take.shapes if s.kind == "ellipse")
     gap = np.abs(ball.x[:, None] - [ridge.x for ridge in ridges])
     np.testing.assert_allclose(gap.min(axis=1), 0, atol=2e-3)
+    assert 0.1 < ball.x.min() and ball.x.max() < 0.9
     # Each bump has a ridge of its own.
     assert len(set(gap.argmin(axis=1))) == len(take.events)
 
@@ -223,6 +224,24 @@ def test_bounces_lose_the_speed_of_their_material():
         np.testing.assert_allclose(ratios, ratios[0], rtol=1e-6)
         assert abs(ratios[0] / MATERIALS[material].restitution - 1) < 0.051
         checked += 1
+  assert checked > 10
+
+
+def test_a_bounces_strength_is_the_balls_speed():
+  """A flight lasts 2 v / g, so strengths fall as the flights before them do."""
+  checked = 0
+  for seed in range(30):
+    take = play("bounce", seed)
+    if take.caption.count("ball") > 1:
+      continue
+    strengths = np.array([event.strength for event in take.events])
+    flights = np.diff([event.time for event in take.events])
+    assert 0.3 <= strengths.min() and strengths.max() <= 1.0
+    free = (strengths[1:] > 0.3) & (strengths[1:] < 1.0)
+    scale = (strengths[1:] / flights)[free]
+    if len(scale) > 1:
+      np.testing.assert_allclose(scale, scale[0], rtol=1e-6)
+      checked += 1
   assert checked > 10
 
 

@@ -214,6 +214,24 @@ def test_elastic_collisions_keep_momentum_and_energy():
   np.testing.assert_allclose(energy, energy[0])
 
 
+def test_a_row_of_discs_hands_its_momentum_on():
+  """Equal elastic discs exchange velocities; a heavy one drives a light one."""
+  x, radii = np.array([0.2, 0.5, 0.8]), np.full(3, 0.05)
+  row = lambda masses: physics.track_collisions(
+    x, np.array([0.5, 0.0, 0.0]), masses, radii, walls=(0, 9),
+    restitution=1.0, end=2.0,
+  )  # fmt: skip
+  contacts, _, _, speeds = row(np.ones(3))
+  assert [left for _, left, _ in contacts] == [0, 1]
+  np.testing.assert_allclose([time for time, _, _ in contacts], [0.4, 0.8])
+  np.testing.assert_allclose(speeds[1:], [[0, 0.5, 0], [0, 0, 0.5]], atol=1e-12)
+  masses = np.array([4.0, 2.0, 1.0])
+  _, _, _, speeds = row(masses)
+  np.testing.assert_allclose(speeds[:3] @ masses, speeds[0] @ masses)
+  # 2 m1 / (m1 + m2) of the speed, twice.
+  np.testing.assert_allclose(speeds[2, 2], 0.5 * (8 / 6) * (4 / 3))
+
+
 @pytest.mark.parametrize("restitution", [0.6, 0.9])
 def test_a_contact_multiplies_the_closing_speed_by_the_restitution(restitution):
   _, v, masses, _, contacts, _, _, speeds = _collide(restitution)

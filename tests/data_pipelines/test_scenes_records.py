@@ -110,6 +110,16 @@ def test_records_are_rendered_as_asked():
   assert rate == 8000 and len(sound) == 20000 and record["duration"] == 2.5
 
 
+def test_a_record_is_the_scene_of_its_seed_and_index():
+  (record,) = iter_records(4, 2, start=1, stop=2)
+  scene = make_scene(2 * 1_000_003 + 1)
+  assert record["id"] == "scene-2-000001"
+  expected = to_record(scene, record["id"], split=record["split"])
+  assert _without(record) == _without(expected)
+  first = next(iter_records(1))
+  assert first["source"] == "v2a_jax scenes seed=0"
+
+
 def test_a_number_out_of_range_is_named():
   with pytest.raises(ValueError, match=r"sample_rate=10 is not in \[8000"):
     next(iter_records(1, sample_rate=10))

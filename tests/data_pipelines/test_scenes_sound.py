@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.scenes import ACTIONS, make_scene
-from tests.data_pipelines.test_scenes_contacts import play
+from tests.data_pipelines.test_scenes_contacts import event_times, play
 
 RATE = 16000
 DISCRETE = [name for name, action in ACTIONS.items() if action.discrete]
@@ -133,3 +133,26 @@ def test_longer_clips_have_more_events(action):
   assert long >= short
   if action in ("strike", "drum", "clap", "walk", "drip", "shake", "pluck"):
     assert 2 < long / short < 4
+
+
+def test_the_strings_of_a_lyre_play_a_major_chord():
+  """Pitches of a string are found as spectral peaks of its notes."""
+  right = total = 0
+  for seed in range(12):
+    events = event_times("pluck", seed)
+    take = play("pluck", seed, events)
+    strings = np.round((0.72 - 0.05 - take.shapes[-1].y) / 0.16).astype(int)
+    pitches = []
+    for event in events:
+      start = round((event + 0.02) * RATE)
+      note = take.audio[start : start + 4000]
+      level = np.abs(np.fft.rfft(note * np.hanning(len(note)), 4 * RATE))
+      level[: 4 * 120] = level[4 * 460 :] = 0  # four bins per Hz
+      pitches.append(np.argmax(level) / 4)
+    semitones = 12 * np.log2(pitches) - np.array([0, 4, 7, 12])[strings]
+    # All notes have the root of the lyre in common.
+    right += (np.abs(semitones - np.median(semitones)) < 0.5).sum()
+    total += len(events)
+    root = 2 ** (np.median(semitones) / 12)
+    assert 130 * 0.97 < root < 220 * 1.03
+  assert right > 0.8 * total

@@ -328,6 +328,18 @@ def test_a_drum_has_the_modes_of_a_membrane():
     assert abs(peak / expected - 1) < 0.03
 
 
+def test_the_modes_of_a_drum_fall_by_60_db_in_a_third_of_a_second():
+  sound = np.mean(
+    [
+      synthesis.drum(_rng(k), 150.0, strength=1.0, rate=48000) for k in range(9)
+    ],
+    axis=0,
+  )
+  for ratio in synthesis.MEMBRANE[:2]:
+    expected = 0.32 / (1 + 0.5 * (ratio - 1))
+    assert abs(_decay_time(sound, 150.0 * ratio, 48000) / expected - 1) < 0.15
+
+
 def test_a_drum_has_the_peak_of_its_strength():
   for strength in (0.4, 1.0):
     sound = synthesis.drum(_rng(), 120.0, strength=strength, rate=RATE)
