@@ -9,7 +9,8 @@ from launch import cli, parsing
 ARGUMENTS = """
 RESULTS...            results.json of v2a eval, its folder, or a folder of such
                       folders
--o, --output FILE     page to write; its name ends in .html (required)
+-o, --output FILE     page to write; its name ends in .html, and the same in
+                      Markdown goes beside it (required)
 --max_clips N         largest number of clips in the gallery (default 24)
 """
 EXAMPLE = "v2a report runs/eval/diffusion runs/eval/ar -o report.html"
