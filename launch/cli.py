@@ -1,42 +1,32 @@
-"""`v2a <verb>`: finds the verb's module, runs it, says errors in one line.
+"""`v2a VERB`: imports the verb's module, runs its `main(argv)`, reports errors.
 
-A verb is a module here with `main(argv)`; it is imported only when it is
-asked for, so `v2a --help` and `v2a doctor` need nothing but Python. Expected
-errors (a wrong value, a missing file, a full disk) end as one line on stderr
-and exit status 2; `--debug` shows the traceback.
+Nothing else is imported, so `v2a --help` and `v2a doctor` need nothing but
+Python. Expected errors (a wrong value, a missing file, a full disk) are one line
+on stderr and exit status 2; `--debug` adds the traceback.
 """
 
+from collections.abc import Callable
 import importlib
 import os
 import pathlib
 import sys
 import traceback
 
-from v2a_jax.basics.text import did_you_mean
+from launch import parsing
 
-# verb: (module, what it does)
+# Module in this folder, and what the verb does.
 VERBS = {
-  "doctor": ("doctor", "what is installed here, and what is missing"),
-  "inspect": ("inspect", "what a config would build: size, cost, shapes"),
-  "data": ("data", "build shards from clips or from the procedural scenes"),
-  "train": ("train", "train a codec or a generator; resumes by itself"),
-  "eval": ("evaluate", "score checkpoints on held-out clips: results.json"),
-  "report": ("report", "one self-contained page from results.json files"),
-  "sweep": ("sweep.run", "plan, launch and follow a grid of runs"),
-  "generate": ("generate", "soundtracks for silent videos"),
-  "watermark": ("watermark", "find the watermark in a delivered file"),
-  "weights": ("weights", "networks that come from elsewhere"),
+  "doctor": ("doctor", "Check packages, devices, codecs, weights and disk"),
+  "inspect": ("inspect", "Count parameters, FLOPs and memory of a config"),
+  "data": ("data", "Build data sets from clips or procedural scenes"),
+  "train": ("train", "Train a codec or a generator, or continue a run"),
+  "eval": ("evaluate", "Score checkpoints on held-out clips"),
+  "report": ("report", "Write a web page that compares evaluations"),
+  "sweep": ("sweep.run", "Plan, launch and follow a grid of runs"),
+  "generate": ("generate", "Generate soundtracks for silent videos"),
+  "watermark": ("watermark", "Detect the watermark of generated sound"),
+  "weights": ("weights", "List, fetch, convert and export weights"),
 }
-
-HELP = """usage: v2a <verb> [arguments]
-
-{verbs}
-
-v2a <verb> --help shows a verb's arguments with an example.
-v2a <verb> --debug shows the traceback of an error.
-example: v2a generate clip.mp4 -p "rain on a tin roof" -o out
-"""
-
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 ROOMS = ("v2a_jax", "data_pipelines", "launch", "configs")
 FOLDERS = tuple(
@@ -51,73 +41,79 @@ def main(argv: list[str] | None = None) -> int:
     argv: arguments after the program's name; those of the process by default.
   """
   argv = list(sys.argv[1:] if argv is None else argv)
-  if not argv or argv[0] in ("-h", "--help", "help"):
-    print(usage(), end="")
-    return 0 if argv else 2
-  if argv[0] in ("-V", "--version"):
+  if argv[:1] in (["-V"], ["--version"]):
     import v2a_jax
 
     print(f"v2a {v2a_jax.__version__}")
     return 0
-  verb, *rest = argv
-  if verb not in VERBS:
-    hint = did_you_mean(verb, VERBS)
-    print(
-      f"v2a: no verb {verb!r}{hint or '; v2a --help lists them'}",
-      file=sys.stderr,
-    )
-    return 2
-  return run(verb, rest)
+  about = "Train, evaluate and use models that generate sound for video."
+  example = 'v2a generate clip.mp4 -p "rain on a tin roof" -o out'
+  commands = {verb: _command(verb) for verb in VERBS}
+  choose = lambda _: parsing.run_command(  # With --debug, for the verb.
+    "v2a", about, commands, argv, example=example
+  )
+  return guarded("v2a", choose, argv)
 
 
 def main_of(verb: str) -> int:
-  """What `python -m launch.<module>` runs: the same as `v2a <verb>`."""
-  return run(verb, sys.argv[1:])
+  """Runs `python -m launch.MODULE`: the same as `v2a VERB`."""
+  return _command(verb)(sys.argv[1:])
 
 
-def usage() -> str:
-  width = max(map(len, VERBS))
-  return HELP.format(
-    verbs="\n".join(
-      f"  {verb:<{width}}  {about}" for verb, (_, about) in VERBS.items()
-    )
-  )
+def _command(verb: str) -> Callable[[list[str]], int]:
+  """Returns a function that runs a verb and returns the exit status."""
+  module, about = VERBS[verb]
+
+  def command(argv):
+    call = lambda argv: importlib.import_module(f"launch.{module}").main(argv)
+    return guarded(f"v2a {verb}", call, argv)
+
+  command.__doc__ = about
+  return command
 
 
-def run(verb: str, argv: list[str]) -> int:
-  """Runs one verb and turns its expected errors into one line."""
+def guarded(
+  prog: str, call: Callable[[list[str]], int | None], argv: list[str]
+) -> int:
+  """Calls `call(argv)`; its expected errors become one line and a status.
+
+  `--debug` is taken out of `argv`, and shows the traceback of such an error.
+  """
   debug = "--debug" in argv
-  argv = [arg for arg in argv if arg != "--debug"]
   try:
-    module = importlib.import_module(f"launch.{VERBS[verb][0]}")
-    return module.main(argv) or 0
-  except SystemExit as end:  # argparse has shown the help.
-    return end.code or 0
+    try:
+      code = call([arg for arg in argv if arg != "--debug"])
+    except SystemExit as end:  # argparse has shown the help.
+      code = end.code
+    sys.stdout.flush()  # Here, where a reader that has left is noticed.
+    return code or 0
   except KeyboardInterrupt:
-    print(f"v2a {verb}: interrupted", file=sys.stderr)
+    print(f"{prog}: interrupted", file=sys.stderr)
     return 130
   except BrokenPipeError:
-    # The reader left, as `head` does; let the last flush at exit go nowhere.
+    # The reader has left, as `head` does; the flush at exit goes nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
-  except Exception as error:  # The door: decides what is shown, hides nothing.
-    if debug or not is_expected(error):
+  except Exception as error:
+    if not is_expected(error):
       raise
-    print(f"v2a {verb}: {one_line(error)}", file=sys.stderr)
+    if debug:
+      traceback.print_exc()
+    print(f"{prog}: {one_line(error)}", file=sys.stderr)
     return 2
 
 
 def is_expected(error: BaseException) -> bool:
-  """Whether one line says enough: a wrong value, a file, our own errors."""
+  """Says whether one line is enough: a wrong value, a file, our own errors."""
   room = type(error).__module__.partition(".")[0]
   return isinstance(error, EXPECTED) or room in ROOMS
 
 
 def one_line(error: BaseException) -> str:
-  """The error's message; says so when it did not come from this project."""
+  """Returns the message; adds the error's type if it is not from here."""
   message = " ".join(str(error).split()) or type(error).__name__
   if isinstance(error, ModuleNotFoundError):
-    return f"{message}; v2a doctor says how to install what is missing"
+    return f"{message}; v2a doctor shows how to install what is missing"
   frames = traceback.extract_tb(error.__traceback__)
   ours = frames and frames[-1].filename.startswith(FOLDERS)
   if ours or isinstance(error, OSError):

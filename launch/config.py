@@ -1,11 +1,13 @@
-"""Config files on the command line: `--config=FILE --config.key=value`.
+"""Config files on the command line: `--config=FILE --config.KEY=VALUE`.
 
-ml_collections parses the overrides. This adds where a config file is looked
-for, the defaults of all keys that it leaves out, the sweeps in it, help for
+ml_collections parses the overrides. This module adds where a config file is
+looked for, the defaults of all keys that it leaves out, its sweeps, help for
 every key, and errors of one line.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import functools
 import hashlib
 import json
 import pathlib
@@ -33,95 +35,72 @@ def find_config(name: str) -> str:
   Raises:
     UsageError: no such file; names the nearest one.
   """
+  if not name:
+    raise UsageError("no config: give --config=configs/diffusion_tiny.py")
   path, colon, argument = name.partition(":")
   for folder in (pathlib.Path(), PACKAGED):
     if (folder / path).is_file():
       return str((folder / path).resolve()) + colon + argument
-  near = sorted((PACKAGED / "configs").glob("[!_]*.py"))
-  known = [str(file.relative_to(PACKAGED)) for file in near]
+  files = sorted((PACKAGED / "configs").glob("[!_]*.py"))
+  known = [str(file.relative_to(PACKAGED)) for file in files]
   hint = did_you_mean(path, known) or f"; there are {', '.join(known)}"
   raise UsageError(f"no config file {path}{hint}")
 
 
 def read(name: str) -> Any:
-  """Runs the `get_config` of a config file, such as `configs/ar.py:large`.
+  """Calls the `get_config` of a config file, such as `configs/ar.py:large`.
 
   Raises:
     UsageError: there is no such file, or it fails; in one line.
   """
-  path, _, argument = find_config(name).partition(":")
+  contents = _run_file(name)
+  if "get_config" not in contents:
+    raise UsageError(f"{name} defines no get_config()")
+  argument = name.partition(":")[2]
+  with _one_line(name):
+    return contents["get_config"](*[argument] if argument else [])
+
+
+def _run_file(name: str) -> dict[str, Any]:
+  """Runs a config file and returns its globals."""
+  path = find_config(name).partition(":")[0]
+  with _one_line(name):
+    return runpy.run_path(path)
+
+
+@contextlib.contextmanager
+def _one_line(name: str) -> Iterator[None]:
+  """Turns any error of a config file, which is the user's code, into one line."""
   try:
-    get_config = runpy.run_path(path)["get_config"]
-    return get_config(*[argument] if argument else [])
-  except KeyError as error:
-    raise UsageError(f"{name}: has no {error}") from None
-  except Exception as error:  # A config file is the user's own code.
+    yield
+  except Exception as error:
     raise UsageError(f"{name}: {error} [{type(error).__name__}]") from error
 
 
-def parse(
-  argv: list[str], *, values: flags.FlagValues | None = None
-) -> config_dict.ConfigDict:
-  """Reads `--config=FILE --config.a.b=value` and the flags in `values`.
-
-  Args:
-    argv: arguments, without a program's name.
-    values: further flags, defined by the caller; filled in.
+def parse(name: str, overrides: Sequence[str] = ()) -> config_dict.ConfigDict:
+  """Reads a config file and applies `--config.KEY=VALUE` arguments.
 
   Returns:
-    The config with every key of every section, locked, overrides applied.
+    The config with every key of every section, locked.
 
   Raises:
-    UsageError: no `--config`, an unknown key or flag (with the nearest known
-      one), a value of the wrong type, or a stray word.
+    UsageError: no such file, an unknown key (with the nearest known one), or a
+      value of the wrong type.
     ConfigError: the file names a model, objective or sampler that is unknown.
   """
-  values = flags.FlagValues() if values is None else values
-  name, rest = _take_file(argv)
-  config, argv = None, ["v2a", *rest]
-  if name:
-    config = _complete(read(name), rest)
+  config = _complete(read(name), overrides)
+  values, argv = flags.FlagValues(), ["v2a", *overrides]
   try:
-    if name:
-      config_flags.DEFINE_config_dict(
-        "config", config, flag_values=values, sys_argv=argv
-      )
-    stray = values(argv)[1:]
-  except flags.UnrecognizedFlagError as error:
-    if error.flagname.startswith("config") and not name:
-      raise _no_config() from None
-    hint = did_you_mean(error.flagname, values)
-    raise UsageError(f"unknown flag --{error.flagname}{hint}") from None
-  except flags.Error as error:
-    raise UsageError(str(error).strip()) from None
-  except (AttributeError, KeyError, TypeError) as error:
-    raise _unknown_key(config, rest) or error from None
-  if stray:
-    raise UsageError(
-      f"unexpected {stray[0]!r}: overrides are --config.key=value"
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=argv
     )
-  if config is None:
-    raise _no_config()
+    values(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError) as error:
+    raise _refusal(config, overrides, error) or error from None
   return values.config
 
 
-def _no_config() -> UsageError:
-  return UsageError("no config: give --config=configs/diffusion_tiny.py")
-
-
-def _take_file(argv: list[str]) -> tuple[str, list[str]]:
-  """Splits `--config=FILE` or `--config FILE` from the other arguments."""
-  name, rest, arguments = "", [], iter(argv)
-  for arg in arguments:
-    match = re.fullmatch(r"--?config(?:=(.*))?", arg)
-    if match is None:
-      rest.append(arg)
-    else:
-      name = match[1] if match[1] is not None else next(arguments, "")
-  return name, rest
-
-
-def _complete(config: Any, argv: list[str]) -> config_dict.ConfigDict:
+def _complete(config: Any, overrides: Sequence[str]) -> config_dict.ConfigDict:
   """Fills in the keys that a config leaves out.
 
   Overrides that choose a class (`--config.model.name=ar`) are applied first, so
@@ -130,44 +109,40 @@ def _complete(config: Any, argv: list[str]) -> config_dict.ConfigDict:
   # Here, so that `v2a train --help` does not import jax.
   from v2a_jax.experiment import sections
 
-  config = config_dict.ConfigDict(config, convert_dict=True)
-  config.unlock()
-  for arg in argv:
+  config = config_dict.ConfigDict(config, convert_dict=True).to_dict()
+  for arg in overrides:
     match = re.fullmatch(r"--config\.([\w.]+)\.name=(\w*)", arg)
-    if match and (node := _node(config, match[1])) is not None:
-      node.name = match[2]
-  completed = sections.complete(config)
-  for key in _objects(completed):
-    # A FieldReference of type object takes a value of any type.
-    node, _, leaf = key.rpartition(".")
-    section = _node(completed, node) if node else completed
-    section[leaf] = config_dict.FieldReference(section[leaf], field_type=object)
-  return config_dict.ConfigDict(completed).lock()
+    section = match and sections.look_up(config, match[1])
+    if isinstance(section, dict):
+      section["name"] = match[2]
+  config = sections.complete(config)
+  # A FieldReference of type object takes a number as well as a tuple.
+  config["data"]["frame_size"] = config_dict.FieldReference(
+    config["data"]["frame_size"], field_type=object
+  )
+  return config_dict.ConfigDict(config).lock()
 
 
-def _objects(config: Mapping[str, Any]) -> Iterator[str]:
-  """Yields the keys whose values may be of more than one type."""
-  yield "data.frame_size"
-  for section in ("objective", "data"):
-    if isinstance(config.get(section, {}).get("gain_db"), tuple):
-      yield f"{section}.gain_db"
+def check(config: config_dict.ConfigDict) -> None:
+  """Builds the sections that need no codec, to refuse values out of range.
+
+  Raises:
+    ConfigError: names the key, the value and what is accepted.
+  """
+  from v2a_jax.experiment import sections
+
+  config = config.to_dict()
+  for section, _ in sections.classes(config):
+    if not section.startswith("model"):
+      sections.build(config, section, {})
 
 
-def _node(config: Mapping[str, Any], key: str) -> Any:
-  """Returns the section of a dotted key; None if there is none."""
-  for part in key.split("."):
-    if not isinstance(config, Mapping | config_dict.ConfigDict):
-      return None
-    config = config.get(part)
-  return config
-
-
-def help_text(argv: list[str]) -> str:
-  """Lists every key of a config: type, value, and what it is for."""
+def help_text(config: config_dict.ConfigDict) -> str:
+  """Lists every key of a config: type, value, and meaning."""
   from v2a_jax.experiment import sections
 
   lines = []
-  for key, kind, value, about in sections.help_lines(parse(argv)):
+  for key, kind, value, about in sections.help_lines(config):
     lines.append(f"config.{key}  {kind} = {value!r}")
     lines += textwrap.wrap(
       about, 78, initial_indent="    ", subsequent_indent="    "
@@ -182,14 +157,18 @@ def override(key: str, value: Any) -> str:
   return f"--config.{key}={value}"
 
 
-def sweeps(config_file: str) -> dict[str, Callable[[], Iterator[Mapping]]]:
-  """Returns the config file's `sweep_NAME` generators, by NAME."""
-  contents = runpy.run_path(config_file.partition(":")[0])
-  return {
-    name.removeprefix(SWEEP): function
-    for name, function in contents.items()
-    if name.startswith(SWEEP) and callable(function)
-  }
+def sweeps(name: str) -> dict[str, list[Mapping[str, Any]]]:
+  """Returns the points of each `sweep_NAME` of a config file, by NAME.
+
+  Raises:
+    UsageError: a sweep fails; in one line.
+  """
+  contents, points = _run_file(name), {}
+  for key, function in contents.items():
+    if key.startswith(SWEEP) and callable(function):
+      with _one_line(f"{name}: {key}"):
+        points[key.removeprefix(SWEEP)] = [dict(point) for point in function()]
+  return points
 
 
 def fingerprint(config: config_dict.ConfigDict) -> str:
@@ -198,23 +177,36 @@ def fingerprint(config: config_dict.ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def _unknown_key(
-  config: config_dict.ConfigDict, argv: list[str]
+def _refusal(
+  config: config_dict.ConfigDict, overrides: Sequence[str], error: Exception
 ) -> UsageError | None:
-  """Finds the override that names no key of the config."""
-  for arg in argv:
-    match = re.match(r"--?(?:no)?config\.([^=]+)", arg)
-    if not match:
-      continue
+  """Returns what is wrong with the first override that cannot be applied."""
+  for arg in overrides:
+    key, _, text = arg.removeprefix("--config.").partition("=")
     node, seen = config, []
-    for part in match[1].split("."):
-      if not isinstance(node, Mapping | config_dict.ConfigDict):
+    for part in key.split("."):
+      if not isinstance(node, config_dict.ConfigDict):
         return UsageError(f"config.{'.'.join(seen)} has no keys in it: {arg}")
       if part not in node:
-        key = ".".join([*seen, part])
-        near = did_you_mean(part, node.keys())
-        known = near or f"; there are {', '.join(node.keys())}"
-        return UsageError(f"unknown config key {key!r}{known}")
+        return UsageError(f"unknown config key {_nearest(config, seen, part)}")
       node = node[part]
       seen.append(part)
+    if str(error).startswith(f"flag {arg}:"):
+      kind = type(node).__name__
+      kind = "a section" if kind == "ConfigDict" else f"of type {kind}"
+      return UsageError(f"config.{key} is {kind}, not {text!r}")
   return None
+
+
+def _nearest(
+  config: config_dict.ConfigDict, seen: Sequence[str], part: str
+) -> str:
+  """Quotes an unknown key and names what may be meant."""
+  node = functools.reduce(lambda node, name: node[name], seen, config)
+  key = repr(".".join([*seen, part]))
+  if near := did_you_mean(part, node):
+    return key + near
+  for section, keys in config.items():  # The right key without its section?
+    if isinstance(keys, config_dict.ConfigDict) and part in keys:
+      return f"{key}, did you mean {section}.{part}?"
+  return f"{key}; there are {', '.join(node) or 'none'}"

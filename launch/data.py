@@ -1,57 +1,118 @@
-"""`v2a data build | scenes | features | report`: raw media to shards."""
+"""Build the data sets that v2a train and v2a eval read."""
+
+import functools
 
 from launch import cli, parsing
 from launch import config as config_lib
 
+OUTPUT = """
+-o, --output DIR      folder of the data set (required)
+"""
+BUILD = f"""
+FOLDER                folder of clips, subfolders included
+--captions FILE       CSV table of captions, transcripts and labels by file;
+                      columns are recognised by their usual names
+--columns FIELD=COLUMN...
+                      columns of the table with other names, such as
+                      file=clip_path caption=text_en
+--limit N             number of files to use, the first by name
+{OUTPUT}"""
+SCENES = f"""
+--num N               number of scenes in all splits together (default 2000)
+--seed SEED           random seed, 0 to 4294967295 (default 0)
+{OUTPUT}"""
+FEATURES = f"""
+DATASET               folder of the data set
+--checkpoint DIR      workdir of v2a train, or bundle, with the encoder
+{parsing.CONFIG}
+-o, --output DIR      folder of the new data set (required)
+--workers COUNT       number of records that are decoded at a time (default 2)
+--overwrite           replace a finished data set that was built differently
+"""
+REPORT = """
+DATASET               folder of the data set
+-o, --output FILE     page to write (default: report.html in the data set)
+"""
+SCENES_EXAMPLE = "v2a data scenes -o data/scenes --num 2000 --seed 0"
+say = functools.partial(print, flush=True)
+
 
 def main(argv: list[str]) -> int:
   """Runs `v2a data`."""
-  # `features` takes --config overrides, which argparse cannot declare.
-  overrides = [arg for arg in argv if arg.startswith("--config")]
-  argv = [arg for arg in argv if arg not in overrides]
-  # numpy, PyAV and record libraries; no jax.
-  from data_pipelines import build
-
-  args = _parser(build).parse(argv)
-  if args.command == "report":
-    return report(args)
-  if args.command == "features":
-    return features(args, overrides)
-  if overrides:
-    raise parsing.UsageError(f"unknown flag {overrides[0]}: only for features")
-  output = parsing.fill(build.OutputOptions, args)
-  if args.command == "scenes":
-    build.build_scenes(
-      args.num,
-      args.seed,
-      out=args.output,
-      options=parsing.fill(build.SceneOptions, args),
-      output=output,
-      log=say,
-    )
-  else:
-    build.build_folder(
-      args.directory,
-      out=args.output,
-      captions_csv=args.captions,
-      columns=dict(map(_column, args.columns)),
-      limit=args.limit,
-      options=parsing.fill(build.ClipOptions, args),
-      output=output,
-      log=say,
-    )
-  print("next: v2a train --config=configs/diffusion_tiny.py \\")
-  print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
-  return 0
+  commands = dict(build=build, scenes=scenes, features=features, report=report)
+  return parsing.run_command(
+    "v2a data", __doc__, commands, argv, example=SCENES_EXAMPLE
+  )
 
 
-def features(args, overrides: list[str]) -> int:
-  """Runs the frozen encoder of a checkpoint or config over a data set."""
-  if bool(args.checkpoint) == bool(overrides):
+def build(argv: list[str]) -> None:
+  """Build a data set from a folder of clips and a table of captions.
+
+  The same command continues a build that was interrupted.
+  """
+  # Here: numpy, PyAV and the record libraries take a moment.
+  from data_pipelines import build as build_lib
+
+  example = "v2a data build clips --captions captions.csv -o data/clips"
+  parser = parsing.Parser("v2a data build", build.__doc__, BUILD, example)
+  parser.add_fields(build_lib.OutputOptions)
+  parser.add_fields(build_lib.ClipOptions)
+  args = parser.parse(argv)
+  build_lib.build_folder(
+    args.folder,
+    out=args.output,
+    captions_csv=args.captions,
+    columns=dict(args.columns or ()),
+    limit=args.limit,
+    options=parsing.fill(build_lib.ClipOptions, args),
+    output=parsing.fill(build_lib.OutputOptions, args),
+    log=say,
+  )
+  _say_next(args.output)
+
+
+def scenes(argv: list[str]) -> None:
+  """Render a data set of procedural scenes with synthesised sound.
+
+  It needs no download, and the true times of all events are known.
+  """
+  from data_pipelines import build as build_lib
+
+  parser = parsing.Parser(
+    "v2a data scenes", scenes.__doc__, SCENES, SCENES_EXAMPLE
+  )
+  parser.add_fields(build_lib.OutputOptions)
+  parser.add_fields(build_lib.SceneOptions)
+  args = parser.parse(argv)
+  build_lib.build_scenes(
+    args.num,
+    args.seed,
+    out=args.output,
+    options=parsing.fill(build_lib.SceneOptions, args),
+    output=parsing.fill(build_lib.OutputOptions, args),
+    log=say,
+  )
+  _say_next(args.output)
+
+
+def features(argv: list[str]) -> None:
+  """Copy a data set and add the features that a frozen encoder computes.
+
+  Training on the copy skips the frames and the encoder. Name the encoder by
+  --checkpoint or by --config.
+  """
+  example = "v2a data features data/clips --checkpoint runs/a -o data/cached"
+  parser = parsing.Parser(
+    "v2a data features", features.__doc__, FEATURES, example
+  )
+  args = parser.parse(argv)
+  if bool(args.checkpoint) == bool(args.config or args.overrides):
     raise parsing.UsageError(
-      "name the encoder: --checkpoint=RUN_OR_BUNDLE, or --config=FILE"
+      "name the encoder: --checkpoint=WORKDIR_OR_BUNDLE, or --config=FILE"
     )
-  config = config_lib.parse(overrides) if overrides else None
+  config = None
+  if not args.checkpoint:
+    config = config_lib.parse(args.config, args.overrides)
   # Here, so that a mistyped flag is answered before jax is imported.
   from data_pipelines.assemble import OutputOptions
   from v2a_jax.experiment import features as features_lib
@@ -78,111 +139,21 @@ def features(args, overrides: list[str]) -> int:
   print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
   print(f"  --config.data.features={facts['dim']}{start}{source} \\")
   print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
-  return 0
 
 
-def report(args) -> int:
+def report(argv: list[str]) -> None:
+  """Write a web page with counts, drops and clips of a data set."""
+  example = "v2a data report data/clips -o data/clips.html"
+  parser = parsing.Parser("v2a data report", report.__doc__, REPORT, example)
+  args = parser.parse(argv)
   from data_pipelines import report as report_lib
 
   print(report_lib.write_report(args.dataset, out=args.output))
-  return 0
 
 
-def say(line: str) -> None:
-  print(line, flush=True)
-
-
-def _column(pair: str) -> tuple[str, str]:
-  field, equals, column = pair.partition("=")
-  if not equals:
-    raise parsing.UsageError(f"--columns {pair}: give it as field=column")
-  return field, column
-
-
-def _parser(build) -> parsing.Parser:
-  parser = parsing.make_parser(
-    "v2a data",
-    about="Training shards from raw clips or from the procedural scenes.",
-    example="v2a data scenes -o data/scenes --num 2000 --seed 0",
-  )
-  commands = parser.add_subparsers(dest="command", required=True)
-  _add_build(commands, build)
-  _add_scenes(commands, build)
-  _add_features(commands)
-  command = parsing.add_command(
-    commands,
-    "report",
-    about="A page to look at and listen to what is in a data set.",
-    example="v2a data report data/clips -o data/clips.html",
-  )
-  command.add_argument("dataset", help="folder of the data set")
-  command.add_argument("-o", "--output", help="the page; DATASET/report.html")
-  return parser
-
-
-def _add_build(commands, build) -> None:
-  command = parsing.add_command(
-    commands,
-    "build",
-    about="A data set from a folder of clips and a table of captions.",
-    example="v2a data build clips --captions captions.csv -o data/clips",
-  )
-  command.add_argument("directory", help="searched with all its subfolders")
-  command.add_argument("--captions", help="CSV; its columns are found by name")
-  command.add_argument(
-    "--columns",
-    nargs="+",
-    default=[],
-    metavar="FIELD=COLUMN",
-    help="where a column's name misleads: file=clip_path caption=text_en",
-  )
-  command.add_argument("--limit", type=int, help="only the first files")
-  _add_output(command, build)
-  parsing.add_fields(command, build.ClipOptions)
-
-
-def _add_scenes(commands, build) -> None:
-  command = parsing.add_command(
-    commands,
-    "scenes",
-    about="A data set of procedural scenes: no download, true event times.",
-    example="v2a data scenes -o data/scenes --num 2000 --seed 0",
-  )
-  command.add_argument("--num", type=int, default=2000, help="(default 2000)")
-  command.add_argument("--seed", type=int, default=0, help="(default 0)")
-  _add_output(command, build)
-  parsing.add_fields(command, build.SceneOptions)
-
-
-def _add_features(commands) -> None:
-  command = parsing.add_command(
-    commands,
-    "features",
-    about=(
-      "The same data set with what a frozen encoder gives for its frames, so"
-      "\nthat training need not decode and encode them. The encoder is that of"
-      "\n--checkpoint, or what --config=FILE --config.key=value starts from."
-    ),
-    example="v2a data features data/clips --checkpoint runs/a -o data/seen",
-  )
-  command.add_argument("dataset", help="folder of the data set")
-  command.add_argument("--checkpoint", help="work directory or bundle")
-  command.add_argument(
-    "-o", "--output", required=True, help="folder of the new data set"
-  )
-  command.add_argument(
-    "--workers", type=int, default=2, help="records at a time (default 2)"
-  )
-  command.add_argument(
-    "--overwrite", action="store_true", help="replace another data set"
-  )
-
-
-def _add_output(command, build) -> None:
-  command.add_argument(
-    "-o", "--output", required=True, help="folder of the data set"
-  )
-  parsing.add_fields(command, build.OutputOptions)
+def _say_next(output: str) -> None:
+  print("next: v2a train --config=configs/diffusion_tiny.py \\")
+  print(f"  --config.data.paths=\"('{output}',)\" --workdir=runs/NAME")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,61 @@
-"""`v2a eval`: scores checkpoints on held-out clips, beside their anchors."""
+"""Score checkpoints on held-out clips and write results.json.
+
+Every score has a confidence interval. The same scores of the true sound, of the
+codec alone, of another clip's video, of silence and of noise show what a number
+means, and some of the sounds are kept for the report.
+"""
 
 import pathlib
 
 from launch import cli, parsing, sampler_flags
 
+ARGUMENTS = """
+CHECKPOINT...         workdir of v2a train, or bundle
+--set DIR             folder of a data set (required)
+--split NAME          split to evaluate: train, val, test or all (default test)
+--num_clips N         number of clips, drawn at random; 0 for all (default 64)
+-o, --output DIR      folder to write results.json to; with several checkpoints
+                      each gets a subfolder (required)
+--step N              training step of the checkpoint (default: the newest)
+--seed SEED           random seed, 0 to 4294967295; clip i has seed + i
+                      (default 0)
+--rows NAMES          rows to score, separated by commas: generated,
+                      ground_truth, codec, shuffled_video, silence, noise
+                      (default: all)
+--batch_size COUNT    number of clips that are generated at a time (default 8)
+--gallery_clips N     number of clips whose sounds are kept for the report
+                      (default 12)
+--weights PATH        file or folder of the mn04 weights; by default they are
+                      looked for in $V2A_WEIGHTS and the cache
+"""
+EXAMPLE = "v2a eval runs/diffusion runs/ar --set data/scenes -o runs/eval"
+
 
 def main(argv: list[str]) -> int:
-  args = _parser().parse(argv)
+  """Runs `v2a eval`."""
+  arguments = ARGUMENTS + sampler_flags.ARGUMENTS
+  args = parsing.Parser("v2a eval", __doc__, arguments, EXAMPLE).parse(argv)
+  names = [pathlib.Path(path).resolve().name for path in args.checkpoint]
+  if twins := [name for name in names if names.count(name) > 1]:
+    raise parsing.UsageError(
+      f"two checkpoints are named {twins[0]}, and results are written to a"
+      " subfolder of that name: evaluate them one by one, each with its own -o"
+    )
+  last = args.seed + args.num_clips - 1
+  if last > parsing.MAX_SEED:
+    raise parsing.UsageError(
+      f"--seed {args.seed} with {args.num_clips} clips needs seeds up to {last},"
+      f" the largest is {parsing.MAX_SEED}"
+    )
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.evaluation import rows, runner
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   changes = sampler_flags.overrides(args)
-  chosen = args.rows.split(",") if args.rows else rows.ROWS
-  for checkpoint in args.checkpoints:
+  for checkpoint, name in zip(args.checkpoint, names):
     out = pathlib.Path(args.output)
-    if len(args.checkpoints) > 1:
-      out /= pathlib.Path(checkpoint).name
+    if len(names) > 1:
+      out /= name
       print(f"{checkpoint} -> {out}", flush=True)
     tracker = Soundtracker.load(checkpoint, step=args.step)
     tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
@@ -27,7 +66,7 @@ def main(argv: list[str]) -> int:
       split=args.split,
       num_clips=args.num_clips or None,
       seed=args.seed,
-      rows=chosen,
+      rows=args.rows.split(",") if args.rows else rows.ROWS,
       batch_size=args.batch_size,
       gallery_clips=args.gallery_clips,
       weights_path=args.weights,
@@ -36,52 +75,6 @@ def main(argv: list[str]) -> int:
     )
   print(f"next: v2a report {args.output} -o report.html")
   return 0
-
-
-def _parser() -> parsing.Parser:
-  parser = parsing.make_parser(
-    "v2a eval",
-    about=(
-      "Scores checkpoints on held-out clips, beside anchors that say what a"
-      "\nnumber is worth: the truth, the codec alone, the wrong video, silence"
-      "\nand noise. Writes results.json with intervals, and what to listen to."
-    ),
-    example=(
-      "v2a eval runs/diffusion runs/ar --set=data/scenes --split=test -o"
-      " runs/eval"
-    ),
-  )
-  add = parser.add_argument
-  add(
-    "checkpoints",
-    nargs="+",
-    metavar="CKPT",
-    help="work directories of v2a train, or bundles",
-  )
-  add("--set", required=True, help="folder of a data set")
-  add("--split", default="test", help="of it (default test)")
-  add(
-    "--num_clips", type=int, default=64, help="0 takes all of them (default 64)"
-  )
-  add(
-    "-o",
-    "--output",
-    required=True,
-    help="folder for results.json; one a checkpoint if there are several",
-  )
-  add("--step", type=int, help="of the checkpoints; the newest")
-  add("--seed", type=int, default=0, help="(default 0)")
-  add("--rows", help="only these, such as generated,ground_truth")
-  add("--batch_size", type=int, default=8, help="clips at a time (default 8)")
-  add(
-    "--gallery_clips",
-    type=int,
-    default=12,
-    help="clips to keep sounds of, for the report (default 12)",
-  )
-  add("--weights", help="of the mn04 network; looked for by default")
-  sampler_flags.add_to(parser)
-  return parser
 
 
 if __name__ == "__main__":

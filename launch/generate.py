@@ -1,4 +1,8 @@
-"""`v2a generate`: soundtracks for silent videos, ranked, muxed, marked."""
+"""Generate soundtracks for silent videos.
+
+Candidates are ranked and muxed with the untouched picture. A JSON file beside
+them, the sidecar, records every setting.
+"""
 
 import argparse
 import dataclasses
@@ -9,7 +13,48 @@ from typing import Any
 
 from launch import cli, parsing, sampler_flags
 
-# Fields of `request.Request` that are flags here by the same name.
+ARGUMENTS = f"""
+[VIDEO...]            video file of any format
+-o, --output DIR      folder to write to; each video gets a subfolder (required)
+--from SIDECAR        generate the soundtracks of a sidecar again, with the same
+                      settings; the exit status is 1 if the sound differs
+--checkpoint DIR      workdir of v2a train, or bundle (default: the bundled
+                      diffusion_tiny)
+--step N              training step of the checkpoint (default: the newest)
+request:
+-p, --prompt TEXT     description of the sound (default: none, the picture
+                      decides)
+-n, --negative_prompt TEXT
+                      description of sound that should be absent
+--transcript TEXT     words to be spoken
+--speech, --no-speech
+                      ask for speech, or for none (default: only with a
+                      --transcript)
+--music, --no-music   ask for music, or for none (default: either)
+--effects, --no-effects
+                      ask for effects, or for none (default: either)
+--num_candidates COUNT
+                      number of soundtracks for each video (default 4)
+--seed SEED           random seed, 0 to 4294967295; candidate i has seed + i
+                      (default 0)
+--duration SECONDS    length of the video to use, from its start (default: all)
+--audio FILE          existing sound to keep; the rest of the video's length is
+                      generated
+--regenerate START-END...
+                      spans in seconds of --audio, or of the video's own sound,
+                      to generate anew
+{sampler_flags.ARGUMENTS}
+delivery:
+--keep COUNT          number of candidates to write, the best ones (default: all)
+--loudness LUFS       loudness of the sound, such as -23 (default: as generated)
+--watermark, --no-watermark
+                      mark the sound as generated (default yes)
+--key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
+                      published key)
+"""
+EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
+  v2a generate --from out/clip/clip.json -o again"""
+# Fields of `soundtrack.request.Request` that are flags by the same name.
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
@@ -21,30 +66,34 @@ class Job:
   """One video and all that decides its sound.
 
   Attributes:
-    video: the picture.
-    request: arguments of a `Soundtracker`.
+    video: path of the video.
+    request: fields of a `Request`.
     delivery: arguments of `Soundtracks.save`.
-    wanted: digests of the samples that must come out, by seed; for `--from`.
+    expected: sha256 of the samples that must come out, by seed; for `--from`.
   """
 
   video: pathlib.Path
   request: dict[str, Any]
   delivery: dict[str, Any]
-  wanted: dict[int, str] = dataclasses.field(default_factory=dict)
+  expected: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
 def main(argv: list[str]) -> int:
-  args = _parser().parse(argv)
-  if args.sidecar:
-    checkpoint, step, jobs = read_sidecar(args)
-  elif args.videos:
+  """Runs `v2a generate`."""
+  args = parsing.Parser("v2a generate", __doc__, ARGUMENTS, EXAMPLE).parse(argv)
+  if sidecar := getattr(args, "from"):
+    checkpoint, step, jobs = read_sidecar(sidecar, args)
+  elif args.video:
     checkpoint, step, jobs = args.checkpoint, args.step, typed_jobs(args)
   else:
-    raise parsing.UsageError("say which video, or --from a sidecar")
+    raise parsing.UsageError("no video: name one, or a sidecar with --from")
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import MediaError
+  from v2a_jax.soundtrack.request import Request
   from v2a_jax.soundtrack.tracker import Soundtracker
 
+  for job in jobs:  # Refuses a wrong value before weights are loaded.
+    Request(**job.request)
   tracker = Soundtracker.load(checkpoint, step=step)
   failed = 0
   for job in jobs:
@@ -62,137 +111,74 @@ def main(argv: list[str]) -> int:
 
 
 def run(tracker, job: Job, output: str) -> bool:
-  """Makes one video's soundtracks; False if they are not those wanted."""
+  """Makes one video's soundtracks; False if they are not those expected."""
   takes = tracker(job.video, **job.request)
   delivery = takes.save(output, **job.delivery)
   for path, take in zip(delivery.videos, takes.candidates):
     score = f"{takes.score_name} {take.score:.3f}"
     print(f"{path}  {score}  seed {take.seed}", flush=True)
-  if not job.wanted:
+  if not job.expected:
     return True
   rows = json.loads(delivery.sidecar.read_text())["candidates"]
-  made = {row["seed"]: row["sha256_samples"] for row in rows}
-  same = made == job.wanted
+  same = _digests(rows) == job.expected
   print("bit for bit the same sound" if same else "NOT the same sound")
   return same
 
 
 def typed_jobs(args: argparse.Namespace) -> list[Job]:
-  request = {name: getattr(args, name) for name in REQUEST}
+  """Returns a job for each video, as the flags ask for it.
+
+  Raises:
+    UsageError: a video is not there.
+  """
+  typed = {k: value for k, value in vars(args).items() if value is not None}
+  request = {name: typed[name] for name in REQUEST if name in typed}
   request["sampler"] = sampler_flags.overrides(args)
   delivery = dict(
     keep=args.keep, loudness=args.loudness, key=args.key, mark=args.watermark
   )
   jobs = []
-  for name in args.videos:
+  for name in args.video:
     video = parsing.existing(name, "video")
-    audio = args.audio or (str(video) if args.regenerate else "")
-    made = request | {"audio": audio}
-    jobs.append(Job(video=video, request=made, delivery=delivery))
+    own = {"audio": str(video)} if args.regenerate else {}
+    jobs.append(Job(video=video, request=own | request, delivery=delivery))
   return jobs
 
 
-def read_sidecar(args: argparse.Namespace) -> tuple[str, int | None, list[Job]]:
-  """What made the soundtracks beside a sidecar: checkpoint, step, the job.
+def read_sidecar(
+  path: str, args: argparse.Namespace
+) -> tuple[str, int | None, list[Job]]:
+  """Reads what made the soundtracks beside a sidecar: checkpoint, step, job.
 
   Raises:
     UsageError: it is no sidecar, or its video is not there.
   """
-  file = parsing.existing(args.sidecar, "sidecar")
+  file = parsing.existing(path, "sidecar")
   try:
-    made = json.loads(file.read_text())
-    source, delivery = made["model"]["checkpoint"], dict(made["delivery"])
-    video, rows = made["video"], made["candidates"]
+    sidecar = json.loads(file.read_text())
+    source, delivery = sidecar["model"]["checkpoint"], dict(sidecar["delivery"])
+    own_key = delivery.pop("own_key")
+    request, video = sidecar["request"], sidecar["video"]
+    expected = _digests(sidecar["candidates"])
   except (ValueError, KeyError, TypeError) as error:
     raise parsing.UsageError(
-      f"{file} is no sidecar of v2a generate ({error})"
+      f"{file} is not a sidecar of v2a generate ({error})"
     ) from None
-  if delivery.pop("own_key") and not args.key:
-    raise parsing.UsageError(f"{file}: made with a key of its own; give --key")
+  if own_key and not args.key:
+    raise parsing.UsageError(
+      f"{file}: the watermark has a key of its own; give it with --key"
+    )
   job = Job(
-    video=parsing.existing((args.videos or [video])[0], "video"),
-    request=made["request"],
+    video=parsing.existing((args.video or [video])[0], "video"),
+    request=request,
     delivery=delivery | {"key": args.key},
-    wanted={row["seed"]: row["sha256_samples"] for row in rows},
+    expected=expected,
   )
   return args.checkpoint or source["path"], source.get("step"), [job]
 
 
-def _parser() -> parsing.Parser:
-  parser = parsing.make_parser(
-    "v2a generate",
-    about=(
-      "Soundtracks for silent videos. Several candidates are made for each,"
-      "\nranked, and muxed beside the untouched picture; a .json beside them"
-      "\nholds every setting. Without --checkpoint the bundled tiny model is"
-      "\nused."
-    ),
-    example=(
-      'v2a generate clip.mp4 -p "rain on a tin roof" -n music'
-      " --num_candidates 4 -o out\n"
-      "  v2a generate --from out/clip/clip.json -o again"
-    ),
-  )
-  add = parser.add_argument
-  add("videos", nargs="*", metavar="VIDEO", help="any container PyAV opens")
-  add("-o", "--output", required=True, help="folder; one subfolder a video")
-  add(
-    "--from",
-    dest="sidecar",
-    metavar="JSON",
-    help="make again what a sidecar describes, and say if it is the same",
-  )
-  _add_request(add)
-  add("--checkpoint", help="a work directory of v2a train, or a bundle")
-  add("--step", type=int, help="of the checkpoints there; the newest")
-  sampler_flags.add_to(parser)
-  add("--keep", type=int, help="write only the best so many")
-  add("--loudness", type=float, help="LUFS to bring it to; -23, say")
-  add("--key", help="of the watermark; $V2A_WATERMARK_KEY by default")
-  add(
-    "--watermark",
-    action=argparse.BooleanOptionalAction,
-    default=True,
-    help="mark the sound as generated (the default)",
-  )
-  return parser
-
-
-def _add_request(add) -> None:
-  add("-p", "--prompt", default="", help="what should be heard")
-  add("-n", "--negative_prompt", default="", help="what should not be heard")
-  add("--transcript", default="", help="what should be said")
-  for name in ("speech", "music", "effects"):
-    add(
-      f"--{name}",
-      action=argparse.BooleanOptionalAction,
-      help=f"ask for {name}, or for none; not said: either",
-    )
-  add("--num_candidates", type=int, default=4, help="(default 4)")
-  add(
-    "--seed", type=int, default=0, help="candidate i has seed + i (default 0)"
-  )
-  add("--duration", type=float, help="seconds of the video, from its start")
-  add("--audio", default="", help="keep this sound; what it lacks is added")
-  add(
-    "--regenerate",
-    type=span,
-    nargs="+",
-    default=(),
-    metavar="START-END",
-    help="seconds of --audio (or of the video's own sound) to make anew",
-  )
-
-
-def span(text: str) -> tuple[float, float]:
-  """ "1.5-2" as (1.5, 2.0)."""
-  start, _, end = text.partition("-")
-  try:
-    return float(start), float(end)
-  except ValueError:
-    raise argparse.ArgumentTypeError(
-      f"{text!r} is no span; write seconds, like 1.5-2"
-    ) from None
+def _digests(candidates: list[dict]) -> dict[int, str]:
+  return {row["seed"]: row["sha256_samples"] for row in candidates}
 
 
 if __name__ == "__main__":

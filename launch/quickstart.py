@@ -1,7 +1,7 @@
-"""`make quickstart`: scenes, two trained arms, soundtracks, a scored report.
+"""Render scenes, train two models, score them, generate soundtracks, report.
 
-Every step is a command that a person could type, printed before it runs, and
-is skipped when what it makes is there: started again, it goes on.
+Every step is a command that a person could type. It is printed before it runs,
+and skipped when its output is there: started again, the quick start continues.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,24 +14,32 @@ import subprocess
 import sys
 import time
 
-from launch import doctor, parsing
+from launch import cli, doctor, parsing
 from launch.sweep import plan
+from launch.sweep import run as sweep
+from v2a_jax.basics.text import clock, one_of
 
+PROG = "python -m launch.quickstart"
+ARGUMENTS = f"""
+--out DIR             folder to write to (default runs/quickstart)
+--scale NAME          full, or smoke to see that every step works (default full)
+{parsing.OVERRIDES}"""
+EXAMPLE = f"{PROG} --out runs/quickstart --config.train_seconds=600"
 CONFIGS = ("configs/diffusion_tiny.py", "configs/ar_tiny.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scale:
-  """How much of everything.
+  """Size of the quick start.
 
   Attributes:
-    scenes: rendered.
-    held_out: share of them in the test split, and in the validation split.
-    train_seconds: of each arm, on the wall clock.
-    clips: held-out clips that each arm is scored on.
-    videos: held-out silent clips that get soundtracks.
-    candidates: soundtracks for each of them.
-    overrides: of both configs.
+    scenes: number of scenes to render.
+    held_out: fraction of them in the test split, and in the val split.
+    train_seconds: wall-clock limit in seconds for each model.
+    clips: number of held-out clips that each model is scored on.
+    videos: number of held-out silent clips that get soundtracks.
+    candidates: number of soundtracks for each of them.
+    overrides: arguments for both configs.
   """
 
   scenes: int
@@ -40,7 +48,7 @@ class Scale:
   clips: int
   videos: int
   candidates: int
-  overrides: tuple[str, ...] = ()
+  overrides: Sequence[str] = ()
 
 
 SCALES = {
@@ -54,10 +62,9 @@ SCALES = {
     # The schedule ends with the run: this many steps take about five minutes
     # on two cores, and `train_seconds` is the limit on slower ones.
     overrides=(
-      "--config.num_train_steps=1500",
-      "--config.optimizer.warmup_steps=50",
-      "--config.ema_decay=0.995",
-    ),
+      "--config.num_train_steps=1500 --config.optimizer.warmup_steps=50"
+      " --config.ema_decay=0.995"
+    ).split(),
   ),
   # Shows that every step works; nothing is learned.
   "smoke": Scale(
@@ -68,57 +75,46 @@ SCALES = {
     videos=3,
     candidates=1,
     overrides=(
-      "--config.num_train_steps=3",
-      "--config.data.batch_size=2",
-      "--config.log_every=1",
-      "--config.model.depth=1",
-      "--config.model.width=32",
-      "--config.model.num_heads=2",
-      "--config.model.mlp_dim=32",
-      "--config.model.modulation_rank=8",
-    ),
+      "--config.num_train_steps=3 --config.data.batch_size=2"
+      " --config.log_every=1 --config.model.depth=1 --config.model.width=32"
+      " --config.model.num_heads=2 --config.model.mlp_dim=32"
+      " --config.model.modulation_rank=8"
+    ).split(),
   ),
 }
 
 
 def main(argv: list[str]) -> int:
-  parser = parsing.make_parser(
-    "python -m launch.quickstart",
-    about="From nothing to trained arms, soundtracks and a report.",
-    example=(
-      "python -m launch.quickstart --out runs/quickstart"
-      " --config.train_seconds=600"
-    ),
-  )
-  parser.add_argument("--out", default="runs/quickstart", help="its folder")
-  parser.add_argument("--scale", choices=SCALES, default="full")
-  overrides = [arg for arg in argv if arg.startswith("--config.")]
-  args = parser.parse([arg for arg in argv if arg not in overrides])
+  """Runs every step that is not done yet."""
+  args = parsing.Parser(PROG, __doc__, ARGUMENTS, EXAMPLE).parse(argv)
+  if args.scale not in SCALES:
+    raise parsing.UsageError(f"--scale={args.scale} {one_of(SCALES)}")
   scale = SCALES[args.scale]
-  more = (*scale.overrides, *overrides)
+  overrides = (*scale.overrides, *args.overrides)
   road = Road(
-    pathlib.Path(args.out), dataclasses.replace(scale, overrides=more)
+    pathlib.Path(args.out), dataclasses.replace(scale, overrides=overrides)
   )
   began = time.monotonic()
   for number, (about, step) in enumerate(road.steps(), start=1):
     print(f"\n[{number}/{len(road.steps())}] {about}", flush=True)
     started = time.monotonic()
     step()
-    print(f"    {clock(time.monotonic() - started)}", flush=True)
+    print(f"    took {clock(time.monotonic() - started)}", flush=True)
   print("\n" + road.summary())
   print(f"total {clock(time.monotonic() - began)}")
   return 0
 
 
 class Road:
-  """The steps, and where each puts what it makes.
+  """The steps, and the path of each one's output.
 
   Attributes:
-    scenes: the data set.
-    sweep: the two arms; a folder a run.
-    silent: the held-out clips, without sound.
-    soundtracks: the same with sound, a folder an arm.
-    page: the report.
+    scenes: data set.
+    sweep: sweep of the two models; a workdir for each.
+    silent: held-out clips without sound.
+    scores: results of the evaluation; a folder for each model.
+    soundtracks: the held-out clips with sound; a folder for each model.
+    page: report.
   """
 
   def __init__(self, out: pathlib.Path, scale: Scale):
@@ -131,18 +127,22 @@ class Road:
     self.page = out / "report.html"
 
   def steps(self) -> list[tuple[str, Callable[[], None]]]:
+    """Returns (description, function) of each step, in order."""
     s = self.scale
     minutes = f"{2 * s.train_seconds / 60:g} minutes"
     return [
-      ("what is here", self.look),
+      ("check this machine", self.check),
       (f"render {s.scenes} scenes with their sound", self.render),
-      (f"train diffusion and autoregression, {minutes}", self.train),
+      (f"train diffusion and autoregression, at most {minutes}", self.train),
       (f"score both on {s.clips} held-out clips", self.score),
-      (f"soundtracks for {s.videos} held-out silent clips", self.generate),
-      ("the report", self.report),
+      (
+        f"generate soundtracks for {s.videos} held-out silent clips",
+        self.generate,
+      ),
+      ("write the report", self.report),
     ]
 
-  def look(self) -> None:
+  def check(self) -> None:
     print("\n".join(doctor.describe(doctor.examine()).splitlines()[:7]))
 
   def render(self) -> None:
@@ -160,11 +160,11 @@ class Road:
       *self.scale.overrides,
       makes=self.sweep / "plan.json",
     )
-    if any(plan.state(arm) != "DONE" for arm in self.arms()):
+    if any(sweep.state(arm) != "DONE" for arm in self.arms()):
       v2a("sweep", "launch", self.sweep)
 
   def arms(self) -> list[pathlib.Path]:
-    """The work directories of the two runs."""
+    """Returns the workdirs of the two models."""
     return [self.sweep / point.name for point in plan.read(self.sweep)]
 
   def score(self) -> None:
@@ -187,7 +187,7 @@ class Road:
       )
 
   def write_silent(self) -> list[pathlib.Path]:
-    """Pictures of the first clips of the test split, as files."""
+    """Writes the pictures of the first clips of the test split as files."""
     # Here: the first steps need only Python, and can say what is missing.
     from data_pipelines import source
 
@@ -205,7 +205,7 @@ class Road:
     v2a("report", *results, "-o", self.page, makes=self.page)
 
   def summary(self) -> str:
-    """What was trained for how long, and where to look."""
+    """Says what was trained for how long, and where to look."""
     lines = []
     for arm in self.arms():
       results = json.loads(
@@ -228,10 +228,10 @@ class Road:
 
 
 def v2a(*args, makes: pathlib.Path | None = None) -> None:
-  """Shows and runs `v2a ...`, unless what it makes is there.
+  """Prints and runs `v2a ...`, unless its output `makes` is there.
 
   Raises:
-    SystemExit: it failed; it has said why.
+    SystemExit: the command failed, and has said why.
   """
   words = [str(arg) for arg in args]
   shown = f"    $ v2a {shlex.join(words)}"
@@ -250,6 +250,7 @@ def v2a(*args, makes: pathlib.Path | None = None) -> None:
 
 
 def run(words: Sequence[str]) -> int:
+  """Runs `v2a` in a process; returns the exit status."""
   # XLA takes and returns its buffers at every step; in huge pages a step costs
   # a seventh less processor time on Linux (benchmarks/huge_pages.py).
   env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
@@ -261,14 +262,9 @@ def run(words: Sequence[str]) -> int:
 
 
 def devices() -> int:
-  """A power of two, so that it divides the batch: at most a device a core."""
+  """Returns a power of two, which divides the batch: at most one per core."""
   return min(8, 1 << ((os.cpu_count() or 1).bit_length() - 1))
 
 
-def clock(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
 if __name__ == "__main__":
-  raise SystemExit(main(sys.argv[1:]))
+  raise SystemExit(cli.guarded(PROG, main, sys.argv[1:]))

@@ -1,33 +1,27 @@
-"""`v2a report`: one self-contained page from results of `v2a eval`."""
+"""Write a web page that compares evaluations.
+
+It has a verdict in words, a table with intervals, training curves, the settings
+that differ, and clips to watch and listen to. It opens without a network.
+"""
 
 from launch import cli, parsing
 
+ARGUMENTS = """
+RESULTS...            results.json of v2a eval, its folder, or a folder of such
+                      folders
+-o, --output FILE     page to write; its name ends in .html, and the same in
+                      Markdown goes beside it (required)
+--max_clips N         largest number of clips in the gallery (default 24)
+"""
+EXAMPLE = "v2a report runs/eval/diffusion runs/eval/ar -o report.html"
+
 
 def main(argv: list[str]) -> int:
-  parser = parsing.make_parser(
-    "v2a report",
-    about=(
-      "One page that opens from disk: a verdict in words, a table with\n"
-      "intervals, training curves, what differs, and a gallery to listen to."
-    ),
-    example="v2a report runs/eval/diffusion runs/eval/ar -o report.html",
-  )
-  parser.add_argument(
-    "results",
-    nargs="+",
-    help="results.json files, their folders, or a folder of such folders",
-  )
-  parser.add_argument("-o", "--output", required=True, help="the page")
-  parser.add_argument(
-    "--max_clips", type=int, default=24, help="in the gallery (default 24)"
-  )
-  args = parser.parse(argv)
-  from v2a_jax.evaluation.report import page as report
+  """Runs `v2a report`."""
+  args = parsing.Parser("v2a report", __doc__, ARGUMENTS, EXAMPLE).parse(argv)
+  from v2a_jax.evaluation.report import page
 
-  page = report.write_report(
-    args.results, args.output, max_clips=args.max_clips
-  )
-  print(page)
+  print(page.write_report(args.results, args.output, max_clips=args.max_clips))
   return 0
 
 

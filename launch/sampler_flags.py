@@ -1,32 +1,34 @@
-"""Flags that change a model's sampler, the same wherever there are any."""
+"""Flags that change the sampler of a checkpoint, for `generate` and `eval`."""
 
 import argparse
 from typing import Any
 
-GUIDED = ("video", "prompt", "transcript", "negative_prompt")
-_PLAIN = {
-  "num_steps": (int, "of the diffusion sampler"),
-  "solver": (str, "of the diffusion sampler"),
-  "temperature": (float, "of the token sampler"),
-}
-
-
-def add_to(parser: argparse.ArgumentParser) -> None:
-  """Adds them; what is not typed stays as the model has it."""
-  for name in GUIDED:
-    text = f"how closely to follow {name}"
-    parser.add_argument(f"--guidance_{name}", type=float, help=text)
-  for name, (kind, text) in _PLAIN.items():
-    parser.add_argument(f"--{name}", type=kind, help=text)
+ARGUMENTS = """
+sampler (default: as in the config of the checkpoint):
+--guidance_video X    guidance scale of the video; 1 is no guidance, more
+                      follows it more closely
+--guidance_prompt X   guidance scale of the prompt
+--guidance_transcript X
+                      guidance scale of the transcript
+--guidance_negative_prompt X
+                      guidance scale away from the negative prompt
+--num_steps N         number of solver steps
+--solver NAME         solver of a model of latents: euler, heun, dpmpp_2m or
+                      average
+--temperature X       temperature of an autoregressive model; less is more
+                      predictable
+"""
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
-  """What was typed of the sampler, for `Soundtracker.sample`."""
-  typed = lambda names: {
-    name: value
-    for name, key in names.items()
-    if (value := getattr(args, key)) is not None
-  }
-  guidance = typed({name: f"guidance_{name}" for name in GUIDED})
-  found = typed({name: name for name in _PLAIN})
-  return found | ({"guidance": guidance} if guidance else {})
+  """Returns the flags that were typed, as fields of a sampler."""
+  typed = {k: value for k, value in vars(args).items() if value is not None}
+  names = ("num_steps", "solver", "temperature")
+  fields = {name: typed[name] for name in names if name in typed}
+  if guidance := {
+    name.removeprefix("guidance_"): value
+    for name, value in typed.items()
+    if name.startswith("guidance_")
+  }:
+    fields["guidance"] = guidance
+  return fields

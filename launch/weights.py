@@ -1,39 +1,58 @@
-"""`v2a weights`: networks that come from elsewhere, and those that leave."""
+"""List, fetch, convert and export weights.
+
+Published weights are looked for in the folders of $V2A_WEIGHTS and in the
+cache, and checked by sha256. Only fetch uses the network.
+"""
 
 import json
 
 from launch import cli, parsing
 from v2a_jax.basics.text import did_you_mean
 
+LIST = """
+--json                print JSON in place of text
+"""
+FETCH = """
+NAME                  name in v2a weights list
+-o, --output DIR      folder to write to (default: the cache)
+"""
+CONVERT = f"""{FETCH}
+[FILE]                downloaded file (default: looked for in $V2A_WEIGHTS and
+                      the cache)
+"""
+EXPORT = """
+WORKDIR               workdir of v2a train
+-o, --output DIR      folder of the bundle (required)
+--step N              training step of the checkpoint (default: the newest)
+"""
+
 
 def main(argv: list[str]) -> int:
-  args = _parser().parse(argv)
-  if args.command == "export":
-    from v2a_jax.experiment import export
+  """Runs `v2a weights`."""
+  commands = dict(list=show, fetch=fetch, convert=convert, export=export)
+  return parsing.run_command(
+    "v2a weights", __doc__, commands, argv, example="v2a weights list"
+  )
 
-    print(export.export(args.workdir, args.output, step=args.step))
-    return 0
-  from v2a_jax.weights import registry as weights
 
-  if args.command == "list":
-    rows = weights.listing()
-    print(json.dumps(rows, indent=2) if args.json else describe(rows))
-    return 0
-  if args.name not in weights.WEIGHTS:
-    hint = did_you_mean(args.name, weights.WEIGHTS)
-    known = ", ".join(weights.WEIGHTS)
-    raise parsing.UsageError(
-      f"no weights are named {args.name!r}{hint or f'; there are: {known}'}"
-    )
-  if args.command == "fetch":
-    print(weights.fetch(args.name, out=args.output))
-  else:
-    print(weights.convert(args.name, args.file, out=args.output))
-  return 0
+def show(argv: list[str]) -> None:
+  """List the published weights that v2a uses.
+
+  Shows where they are on this machine, what they are for, and their licence,
+  address and sha256.
+  """
+  parser = parsing.Parser(
+    "v2a weights list", show.__doc__, LIST, "v2a weights list --json"
+  )
+  args = parser.parse(argv)
+  from v2a_jax.weights import registry
+
+  rows = registry.listing()
+  print(json.dumps(rows, indent=2) if args.json else describe(rows))
 
 
 def describe(rows: list[dict[str, str]]) -> str:
-  """A paragraph for each entry: state, what it is, where from."""
+  """Formats a paragraph for each entry: state, purpose, source."""
   return "\n".join(
     f"{row['name']}: {row['state']} {row['path']}\n"
     f"  {row['about']}\n"
@@ -43,54 +62,57 @@ def describe(rows: list[dict[str, str]]) -> str:
   )
 
 
-def _parser() -> parsing.Parser:
-  parser = parsing.make_parser(
-    "v2a weights",
-    about=(
-      "Networks that come from elsewhere. They are looked for in the folders of"
-      "\n$V2A_WEIGHTS and in the cache, and checked by sha256. Only `fetch` uses"
-      "\nthe network."
-    ),
-    example="v2a weights list",
+def fetch(argv: list[str]) -> None:
+  """Download published weights, check them and print their path."""
+  parser = parsing.Parser(
+    "v2a weights fetch", fetch.__doc__, FETCH, "v2a weights fetch mn04"
   )
-  commands = parser.add_subparsers(dest="command", required=True)
-  command = parsing.add_command(
-    commands,
-    "list",
-    about="What is known, what is here, and where from.",
-    example="v2a weights list --json",
+  args = parser.parse(argv)
+  print(_registry(args.name).fetch(args.name, out=args.output))
+
+
+def convert(argv: list[str]) -> None:
+  """Convert published weights to safetensors and print their path.
+
+  PyTorch is not needed.
+  """
+  parser = parsing.Parser(
+    "v2a weights convert",
+    convert.__doc__,
+    CONVERT,
+    "v2a weights convert mn04 ~/Downloads/mn04_as_mAP_432.pt",
   )
-  command.add_argument("--json", action="store_true", help="for programs")
-  command = parsing.add_command(
-    commands,
-    "fetch",
-    about="Download weights into the cache.",
-    example="v2a weights fetch mn04",
+  args = parser.parse(argv)
+  print(_registry(args.name).convert(args.name, args.file, out=args.output))
+
+
+def _registry(name: str):
+  """Returns the module that knows the weights `name`."""
+  from v2a_jax.weights import registry
+
+  if name not in registry.WEIGHTS:
+    known = registry.WEIGHTS
+    hint = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
+    raise parsing.UsageError(f"no weights are named {name!r}{hint}")
+  return registry
+
+
+def export(argv: list[str]) -> None:
+  """Write the averaged weights of a run as a bundle.
+
+  The bundle holds safetensors, config, tokenizer and model card. A codec is
+  calibrated on its training data first.
+  """
+  parser = parsing.Parser(
+    "v2a weights export",
+    export.__doc__,
+    EXPORT,
+    "v2a weights export runs/diffusion_tiny -o my_bundle",
   )
-  command.add_argument("name", help="as listed")
-  command.add_argument("-o", "--output", help="folder; the cache by default")
-  command = parsing.add_command(
-    commands,
-    "convert",
-    about="Write a downloaded file as safetensors; prints its path.",
-    example="v2a weights convert mn04 ~/Downloads/mn04_as_mAP_432.pt",
-  )
-  command.add_argument("name", help="as listed")
-  command.add_argument("file", nargs="?", help="looked for by default")
-  command.add_argument("-o", "--output", help="folder; the cache by default")
-  command = parsing.add_command(
-    commands,
-    "export",
-    about=(
-      "Write a run's averaged weights as a bundle: safetensors, config,"
-      "\ntokenizer, card. A codec is calibrated on its training data first."
-    ),
-    example="v2a weights export runs/diffusion_tiny -o my_bundle",
-  )
-  command.add_argument("workdir", help="of `v2a train`")
-  command.add_argument("-o", "--output", required=True, help="its folder")
-  command.add_argument("--step", type=int, help="of the checkpoints there")
-  return parser
+  args = parser.parse(argv)
+  from v2a_jax.experiment import export as export_lib
+
+  print(export_lib.export(args.workdir, args.output, step=args.step))
 
 
 if __name__ == "__main__":

@@ -1,204 +1,239 @@
-"""`v2a sweep plan | launch | status`: a grid of runs, on this machine.
+"""Plan, launch and follow a grid of training runs."""
 
-A config file names its grids itself, as generators of dotted overrides:
-
-    def sweep_lr():
-      for value in (1e-4, 3e-4):
-        yield {"optimizer.learning_rate": value}
-
-`plan` writes files and starts nothing. `launch` runs the scripts, here, and
-only what is not done. A scheduler can run the same scripts (see `templates/`).
-"""
-
+from collections.abc import Sequence
 import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
-from launch import cli, parsing
+from launch import parsing
 from launch.sweep import plan
+from v2a_jax.basics.text import clock
 
+PLAN = f"""
+--config FILE         config file, as for v2a train; several are several runs
+                      (required, repeatable)
+{parsing.OVERRIDES}
+--sweep NAMES         sweep_NAME generators of the config to multiply, separated
+                      by commas; all for every one (default: none)
+-o, --output DIR      folder of the sweep (required)
+--command TEXT        command that a script runs, such as 'srun python -m
+                      launch.train' (default: this Python with -m launch.train)
+"""
+PLAN_EXAMPLE = """v2a sweep plan --config=configs/ar_tiny.py \\
+    --sweep=pattern,depth --config.train_seconds=600 -o runs/ar
+  v2a sweep plan --config=configs/diffusion_tiny.py \\
+    --config=configs/ar_tiny.py -o runs/arms"""
+LAUNCH = """
+FOLDER                folder of the sweep
+--jobs COUNT          number of runs at a time (default 1)
+"""
+STATUS = """
+FOLDER                folder of the sweep
+--json                print JSON in place of text
+"""
 # A script is started with the interpreter that planned it.
 TRAIN = f"{sys.executable} -m launch.train"
+# Exit codes of SIGINT and SIGTERM: interrupted or preempted, after a save.
+STOPPED = ("130", "143")
 POLL_SECONDS = 0.2
 LINE_SECONDS = 30.0  # Between two lines of progress with --jobs > 1.
 
 
 def main(argv: list[str]) -> int:
-  parser = parsing.make_parser(
-    "v2a sweep",
-    about="Plan, launch and follow a grid of runs.",
-    example="v2a sweep plan --config=configs/ar_tiny.py --sweep=lr -o runs/lr",
-  )
-  commands = parser.add_subparsers(dest="command", required=True)
-  _add_plan(commands)
-  _add_launch(commands)
-  _add_status(commands)
-  overrides = [arg for arg in argv if arg.startswith("--config.")]
-  args = parser.parse([arg for arg in argv if arg not in overrides])
-  if args.command == "plan":
-    return make_plan(args, overrides)
-  if overrides:
-    raise parsing.UsageError(f"{overrides[0]}: overrides belong to the plan")
-  folder = pathlib.Path(args.folder)
-  if args.command == "launch":
-    return launch(folder, jobs=args.jobs)
-  return show(folder, as_json=args.json)
-
-
-def _add_plan(commands) -> None:
-  command = parsing.add_command(
-    commands,
-    "plan",
-    about="Write plan.json and one script a run; starts nothing.",
-    example=(
-      "v2a sweep plan --config=configs/diffusion_tiny.py --sweep=lr,seed"
-      " -o runs/lr \\\n    --config.train_seconds=600\n"
-      "  v2a sweep plan --config=configs/diffusion_tiny.py"
-      " --config=configs/ar_tiny.py -o runs/arms"
-    ),
-  )
-  command.add_argument(
-    "--config", action="append", required=True, help="again for more arms"
-  )
-  command.add_argument(
-    "--sweep",
-    default="",
-    help="names of the config's sweep_* generators, multiplied: lr,depth",
-  )
-  command.add_argument(
-    "-o", "--output", required=True, help="the sweep's folder"
-  )
-  command.add_argument(
-    "--command",
-    dest="run_command",
-    default=TRAIN,
-    help="what a script runs, such as 'srun python -m launch.train'",
+  """Runs `v2a sweep`."""
+  commands = dict(plan=make_plan, launch=launch, status=status)
+  example = "v2a sweep launch runs/ar --jobs 2"
+  return parsing.run_command(
+    "v2a sweep", __doc__, commands, argv, example=example
   )
 
 
-def _add_launch(commands) -> None:
-  command = parsing.add_command(
-    commands,
-    "launch",
-    about="Run what is not done yet, on this machine.",
-    example="v2a sweep launch runs/lr --jobs 2",
+def make_plan(argv: list[str]) -> None:
+  """Write a script for each run, to read and edit; start nothing."""
+  parser = parsing.Parser(
+    "v2a sweep plan", make_plan.__doc__, PLAN, PLAN_EXAMPLE
   )
-  command.add_argument("folder", help="as given to plan -o")
-  command.add_argument("--jobs", type=int, default=1, help="runs at a time")
-
-
-def _add_status(commands) -> None:
-  command = parsing.add_command(
-    commands,
-    "status",
-    about="Each run's state, step, loss and time left.",
-    example="v2a sweep status runs/lr",
+  args = parser.parse(argv)
+  changes = dict(
+    arg.removeprefix("--config.").split("=", 1) for arg in args.overrides
   )
-  command.add_argument("folder", help="as given to plan -o")
-  command.add_argument("--json", action="store_true", help="for programs")
-
-
-def make_plan(args, overrides: list[str]) -> int:
-  """Writes the plan and prints it as a table."""
-  changes = dict(_split(arg) for arg in overrides)
-  names = [name for name in args.sweep.split(",") if name]
+  names = args.sweep.split(",") if args.sweep else []
   planned = plan.points(args.config, names=names, overrides=changes)
   folder = pathlib.Path(args.output)
-  plan.write(folder, planned, command=args.run_command)
+  plan.write(folder, planned, command=args.command or TRAIN)
   for point in planned:
     changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
-    print(f"{plan.state(folder / point.name):8} {point.name}  {changed}")
+    print(f"{state(folder / point.name):8} {point.name}  {changed}")
   print(f"{len(planned)} runs written to {folder}; nothing was started")
   print(f"next: v2a sweep launch {folder}")
-  return 0
 
 
-def launch(folder: pathlib.Path, *, jobs: int) -> int:
-  """Runs what is not done; returns 1 if a run failed.
+def launch(argv: list[str]) -> int:
+  """Run what is not done yet, on this machine.
 
-  A run that failed does not stop the others: their time is not lost for it.
+  Runs that were stopped continue; those that are running are left alone. The
+  exit status is 1 if a run failed, which does not stop the others.
   """
-  if jobs < 1:
-    raise parsing.UsageError(f"--jobs {jobs}: at least 1")
-  waiting = []
+  example = "v2a sweep launch runs/ar --jobs 2"
+  parser = parsing.Parser("v2a sweep launch", launch.__doc__, LAUNCH, example)
+  args = parser.parse(argv)
+  folder, waiting = pathlib.Path(args.folder), []
   for point in plan.read(folder):
-    state = plan.state(folder / point.name)
-    if state in ("DONE", "RUNNING"):
-      print(f"{point.name}: {state}, skipped", flush=True)
+    now = state(folder / point.name)
+    if now in ("DONE", "RUNNING"):
+      print(f"{point.name}: {now}, skipped", flush=True)
     else:
       waiting.append(point)
-  running, failed = {}, []
-  try:
-    _run_all(folder, waiting, jobs, running, failed)
-  finally:
-    for process in running:  # The script and what it started.
-      os.killpg(process.pid, signal.SIGTERM)
-  show(folder, as_json=False)
+  failed = _run_all(folder, waiting, args.jobs)
+  print("\n".join(map(_line, _rows(folder))))
   for name in failed:
     print(f"failed: {name}; see {folder / name / 'log.txt'}", file=sys.stderr)
   return 1 if failed else 0
 
 
-def _run_all(folder, waiting, jobs, running, failed) -> None:
-  total, shown = len(waiting), time.monotonic()
-  while waiting or running:
-    while waiting and len(running) < jobs:
-      point = waiting.pop(0)
-      print(f"[{total - len(waiting)}/{total}] {point.name}", flush=True)
-      output = None if jobs == 1 else subprocess.DEVNULL
-      script = ["bash", str(folder / f"{point.name}.sh")]
-      process = subprocess.Popen(script, stdout=output, start_new_session=True)
-      running[process] = point
-    time.sleep(POLL_SECONDS)
-    for process in [p for p in running if p.poll() is not None]:
-      point = running.pop(process)
-      if process.returncode:
-        failed.append(point.name)
-    if jobs > 1 and time.monotonic() - shown > LINE_SECONDS:
-      shown = time.monotonic()
-      for point in running.values():
-        print(_line(plan.progress(point, folder / point.name)), flush=True)
+def _run_all(
+  folder: pathlib.Path, points: Sequence[plan.Point], jobs: int
+) -> list[str]:
+  """Runs scripts, some at a time; returns the names of those that failed."""
+  waiting, running, failed = list(points), {}, []
+  shown = time.monotonic()
+  try:
+    while waiting or running:
+      while waiting and len(running) < jobs:
+        point = waiting.pop(0)
+        number = len(points) - len(waiting)
+        print(f"[{number}/{len(points)}] {point.name}", flush=True)
+        process = subprocess.Popen(
+          ["bash", str(folder / f"{point.name}.sh")],
+          stdout=None if jobs == 1 else subprocess.DEVNULL,
+          start_new_session=True,
+        )
+        running[process] = point
+      time.sleep(POLL_SECONDS)
+      for process in [p for p in running if p.poll() is not None]:
+        point = running.pop(process)
+        if process.returncode:
+          failed.append(point.name)
+      if jobs > 1 and time.monotonic() - shown > LINE_SECONDS:
+        shown = time.monotonic()
+        for point in running.values():
+          print(_line(progress(point, folder / point.name)), flush=True)
+  finally:
+    for process in running:  # The script and what it started.
+      os.killpg(process.pid, signal.SIGTERM)
+  return failed
 
 
-def show(folder: pathlib.Path, *, as_json: bool) -> int:
-  """Prints the status table."""
-  rows = [plan.progress(p, folder / p.name) for p in plan.read(folder)]
-  if as_json:
-    print(json.dumps(rows, indent=2))
-  else:
-    print("\n".join(map(_line, rows)))
-  return 0
+def status(argv: list[str]) -> None:
+  """Show state, step, loss, ETA and checkpoint age of each run.
 
-
-def _line(row: dict) -> str:
-  step = "-" if row["step"] is None else row["step"]
-  total = "-" if row["total"] is None else row["total"]
-  loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
-  return (
-    f"{row['state']:16} step {step}/{total}  loss {loss}"
-    f"  ETA {_clock(row['eta'])}"
-    f"  checkpoint age {_clock(row['checkpoint'])}  {row['run']}"
+  The age is that of the newest checkpoint. The states are NEW, RUNNING,
+  DONE, FAILED, and RESUME for a run that was stopped and has a checkpoint.
+  """
+  example = "v2a sweep status runs/ar"
+  parser = parsing.Parser("v2a sweep status", status.__doc__, STATUS, example)
+  args = parser.parse(argv)
+  rows = _rows(pathlib.Path(args.folder))
+  print(
+    json.dumps(rows, indent=2) if args.json else "\n".join(map(_line, rows))
   )
 
 
-def _clock(seconds: float | None) -> str:
-  if seconds is None:
-    return "-"
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
+def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
+  return [progress(point, folder / point.name) for point in plan.read(folder)]
 
 
-def _split(override: str) -> tuple[str, str]:
-  key, equals, value = override.removeprefix("--config.").partition("=")
-  if not equals:
-    raise parsing.UsageError(f"{override}: give it as {override}=value")
-  return key, value
+def _line(row: dict[str, Any]) -> str:
+  step = "-" if row["step"] is None else row["step"]
+  total = "-" if row["total"] is None else row["total"]
+  loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
+  eta, age = (
+    "-" if row[key] is None else clock(row[key])
+    for key in ("eta", "checkpoint")
+  )
+  return (
+    f"{row['state']:16} step {step}/{total}  loss {loss}  ETA {eta}"
+    f"  checkpoint age {age}  {row['run']}"
+  )
 
 
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("sweep"))
+def state(workdir: pathlib.Path) -> str:
+  """Returns NEW, RUNNING, DONE, RESUME (stopped with a checkpoint) or FAILED."""
+  code = _text(workdir / "exit_code")
+  if code in STOPPED and checkpoints(workdir):
+    return "RESUME"
+  if code is not None:
+    return "DONE" if code == "0" else f"FAILED ({code})"
+  host, _, process = (_text(workdir / "running") or "").partition(" ")
+  if process and (host != socket.gethostname() or _alive(int(process))):
+    return "RUNNING"
+  if checkpoints(workdir):
+    return "RESUME"
+  return "FAILED (killed)" if process else "NEW"
+
+
+def checkpoints(workdir: pathlib.Path) -> dict[int, float]:
+  """Returns the age in seconds of each finished checkpoint, by step."""
+  folders = (workdir / "checkpoints").glob("[0-9]*")
+  now = time.time()
+  return {
+    int(folder.name): now - folder.stat().st_mtime
+    for folder in folders
+    if folder.name.isdigit()
+  }
+
+
+def progress(point: plan.Point, workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns one row of `v2a sweep status`; None stands for what is unknown.
+
+  Returns:
+    `run`, `state`, `step`, `total`, `loss`, `eta` (seconds), `checkpoint`
+    (age in seconds of the newest).
+  """
+  last = _last_record(workdir / "metrics.jsonl")
+  ages = checkpoints(workdir)
+  now = state(workdir)
+  return {
+    "run": point.name,
+    "state": now,
+    "step": last.get("step", max(ages, default=None)),
+    "total": point.num_train_steps,
+    "loss": last.get("train/loss"),
+    "eta": last.get("perf/eta_seconds") if now == "RUNNING" else None,
+    "checkpoint": min(ages.values(), default=None),
+  }
+
+
+def _last_record(file: pathlib.Path) -> dict[str, Any]:
+  """Returns the newest record with a loss; a torn last line is passed over."""
+  for line in reversed((_text(file) or "").splitlines()[-50:]):
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError:
+      continue
+    if "train/loss" in record:
+      return record
+  return {}
+
+
+def _text(file: pathlib.Path) -> str | None:
+  try:
+    return file.read_text().strip()
+  except FileNotFoundError:
+    return None
+
+
+def _alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass  # Somebody else's, and alive.
+  return True

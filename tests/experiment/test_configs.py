@@ -351,7 +351,7 @@ def test_sweeps_name_keys_of_the_config(module):
 
 
 def parse(*overrides, file="diffusion_tiny"):
-  return config_lib.parse([f"--config=configs/{file}.py", *overrides])
+  return config_lib.parse(f"configs/{file}.py", overrides)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_choosing_another_class_brings_its_keys():
 
 
 def test_help_lists_every_key_with_type_default_and_meaning():
-  text = config_lib.help_text(["--config=configs/ar_tiny.py"])
+  text = config_lib.help_text(config_lib.parse("configs/ar_tiny.py"))
   assert "config.model.pattern  str = 'delay'\n    order in which" in text
   resolved = flat(sections.complete(ar_tiny.get_config()))
   listed = {line.split()[0] for line in text.splitlines() if line[0] != " "}

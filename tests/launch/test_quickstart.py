@@ -2,11 +2,17 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+from launch import config as config_lib
 from launch import quickstart
+from launch.sweep import plan
+from tests.launch.commands import ENV, ROOT
 from v2a_jax import media
 from v2a_jax.weights import bundle
 
@@ -34,6 +40,82 @@ def test_a_failing_step_ends_with_its_status(capfd):
   shown = capfd.readouterr()
   assert "$ v2a report no/such.json" in shown.out
   assert "no/such.json" in shown.err
+
+
+def test_what_is_there_is_not_made_again(tmp_path, capfd):
+  page = tmp_path / "page.html"
+  page.touch()
+  quickstart.v2a("report", "no/such.json", "-o", page, makes=page)
+  shown = capfd.readouterr()
+  assert shown.out == (
+    f"    $ v2a report no/such.json -o {page}\n    done already: {page}\n"
+  )
+  assert not shown.err
+
+
+@pytest.mark.parametrize("scale", quickstart.SCALES)
+@pytest.mark.parametrize("config", quickstart.CONFIGS)
+def test_both_configs_take_the_overrides_of_every_scale(scale, config):
+  overrides = quickstart.SCALES[scale].overrides
+  resolved = config_lib.parse(config, overrides)
+  config_lib.check(resolved)
+  assert resolved != config_lib.parse(config)
+  if scale == "full":  # The warm-up is over long before the run ends.
+    assert resolved.num_train_steps > 10 * resolved.optimizer.warmup_steps
+
+
+def test_the_summary_says_what_was_trained_and_where_to_listen(tmp_path):
+  road = quickstart.Road(tmp_path, SMOKE)
+  points = plan.points(quickstart.CONFIGS, names=[], overrides={})
+  plan.write(road.sweep, points, command="true")
+  assert [arm.parent for arm in road.arms()] == [road.sweep] * 2
+  for number, arm in enumerate(road.arms()):
+    results = {
+      "name": f"arm {number}",
+      "checkpoint": {"step": 5, "clips_seen": 40, "train_seconds": 83.2},
+    }
+    (road.scores / arm.name).mkdir(parents=True)
+    (road.scores / arm.name / "results.json").write_text(json.dumps(results))
+    sounds = road.soundtracks / arm.name / "clip"
+    sounds.mkdir(parents=True)
+    for rank in (1, 2):
+      (sounds / f"clip__c{rank:02d}_s0000.mp4").touch()
+  lines = road.summary().splitlines()
+  assert lines[:2] == [
+    f"arm {i}: 5 steps, 40 clips seen in 1:23 of training, from scratch"
+    for i in range(2)
+  ]
+  best = [line.split()[1] for line in lines if line.startswith("soundtrack")]
+  assert len(best) == 2 and all("__c01_" in path for path in best)
+  assert lines[-1] == f"report      {road.page}"
+
+
+@pytest.mark.parametrize(
+  "args,words",
+  [
+    (["--scale=smok"], "--scale=smok is not one of full, smoke"),
+    (["--uot=x"], "unknown flag --uot, did you mean --out?"),
+    (["--config=x.py"], "unknown flag --config"),
+    (["x"], "unexpected argument 'x'"),
+  ],
+)
+def test_a_wrong_flag_is_one_line(args, words):
+  run = subprocess.run(
+    [sys.executable, "-m", "launch.quickstart", *args],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=ENV,
+  )
+  assert run.returncode == 2 and not run.stdout
+  assert run.stderr.startswith("python -m launch.quickstart: ")
+  assert words in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_a_device_for_each_core_divides_a_batch():
+  count = quickstart.devices()
+  assert 1 <= count <= min(8, os.cpu_count())
+  assert 8 % count == 0
 
 
 @pytest.mark.slow

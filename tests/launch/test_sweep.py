@@ -2,23 +2,25 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from launch import cli
 from launch.parsing import UsageError
-from launch.sweep import plan
+from launch.sweep import plan, run
+from tests.launch.commands import ENV, ROOT, refused, succeeds
 
 CONFIG = """
-from ml_collections import config_dict
+from configs import diffusion_tiny
 
-def get_config():
-  config = config_dict.ConfigDict()
-  config.num_train_steps = 5
-  config.optimizer = dict(learning_rate=1e-3)
-  config.model = dict(depth=2, width=8)
+def get_config(name="toy"):
+  config = diffusion_tiny.get_config()
+  config.update(name=name, num_train_steps=5)
   return config
 
 def sweep_lr():
@@ -28,13 +30,20 @@ def sweep_lr():
 def sweep_depth():
   for depth in (2, 3):
     yield {"model.depth": depth}
+
+def sweep_size():
+  yield {"data.frame_size": (16, 24), "model.width": 64}
+
+def sweep_seed():
+  for seed in (0, 2**32):
+    yield {"seed": seed}
 """
 # Writes what a training run leaves; depth 3 fails the first time.
 TRAINER = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 args = dict(a[2:].split("=", 1) for a in sys.argv[1:])
 run = pathlib.Path(args["workdir"])
-(run / "seen.json").write_text(json.dumps(args))
+(run / "seen.json").write_text(json.dumps([args, str(pathlib.Path.cwd())]))
 (run / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
 if args["config.model.depth"] == "3" and not (run / "again").exists():
   (run / "again").touch()
@@ -42,6 +51,16 @@ if args["config.model.depth"] == "3" and not (run / "again").exists():
 with open(run / "metrics.jsonl", "a") as file:
   file.write(json.dumps({"step": 4, "train/loss": 0.5}) + "\\n")
   file.write('{"step": 5, "train/l')  # Torn by a crash.
+print("trained", run.name)
+"""
+# Waits until it is stopped, or until another run waits beside it.
+WAITER = """
+import pathlib, sys, time
+run = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
+(run / "checkpoints" / "3").mkdir(parents=True)
+(run / "waits").touch()
+while len(list(run.parent.glob("*/waits"))) < int(sys.argv[1]):
+  time.sleep(0.05)
 """
 
 
@@ -53,23 +72,31 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def planned(tmp_path, config):
-  trainer = tmp_path / "trainer.py"
-  trainer.write_text(TRAINER)
-  folder = tmp_path / "sweep"
-  args = ["sweep", "plan", f"--config={config}", "--sweep=lr,depth"]
-  args += ["--config.model.width=16", "-o", str(folder)]
-  assert cli.main([*args, f"--command={sys.executable} {trainer}"]) == 0
+def trainer(tmp_path):
+  """Returns the command that scripts run in place of `v2a train`."""
+
+  def write(text=TRAINER, *words):
+    file = tmp_path / "trainer.py"
+    file.write_text(text)
+    return " ".join([sys.executable, str(file), *words])
+
+  return write
+
+
+@pytest.fixture
+def planned(tmp_path, config, trainer, capsys):
+  folder = tmp_path / "a sweep"
+  args = [*("sweep", "plan", f"--config={config}", "--sweep=lr,depth")]
+  args += ["--config.model.width=16", "-o", folder]
+  succeeds(capsys, *args, f"--command={trainer()}")
   return folder
 
 
 def rows(folder, capsys):
-  capsys.readouterr()
-  assert cli.main(["sweep", "status", str(folder), "--json"]) == 0
-  return json.loads(capsys.readouterr().out)
+  return json.loads(succeeds(capsys, "sweep", "status", folder, "--json"))
 
 
-def test_plan_writes_readable_files_and_starts_nothing(planned, capsys):
+def test_a_plan_writes_readable_files_and_starts_nothing(planned, capsys):
   points = plan.read(planned)
   assert len(points) == 4
   assert points[1].name.startswith("lr-depth-001-learning_rate=0.001,depth=3-")
@@ -81,53 +108,42 @@ def test_plan_writes_readable_files_and_starts_nothing(planned, capsys):
   for point in points:
     script = planned / f"{point.name}.sh"
     subprocess.run(["bash", "-n", script], check=True)
-    assert f"--config.model.depth={point.overrides['model.depth']}" in (
-      script.read_text()
-    )
+    text = script.read_text()
+    assert f"--config.model.depth={point.overrides['model.depth']}" in text
     assert not (planned / point.name).exists()
   assert {row["state"] for row in rows(planned, capsys)} == {"NEW"}
 
 
-def test_launch_runs_the_rest_after_a_failure_and_then_resumes(planned, capsys):
-  assert cli.main(["sweep", "launch", str(planned)]) == 1
-  states = [row["state"] for row in rows(planned, capsys)]
-  assert states == ["DONE", "FAILED (1)", "DONE", "FAILED (1)"]
-  before = os.stat(planned / plan.read(planned)[0].name / "seen.json")
-
-  assert cli.main(["sweep", "launch", str(planned), "--jobs", "2"]) == 0
-  table = rows(planned, capsys)
-  assert [row["state"] for row in table] == ["DONE"] * 4
-  assert table[0]["step"] == 4
-  assert table[0]["total"] == 5
-  assert table[0]["loss"] == 0.5
-  assert table[0]["checkpoint"] >= 0
-  after = os.stat(planned / plan.read(planned)[0].name / "seen.json")
-  assert after.st_mtime_ns == before.st_mtime_ns, "a finished run ran again"
-
-
-def test_a_killed_run_is_told_from_one_that_runs(planned):
-  name = plan.read(planned)[0].name
-  workdir = planned / name
-  workdir.mkdir()
-  host = os.uname().nodename
-  (workdir / "running").write_text(f"{host} {os.getpid()}\n")
-  assert plan.state(workdir) == "RUNNING"
-  ended = subprocess.Popen(["true"])
-  ended.wait()
-  (workdir / "running").write_text(f"{host} {ended.pid}\n")
-  assert plan.state(workdir) == "FAILED (killed)"
-  (workdir / "checkpoints" / "3").mkdir(parents=True)
-  assert plan.state(workdir) == "RESUME"
+def test_a_plan_is_the_product_of_configs_and_sweeps(config):
+  points = plan.points([config], names=["lr", "depth"], overrides={})
+  pairs = [
+    (p.overrides["optimizer.learning_rate"], p.overrides["model.depth"])
+    for p in points
+  ]
+  assert pairs == [(1e-3, 2), (1e-3, 3), (1e-4, 2), (1e-4, 3)]
+  two = plan.points(
+    [config, f"{config}:other"], names=["lr", "depth", "size"], overrides={}
+  )
+  assert len(two) == 8
+  assert len({point.fingerprint for point in two}) == 8
+  assert len({point.name for point in two}) == 8
+  for point in two:
+    assert re.fullmatch(r"[A-Za-z0-9._=,-]+", point.name)
+    assert point.overrides["data.frame_size"] == (16, 24)
+    assert "--config.data.frame_size=(16,24)" in point.arguments()
+    assert (point.num_train_steps, point.train_seconds) == (5, 0.0)
+  assert [p.name.split("-")[4] for p in two[::4]] == ["toy", "toy_other"]
 
 
 def test_several_configs_are_arms(tmp_path, config):
   other = tmp_path / "other.py"
-  other.write_text(CONFIG.replace("depth=2", "depth=5"))
+  other.write_text(CONFIG.replace("=5", "=6"))
   points = plan.points([config, str(other)], names=[], overrides={})
   assert [p.name.rpartition("-")[0] for p in points] == [
     "arms-000-toy",
     "arms-001-other",
   ]
+  assert [p.num_train_steps for p in points] == [5, 6]
 
 
 def test_points_do_not_leak_into_one_another(config):
@@ -138,22 +154,209 @@ def test_points_do_not_leak_into_one_another(config):
   assert len({point.fingerprint for point in points}) == 4
 
 
-def test_refuses_two_points_that_are_the_same_run(config):
-  with pytest.raises(UsageError, match="the same run"):
-    plan.points([config], names=["depth", "depth"], overrides={})
+def test_two_points_that_are_the_same_run_are_refused(config):
+  for configs, names in [
+    ([config], ["depth", "depth"]),
+    ([config, config], []),
+    ([config, f"{config}:toy"], ["lr"]),
+  ]:
+    with pytest.raises(UsageError, match="-000-.* and .* are the same run"):
+      plan.points(configs, names=names, overrides={})
+
+
+def test_a_sweep_goes_before_an_override(config):
+  points = plan.points(
+    [config], names=["depth"], overrides={"model.depth": "9"}
+  )
+  assert [p.overrides["model.depth"] for p in points] == [2, 3]
+
+
+@pytest.mark.parametrize(
+  "args,words",
+  [
+    (["--sweep=colour"], "no sweep 'colour' in "),
+    (["--sweep=colour"], "; there are: lr, depth, size, seed\n"),
+    (["--sweep=dept"], ", did you mean depth?"),
+    (["--sweep=seed"], "config.seed=4294967296 is not in [0, 4294967295]"),
+    (["--config.model.widht=3"], "unknown config key 'model.widht'"),
+    (["--config.log_every=0"], "config.log_every=0 is not in [1, inf)"),
+    (["--config=no/such.py"], "no config file no/such.py"),
+  ],
+)
+def test_a_plan_that_cannot_run_is_refused_as_a_whole(
+  args, words, config, tmp_path, capsys
+):
+  out = tmp_path / "sweep"
+  line = refused(
+    capsys, "sweep", "plan", f"--config={config}", *args, "-o", out
+  )
+  assert words in line
+  assert not out.exists()
 
 
 def test_planning_again_keeps_runs_and_refuses_another_plan(
-  planned, config, capsys
+  planned, config, trainer, capsys
 ):
-  args = ["sweep", "plan", f"--config={config}", "-o", str(planned)]
+  name = plan.read(planned)[0].name
+  (planned / name).mkdir()
+  (planned / name / "exit_code").write_text("0\n")
+  args = ["sweep", "plan", f"--config={config}", "-o", planned]
   again = [*args, "--sweep=lr,depth", "--config.model.width=16"]
-  assert cli.main(again) == 0
-  assert cli.main([*args, "--sweep=lr"]) == 2
-  assert "holds another plan" in capsys.readouterr().err
+  shown = succeeds(capsys, *again, f"--command={trainer()}")
+  assert shown.splitlines()[0].startswith(f"DONE     {name}  model.width=16")
+  assert shown.splitlines()[1].startswith("NEW      lr-depth-001-")
+  assert "holds another plan, with lr-depth-" in refused(
+    capsys, *args, "--sweep=lr"
+  )
+  assert len(plan.read(planned)) == 4
 
 
-def test_an_unknown_sweep_names_those_there_are(config, tmp_path, capsys):
-  args = [f"--config={config}", "--sweep=colour", "-o", str(tmp_path / "s")]
-  assert cli.main(["sweep", "plan", *args]) == 2
-  assert "there are: lr, depth" in capsys.readouterr().err
+@pytest.mark.parametrize(
+  "text,words",
+  [
+    (None, "no plan in .*; v2a sweep plan -o .* makes it"),
+    ("{", "plan.json is not a plan"),
+    ('{"schema": 7}', "plan.json has schema 7, not 1"),
+    ("[]", "plan.json is not a plan"),
+    ('{"schema": 1, "points": [{"size": 1}]}', "plan.json is not a plan"),
+  ],
+)
+def test_a_folder_without_a_usable_plan_says_so(text, words, tmp_path, capsys):
+  if text:
+    (tmp_path / "plan.json").write_text(text)
+  for command in ("launch", "status"):
+    assert re.search(words, refused(capsys, "sweep", command, tmp_path))
+
+
+def test_launch_runs_the_rest_after_a_failure_and_then_resumes(planned, capsys):
+  assert cli.main(["sweep", "launch", str(planned)]) == 1
+  shown = capsys.readouterr()
+  names = [point.name for point in plan.read(planned)]
+  for number, name in enumerate(names, start=1):
+    assert f"[{number}/4] {name}\n" in shown.out
+  assert f"failed: {names[1]}; see {planned / names[1] / 'log.txt'}" in (
+    shown.err
+  )
+  assert "out of luck" in (planned / names[1] / "log.txt").read_text()
+  states = [row["state"] for row in rows(planned, capsys)]
+  assert states == ["DONE", "FAILED (1)", "DONE", "FAILED (1)"]
+  before = os.stat(planned / names[0] / "seen.json")
+
+  shown = succeeds(capsys, "sweep", "launch", planned, "--jobs", "2")
+  assert f"{names[0]}: DONE, skipped" in shown
+  table = rows(planned, capsys)
+  assert [row["state"] for row in table] == ["DONE"] * 4
+  assert (table[0]["step"], table[0]["total"], table[0]["loss"]) == (4, 5, 0.5)
+  assert table[0]["checkpoint"] >= 0 and table[0]["eta"] is None
+  after = os.stat(planned / names[0] / "seen.json")
+  assert after.st_mtime_ns == before.st_mtime_ns, "a finished run ran again"
+
+
+def test_a_script_is_the_same_by_hand(planned, capsys, tmp_path):
+  point = plan.read(planned)[0]
+  script = ["bash", planned / f"{point.name}.sh"]
+  run_it = lambda: subprocess.run(
+    script, capture_output=True, text=True, cwd=tmp_path, check=True
+  )
+  assert run_it().stdout == f"trained {point.name}\n"
+  seen, folder = json.loads((planned / point.name / "seen.json").read_text())
+  assert folder == os.getcwd()  # Where it was planned, so paths still hold.
+  assert seen == {
+    "config": point.config,
+    "config.model.width": "16",
+    "config.optimizer.learning_rate": "0.001",
+    "config.model.depth": "2",
+    "workdir": str(planned / point.name),
+  }
+  assert rows(planned, capsys)[0]["state"] == "DONE"
+  assert run_it().stdout == f"{point.name}: done already\n"
+  (planned / point.name / "exit_code").unlink()
+  assert run_it().stdout == f"trained {point.name}\n"
+
+
+def test_jobs_run_at_the_same_time(planned, config, trainer, capsys):
+  """Each run ends only when the other has started, too."""
+  command = trainer(WAITER, "2")
+  args = ["sweep", "plan", f"--config={config}", "--sweep=depth"]
+  folder = planned.with_name("pair")
+  succeeds(capsys, *args, "-o", folder, f"--command={command}")
+  succeeds(capsys, "sweep", "launch", folder, "--jobs=2")
+  assert {row["state"] for row in rows(folder, capsys)} == {"DONE"}
+
+
+def test_an_interrupt_stops_the_run_and_it_can_be_resumed(
+  planned, config, trainer, capsys
+):
+  folder = planned.with_name("alone")
+  args = ["sweep", "plan", f"--config={config}", "-o", folder]
+  succeeds(capsys, *args, f"--command={trainer(WAITER, '2')}")
+  (name,) = (point.name for point in plan.read(folder))
+  launcher = subprocess.Popen(
+    [sys.executable, "-m", "launch.cli", "sweep", "launch", folder],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+    env=ENV,
+  )
+  deadline = time.monotonic() + 60
+  while not (folder / name / "waits").exists():
+    assert time.monotonic() < deadline and launcher.poll() is None
+    time.sleep(0.05)
+  assert rows(folder, capsys)[0]["state"] == "RUNNING"
+  # A second launch leaves it alone.
+  assert f"{name}: RUNNING, skipped" in succeeds(
+    capsys, "sweep", "launch", folder
+  )
+  launcher.send_signal(signal.SIGINT)
+  assert launcher.wait(timeout=30) == 130
+  assert launcher.stderr.read() == "v2a sweep: interrupted\n"
+  while rows(folder, capsys)[0]["state"] == "RUNNING":
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  row = rows(folder, capsys)[0]
+  assert (row["state"], row["step"]) == ("RESUME", 3)
+
+
+def test_the_state_of_a_run_is_in_its_files(planned, capsys):
+  name = plan.read(planned)[0].name
+  workdir = planned / name
+  workdir.mkdir()
+  host = os.uname().nodename
+  (workdir / "running").write_text(f"{host} {os.getpid()}\n")
+  assert run.state(workdir) == "RUNNING"
+  (workdir / "running").write_text("another-host 1\n")
+  assert run.state(workdir) == "RUNNING"  # Nobody here can know better.
+  ended = subprocess.Popen(["true"])
+  ended.wait()
+  (workdir / "running").write_text(f"{host} {ended.pid}\n")
+  assert run.state(workdir) == "FAILED (killed)"
+  (workdir / "checkpoints" / "3").mkdir(parents=True)
+  (workdir / "checkpoints" / "7.tmp").mkdir()  # Not finished.
+  assert run.state(workdir) == "RESUME"
+  assert list(run.checkpoints(workdir)) == [3]
+  for code, state in [("143", "RESUME"), ("1", "FAILED (1)"), ("0", "DONE")]:
+    (workdir / "exit_code").write_text(code + "\n")
+    assert run.state(workdir) == state
+
+
+def test_the_table_shows_times_as_a_clock(planned, capsys):
+  name = plan.read(planned)[0].name
+  workdir = planned / name
+  (workdir / "checkpoints" / "3").mkdir(parents=True)
+  os.utime(workdir / "checkpoints" / "3", (0, time.time() - 3723))
+  (workdir / "running").write_text(f"{os.uname().nodename} {os.getpid()}\n")
+  record = {"step": 4, "train/loss": 1 / 3, "perf/eta_seconds": 123.4}
+  lines = [{"step": 5, "perf/step_time": 0.1}]  # Without a loss.
+  (workdir / "metrics.jsonl").write_text(
+    "".join(json.dumps(row) + "\n" for row in [record, *lines])
+  )
+  first, *others = succeeds(capsys, "sweep", "status", planned).splitlines()
+  age = re.search(r"checkpoint age (1:02:0\d)", first)
+  assert first == (
+    "RUNNING          step 4/5  loss 0.3333  ETA 2:03"
+    f"  checkpoint age {age[1]}  {name}"
+  )
+  assert len(others) == 3
+  for line in others:
+    assert line.startswith("NEW              step -/5  loss -  ETA -  ")

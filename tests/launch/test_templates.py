@@ -2,17 +2,28 @@
 
 import pathlib
 import re
+import shlex
 import string
 import subprocess
 
 import pytest
 import yaml
 
-from launch import cli
+from launch import cli, parsing, train
+from tests.launch.commands import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "launch" / "templates"
-TRAIN_FLAGS = re.compile(r"--(config|workdir|distributed|config\.[\w.]+)(=|$)")
+
+
+def parse_train(words):
+  """Parses what a template gives to `v2a train`, as that would."""
+  return parsing.Parser("x", "x", train.ARGUMENTS, "x").parse(words)
+
+
+def stub(folder: pathlib.Path, name: str) -> None:
+  """Writes a program that prints the arguments it gets, one a line."""
+  (folder / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+  (folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "tpu_vm.sh"])
@@ -27,9 +38,7 @@ def test_shell_parses_and_explains_itself(name):
 
 
 def test_slurm_starts_a_process_on_every_gpu(tmp_path):
-  """Runs the script with a `srun` that prints what it was given."""
-  (tmp_path / "srun").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-  (tmp_path / "srun").chmod(0o755)
+  stub(tmp_path, "srun")
   activate = tmp_path / ".venv" / "bin" / "activate"
   activate.parent.mkdir(parents=True)
   activate.touch()
@@ -44,8 +53,80 @@ def test_slurm_starts_a_process_on_every_gpu(tmp_path):
   )
   assert run.returncode == 0, run.stderr
   words = run.stdout.split("\n")[:-1]
-  assert words[1:5] == ["python", "-m", "launch.train", "--distributed"]
-  assert words[5:] == ["--config=c.py", "--workdir=out", "--config.seed=1"]
+  assert words[1:4] == ["python", "-m", "launch.train"]
+  args = parse_train(words[4:])
+  assert args.distributed
+  assert (args.config, args.workdir) == ("c.py", "out")
+  assert args.overrides == ["--config.seed=1"]
+  directives = (TEMPLATES / "slurm.sbatch").read_text()
+  for option in ("gpus-per-node", "ntasks-per-node"):
+    assert f"#SBATCH --{option}=8\n" in directives
+
+
+def test_a_sweep_on_slurm_is_planned_as_the_template_says(tmp_path):
+  """The commands in the header of the template, with another config."""
+  text = (TEMPLATES / "slurm.sbatch").read_text().replace("\n#", "\n")
+  command = re.search(r"v2a (sweep plan .*?--distributed')", text, re.S)[1]
+  command = command.replace("\\\n", " ").replace("runs/depth", str(tmp_path))
+  words = shlex.split(command.replace("...", "configs/ar_tiny.py"))
+  assert cli.main(words) == 0
+  scripts = sorted(tmp_path.glob("*.sh"))
+  assert len(scripts) == 3
+  assert "\nsrun python -m launch.train --distributed \\\n" in (
+    scripts[0].read_text()
+  )
+
+
+def tpu_vm(tmp_path, *words, **env):
+  """Runs the template with a `gcloud` that prints what it gets."""
+  stub(tmp_path, "gcloud")
+  return subprocess.run(
+    ["bash", TEMPLATES / "tpu_vm.sh", *words],
+    capture_output=True,
+    text=True,
+    env={"PATH": f"{tmp_path}:/bin:/usr/bin", **env},
+  )
+
+
+SLICE = dict(TPU="slice", ZONE="us-east5-a")
+
+
+@pytest.mark.parametrize("command", ["setup", "train", "log", "stop"])
+def test_what_runs_on_a_tpu_slice_is_shell(command, tmp_path):
+  words = ["c.py", "gs://b/r"] * (command == "train")
+  run = tpu_vm(tmp_path, command, *words, **SLICE)
+  assert run.returncode == 0, run.stderr
+  head, _, remote = run.stdout.partition("--command\n")
+  assert head.split()[:5] == ["compute", "tpus", "tpu-vm", "ssh", "slice"]
+  assert "--zone=us-east5-a" in head
+  assert ("--worker=0" if command == "log" else "--worker=all") in head
+  subprocess.run(["bash", "-n"], input=remote, text=True, check=True)
+
+
+def test_a_tpu_slice_trains_with_the_arguments_as_they_were_typed(tmp_path):
+  override = "--config.data.paths=('a b', \"it's\")"
+  run = tpu_vm(tmp_path, "train", "c.py", "gs://b/r", override, **SLICE)
+  line = re.search(r"launch\.train (.*?)\\?\n? *>> train.log", run.stdout, re.S)
+  args = parse_train(shlex.split(line[1].replace("\\\n", " ")))
+  assert args.distributed
+  assert (args.config, args.workdir) == ("c.py", "gs://b/r")
+  assert args.overrides == [override]
+
+
+@pytest.mark.parametrize(
+  "words,env,message",
+  [
+    (["train", "c.py"], SLICE, "WORKDIR, on storage that every host sees"),
+    (["restart"], SLICE, "usage: TPU=NAME ZONE=ZONE"),
+    (["log"], {"TPU": "slice"}, "zone of the slice"),
+  ],
+)
+def test_a_tpu_slice_that_is_not_named_is_refused(
+  words, env, message, tmp_path
+):
+  run = tpu_vm(tmp_path, *words, **env)
+  assert run.returncode != 0 and message in run.stderr
+  assert not run.stdout
 
 
 def test_jobset_renders_to_one_process_a_host():
@@ -57,7 +138,9 @@ def test_jobset_renders_to_one_process_a_host():
   assert spec["parallelism"] == spec["completions"]
   container = spec["template"]["spec"]["containers"][0]
   assert container["command"] == ["python", "-m", "launch.train"]
-  assert all(TRAIN_FLAGS.match(flag) for flag in container["args"])
+  args = parse_train(container["args"])
+  assert args.distributed
+  assert (args.config, args.workdir) == ("c.py", "gs://b/r")
   chips = container["resources"]["limits"]["google.com/tpu"]
   rows, columns = spec["template"]["spec"]["nodeSelector"][
     "cloud.google.com/gke-tpu-topology"

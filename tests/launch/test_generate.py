@@ -1,0 +1,247 @@
+"""`v2a generate` and `v2a watermark`: from a silent video to a marked file."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from launch import cli, generate, parsing
+from tests.launch.commands import refused, succeeds
+from v2a_jax import media, watermark
+from v2a_jax.soundtrack.request import Request
+from v2a_jax.weights import bundle
+
+RATE = 16_000
+QUICK = ("--num_candidates=2", "--num_steps=1", "--guidance_video=1")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+  """A silent video of a second that flashes twice."""
+  frames = np.zeros((12, 32, 32, 3), np.uint8)
+  frames[[3, 8]] = 255
+  path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+  media.encode_video(frames, fps=12.0, path=path)
+  return path
+
+
+def wave(path: pathlib.Path, *, key=None, mark=True, seconds=2.0):
+  """Writes noise, with or without the watermark."""
+  rng = np.random.default_rng(0)
+  samples = 0.1 * rng.standard_normal((round(seconds * RATE), 1))
+  samples = np.clip(samples, -1, 1).astype(np.float32)
+  if mark:
+    samples = watermark.embed(samples, RATE, key=key, payload=77)
+  media.write_wav(path, samples, RATE)
+  return path
+
+
+@pytest.fixture(scope="module")
+def generated(clip, tmp_path_factory):
+  """Soundtracks by the bundled model, of a clip and of a broken one."""
+  try:
+    bundle.find("diffusion_tiny")
+  except bundle.BundleError as error:
+    pytest.skip(str(error))
+  out = tmp_path_factory.mktemp("generated")
+  broken = out / "broken.mp4"
+  broken.write_bytes(clip.read_bytes()[:200])
+  args = ["generate", broken, clip, "-o", out, *QUICK, "--seed=5"]
+  code = cli.main([str(arg) for arg in args])
+  return code, out
+
+
+def test_each_video_gets_a_folder_of_ranked_files(generated, clip):
+  _, out = generated
+  sidecar = json.loads((out / "clip" / "clip.json").read_text())
+  rows = sidecar["candidates"]
+  assert {row["seed"] for row in rows} == {5, 6}
+  assert rows[0]["score"] >= rows[1]["score"]
+  for rank, row in enumerate(rows, start=1):
+    assert row["video"] == f"clip__c{rank:02d}_s{row['seed']:04d}.mp4"
+    path = out / "clip" / row["video"]
+    info = media.probe(path)
+    assert info.has_video and info.has_audio
+    assert info.duration == pytest.approx(1.0, abs=0.1)
+    assert media.video_packets_digest(path) == media.video_packets_digest(clip)
+    assert watermark.detect(*_sound(path)).found
+  assert sidecar["request"]["sampler"] == {
+    "num_steps": 1,
+    "guidance": {"video": 1.0},
+  }
+
+
+def _sound(path):
+  info = media.probe(path)
+  sound = media.read_audio(path, sample_rate=info.sample_rate)
+  return sound.samples, info.sample_rate
+
+
+def test_a_broken_video_does_not_cost_the_others_their_sound(generated):
+  code, out = generated
+  assert code == 1
+  assert not (out / "broken").exists()
+  assert (out / "clip" / "clip.json").exists()
+
+
+def test_a_sidecar_gives_the_same_sound_again(generated, tmp_path, capsys):
+  _, out = generated
+  again = tmp_path / "again"
+  source = json.loads((out / "clip" / "clip.json").read_text())
+  text = succeeds(
+    capsys, "generate", "--from", out / "clip" / "clip.json", "-o", again
+  )
+  assert text.endswith("\nbit for bit the same sound\n")
+  made = json.loads((again / "clip" / "clip.json").read_text())
+  digests = lambda sidecar: [
+    (row["seed"], row["sha256_samples"]) for row in sidecar["candidates"]
+  ]
+  assert digests(made) == digests(source)
+
+
+@pytest.mark.slow
+def test_a_sidecar_of_another_sound_ends_with_status_1(
+  generated, tmp_path, capsys
+):
+  sidecar = json.loads((generated[1] / "clip" / "clip.json").read_text())
+  sidecar["candidates"][0]["sha256_samples"] = "0" * 64
+  file = tmp_path / "clip.json"
+  file.write_text(json.dumps(sidecar))
+  args = ["generate", "--from", str(file), "-o", str(tmp_path / "again")]
+  assert cli.main(args) == 1
+  assert capsys.readouterr().out.endswith("\nNOT the same sound\n")
+
+
+@pytest.mark.parametrize(
+  "change,words",
+  [
+    ("{", "is not a sidecar of v2a generate (Expecting"),
+    ("[]", "is not a sidecar of v2a generate"),
+    ({"model": {}}, "is not a sidecar of v2a generate ('checkpoint')"),
+    ({"delivery": None}, "is not a sidecar of v2a generate"),
+    ({"candidates": [{"seed": 1}]}, "('sha256_samples')"),
+    ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
+    ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
+    ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
+  ],
+)
+def test_a_sidecar_that_cannot_be_used_is_refused(
+  change, words, clip, tmp_path, capsys
+):
+  sidecar = {
+    "video": str(clip),
+    "model": {"checkpoint": {"path": "no/such/run", "step": 3}},
+    "request": {"prompt": "rain"},
+    "delivery": {"own_key": False, "keep": None},
+    "candidates": [{"seed": 0, "sha256_samples": "0" * 64}],
+  }
+  file = tmp_path / "clip.json"
+  file.write_text(
+    change if isinstance(change, str) else json.dumps(sidecar | change)
+  )
+  line = refused(capsys, "generate", "--from", file, "-o", tmp_path / "out")
+  assert words in line
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  "args,words",
+  [
+    (["--num_candidates=0"], "0 is not a whole number in [1, inf)"),
+    (["--duration=0"], "duration=0.0 is not in (0, inf)"),
+    (["--regenerate", "2-1"], "regenerate=2.0-1.0 is not a span in seconds"),
+    (["--checkpoint=no/such/run"], "no/such/run"),
+    (["--solver=eulr"], "config.sampler.solver='eulr' is not one of euler"),
+    (["--guidance_video=-1"], "config.sampler.guidance.video=-1.0 is not in"),
+    (["--temperature=1"], "config.sampler.temperature: no such key"),
+  ],
+)
+def test_a_wrong_request_is_refused_and_nothing_is_written(
+  args, words, clip, tmp_path, capsys
+):
+  out = tmp_path / "out"
+  assert words in refused(capsys, "generate", clip, "-o", out, *args)
+  assert not out.exists()
+
+
+def typed(*args) -> dict:
+  """Returns the fields of the request that a command line asks for."""
+  parser = parsing.Parser("x", "x", generate.ARGUMENTS, "x")
+  args = parser.parse([__file__, "-o", "out", *args])
+  (job,) = generate.typed_jobs(args)
+  return Request(**job.request), job.delivery
+
+
+def test_what_is_not_typed_is_the_default_of_a_request():
+  request, delivery = typed()
+  assert request == Request()
+  assert delivery == dict(keep=None, loudness=None, key=None, mark=True)
+
+
+def test_flags_have_the_names_of_a_request():
+  request, delivery = typed(
+    *("-p", "rain", "-n", "music", "--transcript", "red", "--seed", "7"),
+    *("--no-speech", "--effects", "--num_candidates=2", "--duration=1.5"),
+    *("--keep=1", "--loudness=-23", "--key=mine", "--no-watermark"),
+  )
+  assert request == Request(
+    prompt="rain",
+    negative_prompt="music",
+    transcript="red",
+    speech=False,
+    effects=True,
+    num_candidates=2,
+    seed=7,
+    duration=1.5,
+  )
+  assert delivery == dict(keep=1, loudness=-23.0, key="mine", mark=False)
+
+
+def test_spans_are_of_the_videos_own_sound_unless_another_is_named():
+  request, _ = typed("--regenerate", "0.5-1", "2-2.5")
+  assert request.audio == __file__
+  assert request.regenerate == [(0.5, 1.0), (2.0, 2.5)]
+  request, _ = typed("--regenerate", "0.5-1", "--audio=draft.wav")
+  assert request.audio == "draft.wav"
+
+
+def test_a_mark_is_found_in_files_and_the_status_says_so(tmp_path, capsys):
+  marked = wave(tmp_path / "marked.wav")
+  plain = wave(tmp_path / "plain.wav", mark=False)
+  text = succeeds(capsys, "watermark", "detect", marked)
+  assert text.startswith(f"{marked}: watermark found, score ")
+  assert "payload 77, 2.0 s examined\n" in text
+  assert cli.main(["watermark", "detect", str(plain), str(marked)]) == 1
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith(f"{plain}: no watermark of this key (score ")
+  assert second + "\n" == text
+
+
+def test_json_has_one_object_a_file(tmp_path, capsys):
+  marked = wave(tmp_path / "marked.wav")
+  plain = wave(tmp_path / "plain.wav", mark=False)
+  args = ["watermark", "detect", str(marked), str(plain), "--json"]
+  assert cli.main(args) == 1
+  rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert [row["found"] for row in rows] == [True, False]
+  assert [row["file"] for row in rows] == [str(marked), str(plain)]
+  assert rows[0]["payload"] == 77 and rows[0]["score"] > rows[1]["score"]
+
+
+def test_the_key_is_that_of_the_flag_or_of_the_environment(
+  tmp_path, capsys, monkeypatch
+):
+  file = str(wave(tmp_path / "mine.wav", key="mine"))
+  assert cli.main(["watermark", "detect", file]) == 1
+  assert cli.main(["watermark", "detect", file, "--key=mine"]) == 0
+  monkeypatch.setenv("V2A_WATERMARK_KEY", "mine")
+  assert cli.main(["watermark", "detect", file]) == 0
+
+
+def test_a_file_without_sound_is_refused(clip, tmp_path, capsys):
+  line = refused(capsys, "watermark", "detect", clip)
+  assert line == f"v2a watermark: {clip} has no sound\n"
+  text = tmp_path / "notes.txt"
+  text.write_text("rain on a tin roof")
+  assert str(text) in refused(capsys, "watermark", "detect", text)

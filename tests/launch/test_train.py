@@ -1,0 +1,173 @@
+"""`v2a train` and what follows it, with a model of a few thousand numbers."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from launch import cli
+from tests.launch.commands import refused, succeeds, v2a
+from v2a_jax.weights import bundle
+
+SMALL = (
+  "--config.data.batch_size=8 --config.data.seconds=1.0"
+  " --config.data.fps=8.0 --config.data.frame_size=16"
+  " --config.model.depth=1 --config.model.joint_depth=1"
+  " --config.model.width=16 --config.model.num_heads=2"
+  " --config.model.mlp_dim=24 --config.model.conditioner.spatial_width=8"
+  " --config.model.conditioner.temporal_depth=1"
+  " --config.wandb_mode=disabled --config.log_every=1"
+  " --config.eval_every=0"
+).split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with a data set in it."""
+  try:
+    bundle.find("codec_tiny")
+  except bundle.BundleError as error:
+    pytest.skip(str(error))
+  folder = tmp_path_factory.mktemp("train")
+  args = ["--num=6", "--seconds=2", "--fps=8", "--size=32", "--held_out=0.34"]
+  args += ["--workers=1", "--vocab_size=512"]
+  assert cli.main(["data", "scenes", "-o", str(folder / "scenes"), *args]) == 0
+  return folder
+
+
+def train(folder, *overrides):
+  return [
+    *("train", "--config=configs/diffusion_tiny.py", *SMALL),
+    f"--config.data.paths=('{folder / 'scenes'}',)",
+    f"--workdir={folder / 'run'}",
+    *overrides,
+  ]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+  """A workdir in which a step was taken, by a process of its own."""
+  run(folder, "--config.num_train_steps=1")
+  return folder / "run"
+
+
+def run(folder, *overrides):
+  """Trains in a process; compiled programs are kept for the next one."""
+  env = {
+    "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  process = v2a(*train(folder, *overrides), env=env)
+  assert process.returncode == 0, process.stderr
+  return process.stdout
+
+
+def losses(workdir: pathlib.Path) -> dict[int, float]:
+  rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def test_a_run_leaves_checkpoint_metrics_config_and_tokenizer(trained):
+  assert list(losses(trained)) == [1]
+  assert 0 < losses(trained)[1] < 20
+  assert (trained / "checkpoints" / "1").is_dir()
+  assert (trained / "tokenizer.model").stat().st_size > 1000
+  config = json.loads((trained / "config.json").read_text())
+  assert config["model"]["width"] == 16
+  assert config["data"]["frame_size"] == [16, 16]
+  assert config["num_train_steps"] == 1
+
+
+@pytest.mark.parametrize(
+  "override,words",
+  [
+    (
+      "--config.model.width=32",
+      "was trained with config.model.width=16, not 32",
+    ),
+    (
+      "--config.codec=patches:16000:64:1",
+      "was trained with config.codec='codec_tiny'",
+    ),
+    ("--config.data.target=codes", "does not go with config.model.name='dit'"),
+  ],
+)
+def test_a_workdir_is_not_continued_with_another_model(
+  override, words, trained, capsys
+):
+  before = (trained / "config.json").read_bytes()
+  line = refused(capsys, *train(trained.parent, override))
+  assert words in line
+  assert (trained / "config.json").read_bytes() == before
+
+
+def test_the_same_command_continues_a_run(trained):
+  first = losses(trained)[1]
+  run(trained.parent, "--config.num_train_steps=2")
+  assert list(losses(trained)) == [1, 2]
+  assert losses(trained)[1] == first
+  assert sorted(os.listdir(trained / "checkpoints")) == ["1", "2"]
+
+
+def test_a_bundle_holds_what_a_run_has_learned(trained, tmp_path, capsys):
+  out = tmp_path / "mine"
+  shown = succeeds(capsys, "weights", "export", trained, "-o", out)
+  assert shown == f"{out}\n"
+  names = {"weights.safetensors", "config.json", "tokenizer.model"}
+  assert names <= {path.name for path in out.iterdir()}
+  line = refused(
+    capsys, "weights", "export", trained, "-o", tmp_path / "x", "--step=9"
+  )
+  assert "9" in line and str(trained) in line
+
+
+def test_features_are_written_by_the_encoder_of_a_run(
+  trained, tmp_path, capsys
+):
+  scenes, out = trained.parent / "scenes", tmp_path / "cached"
+  shown = succeeds(
+    capsys, "data", "features", scenes, "--checkpoint", trained, "-o", out
+  )
+  manifest = json.loads((out / "manifest.json").read_text())
+  dim = manifest["features"]["dim"]
+  assert f"--config.data.features={dim} " in shown
+  assert f"--config.init_from={trained} " in shown
+  assert f"--config.data.paths=\"('{out}',)\"" in shown
+
+
+def test_a_page_shows_what_is_in_a_data_set(folder, tmp_path, capsys):
+  page = tmp_path / "scenes.html"
+  shown = succeeds(capsys, "data", "report", folder / "scenes", "-o", page)
+  assert shown == f"{page}\n"
+  assert "<video" in page.read_text()
+  shown = succeeds(capsys, "data", "report", folder / "scenes")
+  assert shown == f"{folder / 'scenes' / 'report.html'}\n"
+
+
+def test_a_data_set_is_not_replaced_unless_told(folder, capsys):
+  scenes = folder / "scenes"
+  again = ["data", "scenes", "-o", scenes, "--num=6", "--seconds=2", "--fps=8"]
+  again += ["--size=32", "--held_out=0.34", "--workers=1", "--vocab_size=512"]
+  assert "is already built" in succeeds(capsys, *again)
+  assert cli.main([str(word) for word in [*again, "--fps=12"]]) == 2
+  line = capsys.readouterr().err
+  assert str(scenes) in line and "overwrite" in line
+
+
+@pytest.mark.parametrize(
+  "flags,words",
+  [
+    (["--num_processes=2"], "give all three"),
+    (["--coordinator=127.0.0.1:1", "--process_id=0"], "give all three"),
+    (["--process_id=-1"], "-1 is not a whole number in [0, inf)"),
+  ],
+)
+def test_processes_that_cannot_find_one_another_say_what_is_missing(
+  flags, words, folder, capsys
+):
+  args = train(folder, "--distributed", *flags)
+  shown = v2a(*args) if "three" in words else None
+  line = shown.stderr if shown else refused(capsys, *args)
+  assert words in line
+  assert line.startswith("v2a train: ") and line.count("\n") == 1
