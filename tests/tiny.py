@@ -15,6 +15,7 @@ from v2a_jax.models.ar_latents import LatentModel, LatentModelConfig
 from v2a_jax.models.dit import DiT, DiTConfig
 from v2a_jax.models.generator import Generator
 from v2a_jax.pretrained.vit import ViTConfig
+from v2a_jax.sampling.draw import Draw
 
 RATE = 25.0  # latents a second
 WIDTH, HEADS, CHANNELS, BOOKS, CODES, VOCAB = 16, 2, 3, 3, 11, 40
@@ -186,15 +187,9 @@ def sample(
   sampler, model, objective, cond, *, keys, times, windows, known=None
 ):
   """`sampler(...)`, compiled as one."""
-  run = jax.jit(
-    lambda cond, keys, known: sampler(
-      model,
-      objective,
-      cond,
-      keys=keys,
-      times=times,
-      windows=windows,
-      known=known,
-    )
-  )
-  return run(cond, keys, known)
+
+  def run(cond, keys, known):
+    draw = Draw(keys=keys, times=times, windows=windows, known=known)
+    return sampler(model, objective, cond, draw)
+
+  return jax.jit(run)(cond, keys, known)
