@@ -7,7 +7,7 @@ import pytest
 
 from v2a_jax.objectives.corruption import PATHS, PREDICTION_TYPES, Corruption
 from v2a_jax.objectives.diffusion import Diffusion
-from v2a_jax.sampling import ode
+from v2a_jax.sampling.solvers import SOLVERS
 
 KINDS = [(p, k) for p in PATHS for k in PREDICTION_TYPES]
 MEAN, STD = 1.5, 0.5
@@ -120,8 +120,8 @@ def _error(path, kind, solver, num_steps):
     return corruption.target(noise, data, time)
 
   noise = jnp.linspace(-2, 2, 9)
-  made = ode.solve(
-    predict, noise, num_steps=num_steps, solver=solver, corruption=corruption
+  made = SOLVERS[solver](
+    predict, noise, num_steps=num_steps, corruption=corruption
   )
   return float(jnp.abs(made - (MEAN + STD * noise)).max())
 
