@@ -119,3 +119,17 @@ def test_it_needs_a_model_that_sees_the_interval():
     Experiment.from_config(config)
   config.model.average = True
   assert Experiment.from_config(config).objective == MeanFlow()
+
+
+def test_the_adaptive_weight_is_of_training_alone():
+  """It brings every loss near 1, which says nothing on validation data."""
+  batch = tiny.batch(jax.random.normal(jax.random.key(0), (2, T, 3)))
+  objective = MeanFlow(power=1.0, cond_drop_rate=0.0)
+  run = lambda train: tiny.loss(
+    objective, Flow(offset=3.0), batch, key=jax.random.key(0), train=train
+  )
+  loss, metrics = run(True)
+  error = np.asarray(metrics["error"])
+  np.testing.assert_allclose(loss, error / (error + 1e-3), rtol=1e-5)
+  loss, metrics = run(False)
+  np.testing.assert_array_equal(loss, metrics["error"])

@@ -4,7 +4,7 @@ With x_t = (1 - t) noise + t latents, v = latents - noise, t = 1 data and t <= r
 
   (1)  (r - t) u(x_t, t, r) = ∫_t^r v(x_s, s) ds         the average velocity u
   (2)  u = v + (r - t) du/dt,   du/dt = v ∂_x u + ∂_t u   (1) differentiated by t
-  (3)  loss = || u - stop_gradient(v + (r - t) du/dt) ||², adaptively weighted
+  (3)  loss = || u - stop_gradient(v + (r - t) du/dt) ||², weighted in training
   (4)  x_r = x_t + (r - t) u(x_t, t, r)                   a step of any length
 
 Geng et al., "Mean flows for one-step generative modeling", arXiv:2505.13447,
@@ -28,7 +28,7 @@ class MeanFlow(base.FlowObjective):
 
   Attributes:
     instant_rate: share of the examples with r = t, in [0, 1].
-    power: p of the weight 1 / (error + 1e-3)^p; 0 for weight 1.
+    power: p of the weight 1 / (error + 1e-3)^p in training; 0 for weight 1.
   """
 
   family: ClassVar[str] = "diffusion"
@@ -77,10 +77,10 @@ class MeanFlow(base.FlowObjective):
     target = jax.lax.stop_gradient(velocity + length * change)
     error = jnp.square(prediction - target)
     error = base.masked_mean(error, batch.target_mask)
-    weight = (jax.lax.stop_gradient(error) + 1e-3) ** -self.power
-    return self.align(
-      weight * error, {"error": error}, tokens, shown=cond, batch=batch
-    )
+    loss = error
+    if train:  # weighted, losses would all be about 1
+      loss *= (jax.lax.stop_gradient(error) + 1e-3) ** -self.power
+    return self.align(loss, {"error": error}, tokens, shown=cond, batch=batch)
 
   def evaluate(self, model, batch, *, key):
     """Returns losses by condition and by quarter of the interval's start."""
