@@ -125,20 +125,15 @@ class Decoder(nnx.Module):
     ]
     ups = [
       layers.Upsample(low, high, stride, rngs=rngs)
-      for low, high, stride in zip(
-        widths, widths[1:], config.strides[:0:-1], strict=False
-      )
+      for low, high, stride in zip(widths, widths[1:], config.strides[:0:-1])
     ]
-    self.stem = layers.conv(
-      config.latent_dim, widths[0], kernel_size=3, rngs=rngs
-    )
+    self.stem = layers.conv(config.latent_dim, widths[0], 3, rngs=rngs)
     self.units, self.ups = nnx.List(units), nnx.List(ups)
     self.norm = nnx.RMSNorm(widths[-1], rngs=rngs)
     self.snake = layers.Snake(widths[-1])
     bins = 2 * self.frame_hop + 1
-    self.head = layers.conv(
-      widths[-1], 2 * bins * config.channels, kernel_size=3, rngs=rngs
-    )
+    outputs = 2 * bins * config.channels
+    self.head = layers.conv(widths[-1], outputs, 3, rngs=rngs)
     # Initial magnitudes are small, not full scale.
     quiet = jnp.zeros((config.channels, 2, bins)).at[:, 0].set(-3.0)
     self.head.kernel[...] *= 0.2
@@ -175,23 +170,12 @@ class Codec(LatentCodec):
     super().__init__(config)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
-    self.quantizer = quantizer_lib.ResidualQuantizer(
-      config.latent_dim,
-      num_codebooks=config.num_codebooks,
-      codebook_size=config.codebook_size,
-      code_dim=config.codebook_dim,
-      rngs=rngs,
-    )
+    self.quantizer = quantizer_lib.ResidualQuantizer(config, rngs=rngs)
 
   def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Computes mean and log variance of z.
+    """Computes mean and log variance of z, each [b, ceil(t / hop), c].
 
-    Args:
-      waveform: float32 [b, t, channels] in [-1, 1], padded with zeros to a
-        multiple of the hop.
-
-    Returns:
-      (mean, logvar), each [b, ceil(t / hop), latent_dim].
+    The waveform [b, t, channels] in [-1, 1] is padded with zeros at its end.
     """
     hidden = self.encoder(padded(waveform, self.config.hop))
     mean, logvar = jnp.split(hidden, 2, axis=-1)

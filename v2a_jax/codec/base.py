@@ -106,26 +106,16 @@ class LatentCodec(nnx.Module):
   def quantize(
     self, latents: jax.Array, num_codebooks: int | None = None
   ) -> jax.Array:
-    """Quantizes latents [b, t, c].
+    """Quantizes latents [b, t, c] to codes int32 [b, t, num_codebooks].
 
-    Args:
-      latents: float [b, t, c].
-      num_codebooks: q, the first codebooks; None for all.
-
-    Returns:
-      Codes int32 [b, t, q].
+    These are of the first codebooks; None for all.
     """
     return self.quantizer.quantize(self._raw(latents), num_codebooks)
 
   def dequantize(
     self, codes: jax.Array, num_codebooks: int | None = None
   ) -> jax.Array:
-    """Converts codes [b, t, q] to latents [b, t, c].
-
-    Args:
-      codes: int [b, t, q].
-      num_codebooks: number of the first codes that are used; None for all.
-    """
+    """Converts the first codes of [b, t, q] to latents [b, t, c]; None: all."""
     z = self.quantizer.dequantize(codes[..., :num_codebooks])
     return self._standardised(z)
 

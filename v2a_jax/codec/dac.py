@@ -39,6 +39,7 @@ from v2a_jax.codec.base import (
   reach,
   reach_up,
 )
+from v2a_jax.codec.layers import conv
 
 DILATIONS = (1, 3, 9)
 
@@ -66,10 +67,9 @@ class DacConfig(Rates):
   codebook_dim: int = 8
 
   def __post_init__(self):
-    sizes = {f.name for f in dataclasses.fields(self)} - {"strides"}
-    settings.check(
-      self, strides="[2, inf)", **dict.fromkeys(sorted(sizes), "[1, inf)")
-    )
+    positive = [field.name for field in dataclasses.fields(self)]
+    settings.check(self, **dict.fromkeys(positive, "[1, inf)"))
+    settings.check(self, strides="[2, inf)")
     if self.decoder_width % 2 ** len(self.strides):
       raise settings.SettingError(
         f"decoder_width={self.decoder_width} cannot be halved"
@@ -99,15 +99,6 @@ class Snake(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     alpha = self.alpha[...]
     return x + jnp.square(jnp.sin(alpha * x)) / (alpha + 1e-9)
-
-
-def _conv(
-  features_in: int, features: int, size: int, *, rngs, dilation=1
-) -> nnx.Conv:
-  """Makes a convolution over time with `size` taps that keeps the length."""
-  return nnx.Conv(
-    features_in, features, (size,), kernel_dilation=(dilation,), rngs=rngs
-  )
 
 
 class Upsample(nnx.Module):
@@ -144,9 +135,9 @@ class ResidualUnit(nnx.Module):
 
   def __init__(self, features: int, dilation: int, *, rngs: nnx.Rngs):
     self.snake1 = Snake(features)
-    self.conv1 = _conv(features, features, 7, dilation=dilation, rngs=rngs)
+    self.conv1 = conv(features, features, 7, dilation=dilation, rngs=rngs)
     self.snake2 = Snake(features)
-    self.conv2 = _conv(features, features, 1, rngs=rngs)
+    self.conv2 = conv(features, features, 1, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     return x + self.conv2(self.snake2(self.conv1(self.snake1(x))))
@@ -201,13 +192,13 @@ class Encoder(nnx.Module):
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     width = config.encoder_width
-    self.conv1 = _conv(config.channels, width, 7, rngs=rngs)
+    self.conv1 = conv(config.channels, width, 7, rngs=rngs)
     self.block = nnx.List()
     for stride in config.strides:
       self.block.append(EncoderBlock(width, stride, rngs=rngs))
       width *= 2
     self.snake1 = Snake(width)
-    self.conv2 = _conv(width, config.latent_dim, 3, rngs=rngs)
+    self.conv2 = conv(width, config.latent_dim, 3, rngs=rngs)
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
     hidden = self.conv1(waveform)
@@ -221,13 +212,13 @@ class Decoder(nnx.Module):
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     width = config.decoder_width
-    self.conv1 = _conv(config.latent_dim, width, 7, rngs=rngs)
+    self.conv1 = conv(config.latent_dim, width, 7, rngs=rngs)
     self.block = nnx.List()
     for stride in reversed(config.strides):
       self.block.append(DecoderBlock(width, stride, rngs=rngs))
       width //= 2
     self.snake1 = Snake(width)
-    self.conv2 = _conv(width, config.channels, 7, rngs=rngs)
+    self.conv2 = conv(width, config.channels, 7, rngs=rngs)
 
   def __call__(self, z: jax.Array) -> jax.Array:
     hidden = self.conv1(z)
@@ -277,10 +268,10 @@ class ResidualQuantizer(Stages):
   """All stages."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
-    stages = range(config.num_codebooks)
-    self.quantizers = nnx.List(
-      [VectorQuantizer(config, rngs=rngs) for _ in stages]
+    stages = (
+      VectorQuantizer(config, rngs=rngs) for _ in range(config.num_codebooks)
     )
+    self.quantizers = nnx.List(stages)
 
   @property
   def stages(self) -> nnx.List:

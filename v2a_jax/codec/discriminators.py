@@ -41,13 +41,8 @@ class DiscriminatorConfig:
   widths: tuple[int, ...] = (24, 48, 96)
 
   def __post_init__(self):
-    settings.check(
-      self,
-      periods="[1, inf)",
-      fft_sizes="[16, inf)",
-      num_bands="[1, inf)",
-      widths="[1, inf)",
-    )
+    positive = dict.fromkeys(("periods", "num_bands", "widths"), "[1, inf)")
+    settings.check(self, fft_sizes="[16, inf)", **positive)
 
 
 class Critic(nnx.Module):
@@ -62,8 +57,8 @@ class Critic(nnx.Module):
       steps.append(layers.Downsample(features, width, stride, rngs=rngs))
       features = width
     self.steps = nnx.List(steps)
-    self.mix = layers.conv(features, features, kernel_size=3, rngs=rngs)
-    self.score = layers.conv(features, 1, kernel_size=3, rngs=rngs)
+    self.mix = layers.conv(features, features, 3, rngs=rngs)
+    self.score = layers.conv(features, 1, 3, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     multiple = self.stride ** len(self.steps)

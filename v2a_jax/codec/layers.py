@@ -57,21 +57,11 @@ class Snake(nnx.Module):
 
 
 def conv(
-  in_features: int,
-  out_features: int,
-  *,
-  kernel_size: int = 1,
-  dilation: int = 1,
-  rngs: nnx.Rngs,
+  in_features: int, out_features: int, taps: int, *, rngs, dilation: int = 1
 ) -> nnx.Conv:
   """Makes a convolution over time that keeps the length."""
   return nnx.Conv(
-    in_features,
-    out_features,
-    (kernel_size,),
-    kernel_dilation=(dilation,),
-    padding="SAME",
-    rngs=rngs,
+    in_features, out_features, (taps,), kernel_dilation=(dilation,), rngs=rngs
   )
 
 
@@ -137,9 +127,7 @@ class ResidualUnit(nnx.Module):
   def __init__(self, features: int, *, dilation: int, rngs: nnx.Rngs):
     self.norm = nnx.RMSNorm(features, rngs=rngs)
     self.snake_in = Snake(features)
-    self.mix_time = conv(
-      features, features, kernel_size=3, dilation=dilation, rngs=rngs
-    )
+    self.mix_time = conv(features, features, 3, dilation=dilation, rngs=rngs)
     self.snake_out = Snake(features)
     self.mix_channels = nnx.Linear(features, features, rngs=rngs)
     self.mix_channels.kernel[...] *= 0.3

@@ -19,7 +19,6 @@ Evans et al., arXiv:2402.04825).
 """
 
 from collections.abc import Sequence
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -68,14 +67,12 @@ def spectral_distance(
   Returns:
     `convergence`, `log_magnitude` and `mel` (both in nepers), each [b].
   """
-  true, decoded = jnp.moveaxis(true, 2, 1), jnp.moveaxis(decoded, 2, 1)
-  compare = functools.partial(
-    _distances, sample_rate=sample_rate, fft_sizes=fft_sizes
-  )
-  single = compare(true, decoded)
-  if true.shape[1] != 2:
+  sizes = sample_rate, fft_sizes
+  pair = [jnp.moveaxis(x, 2, 1) for x in (true, decoded)]
+  single = _distances(*pair, *sizes)
+  if true.shape[2] != 2:
     return single
-  both = compare(mid_side(true), mid_side(decoded))
+  both = _distances(*map(mid_side, pair), *sizes)
   return {name: (single[name] + 2 * both[name]) / 3 for name in single}
 
 
@@ -85,13 +82,7 @@ def mid_side(stereo: jax.Array) -> jax.Array:
   return jnp.stack([left + right, left - right], axis=1) / 2
 
 
-def _distances(
-  true: jax.Array,
-  decoded: jax.Array,
-  *,
-  sample_rate: int,
-  fft_sizes: Sequence[int],
-) -> dict[str, jax.Array]:
+def _distances(true, decoded, sample_rate, fft_sizes) -> dict[str, jax.Array]:
   """Computes `spectral_distance` of [b, channels, t], channel by channel."""
   sums = {"convergence": 0.0, "log_magnitude": 0.0, "mel": 0.0}
   for n_fft in fft_sizes:
@@ -108,11 +99,10 @@ def _distances(
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-  """Computes KL(N(mean, exp(logvar)) || N(0, 1)) per number, in nats, [b].
+  """Computes KL(N(mean, exp(logvar)) || N(0, 1)) of [b, t, c] in nats.
 
-  Args:
-    mean: [b, t, c].
-    logvar: [b, t, c].
+  Returns:
+    The mean over numbers, [b].
   """
   nats = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar)
   return jnp.mean(nats, axis=(1, 2))
@@ -124,8 +114,8 @@ def hinge_discriminator(
   """Averages max(0, 1 - D(x)) + max(0, 1 + D(x')) over critics, [b].
 
   Args:
-    real: scores [b, ...] of each critic for references.
-    fake: scores for reconstructions.
+    real: scores [b, ...] of references, one array per critic.
+    fake: scores of reconstructions.
   """
   terms = [
     _mean(jax.nn.relu(1 - r)) + _mean(jax.nn.relu(1 + f))

@@ -35,17 +35,16 @@ TABLE_SCALE = 10.0
 class Codebook(nnx.Module):
   """One stage: a projection down, the nearest code, a projection up."""
 
-  def __init__(
-    self, features: int, *, size: int, code_dim: int, rngs: nnx.Rngs
-  ):
+  def __init__(self, config, *, rngs: nnx.Rngs):
+    sizes = config.latent_dim, config.codebook_dim
     # Orthonormal and transposed, so that no stage adds to the residual.
-    basis = nnx.initializers.orthogonal()(rngs.params(), (features, code_dim))
-    self.project_in = nnx.Linear(features, code_dim, rngs=rngs)
-    self.project_out = nnx.Linear(code_dim, features, rngs=rngs)
+    basis = nnx.initializers.orthogonal()(rngs.params(), sizes)
+    self.project_in = nnx.Linear(*sizes, rngs=rngs)
+    self.project_out = nnx.Linear(*sizes[::-1], rngs=rngs)
     self.project_in.kernel[...] = basis
     self.project_out.kernel[...] = basis.T
-    table = 0.01 * jax.random.normal(rngs.params(), (size, code_dim))
-    self.table = nnx.Param(table)
+    shape = config.codebook_size, config.codebook_dim
+    self.table = nnx.Param(0.01 * jax.random.normal(rngs.params(), shape))
 
   @property
   def vectors(self) -> jax.Array:
@@ -98,23 +97,11 @@ class Codebook(nnx.Module):
 
 
 class ResidualQuantizer(Stages):
-  """`num_codebooks` stages of `codebook_size` codes each."""
+  """All stages, with the sizes of a `CodecConfig`."""
 
-  def __init__(
-    self,
-    features: int,
-    *,
-    num_codebooks: int,
-    codebook_size: int,
-    code_dim: int,
-    rngs: nnx.Rngs,
-  ):
-    self.codebooks = nnx.List(
-      [
-        Codebook(features, size=codebook_size, code_dim=code_dim, rngs=rngs)
-        for _ in range(num_codebooks)
-      ]
-    )
+  def __init__(self, config, *, rngs: nnx.Rngs):
+    stages = range(config.num_codebooks)
+    self.codebooks = nnx.List([Codebook(config, rngs=rngs) for _ in stages])
 
   @property
   def stages(self) -> nnx.List:

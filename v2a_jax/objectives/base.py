@@ -85,14 +85,8 @@ class GeneratorObjective:
 
   def align(self, loss, metrics, tokens, *, shown: Conditioning, batch: Batch):
     """Adds the aligner's error; see `with_alignment`."""
-    return with_alignment(
-      loss,
-      metrics,
-      tokens,
-      shown=shown,
-      known=batch.cond,
-      weight=self.alignment_weight,
-    )
+    extra = dict(known=batch.cond, weight=self.alignment_weight)
+    return with_alignment(loss, metrics, tokens, shown=shown, **extra)
 
   def evaluate(self, model, batch: Batch, *, key: jax.Array) -> dict[str, Any]:
     """Evaluates with all conditions, and without each of them.
@@ -150,16 +144,15 @@ class FlowObjective(GeneratorObjective):
     return draw(key, shape, self.time_mean, self.time_std)
 
 
-def by_quarter(name: str, values, time) -> dict[str, jax.Array]:
-  """Splits values [b] by the quarter of diffusion time [b] they belong to.
+def by_quarter(loss, time) -> dict[str, jax.Array]:
+  """Splits a loss [b] by the quarter of diffusion time [b] it belongs to.
 
   Returns:
-    `<name>_time_0` (most noise) to `<name>_time_3`, NaN outside the quarter.
+    `loss_time_0` (most noise) to `loss_time_3`, NaN outside the quarter.
   """
   quarter = jnp.clip((4 * time).astype(jnp.int32), 0, 3)
   return {
-    f"{name}_time_{i}": jnp.where(quarter == i, values, jnp.nan)
-    for i in range(4)
+    f"loss_time_{i}": jnp.where(quarter == i, loss, jnp.nan) for i in range(4)
   }
 
 

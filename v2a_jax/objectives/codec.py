@@ -118,13 +118,9 @@ class CodecObjective:
   def loss(
     self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns loss [b] and metrics of [b]; see `base.Objective`.
+    """Returns loss [b] and metrics of [b] for `batch.audio`.
 
-    Args:
-      model: the codec and its discriminator.
-      batch: batch whose `audio` is used, float32 [b, samples, channels].
-      key: random key of crops, gains, posterior samples and codebook counts.
-      train: False for the first samples, no gain and all codebooks.
+    Without `train` it takes the first samples, no gain and all codebooks.
     """
     keys = jax.random.split(key, 3)
     true = self._excerpt(batch.audio, key=keys[0], train=train)
@@ -193,17 +189,12 @@ class CodecObjective:
     most = codec.config.num_codebooks
     used = jax.random.randint(count, size, 1, 2 * most + 1)
     num_used = jnp.minimum(used, most) if train else jnp.full(size, most)
-    coded, quantizer = codec.quantizer.train(mean, num_used)
+    coded, metrics = codec.quantizer.train(mean, num_used)
     sampled = mean + jnp.exp(logvar / 2) * jax.random.normal(noise, mean.shape)
     by_code = jax.random.uniform(view, size) < self.quantized_rate
     latents = jnp.where(by_code[:, None, None], coded, sampled)
     decoded = codec.decoder(latents)[:, : true.shape[1]]
-    metrics = {
-      "kl": losses.kl_divergence(mean, logvar),
-      "codebook": quantizer["codebook"],
-      "commitment": quantizer["commitment"],
-    }
-    return decoded, metrics
+    return decoded, metrics | {"kl": losses.kl_divergence(mean, logvar)}
 
   def _adversarial(
     self, discriminator: Discriminator, true: jax.Array, decoded: jax.Array

@@ -19,8 +19,9 @@ Each is, at a given x_t, an affine function of x (by (1), ε = (x_t - α x) / σ
 so any of them gives the others, and a squared error of one is a² times that of
 x. `LOG_SNR_RANGE` keeps log(α²/σ²) finite at the ends.
 
-Paths, weightings and distributions of t are functions in a table each; to add
-one, write a function and enter it, also from outside: `WEIGHTINGS["mine"] = ...`.
+Paths, predictions, weightings and distributions of t are functions in a table
+each. To add one, write a function and enter it, also from outside:
+`WEIGHTINGS["mine"] = ...`.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,14 @@ def _cosine(t):
 
 # path(t) -> (α, σ, α', σ').
 PATHS: dict[str, Callable[..., Any]] = {"linear": _linear, "cosine": _cosine}
-PREDICTION_TYPES = ("velocity", "v", "epsilon", "x")
+
+# prediction(α, σ, α', σ') -> its coefficients of x and of ε, equation (2).
+PREDICTION_TYPES: dict[str, Callable[..., Any]] = {
+  "velocity": lambda alpha, sigma, alpha_dot, sigma_dot: (alpha_dot, sigma_dot),
+  "v": lambda alpha, sigma, *_: (-sigma, alpha),
+  "epsilon": lambda alpha, *_: (jnp.zeros_like(alpha), jnp.ones_like(alpha)),
+  "x": lambda alpha, *_: (jnp.ones_like(alpha), jnp.zeros_like(alpha)),
+}
 
 # weighting(log_snr, gamma, bias) -> weight of the squared error of x at a log
 # signal-to-noise ratio: arXiv:2006.11239, 2202.00512, 2303.09556, 2303.00848.
@@ -106,26 +114,17 @@ class Corruption:
 
   def affine(self, time, prediction_type: str | None = None):
     """Returns (a, b) of equation (3)."""
-    alpha, sigma, alpha_dot, sigma_dot = self.coefficients(time)
+    alpha, sigma, *rest = self.coefficients(time)
+    prediction = PREDICTION_TYPES[prediction_type or self.prediction_type]
+    of_x, of_noise = prediction(alpha, sigma, *rest)
     safe = jnp.maximum(sigma, _TINY)
-    weights = {  # of x and of ε
-      "velocity": (alpha_dot, sigma_dot),
-      "v": (-sigma, alpha),
-      "epsilon": (jnp.zeros_like(alpha), jnp.ones_like(alpha)),
-      "x": (jnp.ones_like(alpha), jnp.zeros_like(alpha)),
-    }
-    of_x, of_noise = weights[prediction_type or self.prediction_type]
     return of_x - of_noise * alpha / safe, of_noise / safe
 
   def target(self, noise, data, time):
     """Computes what the model should predict, by (2)."""
-    alpha, sigma, alpha_dot, sigma_dot = self.coefficients(time)
-    return {
-      "velocity": lambda: alpha_dot * data + sigma_dot * noise,
-      "v": lambda: alpha * noise - sigma * data,
-      "epsilon": lambda: noise,
-      "x": lambda: data,
-    }[self.prediction_type]()
+    prediction = PREDICTION_TYPES[self.prediction_type]
+    of_x, of_noise = prediction(*self.coefficients(time))
+    return of_x * data + of_noise * noise
 
   def denoised(self, prediction, noisy, time):
     """Converts a prediction at `noisy` to an estimate of x.

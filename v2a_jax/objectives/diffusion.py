@@ -123,7 +123,7 @@ class Diffusion(base.FlowObjective):
     metrics = super().evaluate(model, batch, key=key)
     k_time, *_ = jax.random.split(key, 4)  # as in `loss`
     time = self.sample_time(k_time, batch.target.shape[:1])
-    return metrics | base.by_quarter("loss", metrics["loss"], time)
+    return metrics | base.by_quarter(metrics["loss"], time)
 
   def weight(self, time):
     """Computes w [b] of equation (2) at diffusion times [b]."""

@@ -87,7 +87,7 @@ class MeanFlow(base.FlowObjective):
     metrics = super().evaluate(model, batch, key=key)
     k_time, *_ = jax.random.split(key, 3)  # as in `loss`
     start, _ = self.sample_times(k_time, len(batch.target))
-    return metrics | base.by_quarter("loss", metrics["loss"], start)
+    return metrics | base.by_quarter(metrics["loss"], start)
 
   def sample_times(self, key: jax.Array, b: int):
     """Draws b intervals: (start, end), each [b]."""

@@ -77,15 +77,10 @@ def representation_error(prediction, batch: Batch):
 
 
 def resample(x: jax.Array, rate: int, new_rate: int) -> jax.Array:
-  """Resamples sound by its spectrum; jax has no resampler.
+  """Resamples sound [b samples] from `rate` to `new_rate` Hz by its spectrum.
 
   Like `scipy.signal.resample` it assumes periodic sound; content at the lower
   Nyquist frequency itself is dropped.
-
-  Args:
-    x: sound [b samples].
-    rate: sample rate of `x` in Hz.
-    new_rate: sample rate of the result in Hz.
   """
   samples = x.shape[1]
   count = round(samples * new_rate / rate)

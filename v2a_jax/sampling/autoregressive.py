@@ -15,12 +15,7 @@ from v2a_jax.sampling.solvers import SOLVERS
 def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
   """Divides logits [... v] by a temperature and excludes unlikely tokens.
 
-  Args:
-    logits: [... v].
-    temperature: positive divisor.
-    top_k: number of tokens to keep; 0 for all.
-    top_p: probability in (0, 1] of which the fewest tokens are kept
-      (arXiv:1904.09751); 1 for all tokens.
+  The settings are those of `TokenSampler`; top_p is from arXiv:1904.09751.
   """
   logits = logits / temperature
   if 0 < top_k < logits.shape[-1]:

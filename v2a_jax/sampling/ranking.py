@@ -31,13 +31,7 @@ def onset_curve(samples, sample_rate: int, count: int):
 
 
 def motion_curve(frames, times, count: int):
-  """Computes the change of motion [count] at `RATE`.
-
-  Args:
-    frames: uint8 [n h w 3].
-    times: times [n] of the frames in seconds, ascending.
-    count: number of values.
-  """
+  """Computes the change of motion [count] at `RATE`; see `motion_onset`."""
   if len(frames) < 3:
     return np.zeros(count)
   change = np.abs(np.diff(frames.astype(np.float32), axis=0))

@@ -58,7 +58,6 @@ class Euler(Solver):
   """Euler's method: one evaluation of the model per step, first order."""
 
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     dt = 1.0 / num_steps
 
     def step(x, t):
@@ -83,7 +82,6 @@ class Average(Euler):
   )
 
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     average = lambda x, t: predict(x, t, t + 1.0 / num_steps)
     return super().__call__(
       average, noise, num_steps=num_steps, corruption=corruption
@@ -99,7 +97,6 @@ class Heun(Solver):
   """
 
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     dt = 1.0 / num_steps
     open_end = corruption.prediction_type != "velocity"
     velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
@@ -126,7 +123,6 @@ class DPMSolverPP2M(Solver):
   """
 
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     grid = jnp.arange(num_steps + 1) / num_steps
     alpha, sigma, _, _ = corruption.coefficients(grid)
     h = jnp.diff(corruption.log_snr(grid))

@@ -213,17 +213,12 @@ class Network:
     dtype: Any = "float32",
     param_dtype: Any = "float32",
   ) -> Any:
-    """Reads the network in a folder.
+    """Reads the network in a folder; see the function `load`.
 
     Args:
       folder: folder that holds config.json and model.safetensors.
       dtype: dtype of the computation.
       param_dtype: dtype of the parameters.
-
-    Raises:
-      MissingWeightsError: a file is missing.
-      WrongWeightsError: it is another network, or tensors are missing, extra
-        or misshapen.
     """
     folder = pathlib.Path(folder)
     config = self.read_config(folder)
@@ -260,18 +255,15 @@ class _Wanted:
       name = table[path]
     else:
       name = f"{table[module]}.{_LEAVES.get(leaf, leaf)}"
-    stacked = "{}" in name
-    names = (name,)
+    names, stacked = (name,), "{}" in name
     if stacked:
       names = tuple(name.format(index) for index in range(shape[0]))
       shape = shape[1:]
     axes = tuple(range(len(shape)))
     if leaf == "kernel":
       axes = (*axes[2:], 1, 0)
-    theirs = [0] * len(shape)
-    for ours, axis in enumerate(axes):
-      theirs[axis] = shape[ours]
-    return cls(names, stacked, axes, tuple(theirs))
+    published = tuple(shape[axis] for axis in np.argsort(axes))
+    return cls(names, stacked, axes, published)
 
   def read(self, tensors: Mapping[str, "_Tensor"], dtype) -> np.ndarray:
     """Reads the parameter."""

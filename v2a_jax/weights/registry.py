@@ -199,9 +199,6 @@ def convert(
     name: key of `WEIGHTS`.
     path: see `find`.
     out: output folder; None for the cache.
-
-  Returns:
-    Path of the safetensors file.
   """
   weights = get(name)
   source = find(name, path)
@@ -236,9 +233,6 @@ def fetch(
     name: key of `WEIGHTS`.
     out: output folder; None for the cache.
     timeout_seconds: longest wait for the server, in seconds.
-
-  Returns:
-    Path of the file.
 
   Raises:
     OSError: no connection, or the disk is full; names the address.
