@@ -7,9 +7,10 @@ import pytest
 
 from configs import ar_tiny, diffusion_patches_tiny
 from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.codec import target as target_lib
 from v2a_jax.codec.patches import PatchConfig, Patches
-from v2a_jax.experiment import build
+from v2a_jax.codec.target import Latents
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 
 STEREO = PatchConfig(sample_rate=48_000, hop=20, channels=2)
 
@@ -59,19 +60,26 @@ def test_a_codec_name_says_rate_patch_and_channels():
   assert codec.config == STEREO
   assert codec.merge().config == STEREO
   assert not jax.tree.leaves(codec.state)
-  for name in ("patches:16000", "patches:1:0:1", "patches:16000:x:1"):
-    with pytest.raises(
-      build.ConfigError, match=f"config.codec: '{name}' is not.*16000:512:1"
-    ):
-      frozen_codec.load(name)
+
+
+@pytest.mark.parametrize(
+  "name", ["patches:16000", "patches:1:0:1", "patches:16000:x:1"]
+)
+def test_another_form_of_the_name_is_refused(name):
+  config = diffusion_patches_tiny.get_config()
+  config.codec = name
+  with pytest.raises(
+    ConfigError,
+    match=f"config.codec='{name}': .*RATE:HOP:CHANNELS.*16000:512:1",
+  ):
+    Experiment.from_config(config)
 
 
 def test_codes_of_patches_are_refused():
   config = diffusion_patches_tiny.get_config()
-  codec = frozen_codec.load(config.codec)
-  target = build.make_target(config, codec)
-  assert isinstance(target, target_lib.LatentTarget)
-  with pytest.raises(build.ConfigError, match="target='codes'.*has none"):
-    build.make_target(ar_tiny.get_config(), codec)
-  with pytest.raises(build.ConfigError, match="model.name='ar'.*has none"):
-    build.make_generator(ar_tiny.get_config(), codec.config, rngs=None)
+  experiment = Experiment.from_config(config)
+  assert isinstance(experiment.target, Latents)
+  codes = ar_tiny.get_config()
+  codes.codec = config.codec
+  with pytest.raises(ConfigError, match="model.name='ar' generates codes, but"):
+    Experiment.from_config(codes)

@@ -7,14 +7,16 @@ import numpy as np
 import optax
 import pytest
 
+from v2a_jax.codec.autoencoder import CodecConfig
 from v2a_jax.codec.quantizer import ResidualQuantizer, fit
 
 
 @pytest.fixture
 def quantizer():
-  return ResidualQuantizer(
-    6, num_codebooks=4, codebook_size=16, code_dim=3, rngs=nnx.Rngs(0)
+  config = CodecConfig(
+    latent_dim=6, num_codebooks=4, codebook_size=16, codebook_dim=3
   )
+  return ResidualQuantizer(config, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture

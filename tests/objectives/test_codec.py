@@ -1,4 +1,4 @@
-"""The codec's loss: per example, and two players who do not mix."""
+"""The codec's loss: per example, with separate gradients of two networks."""
 
 import dataclasses
 
@@ -98,6 +98,19 @@ def test_evaluation_does_not_depend_on_crops_or_gains(batch):
   np.testing.assert_allclose(first["commitment"], other["commitment"])
 
 
+def test_validation_gives_the_loss_and_its_parts(batch):
+  split = _split(critics=False)
+  key = jax.random.key(0)
+  loss, parts = jax.jit(lambda: _loss(PLAIN, split, batch, key, False))()
+  metrics = jax.jit(lambda: PLAIN.evaluate(nnx.merge(*split), batch, key=key))()
+  assert metrics.keys() == parts.keys() | {"loss"}
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+  weighted = sum(
+    getattr(PLAIN, f"{name}_weight") * metrics[name] for name in parts
+  )
+  np.testing.assert_allclose(metrics["loss"], weighted, rtol=1e-5)
+
+
 def test_without_adversarial_weights_no_critic_is_run(batch):
   split = _split()
   metrics = jax.eval_shape(
@@ -127,8 +140,3 @@ def test_a_codec_without_critics_trains_and_gets_better(batch):
     params, state, mel = step(params, state, jax.random.key(i))
     mels.append(float(mel))
   assert np.mean(mels[-5:]) < 0.6 * np.mean(mels[:5])
-
-
-def test_a_codec_samples_nothing():
-  with pytest.raises(NotImplementedError, match="train a generator"):
-    PLAIN.sample(None, None, key=jax.random.key(0))

@@ -4,10 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from v2a_jax.objectives.corruption import PATHS, PREDICTION_TYPES, Corruption
+from configs import diffusion_tiny
+from tests import tiny
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.objectives.corruption import (
+  PATHS,
+  PREDICTION_TYPES,
+  TIMES,
+  WEIGHTINGS,
+  Corruption,
+)
 from v2a_jax.objectives.diffusion import Diffusion
-from v2a_jax.sampling import ode
+from v2a_jax.sampling.solvers import SOLVERS
 
 KINDS = [(p, k) for p in PATHS for k in PREDICTION_TYPES]
 MEAN, STD = 1.5, 0.5
@@ -96,6 +107,52 @@ def test_min_snr_of_a_noise_prediction_is_the_papers():
   )
 
 
+def test_a_weighting_from_outside_is_one_entry_of_the_table(monkeypatch):
+  config = diffusion_tiny.get_config()
+  config.objective.update(weighting="mine", gamma=2.0, bias=0.5)
+  with pytest.raises(
+    ConfigError, match="objective.weighting='mine' is not one"
+  ):
+    Experiment.from_config(config)
+  monkeypatch.setitem(
+    WEIGHTINGS, "mine", lambda log_snr, gamma, bias: gamma + bias * log_snr**2
+  )
+  objective = Experiment.from_config(config).objective
+  time = jnp.linspace(0.1, 0.9, 9)
+  log_snr = 2 * np.log(time / (1 - time))
+  # Of a velocity latents - noise, an error is 1 / (1 - t) times that of latents.
+  wanted = (2.0 + 0.5 * log_snr**2) * (1 - time) ** 2
+  np.testing.assert_allclose(objective.weight(time), wanted, rtol=1e-4)
+
+
+def test_a_distribution_of_time_from_outside_is_one_entry_of_the_table(
+  monkeypatch,
+):
+  ramp = lambda key, shape, mean, std: jnp.linspace(mean, mean + std, shape[0])
+  monkeypatch.setitem(TIMES, "ramp", ramp)
+  config = diffusion_tiny.get_config()
+  config.objective.update(time_distribution="ramp", time_mean=0.2, time_std=0.5)
+  objective = Experiment.from_config(config).objective
+  seen = []
+
+  class Model:
+    encode = staticmethod(lambda cond: cond)
+
+    def __call__(self, x, time, tokens, **_):
+      seen.append(time)
+      return x
+
+  batch = tiny.batch(jnp.zeros((3, 4, 2)), 3)
+  objective.loss(Model(), batch, key=jax.random.key(0), train=False)
+  np.testing.assert_allclose(seen[0], [0.2, 0.45, 0.7], rtol=1e-6)
+
+
+def test_uniform_times_are_uniform():
+  objective = Diffusion(time_distribution="uniform")
+  times = objective.sample_time(jax.random.key(0), (20_000,))
+  assert stats.kstest(np.asarray(times), "uniform").pvalue > 0.01
+
+
 def test_unknown_names_are_answered_with_those_there_are():
   with pytest.raises(ValueError, match="path='vp'.*linear, cosine"):
     Diffusion(path="vp")
@@ -120,8 +177,8 @@ def _error(path, kind, solver, num_steps):
     return corruption.target(noise, data, time)
 
   noise = jnp.linspace(-2, 2, 9)
-  made = ode.solve(
-    predict, noise, num_steps=num_steps, solver=solver, corruption=corruption
+  made = SOLVERS[solver](
+    predict, noise, num_steps=num_steps, corruption=corruption
   )
   return float(jnp.abs(made - (MEAN + STD * noise)).max())
 

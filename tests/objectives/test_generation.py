@@ -11,10 +11,11 @@ import pytest
 
 from tests import tiny
 from v2a_jax.objectives import base
+from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
-from v2a_jax.sampling import ode
+from v2a_jax.sampling.solvers import SOLVERS
 
 T = 8
 
@@ -131,7 +132,7 @@ def test_what_is_known_is_shown_and_costs_nothing():
 
 def test_logit_normal_times():
   times = Diffusion(time_mean=0.4, time_std=0.5).sample_time(
-    jax.random.key(0), 20_000
+    jax.random.key(0), (20_000,)
   )
   logits = np.log(times / (1 - times))
   assert logits.mean() == pytest.approx(0.4, abs=0.02)
@@ -171,7 +172,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   assert best < min(loss(0.9, 0), loss(1.1, 0), loss(1, 0.1), loss(1, -0.1))
   # And a solver carries noise along it to that Gaussian.
   noise = jax.random.normal(jax.random.key(2), (8192,))
-  made = ode.integrate(velocity, noise, num_steps=64, solver="heun")
+  made = SOLVERS["heun"](velocity, noise, num_steps=64, corruption=Corruption())
   assert float(made.mean()) == pytest.approx(m, abs=0.03)
   assert float(made.std()) == pytest.approx(s, abs=0.03)
 

@@ -7,7 +7,8 @@ import pytest
 
 from configs import diffusion_tiny
 from tests import tiny
-from v2a_jax.experiment import build
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.windows import Windows
@@ -114,7 +115,21 @@ def test_intervals_run_forward_and_some_are_instants():
 def test_it_needs_a_model_that_sees_the_interval():
   config = diffusion_tiny.get_config()
   config.objective = dict(name="mean_flow")
-  with pytest.raises(build.ConfigError, match="model.average is not True"):
-    build.make_objective(config)
+  with pytest.raises(ConfigError, match="config.model.average is not set"):
+    Experiment.from_config(config)
   config.model.average = True
-  assert build.make_objective(config) == MeanFlow()
+  assert Experiment.from_config(config).objective == MeanFlow()
+
+
+def test_the_adaptive_weight_is_of_training_alone():
+  """It brings every loss near 1, which says nothing on validation data."""
+  batch = tiny.batch(jax.random.normal(jax.random.key(0), (2, T, 3)))
+  objective = MeanFlow(power=1.0, cond_drop_rate=0.0)
+  run = lambda train: tiny.loss(
+    objective, Flow(offset=3.0), batch, key=jax.random.key(0), train=train
+  )
+  loss, metrics = run(True)
+  error = np.asarray(metrics["error"])
+  np.testing.assert_allclose(loss, error / (error + 1e-3), rtol=1e-5)
+  loss, metrics = run(False)
+  np.testing.assert_array_equal(loss, metrics["error"])

@@ -1,4 +1,4 @@
-"""Representation alignment: what is heard, when, and who learns from it."""
+"""Representation alignment: features, their times and what learns from them."""
 
 import dataclasses
 
@@ -13,8 +13,10 @@ from configs import diffusion_tiny
 from tests import tiny
 from tests.pretrained.test_mn04 import WEIGHTS
 from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.experiment import build
-from v2a_jax.objectives import base, teacher
+from v2a_jax.codec.target import Latents
+from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.objectives import teacher
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.pretrained import mn04
 
@@ -43,9 +45,8 @@ def test_what_is_heard_stands_at_its_time():
   sound = 0.001 * rng.standard_normal((2, int(rate * seconds), 1))
   start = int(2.5 * rate)
   sound[1, start : start + rate // 5, 0] += 0.5 * rng.standard_normal(rate // 5)
-  config = diffusion_tiny.get_config()
-  codec = frozen_codec.load(config.codec)
-  target = teacher.Taught(build.make_target(config, codec), mn04, rate)
+  codec = frozen_codec.load("codec_tiny")
+  target = teacher.Taught(Latents(codec), "mn04", rate)
   batch = tiny.batch(np.zeros((2, T, 1))).replace(
     audio=sound.astype(np.float32), duration=np.array([seconds, 3.0])
   )
@@ -69,14 +70,16 @@ def taught(model, weight=0.5, b=2):
   heard = jax.random.normal(jax.random.key(6), (b, T, 5))
   mask = np.arange(T)[None] < np.array([[5], [8]])
   batch = tiny.batch(latents, target_mask=mask, representation=heard)
-  objective = Diffusion(representation_weight=weight, cond_drop_rate=0.0)
+  objective = Diffusion(
+    teacher="mn04", representation_weight=weight, cond_drop_rate=0.0
+  )
   return objective, batch
 
 
 def test_the_error_is_one_less_the_cosine_where_the_clip_is():
   _, batch = taught(None)
   heard = np.asarray(batch.representation)
-  error = lambda guess: base.representation_error(jnp.asarray(guess), batch)
+  error = lambda x: teacher.representation_error(jnp.asarray(x), batch)
   np.testing.assert_allclose(error(3 * heard), 0.0, atol=1e-5)
   np.testing.assert_allclose(error(-heard), 2.0, atol=1e-5)
   spoiled = heard.copy()
@@ -103,7 +106,7 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
     return extra.mean(), both - extra
 
   slope, found = jax.jit(jax.grad(missed, has_aux=True))(params)
-  plain = dataclasses.replace(objective, representation_weight=0.0)
+  plain = dataclasses.replace(objective, teacher="", representation_weight=0.0)
   wanted, _ = tiny.loss(plain, model, batch, key=KEY, train=True)
   np.testing.assert_allclose(found, wanted, rtol=1e-4)
   size = lambda part: max(
@@ -115,22 +118,29 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
 
 
 @pytest.mark.parametrize(
-  "changes,said",
+  "changes,message",
   [
-    ({"model.teacher": "mn04"}, "representation_weight is not set"),
-    ({"objective.representation_weight": 0.5}, "model.teacher is not set"),
+    (dict(teacher="mn04"), "representation_weight=0.0 with teacher='mn04'"),
     (
-      {"model.teacher": "mn05", "objective.representation_weight": 0.5},
-      "model.teacher='mn05' is not one of mn04",
+      dict(representation_weight=0.5),
+      "representation_weight=0.5 with teacher=",
+    ),
+    (
+      dict(teacher="mn05", representation_weight=0.5),
+      "config.objective.teacher='mn05' is not one of , mn04",
     ),
   ],
 )
-def test_what_does_not_fit_is_refused(changes, said):
+def test_a_teacher_and_its_weight_are_set_together(changes, message):
   config = diffusion_tiny.get_config()
-  config.update_from_flattened_dict(changes)
-  codec = frozen_codec.describe(config.codec)
-  with pytest.raises(build.ConfigError, match=said):
-    build.make_objective(config)
-    nnx.eval_shape(
-      lambda: build.make_generator(config, codec.config, rngs=nnx.Rngs(0))
-    )
+  config.objective.update(changes)
+  with pytest.raises(ConfigError, match=message):
+    Experiment.from_config(config)
+
+
+def test_the_model_has_a_head_for_the_teachers_features():
+  config = diffusion_tiny.get_config()
+  config.objective.update(teacher="mn04", representation_weight=0.5)
+  experiment = Experiment.from_config(config)
+  assert isinstance(experiment.target, teacher.Taught)
+  assert experiment.model.representation == mn04.FRAME_DIM

@@ -7,6 +7,7 @@ from safetensors import numpy as safetensors
 
 from tests import tiny
 from v2a_jax.weights import bundle
+from v2a_jax.weights.names import flatten
 
 
 def _state():
@@ -17,8 +18,8 @@ def test_weights_come_back(tmp_path):
   state = _state()
   bundle.save(tmp_path, state, {"a": 1}, card="# x", dtype="float32")
   again = bundle.load_state(tmp_path, nnx.state(tiny.diffusion(seed=5)))
-  for name, leaf in bundle.flatten(state).items():
-    np.testing.assert_array_equal(leaf, bundle.flatten(again)[name])
+  for name, leaf in flatten(state).items():
+    np.testing.assert_array_equal(leaf, flatten(again)[name])
   assert bundle.read_config(bundle.find(tmp_path)) == {"a": 1}
   assert len(bundle.digest(tmp_path)) == 64
 
@@ -26,8 +27,8 @@ def test_weights_come_back(tmp_path):
 def test_half_precision_is_close_and_loads_as_float32(tmp_path):
   state = _state()
   bundle.save(tmp_path, state, {}, card="")
-  again = bundle.flatten(bundle.load_state(tmp_path, state))
-  for name, leaf in bundle.flatten(state).items():
+  again = flatten(bundle.load_state(tmp_path, state))
+  for name, leaf in flatten(state).items():
     assert again[name].dtype == leaf.dtype
     np.testing.assert_allclose(again[name], leaf, atol=2e-3)
 

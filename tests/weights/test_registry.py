@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from v2a_jax.basics.files import sha256_of
 from v2a_jax.weights import registry as weights
 
 
@@ -83,7 +84,7 @@ def test_load_converts_once_and_then_needs_no_source(entry):
   np.testing.assert_array_equal(again["w"], loaded["w"])
   record = json.loads((weights.cache_dir() / "tiny.json").read_text())
   converted = weights.cache_dir() / tiny.converted
-  assert record["sha256"] == weights.sha256_of(converted)
+  assert record["sha256"] == sha256_of(converted)
   assert record["source_sha256"] == tiny.sha256
   assert weights.listing()[-1]["state"] == "converted"
 

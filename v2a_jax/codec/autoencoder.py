@@ -1,20 +1,20 @@
-"""The codec: a waveform as continuous latents or as codes, one autoencoder.
+"""The codec: one autoencoder for continuous latents and for codes.
 
   encode:    waveform -> strided stages -> N(mean, exp(logvar)) -> latents
   quantize:  latents -> codes,     dequantize: codes -> latents
   decode:    latents -> strided stages -> magnitude and phase -> waveform
 
-Both views pass through the same decoder, so a diffusion model over latents and
-a token model over codes are compared on nothing but themselves.
+Both pass through the same decoder, so a comparison of a diffusion model over
+latents with a token model over codes is one of the generators alone.
 
 Strided Snake convolutions follow SoundStream (arXiv:2107.03312) and DAC
 (arXiv:2306.06546); the last step of the decoder is an inverse short-time
-Fourier transform as in Vocos (arXiv:2306.00814), which makes the costly high
-rates unnecessary: nothing runs faster than sample_rate / strides[0] hertz.
+Fourier transform as in Vocos (arXiv:2306.00814), which avoids costly layers at
+high rates: nothing runs faster than sample_rate / strides[0] Hz.
 
-Latents leave `encode` with about zero mean and unit variance a channel, once
-`calibrate` has measured the training data; the measured numbers are `Buffer`s,
-which no optimizer touches.
+Once `calibrate` has measured the training data, `encode` gives latents of zero
+mean and unit variance per channel; the measured numbers are `Buffer`s, which no
+optimizer updates.
 """
 
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ from v2a_jax.codec.base import (
 
 LOGVAR_RANGE = (-12.0, 4.0)
 MAX_LOG_MAGNITUDE = 5.0
-FIT_POINTS = 48  # latents a code that the codebooks are fitted to
+FIT_POINTS = 48  # latents per code to which the codebooks are fitted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,16 @@ class CodecConfig(Rates):
   """Sizes of a codec.
 
   Attributes:
-    sample_rate: hertz.
-    channels: of the waveform.
-    strides: of the encoder's stages; the decoder's are the same, reversed.
+    sample_rate: sample rate in Hz.
+    channels: channels of the waveform.
+    strides: strides of the encoder's stages; the decoder reverses them.
     encoder_widths: channels after each encoder stage.
-    decoder_widths: channels at each of those rates in the decoder.
-    dilations: of the residual units at each of those rates.
+    decoder_widths: channels in the decoder at the rate after each encoder stage.
+    dilations: dilations of the residual units at each of those rates.
     latent_dim: channels of the latents.
-    num_codebooks: stages of the residual quantizer.
-    codebook_size: codes a stage.
-    codebook_dim: dimensions in which codes are looked up.
+    num_codebooks: number of stages of the residual quantizer.
+    codebook_size: codes per stage.
+    codebook_dim: dimensions in which codes are compared.
   """
 
   sample_rate: int = 16000
@@ -85,7 +85,7 @@ class CodecConfig(Rates):
 
 
 class Encoder(nnx.Module):
-  """Waveform [b, t hop, channels] to [b, t, 2 latent_dim]."""
+  """Maps waveforms [b, t hop, channels] to [b, t, 2 latent_dim]."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
     stages, features = [], 2 * config.channels
@@ -98,13 +98,13 @@ class Encoder(nnx.Module):
     self.norm = nnx.RMSNorm(features, rngs=rngs)
     self.snake = layers.Snake(features)
     self.head = nnx.Linear(features, 2 * config.latent_dim, rngs=rngs)
-    # The posterior starts narrow: latents that drown in their noise from the
-    # first step on are never used.
+    # The posterior starts narrow: the decoder would learn to ignore latents that
+    # are mostly noise.
     self.head.bias[...] = self.head.bias[...].at[config.latent_dim :].set(-5.0)
     self.head.kernel[...] *= 0.3
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
-    # Hears what is quiet without being driven by what is loud.
+    # The companded copy represents quiet sounds well.
     hidden = [waveform, companding.compress(waveform)]
     hidden = jnp.concatenate(hidden, axis=-1)
     for stage in self.stages:
@@ -113,7 +113,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents [b, t, latent_dim] to waveform [b, t hop, channels]."""
+  """Maps z [b, t, latent_dim] to waveforms [b, t hop, channels]."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
     self.frame_hop = config.strides[0]
@@ -125,21 +125,16 @@ class Decoder(nnx.Module):
     ]
     ups = [
       layers.Upsample(low, high, stride, rngs=rngs)
-      for low, high, stride in zip(
-        widths, widths[1:], config.strides[:0:-1], strict=False
-      )
+      for low, high, stride in zip(widths, widths[1:], config.strides[:0:-1])
     ]
-    self.stem = layers.conv(
-      config.latent_dim, widths[0], kernel_size=3, rngs=rngs
-    )
+    self.stem = layers.conv(config.latent_dim, widths[0], 3, rngs=rngs)
     self.units, self.ups = nnx.List(units), nnx.List(ups)
     self.norm = nnx.RMSNorm(widths[-1], rngs=rngs)
     self.snake = layers.Snake(widths[-1])
     bins = 2 * self.frame_hop + 1
-    self.head = layers.conv(
-      widths[-1], 2 * bins * config.channels, kernel_size=3, rngs=rngs
-    )
-    # Training starts from quiet frames, not from full scale.
+    outputs = 2 * bins * config.channels
+    self.head = layers.conv(widths[-1], outputs, 3, rngs=rngs)
+    # Initial magnitudes are small, not full scale.
     quiet = jnp.zeros((config.channels, 2, bins)).at[:, 0].set(-3.0)
     self.head.kernel[...] *= 0.2
     self.head.bias[...] = quiet.reshape(-1)
@@ -169,67 +164,53 @@ class Decoder(nnx.Module):
 
 
 class Codec(LatentCodec):
-  """A variational autoencoder and a residual quantizer of its latents."""
+  """A variational autoencoder with a residual quantizer of its latents."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
     super().__init__(config)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
-    self.quantizer = quantizer_lib.ResidualQuantizer(
-      config.latent_dim,
-      num_codebooks=config.num_codebooks,
-      codebook_size=config.codebook_size,
-      code_dim=config.codebook_dim,
-      rngs=rngs,
-    )
+    self.quantizer = quantizer_lib.ResidualQuantizer(config, rngs=rngs)
 
   def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and log variance of the latents, before calibration.
+    """Computes mean and log variance of z, each [b, ceil(t / hop), c].
 
-    Args:
-      waveform: float32 [b, t, channels] in [-1, 1]; zeros are added up to a
-        multiple of the hop.
-
-    Returns:
-      Two arrays [b, ceil(t / hop), latent_dim].
+    The waveform [b, t, channels] in [-1, 1] is padded with zeros at its end.
     """
     hidden = self.encoder(padded(waveform, self.config.hop))
     mean, logvar = jnp.split(hidden, 2, axis=-1)
     return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
   def encode(self, waveform: jax.Array) -> jax.Array:
-    """Waveform [b, t, channels] to latents [b, ceil(t / hop), latent_dim].
+    """Encodes a waveform [b, t, channels] to latents [b, ceil(t / hop), c].
 
-    The posterior's mean, of about unit variance a channel after `calibrate`.
-    Latent `i` has the time (i + 1/2) / latent_rate seconds.
+    Latents are the posterior's mean, calibrated. Latent `i` has the time
+    (i + 1/2) / latent_rate seconds.
     """
     mean, _ = self.posterior(waveform)
     return self._standardised(mean)
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, c] to a waveform [b, t hop, channels]."""
+    """Decodes latents [b, t, c] to a waveform [b, t hop, channels]."""
     return self.decoder(self._raw(latents))
 
 
 def calibrate(
   codec: Codec, waveforms: Iterable[np.ndarray], *, fit_codes: bool = True
 ) -> Codec:
-  """A copy of `codec` that is ready for generators: the last step of training.
-
-  Its latents have zero mean and unit variance a channel over `waveforms`, and
-  its codebooks lie where those latents are (`quantizer.fit`).
+  """Standardises latents and fits codebooks: the last step of codec training.
 
   Args:
     codec: a trained codec.
     waveforms: batches float32 [b, t, channels] of one shape, many seconds.
-    fit_codes: False leaves the codebooks as they were trained.
+    fit_codes: whether to fit the codebooks, too (`quantizer.fit`).
 
   Returns:
-    A codec whose `encode` gives calibrated latents and whose `decode` expects
-    them.
+    A copy of `codec` whose latents have zero mean and unit variance per channel
+    over `waveforms`.
 
   Raises:
-    ValueError: where there is no waveform, or too few for the codebooks.
+    ValueError: there is no waveform, or too few for the codebooks.
   """
   graphdef, state = nnx.split(codec)
   means = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x)[0])

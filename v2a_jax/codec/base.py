@@ -2,11 +2,15 @@
 
   latents = (z - mean) / std,   z = latents std + mean
 
-where z is what the encoder gives and the quantizer and the decoder take; mean
-and deviation of each channel are measured, not trained.
+where z is the encoder's output, which the quantizer and the decoder take; mean
+and deviation of each channel are measured, not trained. A residual quantizer
+represents z by the sum of what its stages make of one code each,
+
+  r_0 = z,   k_i = encode_i(r_i),   r_{i+1} = r_i - stage_i(k_i).
 
 The samples of one latent depend on `decoder_halo` latents on either side of
-it. Backwards from these samples, with h the steps beyond them on either side,
+it. Going backwards from these samples, with h the steps beyond them on either
+side,
 
   a convolution of k taps, dilation d      h <- h + d (k - 1) / 2
   an upsampling of kernel 2 s, stride s    h <- ceil((h + ceil(s / 2)) / s)
@@ -16,6 +20,7 @@ for an upsampling that leaves off floor(s / 2) or ceil(s / 2) steps at the start
 p left off).
 """
 
+from collections.abc import Sequence
 import math
 
 from flax import nnx
@@ -28,40 +33,69 @@ class Buffer(nnx.Variable):
 
 
 class Rates:
-  """Of a config with `sample_rate` and `strides`."""
+  """Rates of a config with `sample_rate` and `strides`."""
 
   @property
   def hop(self) -> int:
-    """Samples a latent."""
+    """Samples per latent."""
     return math.prod(self.strides)
 
   @property
   def latent_rate(self) -> float:
-    """Latents a second, in hertz."""
+    """Latents per second, in Hz."""
     return self.sample_rate / self.hop
 
 
 def reach(module: nnx.Module) -> int:
-  """Steps that the convolutions in `module`, run in a row, see to one side."""
+  """Counts the steps to one side that convolutions in sequence depend on."""
   convs = (m for _, m in nnx.iter_modules(module) if isinstance(m, nnx.Conv))
   return sum(c.kernel_dilation[0] * (c.kernel_size[0] - 1) // 2 for c in convs)
 
 
 def reach_up(steps: int, stride: int) -> int:
-  """`steps` on the fine side of an upsampling as steps on its coarse side."""
+  """Converts steps after an upsampling to steps before it."""
   return -(-(steps + -(-stride // 2)) // stride)
 
 
 def padded(waveform: jax.Array, hop: int) -> jax.Array:
-  """[b, t, channels] with zeros up to a multiple of the hop."""
+  """Pads [b, t, channels] with zeros to a multiple of the hop."""
   short = -waveform.shape[1] % hop
   return jnp.pad(waveform, [(0, 0), (0, short), (0, 0)])
 
 
-class LatentCodec(nnx.Module):
-  """Calibrated latents and codes, of `encoder`, `quantizer` and `decoder`.
+class Stages(nnx.Module):
+  """A residual quantizer; a subclass has its stages.
 
-  A subclass makes these three, and writes `encode` and `decode`.
+  A stage's `encode` gives codes [b, t], and a call with codes its part of z.
+  """
+
+  stages: Sequence[nnx.Module]
+
+  def quantize(
+    self, z: jax.Array, num_codebooks: int | None = None
+  ) -> jax.Array:
+    """Quantizes z [b, t, c] to codes int32 [b, t, q] of the first q stages."""
+    residual, codes = z, []
+    for stage in list(self.stages)[:num_codebooks]:
+      codes.append(stage.encode(residual))
+      residual = residual - stage(codes[-1])
+    return jnp.stack(codes, axis=-1)
+
+  def dequantize(self, codes: jax.Array) -> jax.Array:
+    """Sums what codes [b, t, n] of the first n <= q stages stand for: z."""
+    count = codes.shape[-1]
+    if count > len(self.stages):
+      raise ValueError(
+        f"dequantize: {count} codes a step, but the quantizer has only"
+        f" {len(self.stages)} codebooks."
+      )
+    return sum(self.stages[i](codes[..., i]) for i in range(count))
+
+
+class LatentCodec(nnx.Module):
+  """Calibrated latents and codes from an `encoder`, `quantizer` and `decoder`.
+
+  A subclass makes these three and defines `encode` and `decode`.
   """
 
   def __init__(self, config):
@@ -72,18 +106,16 @@ class LatentCodec(nnx.Module):
   def quantize(
     self, latents: jax.Array, num_codebooks: int | None = None
   ) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, num_codebooks]; None for all."""
+    """Quantizes latents [b, t, c] to codes int32 [b, t, num_codebooks].
+
+    These are of the first codebooks; None for all.
+    """
     return self.quantizer.quantize(self._raw(latents), num_codebooks)
 
   def dequantize(
     self, codes: jax.Array, num_codebooks: int | None = None
   ) -> jax.Array:
-    """Codes [b, t, q] to latents [b, t, c].
-
-    Args:
-      codes: int [b, t, q].
-      num_codebooks: how many of the codes to use; None for all.
-    """
+    """Converts the first codes of [b, t, q] to latents [b, t, c]; None: all."""
     z = self.quantizer.dequantize(codes[..., :num_codebooks])
     return self._standardised(z)
 

@@ -1,4 +1,4 @@
-"""Codecs of our own, from a bundle that `v2a weights export` wrote."""
+"""Codecs of this project, read from a bundle that `v2a weights export` wrote."""
 
 from flax import nnx
 
@@ -8,7 +8,7 @@ from v2a_jax.weights import bundle
 
 
 def recognises(name: str) -> bool:
-  """Says yes to every name; `read_config` says what is wrong with it."""
+  """Returns True for any name; `read_config` refuses what is no bundle."""
   del name
   return True
 
@@ -29,7 +29,7 @@ def read_config(name: str) -> CodecConfig:
 
 
 def make(config: CodecConfig) -> Codec:
-  """Makes a codec with fresh weights."""
+  """Makes a codec with initial weights."""
   return Codec(config, rngs=nnx.Rngs(0))
 
 
@@ -45,5 +45,5 @@ def load(name: str) -> Codec:
 
 
 def digest(name: str) -> str:
-  """Returns the sha256 of the weights in hexadecimal."""
+  """Computes the sha256 of the weights, in hexadecimal."""
   return bundle.digest(bundle.find(name))

@@ -1,8 +1,8 @@
-"""Mu-law companding (ITU-T G.711): what is quiet still counts.
+"""Mu-law companding (ITU-T G.711), which keeps quiet sounds audible to a model.
 
   y = sign(x) log(1 + 255 |x|) / log 256
 
-Sound 50 dB down is still at a tenth of the scale.
+A sound 50 dB below full scale is still at a tenth of the scale.
 """
 
 import math
@@ -15,10 +15,10 @@ LOG = math.log1p(MU)
 
 
 def compress(x: jax.Array) -> jax.Array:
-  """x in [-1, 1] to y in [-1, 1], same shape."""
+  """Maps x in [-1, 1] to y in [-1, 1]."""
   return jnp.sign(x) * jnp.log1p(MU * jnp.abs(x)) / LOG
 
 
 def expand(y: jax.Array) -> jax.Array:
-  """The inverse; y beyond [-1, 1] is cut to it."""
+  """Inverts `compress`; clips y to [-1, 1] first."""
   return jnp.sign(y) * jnp.expm1(LOG * jnp.minimum(jnp.abs(y), 1.0)) / MU

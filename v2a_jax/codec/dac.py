@@ -1,6 +1,6 @@
-"""The Descript Audio Codec (DAC), with the public weights, as a frozen codec.
+"""The Descript Audio Codec (DAC), used with the public weights.
 
-  encode:    waveform -> strided Snake convolutions -> z = latents [b t 1024]
+  encode:    waveform -> strided Snake convolutions -> z = latents [b, t, 1024]
   quantize:  r_0 = z,  e_i = W_in r_i,  k_i = argmax_j cos(e_i, C_i[j]),
              r_{i+1} = r_i - W_out C_i[k_i]
   dequantize:  z_hat = sum_i W_out C_i[k_i]
@@ -10,19 +10,17 @@ Kumar et al., "High-fidelity audio compression with improved RVQGAN",
 https://arxiv.org/abs/2306.06546; codes are looked up by angle in 8 dimensions
 (Yu et al., https://arxiv.org/abs/2110.04627). Layers are named as in the port
 by Hugging Face (https://huggingface.co/docs/transformers/model_doc/dac), whose
-files `dac_files.py` reads. The codec stands where the project's own stands
-(codec/autoencoder.py): `config.codec` names the folder.
+files `dac_files.py` reads.
 
 DAC has no KL bottleneck. Its continuous latents are the encoder's output before
-quantisation, z, in whatever mean and scale the published training left it; the
-quantized z_hat passes through the same decoder. A generator of latents wants
-them standardised: (z - mean) / std of each channel, with the statistics that
-the folder's config gives (0 and 1 where it gives none). Codes do not depend on
-them.
+quantisation, z, in the mean and scale of the published training. A generator of
+latents needs them standardised: (z - mean) / std of each channel, with the
+statistics in the folder's config (0 and 1 if it has none). Codes do not depend
+on them.
 
-Convolutions run in the backend's default precision, the look-up in the highest.
-Where the default is less than float32 (GPU, TPU), codes near a tie may differ
-from a CPU's; `jax_default_matmul_precision=highest` prevents it.
+Convolutions run in the backend's default precision, the comparison of codes in
+the highest. If the default is less than float32 (GPU, TPU), codes near a tie may
+differ from those on a CPU; `jax_default_matmul_precision=highest` prevents it.
 """
 
 import dataclasses
@@ -32,7 +30,16 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from v2a_jax.codec.base import LatentCodec, Rates, padded, reach, reach_up
+from v2a_jax.basics import settings
+from v2a_jax.codec.base import (
+  LatentCodec,
+  Rates,
+  Stages,
+  padded,
+  reach,
+  reach_up,
+)
+from v2a_jax.codec.layers import conv
 
 DILATIONS = (1, 3, 9)
 
@@ -42,13 +49,13 @@ class DacConfig(Rates):
   """Sizes of a DAC; the defaults are those of the 44.1 kHz model.
 
   Attributes:
-    sample_rate: hertz.
-    strides: of the encoder's blocks; the decoder's are the same, reversed.
+    sample_rate: sample rate in Hz.
+    strides: strides of the encoder's blocks; the decoder reverses them.
     encoder_width: channels at the sample rate; each block doubles them.
     decoder_width: channels at the latent rate; each block halves them.
-    num_codebooks: stages of the residual quantizer.
-    codebook_size: codes a stage.
-    codebook_dim: dimensions in which codes are looked up.
+    num_codebooks: number of stages of the residual quantizer.
+    codebook_size: codes per stage.
+    codebook_dim: dimensions in which codes are compared.
   """
 
   sample_rate: int = 44100
@@ -60,20 +67,18 @@ class DacConfig(Rates):
   codebook_dim: int = 8
 
   def __post_init__(self):
-    if not self.strides or min(self.strides) < 2:
-      raise ValueError(
-        f"DacConfig: strides={self.strides}; give at least one, each of 2 or"
-        " more."
-      )
+    positive = [field.name for field in dataclasses.fields(self)]
+    settings.check(self, **dict.fromkeys(positive, "[1, inf)"))
+    settings.check(self, strides="[2, inf)")
     if self.decoder_width % 2 ** len(self.strides):
-      raise ValueError(
-        f"DacConfig: decoder_width={self.decoder_width} cannot be halved"
-        f" {len(self.strides)} times, once a stride."
+      raise settings.SettingError(
+        f"decoder_width={self.decoder_width} cannot be halved"
+        f" {len(self.strides)} times, once per stride"
       )
 
   @property
   def channels(self) -> int:
-    """Of the waveform; all published models are mono."""
+    """Channels of the waveform; all published models are mono."""
     return 1
 
   @property
@@ -82,22 +87,8 @@ class DacConfig(Rates):
     return self.encoder_width * 2 ** len(self.strides)
 
 
-# https://github.com/descriptinc/descript-audio-codec, conf/final. 74 to 77 M
-# parameters; of a second of sound, encoding takes 25, 37 and 62 GFLOPs, decoding
-# 56, 83 and 140.
-PUBLISHED = {
-  "dac_16khz": DacConfig(
-    sample_rate=16000, strides=(2, 4, 5, 8), num_codebooks=12
-  ),
-  "dac_24khz": DacConfig(
-    sample_rate=24000, strides=(2, 4, 5, 8), num_codebooks=32
-  ),
-  "dac_44khz": DacConfig(),
-}
-
-
 class Snake(nnx.Module):
-  """x + sin^2(alpha x) / alpha, alpha of each channel: [b t c] to the same.
+  """x + sin^2(alpha x) / alpha with a learned alpha per channel.
 
   Ziyin et al., https://arxiv.org/abs/2006.08195.
   """
@@ -110,21 +101,12 @@ class Snake(nnx.Module):
     return x + jnp.square(jnp.sin(alpha * x)) / (alpha + 1e-9)
 
 
-def _conv(
-  features_in: int, features: int, size: int, *, rngs, dilation=1
-) -> nnx.Conv:
-  """A convolution over time that keeps the length, of an odd size."""
-  return nnx.Conv(
-    features_in, features, (size,), kernel_dilation=(dilation,), rngs=rngs
-  )
-
-
 class Upsample(nnx.Module):
-  """Transposed convolution, kernel 2s: [b t c] to [b, t s - s mod 2, d].
+  """Transposed convolution, kernel 2s: [b, t, c] to [b, t s - s mod 2, d].
 
-  Step i of the input adds to the outputs [i s - p, (i + 2) s - p) for
-  p = ceil(s / 2), so that each output is a sum of two matrix products. An odd
-  stride leaves one output too few, as in the original.
+  Step i of the input contributes to the outputs [i s - p, (i + 2) s - p) for
+  p = ceil(s / 2), so that each output is a sum of two matrix products. With an
+  odd stride there is one output too few, as in the original.
   """
 
   def __init__(self, features_in: int, features: int, stride: int, *, rngs):
@@ -149,20 +131,20 @@ class Upsample(nnx.Module):
 
 
 class ResidualUnit(nnx.Module):
-  """x + conv(snake(conv(snake(x)))), the first of 7 taps, dilated."""
+  """x + conv1(snake(conv7(snake(x)))), where conv7 is dilated."""
 
   def __init__(self, features: int, dilation: int, *, rngs: nnx.Rngs):
     self.snake1 = Snake(features)
-    self.conv1 = _conv(features, features, 7, dilation=dilation, rngs=rngs)
+    self.conv1 = conv(features, features, 7, dilation=dilation, rngs=rngs)
     self.snake2 = Snake(features)
-    self.conv2 = _conv(features, features, 1, rngs=rngs)
+    self.conv2 = conv(features, features, 1, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     return x + self.conv2(self.snake2(self.conv1(self.snake1(x))))
 
 
 class _ResidualUnits(nnx.Module):
-  """What a block of either side has: three residual units."""
+  """Base of the blocks: three residual units."""
 
   def __init__(self, features: int, *, rngs: nnx.Rngs):
     self.res_unit1, self.res_unit2, self.res_unit3 = (
@@ -170,11 +152,12 @@ class _ResidualUnits(nnx.Module):
     )
 
   def residual_units(self, x: jax.Array) -> jax.Array:
+    """Applies the units in order."""
     return self.res_unit3(self.res_unit2(self.res_unit1(x)))
 
 
 class EncoderBlock(_ResidualUnits):
-  """[b, t stride, c] to [b, t, 2 c]."""
+  """Maps [b, t stride, c] to [b, t, 2 c]."""
 
   def __init__(self, features: int, stride: int, *, rngs: nnx.Rngs):
     super().__init__(features, rngs=rngs)
@@ -193,7 +176,7 @@ class EncoderBlock(_ResidualUnits):
 
 
 class DecoderBlock(_ResidualUnits):
-  """[b t c] to [b, t stride - stride mod 2, c / 2]."""
+  """Maps [b, t, c] to [b, t stride - stride mod 2, c / 2]."""
 
   def __init__(self, features: int, stride: int, *, rngs: nnx.Rngs):
     super().__init__(features // 2, rngs=rngs)
@@ -205,17 +188,17 @@ class DecoderBlock(_ResidualUnits):
 
 
 class Encoder(nnx.Module):
-  """Waveform [b, t hop, 1] to z [b, t, latent_dim]."""
+  """Maps waveforms [b, t hop, 1] to z [b, t, latent_dim]."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     width = config.encoder_width
-    self.conv1 = _conv(config.channels, width, 7, rngs=rngs)
+    self.conv1 = conv(config.channels, width, 7, rngs=rngs)
     self.block = nnx.List()
     for stride in config.strides:
       self.block.append(EncoderBlock(width, stride, rngs=rngs))
       width *= 2
     self.snake1 = Snake(width)
-    self.conv2 = _conv(width, config.latent_dim, 3, rngs=rngs)
+    self.conv2 = conv(width, config.latent_dim, 3, rngs=rngs)
 
   def __call__(self, waveform: jax.Array) -> jax.Array:
     hidden = self.conv1(waveform)
@@ -225,17 +208,17 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """z [b, t, latent_dim] to a waveform of t hop samples, or a few less."""
+  """Maps z [b, t, latent_dim] to waveforms of t hop samples or a few less."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     width = config.decoder_width
-    self.conv1 = _conv(config.latent_dim, width, 7, rngs=rngs)
+    self.conv1 = conv(config.latent_dim, width, 7, rngs=rngs)
     self.block = nnx.List()
     for stride in reversed(config.strides):
       self.block.append(DecoderBlock(width, stride, rngs=rngs))
       width //= 2
     self.snake1 = Snake(width)
-    self.conv2 = _conv(width, config.channels, 7, rngs=rngs)
+    self.conv2 = conv(width, config.channels, 7, rngs=rngs)
 
   def __call__(self, z: jax.Array) -> jax.Array:
     hidden = self.conv1(z)
@@ -253,13 +236,13 @@ class Decoder(nnx.Module):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  """Vectors of length 1 along the last axis."""
+  """Scales vectors along the last axis to length 1."""
   norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
   return x / jnp.maximum(norm, 1e-12)
 
 
 class VectorQuantizer(nnx.Module):
-  """One stage: a projection down, a look-up by angle, a projection up."""
+  """One stage: a projection down, the code of least angle, a projection up."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     project = lambda n, m: nnx.Conv(n, m, (1,), precision="highest", rngs=rngs)
@@ -269,50 +252,35 @@ class VectorQuantizer(nnx.Module):
       config.codebook_size, config.codebook_dim, rngs=rngs
     )
 
-  def nearest(self, residual: jax.Array) -> jax.Array:
-    """The code of the least angle, int32 [b t], for `residual` [b t c]."""
+  def encode(self, residual: jax.Array) -> jax.Array:
+    """Quantizes a residual [b, t, c] to codes int32 [b, t]."""
     encoded = _unit(self.in_proj(residual))
     table = _unit(self.codebook.embedding[...])
     cosine = jnp.matmul(encoded, table.T, precision="highest")
     return jnp.argmax(cosine, axis=-1).astype(jnp.int32)
 
   def __call__(self, codes: jax.Array) -> jax.Array:
-    """Codes [b t] to their part of z, [b t c]."""
+    """Converts codes [b, t] to their part of z, [b, t, c]."""
     return self.out_proj(self.codebook(codes))
 
 
-class ResidualQuantizer(nnx.Module):
+class ResidualQuantizer(Stages):
   """All stages."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
-    stages = range(config.num_codebooks)
-    self.quantizers = nnx.List(
-      [VectorQuantizer(config, rngs=rngs) for _ in stages]
+    stages = (
+      VectorQuantizer(config, rngs=rngs) for _ in range(config.num_codebooks)
     )
+    self.quantizers = nnx.List(stages)
 
-  def quantize(
-    self, z: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """z [b t c] to codes int32 [b t q] of the first q stages."""
-    residual, codes = z, []
-    for stage in list(self.quantizers)[:num_codebooks]:
-      codes.append(stage.nearest(residual))
-      residual = residual - stage(codes[-1])
-    return jnp.stack(codes, axis=-1)
-
-  def dequantize(self, codes: jax.Array) -> jax.Array:
-    """Codes [b t n] of the first n <= q stages to z_hat [b t c]."""
-    count = codes.shape[-1]
-    if count > len(self.quantizers):
-      raise ValueError(
-        f"dequantize: {count} codes a step, but the quantizer has only"
-        f" {len(self.quantizers)} codebooks."
-      )
-    return sum(self.quantizers[i](codes[..., i]) for i in range(count))
+  @property
+  def stages(self) -> nnx.List:
+    """The stages in order."""
+    return self.quantizers
 
 
 class Dac(LatentCodec):
-  """The whole codec, with the interface of `codec.autoencoder.Codec`."""
+  """The codec, with the interface of `autoencoder.Codec`."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
     super().__init__(config)
@@ -321,18 +289,18 @@ class Dac(LatentCodec):
     self.quantizer = ResidualQuantizer(config, rngs=rngs)
 
   def encode(self, waveform: jax.Array) -> jax.Array:
-    """Waveform [b, t, 1] to latents [b, ceil(t / hop), latent_dim].
+    """Encodes a waveform [b, t, 1] to latents [b, ceil(t / hop), latent_dim].
 
-    Zeros are added up to a multiple of the hop. Latent `i` has the time
-    (i + 1/2) / latent_rate seconds.
+    The end is padded with zeros. Latent `i` has the time (i + 1/2) / latent_rate
+    seconds.
     """
     return self._standardised(self.encoder(padded(waveform, self.config.hop)))
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, c] to a waveform [b, t hop, 1].
+    """Decodes latents [b, t, c] to a waveform [b, t hop, 1].
 
-    With odd strides (16 and 24 kHz) the network itself ends 8 samples, at most
-    half a millisecond, early; zeros take their place.
+    With odd strides (16 and 24 kHz) the network's output ends 8 samples, at most
+    half a millisecond, early and is padded with zeros.
     """
     waveform = self.decoder(self._raw(latents))
     short = latents.shape[1] * self.config.hop - waveform.shape[1]

@@ -1,23 +1,20 @@
-"""Reads a folder with a DAC as Hugging Face publishes it; see dac.py.
+"""Reads a DAC (dac.py) from a folder as Hugging Face publishes it.
 
   config.json        sizes, with `"model_type": "dac"`
-  model.safetensors  float tensors by the names of `transformers`' DacModel,
-                     weight norm folded or not
+  model.safetensors  float tensors with the names of `transformers`' DacModel,
+                     with or without weight normalisation
 
 Public models (MIT): https://huggingface.co/descript/dac_16khz, …/dac_24khz and
-…/dac_44khz. Download both files into a folder and set `config.codec` to it; a
-model trained on that codec remembers the folder's name. The sha256 of these
-files are not known to this project, so they have no entry in `weights.WEIGHTS`
-and nothing is fetched; instead every tensor's name and shape is compared with
-what the config asks for.
+…/dac_44khz, of 74 to 77 M parameters. Download both files into a folder and set
+`config.codec` to its path; it must stay there for models trained on that codec.
+The files' sha256 are not known, so they have no entry in `weights.registry`;
+instead the names and shapes of all tensors are compared with the config.
 
-Two keys of `config.json` are ours and may be added by hand: `latent_mean` and
-`latent_std`, by which latents are standardised; a number for each channel of
-the latents, or one for all.
+Two keys may be added to `config.json`: `latent_mean` and `latent_std`, with which
+latents are standardised, as one number per channel or one for all.
 """
 
 from collections.abc import Mapping
-import os
 import pathlib
 from typing import Any
 
@@ -28,14 +25,13 @@ import numpy as np
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.codec import dac
 from v2a_jax.codec.base import Buffer
-from v2a_jax.weights import names, published, tensors
-from v2a_jax.weights import registry as weights
+from v2a_jax.weights import names, published
+from v2a_jax.weights.registry import WrongWeightsError
 
-WEIGHTS, CONFIG = published.FILE, published.CONFIG
-_KINDS = {"dac": None}  # `model_type`, and no section of the file
+CONFIG, FILE = published.CONFIG, published.FILE
+_MODEL_TYPES = {"dac": None}  # with its settings at the top level
 
-# A field of `DacConfig` and its key in config.json. Its `hop_length` is not
-# read: that follows from the strides.
+# Key in config.json by field of `DacConfig`.
 _KEYS = {
   "sample_rate": "sampling_rate",
   "strides": "downsampling_ratios",
@@ -46,132 +42,138 @@ _KEYS = {
   "codebook_dim": "codebook_dim",
 }
 _LEAVES = {"kernel": "weight", "embedding": "weight"}
+# Length g and direction v of a weight w = g v / |v|: old and new PyTorch.
+_WEIGHT_NORM = (
+  (".weight_g", ".weight_v"),
+  (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+)
 
 
 def recognises(name: str) -> bool:
-  """Says whether a codec's name is a folder that holds `model.safetensors`."""
-  return (pathlib.Path(name) / WEIGHTS).is_file()
+  """Returns whether a codec's name is a folder with `model.safetensors`."""
+  return (pathlib.Path(name) / FILE).is_file()
 
 
-def make(config: dac.DacConfig) -> dac.Dac:
-  """Makes a codec with fresh weights."""
-  return dac.Dac(config, rngs=nnx.Rngs(0))
-
-
-def digest(name: str) -> str:
-  """Returns the sha256 of the weights in hexadecimal."""
-  return sha256_of(pathlib.Path(name) / WEIGHTS)
-
-
-def read_config(folder: str | os.PathLike[str]) -> dac.DacConfig:
-  """The sizes of the codec that a folder holds; its tensors are not read.
+def read_config(name: str) -> dac.DacConfig:
+  """Reads the sizes of the codec in a folder.
 
   Raises:
     MissingWeightsError, WrongWeightsError: see `load`.
   """
-  folder = pathlib.Path(folder)
-  return _config(published.read_config(folder, _KINDS), folder / CONFIG)
+  folder = pathlib.Path(name)
+  return _config(published.read_config(folder, _MODEL_TYPES), folder / CONFIG)
 
 
-def load(folder: str | os.PathLike[str]) -> dac.Dac:
-  """The codec that a folder holds.
+def make(config: dac.DacConfig) -> dac.Dac:
+  """Makes a codec with initial weights."""
+  return dac.Dac(config, rngs=nnx.Rngs(0))
+
+
+def load(name: str) -> dac.Dac:
+  """Reads the codec in a folder.
 
   Raises:
-    MissingWeightsError: one of the two files is not there.
+    MissingWeightsError: a file is missing.
     WrongWeightsError: the config is not that of a DAC; or the file is damaged;
       or tensors are missing, extra or misshapen, and all are named.
   """
-  folder = pathlib.Path(folder)
-  settings = published.read_config(folder, _KINDS)
-  config = _config(settings, folder / CONFIG)
-  statistics = _statistics(settings, config.latent_dim, folder / CONFIG)
-  found = tensors.fold_weight_norm(tensors.read(folder / WEIGHTS))
-  codec = abstract(config)
-  tensors.check(found, _shapes(codec), folder / WEIGHTS)
-  _put(found, codec)
-  for name, value in statistics.items():
-    setattr(codec, name, value)
+  folder = pathlib.Path(name)
+  values = published.read_config(folder, _MODEL_TYPES)
+  config = _config(values, folder / CONFIG)
+  statistics = _statistics(values, config.latent_dim, folder / CONFIG)
+  tensors = fold_weight_norm(published.read_tensors(folder))
+  codec = nnx.eval_shape(lambda: make(config))
+  params = nnx.state(codec, nnx.Param)
+  leaves = names.flatten(params)
+  shapes = {_tensor(name): _shape(name, leaf) for name, leaf in leaves.items()}
+  published.check(tensors, shapes, folder / FILE)
+  arrays = {
+    # The axes of a kernel are reversed; other shapes differ at most in ones.
+    name: tensor.T if name[-1] == "kernel" else tensor.reshape(leaf.shape)
+    for name, leaf in leaves.items()
+    for tensor in (tensors[_tensor(name)],)
+  }
+  cast = lambda array, leaf: jnp.asarray(array, leaf.dtype)
+  nnx.update(codec, names.fill(params, arrays, cast))
+  for field, value in statistics.items():
+    setattr(codec, field, value)
   return codec
 
 
-def abstract(config: dac.DacConfig) -> dac.Dac:
-  """Makes a codec of shapes alone: nothing is allocated."""
-  return nnx.eval_shape(lambda: make(config))
-
-
-def tensor_shapes(config: dac.DacConfig) -> dict[str, tuple[int, ...]]:
-  """Returns the shape of every tensor of the file, by name."""
-  return _shapes(abstract(config))
-
-
-def _shapes(codec: dac.Dac) -> dict[str, tuple[int, ...]]:
-  shapes = {}
-  for name, leaf in names.flatten(nnx.state(codec, nnx.Param)).items():
-    shape = (1, *leaf.shape, 1) if name[-1] == "alpha" else leaf.shape
-    shapes[_tensor(name)] = shape[::-1] if name[-1] == "kernel" else shape
-  return shapes
+def digest(name: str) -> str:
+  """Computes the sha256 of the weights, in hexadecimal."""
+  return sha256_of(pathlib.Path(name) / FILE)
 
 
 def _tensor(name: names.Name) -> str:
-  """encoder/block/0/conv1/kernel -> encoder.block.0.conv1.weight."""
+  """Converts encoder/block/0/conv1/kernel to encoder.block.0.conv1.weight."""
   *layer, leaf = name
   return ".".join([*layer, _LEAVES.get(leaf, leaf)])
 
 
-def _put(tensors_by_name: Mapping[str, np.ndarray], codec: dac.Dac) -> None:
-  """Puts checked tensors into a codec of shapes."""
-  params = nnx.state(codec, nnx.Param)
-  arrays = {
-    # A convolution is [d c k] in PyTorch; the others differ at most in ones.
-    name: tensor.T if name[-1] == "kernel" else tensor.reshape(leaf.shape)
-    for name, leaf in names.flatten(params).items()
-    for tensor in (tensors_by_name[_tensor(name)],)
-  }
-  cast = lambda array, leaf: jnp.asarray(array, leaf.dtype)
-  nnx.update(codec, names.fill(params, arrays, cast))
+def _shape(name: names.Name, leaf: Any) -> tuple[int, ...]:
+  """Returns the published shape of a parameter."""
+  shape = (1, *leaf.shape, 1) if name[-1] == "alpha" else leaf.shape
+  return shape[::-1] if name[-1] == "kernel" else shape
 
 
-def _config(settings: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:
-  missing = sorted(set(_KEYS.values()) - settings.keys())
+def fold_weight_norm(
+  tensors: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+  """Replaces each pair of weight normalisation by one `….weight`.
+
+  w = g v / |v|, with the norm over all axes but the first (Salimans and Kingma,
+  https://arxiv.org/abs/1602.07868). Other tensors stay as they are.
+  """
+  folded = dict(tensors)
+  for length, direction in _WEIGHT_NORM:
+    for name in [name for name in tensors if name.endswith(length)]:
+      layer = name.removesuffix(length)
+      g, v = tensors[name], tensors.get(layer + direction)
+      if v is None or g.shape != (len(v), *(1,) * (v.ndim - 1)):
+        continue
+      norm = np.sqrt(np.square(v).sum(tuple(range(1, v.ndim)), keepdims=True))
+      folded[f"{layer}.weight"] = g * v / norm
+      del folded[name], folded[layer + direction]
+  return folded
+
+
+def _config(values: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:
+  missing = sorted(key for key in _KEYS.values() if values.get(key) is None)
   if missing:
-    raise weights.WrongWeightsError(f"{path}: no key {', '.join(missing)}")
-  try:
-    values = {field: settings[key] for field, key in _KEYS.items()}
-    strides = tuple(int(stride) for stride in values.pop("strides"))
-    sizes = {field: int(value) for field, value in values.items()}
-    config = dac.DacConfig(strides=strides, **sizes)
-  except (TypeError, ValueError) as error:
-    raise weights.WrongWeightsError(f"{path}: {error}") from None
+    raise WrongWeightsError(f"{path}: no key {', '.join(missing)}")
+  fields = {field: values[key] for field, key in _KEYS.items()}
+  config = published.sizes(dac.DacConfig, fields, path)
   derived = {
-    "upsampling_ratios": list(strides[::-1]),
+    "upsampling_ratios": list(config.strides[::-1]),
     "hidden_size": config.latent_dim,
   }
   for key, value in derived.items():
-    if settings.get(key, value) != value:
-      raise weights.WrongWeightsError(
-        f"{path}: {key} is {settings[key]}; only {value}, which follows from"
-        " the encoder, is read"
+    if values.get(key, value) != value:
+      raise WrongWeightsError(
+        f"{path}: {key} is {values[key]}, but the encoder's sizes imply {value};"
+        " other decoders are not supported"
       )
   return config
 
 
 def _statistics(
-  settings: Mapping[str, Any], channels: int, path: pathlib.Path
+  values: Mapping[str, Any], channels: int, path: pathlib.Path
 ) -> dict[str, Buffer]:
-  """`latent_mean` and `latent_std`, each [channels]."""
+  """Reads `latent_mean` and `latent_std`, each [channels]."""
   statistics = {}
   for name, default in (("latent_mean", 0.0), ("latent_std", 1.0)):
-    given = settings.get(name, default)
     try:
-      value = np.broadcast_to(np.asarray(given, np.float32), (channels,))
+      value = np.asarray(values.get(name, default), np.float32)
+      value = np.broadcast_to(value, (channels,))
     except (TypeError, ValueError):
-      raise weights.WrongWeightsError(
-        f"{path}: {name} must be a number, or {channels} numbers"
+      raise WrongWeightsError(
+        f"{path}: {name} must be a number or {channels} numbers"
       ) from None
     low = 0.0 if name == "latent_std" else -np.inf
     if not (np.isfinite(value) & (value > low)).all():
-      raise weights.WrongWeightsError(
-        f"{path}: {name} must be finite, and a deviation positive"
+      raise WrongWeightsError(
+        f"{path}: {name} must be finite, and a standard deviation positive"
       )
     statistics[name] = Buffer(jnp.asarray(value))
   return statistics

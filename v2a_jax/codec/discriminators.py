@@ -1,10 +1,11 @@
-"""Critics of a waveform: one a period, and one a window and frequency band.
+"""Multi-period and multi-band discriminators ("critics") of a waveform.
 
-A period critic sees every p-th sample, so it hears what repeats with p samples
-(HiFi-GAN, arXiv:2010.05646). A band critic sees the complex spectrogram of one
-window, cut into equal bands that share their weights and know their number
-(after the multi-band critics of DAC, arXiv:2306.06546). Both fold the second
-axis, phase or band, into the batch: all their convolutions run over time.
+A period critic convolves over every p-th sample, and so over what repeats with
+that period (HiFi-GAN, arXiv:2010.05646). A band critic convolves over the complex
+spectrogram of one window length, cut into equal bands that share weights and
+differ by a learned embedding (after the multi-band discriminator of DAC,
+arXiv:2306.06546). Both fold the second axis, phase or band, into the batch: all
+their convolutions run over time.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.codec import layers, stft
 
-SLOPE = 0.1
+SLOPE = 0.1  # of the leaky ReLU for negative inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,11 @@ class DiscriminatorConfig:
   """Sizes of the critics.
 
   Attributes:
-    channels: of the waveform.
-    periods: samples; one critic each.
-    fft_sizes: window lengths in samples; one critic each, hop a quarter.
-    num_bands: bands a spectrogram is cut into; divides fft_size / 2.
+    channels: channels of the waveform.
+    periods: periods in samples, with one critic each.
+    fft_sizes: window lengths in samples, with one critic each; the hop is a
+      quarter.
+    num_bands: bands of a spectrogram; divides fft_size / 2.
     widths: channels after each strided convolution.
   """
 
@@ -39,25 +41,15 @@ class DiscriminatorConfig:
   widths: tuple[int, ...] = (24, 48, 96)
 
   def __post_init__(self):
-    settings.check(
-      self,
-      periods="[1, inf)",
-      fft_sizes="[16, inf)",
-      num_bands="[1, inf)",
-      widths="[1, inf)",
-    )
+    positive = dict.fromkeys(("periods", "num_bands", "widths"), "[1, inf)")
+    settings.check(self, fft_sizes="[16, inf)", **positive)
 
 
 class Critic(nnx.Module):
-  """[b, t, c] to scores [b, t / prod(strides), 1] and hidden features."""
+  """Maps [b, t, c] to scores [b, t / prod(strides), 1] and hidden features."""
 
   def __init__(
-    self,
-    features: int,
-    widths: Sequence[int],
-    *,
-    stride: int,
-    rngs: nnx.Rngs,
+    self, features: int, widths: Sequence[int], *, stride: int, rngs: nnx.Rngs
   ):
     self.stride = stride
     steps = []
@@ -65,8 +57,8 @@ class Critic(nnx.Module):
       steps.append(layers.Downsample(features, width, stride, rngs=rngs))
       features = width
     self.steps = nnx.List(steps)
-    self.mix = layers.conv(features, features, kernel_size=3, rngs=rngs)
-    self.score = layers.conv(features, 1, kernel_size=3, rngs=rngs)
+    self.mix = layers.conv(features, features, 3, rngs=rngs)
+    self.score = layers.conv(features, 1, 3, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     multiple = self.stride ** len(self.steps)
@@ -79,7 +71,7 @@ class Critic(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-  """All critics: waveform [b, t, channels] to scores and features.
+  """Maps waveforms [b, t, channels] to all critics' scores and features.
 
   Both are lists of arrays [b, ...].
   """
@@ -115,7 +107,7 @@ class Discriminator(nnx.Module):
     return scores, features
 
   def _views(self, waveform: jax.Array):
-    """Pairs of a critic and what it sees, [b, folded, t, c]."""
+    """Yields each critic with its input [b, period or band, t, c]."""
     for period, critic in zip(
       self.config.periods, self.period_critics, strict=True
     ):
@@ -128,7 +120,7 @@ class Discriminator(nnx.Module):
 
 
 def _by_period(waveform: jax.Array, period: int) -> jax.Array:
-  """[b, t, c] to [b, period, ceil(t / period), c]."""
+  """Folds [b, t, c] to [b, period, ceil(t / period), c]."""
   batch, length, channels = waveform.shape
   padded = jnp.pad(waveform, [(0, 0), (0, -length % period), (0, 0)])
   folded = padded.reshape(batch, -1, period, channels)
@@ -136,10 +128,10 @@ def _by_period(waveform: jax.Array, period: int) -> jax.Array:
 
 
 def _by_band(waveform: jax.Array, n_fft: int, num_bands: int) -> jax.Array:
-  """[b, t, c] to [b, bands, frames, n_fft c / bands].
+  """Computes spectrograms [b, bands, frames, n_fft c / bands] of [b, t, c].
 
-  Magnitudes are compressed by a square root, phases kept, so that quiet parts
-  are seen too. The bin at the Nyquist frequency is left out.
+  The square root of the magnitude, with its phase, makes quiet parts count. The
+  bin at the Nyquist frequency is left out.
   """
   batch, _, channels = waveform.shape
   signal = jnp.moveaxis(waveform, 2, 1)

@@ -1,8 +1,9 @@
-"""Codecs by name, as a generator uses them: frozen.
+"""Frozen codecs, which a generator uses, by name.
 
 A kind of codec is a module with `recognises(name)`, `read_config(name)`,
-`make(config)`, `load(name)` and `digest(name)`. To add one, write the module and
-name it in `KINDS`; the first that recognises a name reads it.
+`make(config)`, `load(name)` and `digest(name)`; see `patches.py`. To add one,
+write the module and insert it in `KINDS`, in front of `bundled`, which takes
+every name.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from v2a_jax.codec import bundled, dac_files, patches
 KINDS: list[types.ModuleType] = [patches, dac_files, bundled]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no hash
 class FrozenCodec:
   """A codec split for use inside a jitted function.
 
@@ -26,7 +27,7 @@ class FrozenCodec:
       `latent_dim` and `num_codebooks`.
     graphdef: structure of the module.
     state: its weights, or their shapes (see `describe`).
-    sha256: digest of the weights; "" if they were not read.
+    sha256: sha256 of the weights; "" if they were not read.
   """
 
   config: Any
@@ -40,15 +41,15 @@ class FrozenCodec:
 
 
 def describe(name: str) -> FrozenCodec:
-  """Returns the codec of that name with shapes in place of weights.
+  """Returns a codec with shapes in place of weights.
 
   Args:
     name: a bundle (its folder, or its name in `assets/`), a folder with a DAC,
       or `patches:RATE:HOP:CHANNELS` for patches of the waveform itself.
 
   Raises:
-    BundleError, MissingWeightsError, WrongWeightsError, ValueError: there is no
-      such codec.
+    BundleError, MissingWeightsError, WrongWeightsError, SettingError: there is
+      no such codec.
   """
   kind = _kind(name)
   return _abstract(kind, kind.read_config(name))
@@ -62,11 +63,11 @@ def _abstract(kind: types.ModuleType, config: Any) -> FrozenCodec:
 
 @functools.cache
 def load(name: str) -> FrozenCodec:
-  """Reads the codec of that name with its weights; see `describe`.
+  """Reads a codec with its weights; see `describe`.
 
   Raises:
-    BundleError, MissingWeightsError, WrongWeightsError, ValueError: there is no
-      such codec, or its weights are damaged or of another one.
+    BundleError, MissingWeightsError, WrongWeightsError, SettingError: there is
+      no such codec, or its weights are damaged or of another model.
   """
   kind = _kind(name)
   codec = kind.load(name)

@@ -1,36 +1,35 @@
-"""How far a reconstruction is from the truth, per example.
+"""Losses of codec training, per example.
 
-For magnitudes S, S' of one resolution, and mel filters M,
+For magnitudes S of the reference, S' of the reconstruction and mel filters M,
 
   spectral convergence   |S - S'|_F / |S|_F
   log magnitude          mean |log(S + eps) - log(S' + eps)|
   log mel                mean |log(M S^2 + eps^2) - log(M S'^2 + eps^2)| / 2
 
-averaged over resolutions: of mel bands the power, because it is their loudest
-partial that sets the level (Yamamoto et al., arXiv:1910.11480, equations 3-6;
-DAC, arXiv:2306.06546, section 3.5). Short windows pin onsets down, long ones
-pitch. Magnitudes are scaled by the window's sum, so that a full-scale sine has
-0.5 whatever the window, and `eps` is a level: what lies below it is silence.
+averaged over window lengths (Yamamoto et al., arXiv:1910.11480, equations 3-6;
+DAC, arXiv:2306.06546, section 3.5). Mel bands are compared by power, which
+their loudest partial determines. Short windows resolve onsets, long ones pitch.
+Magnitudes are divided by the window's sum, so that a full-scale sine has 0.5
+with any window, and `eps` is a level below which everything counts as silence.
 
-Magnitudes of single channels say nothing of the phase between two. Of stereo
-sound, mid (l + r) / 2 and side (l - r) / 2 are therefore compared as well, with
-twice the weight of left and right, which tell the two sides apart (Steinmetz et
-al., arXiv:2010.10291; weights of Evans et al., arXiv:2402.04825).
+Magnitudes of single channels do not depend on the phase between channels. For
+stereo, mid (l + r) / 2 and side (l - r) / 2 are therefore compared as well, with
+twice the weight of left and right (Steinmetz et al., arXiv:2010.10291; weights of
+Evans et al., arXiv:2402.04825).
 """
 
 from collections.abc import Sequence
-import functools
 
 import jax
 import jax.numpy as jnp
 
 from v2a_jax.codec import stft
 
-FLOOR = 1e-4
+FLOOR = 1e-4  # eps
 
 
 def magnitude(signal: jax.Array, *, n_fft: int) -> jax.Array:
-  """Magnitudes [..., frames, bins] of [..., t]; a full-scale sine has 0.5."""
+  """Computes magnitudes [..., frames, bins] of signals [..., t]."""
   spectrum = stft.stft(signal, n_fft=n_fft, hop=n_fft // 4)
   power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
   scale = stft.hann(n_fft).sum()
@@ -41,78 +40,69 @@ def _log_distance(a: jax.Array, b: jax.Array, floor: float) -> jax.Array:
   return _mean(jnp.abs(jnp.log(a + floor) - jnp.log(b + floor)))
 
 
-def _convergence(true: jax.Array, made: jax.Array) -> jax.Array:
+def _convergence(true: jax.Array, decoded: jax.Array) -> jax.Array:
   axes = tuple(range(1, true.ndim))
-  error = jnp.sum((true - made) ** 2, axis=axes)
-  # A silent example has no scale of its own; without this it would outweigh all.
+  error = jnp.sum((true - decoded) ** 2, axis=axes)
+  # Without a floor, a silent example would outweigh all others.
   power = jnp.sum(true**2, axis=axes) + true[0].size * (5 * FLOOR) ** 2
   return jnp.sqrt(error / power + 1e-8) - 1e-4
 
 
 def spectral_distance(
   true: jax.Array,
-  made: jax.Array,
+  decoded: jax.Array,
   *,
   sample_rate: int,
   fft_sizes: Sequence[int] = (128, 256, 512, 1024, 2048),
 ) -> dict[str, jax.Array]:
-  """Multi-resolution STFT and mel distances of `made` from `true`.
+  """Computes multi-resolution STFT and mel distances.
 
   Args:
-    true: float32 [b, t, channels].
-    made: of the same shape.
-    sample_rate: hertz.
-    fft_sizes: windows in samples; the hop is a quarter, there are an eighth as
-      many mel bands.
+    true: reference float32 [b, t, channels].
+    decoded: reconstruction of the same shape.
+    sample_rate: sample rate in Hz.
+    fft_sizes: window lengths in samples; the hop is a quarter of it, the number
+      of mel bands an eighth.
 
   Returns:
-    `convergence`, `log_magnitude` (in nepers) and `mel` (nepers), each [b].
+    `convergence`, `log_magnitude` and `mel` (both in nepers), each [b].
   """
-  true, made = jnp.moveaxis(true, 2, 1), jnp.moveaxis(made, 2, 1)
-  compare = functools.partial(
-    _distances, sample_rate=sample_rate, fft_sizes=fft_sizes
-  )
-  single = compare(true, made)
-  if true.shape[1] != 2:
+  sizes = sample_rate, fft_sizes
+  pair = [jnp.moveaxis(x, 2, 1) for x in (true, decoded)]
+  single = _distances(*pair, *sizes)
+  if true.shape[2] != 2:
     return single
-  both = compare(mid_side(true), mid_side(made))
+  both = _distances(*map(mid_side, pair), *sizes)
   return {name: (single[name] + 2 * both[name]) / 3 for name in single}
 
 
 def mid_side(stereo: jax.Array) -> jax.Array:
-  """Left and right [b, 2, t] to (l + r) / 2 and (l - r) / 2, [b, 2, t]."""
+  """Converts left and right [b, 2, t] to mid and side [b, 2, t]."""
   left, right = stereo[:, 0], stereo[:, 1]
   return jnp.stack([left + right, left - right], axis=1) / 2
 
 
-def _distances(
-  true: jax.Array,
-  made: jax.Array,
-  *,
-  sample_rate: int,
-  fft_sizes: Sequence[int],
-) -> dict[str, jax.Array]:
-  """`spectral_distance` of [b, channels, t], channel by channel."""
+def _distances(true, decoded, sample_rate, fft_sizes) -> dict[str, jax.Array]:
+  """Computes `spectral_distance` of [b, channels, t], channel by channel."""
   sums = {"convergence": 0.0, "log_magnitude": 0.0, "mel": 0.0}
   for n_fft in fft_sizes:
     filters = stft.mel_filters(
       sample_rate=sample_rate, n_fft=n_fft, n_mels=n_fft // 8
     )
     filters = filters / (filters.sum(axis=0) + 1e-8)
-    s_true, s_made = (magnitude(x, n_fft=n_fft) for x in (true, made))
-    sums["convergence"] += _convergence(s_true, s_made)
-    sums["log_magnitude"] += _log_distance(s_true, s_made, FLOOR)
-    powers = (s_true**2 @ filters, s_made**2 @ filters)
+    pair = [magnitude(x, n_fft=n_fft) for x in (true, decoded)]
+    sums["convergence"] += _convergence(*pair)
+    sums["log_magnitude"] += _log_distance(*pair, FLOOR)
+    powers = [x**2 @ filters for x in pair]
     sums["mel"] += _log_distance(*powers, FLOOR**2) / 2
   return {name: value / len(fft_sizes) for name, value in sums.items()}
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
-  """KL(N(mean, exp(logvar)) || N(0, 1)) in nats a latent number, [b].
+  """Computes KL(N(mean, exp(logvar)) || N(0, 1)) of [b, t, c] in nats.
 
-  Args:
-    mean: [b, t, c].
-    logvar: [b, t, c].
+  Returns:
+    The mean over numbers, [b].
   """
   nats = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar)
   return jnp.mean(nats, axis=(1, 2))
@@ -121,11 +111,11 @@ def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
 def hinge_discriminator(
   real: Sequence[jax.Array], fake: Sequence[jax.Array]
 ) -> jax.Array:
-  """mean max(0, 1 - D(x)) + max(0, 1 + D(x')), averaged over heads, [b].
+  """Averages max(0, 1 - D(x)) + max(0, 1 + D(x')) over critics, [b].
 
   Args:
-    real: one array [b, ...] of scores a discriminator head, for true sound.
-    fake: the same for reconstructions.
+    real: scores [b, ...] of references, one array per critic.
+    fake: scores of reconstructions.
   """
   terms = [
     _mean(jax.nn.relu(1 - r)) + _mean(jax.nn.relu(1 + f))
@@ -135,14 +125,14 @@ def hinge_discriminator(
 
 
 def hinge_generator(fake: Sequence[jax.Array]) -> jax.Array:
-  """-mean D(x'), averaged over heads, [b] (SoundStream, section III.E)."""
+  """Averages -D(x') over critics, [b] (SoundStream, section III.E)."""
   return sum(-_mean(f) for f in fake) / len(fake)
 
 
 def feature_matching(
   real: Sequence[jax.Array], fake: Sequence[jax.Array]
 ) -> jax.Array:
-  """mean |f - f'| / mean |f| over hidden features, [b] (MelGAN, DAC)."""
+  """Averages mean |f - f'| / mean |f| over features, [b] (MelGAN, DAC)."""
   terms = [
     _mean(jnp.abs(jax.lax.stop_gradient(r) - f))
     / (_mean(jnp.abs(jax.lax.stop_gradient(r))) + 1e-4)

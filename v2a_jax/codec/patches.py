@@ -1,12 +1,12 @@
-"""Waveform patches as latents: no codec, nothing learned, nothing lost.
+"""Waveform patches as latents: nothing is learned and nothing is lost.
 
   latent_i = c(x[i hop : (i + 1) hop]),    all channels of `hop` samples
   c(x) = sign(x) log(1 + 255 |x|) / 2      `companding.py`, rescaled
 
 With x in [-1, 1] latents lie within 2.8. Their root mean square is 0.6 over
 sixty procedural scenes and 0.9 over sixty recordings of speech, music and
-effects, where that of x is 0.04 and 0.09: about unit variance, and what is quiet
-still counts. `decode` gives the waveform back to 1e-6.
+effects, where that of x is 0.04 and 0.09: about unit variance, with quiet sounds
+well represented. `decode` restores the waveform to within 1e-6.
 
 A generator of such latents should predict x: a patch has more numbers than a
 narrow model has channels, so noise or a velocity cannot pass through it while
@@ -20,6 +20,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.codec import companding
 from v2a_jax.codec.base import padded
 
@@ -29,35 +30,17 @@ _LARGEST = companding.LOG / 2  # c(1)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchConfig:
-  """Sizes of patches, under the names that a codec has for them.
+  """Sizes of patches, with the attributes of every codec's config.
 
   Attributes:
-    sample_rate: hertz.
-    hop: samples a patch.
-    channels: of the waveform.
+    sample_rate: sample rate in Hz.
+    hop: samples per patch.
+    channels: channels of the waveform.
   """
 
   sample_rate: int
   hop: int
   channels: int
-
-  @classmethod
-  def parse(cls, name: str) -> "PatchConfig":
-    """Reads `patches:RATE:HOP:CHANNELS`.
-
-    Raises:
-      ValueError: it is not of that form.
-    """
-    numbers = name.removeprefix(PREFIX).split(":")
-    if len(numbers) != 3 or not all(
-      n.isascii() and n.isdigit() and int(n) for n in numbers
-    ):
-      raise ValueError(
-        f"{name!r} is not {PREFIX}RATE:HOP:CHANNELS, three whole numbers above"
-        f" 0, such as {PREFIX}16000:512:1"
-      )
-    rate, hop, channels = map(int, numbers)
-    return cls(sample_rate=rate, hop=hop, channels=channels)
 
   @property
   def latent_dim(self) -> int:
@@ -66,56 +49,62 @@ class PatchConfig:
 
   @property
   def latent_rate(self) -> float:
-    """Latents a second, in hertz."""
+    """Latents per second, in Hz."""
     return self.sample_rate / self.hop
 
   @property
   def num_codebooks(self) -> int:
-    """There are none, and so no `quantize`."""
+    """0: there is no quantizer."""
     return 0
 
 
 class Patches(nnx.Module):
-  """Stands where a `Codec` stands; has no parameters and no codes."""
+  """A codec without parameters and without codes."""
+
+  decoder_halo = 0  # samples depend on no latent but their own
 
   def __init__(self, config: PatchConfig):
     self.config = config
 
   def encode(self, waveform: jax.Array) -> jax.Array:
-    """Waveform [b, t, channels] to latents [b, ceil(t / hop), latent_dim].
+    """Cuts a waveform [b, t, channels] to [b, ceil(t / hop), latent_dim].
 
-    Zeros are added up to a multiple of the hop. Latent `i` has the time
-    (i + 1/2) / latent_rate seconds.
+    The end is padded with zeros. Latent `i` has the time (i + 1/2) / latent_rate
+    seconds.
     """
     y = _LARGEST * companding.compress(padded(waveform, self.config.hop))
     return y.reshape(y.shape[0], -1, self.config.latent_dim)
 
-  @property
-  def decoder_halo(self) -> int:
-    """Samples depend on no latent but their own."""
-    return 0
-
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Latents [b, t, latent_dim] to a waveform [b, t hop, channels].
+    """Joins latents [b, t, latent_dim] to a waveform [b, t hop, channels].
 
-    What lies beyond full scale is cut to it.
+    The waveform is clipped to [-1, 1].
     """
     y = latents.reshape(latents.shape[0], -1, self.config.channels)
     return jnp.clip(companding.expand(y / _LARGEST), -1, 1)
 
 
 def recognises(name: str) -> bool:
-  """Says whether a codec's name is one of patches."""
+  """Returns whether a codec's name is one of patches."""
   return name.startswith(PREFIX)
 
 
 def read_config(name: str) -> PatchConfig:
-  """Reads `patches:RATE:HOP:CHANNELS`.
+  """Parses `patches:RATE:HOP:CHANNELS`.
 
   Raises:
-    ValueError: the name is not of that form.
+    SettingError: the name is not of that form.
   """
-  return PatchConfig.parse(name)
+  numbers = name.removeprefix(PREFIX).split(":")
+  if len(numbers) != 3 or not all(
+    n.isascii() and n.isdigit() and int(n) for n in numbers
+  ):
+    raise settings.SettingError(
+      f"the form is {PREFIX}RATE:HOP:CHANNELS with three whole numbers above 0,"
+      f" such as {PREFIX}16000:512:1"
+    )
+  rate, hop, channels = map(int, numbers)
+  return PatchConfig(sample_rate=rate, hop=hop, channels=channels)
 
 
 def make(config: PatchConfig) -> Patches:
@@ -129,6 +118,6 @@ def load(name: str) -> Patches:
 
 
 def digest(name: str) -> str:
-  """Returns ""; there are no weights."""
+  """Returns "", as there are no weights."""
   del name
   return ""

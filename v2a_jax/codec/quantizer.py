@@ -5,19 +5,17 @@ Stage i quantizes what the stages before it left over, r_0 = z,
   e_i = W_in r_i,   k_i = argmin_j |e_i - C_i[j]|,
   z_i = W_out C_i[k_i],   r_{i+1} = r_i - z_i,   z_hat = sum_i z_i.
 
-Looking codes up in few dimensions keeps them all in use (Yu et al.,
-arXiv:2110.04627, section 3.2; DAC, arXiv:2306.06546, section 3.2). Those also
-compare by angle alone; here the length counts too, because a code of the right
-direction and the wrong length makes the next stage's work larger, not smaller,
-and these codes have to come close to the latents themselves. The
-decoder's gradient passes straight through all stages to the latents (van den
-Oord et al., arXiv:1711.00937); the stages themselves learn only to come close
-to the latents, which keeps both views of the codec the same. A random number of
-stages is used for each example, so that the first codes alone already make
-sense (SoundStream, arXiv:2107.03312).
+Comparing codes in few dimensions keeps all of them in use (Yu et al.,
+arXiv:2110.04627, section 3.2; DAC, arXiv:2306.06546, section 3.2). Those papers
+compare angles; here lengths count too, because a code of the right direction
+and the wrong length enlarges the residual. The decoder's gradient passes
+straight through all stages to the latents (van den Oord et al.,
+arXiv:1711.00937); the stages are trained only to approximate the latents, so
+that one decoder suits both. Each example uses a random number of stages, so that
+the first codes alone are a coarse approximation (SoundStream, arXiv:2107.03312).
 
-A code that no latent of the batch chose is drawn to the one nearest to it. That
-is a loss like the others, so no usage counts have to be carried around.
+A code that no latent of the batch chose is pulled to the latent nearest to it.
+That is a loss like the others, so no usage counts are kept.
 """
 
 import functools
@@ -27,46 +25,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.codec.base import Stages
+
 # Adam moves each number by about the learning rate; codes are far apart and
-# each is seen seldom, so theirs is this many times larger.
+# each is chosen rarely, so their learning rate is this many times larger.
 TABLE_SCALE = 10.0
 
 
 class Codebook(nnx.Module):
-  """One stage: a projection down, a look-up, a projection back up."""
+  """One stage: a projection down, the nearest code, a projection up."""
 
-  def __init__(
-    self, features: int, *, size: int, code_dim: int, rngs: nnx.Rngs
-  ):
+  def __init__(self, config, *, rngs: nnx.Rngs):
+    sizes = config.latent_dim, config.codebook_dim
     # Orthonormal and transposed, so that no stage adds to the residual.
-    basis = nnx.initializers.orthogonal()(rngs.params(), (features, code_dim))
-    self.project_in = nnx.Linear(features, code_dim, rngs=rngs)
-    self.project_out = nnx.Linear(code_dim, features, rngs=rngs)
+    basis = nnx.initializers.orthogonal()(rngs.params(), sizes)
+    self.project_in = nnx.Linear(*sizes, rngs=rngs)
+    self.project_out = nnx.Linear(*sizes[::-1], rngs=rngs)
     self.project_in.kernel[...] = basis
     self.project_out.kernel[...] = basis.T
-    table = 0.01 * jax.random.normal(rngs.params(), (size, code_dim))
-    self.table = nnx.Param(table)
+    shape = config.codebook_size, config.codebook_dim
+    self.table = nnx.Param(0.01 * jax.random.normal(rngs.params(), shape))
 
   @property
   def vectors(self) -> jax.Array:
-    """The codes' vectors, [size, code_dim]."""
+    """Vectors of the codes, [size, code_dim]."""
     return TABLE_SCALE * self.table[...]
 
   def nearest(self, encoded: jax.Array) -> jax.Array:
-    """The nearest code, int32 [b, t], for `encoded` [b, t, code_dim]."""
+    """Finds the nearest code, int32 [b, t], to `encoded` [b, t, code_dim]."""
     vectors = self.vectors
     closeness = encoded @ vectors.T - 0.5 * jnp.sum(vectors**2, axis=-1)
     return jnp.argmax(closeness, axis=-1).astype(jnp.int32)
 
+  def encode(self, residual: jax.Array) -> jax.Array:
+    """Quantizes a residual [b, t, c] to codes int32 [b, t]."""
+    return self.nearest(self.project_in(residual))
+
   def __call__(self, codes: jax.Array) -> jax.Array:
-    """Codes [b, t] to their part of the latents [b, t, c]."""
+    """Converts codes [b, t] to their part of the latents [b, t, c]."""
     return self.project_out(self.vectors[codes])
 
   def train(self, residual: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """This stage's part of `residual` [b, t, c], no gradient, and losses [b].
+    """Returns this stage's part of a residual [b, t, c] and losses [b].
 
-    The projections learn to keep what they can of the residual, the codes move
-    to the projected residuals, and these to their codes.
+    The losses train the projections to preserve the residual, move the codes to
+    the projected residuals, and these to their codes. The part has no gradient.
     """
     stop = jax.lax.stop_gradient
     encoded = self.project_in(residual)
@@ -83,7 +86,7 @@ class Codebook(nnx.Module):
     return stop(part), loss
 
   def _revival(self, encoded: jax.Array, codes: jax.Array) -> jax.Array:
-    """Mean squared distance of unused codes to the latent nearest to each."""
+    """Averages the squared distance of unused codes to their nearest latent."""
     vectors = self.vectors
     flat = encoded.reshape(-1, vectors.shape[-1])
     unused = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0) == 0
@@ -93,44 +96,17 @@ class Codebook(nnx.Module):
     return jnp.mean(jnp.where(unused, distance, 0.0))
 
 
-class ResidualQuantizer(nnx.Module):
-  """`num_codebooks` stages of `codebook_size` codes each."""
+class ResidualQuantizer(Stages):
+  """All stages, with the sizes of a `CodecConfig`."""
 
-  def __init__(
-    self,
-    features: int,
-    *,
-    num_codebooks: int,
-    codebook_size: int,
-    code_dim: int,
-    rngs: nnx.Rngs,
-  ):
-    self.codebooks = nnx.List(
-      [
-        Codebook(features, size=codebook_size, code_dim=code_dim, rngs=rngs)
-        for _ in range(num_codebooks)
-      ]
-    )
+  def __init__(self, config, *, rngs: nnx.Rngs):
+    stages = range(config.num_codebooks)
+    self.codebooks = nnx.List([Codebook(config, rngs=rngs) for _ in stages])
 
-  def quantize(
-    self, latents: jax.Array, num_codebooks: int | None = None
-  ) -> jax.Array:
-    """Latents [b, t, c] to codes int32 [b, t, q] of the first q stages."""
-    residual, codes = latents, []
-    for book in list(self.codebooks)[:num_codebooks]:
-      codes.append(book.nearest(book.project_in(residual)))
-      residual = residual - book(codes[-1])
-    return jnp.stack(codes, axis=-1)
-
-  def dequantize(self, codes: jax.Array) -> jax.Array:
-    """Codes [b, t, n] of the first n <= q stages to latents [b, t, c]."""
-    count = codes.shape[-1]
-    if count > len(self.codebooks):
-      raise ValueError(
-        f"dequantize: {count} codes a step, but the quantizer has only"
-        f" {len(self.codebooks)} codebooks."
-      )
-    return sum(self.codebooks[i](codes[..., i]) for i in range(count))
+  @property
+  def stages(self) -> nnx.List:
+    """The stages in order."""
+    return self.codebooks
 
   def train(
     self, latents: jax.Array, num_used: jax.Array
@@ -139,12 +115,12 @@ class ResidualQuantizer(nnx.Module):
 
     Args:
       latents: [b, t, c].
-      num_used: int [b], how many stages each example uses, at least 1.
+      num_used: int [b], number of stages that each example uses, at least 1.
 
     Returns:
-      Quantized latents [b, t, c], whose gradient is that of `latents`, and
-      [b] each: the losses `codebook` (trains the stages) and `commitment`
-      (trains whatever made the latents).
+      Quantized latents [b, t, c], whose gradient is that of `latents`, and the
+      losses [b] `codebook`, which trains the stages, and `commitment`, which
+      trains the encoder.
     """
     stop = jax.lax.stop_gradient
     residual, total = stop(latents), jnp.zeros_like(latents)
@@ -155,8 +131,8 @@ class ResidualQuantizer(nnx.Module):
       used = (i < num_used).astype(latents.dtype)
       total += used[:, None, None] * part
       residual = residual - part
-    left = jnp.mean((latents - stop(total)) ** 2, axis=(1, 2))
-    losses = {"codebook": codebook, "commitment": left}
+    commitment = jnp.mean((latents - stop(total)) ** 2, axis=(1, 2))
+    losses = {"codebook": codebook, "commitment": commitment}
     return latents + stop(total - latents), losses
 
 
@@ -165,18 +141,18 @@ def fit(
 ) -> None:
   """Fits all stages to `latents` in place, by principal axes and k-means.
 
-  Training moves a code only when it is chosen; this puts all of them where the
-  latents are, stage by stage, each on what the stages before it left over.
-  The decoder needs no further training: the quantized latents only come closer
-  to the latents.
+  Training moves a code only when it is chosen; this fits all codes of each
+  stage to what the stages before it left over. The decoder needs no further
+  training, as quantized latents only come closer to the latents.
 
   Args:
-    quantizer: of a codec whose encoder is trained.
+    quantizer: quantizer of a codec whose encoder is trained.
     latents: float [n, c], uncalibrated, n well above the codebook's size.
-    iterations: of Lloyd's algorithm (IEEE Trans. Inf. Theory 28, 1982).
+    iterations: iterations of Lloyd's algorithm (IEEE Trans. Inf. Theory 28,
+      1982).
 
   Raises:
-    ValueError: where there are fewer latents than codes.
+    ValueError: there are fewer latents than codes.
   """
   residual = np.asarray(latents, np.float32)
   for i, book in enumerate(quantizer.codebooks):
@@ -202,7 +178,7 @@ def fit(
 
 @functools.partial(jax.jit, static_argnums=2)
 def _lloyd(points: jax.Array, centres: jax.Array, iterations: int) -> jax.Array:
-  """k-means; a centre that nobody chose moves to a point of the worst fit."""
+  """Runs k-means; moves unused centres to the points with the worst fit."""
 
   def iterate(centres, _):
     closeness = points @ centres.T - 0.5 * jnp.sum(centres**2, axis=-1)

@@ -2,9 +2,9 @@
 
   X[m, k] = sum_n w[n] x[m hop + n] exp(-2 pi i k n / n_fft)
 
-Because the hop divides the window, frames are made by stacking shifted
-reshapes and put back by adding them: no gather, no scatter, so both directions
-and their gradients are cheap on every backend.
+Because the hop divides the window, frames are cut by stacking shifted reshapes
+and overlap-added by summing them: no gather, no scatter, so both directions and
+their gradients are cheap on every backend.
 
 Sources: Griffin and Lim, "Signal estimation from modified short-time Fourier
 transform", 1984 (overlap-add with the squared window's envelope); the mel
@@ -20,7 +20,7 @@ import numpy as np
 
 @functools.cache
 def hann(size: int) -> np.ndarray:
-  """Periodic Hann window, float32 [size]."""
+  """Returns a periodic Hann window, float32 [size]."""
   phase = 2 * np.pi * np.arange(size) / size
   return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
 
@@ -29,7 +29,7 @@ def frame(signal: jax.Array, size: int, hop: int) -> jax.Array:
   """Cuts [..., t] into overlapping frames [..., 1 + (t - size) // hop, size].
 
   Raises:
-    ValueError: where `hop` does not divide `size`, or the signal is too short.
+    ValueError: `hop` does not divide `size`, or the signal is too short.
   """
   if size % hop:
     raise ValueError(f"frame: hop {hop} does not divide the size {size}.")
@@ -44,7 +44,7 @@ def frame(signal: jax.Array, size: int, hop: int) -> jax.Array:
 
 
 def overlap_add(frames: jax.Array, hop: int) -> jax.Array:
-  """The transpose of `frame`: [..., n, size] to [..., (n - 1) hop + size]."""
+  """Transposes `frame`: [..., n, size] to [..., (n - 1) hop + size]."""
   *lead, count, size = frames.shape
   overlap = size // hop
   parts = frames.reshape(*lead, count, overlap, hop)
@@ -59,7 +59,7 @@ def overlap_add(frames: jax.Array, hop: int) -> jax.Array:
 
 
 def stft(signal: jax.Array, *, n_fft: int, hop: int) -> jax.Array:
-  """Centred short-time Fourier transform with a Hann window.
+  """Computes a centred short-time Fourier transform with a Hann window.
 
   Args:
     signal: float32 [..., t].
@@ -68,7 +68,7 @@ def stft(signal: jax.Array, *, n_fft: int, hop: int) -> jax.Array:
 
   Returns:
     complex64 [..., 1 + t // hop, n_fft // 2 + 1]; frame `m` is centred on
-    sample `m hop`, zeros lie beyond the ends.
+    sample `m hop` of the signal, which is padded with zeros.
   """
   pad = [(0, 0)] * (signal.ndim - 1) + [(n_fft // 2, n_fft // 2)]
   frames = frame(jnp.pad(signal, pad), n_fft, hop)
@@ -76,7 +76,7 @@ def stft(signal: jax.Array, *, n_fft: int, hop: int) -> jax.Array:
 
 
 def istft(spectrum: jax.Array, *, hop: int) -> jax.Array:
-  """The waveform whose frame `m` is centred on sample (m + 1/2) hop.
+  """Inverts a transform whose frame `m` is centred on sample (m + 1/2) hop.
 
   Args:
     spectrum: complex64 [..., n, n_fft // 2 + 1].
@@ -107,9 +107,9 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_filters(*, sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-  """Triangular mel filters of equal area, float32 [n_fft // 2 + 1, n_mels].
+  """Returns triangular mel filters of equal area [n_fft // 2 + 1, n_mels].
 
-  The same numbers as `librosa.filters.mel(...).T` with its defaults.
+  They are those of `librosa.filters.mel(...).T` with its defaults.
   """
   bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
   top = _hz_to_mel(np.asarray(sample_rate / 2))

@@ -1,14 +1,14 @@
-"""Decodes latents of any length in memory that does not depend on it.
+"""Decodes latents of any length in constant memory.
 
 The samples of latents [i, j) depend on latents [i - h, j + h) alone, with h the
-codec's `decoder_halo`. So the sound is decoded in windows of one width,
+codec's `decoder_halo`. So latents are decoded in windows of one width,
 
   w = chunk + 2 h,   the k-th starts at clip(k chunk - h, 0, t - w),
 
 of which the samples of latents [k chunk, (k + 1) chunk) are kept. No window
 reaches beyond the latents: the first begins and the last ends where they do,
-where each layer pads with zeros as it does in `decode`, so that what comes out
-is the whole decode, and all windows, having one shape, are compiled once.
+where each layer pads with zeros as it does in `decode`. So the result equals
+that of `decode`, and all windows have one shape, which is compiled once.
 """
 
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ import numpy as np
 
 from v2a_jax.codec.base import LatentCodec
 
-CHUNK = 512  # latents: 12 to 20 seconds of 43 to 25 hertz
+CHUNK = 512  # latents: 12 to 20 seconds at 43 to 25 Hz
 
 
 def stream(
   codec: LatentCodec, latents, *, chunk: int = CHUNK
 ) -> Iterator[np.ndarray]:
-  """Waveforms float32 [b, samples, channels] that follow one another.
+  """Yields consecutive pieces of a waveform, float32 [b, samples, channels].
 
   Args:
-    codec: the decoder.
-    latents: float [b, t, c]; or codes, int [b, t, q].
-    chunk: latents that each waveform but the last stands for; what is up to
-      this and twice the halo long is decoded in one piece.
+    codec: codec whose decoder is used.
+    latents: latents float [b, t, c], or codes int [b, t, q].
+    chunk: latents per piece; what is no longer than this and twice the halo is
+      decoded in one piece.
 
   Raises:
     ValueError: `chunk` is not positive.
@@ -53,7 +53,7 @@ def stream(
 
 
 def decode(codec: LatentCodec, latents, *, chunk: int = CHUNK) -> np.ndarray:
-  """The whole of `stream`, float32 [b, t hop, channels]."""
+  """Joins the pieces of `stream`: float32 [b, t hop, channels]."""
   return np.concatenate(list(stream(codec, latents, chunk=chunk)), axis=1)
 
 

@@ -1,8 +1,8 @@
 """What a generator learns to produce: latents or codes of a frozen codec.
 
 A target is computed inside the training step from the batch's audio, without
-gradient, and carries its own clock: step `i` of a representation with rate `r`
-hertz has the time (i + 1/2) / r seconds.
+gradient, together with its times: step `i` of a representation with rate `r` Hz
+has the time (i + 1/2) / r seconds.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ class Latents:
     return target
 
   def __call__(self, state: Any, batch: Batch) -> Batch:
-    """Fills in `target` with its times and mask, given the codec's state."""
+    """Fills in `target`, its times and its mask, given the codec's state."""
     target = self.encode(state, batch.audio)
     rate = self.codec.config.latent_rate
     steps = jnp.arange(target.shape[1], dtype=jnp.float32)
     return batch.replace(
       target=jax.lax.stop_gradient(target),
       target_times=(steps + 0.5) / rate,
-      # A step that the clip's end cuts through still holds sound.
+      # The step in which the clip ends still holds sound.
       target_mask=steps / rate < batch.duration[:, None],
     )
 
@@ -63,7 +63,7 @@ class Codes(Latents):
     return codec.quantize(codec.encode(waveform), self.num_codebooks)
 
   def latents(self, state: Any, target: jax.Array) -> jax.Array:
-    """Returns the latents that codes stand for; see `Latents.latents`."""
+    """Converts codes to latents; see `Latents.latents`."""
     return self.codec.merge(state).dequantize(target)
 
 

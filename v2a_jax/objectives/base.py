@@ -1,4 +1,4 @@
-"""What a model is trained to do."""
+"""What objectives have in common, and what generators' objectives share."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
@@ -6,19 +6,21 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.batch import Batch, Conditioning
+from v2a_jax.objectives.corruption import TIMES, Corruption
 
 CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """A setting that makes no sense without another one.
+  """A setting that requires another one.
 
   Attributes:
-    setting: field that needs it, if its value is true; "" for always.
-    needed: dotted key of the other one in the config.
-    reason: what would be wrong, and what to set.
+    setting: field that requires it, if its value is true; "" for always.
+    needed: dotted key of the required setting in the config.
+    reason: what would be wrong without it, and what to set.
   """
 
   setting: str
@@ -26,19 +28,12 @@ class Need:
   reason: str
 
 
-NEEDS_ALIGNER = Need(
-  "alignment_weight",
-  "model.conditioner.aligner_depth",
-  "there is no aligner to train; set it to 1 or more",
-)
-
-
 class Objective(Protocol):
   """A training objective; the trainer knows nothing else about it.
 
   Attributes:
-    family: models that it trains: those of the same family.
-    needs: settings of the model that its own settings need.
+    family: family of the models that it trains.
+    needs: settings of the model that its own settings require.
   """
 
   family: ClassVar[str]
@@ -53,59 +48,121 @@ class Objective(Protocol):
   def evaluate(self, model, batch: Batch, *, key: jax.Array) -> dict[str, Any]:
     """Returns validation metrics of [b] each, `loss` among them.
 
-    NaN stands where a metric is not defined for an example.
+    A metric is NaN in examples for which it is not defined.
     """
     ...
 
 
-def evaluate_conditions(
-  objective: Objective, model, batch: Batch, *, key: jax.Array
-) -> dict[str, jax.Array]:
-  """Evaluates a generator with all conditions, and without each of them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorObjective:
+  """Settings and methods of the objectives of all generators.
 
-  Every pass draws the same noise, so differences are those of the condition.
-
-  Returns:
-    `loss` and the objective's metrics with all conditions, and
-    `loss_without_<condition>`; float32 [b] each.
+  Attributes:
+    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
+      each condition independently.
+    alignment_weight: weight of the aligner's error in seconds; 0 without one.
   """
 
-  def without(drop):
-    cond = batch.cond
-    for name, where in zip(CONDITIONS, drop):
-      cond = cond.without(name, where=where)
-    shown = batch.replace(cond=cond)
-    loss, metrics = objective.loss(model, shown, key=key, train=False)
-    return metrics | {"loss": loss}
+  needs: ClassVar[tuple[Need, ...]] = (
+    Need(
+      "alignment_weight",
+      "model.conditioner.aligner_depth",
+      "there is no aligner to train; set it to 1 or more",
+    ),
+  )
 
-  none, each = jnp.zeros((1, len(CONDITIONS)), bool), jnp.eye(len(CONDITIONS))
-  metrics = jax.lax.map(without, jnp.concatenate([none, each.astype(bool)]))
-  rows = {name: value[0] for name, value in metrics.items()}
-  for index, name in enumerate(CONDITIONS):
-    rows[f"loss_without_{name}"] = metrics["loss"][index + 1]
-  return rows
+  cond_drop_rate: float = 0.1
+  alignment_weight: float = 0.0
+
+  def __post_init__(self):
+    settings.check(self, cond_drop_rate="[0, 1]", alignment_weight="[0, inf)")
+
+  def drop(self, cond: Conditioning, *, key, train: bool) -> Conditioning:
+    """Drops conditions at `cond_drop_rate` in training."""
+    if not train:
+      return cond
+    return drop_conditions(cond, key=key, rate=self.cond_drop_rate)
+
+  def align(self, loss, metrics, tokens, *, shown: Conditioning, batch: Batch):
+    """Adds the aligner's error; see `with_alignment`."""
+    extra = dict(known=batch.cond, weight=self.alignment_weight)
+    return with_alignment(loss, metrics, tokens, shown=shown, **extra)
+
+  def evaluate(self, model, batch: Batch, *, key: jax.Array) -> dict[str, Any]:
+    """Evaluates with all conditions, and without each of them.
+
+    All passes use the same noise, so differences are due to the condition.
+
+    Returns:
+      `loss` and the objective's metrics with all conditions, and
+      `loss_without_<condition>`; float32 [b] each.
+    """
+
+    def without(drop):
+      cond = batch.cond
+      for name, where in zip(CONDITIONS, drop):
+        cond = cond.without(name, where=where)
+      partial = batch.replace(cond=cond)
+      loss, metrics = self.loss(model, partial, key=key, train=False)
+      return metrics | {"loss": loss}
+
+    none, each = jnp.zeros((1, len(CONDITIONS)), bool), jnp.eye(len(CONDITIONS))
+    metrics = jax.lax.map(without, jnp.concatenate([none, each.astype(bool)]))
+    complete = {name: value[0] for name, value in metrics.items()}
+    losses = zip(CONDITIONS, metrics["loss"][1:])
+    return complete | {f"loss_without_{name}": loss for name, loss in losses}
 
 
-def by_quarter(name: str, values, time) -> dict[str, jax.Array]:
-  """Splits values [b] by the quarter of diffusion time [b] they belong to.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowObjective(GeneratorObjective):
+  """Settings and methods of objectives along a path from noise to data.
+
+  Attributes:
+    time_distribution: distribution of the diffusion time, one of
+      `corruption.TIMES`.
+    time_mean: mean of the normal in the logit-normal distribution.
+    time_std: standard deviation of that normal.
+  """
+
+  time_distribution: str = "logit_normal"
+  time_mean: float = 0.0
+  time_std: float = 1.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.choose(self, time_distribution=TIMES)
+    settings.check(self, time_mean="(-inf, inf)", time_std="(0, inf)")
+
+  @property
+  def corruption(self) -> Corruption:
+    """Path and prediction type."""
+    return Corruption()
+
+  def sample_time(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws diffusion times in [0, 1]."""
+    draw = TIMES[self.time_distribution]
+    return draw(key, shape, self.time_mean, self.time_std)
+
+
+def by_quarter(loss, time) -> dict[str, jax.Array]:
+  """Splits a loss [b] by the quarter of diffusion time [b] it belongs to.
 
   Returns:
-    `<name>_time_0` (most noise) to `<name>_time_3`, NaN outside the quarter.
+    `loss_time_0` (most noise) to `loss_time_3`, NaN outside the quarter.
   """
   quarter = jnp.clip((4 * time).astype(jnp.int32), 0, 3)
   return {
-    f"{name}_time_{i}": jnp.where(quarter == i, values, jnp.nan)
-    for i in range(4)
+    f"loss_time_{i}": jnp.where(quarter == i, loss, jnp.nan) for i in range(4)
   }
 
 
 def drop_conditions(
   cond: Conditioning, *, key: jax.Array, rate: float
 ) -> Conditioning:
-  """Drops each condition of each example, independently, at `rate`.
+  """Drops each condition of each example independently with probability `rate`.
 
-  So are the known times of its words, so that a model with an aligner learns
-  to go by what that finds.
+  The same holds for the known times of words, so that a model with an aligner
+  learns to use the times that it predicts.
   """
   b = cond.presence.shape[0]
   more = jax.random.fold_in(key, len(CONDITIONS))
@@ -117,17 +174,20 @@ def drop_conditions(
   return cond
 
 
-def draw_known(key: jax.Array, shape, *, rate: float) -> jax.Array:
-  """Which steps of each example are told: bool [b t].
-
-  A share `rate` of the examples has a hole of 10 to 90 % of its length, at
-  its end, its start or anywhere (each as likely), and everything else is
-  known; in the other examples nothing is.
+def draw_known(
+  key: jax.Array, shape: tuple[int, int], *, rate: float
+) -> jax.Array:
+  """Draws which steps of each example are given for infilling.
 
   Args:
-    key: random.
+    key: random key.
     shape: (b, t).
-    rate: share of the examples.
+    rate: share of the examples, in [0, 1], of which all is given but a hole of
+      10 to 90 % of the length, at the end, the start or anywhere (equally
+      likely). Nothing is given of the others.
+
+  Returns:
+    bool [b t].
   """
   b, t = shape
   keys = jax.random.split(key, 4)
@@ -141,22 +201,17 @@ def draw_known(key: jax.Array, shape, *, rate: float) -> jax.Array:
   return ~hole & jax.random.bernoulli(keys[3], rate, (b, 1))
 
 
-def logit_normal(key: jax.Array, shape, *, mean: float, std: float):
-  """sigmoid(mean + std · N(0, 1)), in (0, 1)."""
-  return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
-
-
 def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
-  """Adds what the aligner gets wrong, where the words' times are known.
+  """Adds the aligner's error for words whose times are known.
 
   Args:
     loss: [b].
-    metrics: of [b].
-    tokens: what the model made of the conditions shown.
-    shown: the conditions as the model saw them, some dropped.
-    known: the conditions as they are.
-    weight: of the mean distance in seconds over an example's tokens; 0 for a
-      model without an aligner.
+    metrics: metrics of [b] each.
+    tokens: encoded conditions, with the predicted `onsets`.
+    shown: conditions that the model was given, some dropped.
+    known: all conditions.
+    weight: weight of an example's mean error in seconds; 0 for a model without
+      an aligner.
 
   Returns:
     (loss, metrics), the latter with `alignment_error` in seconds, scaled so
@@ -164,22 +219,14 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
   """
   if not weight:
     return loss, metrics
-  there = shown.transcript_mask & known.transcript_timed[:, None]
-  error = masked_mean(jnp.abs(tokens.onsets - known.transcript_times), there)
-  share = jnp.maximum(there.any(axis=1).mean(), 1 / len(error))
+  mask = shown.transcript_mask & known.transcript_timed[:, None]
+  error = masked_mean(jnp.abs(tokens.onsets - known.transcript_times), mask)
+  share = jnp.maximum(mask.any(axis=1).mean(), 1 / len(error))
   return loss + weight * error, metrics | {"alignment_error": error / share}
 
 
-def representation_error(guess, batch: Batch):
-  """1 - cosine between a guess [b t f] and what the teacher hears: [b]."""
-  wanted = batch.representation
-  norm = lambda x: jnp.sqrt(jnp.square(x).sum(axis=-1) + 1e-8)
-  cosine = (guess * wanted).sum(axis=-1) / (norm(guess) * norm(wanted))
-  return masked_mean(1 - cosine, batch.target_mask)
-
-
 def masked_mean(x, mask):
-  """Mean of x [b t ...] over all but the batch, where mask [b t] is True."""
+  """Averages x [b t ...] over all axes but the first, where mask [b t] holds."""
   weight = mask.reshape(*mask.shape, *(1,) * (x.ndim - 2)).astype(x.dtype)
   axes = tuple(range(1, x.ndim))
   total = (weight * x).sum(axis=axes)

@@ -1,19 +1,20 @@
-"""Training of the codec: reconstruction through both views, and two players.
+"""Adversarial training of the codec, for latents and codes at once.
 
 In each step about half of the examples are decoded from a sample of the
 posterior, z = mean + exp(logvar / 2) noise, the others from quantized latents,
-so that one decoder learns both views. With x' the reconstruction,
+so that one decoder learns both. With x' the reconstruction,
 
   L_codec = w_c convergence + w_l log_magnitude + w_m mel + w_x |x - x'|
             + w_kl KL + w_q codebook + w_b commitment
             + w_a hinge(D(x')) + w_f |D_l(x) - D_l(x')|
   L_discriminator = hinge(1 - D(x)) + hinge(1 + D(x'))
 
-Both are one loss: `stop_gradient` on the critics' weights in the first line
-and on x' in the second, so that the gradient under `codec` is that of L_codec
-and the gradient under `discriminator` that of L_discriminator (two optimizer
-partitions). Sources: VAE, arXiv:1312.6114; SoundStream, arXiv:2107.03312;
-DAC, arXiv:2306.06546. With the adversarial weights at 0 no critic is run.
+Both are one loss: `stop_gradient` on the discriminator's weights in the first
+line and on x' in the second, so that the gradient of parameters under `codec` is
+that of L_codec and of those under `discriminator` that of L_discriminator (two
+optimizer partitions). Sources: VAE, arXiv:1312.6114; SoundStream,
+arXiv:2107.03312; DAC, arXiv:2306.06546. If w_a and w_f are 0, the discriminator
+is not evaluated.
 """
 
 import dataclasses
@@ -32,11 +33,11 @@ from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecGANConfig(CodecConfig):
-  """Sizes of the two players of codec training; see also `CodecConfig`.
+  """Sizes of a codec and its discriminator; see also `CodecConfig`.
 
   Attributes:
-    discriminator: sizes of the critics; without periods and without fft_sizes
-      there are none.
+    discriminator: sizes of the discriminator; without periods and without
+      fft_sizes there is none.
   """
 
   family: ClassVar[str] = "codec"
@@ -45,16 +46,16 @@ class CodecGANConfig(CodecConfig):
   discriminator: DiscriminatorConfig = DiscriminatorConfig()
 
   def make(self, *, rngs: nnx.Rngs) -> "CodecGAN":
-    """Makes the codec and its critics."""
+    """Makes the codec and its discriminator."""
     codec = Codec(self, rngs=rngs)
-    critics = self.discriminator
-    if not (critics.periods or critics.fft_sizes):
+    sizes = self.discriminator
+    if not (sizes.periods or sizes.fft_sizes):
       return CodecGAN(codec)
-    return CodecGAN(codec, Discriminator(critics, rngs=rngs))
+    return CodecGAN(codec, Discriminator(sizes, rngs=rngs))
 
 
 class CodecGAN(nnx.Module):
-  """The two players; `discriminator` may be None."""
+  """A codec and its discriminator, which may be None."""
 
   def __init__(self, codec: Codec, discriminator: Discriminator | None = None):
     self.codec = codec
@@ -63,21 +64,21 @@ class CodecGAN(nnx.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecObjective:
-  """The loss of a `CodecGAN`; see the module.
+  """Trains a `CodecGAN`; see the module's docstring.
 
   Attributes:
-    crop: samples of each example that are used, at a random place; 0 for all.
-    gain_db: range of a random gain in decibels, so that quiet sounds are
-      learned too.
+    crop: samples of the random crop of each example; 0 for no crop.
+    gain_db: range of the random gain in dB, by which quiet sounds are learned
+      too.
     quantized_rate: share of the examples that are decoded from codes.
-    fft_sizes: windows of the spectral distances, in samples.
+    fft_sizes: window lengths of the spectral distances in samples.
     convergence_weight: w_c.
     log_magnitude_weight: w_l.
     mel_weight: w_m.
-    waveform_weight: w_x, relative to the example's own root mean square.
+    waveform_weight: w_x, of an error relative to the example's root mean square.
     kl_weight: w_kl, of the mean over latent numbers.
-    codebook_weight: w_q; only the quantizer feels it.
-    commitment_weight: w_b, of the latents' distance from their codes.
+    codebook_weight: w_q, which affects the quantizer alone.
+    commitment_weight: w_b, of the latents' squared distance from their codes.
     adversarial_weight: w_a.
     feature_weight: w_f.
   """
@@ -117,27 +118,23 @@ class CodecObjective:
   def loss(
     self, model: CodecGAN, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Losses [b] and metrics, each [b].
+    """Returns loss [b] and metrics of [b] for `batch.audio`.
 
-    Args:
-      model: the two players.
-      batch: its `audio` is used, float32 [b, samples, channels].
-      key: draws crops, gains, posterior samples, views and code counts.
-      train: False for no gain, the first samples and all codebooks.
+    Without `train` it takes the first samples, no gain and all codebooks.
     """
     keys = jax.random.split(key, 3)
     true = self._excerpt(batch.audio, key=keys[0], train=train)
-    made, metrics = self._reconstruct(
+    decoded, metrics = self._reconstruct(
       model.codec, true, key=keys[1], train=train
     )
     metrics |= losses.spectral_distance(
       true,
-      made,
+      decoded,
       sample_rate=model.codec.config.sample_rate,
       fft_sizes=self.fft_sizes,
     )
     level = jnp.sqrt(jnp.mean(true**2, axis=(1, 2))) + 1e-2
-    metrics["waveform"] = jnp.mean(jnp.abs(true - made), axis=(1, 2)) / level
+    metrics["waveform"] = jnp.mean(jnp.abs(true - decoded), axis=(1, 2)) / level
     total = (
       self.convergence_weight * metrics["convergence"]
       + self.log_magnitude_weight * metrics["log_magnitude"]
@@ -148,13 +145,13 @@ class CodecObjective:
       + self.commitment_weight * metrics["commitment"]
     )
     if model.discriminator is not None and self.adversarial:
-      players, more = self._play(model.discriminator, true, made)
-      total, metrics = total + players, metrics | more
+      adversarial, more = self._adversarial(model.discriminator, true, decoded)
+      total, metrics = total + adversarial, metrics | more
     return total, metrics
 
   @property
   def adversarial(self) -> bool:
-    """Whether the critics take part."""
+    """Whether the discriminator is used."""
     return self.adversarial_weight > 0 or self.feature_weight > 0
 
   def evaluate(
@@ -185,34 +182,29 @@ class CodecObjective:
   def _reconstruct(
     self, codec: Codec, true: jax.Array, *, key: jax.Array, train: bool
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Decodes from one of the two views; [b, t, channels] and metrics."""
+    """Decodes from latents or codes: [b, t, channels] and metrics."""
     noise, view, count = jax.random.split(key, 3)
     mean, logvar = codec.posterior(true)
     size = (true.shape[0],)
     most = codec.config.num_codebooks
     used = jax.random.randint(count, size, 1, 2 * most + 1)
     num_used = jnp.minimum(used, most) if train else jnp.full(size, most)
-    coded, quantizer = codec.quantizer.train(mean, num_used)
+    coded, metrics = codec.quantizer.train(mean, num_used)
     sampled = mean + jnp.exp(logvar / 2) * jax.random.normal(noise, mean.shape)
     by_code = jax.random.uniform(view, size) < self.quantized_rate
     latents = jnp.where(by_code[:, None, None], coded, sampled)
-    made = codec.decoder(latents)[:, : true.shape[1]]
-    metrics = {
-      "kl": losses.kl_divergence(mean, logvar),
-      "codebook": quantizer["codebook"],
-      "commitment": quantizer["commitment"],
-    }
-    return made, metrics
+    decoded = codec.decoder(latents)[:, : true.shape[1]]
+    return decoded, metrics | {"kl": losses.kl_divergence(mean, logvar)}
 
-  def _play(
-    self, critics: Discriminator, true: jax.Array, made: jax.Array
+  def _adversarial(
+    self, discriminator: Discriminator, true: jax.Array, decoded: jax.Array
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Both players' adversarial losses [b], with their metrics."""
-    graphdef, state = nnx.split(critics)
+    """Sums the adversarial losses [b] of codec and discriminator."""
+    graphdef, state = nnx.split(discriminator)
     frozen = nnx.merge(graphdef, jax.lax.stop_gradient(state))
-    real_scores, real_features = critics(true)
-    fake_scores, _ = critics(jax.lax.stop_gradient(made))
-    scores, features = frozen(made)
+    real_scores, real_features = discriminator(true)
+    fake_scores, _ = discriminator(jax.lax.stop_gradient(decoded))
+    scores, features = frozen(decoded)
     metrics = {
       "discriminator": losses.hinge_discriminator(real_scores, fake_scores),
       "adversarial": losses.hinge_generator(scores),

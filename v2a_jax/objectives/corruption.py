@@ -1,4 +1,4 @@
-"""Paths from noise to data, and what a model may predict along them.
+"""Paths from noise to data, what a model predicts on them, and loss weights.
 
   (1)  x_t = α(t) x + σ(t) ε          t in [0, 1]; t = 1 is data, t = 0 noise
 
@@ -18,12 +18,20 @@ Each is, at a given x_t, an affine function of x (by (1), ε = (x_t - α x) / σ
 
 so any of them gives the others, and a squared error of one is a² times that of
 x. `LOG_SNR_RANGE` keeps log(α²/σ²) finite at the ends.
+
+Paths, predictions, weightings and distributions of t are functions in a table
+each. To add one, write a function and enter it, also from outside:
+`WEIGHTINGS["mine"] = ...`.
 """
 
+from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from v2a_jax.basics import settings
 
 LOG_SNR_RANGE = (-20.0, 20.0)
 _TINY = 1e-5
@@ -39,8 +47,37 @@ def _cosine(t):
   return sin, cos, speed * cos, -speed * sin
 
 
-PATHS = {"linear": _linear, "cosine": _cosine}
-PREDICTION_TYPES = ("velocity", "v", "epsilon", "x")
+# path(t) -> (α, σ, α', σ').
+PATHS: dict[str, Callable[..., Any]] = {"linear": _linear, "cosine": _cosine}
+
+# prediction(α, σ, α', σ') -> its coefficients of x and of ε, equation (2).
+PREDICTION_TYPES: dict[str, Callable[..., Any]] = {
+  "velocity": lambda alpha, sigma, alpha_dot, sigma_dot: (alpha_dot, sigma_dot),
+  "v": lambda alpha, sigma, *_: (-sigma, alpha),
+  "epsilon": lambda alpha, *_: (jnp.zeros_like(alpha), jnp.ones_like(alpha)),
+  "x": lambda alpha, *_: (jnp.ones_like(alpha), jnp.zeros_like(alpha)),
+}
+
+# weighting(log_snr, gamma, bias) -> weight of the squared error of x at a log
+# signal-to-noise ratio: arXiv:2006.11239, 2202.00512, 2303.09556, 2303.00848.
+WEIGHTINGS: dict[str, Callable[..., Any]] = {
+  "x": lambda log_snr, gamma, bias: jnp.ones_like(log_snr),
+  "epsilon": lambda log_snr, gamma, bias: jnp.exp(log_snr),
+  "v": lambda log_snr, gamma, bias: jnp.exp(log_snr) + 1,
+  "min_snr": lambda log_snr, gamma, bias: jnp.minimum(jnp.exp(log_snr), gamma),
+  "sigmoid": lambda log_snr, gamma, bias: (
+    jnp.exp(log_snr) * jax.nn.sigmoid(bias - log_snr)
+  ),
+}
+
+# distribution(key, shape, mean, std) -> diffusion times; the logit-normal one is
+# that of Esser et al., arXiv:2403.03206.
+TIMES: dict[str, Callable[..., Any]] = {
+  "logit_normal": lambda key, shape, mean, std: jax.nn.sigmoid(
+    mean + std * jax.random.normal(key, shape)
+  ),
+  "uniform": lambda key, shape, mean, std: jax.random.uniform(key, shape),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,21 +93,14 @@ class Corruption:
   prediction_type: str = "velocity"
 
   def __post_init__(self):
-    for name, known in (
-      ("path", PATHS),
-      ("prediction_type", PREDICTION_TYPES),
-    ):
-      if getattr(self, name) not in known:
-        raise ValueError(
-          f"{name}={getattr(self, name)!r} is not one of {', '.join(known)}"
-        )
+    settings.choose(self, path=PATHS, prediction_type=PREDICTION_TYPES)
 
   def coefficients(self, time):
-    """α, σ and their derivatives by time, each of `time`'s shape."""
+    """Returns α, σ and their derivatives by time, each of `time`'s shape."""
     return PATHS[self.path](jnp.asarray(time, jnp.float32))
 
   def log_snr(self, time):
-    """log(α²/σ²), within `LOG_SNR_RANGE`."""
+    """Computes log(α²/σ²), clipped to `LOG_SNR_RANGE`."""
     alpha, sigma, _, _ = self.coefficients(time)
     low, high = LOG_SNR_RANGE
     floor = jnp.exp(low / 2) / 2
@@ -78,71 +108,41 @@ class Corruption:
     return jnp.clip(2 * jnp.log(ratio), low, high)
 
   def mix(self, noise, data, time):
-    """Equation (1); `time` broadcasts against `noise` and `data`."""
+    """Computes x_t by (1); `time` broadcasts against `noise` and `data`."""
     alpha, sigma, _, _ = self.coefficients(time)
     return alpha * data + sigma * noise
 
   def affine(self, time, prediction_type: str | None = None):
-    """(a, b) of equation (3)."""
-    alpha, sigma, alpha_dot, sigma_dot = self.coefficients(time)
+    """Returns (a, b) of equation (3)."""
+    alpha, sigma, *rest = self.coefficients(time)
+    prediction = PREDICTION_TYPES[prediction_type or self.prediction_type]
+    of_x, of_noise = prediction(alpha, sigma, *rest)
     safe = jnp.maximum(sigma, _TINY)
-    weights = {  # of x and of ε
-      "velocity": (alpha_dot, sigma_dot),
-      "v": (-sigma, alpha),
-      "epsilon": (jnp.zeros_like(alpha), jnp.ones_like(alpha)),
-      "x": (jnp.ones_like(alpha), jnp.zeros_like(alpha)),
-    }
-    of_x, of_noise = weights[prediction_type or self.prediction_type]
     return of_x - of_noise * alpha / safe, of_noise / safe
 
   def target(self, noise, data, time):
-    """What the model should predict."""
-    alpha, sigma, alpha_dot, sigma_dot = self.coefficients(time)
-    return {
-      "velocity": lambda: alpha_dot * data + sigma_dot * noise,
-      "v": lambda: alpha * noise - sigma * data,
-      "epsilon": lambda: noise,
-      "x": lambda: data,
-    }[self.prediction_type]()
+    """Computes what the model should predict, by (2)."""
+    prediction = PREDICTION_TYPES[self.prediction_type]
+    of_x, of_noise = prediction(*self.coefficients(time))
+    return of_x * data + of_noise * noise
 
   def denoised(self, prediction, noisy, time):
-    """The estimate of x that a prediction at `noisy` stands for.
+    """Converts a prediction at `noisy` to an estimate of x.
 
-    At t = 0 with `epsilon` nothing is known of x; zero, its mean, is returned.
+    Where the prediction does not depend on x (`epsilon` at t = 0) it returns
+    zero, the mean of x.
     """
     if self.prediction_type == "x":
       return prediction
     a, b = self.affine(time)
-    known = jnp.abs(a) > _TINY
+    depends = jnp.abs(a) > _TINY
     return jnp.where(
-      known, (prediction - b * noisy) / jnp.where(known, a, 1), 0
+      depends, (prediction - b * noisy) / jnp.where(depends, a, 1), 0
     )
 
   def velocity(self, prediction, noisy, time):
-    """dx/dt at `noisy`, from a prediction there."""
+    """Converts a prediction at `noisy` to dx/dt."""
     if self.prediction_type == "velocity":
       return prediction
     a, b = self.affine(time, "velocity")
     return a * self.denoised(prediction, noisy, time) + b * noisy
-
-
-def weigh(weighting: str, log_snr, *, gamma: float = 5.0, bias: float = 0.0):
-  """Weight of the squared error of x at a log signal-to-noise ratio.
-
-  x         1
-  epsilon   SNR, as if noise were predicted (arXiv:2006.11239)
-  v         SNR + 1 (arXiv:2202.00512)
-  min_snr   min(SNR, gamma) (arXiv:2303.09556)
-  sigmoid   SNR sigmoid(bias - log SNR) (arXiv:2303.00848)
-  """
-  snr = jnp.exp(log_snr)
-  return {
-    "x": lambda: jnp.ones_like(snr),
-    "epsilon": lambda: snr,
-    "v": lambda: snr + 1,
-    "min_snr": lambda: jnp.minimum(snr, gamma),
-    "sigmoid": lambda: snr * jax.nn.sigmoid(bias - log_snr),
-  }[weighting]()
-
-
-WEIGHTINGS = ("prediction", "x", "epsilon", "v", "min_snr", "sigmoid")

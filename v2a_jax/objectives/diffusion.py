@@ -2,12 +2,10 @@
 
   (1)  x_t = α(t) · latents + σ(t) · noise      t in [0, 1], t = 1 is data
   (2)  loss = E_t w(t) || model(x_t, t) - target(latents, noise, t) ||²
-  (3)  t ~ sigmoid(mean + std · N(0, 1))        logit-normal
 
 The default is rectified flow (Liu et al., arXiv:2209.03003; Lipman et al.,
 arXiv:2210.02747): α = t, σ = 1 - t, the target is the velocity latents - noise,
-w = 1; (3) is from Esser et al., arXiv:2403.03206. Paths, predictions and
-weightings are those of corruption.py.
+w = 1. Paths, predictions, weightings and distributions of t are in corruption.py.
 """
 
 import dataclasses
@@ -18,18 +16,12 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.objectives import base
-from v2a_jax.objectives.corruption import (
-  PATHS,
-  PREDICTION_TYPES,
-  WEIGHTINGS,
-  Corruption,
-  weigh,
-)
-from v2a_jax.objectives.teacher import TEACHERS
+from v2a_jax.objectives.corruption import WEIGHTINGS, Corruption
+from v2a_jax.objectives.teacher import TEACHERS, representation_error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Diffusion:
+class Diffusion(base.FlowObjective):
   """Trains a diffusion model on `batch.target` = latents [b t c].
 
   Attributes:
@@ -37,19 +29,14 @@ class Diffusion:
     prediction_type: what the model predicts, one of
       `corruption.PREDICTION_TYPES`.
     weighting: `prediction` for w = 1, or one of `corruption.WEIGHTINGS`, which
-      weigh the error of the latents that the prediction stands for.
-    gamma: signal-to-noise ratio at which `min_snr` is cut off.
+      weight the error of the predicted latents.
+    gamma: largest weight of `min_snr`, a signal-to-noise ratio.
     bias: shift of the log signal-to-noise ratio in `sigmoid`.
-    cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
-      each condition on its own.
     infill_rate: share of the examples whose latents are partly given (see
-      `base.draw_known`); needs a model with `infill`.
-    alignment_weight: weight of the aligner's error in seconds; 0 without one.
+      `base.draw_known`); requires a model with `infill`.
     teacher: network whose features the model regresses, one of
       `teacher.TEACHERS`; "" for none.
     representation_weight: weight of that regression's error, such as 0.5.
-    time_mean: mean of the logit-normal over diffusion time.
-    time_std: standard deviation of the logit-normal over diffusion time.
   """
 
   family: ClassVar[str] = "diffusion"
@@ -59,7 +46,7 @@ class Diffusion:
       "model.infill",
       "the model would not see the known latents; set it to True",
     ),
-    base.NEEDS_ALIGNER,
+    *base.FlowObjective.needs,
   )
 
   path: str = "linear"
@@ -67,32 +54,22 @@ class Diffusion:
   weighting: str = "prediction"
   gamma: float = 5.0
   bias: float = 0.0
-  cond_drop_rate: float = 0.1
   infill_rate: float = 0.0
-  alignment_weight: float = 0.0
   teacher: str = ""
   representation_weight: float = 0.0
-  time_mean: float = 0.0
-  time_std: float = 1.0
 
   def __post_init__(self):
+    super().__post_init__()
+    _ = self.corruption  # checks its own settings
     settings.choose(
-      self,
-      path=PATHS,
-      prediction_type=PREDICTION_TYPES,
-      weighting=WEIGHTINGS,
-      teacher=("", *TEACHERS),
+      self, weighting=("prediction", *WEIGHTINGS), teacher=("", *TEACHERS)
     )
     settings.check(
       self,
       gamma="(0, inf)",
       bias="(-inf, inf)",
-      cond_drop_rate="[0, 1]",
       infill_rate="[0, 1]",
-      alignment_weight="[0, inf)",
       representation_weight="[0, inf)",
-      time_mean="(-inf, inf)",
-      time_std="(0, inf)",
     )
     if bool(self.teacher) != bool(self.representation_weight):
       raise settings.SettingError(
@@ -114,56 +91,44 @@ class Diffusion:
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
     k_time, k_noise, k_drop, k_known = jax.random.split(key, 4)
     latents = batch.target
-    time = self.sample_time(k_time, latents.shape[0])
+    time = self.sample_time(k_time, latents.shape[:1])
     noise = jax.random.normal(k_noise, latents.shape)
     at = time[:, None, None]
-    cond = batch.cond
+    cond = self.drop(batch.cond, key=k_drop, train=train)
     mask, known = batch.target_mask, None
-    if train:
-      cond = base.drop_conditions(cond, key=k_drop, rate=self.cond_drop_rate)
     if train and self.infill_rate:
-      there = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
-      known, mask = (latents, there), mask & ~there
+      given = base.draw_known(k_known, mask.shape, rate=self.infill_rate)
+      known, mask = (latents, given), mask & ~given
     tokens = model.encode(cond)
     arguments = (self.corruption.mix(noise, latents, at), time, tokens)
     shared = dict(times=batch.target_times, mask=batch.target_mask, known=known)
     extra, metrics = 0.0, {}
     if self.teacher:
       prediction, features = model.represent(*arguments, **shared)
-      missed = base.representation_error(features, batch)
-      extra = self.representation_weight * missed
-      metrics = {"representation_error": missed}
+      mismatch = representation_error(features, batch)
+      extra = self.representation_weight * mismatch
+      metrics = {"representation_error": mismatch}
     else:
       prediction = model(*arguments, **shared)
     error = jnp.square(prediction - self.corruption.target(noise, latents, at))
     error = base.masked_mean(error, mask)
-    return base.with_alignment(
+    loss, metrics = (
       self.weight(time) * error + extra,
       metrics | {"error": error},
-      tokens,
-      shown=cond,
-      known=batch.cond,
-      weight=self.alignment_weight,
     )
+    return self.align(loss, metrics, tokens, shown=cond, batch=batch)
 
   def evaluate(self, model, batch, *, key):
     """Returns losses by condition and by quarter of diffusion time."""
-    metrics = base.evaluate_conditions(self, model, batch, key=key)
-    time = self.sample_time(jax.random.split(key, 4)[0], len(batch.target))
-    return metrics | base.by_quarter("loss", metrics["loss"], time)
+    metrics = super().evaluate(model, batch, key=key)
+    k_time, *_ = jax.random.split(key, 4)  # as in `loss`
+    time = self.sample_time(k_time, batch.target.shape[:1])
+    return metrics | base.by_quarter(metrics["loss"], time)
 
   def weight(self, time):
-    """w [b] of equation (2), at diffusion times [b]."""
+    """Computes w [b] of equation (2) at diffusion times [b]."""
     if self.weighting == "prediction":
       return jnp.ones_like(time)
-    of_x = weigh(
-      self.weighting,
-      self.corruption.log_snr(time),
-      gamma=self.gamma,
-      bias=self.bias,
-    )
+    log_snr = self.corruption.log_snr(time)
+    of_x = WEIGHTINGS[self.weighting](log_snr, self.gamma, self.bias)
     return of_x / jnp.square(self.corruption.affine(time)[0])
-
-  def sample_time(self, key, b: int):
-    """Draws b diffusion times by equation (3)."""
-    return base.logit_normal(key, (b,), mean=self.time_mean, std=self.time_std)

@@ -1,13 +1,14 @@
 """Teachers of representation alignment: features of a frozen audio network.
 
-A generator that also regresses what a network trained to understand sound makes
-of the clean sound learns faster (REPA: Yu et al., "Representation alignment for
-generation", arXiv:2410.06940). The teacher's features at the time of each
-latent, less their mean over the batch, are regressed:
+A generator that also regresses the features of a pretrained network on the
+clean sound learns faster (REPA: Yu et al., "Representation alignment for
+generation", arXiv:2410.06940). The regression's target is the teacher's feature
+at the time of each latent, minus the mean over the batch:
 
-  loss = 1 - mean_t cos(prediction_t, feature_t - mean feature)
+  error = 1 - mean_t cos(prediction_t, feature_t - mean feature)
 
-Without the mean, which all features share, every prediction would look good.
+All features share much of their mean, so without the subtraction any prediction
+near it would score well.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.batch import Batch
+from v2a_jax.objectives.base import masked_mean
 from v2a_jax.pretrained import mn04
 
-# A teacher is a module with `load()` of its weights, `frames(weights, sound)` at
-# SAMPLE_RATE, and their FRAME_RATE and FRAME_DIM.
+# A teacher is a module with `load()`, which reads its weights,
+# `frames(weights, sound)`, which computes features of sound at SAMPLE_RATE, and
+# their FRAME_RATE and FRAME_DIM.
 TEACHERS: dict[str, types.ModuleType] = {"mn04": mn04}
 
 
 @dataclasses.dataclass(frozen=True)
 class Taught:
-  """Fills in the target, and `representation` [b t f] beside it.
+  """Fills in a batch's target and its `representation` [b t f].
 
   Attributes:
     target: fills in latents and their times.
@@ -41,10 +44,10 @@ class Taught:
   sample_rate: int
 
   def frozen(self, state: Any) -> dict[str, Any]:
-    """Returns what a call takes: the target's `state`, and the teacher's weights.
+    """Returns the argument of a call: the target's state, the teacher's weights.
 
     Raises:
-      MissingWeightsError, WrongWeightsError: the weights cannot be had.
+      MissingWeightsError, WrongWeightsError: the weights cannot be read.
     """
     return {"target": state, "teacher": TEACHERS[self.teacher].load()}
 
@@ -64,20 +67,24 @@ class Taught:
     return batch.replace(representation=jax.lax.stop_gradient(features))
 
 
+def representation_error(prediction, batch: Batch):
+  """Computes 1 - cosine of a prediction [b t f] and the teacher's features, [b]."""
+  features = batch.representation
+  norm = lambda x: jnp.sqrt(jnp.square(x).sum(axis=-1) + 1e-8)
+  cosine = (prediction * features).sum(axis=-1)
+  cosine = cosine / (norm(prediction) * norm(features))
+  return masked_mean(1 - cosine, batch.target_mask)
+
+
 def resample(x: jax.Array, rate: int, new_rate: int) -> jax.Array:
-  """Resamples sound [b samples] by its spectrum; jax has no resampler.
+  """Resamples sound [b samples] from `rate` to `new_rate` Hz by its spectrum.
 
-  Like `scipy.signal.resample` it takes the sound to be periodic; content at the
-  lower Nyquist frequency itself is dropped.
-
-  Args:
-    x: sound [b samples].
-    rate: its sample rate in Hz.
-    new_rate: sample rate of the result in Hz.
+  Like `scipy.signal.resample` it assumes periodic sound; content at the lower
+  Nyquist frequency itself is dropped.
   """
   samples = x.shape[1]
   count = round(samples * new_rate / rate)
-  keep = (min(samples, count) + 1) // 2  # Below both Nyquist frequencies.
+  keep = (min(samples, count) + 1) // 2  # below both Nyquist frequencies
   spectrum = jnp.fft.rfft(x)[:, :keep]
   missing = count // 2 + 1 - keep
   spectrum = jnp.pad(spectrum, ((0, 0), (0, missing)))

@@ -1,7 +1,7 @@
 """From a trained model to latents or codes.
 
 To add a sampler, write a file with a settings class that is called like
-`ode.ODESampler`, and name it here; solvers stand in `solvers.SOLVERS`.
+`ode.ODESampler` and name it here; solvers are in `solvers.SOLVERS`.
 """
 
 from v2a_jax.sampling.autoregressive import LatentSampler, TokenSampler

@@ -1,4 +1,4 @@
-"""Writes codes or latents one step at a time, with a key-value cache."""
+"""Samples codes or latents one step at a time, with a key-value cache."""
 
 import dataclasses
 from typing import ClassVar
@@ -13,14 +13,9 @@ from v2a_jax.sampling.solvers import SOLVERS
 
 
 def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
-  """Sharpens logits [... v] and forbids unlikely tokens.
+  """Divides logits [... v] by a temperature and excludes unlikely tokens.
 
-  Args:
-    logits: [... v].
-    temperature: divides the logits.
-    top_k: keep this many tokens; 0 keeps all.
-    top_p: keep the fewest tokens that hold this probability
-      (arXiv:1904.09751); 1 keeps all.
+  The settings are those of `TokenSampler`; top_p is from arXiv:1904.09751.
   """
   logits = logits / temperature
   if 0 < top_k < logits.shape[-1]:
@@ -37,10 +32,10 @@ def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Autoregressive:
-  """Writes the windows of a clip one after another, each continuing the last.
+  """Samples the windows of a clip in order, each continuing the last.
 
   Attributes:
-    guidance: a scale for each condition.
+    guidance: guidance scale for each condition.
   """
 
   needs: ClassVar = ()
@@ -48,13 +43,12 @@ class Autoregressive:
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
 
   def __call__(self, model, objective, cond, draw: Draw):
-    """Samples clips; arguments as for `ode.ODESampler`.
+    """Samples clips; the arguments are those of `ode.ODESampler`.
 
-    Known steps are written as they are; what comes before them cannot be made
-    to lead up to them.
+    Known steps are kept; steps before them do not take them into account.
 
     Returns:
-      [b windows.total ...], of `model.backbone.frame`.
+      [b windows.total ...] with steps like `model.backbone.frame`.
     """
     b, windows, known = draw.keys.shape[0], draw.windows, draw.known
     frame = model.backbone.frame
@@ -66,38 +60,40 @@ class Autoregressive:
     keep = windows.length - windows.stride
     if known is None:
       known = blank(windows.total), jnp.zeros((b, windows.total), bool)
-    told = tuple(by_window(windows.split(x)) for x in known)
+    known = tuple(by_window(windows.split(x)) for x in known)
 
-    def write(last, window):
-      index, (cond, negative), (given, there) = window
+    def sample_window(last, window):
+      index, (cond, negative), (values, mask) = window
       continued = jnp.arange(windows.length) < jnp.where(index, keep, 0)
       prefix = jnp.roll(last, -windows.stride, axis=1)
-      prefix = jnp.where(continued[:, None], prefix, given)
+      prefix = jnp.where(continued[:, None], prefix, values)
       fold = jax.vmap(lambda key: jax.random.fold_in(key, index))
       one = dataclasses.replace(
         draw,
         keys=fold(draw.keys),
         negative=negative,
-        known=(prefix, continued | there),
+        known=(prefix, continued | mask),
       )
-      made = self.continue_from(model, objective, cond, one)
-      return made, made
+      steps = self.continue_from(model, objective, cond, one)
+      return steps, steps
 
-    _, made = jax.lax.scan(
-      write, blank(windows.length), (jnp.arange(windows.count), conds, told)
+    _, steps = jax.lax.scan(
+      sample_window,
+      blank(windows.length),
+      (jnp.arange(windows.count), conds, known),
     )
-    rest = jnp.moveaxis(made[1:, :, keep:], 0, 1)
-    return jnp.concatenate([made[0], rest.reshape(b, -1, *frame.shape)], axis=1)
+    rest = jnp.moveaxis(steps[1:, :, keep:], 0, 1).reshape(b, -1, *frame.shape)
+    return jnp.concatenate([steps[0], rest], axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenSampler(Autoregressive):
-  """Turns a token model into codes, int32 [b t q].
+  """Samples codes int32 [b t q] from a token model.
 
   Attributes:
-    temperature: of the first codebook and all others; below 1 is safer.
-    top_k: keep this many tokens; 0 keeps all.
-    top_p: keep the fewest tokens with this probability; 1 keeps all.
+    temperature: temperature of all codebooks; below 1 favours likely codes.
+    top_k: number of codes to sample from; 0 for all.
+    top_p: probability in (0, 1] of the fewest codes to sample from; 1 for all.
   """
 
   family: ClassVar[str] = "tokens"
@@ -112,13 +108,13 @@ class TokenSampler(Autoregressive):
     )
 
   def continue_from(self, model, objective, cond, draw: Draw):
-    """Writes one window.
+    """Samples one window.
 
     Args:
-      model: a `Generator` around a `TokenModel`.
+      model: a `Generator` with a `TokenModel`.
       objective: not used.
       cond: conditions of b windows.
-      draw: one window each; its known codes, int [b t q], are kept.
+      draw: draw of one window per clip, whose known codes [b t q] are kept.
 
     Returns:
       int32 [b t q].
@@ -129,13 +125,13 @@ class TokenSampler(Autoregressive):
     cond, weights = self.guidance.branches(cond, draw.negative)
     cache = backbone.start(model.encode(cond), times=draw.times)
     by_step = lambda x, pad: jnp.moveaxis(pattern.lay_out(x, pad), 1, 0)
-    given = by_step(prefix, pad)
-    whole = jnp.broadcast_to(known[..., None], prefix.shape)
-    fixed = by_step(whole, True)  # [steps b q]; so are the pattern's corners
+    values = by_step(prefix, pad)
+    mask = jnp.broadcast_to(known[..., None], prefix.shape)
+    fixed = by_step(mask, True)  # [steps b q]; padding of the pattern is fixed
 
     def step(carry, xs):
       before, cache = carry
-      index, given, fixed = xs
+      index, values, fixed = xs
       logits, cache = backbone.step(
         guidance_lib.spread(before, weights), index, cache
       )
@@ -148,24 +144,24 @@ class TokenSampler(Autoregressive):
       pick = lambda key, logits: jax.random.categorical(
         jax.random.fold_in(key, index), logits
       )
-      codes = jnp.where(fixed, given, jax.vmap(pick)(draw.keys, logits))
+      codes = jnp.where(fixed, values, jax.vmap(pick)(draw.keys, logits))
       return (codes, cache), codes
 
     before = jnp.full_like(prefix[:, 0], pad)
     _, codes = jax.lax.scan(
-      step, (before, cache), (jnp.arange(given.shape[0]), given, fixed)
+      step, (before, cache), (jnp.arange(values.shape[0]), values, fixed)
     )
     return pattern.collect(jnp.moveaxis(codes, 0, 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatentSampler(Autoregressive):
-  """Turns a model of the next latent into latents, float32 [b t c].
+  """Samples latents float32 [b t c] from a model of the next latent.
 
   Attributes:
-    temperature: of the noise that the head starts from, which is all the chance
-      there is; MAR (arXiv:2406.11838) scales the noise of its sampler's steps.
-    num_steps: solver steps for each latent.
+    temperature: scale of the noise that the head starts from; MAR
+      (arXiv:2406.11838) scales the noise of its sampler's steps instead.
+    num_steps: number of solver steps for each latent.
     solver: name of the solver, one of `solvers.SOLVERS`.
   """
 
@@ -181,17 +177,17 @@ class LatentSampler(Autoregressive):
 
   @property
   def needs(self):
-    """Settings of the model that the solver needs."""
-    return SOLVERS[self.solver].needs
+    """Settings of the model that the solver requires."""
+    return getattr(SOLVERS[self.solver], "needs", ())
 
   def continue_from(self, model, objective, cond, draw: Draw):
-    """Writes one window.
+    """Samples one window.
 
     Args:
-      model: a `Generator` around a `LatentModel`.
-      objective: its `corruption` says what the head predicts.
+      model: a `Generator` with a `LatentModel`.
+      objective: objective whose `corruption` says what the head predicts.
       cond: conditions of b windows.
-      draw: one window each; its known latents, float [b t c], are kept.
+      draw: draw of one window per clip, whose known latents [b t c] are kept.
 
     Returns:
       float32 [b t c].
@@ -204,30 +200,30 @@ class LatentSampler(Autoregressive):
 
     def step(carry, xs):
       before, cache = carry
-      index, given, known, noise = xs
+      index, values, known, noise = xs
       z, cache = backbone.step(
         guidance_lib.spread(before, weights), index, cache
       )
 
       def predict(x, t):
         noisy = guidance_lib.spread(x, weights)[:, None]
-        found = backbone.head(noisy, jnp.full(noisy.shape[:2], t), z)
-        return guidance_lib.combine(found[:, 0], weights)
+        prediction = backbone.head(noisy, jnp.full(noisy.shape[:2], t), z)
+        return guidance_lib.combine(prediction[:, 0], weights)
 
-      made = SOLVERS[self.solver](
+      latents = SOLVERS[self.solver](
         predict,
         noise,
         num_steps=self.num_steps,
         corruption=objective.corruption,
       )
-      made = jnp.where(known[:, None], given, made)
-      return (made, cache), made
+      latents = jnp.where(known[:, None], values, latents)
+      return (latents, cache), latents
 
     steps = jnp.arange(prefix.shape[1])
     by_step = lambda x: jnp.moveaxis(x, 1, 0)
-    _, made = jax.lax.scan(
+    _, latents = jax.lax.scan(
       step,
       (jnp.zeros_like(prefix[:, 0]), cache),
       (steps, by_step(prefix), by_step(known), by_step(noise)),
     )
-    return by_step(made)
+    return by_step(latents)

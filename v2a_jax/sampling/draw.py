@@ -1,4 +1,4 @@
-"""What a sampler is asked for, beside the model and its conditions."""
+"""The arguments of a sampler beside the model and its conditions."""
 
 import dataclasses
 from typing import Any
@@ -11,12 +11,12 @@ class Draw:
   """One batch of b clips to generate.
 
   Attributes:
-    keys: [b] random keys, one per clip.
-    times: [length], time of each step in its window, in seconds.
+    keys: random keys [b], one per clip.
+    times: times [length] of the steps of a window, in seconds.
     windows: how windows tile a clip.
     negative: (ids int [b·windows.count l], mask) of negative prompts, or None.
     known: (latents [b windows.total c] or codes [b windows.total q], bool
-      [b windows.total]): the steps that are given; None for none.
+      [b windows.total]), the steps that are given; None for none.
   """
 
   keys: Any

@@ -1,16 +1,15 @@
-"""Classifier-free guidance with a scale of its own for every condition.
+"""Classifier-free guidance with a separate scale for each condition.
 
 With c all conditions, c∖i all but i, and c(n) all with the negative prompt in
 the prompt's place, the guided output of one step is
 
   out(c) + Σ_i (s_i - 1) · [out(c) - out(c∖i)] + (s_n - 1) · [out(c) - out(c(n))]
 
-a linear combination of branches whose weights sum to one. So a scale of 1 is no
-guidance and costs no branch, and the negative prompt pushes away from its words
-while the picture stays in both branches, which is where joint guidance (the
-negative prompt in a branch without the video) trades it against
-synchronisation. Follows Ho & Salimans, arXiv:2207.12598; separate scales as in
-Brooks et al., arXiv:2211.09800. All branches run as one batch.
+a linear combination of branches whose weights sum to one. A scale of 1 means no
+guidance and adds no branch. The branch of the negative prompt keeps the video;
+joint guidance, where it has none, trades synchronisation for the negative
+prompt. Follows Ho & Salimans, arXiv:2207.12598; separate scales as in Brooks et
+al., arXiv:2211.09800. All branches run as one batch.
 """
 
 import dataclasses
@@ -24,13 +23,13 @@ from v2a_jax.batch import Conditioning
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guidance:
-  """Guidance scales; 1 is no guidance, more follows the condition harder.
+  """Guidance scales; 1 is no guidance, higher ones follow a condition closer.
 
   Attributes:
-    video: scale of the picture.
+    video: scale of the video.
     prompt: scale of the prompt.
     transcript: scale of the transcript.
-    negative_prompt: scale of the push away from the negative prompt.
+    negative_prompt: scale of the guidance away from the negative prompt.
   """
 
   video: float = 1.0
@@ -43,15 +42,14 @@ class Guidance:
     settings.check(self, **dict.fromkeys(names, "[0, inf)"))
 
   def branches(self, cond: Conditioning, negative=None):
-    """Lays out the branches along the batch.
+    """Stacks the branches along the batch.
 
     Args:
       cond: conditions of b examples.
-      negative: (ids int [b l], mask bool [b l]) of the negative prompt, or
-        None for none.
+      negative: (ids int [b l], mask bool [b l]) of negative prompts, or None.
 
     Returns:
-      (cond of k·b examples, weights [k]); branch 0 has every condition.
+      (conditions of k·b examples, weights [k]); branch 0 has every condition.
     """
     conds, weights = [cond], [1.0]
 
@@ -72,11 +70,11 @@ class Guidance:
 
 
 def spread(x, weights):
-  """Repeats [b ...] for every branch: [k·b ...]."""
+  """Repeats [b ...] for each of k branches: [k·b ...]."""
   return jnp.tile(x, (weights.shape[0],) + (1,) * (x.ndim - 1))
 
 
 def combine(outputs, weights):
-  """Weighted sum over branches: [k·b ...] → [b ...]."""
+  """Sums [k·b ...] over k branches with their weights: [b ...]."""
   k = weights.shape[0]
   return jnp.tensordot(weights, outputs.reshape(k, -1, *outputs.shape[1:]), 1)

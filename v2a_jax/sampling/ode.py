@@ -34,20 +34,22 @@ class ODESampler:
 
   @property
   def needs(self):
-    """Settings of the model that the solver needs."""
-    return SOLVERS[self.solver].needs
+    """Settings of the model that the solver requires."""
+    return getattr(SOLVERS[self.solver], "needs", ())
 
   def __call__(self, model, objective, cond, draw: Draw):
     """Samples latents.
 
+    Known latents are returned as they are and the others fitted to them: while
+    solving, known ones are replaced by their noisy versions on the path, which
+    works for any model (arXiv:2201.09865); a model with `infill` also gets them
+    as input.
+
     Args:
-      model: a `Generator` around a `DiT`.
-      objective: its `corruption` says what the model predicts.
+      model: a `Generator` with a `DiT`.
+      objective: objective whose `corruption` says what the model predicts.
       cond: conditions of b·windows.count windows, clip by clip.
-      draw: what is asked for. Known latents are returned as they are and the
-        rest is made to fit: while solving they lie on the path, with their own
-        noise, which serves any model (arXiv:2201.09865); one with `infill`
-        reads them, too.
+      draw: keys, times, windows, negative prompts and known latents.
 
     Returns:
       float32 [b windows.total c].
@@ -84,5 +86,5 @@ class ODESampler:
 
 
 def keep_known(x, values, known):
-  """Returns x [b t c] with `values` where the mask of `known` is True."""
+  """Replaces x [b t c] by `values` where the mask of `known` holds."""
   return jnp.where(known[1][..., None], values, x)

@@ -1,22 +1,21 @@
-"""Scores that order several soundtracks of one video.
+"""A score by which soundtracks of one video are ranked.
 
-`motion_onset`: how well the sound starts when the picture moves. Both are
-reduced to curves at 100 Hz: the rise of the sound's log band energies (spectral
-flux, Bello et al., IEEE TSAP 13(5), 2005) and the rise of the mean
-absolute frame difference. The score is their largest correlation within ±40 ms,
-so it lies in [-1, 1]; silence and still pictures score 0. It uses nothing that the
-generator was trained with.
+`motion_onset` measures how well onsets of sound coincide with those of motion.
+Both are curves at 100 Hz: the increase of the sound's log band energies (spectral
+flux, Bello et al., IEEE TSAP 13(5), 2005), and the change of the mean absolute
+frame difference. The score is their largest correlation within ±40 ms, in
+[-1, 1]; silence and still pictures score 0. It does not use any model.
 """
 
 import numpy as np
 from scipy import ndimage, signal
 
-RATE = 100.0  # Hz, of both curves
+RATE = 100.0  # of both curves, in Hz
 NAME = "motion_onset"
 
 
 def onset_curve(samples, sample_rate: int, count: int):
-  """Spectral flux [count] at `RATE` of samples [t channels]."""
+  """Computes the spectral flux [count] at `RATE` of samples [t channels]."""
   mono = np.asarray(samples, np.float64).mean(axis=-1)
   hop = sample_rate / RATE
   window = 4 * int(hop)
@@ -32,13 +31,7 @@ def onset_curve(samples, sample_rate: int, count: int):
 
 
 def motion_curve(frames, times, count: int):
-  """Change of motion [count] at `RATE`.
-
-  Args:
-    frames: uint8 [n h w 3].
-    times: [n], seconds, ascending.
-    count: values wanted.
-  """
+  """Computes the change of motion [count] at `RATE`; see `motion_onset`."""
   if len(frames) < 3:
     return np.zeros(count)
   change = np.abs(np.diff(frames.astype(np.float32), axis=0))
@@ -48,13 +41,13 @@ def motion_curve(frames, times, count: int):
 
 
 def motion_onset(samples, sample_rate: int, frames, times) -> float:
-  """Agreement of sound and picture in time; see the module.
+  """Scores the synchronisation of sound and picture, in [-1, 1].
 
   Args:
-    samples: float [t channels].
-    sample_rate: hertz.
-    frames: uint8 [n h w 3], any small size.
-    times: [n], seconds from the first sample.
+    samples: sound, float [t channels].
+    sample_rate: sample rate in Hz.
+    frames: uint8 [n h w 3], of any small size.
+    times: times [n] of the frames in seconds from the first sample.
   """
   count = int(len(samples) / sample_rate * RATE)
   if count < 10:

@@ -2,8 +2,8 @@
 
   dx/dt = velocity(x, t),   x(0) = noise,   x(1) = data
 
-on an even grid of `num_steps` intervals. Each is one frozen dataclass; to add
-one, write it here or in a file of its own and name it in `SOLVERS`.
+on an even grid of `num_steps` intervals. To add a solver, write a callable like
+`Euler` and enter it in `SOLVERS`, also from outside: `SOLVERS["mine"] = ...`.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,10 @@ Predict = Callable[..., Any]
 class Solver(Protocol):
   """Carries noise to data with any model of a path.
 
-  Attributes:
-    needs: settings of the model that it needs.
+  A solver that requires settings of the model lists them in `needs`.
   """
 
-  needs: ClassVar[tuple[Need, ...]]
+  needs: ClassVar[tuple[Need, ...]] = ()
 
   def __call__(
     self, predict: Predict, noise, *, num_steps: int, corruption: Corruption
@@ -39,7 +38,7 @@ class Solver(Protocol):
       predict: model of `corruption.prediction_type`; see `Predict`.
       noise: state at t = 0, any array.
       num_steps: number of intervals.
-      corruption: the path.
+      corruption: path and prediction type.
 
     Returns:
       The state at t = 1, of the shape of `noise`.
@@ -55,13 +54,10 @@ def _scan(step, x, num_steps: int):
 
 
 @dataclasses.dataclass(frozen=True)
-class Euler:
+class Euler(Solver):
   """Euler's method: one evaluation of the model per step, first order."""
 
-  needs: ClassVar = ()
-
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     dt = 1.0 / num_steps
 
     def step(x, t):
@@ -71,17 +67,36 @@ class Euler:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heun:
-  """Heun's method: two evaluations per step, second order.
+class Average(Euler):
+  """Euler's method with average velocities, exact for any number of steps.
 
-  Predictions other than velocities have none at t = 1, so there the last step
-  is Euler's.
+  See `objectives/mean_flow.py`, equation 4.
   """
 
-  needs: ClassVar = ()
+  needs: ClassVar = (
+    Need(
+      "",
+      "model.average",
+      "the model does not predict average velocities; use 'euler'",
+    ),
+  )
 
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
+    average = lambda x, t: predict(x, t, t + 1.0 / num_steps)
+    return super().__call__(
+      average, noise, num_steps=num_steps, corruption=corruption
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Heun(Solver):
+  """Heun's method: two evaluations per step, second order.
+
+  Predictions other than velocities have no velocity at t = 1, so with them the
+  last step is Euler's.
+  """
+
+  def __call__(self, predict, noise, *, num_steps, corruption):
     dt = 1.0 / num_steps
     open_end = corruption.prediction_type != "velocity"
     velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
@@ -97,20 +112,17 @@ class Heun:
 
 
 @dataclasses.dataclass(frozen=True)
-class DPMSolverPP2M:
-  """DPM-Solver++(2M), arXiv:2211.01095, algorithm 2: one evaluation per step,
-  second order.
+class DPMSolverPP2M(Solver):
+  """DPM-Solver++(2M): one evaluation per step, second order.
 
-  With D the estimate of the data and λ = log(α / σ),
+  arXiv:2211.01095, algorithm 2: with D the estimate of the data and
+  λ = log(α / σ),
 
     x_{i+1} = σ_{i+1}/σ_i x_i + (α_{i+1} - α_i σ_{i+1}/σ_i) D'_i
     D'_i = D_i + (D_i - D_{i-1}) h_{i+1} / (2 h_i),  h_i = λ_i - λ_{i-1}
   """
 
-  needs: ClassVar = ()
-
   def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
     grid = jnp.arange(num_steps + 1) / num_steps
     alpha, sigma, _, _ = corruption.coefficients(grid)
     h = jnp.diff(corruption.log_snr(grid))
@@ -130,29 +142,6 @@ class DPMSolverPP2M:
     start = (noise, jnp.zeros_like(noise))
     (x, _), _ = jax.lax.scan(step, start, (grid[:-1], shrink, gain, ahead))
     return x
-
-
-@dataclasses.dataclass(frozen=True)
-class Average:
-  """Steps of a model of average velocities: exact at any number of steps, if
-  the model is (`objectives/mean_flow.py`, equation 4)."""
-
-  needs: ClassVar = (
-    Need(
-      "",
-      "model.average",
-      "the model does not predict average velocities; use 'euler'",
-    ),
-  )
-
-  def __call__(self, predict, noise, *, num_steps, corruption):
-    """Solves; see `Solver`."""
-    dt = 1.0 / num_steps
-
-    def step(x, t):
-      return x + dt * corruption.velocity(predict(x, t, t + dt), x, t)
-
-    return _scan(step, noise, num_steps)
 
 
 SOLVERS: dict[str, Solver] = {

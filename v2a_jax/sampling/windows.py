@@ -1,8 +1,8 @@
-"""Overlapping windows, so that a model of a few seconds scores any duration.
+"""Overlapping windows, with which a model of a few seconds covers any duration.
 
 A diffusion model denoises all windows of a clip at once and averages their
-velocities where they overlap (MultiDiffusion, arXiv:2302.08113); a token model
-writes them one after another, each continuing the last.
+velocities where they overlap (MultiDiffusion, arXiv:2302.08113); an
+autoregressive model writes them in order, each continuing the last.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ class Windows:
   """`count` windows of `length` latents, `stride` apart.
 
   Attributes:
-    length: latents a window, what the model was trained on.
+    length: latents per window, as in training.
     stride: latents from one window's start to the next.
-    count: windows.
+    count: number of windows.
   """
 
   length: int
@@ -28,12 +28,14 @@ class Windows:
 
   @classmethod
   def cover(cls, total: int, *, length: int, overlap: float = 0.5):
-    """The fewest windows that hold `total` latents; the last may reach past.
+    """Returns the fewest windows that hold `total` latents.
+
+    The last one may reach beyond.
 
     Args:
-      total: latents to produce.
-      length: latents a window.
-      overlap: fraction of a window shared with the next.
+      total: number of latents to generate.
+      length: latents per window.
+      overlap: share of a window, in [0, 1), that the next one overlaps.
     """
     stride = max(1, round(length * (1 - overlap)))
     count = 1 + max(0, math.ceil((total - length) / stride))
@@ -41,7 +43,7 @@ class Windows:
 
   @property
   def total(self) -> int:
-    """Latents covered."""
+    """Number of latents covered."""
     return self.length + self.stride * (self.count - 1)
 
   @property
@@ -55,7 +57,7 @@ class Windows:
     return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
 
   def merge(self, parts):
-    """Averages [b·count length c] to [b total c], fading at the edges."""
+    """Averages [b·count length c] to [b total c], with fades at the edges."""
     parts = parts.reshape(-1, self.count, *parts.shape[1:])
     ramp = np.minimum(np.arange(self.length), np.arange(self.length)[::-1]) + 1
     ramp = jnp.asarray(ramp, parts.dtype)[:, None]

@@ -1,14 +1,14 @@
-"""Weights that travel: a folder with safetensors, a config, a model card.
+"""Bundles: a folder with a model's weights, its config and a model card.
 
   weights.safetensors   arrays by path ("encoder/stages/0/kernel"), float32 or
                         float16
-  config.json           the resolved config that built the model
+  config.json           resolved config of the model
   tokenizer.model       for generators
   prompt_tokenizer.model  where prompts have a tokenizer of their own
-  CARD.md               data, licence, measured quality, how to make it again
+  CARD.md               data, licence, measured quality, how to reproduce it
 
-`v2a_jax/assets/` holds the project's own bundles; elsewhere a bundle is named by
-its folder.
+`v2a_jax/assets/` holds the project's own bundles, which are named by their
+folder's name; others are named by their path.
 """
 
 from collections.abc import Mapping
@@ -25,21 +25,19 @@ from v2a_jax.basics import files
 from v2a_jax.weights import names
 
 ASSETS = pathlib.Path(__file__).parents[1] / "assets"
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-CARD = "CARD.md"
-TOKENIZER = "tokenizer.model"
-PROMPT_TOKENIZER = "prompt_tokenizer.model"
+WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.json", "CARD.md"
+TOKENIZER, PROMPT_TOKENIZER = "tokenizer.model", "prompt_tokenizer.model"
 
 
 class BundleError(ValueError):
-  """A bundle is missing, incomplete, or of another model."""
+  """A bundle is missing, incomplete or of another model."""
 
 
 def find(name: str | pathlib.Path) -> pathlib.Path:
-  """The folder of a bundle: a path, or a name in `assets/`.
+  """Returns the folder of a bundle: a path, or a name in `assets/`.
 
   Raises:
-    BundleError: there is none; names those that are bundled.
+    BundleError: there is none; names those in `assets/`.
   """
   for folder in (pathlib.Path(name), ASSETS / name):
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
@@ -72,12 +70,12 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def digest(folder: pathlib.Path) -> str:
-  """Returns the sha256 of the weights in hexadecimal."""
+  """Computes the sha256 of the weights, in hexadecimal."""
   return files.sha256_of(folder / WEIGHTS)
 
 
 def tokenizers(folder: pathlib.Path) -> dict[str, str]:
-  """What a `LoaderConfig` says of the tokenizers in a bundle or a workdir."""
+  """Returns the `LoaderConfig` fields for a bundle's or workdir's tokenizers."""
   own = folder / PROMPT_TOKENIZER
   more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
   return {"tokenizer": str(folder)} | more
@@ -93,16 +91,16 @@ def save(
   prompt_tokenizer: bytes | None = None,
   dtype: str = "float16",
 ) -> None:
-  """Writes a bundle.
+  """Writes a bundle; creates the folder if needed.
 
   Args:
-    folder: made if needed.
-    state: of the model, from `nnx.state`.
-    config: JSON-able; what is needed to build the model again.
-    card: Markdown.
-    tokenizer: a sentencepiece model.
-    prompt_tokenizer: of prompts, if not the same.
-    dtype: floating arrays are stored in it.
+    folder: folder of the bundle.
+    state: NNX state of the model.
+    config: resolved config of the model, JSON-serialisable.
+    card: model card in Markdown.
+    tokenizer: bytes of a sentencepiece model; None for none.
+    prompt_tokenizer: the same for prompts, if they have their own.
+    dtype: dtype in which floating-point arrays are stored.
   """
   folder.mkdir(parents=True, exist_ok=True)
   arrays = {}
@@ -122,7 +120,7 @@ def save(
 
 
 def read_arrays(folder: pathlib.Path) -> dict[names.Name, np.ndarray]:
-  """Reads a bundle's arrays by name, in the dtype that they are stored in.
+  """Reads a bundle's arrays by name, in their stored dtype.
 
   Raises:
     BundleError: the file cannot be read.

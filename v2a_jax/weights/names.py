@@ -1,8 +1,8 @@
 """Arrays by name: one way to flatten a tree, to compare it and to fill it.
 
 The name of a leaf is the tuple of the keys that lead to it. An NNX variable and
-the array in it share one name, so a module's state, an optimizer's moments and
-the tensors of a file are all compared alike.
+the array in it share one name, so that a module's state, an optimizer's moments
+and the tensors of a file are compared alike.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,17 +19,17 @@ def flatten(tree: Any) -> dict[Name, Any]:
   Raises:
     ValueError: two leaves share a name.
   """
-  named = {}
+  leaves = {}
   for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
     name = name_of(path)
-    if name in named:
+    if name in leaves:
       raise ValueError(f"two leaves are named {'/'.join(name)}")
-    named[name] = leaf
-  return named
+    leaves[name] = leaf
+  return leaves
 
 
 def name_of(path: Iterable[Any]) -> Name:
-  """Returns the name that belongs to a path of jax's key objects."""
+  """Converts a path of jax's key objects to a name."""
   keys = list(path)
   if keys and keys[-1] == jax.tree_util.GetAttrKey("value"):
     keys.pop()  # of an NNX variable
@@ -37,18 +37,18 @@ def name_of(path: Iterable[Any]) -> Name:
   return tuple(text(key).replace("/", ":") for key in keys)
 
 
-def joined(named: Mapping[Name, Any]) -> dict[str, Any]:
-  """Returns the same mapping with each name as one string, `a/b/0/c`."""
-  return {"/".join(name): leaf for name, leaf in named.items()}
+def joined(leaves: Mapping[Name, Any]) -> dict[str, Any]:
+  """Joins each name to one string, `a/b/0/c`."""
+  return {"/".join(name): leaf for name, leaf in leaves.items()}
 
 
-def split(named: Mapping[str, Any]) -> dict[Name, Any]:
+def split(leaves: Mapping[str, Any]) -> dict[Name, Any]:
   """Undoes `joined`."""
-  return {tuple(name.split("/")): leaf for name, leaf in named.items()}
+  return {tuple(name.split("/")): leaf for name, leaf in leaves.items()}
 
 
 def compare(arrays: Mapping[Any, Any], wanted: Mapping[Any, Any]) -> str:
-  """Lists what is missing, extra or misshapen; "" where everything fits.
+  """Lists what is missing, extra or misshapen; "" if everything fits.
 
   Args:
     arrays: objects with a `shape`, or shapes, by name.
@@ -72,12 +72,12 @@ def fill(
   arrays: Mapping[Name, Any],
   place: Callable[[Any, Any], Any] = lambda array, leaf: array,
 ) -> Any:
-  """Returns `tree` with the leaves that `arrays` names replaced.
+  """Replaces the leaves of `tree` that `arrays` names; the others stay.
 
   Args:
-    tree: pytree of arrays or shapes; leaves without an array stay.
+    tree: pytree of arrays or shapes.
     arrays: array by name.
-    place: makes the new leaf of (array, old leaf), such as a cast.
+    place: makes the new leaf from (array, old leaf), for example by a cast.
   """
 
   def new(path, leaf):

@@ -1,8 +1,8 @@
-"""Published weights put into an nnx module, each tensor checked by name.
+"""Reads networks from folders as `transformers` saves them.
 
-A folder as `transformers` saves it holds config.json and model.safetensors, or
-model.safetensors.index.json and the files that it lists. A network says with a
-table from its own paths to the published names where its parameters lie:
+A folder holds config.json and model.safetensors, or instead of the latter
+model.safetensors.index.json and the files that it lists. A table maps the paths
+of an nnx module to the published names:
 
   {"stack/blocks/attention/q": "encoder.layers.{}.self_attn.q_proj", ...}
 
@@ -11,7 +11,7 @@ A row for a module covers its `kernel`, `scale` or `embedding` (published as
 the index in a stack, whose parameters have a leading axis of layers. PyTorch's
 kernels [out, in, ...] become [..., in, out].
 
-Names and shapes are compared before any weight is read.
+Names and shapes of all tensors are compared before any weight is read.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,6 @@ from safetensors import SafetensorError, safe_open
 
 from v2a_jax.basics import settings
 from v2a_jax.weights import names
-from v2a_jax.weights import tensors as tensors_lib
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 
 CONFIG = "config.json"
@@ -44,7 +43,7 @@ Shape = tuple[int, ...]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """A JSON object.
+  """Reads a JSON object.
 
   Raises:
     MissingWeightsError: there is no such file.
@@ -69,47 +68,47 @@ def read_config(
   *,
   shared: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-  """The part of config.json that describes one network.
+  """Reads the part of config.json that describes one network.
 
   Args:
-    folder: holds config.json.
-    model_types: the `model_type`s that hold the network, each with the section
-      that describes it, or None for the whole file.
-    shared: keys beside a section that count for it, too, and before its own.
+    folder: folder that holds config.json.
+    model_types: section that describes the network, by `model_type`; None for
+      the whole file.
+    shared: top-level keys that take precedence over those of the section.
 
   Raises:
-    MissingWeightsError, WrongWeightsError: see `read_json`; or another
-      `model_type`.
+    MissingWeightsError, WrongWeightsError: see `read_json`; or the file has
+      another `model_type`.
   """
   path = folder / CONFIG
   config = read_json(path)
-  found = config.get("model_type")
-  if found not in model_types:
+  model_type = config.get("model_type")
+  if model_type not in model_types:
     raise WrongWeightsError(
-      f"{path}: model_type is {found!r}, should be one of"
+      f"{path}: model_type is {model_type!r}, should be one of"
       f" {', '.join(model_types)}"
     )
-  section = model_types[found]
+  section = model_types[model_type]
   if section is None:
     return config
   outer = {key: config[key] for key in shared if config.get(key) is not None}
-  return {**(config.get(section) or {}), **outer, "model_type": found}
+  return {**(config.get(section) or {}), **outer, "model_type": model_type}
 
 
-def sizes(cls: type, values: Mapping[str, Any], folder: pathlib.Path) -> Any:
-  """Makes a settings class from those of `values` that it has.
+def sizes(cls: type, values: Mapping[str, Any], source: pathlib.Path) -> Any:
+  """Makes a settings object from `values`.
 
-  A key that is null takes its default; keys that it has not are passed over.
+  A key that is null takes its default; keys that `cls` lacks are ignored.
 
   Raises:
-    WrongWeightsError: a value is of another type, or is refused.
+    WrongWeightsError: a value is refused; names `source`.
   """
   own = {field.name for field in settings.keys(cls)}
   values = {k: v for k, v in values.items() if k in own and v is not None}
   try:
     return settings.build(cls, values)
   except (TypeError, ValueError) as error:
-    raise WrongWeightsError(f"{folder}: {error}") from None
+    raise WrongWeightsError(f"{source}: {error}") from None
 
 
 def load(
@@ -120,15 +119,15 @@ def load(
   rename: Callable[[str], str | None] = lambda name: name,
   param_dtype: Any = jnp.float32,
 ) -> M:
-  """A module with the weights of a folder.
+  """Makes a module with the weights of a folder.
 
   Args:
-    folder: holds model.safetensors, or its index and its parts.
-    make: makes the module; it is traced only, nothing is drawn.
-    table: see above.
-    rename: from a name in the file to one in the table; None where the tensor
-      belongs to a part that is not wanted here.
-    param_dtype: in which parameters are kept.
+    folder: folder that holds model.safetensors, or its index and its parts.
+    make: `make(rngs)`, the module; only traced.
+    table: published name by path; see the module's docstring.
+    rename: maps a name in the file to one in the table; None for a tensor of
+      a part that is left out.
+    param_dtype: dtype of the parameters.
 
   Raises:
     MissingWeightsError: there is no such file.
@@ -144,7 +143,7 @@ def load(
   with contextlib.ExitStack() as stack:
     tensors = _open(folder, rename, stack)
     shapes = {name: one.shape for one in wanted.values() for name in one.names}
-    tensors_lib.check(tensors, shapes, folder)
+    check(tensors, shapes, folder)
     dtype = jnp.dtype(param_dtype)
     arrays = {
       path: jnp.asarray(one.read(tensors, dtype))
@@ -153,14 +152,38 @@ def load(
   return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
 
 
+def check(
+  tensors: Mapping[str, Any],
+  shapes: Mapping[str, Any],
+  source: str | os.PathLike[str],
+) -> None:
+  """Compares tensors, objects with a `shape` by name, with a model's shapes.
+
+  Raises:
+    WrongWeightsError: names `source` and all that is missing, extra or
+      misshapen.
+  """
+  if faults := names.compare(tensors, shapes):
+    raise WrongWeightsError(
+      f"{os.fspath(source)} is not of this model: {faults}"
+    )
+
+
+def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads all tensors of a folder by name; raises as `load` does."""
+  with contextlib.ExitStack() as stack:
+    tensors = _open(folder, lambda name: name, stack)
+    return {name: tensor.read() for name, tensor in tensors.items()}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-  """How one kind of published network is read.
+  """A kind of published network and how it is read.
 
   Attributes:
-    config: dataclass of its sizes, named as in config.json.
+    config: settings class of its sizes, named as in config.json.
     make: `make(config, rngs=, dtype=)`, the module.
-    table: from sizes to the table of `load`.
+    table: `table(config)`, the table of `load`.
     model_types: see `read_config`.
     shared: see `read_config`.
     rename: see `load`.
@@ -174,7 +197,7 @@ class Network:
   rename: Callable[[str], str | None] = lambda name: name
 
   def read_config(self, folder: str | os.PathLike[str]) -> Any:
-    """The sizes in a folder's config.json.
+    """Reads the sizes in a folder's config.json.
 
     Raises:
       MissingWeightsError, WrongWeightsError: no such file, or another network.
@@ -190,17 +213,12 @@ class Network:
     dtype: Any = "float32",
     param_dtype: Any = "float32",
   ) -> Any:
-    """The network that a folder holds.
+    """Reads the network in a folder; see the function `load`.
 
     Args:
-      folder: holds config.json and model.safetensors.
-      dtype: of the computation.
-      param_dtype: in which parameters are kept.
-
-    Raises:
-      MissingWeightsError: a file is absent.
-      WrongWeightsError: another network, or tensors are missing, extra or
-        misshapen.
+      folder: folder that holds config.json and model.safetensors.
+      dtype: dtype of the computation.
+      param_dtype: dtype of the parameters.
     """
     folder = pathlib.Path(folder)
     config = self.read_config(folder)
@@ -215,13 +233,13 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-  """One parameter of ours: what it is called there, and how it lies there.
+  """A parameter of the module and its published tensors.
 
   Attributes:
-    names: one, or one for each layer of a stack.
+    names: published names: one, or one per layer of a stack.
     stacked: whether the parameter has a leading axis of layers.
-    axes: of a published tensor, in our order.
-    shape: of a published tensor.
+    axes: axes of a published tensor in the parameter's order.
+    shape: shape of a published tensor.
   """
 
   names: tuple[str, ...]
@@ -231,26 +249,24 @@ class _Wanted:
 
   @classmethod
   def find(cls, path: str, shape: Shape, table: Mapping[str, str]):
-    """The row of a parameter; KeyError if the table has none."""
+    """Looks a parameter up in the table; KeyError if it has no row."""
     module, _, leaf = path.rpartition("/")
     if path in table:
       name = table[path]
     else:
       name = f"{table[module]}.{_LEAVES.get(leaf, leaf)}"
-    stacked = "{}" in name
-    names = (name,)
+    names, stacked = (name,), "{}" in name
     if stacked:
       names = tuple(name.format(index) for index in range(shape[0]))
       shape = shape[1:]
     axes = tuple(range(len(shape)))
     if leaf == "kernel":
       axes = (*axes[2:], 1, 0)
-    theirs = [0] * len(shape)
-    for ours, axis in enumerate(axes):
-      theirs[axis] = shape[ours]
-    return cls(names, stacked, axes, tuple(theirs))
+    published = tuple(shape[axis] for axis in np.argsort(axes))
+    return cls(names, stacked, axes, published)
 
   def read(self, tensors: Mapping[str, "_Tensor"], dtype) -> np.ndarray:
+    """Reads the parameter."""
     arrays = [
       tensors[name].read().transpose(self.axes).astype(dtype)
       for name in self.names
@@ -260,7 +276,7 @@ class _Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-  """A tensor in an open file, not read yet."""
+  """A tensor in an open file that is not read yet."""
 
   shape: Shape
   read: Callable[[], np.ndarray]
@@ -271,7 +287,7 @@ def _open(
   rename: Callable[[str], str | None],
   stack: contextlib.ExitStack,
 ) -> dict[str, _Tensor]:
-  """The tensors that are wanted, by their names in the table."""
+  """Opens a folder's tensors, by `rename`d names."""
   tensors = {}
   for path in _files(folder):
     try:
@@ -279,21 +295,21 @@ def _open(
     except (OSError, SafetensorError) as error:
       raise WrongWeightsError(f"cannot read {path}: {error}") from None
     for name in file.keys():
-      if (known := rename(name)) is not None:
+      if (new_name := rename(name)) is not None:
         shape = tuple(file.get_slice(name).get_shape())
         read = lambda file=file, name=name: file.get_tensor(name)
-        tensors[known] = _Tensor(shape, read)
+        tensors[new_name] = _Tensor(shape, read)
   return tensors
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The one file, or those of the index, which must lie beside it."""
+  """Lists model.safetensors, or else the files of the index beside it."""
   if (folder / FILE).is_file():
     return [folder / FILE]
   if not (folder / INDEX).is_file():
     raise MissingWeightsError(
-      f"{folder} has neither {FILE} nor {INDEX}: give the folder of a network"
-      " saved by `save_pretrained`"
+      f"{folder} has neither {FILE} nor {INDEX}: give a folder that"
+      " `save_pretrained` wrote"
     )
   parts = read_json(folder / INDEX).get("weight_map")
   if not isinstance(parts, dict) or not all(
@@ -301,10 +317,10 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     for part in parts.values()
   ):
     raise WrongWeightsError(
-      f"{folder / INDEX}: `weight_map` should name files of its folder"
+      f"{folder / INDEX}: `weight_map` must name files in the same folder"
     )
   files = [folder / part for part in sorted(set(parts.values()))]
-  absent = [file.name for file in files if not file.is_file()]
-  if absent:
-    raise MissingWeightsError(f"{folder} lacks {', '.join(absent)} of {INDEX}")
+  missing = [file.name for file in files if not file.is_file()]
+  if missing:
+    raise MissingWeightsError(f"{folder} lacks {', '.join(missing)} of {INDEX}")
   return files

@@ -1,13 +1,14 @@
-"""Weights that come from elsewhere: found, checked, converted, never assumed.
+"""Published weight files: found, checked by sha256, converted, downloaded.
 
-A file is looked for, in this order: at a path given by the caller; in the
-folders (or files) that the environment variable `V2A_WEIGHTS` lists, separated
-like `PATH`; in the cache, `$V2A_CACHE/weights` or `~/.cache/v2a_jax/weights`.
-Its sha256 must be the one written here. Only `fetch` uses the network.
+A file is searched for at the path that the caller gives; or else in the folders
+(or files) that the environment variable `V2A_WEIGHTS` lists, separated like
+`PATH`, and then in the cache, `$V2A_CACHE/weights` or
+`~/.cache/v2a_jax/weights`. Its sha256 must be the one in `WEIGHTS`. Only `fetch`
+uses the network.
 
 PyTorch files are converted once to safetensors in the cache, by a reader that
-runs no code (see torch_file.py); beside the converted file lies its own sha256
-and that of its source.
+runs no code (torch_file.py); a JSON file beside the converted one records its
+sha256 and that of its source.
 """
 
 from collections.abc import Iterator
@@ -27,21 +28,20 @@ from v2a_jax.weights import torch_file
 
 PATH_VARIABLE = "V2A_WEIGHTS"
 CACHE_VARIABLE = "V2A_CACHE"
-_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-  """One file of someone else's weights.
+  """A published weight file.
 
   Attributes:
-    name: what the project calls it.
-    file: the file's name as its makers publish it.
-    sha256: of that file.
-    bytes: its size.
-    url: where `fetch` gets it.
-    licence: SPDX identifier of the weights.
-    about: one line for a listing.
+    name: its name in this project.
+    file: published file name.
+    sha256: sha256 of the file, in hexadecimal.
+    bytes: size of the file in bytes.
+    url: address that `fetch` downloads.
+    licence: SPDX identifier of the weights' licence.
+    about: one-line description.
   """
 
   name: str
@@ -54,6 +54,7 @@ class Weights:
 
   @property
   def converted(self) -> str:
+    """File name after conversion."""
     return pathlib.Path(self.file).stem + ".safetensors"
 
 
@@ -79,18 +80,18 @@ WEIGHTS = {
 
 
 class MissingWeightsError(FileNotFoundError):
-  """The weights are on no path; the message says where to get them."""
+  """A weight file is not found; the message says where to get it."""
 
 
 class WrongWeightsError(ValueError):
-  """A file has the right name and the wrong content."""
+  """A weight file has other content than expected."""
 
 
 def get(name: str) -> Weights:
-  """The registry's entry.
+  """Returns an entry of `WEIGHTS`.
 
   Raises:
-    KeyError: no such name; the message lists the names.
+    KeyError: there is no such name; lists those that exist.
   """
   if name not in WEIGHTS:
     known = ", ".join(sorted(WEIGHTS))
@@ -99,13 +100,13 @@ def get(name: str) -> Weights:
 
 
 def cache_root() -> pathlib.Path:
-  """Where what can be made again is kept: `$V2A_CACHE` or ~/.cache/v2a_jax."""
+  """Returns the cache's folder: `$V2A_CACHE` or `~/.cache/v2a_jax`."""
   root = os.environ.get(CACHE_VARIABLE) or "~/.cache/v2a_jax"
   return pathlib.Path(root).expanduser()
 
 
 def cache_dir() -> pathlib.Path:
-  """The weights' folder in the cache."""
+  """Returns the folder of weights in the cache."""
   return cache_root() / "weights"
 
 
@@ -117,15 +118,15 @@ def _places(weights: Weights) -> Iterator[pathlib.Path]:
 
 
 def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
-  """The weights' file, its content checked.
+  """Returns the path of a weight file whose sha256 is right.
 
   Args:
-    name: an entry of `WEIGHTS`.
-    path: the file itself, or its folder; None looks in the usual places.
+    name: key of `WEIGHTS`.
+    path: the file or its folder; None searches `V2A_WEIGHTS` and the cache.
 
   Raises:
-    MissingWeightsError: it is nowhere.
-    WrongWeightsError: it is there with another sha256.
+    MissingWeightsError: the file is not found.
+    WrongWeightsError: it has another sha256.
   """
   weights = get(name)
   if path is None:
@@ -145,10 +146,10 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
 
 
 def _check(path: pathlib.Path, sha256: str, whose: str) -> pathlib.Path:
-  found = files.sha256_of(path)
-  if found != sha256:
+  digest = files.sha256_of(path)
+  if digest != sha256:
     raise WrongWeightsError(
-      f"{path}: sha256 is {found}, but the {whose} {sha256}; remove the file"
+      f"{path}: sha256 is {digest}, but the {whose} {sha256}; remove the file"
       " and get it again with `v2a weights fetch`"
     )
   return path
@@ -157,9 +158,9 @@ def _check(path: pathlib.Path, sha256: str, whose: str) -> pathlib.Path:
 def load(
   name: str, path: str | os.PathLike[str] | None = None
 ) -> dict[str, np.ndarray]:
-  """The weights as arrays by name, converted at the first call.
+  """Reads floating-point arrays by name; converts them at the first call.
 
-  Where the cache cannot be written the weights are still read, with a warning.
+  If the cache cannot be written, warns and reads the source itself.
 
   Raises:
     MissingWeightsError, WrongWeightsError: see `find`.
@@ -181,7 +182,7 @@ def load(
 
 
 def _read(source: pathlib.Path) -> dict[str, np.ndarray]:
-  """Floating-point tensors only: the rest counts training batches."""
+  """Reads floating-point tensors only: the others count training batches."""
   tensors = torch_file.read(source)
   return {k: v for k, v in tensors.items() if v.dtype.kind == "f"}
 
@@ -192,20 +193,16 @@ def convert(
   *,
   out: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
-  """Writes the weights as safetensors, with a record of both sha256.
+  """Converts weights to safetensors, with a record of both sha256.
 
   Args:
-    name: an entry of `WEIGHTS`.
+    name: key of `WEIGHTS`.
     path: see `find`.
-    out: the folder to write into; None is the cache.
-
-  Returns:
-    The safetensors file.
+    out: output folder; None for the cache.
   """
   weights = get(name)
   source = find(name, path)
-  folder = cache_dir() if out is None else pathlib.Path(out).expanduser()
-  target = folder / weights.converted
+  target = _output_folder(out) / weights.converted
   metadata = {
     "source": weights.url,
     "source_sha256": weights.sha256,
@@ -213,10 +210,15 @@ def convert(
   }
   data = safetensors.save(_read(source), metadata=metadata)
   record = metadata | {"sha256": hashlib.sha256(data).hexdigest()}
-  folder.mkdir(parents=True, exist_ok=True)
   files.write_whole(target, data)
   files.write_json(target.with_suffix(".json"), record)
   return target
+
+
+def _output_folder(out: str | os.PathLike[str] | None) -> pathlib.Path:
+  folder = cache_dir() if out is None else pathlib.Path(out).expanduser()
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
 
 
 def fetch(
@@ -225,18 +227,18 @@ def fetch(
   out: str | os.PathLike[str] | None = None,
   timeout_seconds: float = 60.0,
 ) -> pathlib.Path:
-  """Downloads the weights into the cache; the only use of the network.
+  """Downloads weights; writes nothing unless their sha256 is right.
 
-  Nothing is left behind if the download fails, is longer than the entry says,
-  or has another sha256.
+  Args:
+    name: key of `WEIGHTS`.
+    out: output folder; None for the cache.
+    timeout_seconds: longest wait for the server, in seconds.
 
   Raises:
-    OSError: no connection, or no room; the message names the address.
-    WrongWeightsError: what came is not what is written here.
+    OSError: no connection, or the disk is full; names the address.
+    WrongWeightsError: the download has another size or sha256.
   """
   weights = get(name)
-  folder = cache_dir() if out is None else pathlib.Path(out).expanduser()
-  target = folder / weights.file
   try:
     with urllib.request.urlopen(weights.url, timeout=timeout_seconds) as reply:
       data = reply.read(weights.bytes + 1)
@@ -245,22 +247,23 @@ def fetch(
       f"weights '{name}' could not be fetched from {weights.url}: {error};"
       f" download them by other means and set {PATH_VARIABLE} to the folder"
     ) from None
-  found = hashlib.sha256(data).hexdigest()
-  if found != weights.sha256:
+  digest = hashlib.sha256(data).hexdigest()
+  if digest != weights.sha256:
     raise WrongWeightsError(
-      f"{weights.url}: sha256 is {found}, but the {name} weights have"
+      f"{weights.url}: sha256 is {digest}, but the {name} weights have"
       f" {weights.sha256}; nothing was kept"
     )
-  folder.mkdir(parents=True, exist_ok=True)
+  target = _output_folder(out) / weights.file
   files.write_whole(target, data)
   return target
 
 
 def listing() -> list[dict[str, str]]:
-  """What `v2a weights list` and `v2a doctor` show: one dict an entry.
+  """Lists the entries of `WEIGHTS` with the state of their files.
 
-  Each has `name`, `file`, `sha256`, `url`, `licence`, `about`, `state` (one of
-  `found`, `converted`, `missing`, `wrong`) and `path` (empty when missing).
+  Returns:
+    One dict an entry: the fields of `Weights`, `state` (`found`, `converted`,
+    `missing` or `wrong`) and `path` ("" if missing).
   """
   return [_state(weights) for weights in WEIGHTS.values()]
 

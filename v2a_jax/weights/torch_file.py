@@ -6,11 +6,10 @@
   NAME/data/KEY      the bytes of one storage, which tensors are views of
   NAME/byteorder     "little" or "big" (absent in old files)
 
-A pickle is a program and running one from elsewhere is running a stranger's
-code. Here `pickletools` parses it and the few operations that a plain state
-dict needs are interpreted below. No name is imported and nothing is called:
-a tensor in the program becomes a checked NumPy view of its storage, and any
-other operation or name is refused by name.
+Unpickling a file runs arbitrary code. Here `pickletools` parses the program, and
+the few operations that a plain state dict needs are interpreted below. No name
+is imported and nothing is called: a tensor in the program becomes a checked
+NumPy view of its storage, and any other operation or name is refused.
 
 Format: https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
@@ -49,15 +48,15 @@ _MARK = object()
 
 
 class TorchFileError(ValueError):
-  """A file that is not a plain, whole PyTorch state dict."""
+  """A file is damaged, or holds more than a state dict of tensors."""
 
 
 class _Name(str):
-  """A global that the program mentions; it is compared, never imported."""
+  """A global name in the program; it is compared, never imported."""
 
 
 class _Program:
-  """The stack machine of a state dict's pickle, without any call-out."""
+  """A stack machine that interprets the pickle program of a state dict."""
 
   def __init__(self, archive: zipfile.ZipFile, folder: str):
     self._archive, self._folder = archive, folder
@@ -66,6 +65,7 @@ class _Program:
     self._storages: dict[str, np.ndarray] = {}
 
   def run(self, program: bytes) -> Any:
+    """Runs a program and returns the object that it builds."""
     for opcode, argument, position in pickletools.genops(program):
       name = opcode.name
       if name == "STOP":
@@ -95,11 +95,10 @@ class _Program:
         return self._pop(count + 1)[1:]
     raise TorchFileError("the pickle program has no mark to return to")
 
-  def _op_proto(self, version):
-    del version
+  def _op_proto(self, _):
+    pass
 
-  def _op_frame(self, size):
-    del size
+  _op_frame = _op_proto
 
   def _op_mark(self, _):
     self._stack.append(_MARK)
@@ -143,9 +142,9 @@ class _Program:
     self._stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
   def _op_build(self, _):
-    """Attributes set on an object: only the `_metadata` of a state dict."""
-    _, target = self._pop(1), self._stack[-1]
-    if not isinstance(target, dict):
+    """Drops attributes of an object: the `_metadata` of a state dict."""
+    self._pop(1)
+    if not isinstance(self._stack[-1], dict):
       raise TorchFileError("attributes set on something other than a dict")
 
   def _op_global(self, name):
@@ -154,7 +153,7 @@ class _Program:
     self._stack.append(_Name(name))
 
   def _op_binpersid(self, _):
-    """A storage: ("storage", type, key, device, number of elements)."""
+    """Reads a storage: ("storage", type, key, device, number of elements)."""
     (identity,) = self._pop(1)
     kind, name, key, _, count = identity
     dtype = _DTYPES.get(str(name).removeprefix("torch "))
@@ -187,7 +186,7 @@ class _Program:
 
 
 def _view(storage, offset, shape, strides) -> np.ndarray:
-  """A tensor of a storage, copied out so that it stands alone."""
+  """Copies a tensor out of its storage."""
   if not isinstance(storage, np.ndarray):
     raise TorchFileError("a tensor without a storage")
   extent = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -204,7 +203,7 @@ def _view(storage, offset, shape, strides) -> np.ndarray:
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-  """`{"a": {"b": tensor}}` -> `{"a.b": tensor}`; other leaves are left out."""
+  """Flattens `{"a": {"b": tensor}}` to `{"a.b": tensor}`; drops the rest."""
   if isinstance(tree, np.ndarray):
     return {prefix: tree}
   leaves = {}
@@ -215,15 +214,15 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """The tensors of a PyTorch checkpoint by dotted name.
+  """Reads the tensors of a PyTorch checkpoint by name.
 
-  Nested dicts are joined by dots; what is not a tensor (an epoch, a list of
-  settings) is left out.
+  Names of nested dicts are joined by dots; what is not a tensor (an epoch, a
+  list of settings) is left out.
 
   Raises:
     FileNotFoundError: there is no such file.
-    TorchFileError: the file is not a plain state dict, or is damaged, or its
-      program wants anything but tensors; the message names the file and what.
+    TorchFileError: the file is damaged, or its program builds anything but
+      dicts of tensors; names the file and the cause.
   """
   try:
     with zipfile.ZipFile(path) as archive:
@@ -235,7 +234,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ) from None
   except FileNotFoundError:
     raise
-  except Exception as error:  # Any damage ends in one line with the name.
+  except Exception as error:  # Damage may surface anywhere.
     raise TorchFileError(
       f"{os.fspath(path)}: not a readable PyTorch checkpoint"
       f" ({type(error).__name__}: {error})"
