@@ -132,9 +132,10 @@ def check(config: config_dict.ConfigDict) -> None:
   from v2a_jax.experiment import sections
 
   config = config.to_dict()
-  for section, _ in sections.classes(config):
+  for section, cls in sections.classes(sections.names_of(config)).items():
     if not section.startswith("model"):
-      sections.build(config, section, {})
+      values = sections.look_up(config, section)
+      sections.build(cls, section, values, {})
 
 
 def help_text(config: config_dict.ConfigDict) -> str:
