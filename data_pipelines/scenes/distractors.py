@@ -16,12 +16,7 @@ KNOCK_SHARE = 0.06
 def add(stage: Stage, take: Take) -> Take:
   """Adds, with some probability, a silent object and an off-screen sound.
 
-  Args:
-    stage: clip and random numbers.
-    take: the scene's action; a talking face gets no silent object.
-
-  Returns:
-    The take with the distractors in its shapes, sound, events and captions.
+  A talking face gets no silent object.
   """
   draws = stage.rng.random(2)
   if draws[0] < MOVER_SHARE and "speech" not in take.tags:

@@ -118,15 +118,9 @@ def drum(stage: Stage) -> Take:
 
 
 def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
-  """Returns the shapes of a drumstick.
+  """Returns a drumstick that strikes the point `touch`.
 
-  Args:
-    stage: clip.
-    hits: contact times [k], seconds.
-    power: strengths [k].
-    touch: x and y of the struck point, picture widths.
-    hand_x: x of the hand, picture widths.
-    side: -1 if the stick rises to the left, 1 to the right.
+  The hand is at x `hand_x`; the stick rises to the left (side -1) or right (1).
   """
   lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
   tip_x = touch[0] + side * 0.05 * lift
@@ -340,14 +334,9 @@ def drip(stage: Stage) -> Take:
 
 
 def _splash(x, y, lag, power, surface) -> list[Shape]:
-  """Returns two droplets that fly up where a drop has fallen.
+  """Returns two droplets that fly up at (x, y) where a drop has fallen.
 
-  Args:
-    x: x of the drop, picture widths.
-    y: y of the water, picture widths.
-    lag: seconds [n] since the drop's contact, negative before it.
-    power: strength in 0..1; droplets of a stronger one fly higher.
-    surface: the water's surface.
+  `lag` are the seconds [n] since the drop's contact, negative before it.
   """
   seen = (lag >= 0) & (lag < 0.24)
   rise = 0.2 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))

@@ -130,14 +130,7 @@ def pour(stage: Stage) -> Take:
 def _pour_sound(stage, starts, durations, filled) -> np.ndarray:
   """Synthesises poured liquid: a hiss and many bubbles.
 
-  Args:
-    stage: clip and random numbers.
-    starts: starts [k] of the flow, seconds.
-    durations: durations [k] of the flow, seconds.
-    filled: function from times in seconds to the liquid's level in 0..1.
-
-  Returns:
-    float [samples].
+  `filled` maps times in seconds to the liquid's level in 0..1.
   """
   rng, audio = stage.rng, stage.silence()
   for start, duration in zip(starts, durations):

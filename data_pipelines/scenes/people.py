@@ -111,17 +111,11 @@ def walk(stage: Stage) -> Take:
 def _foot(
   times: Array, hits: Array, which: int, pace: float, swing: float = 0.26
 ) -> tuple[Array, Array]:
-  """Returns the path of a foot that lands at every second hit.
+  """Returns the path of a foot that lands at every second of `hits` [k].
 
-  Args:
-    times: [n], seconds.
-    hits: times [k] of the footsteps of both feet, seconds.
-    which: 0 for the foot of the first step, 1 for the other.
-    pace: length of a step, picture widths.
-    swing: time for which a foot is in the air, seconds.
-
-  Returns:
-    Distance walked [n] and height above the floor [n], picture widths.
+  Foot 0 (`which`) takes the first step, foot 1 the second; a foot is in the
+  air for `swing` seconds. The path is the distance walked [n], in steps of
+  `pace`, and the height above the floor [n], in picture widths.
   """
   x = np.full_like(times, -0.5 * pace * which)
   up = np.zeros_like(times)
@@ -165,14 +159,7 @@ def talk(stage: Stage) -> Take:
 
 
 def _face(stage: Stage, jaw: Array, lips: Array, radius: float) -> list[Shape]:
-  """Returns the shapes of a head.
-
-  Args:
-    stage: clip and random numbers.
-    jaw: opening of the mouth [n] in 0..1.
-    lips: rounding of the lips [n] in 0..1.
-    radius: half width of the head, picture widths.
-  """
+  """Returns a head's shapes: jaw opening [n], lip rounding [n], half width."""
   rng, t = stage.rng, stage.times
   sway = rng.uniform(0.5, 1.2, 2)
   x = 0.5 + 0.02 * np.sin(2 * np.pi * sway[0] * 0.5 * t + rng.uniform(0, 6))

@@ -19,20 +19,11 @@ Array = np.ndarray
 def irregular_times(
   rng: np.random.Generator, count: int, *, first: float, last: float, gap: float
 ) -> Array:
-  """Draws sorted random times with a smallest distance.
+  """Draws `count` sorted random times in [first, last], `gap` apart at least.
 
   The distribution is uniform over all such sets: sorted uniform draws on the
-  interval less its gaps, which are then put back.
-
-  Args:
-    rng: random numbers.
-    count: number of times; fewer are returned where they do not fit.
-    first: earliest time in seconds.
-    last: latest time in seconds.
-    gap: smallest distance of two times in seconds.
-
-  Returns:
-    Seconds [k], ascending; empty if `last` < `first`.
+  interval less its gaps, which are then put back. Fewer are returned where
+  they do not fit, none if `last` < `first`.
   """
   room = last - first
   if room < 0:
@@ -63,21 +54,12 @@ def lift(
   fall: float = 0.16,
   rise: float = 0.14,
 ) -> Array:
-  """Returns the height of a tool that is zero exactly at each hit.
+  """Returns the height [n] of a tool, 0..1, that is zero exactly at each hit.
 
   Between two hits the tool rises as 1 - exp(-t / rise) and falls in the last
   `fall` seconds as a quarter sine, so that it is fastest at the contact. Height
-  and speed are proportional to the strength of the next hit.
-
-  Args:
-    times: [n], seconds.
-    hits: contact times [k], seconds, ascending.
-    strengths: [k] in 0..1, largest height before each hit.
-    fall: duration of the downward movement in seconds.
-    rise: time constant of the upward movement in seconds.
-
-  Returns:
-    Height [n] in 0..1; 1 everywhere without hits.
+  and speed are proportional to the strength [k], 0..1, of the next hit. Without
+  hits it is 1 everywhere.
   """
   if not len(hits):
     return np.ones_like(times)
@@ -95,21 +77,12 @@ def jolt(
   frequency: float = 7.0,
   decay: float = 0.09,
 ) -> Array:
-  """Returns the damped oscillation of a struck object.
+  """Returns the damped oscillation [n] of a struck object.
 
     sum_k strength_k exp(-(t - hit_k) / decay) sin(2 pi frequency (t - hit_k))
 
-  over the hits before t.
-
-  Args:
-    times: [n], seconds.
-    hits: contact times [k], seconds.
-    strengths: [k], amplitudes.
-    frequency: Hz.
-    decay: time constant in seconds.
-
-  Returns:
-    Displacement [n]; zero at an isolated hit.
+  over the hits before t; zero at an isolated hit. `decay` is in seconds,
+  `frequency` in Hz.
   """
   lag = times[:, None] - np.asarray(hits)[None, :]
   ring = np.exp(-np.maximum(lag, 0) / decay) * np.sin(
@@ -130,15 +103,15 @@ def bounces(
   """Computes the contacts of a dropped ball with the floor.
 
   Args:
-    start: time at which it is dropped, seconds.
-    height: height that it is dropped from, picture widths.
-    gravity: picture widths per second squared.
+    start: time at which it is dropped.
+    height: height that it is dropped from.
+    gravity: acceleration.
     restitution: ratio of the speeds after and before a contact.
-    end: contacts from this time on are left out, seconds.
-    shortest: contacts after a shorter flight are left out, seconds.
+    end: contacts from this time on are left out.
+    shortest: contacts after a shorter flight are left out.
 
   Returns:
-    Contact times [k] in seconds, and speeds [k] just before each contact.
+    Contact times [k], and speeds [k] just before each contact.
   """
   speed = np.sqrt(2 * gravity * height)
   now = start + speed / gravity
@@ -164,20 +137,10 @@ def bounce_height(
   gravity: float,
   restitution: float,
 ) -> Array:
-  """Returns the height of a dropped ball above the floor.
+  """Returns the height [n] of a dropped ball's lowest point above the floor.
 
-  Args:
-    times: [n], seconds.
-    start: time at which it is dropped, seconds.
-    height: height that it is dropped from, picture widths.
-    hits: contact times [k] from `bounces`.
-    speeds: impact speeds [k] from `bounces`.
-    gravity: picture widths per second squared.
-    restitution: ratio of the speeds after and before a contact.
-
-  Returns:
-    Height [n] of its lowest point in picture widths. After the last of `hits`
-    it makes one more flight and rests on the floor, at 0.
+  After the last of `hits` it makes one more flight and rests on the floor, at
+  0. The arguments are those and the results of `bounces`.
   """
   drop = height - 0.5 * gravity * np.maximum(times - start, 0.0) ** 2
   if not len(hits):
@@ -190,15 +153,12 @@ def bounce_height(
 
 
 def crossings(path: Array, grid: Array, levels: Array) -> tuple[Array, Array]:
-  """Finds where a non-decreasing path passes levels.
+  """Returns times and speeds at which a non-decreasing path passes levels.
 
   Args:
-    path: positions [m], non-decreasing.
-    grid: times [m] of the positions, seconds.
+    path: positions [m] at the times `grid` [m].
+    grid: times, ascending.
     levels: positions [k]; those outside the path's range are left out.
-
-  Returns:
-    Times in seconds, ascending, and the path's speeds at them.
   """
   inside = levels[(levels > path[0]) & (levels < path[-1])]
   steady = path + 1e-9 * np.arange(len(path))
@@ -220,19 +180,19 @@ def track_collisions(
   """Simulates discs on a line between two walls, from contact to contact.
 
   Args:
-    positions: centres [k] from left to right, picture widths.
-    velocities: [k], picture widths per second, positive to the right.
+    positions: centres [k] from left to right.
+    velocities: [k], positive to the right.
     masses: [k], in any unit.
-    radii: [k], picture widths.
+    radii: [k].
     walls: positions of the left and the right wall.
     restitution: ratio of the closing speeds after and before a contact.
-    end: duration in seconds.
+    end: time at which the simulation ends.
     limit: largest number of contacts.
 
   Returns:
     contacts: (time, i, closing speed) with i the disc on the left of the
       contact, -1 for the left wall; k - 1 is a contact with the right wall.
-    knots: [m], 0 and the times of the contacts, seconds.
+    knots: [m], 0 and the times of the contacts.
     positions: [m, k] at the knots.
     velocities: [m, k] just after the knots.
   """
@@ -277,19 +237,11 @@ def along_knots(
 
 
 def stroke_path(times: Array, starts: Array, durations: Array) -> Array:
-  """Returns the position of a tool that strokes back and forth.
+  """Returns the position [n], 0..1, of a tool that strokes back and forth.
 
   Stroke k moves as a quarter sine, sin(pi u / 2) of the elapsed share u: it
-  starts at full speed and slows down to rest at the other end.
-
-  Args:
-    times: [n], seconds.
-    starts: start of each stroke [k], seconds.
-    durations: duration of each stroke [k], seconds.
-
-  Returns:
-    Position [n] in 0..1: 0 before the first stroke, 1 after it, 0 after the
-    second, and so on.
+  starts at full speed and slows down to rest at the other end. It lasts from
+  `starts` [k] for `durations` [k].
   """
   position = np.zeros_like(times)
   for k, (start, duration) in enumerate(zip(starts, durations)):

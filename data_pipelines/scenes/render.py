@@ -45,13 +45,13 @@ class Shape:
 
   Attributes:
     kind: `ellipse` or `box`.
-    x: centre from the left edge, picture widths.
-    y: centre from the top edge, picture widths.
-    rx: half width before rotation, picture widths.
-    ry: half height before rotation, picture widths.
+    x: centre from the left edge.
+    y: centre from the top edge.
+    rx: half width before rotation.
+    ry: half height before rotation.
     surface: colour and texture.
-    angle: rotation in radians, clockwise on the screen.
-    round: corner radius of a box, picture widths.
+    angle: rotation.
+    round: corner radius of a box.
     alpha: opacity in 0..1 (times the surface's); 0 hides the shape.
   """
 
@@ -75,23 +75,14 @@ class Shape:
 def disc(
   x: Value, y: Value, radius: Value, surface: Surface, *, alpha: Value = 1.0
 ) -> Shape:
-  """Returns a circle with centre (x, y) and a radius in picture widths."""
+  """Returns a circle with centre (x, y)."""
   return Shape("ellipse", x, y, radius, radius, surface, alpha=alpha)
 
 
 def bar(
   x0: Value, y0: Value, x1: Value, y1: Value, radius: float, surface: Surface
 ) -> Shape:
-  """Returns a rod with round ends between two points.
-
-  Args:
-    x0: first end, from the left edge.
-    y0: first end, from the top edge.
-    x1: second end, from the left edge.
-    y1: second end, from the top edge.
-    radius: half thickness; all in picture widths.
-    surface: colour and texture.
-  """
+  """Returns a rod with round ends (x0, y0) and (x1, y1), 2 `radius` thick."""
   dx, dy = np.subtract(x1, x0), np.subtract(y1, y0)
   length = 0.5 * np.hypot(dx, dy) + radius
   return Shape(
@@ -107,12 +98,12 @@ def bar(
 
 
 def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
-  """Paints shapes in order over a background.
+  """Paints shapes from back to front over a background.
 
   Args:
-    shapes: from back to front.
+    shapes: shapes with numbers or arrays [n].
     background: float [size, size, 3] in 0..1.
-    frames: number of frames n, the length of the arrays in `shapes`.
+    frames: number of frames n.
 
   Returns:
     uint8 [n, size, size, 3].
@@ -172,8 +163,7 @@ def _blend(planes, index, surface, distance, alpha, position) -> None:
     surface: colour and texture.
     distance: [k], signed distance to the shape's edge in pixels.
     alpha: [k], opacity.
-    position: returns the texture coordinates, two arrays [k] in [-1, 1];
-      called only for a texture.
+    position: returns the texture coordinates, two arrays [k] in [-1, 1].
   """
   weight = np.minimum(0.5 - distance, 1.0) * alpha
   shade, shine, rim = 1.0, 0.0, 0.0
@@ -192,11 +182,8 @@ def _blend(planes, index, surface, distance, alpha, position) -> None:
 
 
 def _patch(x, y, rx, ry, angle, size):
-  """Returns a shape's bounding box in pixels.
-
-  Returns:
-    left [n, 1, 1], top [n, 1, 1]; and the offsets of its pixels from the
-    shape's centre, dx [n, 1, w] and dy [n, h, 1], which broadcast to the box.
+  """Returns a shape's bounding box in pixels: left, top [n, 1, 1], and the
+  offsets dx [n, 1, w], dy [n, h, 1] of its pixels from the shape's centre.
   """
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
@@ -213,13 +200,7 @@ def _patch(x, y, rx, ry, angle, size):
 def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
   """Returns the signed distance [n, h, w] to the shape's edge in pixels.
 
-  Args:
-    shape: kind and corner radius.
-    dx: offset from the centre along the shape's own first axis, pixels.
-    dy: offset along its second axis, pixels.
-    rx: half width [n, 1, 1], pixels.
-    ry: half height [n, 1, 1], pixels.
-    size: picture width in pixels.
+  `dx`, `dy` are offsets from the centre along the shape's own axes in pixels.
   """
   if shape.kind == "ellipse" and shape.rx is shape.ry:
     distance = np.sqrt(dx * dx + dy * dy) - rx
@@ -278,10 +259,10 @@ def backdrop(
   """Draws a random wall with a floor in muted colours.
 
   Args:
-    rng: random numbers for tint, shading and pattern.
+    rng: random numbers of tint, shading and pattern.
     size: width and height in pixels.
     light: whether the wall is bright rather than dark.
-    floor: y of the edge between wall and floor, picture widths.
+    floor: y of the edge between wall and floor.
 
   Returns:
     float [size, size, 3] in 0..1.

@@ -48,14 +48,7 @@ _FLOOR_DBFS = (-72.0, -62.0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Format:
-  """Duration and resolution of a clip.
-
-  Attributes:
-    seconds: duration; every action fits into 2 seconds.
-    fps: frames per second; one frame in 2 seconds at least.
-    size: width and height in pixels.
-    sample_rate: Hz; the fourth formant of speech is near 4 kHz.
-  """
+  """Duration and resolution of a clip; see `make_scene`."""
 
   seconds: float
   fps: float

@@ -166,13 +166,9 @@ class Utterance:
 def schedule(
   rng: np.random.Generator, words: list[str], voice: Voice, *, seconds: float
 ) -> Utterance:
-  """Draws the times of a sentence.
+  """Draws start, durations and pauses of a sentence of `VOCABULARY`'s words.
 
-  Args:
-    rng: random numbers for start, durations and pauses.
-    words: keys of `VOCABULARY`.
-    voice: speaker, whose pace scales the durations.
-    seconds: duration of the clip; the words that do not fit are left out.
+  The words that do not fit into `seconds` are left out.
   """
   now = float(rng.uniform(0.15, min(1.0, 0.3 * seconds)))
   timed, phones = [], []
@@ -198,7 +194,7 @@ def _keyframes(
   A phone holds its value for the middle half of its duration.
 
   Args:
-    utterance: the timed phones.
+    utterance: timed phones.
     values: [phones, k], one value per phone and track.
     rest: [k], values in silence.
 
@@ -237,18 +233,7 @@ def speak(
   samples: int,
   rate: int,
 ) -> Array:
-  """Synthesises an utterance.
-
-  Args:
-    rng: random numbers of the noise and of the pitch's jitter.
-    utterance: timed words and phones.
-    voice: speaker.
-    samples: length of the sound.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [samples] with peak 1.
-  """
+  """Synthesises an utterance as float [samples] with peak 1."""
   track = _voiced(rng, utterance, voice, samples=samples, rate=rate)
   for name, start, end in utterance.phones:
     noise = PHONES[name].noise
@@ -323,12 +308,7 @@ def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
 
 
 def _pulse_rings(formants: Array, *, rate: int) -> Array:
-  """Returns the response [pulses, t] of four formants to each pulse.
-
-  Args:
-    formants: [pulses, 4], Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns the response [pulses, t] of formants [pulses, 4] in Hz."""
   widths = np.array([70.0, 100.0, 150.0, 250.0])
   gains = np.array([1.0, 0.6, 0.3, 0.12])
   pole = (-np.pi * widths + 2j * np.pi * formants) / rate

@@ -72,16 +72,13 @@ class Stage:
   def hits(
     self, low: int, high: int, *, gap: float = 0.32, first: float = 0.3
   ) -> tuple[Array, Array]:
-    """Draws irregular times of hits.
+    """Draws irregular times [k] and strengths [k] in 0.5..1 of hits.
 
     Args:
       low: smallest number of hits in 4 seconds.
       high: largest number of hits in 4 seconds.
       gap: smallest distance of two hits, seconds.
       first: earliest hit in seconds; at most 30 % into the clip.
-
-    Returns:
-      Times [k] in seconds, ascending, and strengths [k] in 0.5..1.
     """
     draw = int(self.rng.integers(low, high + 1))
     count = max(1, round(draw * self.seconds / 4))
@@ -109,10 +106,7 @@ class Stage:
   ) -> render.Surface:
     """Returns a plain surface of a random saturated colour.
 
-    Args:
-      low: lower limit of the red, green and blue, before one is dimmed.
-      high: upper limit of them.
-      outline: whether the surface has an outline.
+    Red, green and blue are drawn from [low, high]; then one is dimmed.
     """
     colour = self.rng.uniform(low, high, 3)
     colour[self.rng.integers(3)] *= 0.4

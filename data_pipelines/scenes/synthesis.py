@@ -45,8 +45,7 @@ class Material:
   Attributes:
     name: noun, for captions and events.
     adjective: for captions.
-    pitch: frequencies of the first mode of the largest and of the smallest
-      object, Hz.
+    pitch: first mode of the largest and of the smallest object, Hz.
     ratios: frequencies of the modes over that of the first.
     ring: time in which the first mode falls by 60 dB, seconds.
     slope: a mode's decay time is ring / (1 + slope (ratio - 1)).
@@ -96,7 +95,7 @@ MATERIALS = {
 def ring(
   frequencies: Array, decays: Array, gains: Array, *, samples: int, rate: int
 ) -> Array:
-  """Sums damped sines.
+  """Returns a sum of damped sines, float32 [samples].
 
   Args:
     frequencies: [m], Hz; those above 0.46 `rate` are left out.
@@ -104,9 +103,6 @@ def ring(
     gains: [m], amplitudes at the start.
     samples: length of the sound.
     rate: sample rate in Hz.
-
-  Returns:
-    float32 [samples].
   """
   frequencies = np.asarray(frequencies, float)
   audible = frequencies < 0.46 * rate
@@ -121,7 +117,7 @@ def ring(
 
 
 def burst(rng: Rng, *, corner: float, decay: float, rate: int) -> Array:
-  """Returns a burst of low-passed noise: the sound of a contact.
+  """Returns the sound of a contact: decaying low-passed noise of RMS 0.35.
 
   Args:
     rng: random numbers of the noise.
@@ -130,7 +126,7 @@ def burst(rng: Rng, *, corner: float, decay: float, rate: int) -> Array:
     rate: sample rate in Hz.
 
   Returns:
-    float [1.2 decay rate], at least 8 samples: noise of RMS 0.35, decaying.
+    float [1.2 decay rate], at least 8 samples.
   """
   samples = max(8, int(1.2 * decay * rate))
   noise = rng.standard_normal(samples)
@@ -180,16 +176,13 @@ def strike(
 
 
 def bubble(frequency: float, *, decay: float, rise: float, rate: int) -> Array:
-  """Returns the sound of a bubble: a decaying sine of rising pitch.
+  """Returns a bubble's sound [1.1 decay rate]: a decaying sine of rising pitch.
 
   Args:
     frequency: Hz at the start.
     decay: time in which it falls by 60 dB, seconds.
     rise: growth of the frequency within `decay`, as a fraction of it.
     rate: sample rate in Hz.
-
-  Returns:
-    float [1.1 decay rate].
   """
   n = np.arange(int(1.1 * decay * rate))
   u = n / (decay * rate)
@@ -202,14 +195,7 @@ def resonator(
 ) -> Array:
   """Filters a sound with a two-pole band-pass of unit gain at its centre.
 
-  Args:
-    x: float [t].
-    frequency: centre in Hz; 0.46 `rate` at most.
-    bandwidth: -3 dB bandwidth in Hz.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [t].
+  `frequency` (0.46 `rate` at most) and the -3 dB `bandwidth` are in Hz.
   """
   frequency = min(frequency, 0.46 * rate)
   radius = np.exp(-np.pi * bandwidth / rate)
@@ -223,15 +209,7 @@ def resonator(
 def band_noise(
   rng: Rng, samples: int, *, frequency: float, bandwidth: float, rate: int
 ) -> Array:
-  """Returns band-passed noise [samples] of unit RMS.
-
-  Args:
-    rng: random numbers of the noise.
-    samples: length of the sound.
-    frequency: centre in Hz.
-    bandwidth: -3 dB bandwidth in Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns band-passed noise [samples] of unit RMS; see `resonator`."""
   noise = resonator(
     rng.standard_normal(samples), frequency, bandwidth, rate=rate
   )
@@ -239,34 +217,19 @@ def band_noise(
 
 
 def rumble(rng: Rng, samples: int, *, corner: float, rate: int) -> Array:
-  """Returns low-passed noise [samples] of unit RMS.
-
-  Args:
-    rng: random numbers of the noise.
-    samples: length of the sound.
-    corner: corner frequency of the one-pole low-pass, Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns unit-RMS noise [samples], low-passed by one pole at `corner` Hz."""
   keep = np.exp(-2 * np.pi * corner / rate)
   noise = signal.lfilter([1 - keep], [1, -keep], rng.standard_normal(samples))
   return noise / (np.sqrt(np.mean(noise * noise)) + 1e-9)
 
 
 def pluck(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
-  """Returns the sound of a plucked string.
+  """Returns the sound of a plucked string, float [1.1 rate], peak `strength`.
 
   Plucked at the share p of its length, the string's partial k has amplitude
   sin(pi k p) / k^1.3 (darker when soft) and, being stiff, the frequency
-  k f sqrt(1 + B k^2) with B = 2e-4 (Fletcher and Rossing, ch. 2).
-
-  Args:
-    rng: random numbers for the point of the pluck and its noise.
-    frequency: fundamental f in Hz.
-    strength: 0..1; a harder pluck is louder and brighter.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [1.1 rate] with peak `strength`.
+  k f sqrt(1 + B k^2) with B = 2e-4 (Fletcher and Rossing, ch. 2); f is the
+  fundamental `frequency` in Hz.
   """
   decay = 1.1
   k = np.arange(1, min(24, int(0.45 * rate / frequency)) + 1)
@@ -327,13 +290,7 @@ def place(
 
 
 def fade(track: Array, *, seconds: float, rate: int) -> Array:
-  """Returns a track [t] with raised-cosine fades at its start and end.
-
-  Args:
-    track: float [t].
-    seconds: duration of each fade; half the track at most.
-    rate: sample rate in Hz.
-  """
+  """Returns a track [t] with raised-cosine fades of `seconds` at both ends."""
   n = min(len(track) // 2, int(seconds * rate))
   ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / max(n, 1))
   track = track.copy()
