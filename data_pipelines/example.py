@@ -239,14 +239,9 @@ def decode_media(
   cache: MediaCache | None = None,
   index: int = 0,
 ) -> Media:
-  """Decodes the media of the window at `start`, or all of a short record.
+  """Decodes the media of the window at `start` s, or all of a short record.
 
-  Args:
-    record: see `schema`.
-    window: shape of the example.
-    start: seconds into the record at which the window begins.
-    cache: cache of decoded records, by `index`.
-    index: index of the record in its source.
+  `cache` holds short records by `index`.
 
   Raises:
     MediaError: the record's media cannot be decoded.
@@ -308,11 +303,6 @@ def _check_crop(record, window: Window) -> None:
 
 def cut_frames(content: Media, window: Window, start: float) -> Example:
   """Returns the frames and features of the window.
-
-  Args:
-    content: decoded media that cover the window.
-    window: shape of the example.
-    start: seconds into the record at which the window begins.
 
   Returns:
     `frames` uint8 [n h w 3] and `features` float32 [n f], as far as the window

@@ -45,7 +45,7 @@ def add_features(
   output: OutputOptions,
   log: Log = print,
 ) -> dict[str, Any]:
-  """Copies a data set, videos included, and adds features to its records.
+  """Copies a data set and adds features to its records; returns the manifest.
 
   Args:
     source: folder of the data set.
@@ -56,9 +56,6 @@ def add_features(
     whole: whether to encode whole records, or only the window at their start.
     output: how the copy is written; its tokenizer is the source's.
     log: called with each line of the progress report.
-
-  Returns:
-    The manifest.
 
   Raises:
     DataError: the source cannot be read.

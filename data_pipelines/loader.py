@@ -131,21 +131,13 @@ class LoaderConfig:
     return example_lib.Window(**{name: getattr(self, name) for name in names})
 
   def load_tokenizer(self) -> Tokenizer:
-    """Reads the tokenizer of transcripts.
-
-    Raises:
-      DataError: the data set is missing, or the tokenizer is.
-    """
+    """Reads the tokenizer of transcripts; a `DataError` if it is missing."""
     if not self.tokenizer:
       manifest.read_manifest(self.paths[0])
     return Tokenizer.load(self.tokenizer or self.paths[0])
 
   def load_prompt_tokenizer(self) -> TextTokenizer:
-    """Reads the tokenizer of captions.
-
-    Raises:
-      DataError: the data set is missing, or the tokenizer is.
-    """
+    """Reads the tokenizer of captions; a `DataError` if it is missing."""
     if self.prompt_tokenizer:
       return load_prompt_tokenizer(self.prompt_tokenizer)
     return self.load_tokenizer()
@@ -191,12 +183,8 @@ def make_loader(
 ) -> "Loader":
   """Starts reading batches; see `Loader`.
 
-  Args:
-    config: data sets and shapes.
-    process_index: index of this process.
-    process_count: number of processes, which share every batch.
-    start_step: step of the first batch; `Loader.step` of an earlier loader
-      continues where that one ended.
+  `start_step` is the step of the first batch: `Loader.step` of an earlier
+  loader continues where that one ended.
 
   Raises:
     DataError: a data set or tokenizer is missing or unusable, or the batch

@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from data_pipelines.clips import fit_size
 from data_pipelines.manifest import read_manifest
 from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
@@ -39,7 +40,7 @@ _PREVIEW_RATE = 24_000
 _PREVIEW_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class ClipStats:
   """Measurements of one record.
 
@@ -69,16 +70,13 @@ def write_report(
   num: int = 20,
   seed: int = 0,
 ) -> pathlib.Path:
-  """Writes the page.
+  """Writes the page, by default `report.html` in the data set's folder.
 
   Args:
     dataset: folder of the data set.
-    out: file to write; `report.html` in the data set's folder by default.
+    out: file to write.
     num: number of clips shown at random, and of clips with faults.
     seed: random seed of the clips shown and, in a large data set, measured.
-
-  Returns:
-    Path of the page.
 
   Raises:
     DataError: the data set is missing or unusable.
@@ -131,7 +129,8 @@ def measure(index: int, record: dict[str, Any]) -> ClipStats:
       fps = media.probe(record["video"]).fps
     if record["audio"]:
       samples, _ = media.decode_flac(record["audio"])
-      peak, level = _dbfs(np.abs(samples).max()), _dbfs(_rms(samples))
+      power = np.mean(np.square(samples, dtype=np.float64))
+      peak, level = _dbfs(np.abs(samples).max()), _dbfs(math.sqrt(power))
       if peak < _SILENT_DBFS:
         faults.append("silent")
       elif np.mean(np.abs(samples) >= _CLIPPED) > _CLIPPED_SHARE:
@@ -146,26 +145,14 @@ def measure(index: int, record: dict[str, Any]) -> ClipStats:
     faults.append("no picture")
   if not record["audio"]:
     faults.append("no sound")
-  return ClipStats(
-    index=index,
-    id=record["id"],
-    seconds=record["duration"],
-    fps=fps,
-    peak=peak,
-    level=level,
-    faults=tuple(faults),
-  )
+  name, seconds = record["id"], record["duration"]
+  return ClipStats(index, name, seconds, fps, peak, level, tuple(faults))
 
 
 def histogram(
   values: Sequence[float], *, bins: int = 24, unit: str
 ) -> list[tuple[str, int, float]]:
-  """Counts values in bins of equal width.
-
-  Args:
-    values: numbers; those that are not finite are left out.
-    bins: number of bins; one if all values are equal.
-    unit: unit of the values.
+  """Counts the finite values in bins of equal width, one if all are equal.
 
   Returns:
     (range as text, count, height relative to the highest bar) of each bin.
@@ -225,15 +212,11 @@ def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
   if not record["video"]:
     return "audio/flac", media.encode_flac(samples, _PREVIEW_RATE)
   info = media.probe(record["video"])
-  scale = min(_PREVIEW_SIDE / min(info.width, info.height), 1.0)
-  height, width = (
-    max(round(side * scale / 2) * 2, 2) for side in (info.height, info.width)
-  )
   video = media.read_video(
     record["video"],
     duration=_PREVIEW_SECONDS,
     max_fps=_PREVIEW_FPS,
-    size=(height, width),
+    size=fit_size(info, _PREVIEW_SIDE),
   )
   return "video/mp4", media.encode_video(
     video.frames, video.times, audio=samples, sample_rate=_PREVIEW_RATE, crf=28
@@ -245,10 +228,6 @@ def _read_drops(path: pathlib.Path) -> list[dict[str, str]]:
     return []
   with open(path, newline="", encoding="utf-8") as file:
     return list(csv.DictReader(file))
-
-
-def _rms(samples: np.ndarray) -> float:
-  return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def _dbfs(amplitude: float) -> float:

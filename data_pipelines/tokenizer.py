@@ -40,18 +40,13 @@ _PLACEHOLDER = "sound of a thing"
 
 
 def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
-  """Trains a sentencepiece model.
+  """Trains a sentencepiece model on texts and returns its bytes.
 
-  Args:
-    texts: captions and transcripts; empty ones are left out.
-    vocab_size: largest vocabulary, 512 or more (258 of the ids are bytes and
-      special ids); a small corpus gives a smaller one.
-
-  Returns:
-    The serialised model.
+  A small corpus gives fewer ids than `vocab_size`, 258 of which are bytes and
+  special ids.
 
   Raises:
-    SettingError: `vocab_size` is too small for bytes and letters.
+    SettingError: `vocab_size` is below 512, too few for bytes and letters.
   """
   if vocab_size < MIN_VOCAB_SIZE:
     interval = f"[{MIN_VOCAB_SIZE}, inf)"
@@ -201,10 +196,7 @@ class Tokenizer(TextTokenizer):
 
 
 def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
-  """Reads the tokenizer of a published text encoder.
-
-  Args:
-    path: a spiece.model or tokenizer.json.
+  """Reads the spiece.model or tokenizer.json of a published text encoder.
 
   Raises:
     DataError: the file is missing or neither of them, or it is a tokenizer.json
@@ -225,16 +217,12 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
 def spread(
   onsets: Sequence[float | None], window_seconds: float
 ) -> list[float]:
-  """Fills in the onsets that are None, evenly between the others.
+  """Fills in the onsets (seconds) that are None, evenly between the others.
 
   Without any onset, word i of n is at (i + 0.5) / n of the window:
 
   >>> spread([None, None], 4.0)
   [1.0, 3.0]
-
-  Args:
-    onsets: onset of each word in seconds, ascending, or None.
-    window_seconds: length of the window.
   """
   count = len(onsets)
   times = {i: float(t) for i, t in enumerate(onsets) if t is not None}

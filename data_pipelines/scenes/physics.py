@@ -100,18 +100,11 @@ def bounces(
   end: float,
   shortest: float = 0.2,
 ) -> tuple[Array, Array]:
-  """Computes the contacts of a dropped ball with the floor.
+  """Returns times [k] of a dropped ball's contacts with the floor, and speeds [k].
 
-  Args:
-    start: time at which it is dropped.
-    height: height that it is dropped from.
-    gravity: acceleration.
-    restitution: ratio of the speeds after and before a contact.
-    end: contacts from this time on are left out.
-    shortest: contacts after a shorter flight are left out.
-
-  Returns:
-    Contact times [k], and speeds [k] just before each contact.
+  The ball is dropped at `start` from `height`; the speeds are those just before
+  each contact. Contacts from `end` on, or after a flight of less than
+  `shortest`, are left out.
   """
   speed = np.sqrt(2 * gravity * height)
   now = start + speed / gravity
@@ -139,8 +132,8 @@ def bounce_height(
 ) -> Array:
   """Returns the height [n] of a dropped ball's lowest point above the floor.
 
-  After the last of `hits` it makes one more flight and rests on the floor, at
-  0. The arguments are those and the results of `bounces`.
+  The arguments are those and the results of `bounces`. After the last contact
+  the ball makes one more flight and rests on the floor, at 0.
   """
   drop = height - 0.5 * gravity * np.maximum(times - start, 0.0) ** 2
   if not len(hits):
@@ -152,17 +145,18 @@ def bounce_height(
   return np.maximum(np.where(index < 0, drop, flight), 0.0)
 
 
-def crossings(path: Array, grid: Array, levels: Array) -> tuple[Array, Array]:
-  """Returns times and speeds at which a non-decreasing path passes levels.
+def crossings(
+  path: Array, grid: Array, levels: Array, *, end: float = np.inf
+) -> tuple[Array, Array]:
+  """Returns times before `end`, and speeds, at which a path passes levels.
 
-  Args:
-    path: positions [m] at the times `grid` [m].
-    grid: times, ascending.
-    levels: positions [k]; those outside the path's range are left out.
+  The path [m] at the times `grid` [m] does not decrease; levels [k] outside its
+  range are left out.
   """
   inside = levels[(levels > path[0]) & (levels < path[-1])]
   steady = path + 1e-9 * np.arange(len(path))
   times = np.sort(np.interp(inside, steady, grid))
+  times = times[times < end]
   return times, np.interp(times, grid, np.gradient(path, grid))
 
 
@@ -190,11 +184,10 @@ def track_collisions(
     limit: largest number of contacts.
 
   Returns:
-    contacts: (time, i, closing speed) with i the disc on the left of the
-      contact, -1 for the left wall; k - 1 is a contact with the right wall.
-    knots: [m], 0 and the times of the contacts.
-    positions: [m, k] at the knots.
-    velocities: [m, k] just after the knots.
+    The contacts (time, i, closing speed), with i the disc on the left, -1 for
+    the left wall and k - 1 for a contact with the right one; the knots [m], 0
+    and the times of the contacts; positions [m, k] at, velocities [m, k] just
+    after the knots.
   """
   x, v = positions.astype(float), velocities.astype(float)
   count, now = len(x), 0.0

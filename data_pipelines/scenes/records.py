@@ -1,6 +1,7 @@
 """Encodes scenes as records of the data set's schema."""
 
 from collections.abc import Iterator
+import dataclasses
 import hashlib
 
 from data_pipelines import schema
@@ -8,6 +9,7 @@ from data_pipelines.scenes.scene import Scene, make_scene
 from v2a_jax import media
 
 LICENCE = "CC0-1.0"
+_SCENE_FIELDS = ("caption", "audio_caption", "transcript", "tags", "label")
 
 
 def split_of(index: int, num: int, *, held_out: float = 0.05) -> str:
@@ -40,26 +42,17 @@ def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
     for word, start, end in scene.words
   ]
   events = [
-    {
-      "time": round(event.time, 5),
-      "kind": event.kind,
-      "material": event.material,
-      "on_screen": event.on_screen,
-      "strength": round(event.strength, 3),
-    }
+    dataclasses.asdict(event)
+    | {"time": round(event.time, 5), "strength": round(event.strength, 3)}
     for event in scene.events
   ]
   return schema.make_record(
     id=id,
     video=video,
     audio=audio,
-    caption=scene.caption,
-    audio_caption=scene.audio_caption,
-    transcript=scene.transcript,
     words=words,
     events=events,
-    tags=scene.tags,
-    label=scene.label,
+    **{field: getattr(scene, field) for field in _SCENE_FIELDS},
     licence=LICENCE,
     source=f"v2a_jax scenes seed={scene.seed}",
     split=split,

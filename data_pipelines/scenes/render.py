@@ -85,28 +85,15 @@ def bar(
   """Returns a rod with round ends (x0, y0) and (x1, y1), 2 `radius` thick."""
   dx, dy = np.subtract(x1, x0), np.subtract(y1, y0)
   length = 0.5 * np.hypot(dx, dy) + radius
-  return Shape(
-    "box",
-    0.5 * np.add(x0, x1),
-    0.5 * np.add(y0, y1),
-    length,
-    radius,
-    surface,
-    angle=np.arctan2(dy, dx),
-    round=radius,
-  )
+  x, y, angle = 0.5 * np.add(x0, x1), 0.5 * np.add(y0, y1), np.arctan2(dy, dx)
+  return Shape("box", x, y, length, radius, surface, angle, radius)
 
 
 def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
-  """Paints shapes from back to front over a background.
-
-  Args:
-    shapes: shapes with numbers or arrays [n].
-    background: float [size, size, 3] in 0..1.
-    frames: number of frames n.
+  """Paints shapes over a background [size, size, 3] in 0..1, from back to front.
 
   Returns:
-    uint8 [n, size, size, 3].
+    uint8 [frames, size, size, 3].
   """
   split = next((i for i, s in enumerate(shapes) if not s.static), len(shapes))
   still = np.ascontiguousarray(background.transpose(2, 0, 1)[:, None], "f4")
@@ -126,14 +113,12 @@ def _paint(canvas: Array, shape: Shape) -> None:
   Distances are computed on the shape's bounding box; everything after that only
   on the k covered pixels, as flat arrays [k].
   """
-  _, frames, size, _ = canvas.shape
-  column = lambda value: np.broadcast_to(
-    np.asarray(value, np.float32), (frames,)
-  ).reshape(frames, 1, 1)
-  x, y, rx, ry = (
-    column(value) * size for value in (shape.x, shape.y, shape.rx, shape.ry)
-  )
-  angle, alpha = column(shape.angle), column(shape.alpha) * shape.surface.alpha
+  (_, frames, size, _), surface = canvas.shape, shape.surface
+  values = (shape.x, shape.y, shape.rx, shape.ry, shape.angle, shape.alpha)
+  values = [np.broadcast_to(np.asarray(v, "f4"), frames) for v in values]
+  x, y, rx, ry, angle, alpha = (v.reshape(frames, 1, 1) for v in values)
+  x, y, rx, ry = x * size, y * size, rx * size, ry * size
+  alpha = alpha * surface.alpha
   left, top, dx, dy = _patch(x, y, rx, ry, angle, size)
   if np.any(angle):
     cos, sin = np.cos(angle), np.sin(angle)
@@ -144,46 +129,28 @@ def _paint(canvas: Array, shape: Shape) -> None:
   index = (frame * size + top[frame, 0, 0] + row) * size
   index += left[frame, 0, 0] + column
   pick = lambda value: np.broadcast_to(value, distance.shape)[covered]
-  _blend(
-    canvas.reshape(3, -1),
-    index,
-    shape.surface,
-    distance[covered],
-    alpha[frame, 0, 0],
-    lambda: (pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))),
-  )
-
-
-def _blend(planes, index, surface, distance, alpha, position) -> None:
-  """Blends a surface into k covered pixels, in place.
-
-  Args:
-    planes: [3, pixels], colours of all frames in 0..1.
-    index: [k], the covered pixels.
-    surface: colour and texture.
-    distance: [k], signed distance to the shape's edge in pixels.
-    alpha: [k], opacity.
-    position: returns the texture coordinates, two arrays [k] in [-1, 1].
-  """
-  weight = np.minimum(0.5 - distance, 1.0) * alpha
+  edge = distance[covered]
+  weight = np.minimum(0.5 - edge, 1.0) * alpha[frame, 0, 0]
   shade, shine, rim = 1.0, 0.0, 0.0
   if surface.texture != "plain":
-    shade, shine = _TEXTURES[surface.texture](*position())
+    u, v = pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))
+    shade, shine = _TEXTURES[surface.texture](u, v)
   if surface.texture == "glass":
-    weight *= 0.62 + 0.38 * np.clip(1.0 + distance / 4, 0.0, 1.0)
+    weight *= 0.62 + 0.38 * np.clip(1.0 + edge / 4, 0.0, 1.0)
   if surface.outline is not None:
-    rim = 0.85 * np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
+    rim = 0.85 * np.clip(1.2 - np.abs(edge + 0.7), 0.0, 1.0)
   outline = surface.outline or surface.colour
-  for plane, base, edge in zip(planes, surface.colour, outline):
+  for plane, base, line in zip(canvas.reshape(3, -1), surface.colour, outline):
     colour = np.clip(base * shade + shine, 0.0, 1.0)
-    colour = colour + rim * (edge - colour)
-    under = plane[index]
-    plane[index] = under + weight * (colour - under)
+    colour = colour + rim * (line - colour)
+    plane[index] += weight * (colour - plane[index])
 
 
 def _patch(x, y, rx, ry, angle, size):
-  """Returns a shape's bounding box in pixels: left, top [n, 1, 1], and the
-  offsets dx [n, 1, w], dy [n, h, 1] of its pixels from the shape's centre.
+  """Returns a shape's bounding box in pixels: left, top, dx, dy.
+
+  Its corners are [n, 1, 1]; the offsets of its pixels from the shape's centre
+  are dx [n, 1, w] and dy [n, h, 1].
   """
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
@@ -229,43 +196,27 @@ def _spot(u, v, width=0.3):
 # colour and a white highlight to add.
 _TEXTURES = {
   "wood": lambda u, v: (
-    0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)),
-    0.0,
-  ),
+    0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)), 0.0),
   "metal": lambda u, v: (
-    0.8 - 0.3 * v,
-    0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2)),
-  ),
+    0.8 - 0.3 * v, 0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2))),
   "glass": lambda u, v: (1.0, 0.6 * _spot(u, v, 0.28)),
   "plastic": lambda u, v: (1.0 - 0.12 * v, 0.4 * _spot(u, v)),
   "stone": lambda u, v: (
-    1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u),
-    0.0,
-  ),
+    1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u), 0.0),
   "rubber": lambda u, v: (
-    1.0 - 0.15 * v,
-    np.where(np.abs(v) < 0.2, 0.22, 0.0),
-  ),
+    1.0 - 0.15 * v, np.where(np.abs(v) < 0.2, 0.22, 0.0)),
   "ceramic": lambda u, v: (
-    np.where(np.abs(v + 0.1) < 0.22, 0.62, 1.0),
-    0.3 * _spot(u, v),
-  ),
-}
+    np.where(np.abs(v + 0.1) < 0.22, 0.62, 1.0), 0.3 * _spot(u, v)),
+}  # fmt: skip
 
 
 def backdrop(
   rng: np.random.Generator, size: int, *, light: bool, floor: float
 ) -> Array:
-  """Draws a random wall with a floor in muted colours.
-
-  Args:
-    rng: random numbers of tint, shading and pattern.
-    size: width and height in pixels.
-    light: whether the wall is bright rather than dark.
-    floor: y of the edge between wall and floor.
+  """Draws a random wall, bright or dark, with a floor below y = `floor`.
 
   Returns:
-    float [size, size, 3] in 0..1.
+    float [size, size, 3] in 0..1, muted colours.
   """
   grid = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(grid, grid)

@@ -64,14 +64,6 @@ class _Format:
       sample_rate="[8000, inf)",
     )
 
-  def frame_times(self) -> Array:
-    """Returns the times of the frames [n] in seconds."""
-    return np.arange(round(self.seconds * self.fps)) / self.fps
-
-  def samples(self) -> int:
-    """Returns the length of the sound."""
-    return round(self.seconds * self.sample_rate)
-
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -122,10 +114,10 @@ def make_scene(
   sample_rate: int = 16000,
   action: str | None = None,
 ) -> Scene:
-  """Renders the scene of a seed.
+  """Renders the scene of a seed; the same seed gives the same arrays.
 
   Args:
-    seed: non-negative integer; the same seed gives the same arrays.
+    seed: non-negative integer.
     seconds: duration, at least 2.
     fps: frames per second, at least 0.5.
     size: width and height in pixels.
@@ -138,15 +130,17 @@ def make_scene(
   if action is not None and action not in ACTIONS:
     near = text.did_you_mean(action, ACTIONS)
     raise ValueError(f"action={action!r} {text.one_of(ACTIONS)}{near}")
-  clip = _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
+  _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
   streams = np.random.SeedSequence([seed, 0x5CE7E]).spawn(4)
   plan, play, around, noise = (np.random.default_rng(s) for s in streams)
   light = bool(plan.random() < 0.5)
   floor = float(plan.uniform(0.82, 0.88))
-  drawn = _draw_action(plan)
-  name = action or drawn
-  times = clip.frame_times()
-  stage = Stage(play, times, seconds, sample_rate, clip.samples(), light, floor)
+  talks = plan.random() < _TALK_SHARE
+  other = str(plan.choice([name for name in ACTIONS if name != "talk"]))
+  name = action or ("talk" if talks else other)
+  times = np.arange(round(seconds * fps)) / fps
+  samples = round(seconds * sample_rate)
+  stage = Stage(play, times, seconds, sample_rate, samples, light, floor)
   take = ACTIONS[name].play(stage)
   stage = dataclasses.replace(stage, rng=around)
   wall = render.backdrop(around, size, light=light, floor=floor)
@@ -168,15 +162,8 @@ def make_scene(
   )
 
 
-def _draw_action(rng: np.random.Generator) -> str:
-  """Draws the name of an action."""
-  others = [name for name in ACTIONS if name != "talk"]
-  speaks, pick = rng.random() < _TALK_SHARE, str(rng.choice(others))
-  return "talk" if speaks else pick
-
-
 def _finish(rng: np.random.Generator, audio: Array) -> Array:
-  """Adds a noise floor, limits the peak to `PEAK`; returns float32 [t, 1]."""
+  """Adds a noise floor and limits the peak to `PEAK`: float32 [t, 1]."""
   level = 10 ** (rng.uniform(*_FLOOR_DBFS) / 20)
   audio = audio + level * rng.standard_normal(len(audio))
   audio = audio * min(1.0, PEAK / np.abs(audio).max())

@@ -191,15 +191,8 @@ def _keyframes(
 ) -> tuple[Array, Array]:
   """Returns the knots of piecewise linear tracks through the phones' values.
 
-  A phone holds its value for the middle half of its duration.
-
-  Args:
-    utterance: timed phones.
-    values: [phones, k], one value per phone and track.
-    rest: [k], values in silence.
-
-  Returns:
-    Times [m] in seconds, ascending, and values [m, k].
+  A phone holds its values [phones, k] for the middle half of its duration;
+  `rest` [k] are those in silence. Knots are times [m] and values [m, k].
   """
   knots, track = [-1.0], [np.broadcast_to(rest, values.shape[1:])]
   before = -1.0
@@ -242,37 +235,21 @@ def speak(
     centre, bandwidth, level = noise
     if PHONES[name].burst:
       length = 0.055 if name in ("ch", "jh") else 0.03
-      start = start if _opens_word(utterance, start) else end - length
-      shape = _burst_envelope(int(length * rate), rate)
+      # A stop that opens a word has no closure before its burst.
+      if not any(abs(start - word[1]) < 1e-6 for word in utterance.words):
+        start = end - length
+      n = np.arange(int(length * rate))
+      shape = np.exp(-n / (0.3 * max(len(n), 1)))
     else:
-      shape = _hump_envelope(int((end - start) * rate), rate)
+      n = np.arange(int((end - start) * rate))
+      edge = max(min(len(n) // 2, int(0.012 * rate)), 1)
+      shape = np.minimum((np.minimum(n, n[::-1]) + 1) / edge, 1.0)
+    centre = min(centre * voice.scale, 0.42 * rate)
     sound = synthesis.band_noise(
-      rng,
-      len(shape),
-      frequency=min(centre * voice.scale, 0.42 * rate),
-      bandwidth=bandwidth,
-      rate=rate,
+      rng, len(n), frequency=centre, bandwidth=bandwidth, rate=rate
     )
     synthesis.place(track, 0.4 * level * sound * shape, start, rate=rate)
   return track / (np.abs(track).max() + 1e-9)
-
-
-def _opens_word(utterance: Utterance, start: float) -> bool:
-  """Returns whether a word starts at a time; its stop then has no closure."""
-  return any(abs(start - word[1]) < 1e-6 for word in utterance.words)
-
-
-def _burst_envelope(n: int, rate: int) -> Array:
-  return np.exp(-np.arange(n) / (0.3 * max(n, 1)))
-
-
-def _hump_envelope(n: int, rate: int) -> Array:
-  edge = min(n // 2, int(0.012 * rate))
-  shape = np.ones(n)
-  ramp = (np.arange(edge) + 1) / max(edge, 1)
-  shape[:edge] = ramp
-  shape[n - edge :] = ramp[::-1]
-  return shape
 
 
 def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
