@@ -214,19 +214,14 @@ def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
       if outcome.clips and outcome.sha256:
         first = first_key.setdefault(outcome.sha256, outcome.key)
         if first != outcome.key:
-          outcome, records = duplicate(outcome, first), ()
+          drops, records = [drop("duplicate", f"same bytes as {first}")], ()
+          outcome = Outcome(outcome.key, outcome.sha256, drops=drops)
       writer.add(outcome, records)
       dropped += not outcome.clips
       progress.update(note=f"{dropped} dropped" if dropped else "")
   finally:
     seconds = progress.close()
   return seconds
-
-
-def duplicate(outcome: Outcome, first: str) -> Outcome:
-  """Returns the outcome of an item with the same bytes as item `first`."""
-  drops = [drop("duplicate", f"same bytes as {first}")]
-  return Outcome(key=outcome.key, sha256=outcome.sha256, drops=drops)
 
 
 def drop(

@@ -135,15 +135,7 @@ def build_scenes(
   output: OutputOptions = OutputOptions(),  # noqa: B008
   log: Log = print,
 ) -> dict[str, Any]:
-  """Renders procedural scenes into a data set; see `build_folder`.
-
-  Args:
-    num: number of scenes in all splits together.
-    seed: random seed; scene i is a function of the seed and i.
-    out: folder of the data set.
-    options: how scenes are rendered.
-    output: how the data set is written.
-    log: called with each line of the progress report.
+  """Renders `num` procedural scenes of all splits; see `build_folder`.
 
   Raises:
     SettingError: `num` is below 1 or `seed` below 0.

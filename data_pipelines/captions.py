@@ -51,13 +51,7 @@ class Row:
 
   Attributes:
     line: line of the table at which the row ends; 0 without a table.
-    caption: what is seen and heard.
-    audio_caption: what is heard.
-    transcript: spoken words.
-    label: class of the sound.
     tags: kinds of sound; see `schema.presence`.
-    licence: licence of the clip.
-    source: where the clip is from.
     split: train, val or test; "" to choose by a hash of the name.
     start: seconds at which the stretch begins; None for the file's start.
     end: seconds at which the stretch ends; None for the file's end.

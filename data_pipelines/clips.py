@@ -152,7 +152,7 @@ def extract(
   rows: Mapping[str, Sequence[Row]],
   options: ClipOptions,
 ) -> Item:
-  """Reads the clips of one file; faults of the file become drops.
+  """Returns the outcome and records of one file; its faults become drops.
 
   Args:
     file: path relative to `directory`.
@@ -191,14 +191,7 @@ class _Clips(NamedTuple):
   notes: list[str]
 
 
-def _read_clips(
-  path: pathlib.Path,
-  name: str,
-  sha256: str,
-  rows: Sequence[Row],
-  options: ClipOptions,
-  clips: _Clips,
-) -> None:
+def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
   """Appends the records, drops and notes of a file to `clips`."""
   info = media.probe_limited(
     path, limits=media.Limits(seconds=options.file_seconds)
@@ -234,17 +227,17 @@ def _read_clips(
     clips.notes.extend(notes)
 
 
-def _read_media(
-  path: pathlib.Path,
-  info: media.MediaInfo,
-  start: float,
-  end: float,
-  options: ClipOptions,
-) -> tuple[dict[str, Any], list[str]]:
+def _read_media(path, info, start: float, end: float, options: ClipOptions):
   """Returns video, audio and duration of one clip, and notes to count."""
   if end - start < options.min_seconds:
     raise _Refused("too short", f"{end - start:.3f} s")
-  keep = _may_keep(path, info, start, end, options)
+  keep = (
+    info.video_codec == "h264"
+    and min(info.width, info.height) <= options.short_side
+    and start == 0
+    and end >= info.duration
+    and path.stat().st_size <= _KEEP_BYTES
+  )
   # Bytes that are kept are decoded too, at a small size, to test them.
   size = (32, 32) if keep else fit_size(info, options.short_side)
   clip = media.read_clip(
@@ -286,17 +279,6 @@ def _read_media(
   return dict(video=video, audio=audio, duration=duration), notes
 
 
-def _may_keep(path, info, start: float, end: float, options) -> bool:
-  """Returns whether the clip is the whole file, small, and H.264."""
-  return (
-    info.video_codec == "h264"
-    and min(info.width, info.height) <= options.short_side
-    and start == 0
-    and end >= info.duration
-    and path.stat().st_size <= _KEEP_BYTES
-  )
-
-
 def fit_size(info: media.MediaInfo, short_side: int) -> tuple[int, int]:
   """Returns (height, width), even, scaled down to `short_side` if need be."""
   scale = min(short_side / max(min(info.width, info.height), 1), 1.0)
@@ -304,13 +286,7 @@ def fit_size(info: media.MediaInfo, short_side: int) -> tuple[int, int]:
   return even(info.height), even(info.width)
 
 
-def _video_seconds(
-  times: np.ndarray,
-  info: media.MediaInfo,
-  start: float,
-  end: float,
-  sound_seconds: float,
-) -> float:
+def _video_seconds(times, info, start, end, sound_seconds: float) -> float:
   """Returns the length of a clip with video, in seconds.
 
   It is the time of the last frame and one frame more. If the file claims to

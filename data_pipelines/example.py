@@ -209,13 +209,8 @@ def decode_record(
 
 def blank_example(window: Window, *, index: int) -> Example:
   """Returns an empty example: all masks False, duration 0."""
-  height, width = window.frame_size
-  empty = Media(
-    0.0,
-    np.zeros((0, height, width, 3), np.uint8),
-    np.zeros(0),
-    np.zeros((0, window.channels), np.float32),
-  )
+  nothing = dict.fromkeys(schema.BYTES_FIELDS, b"")
+  empty = _read(nothing, window, start=0.0, duration=None)
   prompt, spoken = window.prompt_length, window.transcript_length
   return {
     **cut_frames(empty, window, 0.0),
@@ -287,9 +282,8 @@ def _read(record, window: Window, *, start, duration) -> Media:
 def _check_crop(record, window: Window) -> None:
   """Checks that cached features serve a window anywhere in the record.
 
-  Raises:
-    DataError: they are those of one window, or the record is so long that only
-      the window is decoded, whose frames may differ.
+  They may be those of one window, or the record so long that only the window is
+  decoded, whose frames may differ.
   """
   cached = features_lib.unpack(record["features"], window.features)
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds

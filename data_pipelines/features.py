@@ -115,11 +115,6 @@ def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
     any_encoder = field.name == "encoder" and not own
     if cached != own and not any_window and not any_encoder:
       raise schema.DataError(
-        f"{path}: its cached features are of {field.name}={_short(cached)},"
-        f" this run has {_short(own)}{again} again"
+        f"{path}: its cached features are of {field.name}={cached!s:.12},"
+        f" this run has {own!s:.12}{again} again"
       )
-
-
-def _short(value) -> str:
-  """Returns a value as text; only the beginning of a digest."""
-  return value[:12] if isinstance(value, str) else str(value)

@@ -10,10 +10,10 @@ examples p B/P to (p + 1) B/P of the step: the processes' arrays, concatenated,
 are the same global batch for every P.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
+import functools
 import logging
-from typing import Any
 
 import grain
 import numpy as np
@@ -143,35 +143,18 @@ class LoaderConfig:
     return self.load_tokenizer()
 
 
-def feature_facts(config: LoaderConfig) -> features_lib.FeatureFacts:
-  """Returns the encoder and frames that cached features must be of."""
-  return features_lib.FeatureFacts(
-    encoder=config.encoder,
-    dim=config.features,
-    fps=config.fps,
-    frame_size=config.frame_size,
-    seconds=config.seconds,
-  )
-
-
-def make_decoder(
-  config: LoaderConfig,
-) -> Callable[[Mapping[str, Any]], Example]:
+def make_decoder(config: LoaderConfig) -> Callable[..., Example]:
   """Returns a function from a record to an example without randomness.
 
   It takes the window at the record's start and the preferred caption. The
   example's key `example` is the function's `index`, 0 by default.
   """
-  settings = dict(
+  return functools.partial(
+    example_lib.decode_record,
     window=config.window,
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
   )
-
-  def decode(record: Mapping[str, Any], *, index: int = 0) -> Example:
-    return example_lib.decode_record(record, index=index, **settings)
-
-  return decode
 
 
 def make_loader(
@@ -196,10 +179,16 @@ def make_loader(
       f"{process_count} processes"
     )
   if config.features:
+    facts = features_lib.FeatureFacts(
+      encoder=config.encoder,
+      dim=config.features,
+      fps=config.fps,
+      frame_size=config.frame_size,
+      seconds=config.seconds,
+    )
     for path in config.paths:
-      features_lib.check(path, feature_facts(config))
-  sources = [open_source(path, config.split) for path in config.paths]
-  records = Concatenated(sources)
+      features_lib.check(path, facts)
+  records = Concatenated([open_source(p, config.split) for p in config.paths])
   decode = _Decode(
     config=config,
     records=records,

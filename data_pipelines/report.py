@@ -46,8 +46,6 @@ class ClipStats:
 
   Attributes:
     index: index of the record in its source.
-    id: id of the record.
-    seconds: duration in seconds.
     fps: average frames a second; 0 without video.
     peak: largest sample in dBFS; -inf for silence, None without sound.
     level: RMS of the samples in dBFS; -inf for silence, None without sound.

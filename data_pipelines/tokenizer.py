@@ -88,10 +88,9 @@ class TextTokenizer:
     self._load()
 
   def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes a text as `length` ids; longer text is cut before its end mark.
+    """Returns ids int32 [length] and their mask bool [length]; "" has no ids.
 
-    Returns:
-      Ids int32 [length] and mask bool [length]; "" has no ids.
+    Longer text is cut before its end mark.
     """
     ids = self._ids(text) if text.strip() else []
     if self._ends and len(ids) > length:
@@ -132,10 +131,7 @@ class Tokenizer(TextTokenizer):
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "Tokenizer":
-    """Reads a sentencepiece model.
-
-    Args:
-      path: model file, or folder of a data set or bundle.
+    """Reads a model file, or that of a data set's or bundle's folder.
 
     Raises:
       DataError: the file is missing or no sentencepiece model.
@@ -161,10 +157,9 @@ class Tokenizer(TextTokenizer):
 
     Args:
       words: a transcript, or entries {"word", "start"?} in spoken order, with
-        onsets in seconds.
+        onsets in seconds; `spread` over the window without them.
       length: number of ids; more are cut.
-      window_seconds: length of the window, over which words without an onset
-        are spread; see `spread`.
+      window_seconds: length of the window.
 
     Returns:
       Ids int32 [length], times float32 [length] in seconds, mask bool [length].

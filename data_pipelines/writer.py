@@ -146,8 +146,7 @@ class DatasetWriter:
       manifest: entries of the manifest besides the shards and the tokenizer.
       description: one sentence for TFDS.
       tokenizer: the sentencepiece model's bytes.
-      unmatched: (line, file, reason) of the captions that were not used; None
-        without a table of captions.
+      unmatched: see `assemble.Plan`.
 
     Raises:
       BuildError: nothing was kept, or the disk is full. The next attempt

@@ -97,10 +97,7 @@ def drum(stage: Stage) -> Take:
 
 
 def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
-  """Returns a drumstick that strikes the point `touch`.
-
-  The hand is at x `hand_x`; the stick rises to the left (side -1) or right (1).
-  """
+  """Returns a stick that hits `touch` and rises to the left (side -1) or right."""
   lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
   tip_x = touch[0] + side * 0.05 * lift
   tip_y = touch[1] - 0.03 - 0.38 * lift
@@ -296,10 +293,7 @@ def drip(stage: Stage) -> Take:
 
 
 def _splash(x, y, lag, power, surface) -> list[Shape]:
-  """Returns two droplets that fly up at (x, y) where a drop has fallen.
-
-  `lag` are the seconds [n] since the drop's contact, negative before it.
-  """
+  """Returns two droplets that fly up at (x, y) `lag` [n] s after a drop."""
   seen = (lag >= 0) & (lag < 0.24)
   rise = 0.2 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
   return [

@@ -106,10 +106,7 @@ def pour(stage: Stage) -> Take:
 
 
 def _pour_sound(stage, starts, durations, filled) -> np.ndarray:
-  """Synthesises poured liquid: a hiss and many bubbles.
-
-  `filled` maps times in seconds to the liquid's level in 0..1.
-  """
+  """Synthesises poured liquid; `filled` maps seconds to its level in 0..1."""
   rng, audio = stage.rng, np.zeros(stage.samples)
   for start, duration in zip(starts, durations):
     samples = min(int(duration * stage.rate), stage.samples)

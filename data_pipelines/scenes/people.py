@@ -97,12 +97,7 @@ def walk(stage: Stage) -> Take:
 def _foot(
   times: Array, hits: Array, which: int, pace: float, swing: float = 0.26
 ) -> tuple[Array, Array]:
-  """Returns the path of a foot that lands at every second of `hits` [k].
-
-  Foot 0 (`which`) takes the first step, foot 1 the second; a foot is in the
-  air for `swing` seconds. The path is the distance walked [n], in steps of
-  `pace`, and the height above the floor [n], in picture widths.
-  """
+  """Returns distance [n] and height [n] of the foot of every second step."""
   x = np.full_like(times, -0.5 * pace * which)
   up = np.zeros_like(times)
   for k, hit in enumerate(hits):

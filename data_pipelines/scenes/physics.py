@@ -100,7 +100,7 @@ def bounces(
   end: float,
   shortest: float = 0.2,
 ) -> tuple[Array, Array]:
-  """Returns times [k] of a dropped ball's contacts with the floor, and speeds [k].
+  """Returns times [k] and speeds [k] of a dropped ball's contacts with a floor.
 
   The ball is dropped at `start` from `height`; the speeds are those just before
   each contact. Contacts from `end` on, or after a flight of less than
@@ -191,7 +191,7 @@ def track_collisions(
   """
   x, v = positions.astype(float), velocities.astype(float)
   count, now = len(x), 0.0
-  contacts, knots, states, speeds = [], [0.0], [x.copy()], [v.copy()]
+  contacts, history = [], [(now, x.copy(), v.copy())]
   while now < end and len(contacts) < limit:
     left = np.concatenate([[walls[0]], x + radii])
     right = np.concatenate([x - radii, [walls[1]]])
@@ -214,10 +214,8 @@ def track_collisions(
       total = masses[i] + masses[i + 1]
       v[i] -= impulse * masses[i + 1] / total
       v[i + 1] += impulse * masses[i] / total
-    knots.append(now)
-    states.append(x.copy())
-    speeds.append(v.copy())
-  return contacts, np.array(knots), np.array(states), np.array(speeds)
+    history.append((now, x.copy(), v.copy()))
+  return contacts, *map(np.array, zip(*history))
 
 
 def along_knots(

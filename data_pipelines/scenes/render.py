@@ -90,7 +90,7 @@ def bar(
 
 
 def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
-  """Paints shapes over a background [size, size, 3] in 0..1, from back to front.
+  """Paints shapes from back to front over a background [size, size, 3] in 0..1.
 
   Returns:
     uint8 [frames, size, size, 3].
@@ -147,11 +147,7 @@ def _paint(canvas: Array, shape: Shape) -> None:
 
 
 def _patch(x, y, rx, ry, angle, size):
-  """Returns a shape's bounding box in pixels: left, top, dx, dy.
-
-  Its corners are [n, 1, 1]; the offsets of its pixels from the shape's centre
-  are dx [n, 1, w] and dy [n, h, 1].
-  """
+  """Returns a shape's box in pixels: left, top, and offsets from its centre."""
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
   half_y = float(np.max(rx * sin + ry * cos)) + 1.5
@@ -165,10 +161,7 @@ def _patch(x, y, rx, ry, angle, size):
 
 
 def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
-  """Returns the signed distance [n, h, w] to the shape's edge in pixels.
-
-  `dx`, `dy` are offsets from the centre along the shape's own axes in pixels.
-  """
+  """Returns the signed distance [n, h, w] to the shape's edge in pixels."""
   if shape.kind == "ellipse" and shape.rx is shape.ry:
     distance = np.sqrt(dx * dx + dy * dy) - rx
   elif shape.kind == "ellipse":

@@ -20,26 +20,16 @@ from v2a_jax.basics import settings, text
 
 Array = np.ndarray
 
-ACTIONS: dict[str, Action] = {
-  action.name: action
-  for action in (
-    Action("strike", impacts.strike, discrete=True),
-    Action("drum", impacts.drum, discrete=True),
-    Action("bounce", impacts.bounce, discrete=True),
-    Action("collide", impacts.collide, discrete=True),
-    Action("clap", people.clap, discrete=True),
-    Action("walk", people.walk, discrete=True),
-    Action("drip", impacts.drip, discrete=True),
-    Action("roll", motions.roll, discrete=True),
-    Action("spin", motions.spin, discrete=True),
-    Action("saw", motions.saw, discrete=True),
-    Action("shake", motions.shake, discrete=True),
-    Action("pluck", motions.pluck, discrete=True),
-    Action("pour", motions.pour, discrete=False),
-    Action("talk", people.talk, discrete=False),
-  )
+_PLAYS = (
+  impacts.strike, impacts.drum, impacts.bounce, impacts.collide, people.clap,
+  people.walk, impacts.drip, motions.roll, motions.spin, motions.saw,
+  motions.shake, motions.pluck, motions.pour, people.talk,
+)  # fmt: skip
+_LASTING = (motions.pour, people.talk)
+ACTIONS = {
+  play.__name__: Action(play.__name__, play, discrete=play not in _LASTING)
+  for play in _PLAYS
 }
-
 # Share of the scenes with a talking face; the other actions are equally likely.
 _TALK_SHARE = 1 / 6
 PEAK = 10 ** (-1.5 / 20)
@@ -56,13 +46,8 @@ class _Format:
   sample_rate: int
 
   def __post_init__(self):
-    settings.check(
-      self,
-      seconds="[2, inf)",
-      fps="[0.5, inf)",
-      size="[1, inf)",
-      sample_rate="[8000, inf)",
-    )
+    settings.check(self, seconds="[2, inf)", fps="[0.5, inf)")
+    settings.check(self, size="[1, inf)", sample_rate="[8000, inf)")
 
 
 @dataclasses.dataclass(frozen=True)

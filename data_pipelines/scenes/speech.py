@@ -194,18 +194,18 @@ def _keyframes(
   A phone holds its values [phones, k] for the middle half of its duration;
   `rest` [k] are those in silence. Knots are times [m] and values [m, k].
   """
-  knots, track = [-1.0], [np.broadcast_to(rest, values.shape[1:])]
+  knots, track = [-1.0], [rest]
   before = -1.0
   for (_, start, end), value in zip(utterance.phones, values):
     if start - before > 0.03:
       knots += [before + 0.02, start - 0.01]
-      track += [np.broadcast_to(rest, value.shape)] * 2
+      track += [rest] * 2
     margin = 0.25 * (end - start)
     knots += [start + margin, end - margin]
     track += [value, value]
     before = end
   knots += [before + 0.03, before + 1e3]
-  track += [np.broadcast_to(rest, values.shape[1:])] * 2
+  track += [rest] * 2
   return np.asarray(knots), np.asarray(track)
 
 

@@ -84,12 +84,9 @@ class Stage:
     """
     draw = int(self.rng.integers(low, high + 1))
     count = max(1, round(draw * self.seconds / 4))
+    first, last = min(first, 0.3 * self.seconds), self.seconds - 0.15
     times = physics.irregular_times(
-      self.rng,
-      count,
-      first=min(first, 0.3 * self.seconds),
-      last=self.seconds - 0.15,
-      gap=gap,
+      self.rng, count, first=first, last=last, gap=gap
     )
     return times, self.rng.uniform(0.5, 1.0, len(times))
 

@@ -137,15 +137,12 @@ def strike(
   """Returns the sound of one hit on an object: its modes and contact noise.
 
   Args:
-    rng: random numbers of modes and noise.
+    rng: random numbers; each hit excites the modes a little differently.
     material: material of the object.
     size: 0 (small, high-pitched) to 1 (large, low-pitched).
-    strength: 0..1; a harder hit is louder and brighter.
+    strength: 0..1, the peak; a harder hit is louder and brighter.
     rate: sample rate in Hz.
     damping: divides the decay times, above 1 for an object that is held.
-
-  Returns:
-    float [t] with peak `strength`, within 10 ms of the first sample.
   """
   low, high = material.pitch
   first = low * (high / low) ** (1.0 - size)
