@@ -6,7 +6,7 @@ in one HTML file that loads nothing from elsewhere.
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import csv
 import dataclasses
 import math
@@ -166,21 +166,15 @@ def histogram(
 
 
 def _histograms(measured: Sequence[ClipStats]) -> list[dict[str, Any]]:
-  rows: list[tuple[str, str, Callable[[ClipStats], float | None]]] = [
-    ("Duration", "s", lambda m: m.seconds),
-    ("Frame rate", "fps", lambda m: m.fps or None),
-    ("Level (RMS)", "dBFS", lambda m: m.level),
-    ("Peak", "dBFS", lambda m: m.peak),
-  ]
+  columns = (
+    ("Duration", "s", [m.seconds for m in measured]),
+    ("Frame rate", "fps", [m.fps for m in measured if m.fps]),
+    ("Level (RMS)", "dBFS", [m.level for m in measured if m.level is not None]),
+    ("Peak", "dBFS", [m.peak for m in measured if m.peak is not None]),
+  )
   return [
-    {
-      "title": title,
-      "unit": unit,
-      "bars": histogram(
-        [v for m in measured if (v := pick(m)) is not None], unit=unit
-      ),
-    }
-    for title, unit, pick in rows
+    {"title": title, "unit": unit, "bars": histogram(values, unit=unit)}
+    for title, unit, values in columns
   ]
 
 

@@ -62,7 +62,7 @@ def _ambience(stage: Stage, take: Take) -> Take:
   """Adds a quiet steady sound that lasts from the first sample to the last."""
   rng, rate, n = stage.rng, stage.rate, stage.samples
   kind = str(rng.choice(["hum", "rain", "wind", "traffic"]))
-  clock = stage.sample_times()
+  clock = np.arange(stage.samples) / stage.rate
   if kind == "hum":
     tones = rng.uniform(80, 140) * np.arange(1, 6)
     sound = sum(

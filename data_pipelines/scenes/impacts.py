@@ -97,7 +97,7 @@ def drum(stage: Stage) -> Take:
 
 
 def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
-  """Returns a stick that hits `touch` and rises to the left (side -1) or right."""
+  """Returns a stick that hits `touch`, to the left (side -1) or right of it."""
   lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
   tip_x = touch[0] + side * 0.05 * lift
   tip_y = touch[1] - 0.03 - 0.38 * lift

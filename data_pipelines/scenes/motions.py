@@ -44,7 +44,7 @@ def roll(stage: Stage) -> Take:
          y + s * 0.6 * radius * np.sin(turn), 0.03, dot)
     for s in (-1.0, 1.0)
   ]  # fmt: skip
-  gain = np.interp(stage.sample_times(), grid, speed)
+  gain = np.interp(np.arange(stage.samples) / stage.rate, grid, speed)
   audio = synthesis.rumble(rng, stage.samples, corner=400, rate=stage.rate)
   audio = synthesis.fade(audio, seconds=0.3, rate=stage.rate)
   audio *= 0.006 * gain / gain.max()

@@ -66,10 +66,6 @@ class Stage:
     """Colour of outlines, in contrast to the background."""
     return (0.05, 0.05, 0.08) if self.light else (0.95, 0.95, 0.9)
 
-  def sample_times(self) -> Array:
-    """Returns the time of every sample [samples] in seconds."""
-    return np.arange(self.samples) / self.rate
-
   def choose(self, *names: str) -> synthesis.Material:
     """Draws one of the named materials."""
     return synthesis.MATERIALS[str(self.rng.choice(names))]

@@ -23,13 +23,6 @@ def _stage(seed=0, *, seconds=4.0, light=True, rate=RATE):
   )
 
 
-def test_sample_times_are_those_of_the_sound():
-  stage = _stage(seconds=2.0, rate=8000)
-  times = stage.sample_times()
-  assert len(times) == 16000
-  np.testing.assert_allclose(times[[0, 8000]], [0, 1])
-
-
 @pytest.mark.parametrize("seconds", [2.0, 4.0, 12.0])
 def test_the_number_of_hits_grows_with_the_clip(seconds):
   numbers = []
