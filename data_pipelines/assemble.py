@@ -17,7 +17,7 @@ from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
 from data_pipelines.manifest import already_built, fingerprint
 from data_pipelines.progress import Progress
-from data_pipelines.writer import DatasetWriter, Outcome
+from data_pipelines.writer import DatasetWriter, Outcome, listing
 from v2a_jax.basics.settings import check
 from v2a_jax.basics.text import clock
 
@@ -85,7 +85,7 @@ def assemble(
   output: OutputOptions,
   log: Log,
 ) -> dict[str, Any]:
-  """Processes all items and writes the data set.
+  """Processes all items, writes the data set and returns its manifest.
 
   Args:
     plan: items and settings.
@@ -95,9 +95,6 @@ def assemble(
     pool: maps the number of workers to an executor.
     output: how the data set is written.
     log: called with each line of the summary.
-
-  Returns:
-    The manifest.
 
   Raises:
     DataError: the tokenizer cannot be read.
@@ -177,13 +174,7 @@ def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def summary(
   manifest: Mapping[str, Any], out: str | os.PathLike, unit: str
 ) -> list[str]:
-  """Returns the counts of a manifest as lines of text.
-
-  Args:
-    manifest: manifest of a finished data set.
-    out: folder of the data set.
-    unit: name of the items, in plural.
-  """
+  """Returns the counts of a manifest as lines of text."""
   n = manifest["counts"]
   splits = ", ".join(f"{k} {v}" for k, v in manifest["splits"].items())
   lines = [
@@ -193,13 +184,13 @@ def summary(
     f"{n['clips_without_caption']} without caption",
   ]
   if manifest["drops"]:
-    lines.append(f"dropped {unit}: {_listing(manifest['drops'])}")
+    lines.append(f"dropped {unit}: {listing(manifest['drops'])}")
   if manifest["clip_drops"]:
-    lines.append(f"dropped parts: {_listing(manifest['clip_drops'])}")
+    lines.append(f"dropped parts: {listing(manifest['clip_drops'])}")
   if manifest["drops"] or manifest["clip_drops"]:
     lines[-1] += f"; see {os.path.join(out, writer_lib.DROPS)}"
   if manifest["notes"]:
-    lines.append(_listing(manifest["notes"]))
+    lines.append(listing(manifest["notes"]))
   if unmatched := manifest.get("rows_unmatched"):
     where = os.path.join(out, writer_lib.UNMATCHED)
     lines.append(f"{unmatched} rows of captions were not used; see {where}")
@@ -223,22 +214,14 @@ def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
       if outcome.clips and outcome.sha256:
         first = first_key.setdefault(outcome.sha256, outcome.key)
         if first != outcome.key:
-          outcome, records = duplicate(outcome, first), ()
+          drops, records = [drop("duplicate", f"same bytes as {first}")], ()
+          outcome = Outcome(outcome.key, outcome.sha256, drops=drops)
       writer.add(outcome, records)
       dropped += not outcome.clips
       progress.update(note=f"{dropped} dropped" if dropped else "")
   finally:
     seconds = progress.close()
   return seconds
-
-
-def duplicate(outcome: Outcome, first: str) -> Outcome:
-  """Returns the outcome of an item with the same bytes as item `first`."""
-  return Outcome(
-    key=outcome.key,
-    sha256=outcome.sha256,
-    drops=[drop("duplicate", f"same bytes as {first}")],
-  )
 
 
 def drop(
@@ -248,14 +231,9 @@ def drop(
   start: float | None = None,
   end: float | None = None,
 ) -> dict[str, Any]:
-  """Returns an entry of `Outcome.drops`.
+  """Returns an entry of `Outcome.drops`, which are counted by `reason`.
 
-  Args:
-    reason: a few words; drops are counted by reason.
-    detail: the particulars.
-    start: seconds into the item at which the dropped stretch begins; None for
-      the whole item.
-    end: seconds at which it ends; None for the item's end.
+  `start` and `end` are the dropped stretch in seconds; None is the item's.
   """
   return {"start": start, "end": end, "reason": reason, "detail": detail}
 
@@ -267,15 +245,9 @@ def ordered_map(
   *,
   ahead: int,
 ) -> Iterator[R]:
-  """Yields `function(item)` in the order of items.
+  """Yields `function(item)` in the order of items, `ahead` calls at a time.
 
   `Executor.map` would hold every result that is not consumed yet.
-
-  Args:
-    function: called in the pool.
-    items: its arguments.
-    pool: executor.
-    ahead: most calls that are submitted and not consumed.
   """
   running: deque[futures.Future] = deque()
   try:
@@ -293,7 +265,3 @@ def ordered_map(
 def _reasons(drops) -> dict[str, int]:
   counts = Counter(drop["reason"] for drop in drops)
   return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-  return ", ".join(f"{n} {reason}" for reason, n in counts.items())

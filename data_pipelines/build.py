@@ -40,7 +40,7 @@ def build_folder(
   output: OutputOptions = OutputOptions(),  # noqa: B008
   log: Log = print,
 ) -> dict[str, Any]:
-  """Turns a folder of clips into a data set.
+  """Turns a folder of clips into a data set and returns its manifest.
 
   Starting the same build again continues it, or says that it is done.
 
@@ -53,9 +53,6 @@ def build_folder(
     options: how clips are cut, stored and split.
     output: how the data set is written.
     log: called with each line of the progress report.
-
-  Returns:
-    The manifest.
 
   Raises:
     DataError: folder, table or tokenizer cannot be read.
@@ -72,11 +69,12 @@ def build_folder(
   if captions_csv is not None:
     table = captions_lib.read_captions(captions_csv, files, columns=columns)
     log(table.describe())
+  rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
   plan = Plan(
     keys=files,
     unit="files",
     settings={"kind": "folder", **dataclasses.asdict(options)},
-    inputs=[_stats(directory, files), _table_json(table)],
+    inputs=[_stats(directory, files), rows],
     facts={
       "columns": table.columns,
       "files_ignored": others,
@@ -137,22 +135,9 @@ def build_scenes(
   output: OutputOptions = OutputOptions(),  # noqa: B008
   log: Log = print,
 ) -> dict[str, Any]:
-  """Renders procedural scenes into a data set.
-
-  Args:
-    num: number of scenes in all splits together.
-    seed: random seed; scene i is a function of the seed and i.
-    out: folder of the data set; it appears when the build is complete.
-    options: how scenes are rendered.
-    output: how the data set is written.
-    log: called with each line of the progress report.
-
-  Returns:
-    The manifest.
+  """Renders `num` procedural scenes of all splits; see `build_folder`.
 
   Raises:
-    DataError: the tokenizer cannot be read.
-    BuildError: `out` is taken, or the disk is full.
     SettingError: `num` is below 1 or `seed` below 0.
   """
   if num < 1:
@@ -181,11 +166,10 @@ def build_scenes(
 
 
 def find_media(directory: pathlib.Path) -> tuple[list[str], int]:
-  """Finds the media files below a folder.
+  """Returns the media files below a folder, and the number of other files.
 
-  Returns:
-    Relative paths with forward slashes, sorted, and the number of files that
-    are not media; hidden files and folders are left out of both.
+  The paths are relative, with forward slashes, sorted; hidden files and
+  folders are left out of both.
 
   Raises:
     DataError: no such folder, or no media file in it.
@@ -223,22 +207,11 @@ def _stats(directory: pathlib.Path, files: list[str]) -> list:
   return stats
 
 
-def _table_json(table: captions_lib.Captions) -> dict[str, list]:
-  return {
-    file: [dataclasses.asdict(row) for row in rows]
-    for file, rows in table.rows.items()
-  }
-
-
 def _render(key: str, *, num: int, seed: int, options: SceneOptions) -> Item:
   from data_pipelines import scenes
 
   index = int(key)
   (record,) = scenes.iter_records(
-    num,
-    seed,
-    start=index,
-    stop=index + 1,
-    **dataclasses.asdict(options),
+    num, seed, start=index, stop=index + 1, **dataclasses.asdict(options)
   )
   return Outcome(key=key, clips=[clips.clip_facts(record)]), [record]

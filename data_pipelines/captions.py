@@ -19,45 +19,22 @@ from data_pipelines.schema import DataError
 
 # Names of the columns of each field, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
-  "file": (
-    "file",
-    "filename",
-    "file_name",
-    "path",
-    "filepath",
-    "file_path",
-    "video",
-    "video_path",
-    "video_id",
-    "audio",
-    "audio_path",
-    "clip",
-    "name",
-    "id",
-  ),
-  "caption": (
-    "caption",
-    "video_caption",
-    "prompt",
-    "text",
-    "description",
-    "title",
-  ),
-  "audio_caption": (
-    "audio_caption",
-    "sound_caption",
-    "audio_description",
-    "audio_prompt",
-    "sound",
-  ),
-  "transcript": ("transcript", "transcription", "speech", "spoken"),
-  "label": ("label", "category", "class", "labels", "event"),
-  "tags": ("tags", "tag"),
-  "licence": ("licence", "license", "rights"),
-  "source": ("source", "url", "origin"),
-  "split": ("split", "subset", "partition", "fold"),
-  "start": ("start", "start_time", "start_seconds", "onset", "begin"),
-  "end": ("end", "end_time", "end_seconds", "offset", "stop"),
+  field: tuple(names.split())
+  for field, names in {
+    "file": "file filename file_name path filepath file_path video video_path"
+    " video_id audio audio_path clip name id",
+    "caption": "caption video_caption prompt text description title",
+    "audio_caption": "audio_caption sound_caption audio_description"
+    " audio_prompt sound",
+    "transcript": "transcript transcription speech spoken",
+    "label": "label category class labels event",
+    "tags": "tags tag",
+    "licence": "licence license rights",
+    "source": "source url origin",
+    "split": "split subset partition fold",
+    "start": "start start_time start_seconds onset begin",
+    "end": "end end_time end_seconds offset stop",
+  }.items()
 }
 # Fields that take the first value that is not empty from several columns.
 _WITH_FALLBACK = ("file", "label")
@@ -74,13 +51,7 @@ class Row:
 
   Attributes:
     line: line of the table at which the row ends; 0 without a table.
-    caption: what is seen and heard.
-    audio_caption: what is heard.
-    transcript: spoken words.
-    label: class of the sound.
     tags: kinds of sound; see `schema.presence`.
-    licence: licence of the clip.
-    source: where the clip is from.
     split: train, val or test; "" to choose by a hash of the name.
     start: seconds at which the stretch begins; None for the file's start.
     end: seconds at which the stretch ends; None for the file's end.
@@ -132,10 +103,10 @@ def read_captions(
   *,
   columns: Mapping[str, str] | None = None,
 ) -> Captions:
-  """Reads a CSV (or TSV) file and matches its rows to files.
+  """Reads a CSV (or TSV) file in UTF-8 and matches its rows to files.
 
   Args:
-    path: table in UTF-8, with a header.
+    path: table with a header.
     files: relative paths with forward slashes.
     columns: column by field, where detection by name would be wrong.
 
@@ -153,7 +124,9 @@ def read_captions(
     name, row, problem = _parse(number, line, mapping, where=str(path))
     file, missing = find(name) if name else (None, "no file name")
     problem = problem or missing
-    if not problem and any(_same_stretch(row, old) for old in rows[file]):
+    if not problem and any(
+      (row.start, row.end) == (old.start, old.end) for old in rows[file]
+    ):
       problem = "a second row for the same file (the first is used)"
     if problem:
       unmatched.append((number, name, problem))
@@ -161,19 +134,14 @@ def read_captions(
       rows[file].append(row)
   used = {column for names in mapping.values() for column in names}
   ignored = [column for column in header if column not in used]
-  rows = {file: of_file for file, of_file in rows.items() if of_file}
+  rows = {file: stretches for file, stretches in rows.items() if stretches}
   return Captions(rows, mapping, ignored, unmatched)
 
 
 def detect_columns(
   header: Sequence[str], *, overrides: Mapping[str, str], where: str
 ) -> dict[str, list[str]]:
-  """Returns the columns that fill each field.
-
-  Args:
-    header: names of the table's columns.
-    overrides: column by field; they go before detection by name.
-    where: name of the table, for errors.
+  """Returns the columns that fill each field, `overrides` before detected ones.
 
   Raises:
     DataError: no column of file names, or an override does not exist.
@@ -272,10 +240,6 @@ def _split(text: str, where: str) -> str:
   if text:
     raise DataError(f"{where}: split is {text!r}, not train, val or test")
   return ""
-
-
-def _same_stretch(a: Row, b: Row) -> bool:
-  return (a.start, a.end) == (b.start, b.end)
 
 
 class _FileIndex:

@@ -29,6 +29,8 @@ from v2a_jax.basics.settings import SettingError, check
 _STRETCH = 0.05
 # Larger files are always re-encoded.
 _KEEP_BYTES = 32 << 20
+# Fields of a record that a row of captions fills.
+_ROW_TEXTS = "caption audio_caption transcript label licence source".split()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,12 +88,9 @@ class _Refused(Exception):
 
 def clip_names(files: Sequence[str]) -> dict[str, str]:
   """Returns a unique id of each file: its path as a name without suffix."""
+  stem = lambda file: str(pathlib.PurePosixPath(file).with_suffix(""))
   plain = {
-    file: re.sub(
-      r"[^\w.\-]+",
-      "_",
-      str(pathlib.PurePosixPath(file).with_suffix("")).replace("/", "__"),
-    )
+    file: re.sub(r"[^\w.\-]+", "_", stem(file).replace("/", "__"))
     for file in files
   }
   counts = Counter(plain.values())
@@ -102,14 +101,9 @@ def clip_names(files: Sequence[str]) -> dict[str, str]:
 
 
 def split_of(name: str, *, val: float, test: float) -> str:
-  """Returns the split of a file by a hash of its name.
+  """Returns the split of a file, by a hash of its name.
 
   Adding files to a folder thus moves no other file to another split.
-
-  Args:
-    name: id of the file.
-    val: fraction of the val split.
-    test: fraction of the test split.
   """
   place = int(_hash(name)[:8], 16) / 2**32
   if place < test:
@@ -132,16 +126,10 @@ def clip_facts(record: Mapping[str, Any]) -> dict[str, Any]:
 def stretches(
   duration: float, rows: Sequence[Row], max_seconds: float
 ) -> list[tuple[float, float, Row]]:
-  """Divides a file into clips.
+  """Divides a file of `duration` seconds into clips, sorted (start, end, row).
 
-  Args:
-    duration: length of the file in seconds.
-    rows: rows of the captions table; times are cut at the file's end.
-    max_seconds: length of the clips, the last of which may be 5 % longer; 0
-      leaves every stretch whole.
-
-  Returns:
-    (start, end, row) of each clip, in seconds, by start.
+  Clips last `max_seconds`, the last one up to 5 % longer; 0 leaves each row's
+  stretch whole. Times are cut at the file's end.
   """
   clips = []
   for row in rows:
@@ -164,7 +152,7 @@ def extract(
   rows: Mapping[str, Sequence[Row]],
   options: ClipOptions,
 ) -> Item:
-  """Reads the clips of one file; faults of the file become drops.
+  """Returns the outcome and records of one file; its faults become drops.
 
   Args:
     file: path relative to `directory`.
@@ -172,34 +160,25 @@ def extract(
     names: id by file.
     rows: rows of the captions table by file.
     options: how the file is cut and stored.
-
-  Returns:
-    The outcome, and the records of the clips.
   """
   path, sha256 = directory / file, ""
   clips = _Clips([], [], [])
   try:
     sha256 = sha256_of(path)
-    name = names[file]
-    _read_clips(
-      path, name, sha256, rows.get(file) or [Row(line=0)], options, clips
-    )
+    own = rows.get(file) or [Row(line=0)]
+    _read_clips(path, names[file], sha256, own, options, clips)
   except _Refused as refused:
     clips.drops.append(drop(*refused.args))
   except media.MediaError as error:
     clips.drops.append(drop("unreadable", error.reason))
   except OSError as error:
     clips.drops.append(drop("unreadable", error.strerror or str(error)))
-  drops = clips.drops
-  if not clips.records:
+  drops, facts = clips.drops, [clip_facts(record) for record in clips.records]
+  if not facts:
     # The whole file is dropped, for the first of its reasons.
     drops = [drops[0] | {"start": None, "end": None}]
   outcome = Outcome(
-    key=file,
-    sha256=sha256,
-    clips=[clip_facts(record) for record in clips.records],
-    drops=drops,
-    notes=clips.notes,
+    key=file, sha256=sha256, clips=facts, drops=drops, notes=clips.notes
   )
   return outcome, clips.records
 
@@ -212,16 +191,11 @@ class _Clips(NamedTuple):
   notes: list[str]
 
 
-def _read_clips(
-  path: pathlib.Path,
-  name: str,
-  sha256: str,
-  rows: Sequence[Row],
-  options: ClipOptions,
-  clips: _Clips,
-) -> None:
+def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
   """Appends the records, drops and notes of a file to `clips`."""
-  info = media.probe_limited(path, limits=_limits(options))
+  info = media.probe_limited(
+    path, limits=media.Limits(seconds=options.file_seconds)
+  )
   if not info.has_video and not options.allow_audio_only:
     raise _Refused("no video", "only sound; --allow_audio_only keeps it")
   if not info.has_audio and not options.allow_video_only:
@@ -243,34 +217,29 @@ def _read_clips(
     )
     record = schema.make_record(
       id=name if whole else f"{name}_t{round(start * 1000):08d}",
-      caption=row.caption,
-      audio_caption=row.audio_caption,
-      transcript=row.transcript,
       tags=list(row.tags),
-      label=row.label,
-      licence=row.licence,
-      source=row.source,
       split=split,
       sha256=sha256,
+      **{field: getattr(row, field) for field in _ROW_TEXTS},
       **content,
     )
     clips.records.append(record)
     clips.notes.extend(notes)
 
 
-def _read_media(
-  path: pathlib.Path,
-  info: media.MediaInfo,
-  start: float,
-  end: float,
-  options: ClipOptions,
-) -> tuple[dict[str, Any], list[str]]:
+def _read_media(path, info, start: float, end: float, options: ClipOptions):
   """Returns video, audio and duration of one clip, and notes to count."""
   if end - start < options.min_seconds:
     raise _Refused("too short", f"{end - start:.3f} s")
-  keep = _may_keep(path, info, start, end, options)
+  keep = (
+    info.video_codec == "h264"
+    and min(info.width, info.height) <= options.short_side
+    and start == 0
+    and end >= info.duration
+    and path.stat().st_size <= _KEEP_BYTES
+  )
   # Bytes that are kept are decoded too, at a small size, to test them.
-  size = (32, 32) if keep else _fit(info, options.short_side)
+  size = (32, 32) if keep else fit_size(info, options.short_side)
   clip = media.read_clip(
     path,
     start=start,
@@ -280,7 +249,7 @@ def _read_media(
     size=size if info.has_video else None,
     sample_rate=min(info.sample_rate or 16_000, options.max_sample_rate),
     channels=1 if info.channels == 1 else 2,
-    limits=_limits(options),
+    limits=media.Limits(seconds=options.file_seconds),
   )
   sound = clip.audio.samples if clip.audio else np.zeros((0, 1), np.float32)
   rate = clip.audio.sample_rate if clip.audio else 1
@@ -293,11 +262,12 @@ def _read_media(
     times = clip.video.times - clip.video.times[0]
     duration = _video_seconds(times, info, start, end, len(sound) / rate)
     sound = sound[: round(duration * rate)]
-    if keep:
-      video = path.read_bytes()
-    else:
-      video = media.encode_video(clip.video.frames, times)
     notes.append("kept as is" if keep else "re-encoded")
+    video = (
+      path.read_bytes()
+      if keep
+      else media.encode_video(clip.video.frames, times)
+    )
   if duration < options.min_seconds:
     raise _Refused("too short", f"{duration:.3f} s can be decoded")
   if not len(sound) and not options.allow_video_only:
@@ -309,45 +279,19 @@ def _read_media(
   return dict(video=video, audio=audio, duration=duration), notes
 
 
-def _may_keep(path, info, start: float, end: float, options) -> bool:
-  """Returns whether the clip is the whole file, small, and H.264."""
-  return (
-    info.video_codec == "h264"
-    and min(info.width, info.height) <= options.short_side
-    and start == 0
-    and end >= info.duration
-    and path.stat().st_size <= _KEEP_BYTES
-  )
-
-
-def _fit(info: media.MediaInfo, short_side: int) -> tuple[int, int]:
+def fit_size(info: media.MediaInfo, short_side: int) -> tuple[int, int]:
   """Returns (height, width), even, scaled down to `short_side` if need be."""
   scale = min(short_side / max(min(info.width, info.height), 1), 1.0)
-  height, width = (
-    max(round(side * scale / 2) * 2, 2) for side in (info.height, info.width)
-  )
-  return height, width
+  even = lambda side: max(round(side * scale / 2) * 2, 2)
+  return even(info.height), even(info.width)
 
 
-def _video_seconds(
-  times: np.ndarray,
-  info: media.MediaInfo,
-  start: float,
-  end: float,
-  sound_seconds: float,
-) -> float:
+def _video_seconds(times, info, start, end, sound_seconds: float) -> float:
   """Returns the length of a clip with video, in seconds.
 
   It is the time of the last frame and one frame more. If the file claims to
   last longer, it is the claim as far as there is sound: a still picture at the
   end counts, the missing end of a cut-off file does not.
-
-  Args:
-    times: times of the frames in seconds, the first at 0.
-    info: facts of the file.
-    start: seconds at which the clip begins in the file.
-    end: seconds at which it ends.
-    sound_seconds: length of the decoded sound.
   """
   gap = 1 / info.fps if info.fps else 0.04
   if len(times) > 1:
@@ -355,10 +299,6 @@ def _video_seconds(
   seen = float(times[-1]) + gap
   claimed = min(end, info.duration) - start
   return max(seen, min(claimed, sound_seconds)) if claimed > seen else seen
-
-
-def _limits(options: ClipOptions) -> media.Limits:
-  return media.Limits(seconds=options.file_seconds)
 
 
 def _hash(text: str) -> str:

@@ -209,13 +209,8 @@ def decode_record(
 
 def blank_example(window: Window, *, index: int) -> Example:
   """Returns an empty example: all masks False, duration 0."""
-  height, width = window.frame_size
-  empty = Media(
-    0.0,
-    np.zeros((0, height, width, 3), np.uint8),
-    np.zeros(0),
-    np.zeros((0, window.channels), np.float32),
-  )
+  nothing = dict.fromkeys(schema.BYTES_FIELDS, b"")
+  empty = _read(nothing, window, start=0.0, duration=None)
   prompt, spoken = window.prompt_length, window.transcript_length
   return {
     **cut_frames(empty, window, 0.0),
@@ -239,14 +234,9 @@ def decode_media(
   cache: MediaCache | None = None,
   index: int = 0,
 ) -> Media:
-  """Decodes the media of the window at `start`, or all of a short record.
+  """Decodes the media of the window at `start` s, or all of a short record.
 
-  Args:
-    record: see `schema`.
-    window: shape of the example.
-    start: seconds into the record at which the window begins.
-    cache: cache of decoded records, by `index`.
-    index: index of the record in its source.
+  `cache` holds short records by `index`.
 
   Raises:
     MediaError: the record's media cannot be decoded.
@@ -292,9 +282,8 @@ def _read(record, window: Window, *, start, duration) -> Media:
 def _check_crop(record, window: Window) -> None:
   """Checks that cached features serve a window anywhere in the record.
 
-  Raises:
-    DataError: they are those of one window, or the record is so long that only
-      the window is decoded, whose frames may differ.
+  They may be those of one window, or the record so long that only the window is
+  decoded, whose frames may differ.
   """
   cached = features_lib.unpack(record["features"], window.features)
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
@@ -308,11 +297,6 @@ def _check_crop(record, window: Window) -> None:
 
 def cut_frames(content: Media, window: Window, start: float) -> Example:
   """Returns the frames and features of the window.
-
-  Args:
-    content: decoded media that cover the window.
-    window: shape of the example.
-    start: seconds into the record at which the window begins.
 
   Returns:
     `frames` uint8 [n h w 3] and `features` float32 [n f], as far as the window

@@ -74,12 +74,8 @@ def pack(features: Features) -> bytes:
 def unpack(data: bytes, dim: int) -> Features:
   """Decodes a record's `features` field; empty bytes are no frames.
 
-  Args:
-    data: bytes of the field.
-    dim: expected size of a feature.
-
   Raises:
-    DataError: the bytes are damaged, or of features of another size.
+    DataError: the bytes are damaged, or of features of another size than `dim`.
   """
   if not data:
     return Features(np.zeros(0), np.zeros((0, dim), np.float32))
@@ -102,9 +98,7 @@ def unpack(data: bytes, dim: int) -> Features:
 def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
   """Checks that the cached features of a data set are the wanted ones.
 
-  Args:
-    path: folder of the data set.
-    wanted: encoder and frames of the run; an empty `encoder` fits any.
+  An empty `wanted.encoder` fits any.
 
   Raises:
     DataError: the data set has no features, or those of another encoder or of
@@ -121,11 +115,6 @@ def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
     any_encoder = field.name == "encoder" and not own
     if cached != own and not any_window and not any_encoder:
       raise schema.DataError(
-        f"{path}: its cached features are of {field.name}={_short(cached)},"
-        f" this run has {_short(own)}{again} again"
+        f"{path}: its cached features are of {field.name}={cached!s:.12},"
+        f" this run has {own!s:.12}{again} again"
       )
-
-
-def _short(value) -> str:
-  """Returns a value as text; only the beginning of a digest."""
-  return value[:12] if isinstance(value, str) else str(value)

@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import assemble as assemble_lib
 from data_pipelines import example as example_lib
 from data_pipelines import tokenizer as tokenizer_lib
-from data_pipelines.assemble import (
-  Item,
-  Log,
-  OutputOptions,
-  Plan,
-  assemble,
-  drop,
-)
+from data_pipelines.assemble import Item, Log, OutputOptions, Plan
 from data_pipelines.clips import clip_facts
 from data_pipelines.example import Window
 from data_pipelines.features import KEY, FeatureFacts, Features, pack
@@ -45,7 +39,7 @@ def add_features(
   output: OutputOptions,
   log: Log = print,
 ) -> dict[str, Any]:
-  """Copies a data set, videos included, and adds features to its records.
+  """Copies a data set and adds features to its records; returns the manifest.
 
   Args:
     source: folder of the data set.
@@ -56,9 +50,6 @@ def add_features(
     whole: whether to encode whole records, or only the window at their start.
     output: how the copy is written; its tokenizer is the source's.
     log: called with each line of the progress report.
-
-  Returns:
-    The manifest.
 
   Raises:
     DataError: the source cannot be read.
@@ -82,7 +73,7 @@ def add_features(
     try:
       features = _encode_record(record, encode, frames_only, whole=whole)
     except media.MediaError as error:
-      drops = [drop("unreadable", error.reason)]
+      drops = [assemble_lib.drop("unreadable", error.reason)]
       return Outcome(key=key, drops=drops), []
     record |= {"features": pack(features) if len(features.times) else b""}
     return Outcome(key=key, clips=[clip_facts(record)]), [record]
@@ -97,7 +88,7 @@ def add_features(
     " features of their frames.",
   )
   tokenizer = os.path.join(source, tokenizer_lib.FILENAME)
-  return assemble(
+  return assemble_lib.assemble(
     plan,
     out=out,
     make=make,

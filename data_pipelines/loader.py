@@ -10,10 +10,10 @@ examples p B/P to (p + 1) B/P of the step: the processes' arrays, concatenated,
 are the same global batch for every P.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
+import functools
 import logging
-from typing import Any
 
 import grain
 import numpy as np
@@ -131,55 +131,30 @@ class LoaderConfig:
     return example_lib.Window(**{name: getattr(self, name) for name in names})
 
   def load_tokenizer(self) -> Tokenizer:
-    """Reads the tokenizer of transcripts.
-
-    Raises:
-      DataError: the data set is missing, or the tokenizer is.
-    """
+    """Reads the tokenizer of transcripts; a `DataError` if it is missing."""
     if not self.tokenizer:
       manifest.read_manifest(self.paths[0])
     return Tokenizer.load(self.tokenizer or self.paths[0])
 
   def load_prompt_tokenizer(self) -> TextTokenizer:
-    """Reads the tokenizer of captions.
-
-    Raises:
-      DataError: the data set is missing, or the tokenizer is.
-    """
+    """Reads the tokenizer of captions; a `DataError` if it is missing."""
     if self.prompt_tokenizer:
       return load_prompt_tokenizer(self.prompt_tokenizer)
     return self.load_tokenizer()
 
 
-def feature_facts(config: LoaderConfig) -> features_lib.FeatureFacts:
-  """Returns the encoder and frames that cached features must be of."""
-  return features_lib.FeatureFacts(
-    encoder=config.encoder,
-    dim=config.features,
-    fps=config.fps,
-    frame_size=config.frame_size,
-    seconds=config.seconds,
-  )
-
-
-def make_decoder(
-  config: LoaderConfig,
-) -> Callable[[Mapping[str, Any]], Example]:
+def make_decoder(config: LoaderConfig) -> Callable[..., Example]:
   """Returns a function from a record to an example without randomness.
 
   It takes the window at the record's start and the preferred caption. The
   example's key `example` is the function's `index`, 0 by default.
   """
-  settings = dict(
+  return functools.partial(
+    example_lib.decode_record,
     window=config.window,
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
   )
-
-  def decode(record: Mapping[str, Any], *, index: int = 0) -> Example:
-    return example_lib.decode_record(record, index=index, **settings)
-
-  return decode
 
 
 def make_loader(
@@ -191,12 +166,8 @@ def make_loader(
 ) -> "Loader":
   """Starts reading batches; see `Loader`.
 
-  Args:
-    config: data sets and shapes.
-    process_index: index of this process.
-    process_count: number of processes, which share every batch.
-    start_step: step of the first batch; `Loader.step` of an earlier loader
-      continues where that one ended.
+  `start_step` is the step of the first batch: `Loader.step` of an earlier
+  loader continues where that one ended.
 
   Raises:
     DataError: a data set or tokenizer is missing or unusable, or the batch
@@ -208,10 +179,16 @@ def make_loader(
       f"{process_count} processes"
     )
   if config.features:
+    facts = features_lib.FeatureFacts(
+      encoder=config.encoder,
+      dim=config.features,
+      fps=config.fps,
+      frame_size=config.frame_size,
+      seconds=config.seconds,
+    )
     for path in config.paths:
-      features_lib.check(path, feature_facts(config))
-  sources = [open_source(path, config.split) for path in config.paths]
-  records = Concatenated(sources)
+      features_lib.check(path, facts)
+  records = Concatenated([open_source(p, config.split) for p in config.paths])
   decode = _Decode(
     config=config,
     records=records,

@@ -18,10 +18,7 @@ def fingerprint(settings: Any) -> str:
 
 
 def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the manifest of a finished data set.
-
-  Args:
-    path: folder of the data set.
+  """Reads the manifest of the finished data set in folder `path`.
 
   Raises:
     DataError: there is no data set, or it has another schema version.
@@ -53,14 +50,7 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def already_built(out: str | os.PathLike, wanted: str) -> dict[str, Any] | None:
-  """Returns the manifest of a finished build, or None.
-
-  Args:
-    out: folder of the data set.
-    wanted: fingerprint that the build must have.
-  """
-  if not (pathlib.Path(out) / MANIFEST).is_file():
-    return None
+  """Returns the manifest of a finished build `wanted`, or None."""
   try:
     manifest = read_manifest(out)
   except schema.DataError:

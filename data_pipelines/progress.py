@@ -26,15 +26,7 @@ class Progress:
     done: int = 0,
     stream: TextIO | None = None,
   ):
-    """Starts the clock.
-
-    Args:
-      total: number of items.
-      label: first word of the line.
-      unit: name of the items, in plural.
-      done: items that were finished before; they do not count for the rate.
-      stream: where the line goes; stderr by default.
-    """
+    """Starts the clock; `done` items do not count for the rate."""
     self._total, self._label, self._unit = total, label, unit
     self._done = self._first = done
     self._stream = stream or sys.stderr
@@ -48,7 +40,9 @@ class Progress:
     due = _TERMINAL_SECONDS if self._live else _LOG_SECONDS
     if now - self._written >= due:
       self._written = now
-      self._write(self.line(now - self._began, note=note))
+      line = self.line(now - self._began, note=note)
+      self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+      self._stream.flush()
 
   def line(self, seconds: float, *, note: str = "") -> str:
     """Returns the line as it is `seconds` after the start."""
@@ -68,7 +62,3 @@ class Progress:
       self._stream.write("\r\x1b[K")
       self._stream.flush()
     return time.monotonic() - self._began
-
-  def _write(self, line: str) -> None:
-    self._stream.write(f"\r\x1b[K{line}" if self._live else line + "\n")
-    self._stream.flush()

@@ -6,7 +6,7 @@ in one HTML file that loads nothing from elsewhere.
 
 import base64
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import csv
 import dataclasses
 import math
@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from data_pipelines.clips import fit_size
 from data_pipelines.manifest import read_manifest
 from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
@@ -39,14 +40,12 @@ _PREVIEW_RATE = 24_000
 _PREVIEW_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class ClipStats:
   """Measurements of one record.
 
   Attributes:
     index: index of the record in its source.
-    id: id of the record.
-    seconds: duration in seconds.
     fps: average frames a second; 0 without video.
     peak: largest sample in dBFS; -inf for silence, None without sound.
     level: RMS of the samples in dBFS; -inf for silence, None without sound.
@@ -69,16 +68,13 @@ def write_report(
   num: int = 20,
   seed: int = 0,
 ) -> pathlib.Path:
-  """Writes the page.
+  """Writes the page, by default `report.html` in the data set's folder.
 
   Args:
     dataset: folder of the data set.
-    out: file to write; `report.html` in the data set's folder by default.
+    out: file to write.
     num: number of clips shown at random, and of clips with faults.
     seed: random seed of the clips shown and, in a large data set, measured.
-
-  Returns:
-    Path of the page.
 
   Raises:
     DataError: the data set is missing or unusable.
@@ -131,7 +127,8 @@ def measure(index: int, record: dict[str, Any]) -> ClipStats:
       fps = media.probe(record["video"]).fps
     if record["audio"]:
       samples, _ = media.decode_flac(record["audio"])
-      peak, level = _dbfs(np.abs(samples).max()), _dbfs(_rms(samples))
+      power = np.mean(np.square(samples, dtype=np.float64))
+      peak, level = _dbfs(np.abs(samples).max()), _dbfs(math.sqrt(power))
       if peak < _SILENT_DBFS:
         faults.append("silent")
       elif np.mean(np.abs(samples) >= _CLIPPED) > _CLIPPED_SHARE:
@@ -146,26 +143,14 @@ def measure(index: int, record: dict[str, Any]) -> ClipStats:
     faults.append("no picture")
   if not record["audio"]:
     faults.append("no sound")
-  return ClipStats(
-    index=index,
-    id=record["id"],
-    seconds=record["duration"],
-    fps=fps,
-    peak=peak,
-    level=level,
-    faults=tuple(faults),
-  )
+  name, seconds = record["id"], record["duration"]
+  return ClipStats(index, name, seconds, fps, peak, level, tuple(faults))
 
 
 def histogram(
   values: Sequence[float], *, bins: int = 24, unit: str
 ) -> list[tuple[str, int, float]]:
-  """Counts values in bins of equal width.
-
-  Args:
-    values: numbers; those that are not finite are left out.
-    bins: number of bins; one if all values are equal.
-    unit: unit of the values.
+  """Counts the finite values in bins of equal width, one if all are equal.
 
   Returns:
     (range as text, count, height relative to the highest bar) of each bin.
@@ -181,21 +166,15 @@ def histogram(
 
 
 def _histograms(measured: Sequence[ClipStats]) -> list[dict[str, Any]]:
-  rows: list[tuple[str, str, Callable[[ClipStats], float | None]]] = [
-    ("Duration", "s", lambda m: m.seconds),
-    ("Frame rate", "fps", lambda m: m.fps or None),
-    ("Level (RMS)", "dBFS", lambda m: m.level),
-    ("Peak", "dBFS", lambda m: m.peak),
-  ]
+  columns = (
+    ("Duration", "s", [m.seconds for m in measured]),
+    ("Frame rate", "fps", [m.fps for m in measured if m.fps]),
+    ("Level (RMS)", "dBFS", [m.level for m in measured if m.level is not None]),
+    ("Peak", "dBFS", [m.peak for m in measured if m.peak is not None]),
+  )
   return [
-    {
-      "title": title,
-      "unit": unit,
-      "bars": histogram(
-        [v for m in measured if (v := pick(m)) is not None], unit=unit
-      ),
-    }
-    for title, unit, pick in rows
+    {"title": title, "unit": unit, "bars": histogram(values, unit=unit)}
+    for title, unit, values in columns
   ]
 
 
@@ -225,15 +204,11 @@ def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
   if not record["video"]:
     return "audio/flac", media.encode_flac(samples, _PREVIEW_RATE)
   info = media.probe(record["video"])
-  scale = min(_PREVIEW_SIDE / min(info.width, info.height), 1.0)
-  height, width = (
-    max(round(side * scale / 2) * 2, 2) for side in (info.height, info.width)
-  )
   video = media.read_video(
     record["video"],
     duration=_PREVIEW_SECONDS,
     max_fps=_PREVIEW_FPS,
-    size=(height, width),
+    size=fit_size(info, _PREVIEW_SIDE),
   )
   return "video/mp4", media.encode_video(
     video.frames, video.times, audio=samples, sample_rate=_PREVIEW_RATE, crf=28
@@ -245,10 +220,6 @@ def _read_drops(path: pathlib.Path) -> list[dict[str, str]]:
     return []
   with open(path, newline="", encoding="utf-8") as file:
     return list(csv.DictReader(file))
-
-
-def _rms(samples: np.ndarray) -> float:
-  return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def _dbfs(amplitude: float) -> float:

@@ -18,17 +18,8 @@ import numpy as np
 SCHEMA_VERSION = 1
 DATASET_NAME = "v2a"
 
-TEXT_FIELDS = (
-  "id",
-  "caption",
-  "audio_caption",
-  "transcript",
-  "label",
-  "licence",
-  "source",
-  "split",
-  "sha256",
-)
+TEXT_FIELDS = ("id", "caption", "audio_caption", "transcript", "label",
+               "licence", "source", "split", "sha256")  # fmt: skip
 JSON_FIELDS = ("words", "events", "tags")
 # `features` stand for the frames of `video`: see features.py.
 BYTES_FIELDS = ("video", "audio", "features")
@@ -67,48 +58,15 @@ def features():
   return tfds.features.FeaturesDict(spec)
 
 
-def make_record(
-  *,
-  id: str,
-  duration: float,
-  video: bytes = b"",
-  audio: bytes = b"",
-  features: bytes = b"",
-  caption: str = "",
-  audio_caption: str = "",
-  transcript: str = "",
-  words: list | None = None,
-  events: list | None = None,
-  tags: list | None = None,
-  label: str = "",
-  licence: str = "",
-  source: str = "",
-  split: str = "train",
-  sha256: str = "",
-) -> dict[str, Any]:
-  """Makes a valid record; fields that are left out are empty.
+def make_record(*, id: str, duration: float, **fields: Any) -> dict[str, Any]:
+  """Makes a valid record; fields that are left out are empty, or `train`.
 
   Raises:
     SchemaError: naming the record, the field and the value.
   """
-  record = dict(
-    id=id,
-    video=video,
-    audio=audio,
-    features=features,
-    caption=caption,
-    audio_caption=audio_caption,
-    transcript=transcript,
-    words=words or [],
-    events=events or [],
-    tags=tags or [],
-    label=label,
-    licence=licence,
-    source=source,
-    split=split,
-    duration=float(duration),
-    sha256=sha256,
-  )
+  record = dict.fromkeys(TEXT_FIELDS, "") | dict.fromkeys(BYTES_FIELDS, b"")
+  record |= {field: [] for field in JSON_FIELDS} | {"split": "train"} | fields
+  record |= {"id": id, "duration": float(duration)}
   validate(record)
   return record
 
@@ -134,19 +92,17 @@ def validate(record: Mapping[str, Any]) -> None:
     _check(isinstance(record[field], bytes), name, field, record, "bytes")
   _check(record["video"] or record["audio"], name, "video", record, "media")
   duration = record["duration"]
-  _check(
-    isinstance(duration, (int, float, np.floating))
-    and math.isfinite(duration)
-    and duration > 0,
-    name,
-    "duration",
-    record,
-    "a positive number of seconds",
-  )
+  number = isinstance(duration, int | float | np.floating)
+  good = number and math.isfinite(duration) and duration > 0
+  _check(good, name, "duration", record, "a positive number of seconds")
   _check(record["split"] in SPLITS, name, "split", record, f"one of {SPLITS}")
   lists = {field: _as_list(name, field, record[field]) for field in JSON_FIELDS}
   for field, key in _ENTRY_KEY.items():
-    _check_entries(name, field, lists[field], key)
+    for entry in lists[field]:
+      if not isinstance(entry, dict) or key not in entry:
+        raise SchemaError(
+          f"record {name!r}: an entry of {field} needs {key!r}: {entry!r}"
+        )
   if not all(isinstance(tag, str) for tag in lists["tags"]):
     raise SchemaError(f"record {name!r}: tags must be words: {lists['tags']}")
 
@@ -212,11 +168,3 @@ def _as_list(name: str, field: str, value: Any) -> list:
   if not isinstance(value, list):
     raise SchemaError(f"record {name!r}: {field} must be a list: {value!r}")
   return value
-
-
-def _check_entries(name: str, field: str, entries: list, key: str) -> None:
-  for entry in entries:
-    if not isinstance(entry, dict) or key not in entry:
-      raise SchemaError(
-        f"record {name!r}: an entry of {field} needs {key!r}: {entry!r}"
-      )

@@ -22,7 +22,7 @@ class BuildError(RuntimeError):
   """A data set that cannot be built; one line: what, where, what to do."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Outcome:
   """The clips that one item gave, and what was dropped of it.
 
@@ -68,8 +68,7 @@ class Shard:
   def close(self) -> dict[str, Any]:
     """Closes the file, counts its records, returns the manifest's entry.
 
-    Errors of earlier writes appear only here, because ArrayRecord writes in the
-    background.
+    ArrayRecord writes in the background: errors of earlier writes appear here.
 
     Raises:
       BuildError: the disk is full, or records are missing.
@@ -82,8 +81,7 @@ class Shard:
     except (RuntimeError, OSError) as error:
       raise disk_error(self._path, error) from None
     if count != self.records:
-      error = f"{count} of {self.records} records arrived"
-      raise disk_error(self._path, error)
+      raise disk_error(self._path, f"{count} of {self.records} records arrived")
     return {
       "file": self._path.name,
       "split": self._split,
@@ -96,8 +94,8 @@ class Shard:
 def disk_error(path: pathlib.Path, error: Exception | str) -> BuildError:
   """Returns an error that says what failed at `path` and how to continue."""
   full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-  problem = "the disk is full" if full else f"cannot write: {error}"
-  problem = " ".join(problem.split())
+  text = "the disk is full" if full else f"cannot write: {error}"
+  problem = " ".join(text.split())
   return BuildError(
     f"{path}: {problem}; finished shards are kept, so make room and start the "
     "same command again"

@@ -1,6 +1,7 @@
 """Random access to the records of a finished data set."""
 
 from collections.abc import Sequence
+import dataclasses
 import os
 import pathlib
 import threading
@@ -63,12 +64,9 @@ class Source:
 def open_source(
   path: str | os.PathLike, split: str = "train", *, verify: bool = False
 ) -> Source:
-  """Opens one split of a data set.
+  """Opens one split of a data set, or `all` of them in the order of `SPLITS`.
 
-  Args:
-    path: folder of the data set.
-    split: `train`, `val`, `test`, or `all` of them in this order.
-    verify: whether to compare each shard's sha256 too, which reads all of it.
+  `verify` compares each shard's sha256 too, which reads all of it.
 
   Raises:
     DataError: the data set is missing, unfinished or of another schema version,
@@ -90,11 +88,11 @@ def open_source(
   return Source(path, "+".join(names), sum(s["records"] for s in shards))
 
 
+@dataclasses.dataclass(frozen=True)
 class Concatenated:
   """Several sources, one after the other, with one index through all."""
 
-  def __init__(self, sources: Sequence[Source]):
-    self.sources = tuple(sources)
+  sources: Sequence[Source]
 
   def __len__(self) -> int:
     return sum(map(len, self.sources))
@@ -116,9 +114,6 @@ class Concatenated:
     """Returns what messages call record `index`: data set, number, split."""
     source, index = self.locate(index)
     return f"{source.path}: record {index} of {source.split!r}"
-
-  def __repr__(self) -> str:
-    return f"Concatenated({', '.join(map(repr, self.sources))})"
 
 
 def _check_shard(path: pathlib.Path, shard: dict, *, verify: bool) -> None:

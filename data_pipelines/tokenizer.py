@@ -40,18 +40,13 @@ _PLACEHOLDER = "sound of a thing"
 
 
 def train(texts: Iterable[str], *, vocab_size: int = 1024) -> bytes:
-  """Trains a sentencepiece model.
+  """Trains a sentencepiece model on texts and returns its bytes.
 
-  Args:
-    texts: captions and transcripts; empty ones are left out.
-    vocab_size: largest vocabulary, 512 or more (258 of the ids are bytes and
-      special ids); a small corpus gives a smaller one.
-
-  Returns:
-    The serialised model.
+  A small corpus gives fewer ids than `vocab_size`, 258 of which are bytes and
+  special ids.
 
   Raises:
-    SettingError: `vocab_size` is too small for bytes and letters.
+    SettingError: `vocab_size` is below 512, too few for bytes and letters.
   """
   if vocab_size < MIN_VOCAB_SIZE:
     interval = f"[{MIN_VOCAB_SIZE}, inf)"
@@ -93,10 +88,9 @@ class TextTokenizer:
     self._load()
 
   def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes a text as `length` ids; longer text is cut before its end mark.
+    """Returns ids int32 [length] and their mask bool [length]; "" has no ids.
 
-    Returns:
-      Ids int32 [length] and mask bool [length]; "" has no ids.
+    Longer text is cut before its end mark.
     """
     ids = self._ids(text) if text.strip() else []
     if self._ends and len(ids) > length:
@@ -137,10 +131,7 @@ class Tokenizer(TextTokenizer):
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "Tokenizer":
-    """Reads a sentencepiece model.
-
-    Args:
-      path: model file, or folder of a data set or bundle.
+    """Reads a model file, or that of a data set's or bundle's folder.
 
     Raises:
       DataError: the file is missing or no sentencepiece model.
@@ -166,10 +157,9 @@ class Tokenizer(TextTokenizer):
 
     Args:
       words: a transcript, or entries {"word", "start"?} in spoken order, with
-        onsets in seconds.
+        onsets in seconds; `spread` over the window without them.
       length: number of ids; more are cut.
-      window_seconds: length of the window, over which words without an onset
-        are spread; see `spread`.
+      window_seconds: length of the window.
 
     Returns:
       Ids int32 [length], times float32 [length] in seconds, mask bool [length].
@@ -201,10 +191,7 @@ class Tokenizer(TextTokenizer):
 
 
 def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
-  """Reads the tokenizer of a published text encoder.
-
-  Args:
-    path: a spiece.model or tokenizer.json.
+  """Reads the spiece.model or tokenizer.json of a published text encoder.
 
   Raises:
     DataError: the file is missing or neither of them, or it is a tokenizer.json
@@ -225,16 +212,12 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
 def spread(
   onsets: Sequence[float | None], window_seconds: float
 ) -> list[float]:
-  """Fills in the onsets that are None, evenly between the others.
+  """Fills in the onsets (seconds) that are None, evenly between the others.
 
   Without any onset, word i of n is at (i + 0.5) / n of the window:
 
   >>> spread([None, None], 4.0)
   [1.0, 3.0]
-
-  Args:
-    onsets: onset of each word in seconds, ascending, or None.
-    window_seconds: length of the window.
   """
   count = len(onsets)
   times = {i: float(t) for i, t in enumerate(onsets) if t is not None}

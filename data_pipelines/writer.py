@@ -48,7 +48,7 @@ class DatasetWriter:
   so that the build can continue after every item that was added.
 
   Attributes:
-    out: folder of the data set.
+    out: folder of the data set; it appears when the build is complete.
     done: outcomes by key, those of an interrupted build included.
   """
 
@@ -63,7 +63,7 @@ class DatasetWriter:
     """Starts the build of `out`, or continues it.
 
     Args:
-      out: folder of the data set; it appears when the build is complete.
+      out: folder of the data set.
       fingerprint: digest of the input and settings; a build is continued only
         with the same one.
       shard_bytes: a shard is closed once its records have this many bytes.
@@ -108,11 +108,7 @@ class DatasetWriter:
       self._lock.close()
 
   def add(self, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the records of one item.
-
-    Args:
-      outcome: what is remembered of the item.
-      records: its records, all of one split; empty for a dropped item.
+    """Writes the records of one item, all of one split; none if it was dropped.
 
     Raises:
       SchemaError: a record is not valid.
@@ -144,17 +140,13 @@ class DatasetWriter:
     tokenizer: bytes,
     unmatched: Sequence[tuple[int, str, str]] | None = None,
   ) -> dict[str, Any]:
-    """Completes the data set and renames it to `out`.
+    """Completes the data set, renames it to `out`, returns the whole manifest.
 
     Args:
       manifest: entries of the manifest besides the shards and the tokenizer.
       description: one sentence for TFDS.
       tokenizer: the sentencepiece model's bytes.
-      unmatched: (line, file, reason) of the captions that were not used; None
-        without a table of captions.
-
-    Returns:
-      The whole manifest.
+      unmatched: see `assemble.Plan`.
 
     Raises:
       BuildError: nothing was kept, or the disk is full. The next attempt
@@ -165,12 +157,16 @@ class DatasetWriter:
     if not self._shards:
       raise BuildError(
         f"no clip was kept, so {self.out} is not written: "
-        f"{_reasons(manifest['drops'])}; see {self._save_drops()}"
+        f"{listing(manifest['drops']) or 'no input'}; see {self._save_drops()}"
       )
     try:
       shards = self._name_shards()
       whole = dict(manifest, shards=shards)
-      whole["tokenizer"] = _tokenizer_facts(tokenizer)
+      whole["tokenizer"] = {
+        "file": tokenizer_lib.FILENAME,
+        "vocab_size": tokenizer_lib.Tokenizer(tokenizer).vocab_size,
+        "sha256": hashlib.sha256(tokenizer).hexdigest(),
+      }
       self._write_metadata(shards, description)
       (self._work / tokenizer_lib.FILENAME).write_bytes(tokenizer)
       if unmatched is not None:
@@ -184,10 +180,7 @@ class DatasetWriter:
     return whole
 
   def _serialize(self, record: Mapping[str, Any]) -> bytes:
-    """Encodes a record as TFDS does, but with the same bytes every time.
-
-    A protobuf map has no order of its own.
-    """
+    """Encodes a record as TFDS does, but with sorted keys of its map."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     stored = self._features.encode_example(schema.encode(record))
@@ -328,16 +321,9 @@ class DatasetWriter:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _tokenizer_facts(model: bytes) -> dict[str, Any]:
-  return {
-    "file": tokenizer_lib.FILENAME,
-    "vocab_size": tokenizer_lib.Tokenizer(model).vocab_size,
-    "sha256": hashlib.sha256(model).hexdigest(),
-  }
-
-
-def _reasons(drops: Mapping[str, int]) -> str:
-  return ", ".join(f"{n} {reason}" for reason, n in drops.items()) or "no input"
+def listing(counts: Mapping[str, int]) -> str:
+  """Returns counts by name as text, such as `3 silent, 1 too short`."""
+  return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
 def _write_csv(path: pathlib.Path, header: Sequence[str], rows) -> None:

@@ -16,12 +16,7 @@ KNOCK_SHARE = 0.06
 def add(stage: Stage, take: Take) -> Take:
   """Adds, with some probability, a silent object and an off-screen sound.
 
-  Args:
-    stage: clip and random numbers.
-    take: the scene's action; a talking face gets no silent object.
-
-  Returns:
-    The take with the distractors in its shapes, sound, events and captions.
+  A talking face gets no silent object.
   """
   draws = stage.rng.random(2)
   if draws[0] < MOVER_SHARE and "speech" not in take.tags:
@@ -67,7 +62,7 @@ def _ambience(stage: Stage, take: Take) -> Take:
   """Adds a quiet steady sound that lasts from the first sample to the last."""
   rng, rate, n = stage.rng, stage.rate, stage.samples
   kind = str(rng.choice(["hum", "rain", "wind", "traffic"]))
-  clock = stage.sample_times()
+  clock = np.arange(stage.samples) / stage.rate
   if kind == "hum":
     tones = rng.uniform(80, 140) * np.arange(1, 6)
     sound = sum(
@@ -83,21 +78,16 @@ def _ambience(stage: Stage, take: Take) -> Take:
     sway = np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * clock + rng.uniform(0, 6))
     sound *= 1 + 0.4 * sway
   level = 10 ** (rng.uniform(-46, -38) / 20)
-  sound *= level / np.sqrt(np.mean(sound**2))
-  return dataclasses.replace(
-    take,
-    audio=take.audio + sound,
-    events=[*take.events, Event(0.0, kind, "air", False, level)],
-    audio_caption=f"{take.audio_caption}, with faint {kind} off screen",
-    tags=tuple({*take.tags, "effects"}),
-  )
+  audio = take.audio + sound * (level / np.sqrt(np.mean(sound**2)))
+  event = Event(0.0, kind, "air", False, level)
+  return _with_sound(take, audio, [event], f"faint {kind}")
 
 
 def _knock(stage: Stage, take: Take) -> Take:
   """Adds one or two soft knocks."""
   rng = stage.rng
   material = stage.choose("wood", "metal", "glass")
-  audio, events = take.audio.copy(), list(take.events)
+  audio, events = take.audio.copy(), []
   count = rng.integers(1, 3)
   for time in np.sort(rng.uniform(0.2, stage.seconds - 0.4, count)):
     strength = float(rng.uniform(0.08, 0.15))
@@ -106,12 +96,15 @@ def _knock(stage: Stage, take: Take) -> Take:
     )
     synthesis.place(audio, sound, float(time), rate=stage.rate)
     events.append(Event(float(time), "knock", material.name, False, strength))
+  return _with_sound(take, audio, events, f"soft {material.name} knocks")
+
+
+def _with_sound(take: Take, audio, events: list[Event], words: str) -> Take:
+  """Returns a take with another sound and the events added to it."""
   return dataclasses.replace(
     take,
     audio=audio,
-    events=events,
-    audio_caption=(
-      f"{take.audio_caption}, with soft {material.name} knocks off screen"
-    ),
+    events=[*take.events, *events],
+    audio_caption=f"{take.audio_caption}, with {words} off screen",
     tags=tuple({*take.tags, "effects"}),
   )

@@ -9,15 +9,7 @@ import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
 from data_pipelines.scenes.render import Shape, Surface, bar, disc
-from data_pipelines.scenes.stage import (
-  Event,
-  Stage,
-  Take,
-  counted,
-  hit_events,
-  hits_sound,
-  loudness,
-)
+from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
 
 Array = np.ndarray
 
@@ -38,36 +30,29 @@ def strike(stage: Stage) -> Take:
   squash = 1.0 - 0.16 * give
   kind = str(rng.choice(["box", "ellipse"]))
   target = Shape(
-    kind,
-    x + 0.012 * give,
-    stage.floor - half_y * squash,
-    half_x / squash,
-    half_y * squash,
-    stage.surface(material),
+    kind, x + 0.012 * give, stage.floor - half_y * squash, half_x / squash,
+    half_y * squash, stage.surface(material),
     round=0.03 if kind == "box" else 0.0,
-  )
+  )  # fmt: skip
   lift = physics.lift(t, hits, power)
   head = {"hammer": 0.075, "mallet": 0.085, "stick": 0.045}[tool]
   reach = 0.46
   pivot_x, pivot_y = x + side * reach, stage.floor - 2 * half_y - head
   angle = 0.95 * lift
   head_x = pivot_x - side * reach * np.cos(angle)
-  head_y = pivot_y - reach * np.sin(angle)
-  head_y = np.maximum(head_y, 0.05)
+  head_y = np.maximum(pivot_y - reach * np.sin(angle), 0.05)
   handle = Surface((0.72, 0.5, 0.28), outline=stage.ink)
   iron = Surface((0.3, 0.32, 0.38), "metal", outline=stage.ink)
-  shapes = [target, bar(pivot_x, pivot_y, head_x, head_y, 0.026, handle)]
+  stick = bar(pivot_x, pivot_y, head_x, head_y, 0.026, handle)
   if tool == "hammer":
-    shapes.append(
-      Shape("box", head_x, head_y, 0.06, head, iron, angle=side * angle)
-    )
+    end = Shape("box", head_x, head_y, 0.06, head, iron, angle=side * angle)
   else:
     knob = stage.paint() if tool == "mallet" else handle
-    shapes.append(disc(head_x, head_y, head, knob))
+    end = disc(head_x, head_y, head, knob)
   return Take(
-    shapes,
-    hits_sound(stage, hits, power, material, size),
-    hit_events(hits, power, "strike", material.name),
+    [target, stick, end],
+    stage.struck(hits, power, material, size),
+    Event.series(hits, power, "strike", material.name),
     f"a {tool} strikes a {material.adjective} "
     f"{'block' if kind == 'box' else 'dome'}",
     f"{counted(len(hits), 'hit')} of a {tool} on {material.name}",
@@ -80,15 +65,13 @@ def drum(stage: Stage) -> Take:
   hits, power = stage.hits(3, 7, gap=0.3)
   left = rng.random(len(hits)) < 0.55
   pitch = rng.uniform(90, 190)
-  audio = stage.silence()
-  for time, strength, skin in zip(hits, power, left):
-    sound = (
-      synthesis.drum(rng, pitch, strength=strength, rate=stage.rate)
-      if skin
-      else _cymbal(rng, strength, stage.rate)
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  sounds = (
+    synthesis.drum(rng, pitch, strength=p, rate=stage.rate)
+    if skin
+    else synthesis.cymbal(rng, strength=p, rate=stage.rate)
+    for p, skin in zip(power, left)
+  )
+  audio = stage.track(hits, power, sounds)
   brass = Surface((0.95, 0.78, 0.25), "metal", outline=stage.ink)
   shell = stage.paint()
   rim_y = stage.floor - 0.3
@@ -103,14 +86,10 @@ def drum(stage: Stage) -> Take:
   ]  # fmt: skip
   shapes += _stick(stage, hits[left], power[left], (0.3, rim_y), 0.12, -1)
   shapes += _stick(stage, hits[~left], power[~left], (0.7, 0.5), 0.94, 1)
-  events = [
-    Event(float(h), "strike", "skin" if s else "metal", True, float(p))
-    for h, p, s in zip(hits, power, left)
-  ]
   return Take(
     shapes,
     audio,
-    events,
+    Event.series(hits, power, "strike", np.where(left, "skin", "metal")),
     "two sticks play a drum and a cymbal",
     counted(len(hits), "drum stroke"),
     ("music", "effects"),
@@ -118,16 +97,7 @@ def drum(stage: Stage) -> Take:
 
 
 def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
-  """Returns the shapes of a drumstick.
-
-  Args:
-    stage: clip.
-    hits: contact times [k], seconds.
-    power: strengths [k].
-    touch: x and y of the struck point, picture widths.
-    hand_x: x of the hand, picture widths.
-    side: -1 if the stick rises to the left, 1 to the right.
-  """
+  """Returns a stick that hits `touch`, to the left (side -1) or right of it."""
   lift = physics.lift(stage.times, hits, power) if len(hits) else 0.7
   tip_x = touch[0] + side * 0.05 * lift
   tip_y = touch[1] - 0.03 - 0.38 * lift
@@ -139,27 +109,10 @@ def _stick(stage, hits, power, touch, hand_x, side) -> list[Shape]:
   ]
 
 
-def _cymbal(rng: np.random.Generator, strength: float, rate: int) -> Array:
-  """Returns the sound [rate / 2] of a cymbal: dense modes and a hiss."""
-  decay = 0.5
-  ratios = np.sort(rng.uniform(1.0, 14.0, 28))
-  body = synthesis.ring(
-    480 * ratios,
-    np.full(28, decay),
-    rng.uniform(0.4, 1.0, 28),
-    samples=int(decay * rate),
-    rate=rate,
-  )
-  hiss = synthesis.burst(rng, corner=7500, decay=0.2, rate=rate)
-  body = body / np.abs(body).max()
-  body[: len(hiss)] += hiss
-  return strength * body / np.abs(body).max()
-
-
 def bounce(stage: Stage) -> Take:
   """Plays one or two balls that are dropped and bounce until they rest."""
   rng = stage.rng
-  audio, shapes, events, names = stage.silence(), [], [], []
+  audio, shapes, events, names = np.zeros(stage.samples), [], [], []
   count = 1 + int(rng.random() < 0.35)
   lanes = [rng.uniform(0.3, 0.7)] if count == 1 else [0.27, 0.73]
   starts = np.sort(rng.uniform(0.05, 0.45 * stage.seconds, count))
@@ -182,26 +135,20 @@ def bounce(stage: Stage) -> Take:
     top = stage.floor - height - 2 * radius
     shapes += [
       _holder(stage, lane, top, start),
-      Shape(
-        "ellipse",
-        lane + drift,
-        stage.floor - radius * squash - up,
-        radius / squash,
-        radius * squash,
-        stage.surface(material),
-      ),
-    ]
+      Shape("ellipse", lane + drift, stage.floor - radius * squash - up,
+            radius / squash, radius * squash, stage.surface(material)),
+    ]  # fmt: skip
     size = (radius - 0.09) / 0.05
-    audio += hits_sound(stage, hits, power, material, size, damping=1.5)
-    events += hit_events(hits, power, "bounce", material.name)
+    audio += stage.struck(hits, power, material, size, damping=1.5)
+    events += Event.series(hits, power, "bounce", material.name)
     names.append(f"a {material.adjective} ball")
+  balls, verb = " and ".join(names), "bounces" if count == 1 else "bounce"
   return Take(
     shapes,
     audio,
     events,
-    f"{' and '.join(names)} {'bounces' if count == 1 else 'bounce'} "
-    "on the floor",
-    f"{counted(len(events), 'bounce')} of {' and '.join(names)}",
+    f"{balls} {verb} on the floor",
+    f"{counted(len(events), 'bounce')} of {balls}",
   )
 
 
@@ -239,20 +186,26 @@ def collide(stage: Stage) -> Take:
     disc(paths[:, i], y[i], radii[i], stage.surface(material))
     for i in range(count)
   ]
-  audio, events = stage.silence(), []
-  for time, pair, closing in contacts:
-    power = float(np.clip(closing / 0.8, 0.35, 1.0))
-    kind = "wall" if pair in (-1, count - 1) else "collide"
-    sound = synthesis.strike(
-      rng, material, 0.8 if kind == "wall" else 0.3,
-      strength=power, rate=stage.rate, damping=1.5,
-    )  # fmt: skip
-    gain = loudness(power) / power
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-    events.append(Event(float(time), kind, material.name, True, power))
+  events = [
+    Event(
+      float(time),
+      "wall" if pair in (-1, count - 1) else "collide",
+      material.name,
+      strength=float(np.clip(closing / 0.8, 0.35, 1.0)),
+    )
+    for time, pair, closing in contacts
+  ]
+  sounds = (
+    synthesis.strike(
+      rng, material, 0.8 if event.kind == "wall" else 0.3,
+      strength=event.strength, rate=stage.rate, damping=1.5,
+    )
+    for event in events
+  )  # fmt: skip
+  times, power = [e.time for e in events], [e.strength for e in events]
   return Take(
     shapes,
-    audio,
+    stage.track(times, power, sounds),
     events,
     f"{counted(count, material.adjective + ' ball')} "
     "knocking between two walls",
@@ -319,7 +272,7 @@ def drip(stage: Stage) -> Take:
       Shape("ellipse", x, y, radius, 1.2 * radius, water, alpha=seen * 1.0)
     )
     shapes += _splash(x, surface_y, lag[:, k], power[k], water)
-  audio = stage.silence()
+  audio = np.zeros(stage.samples)
   base = rng.uniform(500, 900) * (1 + 0.8 * level)
   for time, strength in zip(hits, power):
     plop = synthesis.bubble(
@@ -333,22 +286,14 @@ def drip(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "drip", "water"),
+    Event.series(hits, power, "drip", "water"),
     f"drops fall from a tap into a {vessel.adjective} bowl of water",
     counted(len(hits), "water drip"),
   )
 
 
 def _splash(x, y, lag, power, surface) -> list[Shape]:
-  """Returns two droplets that fly up where a drop has fallen.
-
-  Args:
-    x: x of the drop, picture widths.
-    y: y of the water, picture widths.
-    lag: seconds [n] since the drop's contact, negative before it.
-    power: strength in 0..1; droplets of a stronger one fly higher.
-    surface: the water's surface.
-  """
+  """Returns two droplets that fly up at (x, y) `lag` [n] s after a drop."""
   seen = (lag >= 0) & (lag < 0.24)
   rise = 0.2 * power * np.sin(np.pi * np.clip(lag / 0.24, 0, 1))
   return [

@@ -7,15 +7,7 @@ import numpy as np
 
 from data_pipelines.scenes import physics, synthesis
 from data_pipelines.scenes.render import Shape, Surface, bar, disc
-from data_pipelines.scenes.stage import (
-  Event,
-  Stage,
-  Take,
-  counted,
-  hit_events,
-  hits_sound,
-  loudness,
-)
+from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
 
 GRID_RATE = 1000  # Hz, of the paths in which crossings are searched
 
@@ -26,34 +18,25 @@ def roll(stage: Stage) -> Take:
   material = stage.choose("wood", "metal", "glass", "plastic", "stone")
   radius = rng.uniform(0.11, 0.15)
   grid = np.arange(0, stage.seconds, 1 / GRID_RATE)
-  speed = np.interp(
-    grid,
-    np.linspace(0, stage.seconds, 5),
-    rng.uniform(0.4, 1.6, 5) * (0.95 / stage.seconds),
-  )
+  speeds = rng.uniform(0.4, 1.6, 5) * (0.95 / stage.seconds)
+  speed = np.interp(grid, np.linspace(0, stage.seconds, 5), speeds)
   path = -0.05 + np.cumsum(speed) / GRID_RATE
   ridges = physics.irregular_times(
     rng, int(rng.integers(2, 6)), first=0.12, last=0.9, gap=0.12
   )
-  hits, speeds = physics.crossings(path, grid, ridges)
-  keep = hits < stage.seconds - 0.1
-  hits, speeds = hits[keep], speeds[keep]
+  hits, speeds = physics.crossings(path, grid, ridges, end=stage.seconds - 0.1)
   power = np.clip(speeds / 0.35, 0.45, 1.0)
   heading = float(rng.choice([-1.0, 1.0]))
   x = np.interp(t, grid, path)
-  hop = np.zeros_like(t)
-  for hit in hits:
-    hop += 0.08 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2))
+  hop = sum(0.08 * np.exp(-(((t - hit - 0.05) / 0.05) ** 2)) for hit in hits)
   mirror = lambda value: 0.5 + heading * (np.asarray(value) - 0.5)
   y = stage.floor - radius - hop
   surface = stage.surface(material)
   dot = Surface(stage.ink)
   turn = heading * x / radius
   shapes = [
-    Shape(
-      "box", float(mirror(r)), stage.floor, 0.032, 0.045, surface, round=0.03
-    )
-    for r in ridges
+    Shape("box", ridge, stage.floor, 0.032, 0.045, surface, round=0.03)
+    for ridge in map(float, mirror(ridges))
   ]
   shapes.append(disc(mirror(x), y, radius, surface))
   shapes += [
@@ -61,15 +44,15 @@ def roll(stage: Stage) -> Take:
          y + s * 0.6 * radius * np.sin(turn), 0.03, dot)
     for s in (-1.0, 1.0)
   ]  # fmt: skip
-  gain = np.interp(stage.sample_times(), grid, speed)
+  gain = np.interp(np.arange(stage.samples) / stage.rate, grid, speed)
   audio = synthesis.rumble(rng, stage.samples, corner=400, rate=stage.rate)
   audio = synthesis.fade(audio, seconds=0.3, rate=stage.rate)
   audio *= 0.006 * gain / gain.max()
-  audio += hits_sound(stage, hits, power, material, 0.7, damping=1.5)
+  audio += stage.struck(hits, power, material, 0.7, damping=1.5)
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "bump", material.name),
+    Event.series(hits, power, "bump", material.name),
     f"a {material.adjective} ball rolls over ridges",
     f"a rolling ball, {counted(len(hits), 'bump')} of {material.name}",
   )
@@ -81,12 +64,8 @@ def pour(stage: Stage) -> Take:
   starts = physics.irregular_times(
     rng, int(rng.integers(1, 3)), first=0.4, last=stage.seconds - 0.9, gap=1.4
   )
-  durations = np.array(
-    [
-      rng.uniform(0.6, min(1.2, stop - start - 0.4))
-      for start, stop in zip(starts, [*starts[1:], stage.seconds + 0.3])
-    ]
-  )
+  rest = np.diff([*starts, stage.seconds + 0.3])
+  durations = np.array([rng.uniform(0.6, min(1.2, r - 0.4)) for r in rest])
   drink = [(0.3, 0.6, 0.95), (0.55, 0.3, 0.12), (0.95, 0.6, 0.15)]
   liquid = Surface(drink[rng.integers(3)], outline=stage.ink)
   share = 0.85 / max(durations.sum(), 1.5)
@@ -96,11 +75,11 @@ def pour(stage: Stage) -> Take:
   flowing = lambda at: sum(
     (at >= s) & (at < s + d) for s, d in zip(starts, durations)
   ).astype(float)
-  tip = np.zeros_like(t)
-  for s, d in zip(starts, durations):
-    tip += np.clip((t - s + 0.25) / 0.25, 0, 1) - np.clip(
-      (t - s - d) / 0.2, 0, 1
-    )
+  clip = lambda value: np.clip(value, 0, 1)
+  tip = sum(
+    clip((t - s + 0.25) / 0.25) - clip((t - s - d) / 0.2)
+    for s, d in zip(starts, durations)
+  )
   level, flow = filled(t), flowing(t)
   glass = Surface((0.75, 0.93, 0.95), "glass", alpha=0.6, outline=stage.ink)
   x, base = 0.42, stage.floor
@@ -117,10 +96,9 @@ def pour(stage: Stage) -> Take:
     Shape("box", x + 0.24, 0.24 - 0.06 * tip, 0.13, 0.18, jug, angle=tilt,
           round=0.03),
   ]  # fmt: skip
-  audio = _pour_sound(stage, starts, durations, filled)
   return Take(
     shapes,
-    audio,
+    _pour_sound(stage, starts, durations, filled),
     [Event(float(s), "pour", "water") for s in starts],
     "a jug pours a drink into a glass",
     f"liquid poured {'once' if len(starts) == 1 else 'twice'} into a glass",
@@ -128,18 +106,8 @@ def pour(stage: Stage) -> Take:
 
 
 def _pour_sound(stage, starts, durations, filled) -> np.ndarray:
-  """Synthesises poured liquid: a hiss and many bubbles.
-
-  Args:
-    stage: clip and random numbers.
-    starts: starts [k] of the flow, seconds.
-    durations: durations [k] of the flow, seconds.
-    filled: function from times in seconds to the liquid's level in 0..1.
-
-  Returns:
-    float [samples].
-  """
-  rng, audio = stage.rng, stage.silence()
+  """Synthesises poured liquid; `filled` maps seconds to its level in 0..1."""
+  rng, audio = stage.rng, np.zeros(stage.samples)
   for start, duration in zip(starts, durations):
     samples = min(int(duration * stage.rate), stage.samples)
     hiss = synthesis.band_noise(
@@ -151,9 +119,8 @@ def _pour_sound(stage, starts, durations, filled) -> np.ndarray:
     count = int(110 * duration)
     moments = np.sort(np.append(rng.uniform(0, duration - 0.05, count), 0.0))
     # The air column over the liquid shortens as the glass fills.
-    pitch = 380 + 900 * filled(start + moments) * rng.uniform(
-      0.8, 1.7, count + 1
-    )
+    spread = rng.uniform(0.8, 1.7, count + 1)
+    pitch = 380 + 900 * filled(start + moments) * spread
     for moment, frequency in zip(moments, pitch):
       sound = synthesis.bubble(frequency, decay=0.06, rise=0.2, rate=stage.rate)
       gain = 0.28 if moment == 0.0 else rng.uniform(0.02, 0.14)
@@ -174,41 +141,35 @@ def spin(stage: Stage) -> Take:
     kick = rng.uniform(4.0, 6.5)
     lag = grid - start
     rate = np.where(lag > 0, np.maximum(rate, kick - friction * lag), rate)
-  rate = np.maximum(rate, 0.0)
   turn = np.cumsum(rate) / GRID_RATE
   pegs = int(rng.integers(2, 4))
   phase = rng.uniform(0.1, 0.9)
   levels = (np.arange(64) + phase) * 2 * np.pi / pegs
-  hits, speeds = physics.crossings(turn, grid, levels)
-  keep = hits < stage.seconds - 0.08
-  hits, speeds = hits[keep], speeds[keep]
+  hits, speeds = physics.crossings(turn, grid, levels, end=stage.seconds - 0.08)
   power = np.clip(speeds / 6.0, 0.45, 1.0)
   material = stage.choose("wood", "metal", "plastic")
   angle = np.interp(t, grid, turn)
   cx, cy, radius = 0.5, 0.56, 0.33
   surface = stage.surface(material)
   red = Surface((0.95, 0.2, 0.2), outline=stage.ink)
+  spoke = Surface((0.98, 0.95, 0.85), outline=stage.ink)
   shapes = [disc(cx, cy, radius, surface)]
   for peg in range(pegs):
     # A peg is under the tongue (straight up) when the turn reaches a level.
     a = angle - (phase + peg) * 2 * np.pi / pegs - 0.5 * np.pi
     px, py = cx + 0.27 * np.cos(a), cy + 0.27 * np.sin(a)
-    shapes.append(
-      bar(cx, cy, px, py, 0.028, Surface((0.98, 0.95, 0.85), outline=stage.ink))
-    )
-    shapes.append(disc(px, py, 0.06, red))
-  shapes.append(disc(cx, cy, 0.06, Surface(stage.ink)))
+    shapes += [bar(cx, cy, px, py, 0.028, spoke), disc(px, py, 0.06, red)]
   flick = 0.5 * physics.jolt(t, hits, power, frequency=6.0, decay=0.07)
   tongue = Surface((0.98, 0.82, 0.15), outline=stage.ink)
-  shapes.append(
-    bar(cx, 0.06, cx + 0.15 * np.sin(flick), 0.06 + 0.16 * np.cos(flick),
-        0.035, tongue)
-  )  # fmt: skip
-  audio = hits_sound(stage, hits, power, material, 0.1, damping=3.0)
+  end_x, end_y = cx + 0.15 * np.sin(flick), 0.06 + 0.16 * np.cos(flick)
+  shapes += [
+    disc(cx, cy, 0.06, Surface(stage.ink)),
+    bar(cx, 0.06, end_x, end_y, 0.035, tongue),
+  ]
   return Take(
     shapes,
-    audio,
-    hit_events(hits, power, "click", material.name),
+    stage.struck(hits, power, material, 0.1, damping=3.0),
+    Event.series(hits, power, "click", material.name),
     f"a {material.adjective} wheel spins and slows down",
     f"{counted(len(hits), 'click')} of a {material.adjective} wheel",
   )
@@ -231,7 +192,7 @@ def saw(stage: Stage) -> Take:
     Shape("box", saw_x - 0.29, saw_y - 0.02, 0.07, 0.1, grip, round=0.04),
     Shape("box", 0.56, block_y, 0.2, 0.15, stage.surface(material), round=0.01),
   ]  # fmt: skip
-  audio = stage.silence()
+  audio = np.zeros(stage.samples)
   low = {"wood": 1400, "metal": 4200, "plastic": 2200, "stone": 3000}
   teeth = rng.uniform(60, 110)
   for time, duration, strength in zip(starts, durations, power):
@@ -249,7 +210,7 @@ def saw(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    hit_events(starts, power, "scrape", material.name),
+    Event.series(starts, power, "scrape", material.name),
     f"a saw cuts a {material.adjective} block",
     f"{counted(len(starts), 'stroke')} of a saw in {material.name}",
   )
@@ -275,7 +236,7 @@ def shake(stage: Stage) -> Take:
     Shape("box", head_x, head_y, 0.16, 0.035, band, angle=0.5 * x),
     disc(hand_x, hand_y, 0.085, Surface((0.85, 0.62, 0.48), outline=stage.ink)),
   ]
-  audio = stage.silence()
+  audio = np.zeros(stage.samples)
   tone = rng.uniform(3000, 5500)
   for time, strength in zip(hits, power):
     grains = np.append(0.0, rng.exponential(0.022, int(14 + 16 * strength)))
@@ -288,7 +249,7 @@ def shake(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "shake", "seeds"),
+    Event.series(hits, power, "shake", "seeds"),
     "a hand shakes a rattle",
     counted(len(hits), "shake of a rattle", "shakes of a rattle"),
     ("effects", "music") if rng.random() < 0.5 else ("effects",),
@@ -299,17 +260,14 @@ def pluck(stage: Stage) -> Take:
   """Plays a plectrum on a lyre whose lower strings are thicker."""
   rng, t = stage.rng, stage.times
   hits, power = stage.hits(3, 7, gap=0.32)
-  root = rng.uniform(130, 220)
-  scale = root * 2 ** (np.array([0, 4, 7, 12]) / 12)
+  scale = rng.uniform(130, 220) * 2 ** (np.array([0, 4, 7, 12]) / 12)
   strings = rng.integers(0, 4, len(hits))
   ys = np.array([0.72, 0.56, 0.4, 0.24])
-  audio = stage.silence()
-  for time, strength, string in zip(hits, power, strings):
-    sound = synthesis.pluck(
-      rng, scale[string], strength=strength, rate=stage.rate
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
+  sounds = (
+    synthesis.pluck(rng, scale[string], strength=p, rate=stage.rate)
+    for p, string in zip(power, strings)
+  )
+  audio = stage.track(hits, power, sounds)
   body = Surface((0.45, 0.22, 0.1), outline=stage.ink)
   shapes = [
     Shape("box", 0.5, 0.48, 0.46, 0.4, body, round=0.08),
@@ -329,20 +287,12 @@ def pluck(stage: Stage) -> Take:
   target = np.interp(t, hits, ys[strings]) if len(hits) else 0.5 + 0 * t
   pick = Surface((0.95, 0.25, 0.3), "plastic", outline=stage.ink)
   away = np.minimum(height, 1.0)
-  shapes.append(
-    Shape(
-      "ellipse",
-      0.58 + 0.32 * away,
-      target - 0.05 - 0.06 * away,
-      0.07,
-      0.09,
-      pick,
-    )
-  )
+  x, y = 0.58 + 0.32 * away, target - 0.05 - 0.06 * away
+  shapes.append(Shape("ellipse", x, y, 0.07, 0.09, pick))
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "pluck", "string"),
+    Event.series(hits, power, "pluck", "string"),
     "a plectrum plucks the strings of a lyre",
     counted(len(hits), "plucked string note"),
     ("music",),

@@ -7,25 +7,13 @@ import numpy as np
 
 from data_pipelines.scenes import physics, speech, synthesis
 from data_pipelines.scenes.render import Shape, Surface, bar, disc
-from data_pipelines.scenes.stage import (
-  Event,
-  Stage,
-  Take,
-  counted,
-  hit_events,
-  hits_sound,
-  loudness,
-)
+from data_pipelines.scenes.stage import Event, Stage, Take, counted, loudness
 
 Array = np.ndarray
 
 SKIN = ((0.98, 0.82, 0.7), (0.85, 0.63, 0.48), (0.52, 0.36, 0.27))
-HAIR = (
-  (0.15, 0.1, 0.08),
-  (0.55, 0.33, 0.12),
-  (0.9, 0.75, 0.35),
-  (0.6, 0.6, 0.62),
-)
+HAIR = ((0.15, 0.1, 0.08), (0.55, 0.33, 0.12), (0.9, 0.75, 0.35),
+        (0.6, 0.6, 0.62))  # fmt: skip
 
 
 def _skin(stage: Stage) -> Surface:
@@ -44,13 +32,11 @@ def clap(stage: Stage) -> Take:
   shapes = []
   for side in (-1.0, 1.0):
     x = 0.5 + side * (0.055 + apart)
-    shapes.append(
-      bar(x + side * 0.1, y + 0.15, 0.5 + side * 0.55, 0.98, 0.07, sleeve)
-    )
-    shapes.append(
-      Shape("box", x, y, 0.055, 0.19, palm, round=0.05, angle=side * apart)
-    )
-  audio = stage.silence()
+    shapes += [
+      bar(x + side * 0.1, y + 0.15, 0.5 + side * 0.55, 0.98, 0.07, sleeve),
+      Shape("box", x, y, 0.055, 0.19, palm, round=0.05, angle=side * apart),
+    ]
+  audio = np.zeros(stage.samples)
   low = rng.uniform(900, 1500)
   for time, strength in zip(hits, power):
     noise = synthesis.burst(rng, corner=6000, decay=0.09, rate=stage.rate)
@@ -61,7 +47,7 @@ def clap(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "clap", "skin"),
+    Event.series(hits, power, "clap", "skin"),
     "two hands clap",
     counted(len(hits), "hand clap"),
   )
@@ -81,20 +67,20 @@ def walk(stage: Stage) -> Take:
   hip_y = ground - 0.34 + 0.1 * np.abs(feet[0][0] - feet[1][0])
   shirt, trousers = stage.paint(), stage.paint(0.1, 0.6)
   shoe = Surface((0.12, 0.1, 0.1), outline=stage.ink)
-  slab = Shape("box", 0.5, ground + 0.03, 0.49, 0.03, stage.surface(material))
-  shapes = [slab]
+  slab = stage.surface(material)
+  shapes = [Shape("box", 0.5, ground + 0.03, 0.49, 0.03, slab)]
   for x, up in feet:
     foot_x, foot_y = mirror(x), ground - 0.035 - up
-    shapes.append(bar(mirror(hip_x), hip_y, foot_x, foot_y, 0.035, trousers))
-    shapes.append(
-      Shape("box", foot_x + heading * 0.03, foot_y, 0.07, 0.035, shoe,
-            round=0.03)
-    )  # fmt: skip
+    toe = foot_x + heading * 0.03
+    shapes += [
+      bar(mirror(hip_x), hip_y, foot_x, foot_y, 0.035, trousers),
+      Shape("box", toe, foot_y, 0.07, 0.035, shoe, round=0.03),
+    ]
   shapes += [
     bar(mirror(hip_x), hip_y - 0.24, mirror(hip_x), hip_y, 0.06, shirt),
     disc(mirror(hip_x), hip_y - 0.37, 0.09, _skin(stage)),
   ]
-  audio = hits_sound(stage, hits, power, material, 0.9, damping=3.0)
+  audio = stage.struck(hits, power, material, 0.9, damping=3.0)
   for time, strength in zip(hits, power):
     scuff = synthesis.burst(rng, corner=1800, decay=0.06, rate=stage.rate)
     gain = 0.5 * loudness(strength)
@@ -102,7 +88,7 @@ def walk(stage: Stage) -> Take:
   return Take(
     shapes,
     audio,
-    hit_events(hits, power, "step", material.name),
+    Event.series(hits, power, "step", material.name),
     f"a person walks on a {material.adjective} floor",
     f"{counted(len(hits), 'footstep')} on {material.name}",
   )
@@ -111,18 +97,7 @@ def walk(stage: Stage) -> Take:
 def _foot(
   times: Array, hits: Array, which: int, pace: float, swing: float = 0.26
 ) -> tuple[Array, Array]:
-  """Returns the path of a foot that lands at every second hit.
-
-  Args:
-    times: [n], seconds.
-    hits: times [k] of the footsteps of both feet, seconds.
-    which: 0 for the foot of the first step, 1 for the other.
-    pace: length of a step, picture widths.
-    swing: time for which a foot is in the air, seconds.
-
-  Returns:
-    Distance walked [n] and height above the floor [n], picture widths.
-  """
+  """Returns distance [n] and height [n] of the foot of every second step."""
   x = np.full_like(times, -0.5 * pace * which)
   up = np.zeros_like(times)
   for k, hit in enumerate(hits):
@@ -165,14 +140,7 @@ def talk(stage: Stage) -> Take:
 
 
 def _face(stage: Stage, jaw: Array, lips: Array, radius: float) -> list[Shape]:
-  """Returns the shapes of a head.
-
-  Args:
-    stage: clip and random numbers.
-    jaw: opening of the mouth [n] in 0..1.
-    lips: rounding of the lips [n] in 0..1.
-    radius: half width of the head, picture widths.
-  """
+  """Returns a head's shapes: jaw opening [n], lip rounding [n], half width."""
   rng, t = stage.rng, stage.times
   sway = rng.uniform(0.5, 1.2, 2)
   x = 0.5 + 0.02 * np.sin(2 * np.pi * sway[0] * 0.5 * t + rng.uniform(0, 6))
@@ -182,9 +150,8 @@ def _face(stage: Stage, jaw: Array, lips: Array, radius: float) -> list[Shape]:
   white = Surface((0.97, 0.97, 0.97), outline=(0.1, 0.1, 0.1))
   dark = Surface((0.08, 0.06, 0.08))
   blinks = rng.uniform(0, stage.seconds, 2)
-  lid = 1.0 - 0.9 * np.clip(
-    1.2 - np.abs(t[:, None] - blinks).min(axis=1) / 0.08, 0, 1
-  )
+  gap = np.abs(t[:, None] - blinks).min(axis=1)
+  lid = 1.0 - 0.9 * np.clip(1.2 - gap / 0.08, 0, 1)
   shapes = [
     Shape("ellipse", x, y - 0.14 * radius, 1.02 * radius, 1.12 * radius, hair),
     Shape("ellipse", x, y + 0.06 * radius + 0.02 * jaw, 0.88 * radius,

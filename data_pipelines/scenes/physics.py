@@ -19,20 +19,11 @@ Array = np.ndarray
 def irregular_times(
   rng: np.random.Generator, count: int, *, first: float, last: float, gap: float
 ) -> Array:
-  """Draws sorted random times with a smallest distance.
+  """Draws `count` sorted random times in [first, last], `gap` apart at least.
 
   The distribution is uniform over all such sets: sorted uniform draws on the
-  interval less its gaps, which are then put back.
-
-  Args:
-    rng: random numbers.
-    count: number of times; fewer are returned where they do not fit.
-    first: earliest time in seconds.
-    last: latest time in seconds.
-    gap: smallest distance of two times in seconds.
-
-  Returns:
-    Seconds [k], ascending; empty if `last` < `first`.
+  interval less its gaps, which are then put back. Fewer are returned where
+  they do not fit, none if `last` < `first`.
   """
   room = last - first
   if room < 0:
@@ -63,21 +54,12 @@ def lift(
   fall: float = 0.16,
   rise: float = 0.14,
 ) -> Array:
-  """Returns the height of a tool that is zero exactly at each hit.
+  """Returns the height [n] of a tool, 0..1, that is zero exactly at each hit.
 
   Between two hits the tool rises as 1 - exp(-t / rise) and falls in the last
   `fall` seconds as a quarter sine, so that it is fastest at the contact. Height
-  and speed are proportional to the strength of the next hit.
-
-  Args:
-    times: [n], seconds.
-    hits: contact times [k], seconds, ascending.
-    strengths: [k] in 0..1, largest height before each hit.
-    fall: duration of the downward movement in seconds.
-    rise: time constant of the upward movement in seconds.
-
-  Returns:
-    Height [n] in 0..1; 1 everywhere without hits.
+  and speed are proportional to the strength [k], 0..1, of the next hit. Without
+  hits it is 1 everywhere.
   """
   if not len(hits):
     return np.ones_like(times)
@@ -95,21 +77,12 @@ def jolt(
   frequency: float = 7.0,
   decay: float = 0.09,
 ) -> Array:
-  """Returns the damped oscillation of a struck object.
+  """Returns the damped oscillation [n] of a struck object.
 
     sum_k strength_k exp(-(t - hit_k) / decay) sin(2 pi frequency (t - hit_k))
 
-  over the hits before t.
-
-  Args:
-    times: [n], seconds.
-    hits: contact times [k], seconds.
-    strengths: [k], amplitudes.
-    frequency: Hz.
-    decay: time constant in seconds.
-
-  Returns:
-    Displacement [n]; zero at an isolated hit.
+  over the hits before t; zero at an isolated hit. `decay` is in seconds,
+  `frequency` in Hz.
   """
   lag = times[:, None] - np.asarray(hits)[None, :]
   ring = np.exp(-np.maximum(lag, 0) / decay) * np.sin(
@@ -127,18 +100,11 @@ def bounces(
   end: float,
   shortest: float = 0.2,
 ) -> tuple[Array, Array]:
-  """Computes the contacts of a dropped ball with the floor.
+  """Returns times [k] and speeds [k] of a dropped ball's contacts with a floor.
 
-  Args:
-    start: time at which it is dropped, seconds.
-    height: height that it is dropped from, picture widths.
-    gravity: picture widths per second squared.
-    restitution: ratio of the speeds after and before a contact.
-    end: contacts from this time on are left out, seconds.
-    shortest: contacts after a shorter flight are left out, seconds.
-
-  Returns:
-    Contact times [k] in seconds, and speeds [k] just before each contact.
+  The ball is dropped at `start` from `height`; the speeds are those just before
+  each contact. Contacts from `end` on, or after a flight of less than
+  `shortest`, are left out.
   """
   speed = np.sqrt(2 * gravity * height)
   now = start + speed / gravity
@@ -164,20 +130,10 @@ def bounce_height(
   gravity: float,
   restitution: float,
 ) -> Array:
-  """Returns the height of a dropped ball above the floor.
+  """Returns the height [n] of a dropped ball's lowest point above the floor.
 
-  Args:
-    times: [n], seconds.
-    start: time at which it is dropped, seconds.
-    height: height that it is dropped from, picture widths.
-    hits: contact times [k] from `bounces`.
-    speeds: impact speeds [k] from `bounces`.
-    gravity: picture widths per second squared.
-    restitution: ratio of the speeds after and before a contact.
-
-  Returns:
-    Height [n] of its lowest point in picture widths. After the last of `hits`
-    it makes one more flight and rests on the floor, at 0.
+  The arguments are those and the results of `bounces`. After the last contact
+  the ball makes one more flight and rests on the floor, at 0.
   """
   drop = height - 0.5 * gravity * np.maximum(times - start, 0.0) ** 2
   if not len(hits):
@@ -189,20 +145,18 @@ def bounce_height(
   return np.maximum(np.where(index < 0, drop, flight), 0.0)
 
 
-def crossings(path: Array, grid: Array, levels: Array) -> tuple[Array, Array]:
-  """Finds where a non-decreasing path passes levels.
+def crossings(
+  path: Array, grid: Array, levels: Array, *, end: float = np.inf
+) -> tuple[Array, Array]:
+  """Returns times before `end`, and speeds, at which a path passes levels.
 
-  Args:
-    path: positions [m], non-decreasing.
-    grid: times [m] of the positions, seconds.
-    levels: positions [k]; those outside the path's range are left out.
-
-  Returns:
-    Times in seconds, ascending, and the path's speeds at them.
+  The path [m] at the times `grid` [m] does not decrease; levels [k] outside its
+  range are left out.
   """
   inside = levels[(levels > path[0]) & (levels < path[-1])]
   steady = path + 1e-9 * np.arange(len(path))
   times = np.sort(np.interp(inside, steady, grid))
+  times = times[times < end]
   return times, np.interp(times, grid, np.gradient(path, grid))
 
 
@@ -220,25 +174,24 @@ def track_collisions(
   """Simulates discs on a line between two walls, from contact to contact.
 
   Args:
-    positions: centres [k] from left to right, picture widths.
-    velocities: [k], picture widths per second, positive to the right.
+    positions: centres [k] from left to right.
+    velocities: [k], positive to the right.
     masses: [k], in any unit.
-    radii: [k], picture widths.
+    radii: [k].
     walls: positions of the left and the right wall.
     restitution: ratio of the closing speeds after and before a contact.
-    end: duration in seconds.
+    end: time at which the simulation ends.
     limit: largest number of contacts.
 
   Returns:
-    contacts: (time, i, closing speed) with i the disc on the left of the
-      contact, -1 for the left wall; k - 1 is a contact with the right wall.
-    knots: [m], 0 and the times of the contacts, seconds.
-    positions: [m, k] at the knots.
-    velocities: [m, k] just after the knots.
+    The contacts (time, i, closing speed), with i the disc on the left, -1 for
+    the left wall and k - 1 for a contact with the right one; the knots [m], 0
+    and the times of the contacts; positions [m, k] at, velocities [m, k] just
+    after the knots.
   """
   x, v = positions.astype(float), velocities.astype(float)
   count, now = len(x), 0.0
-  contacts, knots, states, speeds = [], [0.0], [x.copy()], [v.copy()]
+  contacts, history = [], [(now, x.copy(), v.copy())]
   while now < end and len(contacts) < limit:
     left = np.concatenate([[walls[0]], x + radii])
     right = np.concatenate([x - radii, [walls[1]]])
@@ -261,10 +214,8 @@ def track_collisions(
       total = masses[i] + masses[i + 1]
       v[i] -= impulse * masses[i + 1] / total
       v[i + 1] += impulse * masses[i] / total
-    knots.append(now)
-    states.append(x.copy())
-    speeds.append(v.copy())
-  return contacts, np.array(knots), np.array(states), np.array(speeds)
+    history.append((now, x.copy(), v.copy()))
+  return contacts, *map(np.array, zip(*history))
 
 
 def along_knots(
@@ -277,19 +228,11 @@ def along_knots(
 
 
 def stroke_path(times: Array, starts: Array, durations: Array) -> Array:
-  """Returns the position of a tool that strokes back and forth.
+  """Returns the position [n], 0..1, of a tool that strokes back and forth.
 
   Stroke k moves as a quarter sine, sin(pi u / 2) of the elapsed share u: it
-  starts at full speed and slows down to rest at the other end.
-
-  Args:
-    times: [n], seconds.
-    starts: start of each stroke [k], seconds.
-    durations: duration of each stroke [k], seconds.
-
-  Returns:
-    Position [n] in 0..1: 0 before the first stroke, 1 after it, 0 after the
-    second, and so on.
+  starts at full speed and slows down to rest at the other end. It lasts from
+  `starts` [k] for `durations` [k].
   """
   position = np.zeros_like(times)
   for k, (start, duration) in enumerate(zip(starts, durations)):

@@ -1,6 +1,7 @@
 """Encodes scenes as records of the data set's schema."""
 
 from collections.abc import Iterator
+import dataclasses
 import hashlib
 
 from data_pipelines import schema
@@ -8,19 +9,14 @@ from data_pipelines.scenes.scene import Scene, make_scene
 from v2a_jax import media
 
 LICENCE = "CC0-1.0"
+_SCENE_FIELDS = ("caption", "audio_caption", "transcript", "tags", "label")
 
 
 def split_of(index: int, num: int, *, held_out: float = 0.05) -> str:
   """Returns the split of a record: `train`, `val` or `test`.
 
   The last records are the test split and as many before them the validation
-  split.
-
-  Args:
-    index: index of the record, 0..num - 1.
-    num: number of records of the set.
-    held_out: share of the validation split and of the test split; each has at
-      least 32 records in a set of 200 or more.
+  split: `held_out` of the set each, at least 32 in a set of 200 or more.
 
   Raises:
     ValueError: the index is not in the set.
@@ -36,15 +32,8 @@ def split_of(index: int, num: int, *, held_out: float = 0.05) -> str:
 def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
   """Encodes a scene as a record; see `data_pipelines.schema`.
 
-  Args:
-    scene: the scene.
-    id: name of the record.
-    split: split of the record.
-
-  Returns:
-    Record with an MP4 without sound as `video`, FLAC as `audio` and the digest
-    of the video's bytes followed by the audio's as `sha256`. Besides what the
-    schema asks for, events have a `strength` in 0..1.
+  `video` is an MP4 without sound, `audio` FLAC, `sha256` the digest of the
+  video's bytes followed by the audio's. Events have a `strength` in 0..1.
   """
   video = media.encode_video(scene.frames, fps=scene.fps)
   audio = media.encode_flac(scene.audio, scene.sample_rate)
@@ -53,26 +42,17 @@ def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
     for word, start, end in scene.words
   ]
   events = [
-    {
-      "time": round(event.time, 5),
-      "kind": event.kind,
-      "material": event.material,
-      "on_screen": event.on_screen,
-      "strength": round(event.strength, 3),
-    }
+    dataclasses.asdict(event)
+    | {"time": round(event.time, 5), "strength": round(event.strength, 3)}
     for event in scene.events
   ]
   return schema.make_record(
     id=id,
     video=video,
     audio=audio,
-    caption=scene.caption,
-    audio_caption=scene.audio_caption,
-    transcript=scene.transcript,
     words=words,
     events=events,
-    tags=scene.tags,
-    label=scene.label,
+    **{field: getattr(scene, field) for field in _SCENE_FIELDS},
     licence=LICENCE,
     source=f"v2a_jax scenes seed={scene.seed}",
     split=split,
@@ -93,21 +73,11 @@ def iter_records(
   sample_rate: int = 16000,
   held_out: float = 0.05,
 ) -> Iterator[dict]:
-  """Yields records `start` to `stop` of a set of scenes.
+  """Yields records `start` to `stop` (excluded) of a set of `num` scenes.
 
   Record i is the scene of seed `seed * 1_000_003 + i`. Its content does not
-  depend on the other records, so that workers can divide a set by index.
-
-  Args:
-    num: number of scenes of the set; decides the splits.
-    seed: seed of the set.
-    start: index of the first record.
-    stop: index after the last record; by default `num`.
-    seconds: duration of a scene.
-    fps: frames per second.
-    size: width and height in pixels.
-    sample_rate: sample rate in Hz.
-    held_out: share of the validation split and of the test split.
+  depend on the other records, so that workers can divide a set by index. See
+  `make_scene` and `split_of` for the other arguments.
   """
   for index in range(start, num if stop is None else stop):
     scene = make_scene(

@@ -45,13 +45,13 @@ class Shape:
 
   Attributes:
     kind: `ellipse` or `box`.
-    x: centre from the left edge, picture widths.
-    y: centre from the top edge, picture widths.
-    rx: half width before rotation, picture widths.
-    ry: half height before rotation, picture widths.
+    x: centre from the left edge.
+    y: centre from the top edge.
+    rx: half width before rotation.
+    ry: half height before rotation.
     surface: colour and texture.
-    angle: rotation in radians, clockwise on the screen.
-    round: corner radius of a box, picture widths.
+    angle: rotation.
+    round: corner radius of a box.
     alpha: opacity in 0..1 (times the surface's); 0 hides the shape.
   """
 
@@ -75,47 +75,25 @@ class Shape:
 def disc(
   x: Value, y: Value, radius: Value, surface: Surface, *, alpha: Value = 1.0
 ) -> Shape:
-  """Returns a circle with centre (x, y) and a radius in picture widths."""
+  """Returns a circle with centre (x, y)."""
   return Shape("ellipse", x, y, radius, radius, surface, alpha=alpha)
 
 
 def bar(
   x0: Value, y0: Value, x1: Value, y1: Value, radius: float, surface: Surface
 ) -> Shape:
-  """Returns a rod with round ends between two points.
-
-  Args:
-    x0: first end, from the left edge.
-    y0: first end, from the top edge.
-    x1: second end, from the left edge.
-    y1: second end, from the top edge.
-    radius: half thickness; all in picture widths.
-    surface: colour and texture.
-  """
+  """Returns a rod with round ends (x0, y0) and (x1, y1), 2 `radius` thick."""
   dx, dy = np.subtract(x1, x0), np.subtract(y1, y0)
   length = 0.5 * np.hypot(dx, dy) + radius
-  return Shape(
-    "box",
-    0.5 * np.add(x0, x1),
-    0.5 * np.add(y0, y1),
-    length,
-    radius,
-    surface,
-    angle=np.arctan2(dy, dx),
-    round=radius,
-  )
+  x, y, angle = 0.5 * np.add(x0, x1), 0.5 * np.add(y0, y1), np.arctan2(dy, dx)
+  return Shape("box", x, y, length, radius, surface, angle, radius)
 
 
 def render(shapes: list[Shape], background: Array, *, frames: int) -> Array:
-  """Paints shapes in order over a background.
-
-  Args:
-    shapes: from back to front.
-    background: float [size, size, 3] in 0..1.
-    frames: number of frames n, the length of the arrays in `shapes`.
+  """Paints shapes from back to front over a background [size, size, 3] in 0..1.
 
   Returns:
-    uint8 [n, size, size, 3].
+    uint8 [frames, size, size, 3].
   """
   split = next((i for i, s in enumerate(shapes) if not s.static), len(shapes))
   still = np.ascontiguousarray(background.transpose(2, 0, 1)[:, None], "f4")
@@ -135,14 +113,12 @@ def _paint(canvas: Array, shape: Shape) -> None:
   Distances are computed on the shape's bounding box; everything after that only
   on the k covered pixels, as flat arrays [k].
   """
-  _, frames, size, _ = canvas.shape
-  column = lambda value: np.broadcast_to(
-    np.asarray(value, np.float32), (frames,)
-  ).reshape(frames, 1, 1)
-  x, y, rx, ry = (
-    column(value) * size for value in (shape.x, shape.y, shape.rx, shape.ry)
-  )
-  angle, alpha = column(shape.angle), column(shape.alpha) * shape.surface.alpha
+  (_, frames, size, _), surface = canvas.shape, shape.surface
+  values = (shape.x, shape.y, shape.rx, shape.ry, shape.angle, shape.alpha)
+  values = [np.broadcast_to(np.asarray(v, "f4"), frames) for v in values]
+  x, y, rx, ry, angle, alpha = (v.reshape(frames, 1, 1) for v in values)
+  x, y, rx, ry = x * size, y * size, rx * size, ry * size
+  alpha = alpha * surface.alpha
   left, top, dx, dy = _patch(x, y, rx, ry, angle, size)
   if np.any(angle):
     cos, sin = np.cos(angle), np.sin(angle)
@@ -153,51 +129,25 @@ def _paint(canvas: Array, shape: Shape) -> None:
   index = (frame * size + top[frame, 0, 0] + row) * size
   index += left[frame, 0, 0] + column
   pick = lambda value: np.broadcast_to(value, distance.shape)[covered]
-  _blend(
-    canvas.reshape(3, -1),
-    index,
-    shape.surface,
-    distance[covered],
-    alpha[frame, 0, 0],
-    lambda: (pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))),
-  )
-
-
-def _blend(planes, index, surface, distance, alpha, position) -> None:
-  """Blends a surface into k covered pixels, in place.
-
-  Args:
-    planes: [3, pixels], colours of all frames in 0..1.
-    index: [k], the covered pixels.
-    surface: colour and texture.
-    distance: [k], signed distance to the shape's edge in pixels.
-    alpha: [k], opacity.
-    position: returns the texture coordinates, two arrays [k] in [-1, 1];
-      called only for a texture.
-  """
-  weight = np.minimum(0.5 - distance, 1.0) * alpha
+  edge = distance[covered]
+  weight = np.minimum(0.5 - edge, 1.0) * alpha[frame, 0, 0]
   shade, shine, rim = 1.0, 0.0, 0.0
   if surface.texture != "plain":
-    shade, shine = _TEXTURES[surface.texture](*position())
+    u, v = pick(dx / np.maximum(rx, 1.0)), pick(dy / np.maximum(ry, 1.0))
+    shade, shine = _TEXTURES[surface.texture](u, v)
   if surface.texture == "glass":
-    weight *= 0.62 + 0.38 * np.clip(1.0 + distance / 4, 0.0, 1.0)
+    weight *= 0.62 + 0.38 * np.clip(1.0 + edge / 4, 0.0, 1.0)
   if surface.outline is not None:
-    rim = 0.85 * np.clip(1.2 - np.abs(distance + 0.7), 0.0, 1.0)
+    rim = 0.85 * np.clip(1.2 - np.abs(edge + 0.7), 0.0, 1.0)
   outline = surface.outline or surface.colour
-  for plane, base, edge in zip(planes, surface.colour, outline):
+  for plane, base, line in zip(canvas.reshape(3, -1), surface.colour, outline):
     colour = np.clip(base * shade + shine, 0.0, 1.0)
-    colour = colour + rim * (edge - colour)
-    under = plane[index]
-    plane[index] = under + weight * (colour - under)
+    colour = colour + rim * (line - colour)
+    plane[index] += weight * (colour - plane[index])
 
 
 def _patch(x, y, rx, ry, angle, size):
-  """Returns a shape's bounding box in pixels.
-
-  Returns:
-    left [n, 1, 1], top [n, 1, 1]; and the offsets of its pixels from the
-    shape's centre, dx [n, 1, w] and dy [n, h, 1], which broadcast to the box.
-  """
+  """Returns a shape's box in pixels: left, top, and offsets from its centre."""
   cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
   half_x = float(np.max(rx * cos + ry * sin)) + 1.5
   half_y = float(np.max(rx * sin + ry * cos)) + 1.5
@@ -211,16 +161,7 @@ def _patch(x, y, rx, ry, angle, size):
 
 
 def _distance(shape: Shape, dx, dy, rx, ry, size) -> Array:
-  """Returns the signed distance [n, h, w] to the shape's edge in pixels.
-
-  Args:
-    shape: kind and corner radius.
-    dx: offset from the centre along the shape's own first axis, pixels.
-    dy: offset along its second axis, pixels.
-    rx: half width [n, 1, 1], pixels.
-    ry: half height [n, 1, 1], pixels.
-    size: picture width in pixels.
-  """
+  """Returns the signed distance [n, h, w] to the shape's edge in pixels."""
   if shape.kind == "ellipse" and shape.rx is shape.ry:
     distance = np.sqrt(dx * dx + dy * dy) - rx
   elif shape.kind == "ellipse":
@@ -248,43 +189,27 @@ def _spot(u, v, width=0.3):
 # colour and a white highlight to add.
 _TEXTURES = {
   "wood": lambda u, v: (
-    0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)),
-    0.0,
-  ),
+    0.92 + 0.22 * np.sin(9.0 * v + 1.5 * np.sin(3.0 * u)), 0.0),
   "metal": lambda u, v: (
-    0.8 - 0.3 * v,
-    0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2)),
-  ),
+    0.8 - 0.3 * v, 0.55 * np.exp(-(((u + v + 0.5) / 0.28) ** 2))),
   "glass": lambda u, v: (1.0, 0.6 * _spot(u, v, 0.28)),
   "plastic": lambda u, v: (1.0 - 0.12 * v, 0.4 * _spot(u, v)),
   "stone": lambda u, v: (
-    1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u),
-    0.0,
-  ),
+    1.0 + 0.28 * np.sin(11.0 * u + 3.0 * v) * np.sin(12.0 * v - 4.0 * u), 0.0),
   "rubber": lambda u, v: (
-    1.0 - 0.15 * v,
-    np.where(np.abs(v) < 0.2, 0.22, 0.0),
-  ),
+    1.0 - 0.15 * v, np.where(np.abs(v) < 0.2, 0.22, 0.0)),
   "ceramic": lambda u, v: (
-    np.where(np.abs(v + 0.1) < 0.22, 0.62, 1.0),
-    0.3 * _spot(u, v),
-  ),
-}
+    np.where(np.abs(v + 0.1) < 0.22, 0.62, 1.0), 0.3 * _spot(u, v)),
+}  # fmt: skip
 
 
 def backdrop(
   rng: np.random.Generator, size: int, *, light: bool, floor: float
 ) -> Array:
-  """Draws a random wall with a floor in muted colours.
-
-  Args:
-    rng: random numbers for tint, shading and pattern.
-    size: width and height in pixels.
-    light: whether the wall is bright rather than dark.
-    floor: y of the edge between wall and floor, picture widths.
+  """Draws a random wall, bright or dark, with a floor below y = `floor`.
 
   Returns:
-    float [size, size, 3] in 0..1.
+    float [size, size, 3] in 0..1, muted colours.
   """
   grid = (np.arange(size) + 0.5) / size
   x, y = np.meshgrid(grid, grid)

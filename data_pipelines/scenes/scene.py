@@ -20,26 +20,16 @@ from v2a_jax.basics import settings, text
 
 Array = np.ndarray
 
-ACTIONS: dict[str, Action] = {
-  action.name: action
-  for action in (
-    Action("strike", impacts.strike, discrete=True),
-    Action("drum", impacts.drum, discrete=True),
-    Action("bounce", impacts.bounce, discrete=True),
-    Action("collide", impacts.collide, discrete=True),
-    Action("clap", people.clap, discrete=True),
-    Action("walk", people.walk, discrete=True),
-    Action("drip", impacts.drip, discrete=True),
-    Action("roll", motions.roll, discrete=True),
-    Action("spin", motions.spin, discrete=True),
-    Action("saw", motions.saw, discrete=True),
-    Action("shake", motions.shake, discrete=True),
-    Action("pluck", motions.pluck, discrete=True),
-    Action("pour", motions.pour, discrete=False),
-    Action("talk", people.talk, discrete=False),
-  )
+_PLAYS = (
+  impacts.strike, impacts.drum, impacts.bounce, impacts.collide, people.clap,
+  people.walk, impacts.drip, motions.roll, motions.spin, motions.saw,
+  motions.shake, motions.pluck, motions.pour, people.talk,
+)  # fmt: skip
+_LASTING = (motions.pour, people.talk)
+ACTIONS = {
+  play.__name__: Action(play.__name__, play, discrete=play not in _LASTING)
+  for play in _PLAYS
 }
-
 # Share of the scenes with a talking face; the other actions are equally likely.
 _TALK_SHARE = 1 / 6
 PEAK = 10 ** (-1.5 / 20)
@@ -48,14 +38,7 @@ _FLOOR_DBFS = (-72.0, -62.0)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Format:
-  """Duration and resolution of a clip.
-
-  Attributes:
-    seconds: duration; every action fits into 2 seconds.
-    fps: frames per second; one frame in 2 seconds at least.
-    size: width and height in pixels.
-    sample_rate: Hz; the fourth formant of speech is near 4 kHz.
-  """
+  """Duration and resolution of a clip; see `make_scene`."""
 
   seconds: float
   fps: float
@@ -63,21 +46,8 @@ class _Format:
   sample_rate: int
 
   def __post_init__(self):
-    settings.check(
-      self,
-      seconds="[2, inf)",
-      fps="[0.5, inf)",
-      size="[1, inf)",
-      sample_rate="[8000, inf)",
-    )
-
-  def frame_times(self) -> Array:
-    """Returns the times of the frames [n] in seconds."""
-    return np.arange(round(self.seconds * self.fps)) / self.fps
-
-  def samples(self) -> int:
-    """Returns the length of the sound."""
-    return round(self.seconds * self.sample_rate)
+    settings.check(self, seconds="[2, inf)", fps="[0.5, inf)")
+    settings.check(self, size="[1, inf)", sample_rate="[8000, inf)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +99,10 @@ def make_scene(
   sample_rate: int = 16000,
   action: str | None = None,
 ) -> Scene:
-  """Renders the scene of a seed.
+  """Renders the scene of a seed; the same seed gives the same arrays.
 
   Args:
-    seed: non-negative integer; the same seed gives the same arrays.
+    seed: non-negative integer.
     seconds: duration, at least 2.
     fps: frames per second, at least 0.5.
     size: width and height in pixels.
@@ -145,15 +115,17 @@ def make_scene(
   if action is not None and action not in ACTIONS:
     near = text.did_you_mean(action, ACTIONS)
     raise ValueError(f"action={action!r} {text.one_of(ACTIONS)}{near}")
-  clip = _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
+  _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
   streams = np.random.SeedSequence([seed, 0x5CE7E]).spawn(4)
   plan, play, around, noise = (np.random.default_rng(s) for s in streams)
   light = bool(plan.random() < 0.5)
   floor = float(plan.uniform(0.82, 0.88))
-  drawn = _draw_action(plan)
-  name = action or drawn
-  times = clip.frame_times()
-  stage = Stage(play, times, seconds, sample_rate, clip.samples(), light, floor)
+  talks = plan.random() < _TALK_SHARE
+  other = str(plan.choice([name for name in ACTIONS if name != "talk"]))
+  name = action or ("talk" if talks else other)
+  times = np.arange(round(seconds * fps)) / fps
+  samples = round(seconds * sample_rate)
+  stage = Stage(play, times, seconds, sample_rate, samples, light, floor)
   take = ACTIONS[name].play(stage)
   stage = dataclasses.replace(stage, rng=around)
   wall = render.backdrop(around, size, light=light, floor=floor)
@@ -175,15 +147,8 @@ def make_scene(
   )
 
 
-def _draw_action(rng: np.random.Generator) -> str:
-  """Draws the name of an action."""
-  others = [name for name in ACTIONS if name != "talk"]
-  speaks, pick = rng.random() < _TALK_SHARE, str(rng.choice(others))
-  return "talk" if speaks else pick
-
-
 def _finish(rng: np.random.Generator, audio: Array) -> Array:
-  """Adds a noise floor, limits the peak to `PEAK`; returns float32 [t, 1]."""
+  """Adds a noise floor and limits the peak to `PEAK`: float32 [t, 1]."""
   level = 10 ** (rng.uniform(*_FLOOR_DBFS) / 20)
   audio = audio + level * rng.standard_normal(len(audio))
   audio = audio * min(1.0, PEAK / np.abs(audio).max())

@@ -166,13 +166,9 @@ class Utterance:
 def schedule(
   rng: np.random.Generator, words: list[str], voice: Voice, *, seconds: float
 ) -> Utterance:
-  """Draws the times of a sentence.
+  """Draws start, durations and pauses of a sentence of `VOCABULARY`'s words.
 
-  Args:
-    rng: random numbers for start, durations and pauses.
-    words: keys of `VOCABULARY`.
-    voice: speaker, whose pace scales the durations.
-    seconds: duration of the clip; the words that do not fit are left out.
+  The words that do not fit into `seconds` are left out.
   """
   now = float(rng.uniform(0.15, min(1.0, 0.3 * seconds)))
   timed, phones = [], []
@@ -195,28 +191,21 @@ def _keyframes(
 ) -> tuple[Array, Array]:
   """Returns the knots of piecewise linear tracks through the phones' values.
 
-  A phone holds its value for the middle half of its duration.
-
-  Args:
-    utterance: the timed phones.
-    values: [phones, k], one value per phone and track.
-    rest: [k], values in silence.
-
-  Returns:
-    Times [m] in seconds, ascending, and values [m, k].
+  A phone holds its values [phones, k] for the middle half of its duration;
+  `rest` [k] are those in silence. Knots are times [m] and values [m, k].
   """
-  knots, track = [-1.0], [np.broadcast_to(rest, values.shape[1:])]
+  knots, track = [-1.0], [rest]
   before = -1.0
   for (_, start, end), value in zip(utterance.phones, values):
     if start - before > 0.03:
       knots += [before + 0.02, start - 0.01]
-      track += [np.broadcast_to(rest, value.shape)] * 2
+      track += [rest] * 2
     margin = 0.25 * (end - start)
     knots += [start + margin, end - margin]
     track += [value, value]
     before = end
   knots += [before + 0.03, before + 1e3]
-  track += [np.broadcast_to(rest, values.shape[1:])] * 2
+  track += [rest] * 2
   return np.asarray(knots), np.asarray(track)
 
 
@@ -237,18 +226,7 @@ def speak(
   samples: int,
   rate: int,
 ) -> Array:
-  """Synthesises an utterance.
-
-  Args:
-    rng: random numbers of the noise and of the pitch's jitter.
-    utterance: timed words and phones.
-    voice: speaker.
-    samples: length of the sound.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [samples] with peak 1.
-  """
+  """Synthesises an utterance as float [samples] with peak 1."""
   track = _voiced(rng, utterance, voice, samples=samples, rate=rate)
   for name, start, end in utterance.phones:
     noise = PHONES[name].noise
@@ -257,37 +235,21 @@ def speak(
     centre, bandwidth, level = noise
     if PHONES[name].burst:
       length = 0.055 if name in ("ch", "jh") else 0.03
-      start = start if _opens_word(utterance, start) else end - length
-      shape = _burst_envelope(int(length * rate), rate)
+      # A stop that opens a word has no closure before its burst.
+      if not any(abs(start - word[1]) < 1e-6 for word in utterance.words):
+        start = end - length
+      n = np.arange(int(length * rate))
+      shape = np.exp(-n / (0.3 * max(len(n), 1)))
     else:
-      shape = _hump_envelope(int((end - start) * rate), rate)
+      n = np.arange(int((end - start) * rate))
+      edge = max(min(len(n) // 2, int(0.012 * rate)), 1)
+      shape = np.minimum((np.minimum(n, n[::-1]) + 1) / edge, 1.0)
+    centre = min(centre * voice.scale, 0.42 * rate)
     sound = synthesis.band_noise(
-      rng,
-      len(shape),
-      frequency=min(centre * voice.scale, 0.42 * rate),
-      bandwidth=bandwidth,
-      rate=rate,
+      rng, len(n), frequency=centre, bandwidth=bandwidth, rate=rate
     )
     synthesis.place(track, 0.4 * level * sound * shape, start, rate=rate)
   return track / (np.abs(track).max() + 1e-9)
-
-
-def _opens_word(utterance: Utterance, start: float) -> bool:
-  """Returns whether a word starts at a time; its stop then has no closure."""
-  return any(abs(start - word[1]) < 1e-6 for word in utterance.words)
-
-
-def _burst_envelope(n: int, rate: int) -> Array:
-  return np.exp(-np.arange(n) / (0.3 * max(n, 1)))
-
-
-def _hump_envelope(n: int, rate: int) -> Array:
-  edge = min(n // 2, int(0.012 * rate))
-  shape = np.ones(n)
-  ramp = (np.arange(edge) + 1) / max(edge, 1)
-  shape[:edge] = ramp
-  shape[n - edge :] = ramp[::-1]
-  return shape
 
 
 def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
@@ -323,12 +285,7 @@ def _voiced(rng, utterance, voice, *, samples, rate) -> Array:
 
 
 def _pulse_rings(formants: Array, *, rate: int) -> Array:
-  """Returns the response [pulses, t] of four formants to each pulse.
-
-  Args:
-    formants: [pulses, 4], Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns the response [pulses, t] of formants [pulses, 4] in Hz."""
   widths = np.array([70.0, 100.0, 150.0, 250.0])
   gains = np.array([1.0, 0.6, 0.3, 0.12])
   pole = (-np.pi * widths + 2j * np.pi * formants) / rate

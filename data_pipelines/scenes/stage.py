@@ -1,6 +1,6 @@
 """Input (`Stage`) and output (`Take`) of an action, and helpers for actions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 
 import numpy as np
@@ -27,6 +27,15 @@ class Event:
   material: str
   on_screen: bool = True
   strength: float = 1.0
+
+  @classmethod
+  def series(cls, times, strengths, kind: str, material) -> list["Event"]:
+    """Returns on-screen events; `material` is one name, or one of each."""
+    materials = np.broadcast_to(material, len(times))
+    return [
+      cls(float(time), kind, str(name), True, float(strength))
+      for time, strength, name in zip(times, strengths, materials)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +66,6 @@ class Stage:
     """Colour of outlines, in contrast to the background."""
     return (0.05, 0.05, 0.08) if self.light else (0.95, 0.95, 0.9)
 
-  def silence(self) -> Array:
-    """Returns zeros [samples] to add sounds to."""
-    return np.zeros(self.samples)
-
-  def sample_times(self) -> Array:
-    """Returns the time of every sample [samples] in seconds."""
-    return np.arange(self.samples) / self.rate
-
   def choose(self, *names: str) -> synthesis.Material:
     """Draws one of the named materials."""
     return synthesis.MATERIALS[str(self.rng.choice(names))]
@@ -72,47 +73,62 @@ class Stage:
   def hits(
     self, low: int, high: int, *, gap: float = 0.32, first: float = 0.3
   ) -> tuple[Array, Array]:
-    """Draws irregular times of hits.
+    """Draws irregular times [k] and strengths [k] in 0.5..1 of hits.
 
-    Args:
-      low: smallest number of hits in 4 seconds.
-      high: largest number of hits in 4 seconds.
-      gap: smallest distance of two hits, seconds.
-      first: earliest hit in seconds; at most 30 % into the clip.
-
-    Returns:
-      Times [k] in seconds, ascending, and strengths [k] in 0.5..1.
+    There are `low` to `high` in 4 seconds, at least `gap` seconds apart, the
+    earliest at `first` seconds or 30 % of the clip.
     """
     draw = int(self.rng.integers(low, high + 1))
     count = max(1, round(draw * self.seconds / 4))
+    first, last = min(first, 0.3 * self.seconds), self.seconds - 0.15
     times = physics.irregular_times(
-      self.rng,
-      count,
-      first=min(first, 0.3 * self.seconds),
-      last=self.seconds - 0.15,
-      gap=gap,
+      self.rng, count, first=first, last=last, gap=gap
     )
     return times, self.rng.uniform(0.5, 1.0, len(times))
 
+  def track(self, times, strengths, sounds: Iterable[Array]) -> Array:
+    """Returns a sound [samples] made of k sounds with peaks `strengths`.
+
+    They start at `times` (seconds) and are as loud as `loudness` says; a
+    generator of sounds may draw from `rng` as it goes.
+    """
+    audio = np.zeros(self.samples)
+    for time, strength, sound in zip(times, strengths, sounds):
+      gain = loudness(strength) / strength
+      synthesis.place(audio, sound, time, rate=self.rate, gain=gain)
+    return audio
+
+  def struck(
+    self,
+    hits: Array,
+    power: Array,
+    material: synthesis.Material,
+    size: float,
+    *,
+    damping: float = 1.0,
+  ) -> Array:
+    """Synthesises hits on an object; see `track` and `synthesis.strike`."""
+    sounds = (
+      synthesis.strike(
+        self.rng, material, size, strength=p, rate=self.rate, damping=damping
+      )
+      for p in power
+    )
+    return self.track(hits, power, sounds)
+
   def surface(self, material: synthesis.Material) -> render.Surface:
     """Returns a material's surface, its colour varied by up to 12 %."""
-    colour = np.clip(
-      np.asarray(material.colour) * self.rng.uniform(0.88, 1.12, 3), 0, 1
-    )
-    alpha = 0.8 if material.texture == "glass" else 1.0
-    return render.Surface(
-      tuple(colour), material.texture, alpha=alpha, outline=self.ink
-    )
+    colour = np.asarray(material.colour) * self.rng.uniform(0.88, 1.12, 3)
+    colour = tuple(np.clip(colour, 0, 1))
+    alpha = 0.8 if material.name == "glass" else 1.0
+    return render.Surface(colour, material.name, alpha, self.ink)
 
   def paint(
     self, low: float = 0.25, high: float = 0.95, *, outline: bool = True
   ) -> render.Surface:
     """Returns a plain surface of a random saturated colour.
 
-    Args:
-      low: lower limit of the red, green and blue, before one is dimmed.
-      high: upper limit of them.
-      outline: whether the surface has an outline.
+    Red, green and blue are drawn from [low, high]; then one is dimmed.
     """
     colour = self.rng.uniform(low, high, 3)
     colour[self.rng.integers(3)] *= 0.4
@@ -169,50 +185,3 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
   word = names[number] if number < len(names) else str(number)
   noun = singular if number == 1 else plural or singular + "s"
   return f"{word} {noun}"
-
-
-def hits_sound(
-  stage: Stage,
-  hits: Array,
-  power: Array,
-  material: synthesis.Material,
-  size: float,
-  *,
-  damping: float = 1.0,
-) -> Array:
-  """Synthesises hits on an object.
-
-  Args:
-    stage: clip and random numbers.
-    hits: times [k], seconds.
-    power: strengths [k] in 0..1.
-    material: material of the object.
-    size: 0 (small, high-pitched) to 1 (large, low-pitched).
-    damping: divides the decay times of the modes.
-
-  Returns:
-    float [samples].
-  """
-  audio = stage.silence()
-  for time, strength in zip(hits, power):
-    sound = synthesis.strike(
-      stage.rng,
-      material,
-      size,
-      strength=strength,
-      rate=stage.rate,
-      damping=damping,
-    )
-    gain = loudness(strength) / strength
-    synthesis.place(audio, sound, time, rate=stage.rate, gain=gain)
-  return audio
-
-
-def hit_events(
-  hits: Array, power: Array, kind: str, material: str
-) -> list[Event]:
-  """Returns an on-screen event for each time [k] and strength [k]."""
-  return [
-    Event(float(time), kind, material, True, float(strength))
-    for time, strength in zip(hits, power)
-  ]

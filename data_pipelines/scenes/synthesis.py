@@ -43,10 +43,9 @@ class Material:
   """Acoustic, visual and elastic properties of a material.
 
   Attributes:
-    name: noun, for captions and events.
+    name: noun, for captions, events and the texture of `render.Surface`.
     adjective: for captions.
-    pitch: frequencies of the first mode of the largest and of the smallest
-      object, Hz.
+    pitch: first mode of the largest and of the smallest object, Hz.
     ratios: frequencies of the modes over that of the first.
     ring: time in which the first mode falls by 60 dB, seconds.
     slope: a mode's decay time is ring / (1 + slope (ratio - 1)).
@@ -55,7 +54,6 @@ class Material:
     bite: level of the contact noise relative to the modes.
     restitution: ratio of the speeds after and before a bounce on the floor.
     colour: red, green and blue in 0..1.
-    texture: texture name of `render.Surface`.
   """
 
   name: str
@@ -69,26 +67,25 @@ class Material:
   bite: float
   restitution: float
   colour: tuple[float, float, float]
-  texture: str
 
 
 MATERIALS = {
   m.name: m
   for m in (
     Material("wood", "wooden", (260, 620), BAR, 0.16, 0.6, 0.7, 3500, 0.5, 0.6,
-             (0.64, 0.40, 0.19), "wood"),
+             (0.64, 0.40, 0.19)),
     Material("metal", "metal", (420, 1150), PLATE, 0.75, 0.12, 0.25, 7500, 0.5,
-             0.68, (0.55, 0.63, 0.72), "metal"),
+             0.68, (0.55, 0.63, 0.72)),
     Material("glass", "glass", (1250, 2500), SHELL, 0.42, 0.25, 0.5, 7500, 0.4,
-             0.7, (0.55, 0.93, 0.95), "glass"),
+             0.7, (0.55, 0.93, 0.95)),
     Material("plastic", "plastic", (330, 760), LUMP, 0.1, 0.4, 0.6, 4500, 0.7,
-             0.74, (0.95, 0.27, 0.2), "plastic"),
+             0.74, (0.95, 0.27, 0.2)),
     Material("stone", "stone", (800, 1600), LUMP, 0.055, 0.3, 0.3, 5500, 0.9,
-             0.48, (0.56, 0.53, 0.5), "stone"),
+             0.48, (0.56, 0.53, 0.5)),
     Material("rubber", "rubber", (95, 210), LUMP, 0.15, 0.8, 1.3, 1300, 0.5,
-             0.84, (0.24, 0.14, 0.34), "rubber"),
+             0.84, (0.24, 0.14, 0.34)),
     Material("ceramic", "ceramic", (700, 1500), SHELL, 0.18, 0.35, 0.5, 6000,
-             0.6, 0.55, (0.24, 0.42, 0.85), "ceramic"),
+             0.6, 0.55, (0.24, 0.42, 0.85)),
   )
 }  # fmt: skip
 
@@ -96,17 +93,10 @@ MATERIALS = {
 def ring(
   frequencies: Array, decays: Array, gains: Array, *, samples: int, rate: int
 ) -> Array:
-  """Sums damped sines.
+  """Returns a sum of damped sines, float32 [samples].
 
-  Args:
-    frequencies: [m], Hz; those above 0.46 `rate` are left out.
-    decays: [m], times in which the modes fall by 60 dB, seconds.
-    gains: [m], amplitudes at the start.
-    samples: length of the sound.
-    rate: sample rate in Hz.
-
-  Returns:
-    float32 [samples].
+  Mode m has frequency [m] in Hz (left out above 0.46 `rate`), falls by 60 dB
+  within decay [m] seconds, and begins with amplitude gain [m].
   """
   frequencies = np.asarray(frequencies, float)
   audible = frequencies < 0.46 * rate
@@ -121,16 +111,10 @@ def ring(
 
 
 def burst(rng: Rng, *, corner: float, decay: float, rate: int) -> Array:
-  """Returns a burst of low-passed noise: the sound of a contact.
+  """Returns the sound of a contact: decaying low-passed noise of RMS 0.35.
 
-  Args:
-    rng: random numbers of the noise.
-    corner: corner frequency of the one-pole low-pass, Hz.
-    decay: time in which the burst falls by 60 dB, seconds.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [1.2 decay rate], at least 8 samples: noise of RMS 0.35, decaying.
+  It is float [1.2 decay rate], at least 8 samples, falls by 60 dB in `decay`
+  seconds and is low-passed by one pole at `corner` Hz.
   """
   samples = max(8, int(1.2 * decay * rate))
   noise = rng.standard_normal(samples)
@@ -156,12 +140,9 @@ def strike(
     rng: random numbers; each hit excites the modes a little differently.
     material: material of the object.
     size: 0 (small, high-pitched) to 1 (large, low-pitched).
-    strength: 0..1; a harder hit is louder and brighter.
+    strength: 0..1, the peak; a harder hit is louder and brighter.
     rate: sample rate in Hz.
     damping: divides the decay times, above 1 for an object that is held.
-
-  Returns:
-    float [t] with peak `strength`, within 10 ms of the first sample.
   """
   low, high = material.pitch
   first = low * (high / low) ** (1.0 - size)
@@ -171,25 +152,23 @@ def strike(
   gains = ratios**-tilt * rng.uniform(0.7, 1.3, len(ratios))
   samples = int(min(1.5, 1.1 * decays[0]) * rate)
   body = ring(first * ratios, decays, gains, samples=samples, rate=rate)
-  body /= np.abs(body).max() + 1e-9
-  click = burst(
-    rng, corner=material.click * (0.5 + 0.5 * strength), decay=0.012, rate=rate
-  )
-  body[: len(click)] += material.bite * click[: len(body)]
+  corner = material.click * (0.5 + 0.5 * strength)
+  click = burst(rng, corner=corner, decay=0.012, rate=rate)
+  return _with_click(body, material.bite * click, strength)
+
+
+def _with_click(body: Array, click: Array, strength: float) -> Array:
+  """Adds contact noise to a body of peak 1; returns peak `strength`."""
+  body = body / (np.abs(body).max() + 1e-9)
+  body[: len(click)] += click[: len(body)]
   return strength * body / np.abs(body).max()
 
 
 def bubble(frequency: float, *, decay: float, rise: float, rate: int) -> Array:
-  """Returns the sound of a bubble: a decaying sine of rising pitch.
+  """Returns a bubble's sound [1.1 decay rate]: a decaying sine of rising pitch.
 
-  Args:
-    frequency: Hz at the start.
-    decay: time in which it falls by 60 dB, seconds.
-    rise: growth of the frequency within `decay`, as a fraction of it.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [1.1 decay rate].
+  `frequency` (Hz) grows by the fraction `rise` of it within `decay` seconds, in
+  which the sound falls by 60 dB.
   """
   n = np.arange(int(1.1 * decay * rate))
   u = n / (decay * rate)
@@ -202,14 +181,7 @@ def resonator(
 ) -> Array:
   """Filters a sound with a two-pole band-pass of unit gain at its centre.
 
-  Args:
-    x: float [t].
-    frequency: centre in Hz; 0.46 `rate` at most.
-    bandwidth: -3 dB bandwidth in Hz.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [t].
+  `frequency` (0.46 `rate` at most) and the -3 dB `bandwidth` are in Hz.
   """
   frequency = min(frequency, 0.46 * rate)
   radius = np.exp(-np.pi * bandwidth / rate)
@@ -223,15 +195,7 @@ def resonator(
 def band_noise(
   rng: Rng, samples: int, *, frequency: float, bandwidth: float, rate: int
 ) -> Array:
-  """Returns band-passed noise [samples] of unit RMS.
-
-  Args:
-    rng: random numbers of the noise.
-    samples: length of the sound.
-    frequency: centre in Hz.
-    bandwidth: -3 dB bandwidth in Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns band-passed noise [samples] of unit RMS; see `resonator`."""
   noise = resonator(
     rng.standard_normal(samples), frequency, bandwidth, rate=rate
   )
@@ -239,34 +203,19 @@ def band_noise(
 
 
 def rumble(rng: Rng, samples: int, *, corner: float, rate: int) -> Array:
-  """Returns low-passed noise [samples] of unit RMS.
-
-  Args:
-    rng: random numbers of the noise.
-    samples: length of the sound.
-    corner: corner frequency of the one-pole low-pass, Hz.
-    rate: sample rate in Hz.
-  """
+  """Returns unit-RMS noise [samples], low-passed by one pole at `corner` Hz."""
   keep = np.exp(-2 * np.pi * corner / rate)
   noise = signal.lfilter([1 - keep], [1, -keep], rng.standard_normal(samples))
   return noise / (np.sqrt(np.mean(noise * noise)) + 1e-9)
 
 
 def pluck(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
-  """Returns the sound of a plucked string.
+  """Returns the sound of a plucked string, float [1.1 rate], peak `strength`.
 
   Plucked at the share p of its length, the string's partial k has amplitude
   sin(pi k p) / k^1.3 (darker when soft) and, being stiff, the frequency
-  k f sqrt(1 + B k^2) with B = 2e-4 (Fletcher and Rossing, ch. 2).
-
-  Args:
-    rng: random numbers for the point of the pluck and its noise.
-    frequency: fundamental f in Hz.
-    strength: 0..1; a harder pluck is louder and brighter.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [1.1 rate] with peak `strength`.
+  k f sqrt(1 + B k^2) with B = 2e-4 (Fletcher and Rossing, ch. 2); f is the
+  fundamental `frequency` in Hz.
   """
   decay = 1.1
   k = np.arange(1, min(24, int(0.45 * rate / frequency)) + 1)
@@ -277,23 +226,15 @@ def pluck(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
   body = ring(
     frequency * k * stretch, decays, gains, samples=int(decay * rate), rate=rate
   )
-  body /= np.abs(body).max() + 1e-9
   click = burst(rng, corner=5000, decay=0.01, rate=rate)
-  body[: len(click)] += 0.5 * click
-  return strength * body / np.abs(body).max()
+  return _with_click(body, 0.5 * click, strength)
 
 
 def drum(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
-  """Returns the sound of a drum: modes of a round membrane, and the stick.
+  """Returns a drum hit, float [0.34 rate] with peak `strength` in 0..1.
 
-  Args:
-    rng: random numbers; each hit excites the modes a little differently.
-    frequency: frequency of the first mode, Hz.
-    strength: 0..1; a harder hit is louder, its noise brighter.
-    rate: sample rate in Hz.
-
-  Returns:
-    float [0.34 rate] with peak `strength`.
+  It consists of the modes of a round membrane, the first at `frequency` Hz and
+  each hit with other amplitudes, and of the stick's noise.
   """
   ratios = np.asarray(MEMBRANE)
   decays = 0.32 / (1 + 0.5 * (ratios - 1))
@@ -301,23 +242,27 @@ def drum(rng: Rng, frequency: float, *, strength: float, rate: int) -> Array:
   body = ring(
     frequency * ratios, decays, gains, samples=int(0.34 * rate), rate=rate
   )
-  body /= np.abs(body).max() + 1e-9
   click = burst(rng, corner=2500 + 2500 * strength, decay=0.03, rate=rate)
-  body[: len(click)] += 0.6 * click
-  return strength * body / np.abs(body).max()
+  return _with_click(body, 0.6 * click, strength)
+
+
+def cymbal(rng: Rng, *, strength: float, rate: int) -> Array:
+  """Returns a cymbal's sound, float [rate / 2]: dense modes and a hiss."""
+  ratios = np.sort(rng.uniform(1.0, 14.0, 28))
+  gains = rng.uniform(0.4, 1.0, 28)
+  samples = int(0.5 * rate)
+  body = ring(480 * ratios, np.full(28, 0.5), gains, samples=samples, rate=rate)
+  hiss = burst(rng, corner=7500, decay=0.2, rate=rate)
+  return _with_click(body, hiss, strength)
 
 
 def place(
   track: Array, sound: Array, time: float, *, rate: int, gain: float = 1.0
 ) -> None:
-  """Adds a sound to a track, in place.
+  """Adds `gain` times a sound to a track, from `time` (seconds), in place.
 
-  Args:
-    track: float [t], changed.
-    sound: float [s]; what lies beyond the end of the track is cut off.
-    time: start in seconds; a sound that starts outside the track is left out.
-    rate: sample rate in Hz.
-    gain: factor on the sound.
+  What lies beyond the end of the track is cut off; a sound that starts outside
+  the track is left out.
   """
   start = int(round(time * rate))
   if start < 0 or start >= len(track):
@@ -327,13 +272,7 @@ def place(
 
 
 def fade(track: Array, *, seconds: float, rate: int) -> Array:
-  """Returns a track [t] with raised-cosine fades at its start and end.
-
-  Args:
-    track: float [t].
-    seconds: duration of each fade; half the track at most.
-    rate: sample rate in Hz.
-  """
+  """Returns a track [t] with raised-cosine fades of `seconds` at both ends."""
   n = min(len(track) // 2, int(seconds * rate))
   ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / max(n, 1))
   track = track.copy()
