@@ -123,7 +123,9 @@ def test_it_learns_onsets_from_the_frames_with_half_of_the_times(trained):
   assert seconds == pytest.approx(error(learned, cond), rel=0.8)
 
 
-def test_onsets_never_fall_and_stay_inside_whatever_is_shown(trained):
+def test_onsets_increase_inside_the_window_whichever_conditions_are_dropped(
+  trained,
+):
   conditioner, _ = trained
   cond = flashes(8, seed=3)
   for shown in (cond, cond.without("video"), cond.without("transcript")):

@@ -63,7 +63,7 @@ def parts_of(config, kind):
   "stream, semantic",
   [("video", SemanticConfig()), ("semantic", tiny.PIXELS)],
 )
-def test_tune_sets_what_of_the_frame_part_is_trained(stream, semantic):
+def test_tune_freezes_or_adapts_the_frame_part(stream, semantic):
   config = dataclasses.replace(CONFIG, semantic=semantic)
   everything = parts_of(config, nnx.Param)
   parts = [(stream, part) for part in ("embed", "spatial", "pool")]

@@ -75,7 +75,7 @@ def test_patches_are_cut_by_rows():
     video.patchify(jnp.asarray(frames), 4)
 
 
-def test_positions_are_fractions_of_a_frame_whatever_its_size():
+def test_positions_are_fractions_of_a_frame_of_any_size():
   small, large = (
     video.patch_positions(2, 3, 16),
     video.patch_positions(6, 9, 16),

@@ -98,7 +98,7 @@ def settings(folder, name):
 
 
 def start(experiment, run, mesh):
-  """Saves what the loop would start from as a checkpoint; the rest is noise."""
+  """Saves a checkpoint of the first weights, fresh ones replaced by noise."""
   init = make_init(experiment.make_model, optax.identity(), seed=0, ema=False)
   rng = np.random.default_rng(0)
   noise = lambda x: jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype)
@@ -195,7 +195,7 @@ def test_the_encoder_is_kept_from_training_and_adaptation(published):
     ),
   ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_a_setting_that_does_not_fit_is_refused_in_one_line(
   published, tmp_path, change, error, words
 ):
   folder, _ = published

@@ -1,4 +1,4 @@
-"""Frames at one rate or two: whatever comes in, and whatever is missing."""
+"""One or two streams of frames: any rate, padding and missing frames."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def run(graphdef, state, cond, shift):
     transcript_times=cond.transcript_times + shift,
   )
   tokens = model.encode(later)
-  # The prompt is of no time: it is put at the window's start.
+  # Prompts have no time: they stay at the window's start.
   early = jnp.arange(tokens.text_times.shape[1]) < cond.prompt.shape[1]
   tokens = dataclasses.replace(
     tokens, text_times=tokens.text_times + shift * early
@@ -64,15 +64,15 @@ def test_any_rate_and_any_duration(streams):
     # All of the clip, or as little as one frame of it.
     frame_mask=np.arange(8) < np.array([[8], [5], [1], [8]]),
   )
-  found = predict(cond, streams=streams)
-  assert np.isfinite(found).all()
+  out = predict(cond, streams=streams)
+  assert np.isfinite(out).all()
   faster = cond.replace(frame_times=cond.frame_times * np.float32(0.7))
-  moved = np.abs(found - predict(faster, streams=streams)).max(axis=(1, 2))
+  moved = np.abs(out - predict(faster, streams=streams)).max(axis=(1, 2))
   assert (moved[[0, 1, 3]] > 1e-4).all()  # one frame, at 0, stays where it is
 
 
 @pytest.mark.parametrize("streams", STREAMS)
-def test_missing_frames_have_no_say_wherever_they_are(streams):
+def test_missing_frames_do_not_matter_wherever_they_are(streams):
   mask = np.ones((4, 8), bool)
   mask[0, [2, 3, 6]] = mask[1, [0, 7]] = mask[2, 1:] = False
   cond = COND.replace(frame_mask=mask)
@@ -81,12 +81,10 @@ def test_missing_frames_have_no_say_wherever_they_are(streams):
   spoiled = cond.replace(
     frames=other, frame_times=np.where(mask, cond.frame_times, 9.0)
   )
-  found = predict(cond, streams=streams)
-  np.testing.assert_allclose(
-    predict(spoiled, streams=streams), found, atol=1e-5
-  )
+  out = predict(cond, streams=streams)
+  np.testing.assert_allclose(predict(spoiled, streams=streams), out, atol=1e-5)
   full = cond.replace(frame_mask=np.ones_like(mask))
-  assert np.abs(predict(full, streams=streams) - found).max() > 1e-3
+  assert np.abs(predict(full, streams=streams) - out).max() > 1e-3
 
 
 @pytest.mark.parametrize("streams", STREAMS)
@@ -115,7 +113,7 @@ def test_an_example_does_not_depend_on_its_batch(streams):
 
 @pytest.mark.parametrize("streams", TWO)
 def test_shifting_every_clock_changes_nothing(streams):
-  """To what rotary angles of float32 hold after three seconds."""
+  """As exactly as rotary angles in float32 after three seconds."""
   cond = COND
   plain = predict(cond, streams=streams)
   shifted = predict(cond, streams=streams, shift=3.0)
@@ -134,11 +132,11 @@ def test_a_dropped_video_is_dropped_from_both_streams(streams):
     ("sync", tokens.sync_mask, encoder.null_video),
     ("video", tokens.video_mask, encoder.null_semantic),
   ):
-    found = getattr(tokens, name)
+    out = getattr(tokens, name)
     np.testing.assert_array_equal(mask[0], np.arange(mask.shape[1]) == 0)
     assert mask[1].all()
-    np.testing.assert_allclose(found[0, 0], null[...], atol=1e-6)
-    assert np.abs(found[1, 0] - null[...]).max() > 1e-2
+    np.testing.assert_allclose(out[0, 0], null[...], atol=1e-6)
+    assert np.abs(out[1, 0] - null[...]).max() > 1e-2
   assert tokens.video.shape[1] == 4 and tokens.sync.shape[1] == 8
   np.testing.assert_allclose(tokens.video_times, cond.frame_times[:, ::2])
 
@@ -152,15 +150,15 @@ def test_frames_need_not_be_square(streams):
   embed = nnx.jit(
     lambda encoder, x: encoder.embed_frames(x, np.ones((1, 4), bool))
   )
-  found = embed(encoder, wide)
-  assert np.isfinite(found).all()
-  # The far right of the picture counts, too.
+  out = embed(encoder, wide)
+  assert np.isfinite(out).all()
+  # The far right of the frames matters, too.
   other = wide.copy()
   other[:, :, :, 32:] = 255 - other[:, :, :, 32:]
-  assert np.abs(found - embed(encoder, other)).max() > 1e-4
+  assert np.abs(out - embed(encoder, other)).max() > 1e-4
 
 
-def test_a_slow_stream_sees_what_changes_between_its_frames():
+def test_a_slow_stream_depends_on_changes_between_its_frames():
   graphdef, state = model_of("pixels")
   encoder = nnx.merge(graphdef, state).conditioner.semantic
   cond = tiny.conditioning(1, n=6)

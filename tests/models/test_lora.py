@@ -129,7 +129,7 @@ def test_a_part_is_adapted_and_the_rest_still_trained():
   }
 
 
-def test_what_is_frozen_already_is_not_adapted():
+def test_frozen_maps_are_not_adapted():
   net = lora.freeze(Net(nnx.Rngs(0)), parts=("up",))
   config = lora.LoraConfig(rank=2, targets=("up", "out"))
   lora.adapt(net, config, rngs=nnx.Rngs(1))

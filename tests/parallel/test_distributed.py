@@ -41,7 +41,7 @@ def result_of(process):
   return json.loads(output.splitlines()[-1])
 
 
-def test_a_process_without_its_place_in_a_run_is_told_what_to_set():
+def test_a_process_without_a_place_in_a_run_is_refused_with_advice():
   partly = {"JAX_NUM_PROCESSES": "2"}
   attempts = {
     r"coordinator=a:1, num_processes=None, .* set all three": ({}, ["a:1"]),

@@ -133,7 +133,7 @@ def test_wrong_tensors_are_all_named(model, publish):
   assert "text_projection.linear1.bias is (3,), the model has (10,)" in message
 
 
-def test_what_lies_behind_a_text_does_not_matter(model, publish):
+def test_ids_of_padding_do_not_matter(model, publish):
   tower = clap_text.load(publish(model))
   ids, mask = example()
   other = np.where(mask, ids, 0)

@@ -1,4 +1,4 @@
-"""mn04 in JAX against the same network in PyTorch, and against known sounds."""
+"""mn04 against the same network in PyTorch, and on known sounds."""
 
 import csv
 import pathlib
@@ -203,7 +203,7 @@ def test_network_agrees_with_torch(sounds, origin):
     ("swch_music", "Music"),
   ],
 )
-def test_hears_what_is_there(name, label, monkeypatch, tmp_path):
+def test_known_sounds_get_their_label(name, label, monkeypatch, tmp_path):
   clip = SHARED / "clips" / "golden" / f"{name}.wav"
   if not (clip.is_file() and WEIGHTS.is_file()):
     pytest.skip("../shared is not here")

@@ -1,4 +1,4 @@
-"""What a published config file may set, and what is answered to the rest."""
+"""Published config files: defaults, ranges and choices."""
 
 import json
 

@@ -68,7 +68,7 @@ def test_padding_changes_nothing(publish):
   )
 
 
-def test_nothing_to_read_gives_numbers(publish):
+def test_a_text_without_tokens_gives_finite_features(publish):
   encoder = t5.load(publish(reference()))
   ids, _ = example()
   assert np.isfinite(encode(encoder, ids, np.zeros(ids.shape, bool))).all()

@@ -128,7 +128,7 @@ def test_a_file_with_both_towers_is_read(transformers, publish, frames, family):
   near(encode(tower, frames)[0], want)
 
 
-def test_what_a_config_leaves_out_is_the_families_default(tmp_path):
+def test_absent_keys_take_the_defaults_of_their_family(tmp_path):
   (tmp_path / "config.json").write_text(
     json.dumps({"model_type": "siglip", "vision_config": {"image_size": 384}})
   )

@@ -72,8 +72,8 @@ class ConditionerConfig(video.PixelConfig):
     settings.choose(self, tune=TUNE)
     if (self.tune == "lora") != bool(self.lora.rank):
       raise settings.SettingError(
-        f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such as"
-        " 8 with tune='lora', and 0 otherwise"
+        f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such"
+        " as 8 with tune='lora', and 0 otherwise"
       )
 
   def make(self, *, rngs: nnx.Rngs) -> "Conditioner":
@@ -119,7 +119,7 @@ class Conditioner(nnx.Module):
 
   @property
   def tuned_encoder(self) -> nnx.Module:
-    """The encoder whose frame part `tune` sets, and whose features are cached."""
+    """The encoder whose frame part can be tuned, frozen or cached."""
     return self.video if self.semantic is None else self.semantic
 
   @property

@@ -35,8 +35,8 @@ class LatentModelConfig(TransformerConfig):
   Attributes:
     head_width: number of hidden features of the diffusion head.
     head_depth: number of residual blocks of the head.
-    num_draws: number of noise draws that the head is trained on for each latent;
-      the trunk runs once for all of them. MAR takes 4.
+    num_draws: number of noise draws of each latent in training; the trunk runs
+      once for all of them. MAR takes 4.
     channels: number of channels of a latent.
   """
 

@@ -2,8 +2,8 @@
 
   y = W x + (alpha / rank) B A x,    A [rank, in] random, B [out, rank] zero
 
-Hu et al., "LoRA", https://arxiv.org/abs/2106.09685, equation 3. W and everything
-else becomes `Frozen`, which no optimizer updates; names of weights stay, so a
+Hu et al., "LoRA", https://arxiv.org/abs/2106.09685, equation 3. W and all else
+become `Frozen`, which no optimizer updates; names of weights stay, so a
 checkpoint of the plain model fits. Blocks of a `Stack` have their A and B
 stacked like their W.
 """

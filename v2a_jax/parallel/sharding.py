@@ -3,7 +3,7 @@
 Models name the axes of their parameters with `partitioned` and those of their
 activations with `constrain`; no other code mentions a mesh axis. Within one
 array each mesh axis is used once, by the first dimension that maps to it: a
-kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), while an activation (`batch`,
+kernel (`embed`, `mlp`) becomes (`fsdp`, `tensor`), but an activation (`batch`,
 `length`, `embed`) becomes ((`data`, `fsdp`), None, None).
 """
 
