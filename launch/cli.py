@@ -55,11 +55,6 @@ def main(argv: list[str] | None = None) -> int:
   return guarded("v2a", choose, argv)
 
 
-def main_of(verb: str) -> int:
-  """Runs `python -m launch.MODULE`: the same as `v2a VERB`."""
-  return _command(verb)(sys.argv[1:])
-
-
 def _command(verb: str) -> Callable[[list[str]], int]:
   """Returns a function that runs a verb and returns the exit status."""
   module, about = VERBS[verb]

@@ -48,11 +48,7 @@ def find_config(name: str) -> str:
 
 
 def read(name: str) -> Any:
-  """Calls the `get_config` of a config file, such as `configs/ar.py:large`.
-
-  Raises:
-    UsageError: there is no such file, or it fails; in one line.
-  """
+  """Calls the `get_config` of a config file, such as `configs/ar.py:large`."""
   contents = _run_file(name)
   if "get_config" not in contents:
     raise UsageError(f"{name} defines no get_config()")
@@ -153,17 +149,11 @@ def help_text(config: config_dict.ConfigDict) -> str:
 
 def override(key: str, value: Any) -> str:
   """Returns the argument that sets a dotted key, as it would be typed."""
-  if isinstance(value, (tuple, list, dict)):
-    value = repr(value).replace(" ", "")
   return f"--config.{key}={value}"
 
 
 def sweeps(name: str) -> dict[str, list[Mapping[str, Any]]]:
-  """Returns the points of each `sweep_NAME` of a config file, by NAME.
-
-  Raises:
-    UsageError: a sweep fails; in one line.
-  """
+  """Returns the points of each `sweep_NAME` of a config file, by NAME."""
   contents, points = _run_file(name), {}
   for key, function in contents.items():
     if key.startswith(SWEEP) and callable(function):
@@ -193,8 +183,8 @@ def _refusal(
       node = node[part]
       seen.append(part)
     if str(error).startswith(f"flag {arg}:"):
-      kind = type(node).__name__
-      kind = "a section" if kind == "ConfigDict" else f"of type {kind}"
+      kind = f"of type {type(node).__name__}"
+      kind = "a section" if kind.endswith("ConfigDict") else kind
       return UsageError(f"config.{key} is {kind}, not {text!r}")
   return None
 

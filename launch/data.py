@@ -2,8 +2,8 @@
 
 import functools
 
-from launch import cli, parsing
 from launch import config as config_lib
+from launch import parsing
 
 OUTPUT = """
 -o, --output DIR      folder of the data set (required)
@@ -154,7 +154,3 @@ def report(argv: list[str]) -> None:
 def _say_next(output: str) -> None:
   print("next: v2a train --config=configs/diffusion_tiny.py \\")
   print(f"  --config.data.paths=\"('{output}',)\" --workdir=runs/NAME")
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("data"))

@@ -7,6 +7,7 @@ Shows what is installed on this machine, and how to install what is missing.
 # of the answer. What needs JAX or other packages is asked in a child process,
 # because a device that another program holds can block or abort the asker.
 
+from collections import Counter
 from collections.abc import Callable
 import importlib.metadata
 import json
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from typing import Any
 
-from launch import cli, parsing
+from launch import parsing
 import v2a_jax  # Imports nothing else.
 
 ARGUMENTS = """
@@ -43,23 +44,13 @@ FREE_GB = 8  # Disk space that the quick start may use.
 CHILD_SECONDS = 90
 # What a child process runs; each sets `answer`.
 CHILDREN = {
-  "devices": """
-import jax
+  "devices": """import jax
 answer = [{"platform": d.platform, "kind": d.device_kind,
            "memory": (d.memory_stats() or {}).get("bytes_limit")}
-          for d in jax.devices()]
-""",
-  "codecs": """
-from v2a_jax.media.codecs import codecs
-answer = codecs()
-""",
-  "weights": """
-from v2a_jax.weights import registry
-answer = registry.listing()
-""",
+          for d in jax.devices()]""",
+  "codecs": "from v2a_jax.media.codecs import codecs; answer = codecs()",
+  "weights": "from v2a_jax.weights import registry; answer = registry.listing()",
 }
-
-PRINT = "import json; print('\\n' + json.dumps(answer))"
 
 
 def main(argv: list[str]) -> int:
@@ -92,19 +83,18 @@ def examine() -> dict[str, Any]:
 
 def describe(state: dict[str, Any]) -> str:
   """Formats what `examine` returns as lines for a person."""
-  disk, lines = state["disk"], []
+  disk = state["disk"]
   enough = "" if disk["free_gb"] >= FREE_GB else f", {FREE_GB} GB are needed"
-  for name, text in [
-    ("v2a_jax", state["v2a_jax"]),
-    ("python", f"{state['python']} on {state['platform']}"),
-    ("machine", f"{state['cores']} cores, {state['memory_gb']} GB of memory"),
-    ("disk", f"{disk['free_gb']} GB free in {disk['folder']}{enough}"),
-    ("devices", _known(state["devices"], _devices)),
-    ("codecs", _known(state["codecs"], _codecs)),
-    ("bundled", ", ".join(state["bundles"]) or "no trained weights"),
-    ("weights", _known(state["weights"], _weights)),
-  ]:
-    lines.append(f"{name:<10} {text}")
+  lines = [
+    f"v2a_jax    {state['v2a_jax']}",
+    f"python     {state['python']} on {state['platform']}",
+    f"machine    {state['cores']} cores, {state['memory_gb']} GB of memory",
+    f"disk       {disk['free_gb']} GB free in {disk['folder']}{enough}",
+    f"devices    {_known(state['devices'], _devices)}",
+    f"codecs     {_known(state['codecs'], _codecs)}",
+    f"bundled    {', '.join(state['bundles']) or 'no trained weights'}",
+    f"weights    {_known(state['weights'], _weights)}",
+  ]
   for name, value in state["packages"].items():
     if value:
       lines.append(f"package    {name} {value}")
@@ -124,8 +114,8 @@ def _known(answer: Any, show: Callable[[Any], str]) -> str:
 
 
 def _devices(devices: list[dict]) -> str:
-  kinds = [f"{d['platform']} ({d['kind']})" for d in devices]
-  return ", ".join(f"{kinds.count(k)} x {k}" for k in sorted(set(kinds)))
+  kinds = Counter(f"{d['platform']} ({d['kind']})" for d in devices)
+  return ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
 
 
 def _codecs(codecs: dict[str, list[str]]) -> str:
@@ -133,15 +123,10 @@ def _codecs(codecs: dict[str, list[str]]) -> str:
 
 
 def _weights(rows: list[dict]) -> str:
-  return ", ".join(
-    f"{row['name']} {row['state']}"
-    + (
-      f" at {row['path']}"
-      if row["path"]
-      else f" (v2a weights fetch {row['name']})"
-    )
-    for row in rows
+  where = lambda row: (
+    f"at {row['path']}" if row["path"] else f"(v2a weights fetch {row['name']})"
   )
+  return ", ".join(f"{row['name']} {row['state']} {where(row)}" for row in rows)
 
 
 def version(package: str) -> str | None:
@@ -179,13 +164,14 @@ def bundles() -> list[str]:
 
 def ask(code: str) -> Any:
   """Returns the `answer` of a child process, or `{"error": why not}`."""
+  code += "\nimport json; print('\\n' + json.dumps(answer))"
   env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
   env["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(ROOT), env.get("PYTHONPATH")])
   )
   try:
     child = subprocess.run(
-      [sys.executable, "-c", code + PRINT],
+      [sys.executable, "-c", code],
       capture_output=True,
       text=True,
       timeout=CHILD_SECONDS,
@@ -197,7 +183,3 @@ def ask(code: str) -> Any:
     return json.loads(child.stdout.splitlines()[-1])
   last = child.stderr.strip().splitlines() or [f"status {child.returncode}"]
   return {"error": last[-1]}
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("doctor"))

@@ -7,7 +7,7 @@ means, and some of the sounds are kept for the report.
 
 import pathlib
 
-from launch import cli, parsing, sampler_flags
+from launch import parsing, sampler_flags
 
 ARGUMENTS = """
 CHECKPOINT...         workdir of v2a train, or bundle
@@ -75,7 +75,3 @@ def main(argv: list[str]) -> int:
     )
   print(f"next: v2a report {args.output} -o report.html")
   return 0
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("eval"))

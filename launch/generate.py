@@ -11,7 +11,7 @@ import pathlib
 import sys
 from typing import Any
 
-from launch import cli, parsing, sampler_flags
+from launch import parsing, sampler_flags
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format
@@ -179,7 +179,3 @@ def read_sidecar(
 
 def _digests(candidates: list[dict]) -> dict[int, str]:
   return {row["seed"]: row["sha256_samples"] for row in candidates}
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("generate"))

@@ -10,8 +10,8 @@ import math
 import textwrap
 from typing import Any
 
-from launch import cli, parsing
 from launch import config as config_lib
+from launch import parsing
 
 ARGUMENTS = f"""{parsing.CONFIG}
 --devices COUNT       number of devices of the mesh, which need not be here
@@ -158,7 +158,3 @@ def _short(number: float, unit: str = "") -> str:
   value = number / 1000**power
   digits = 2 - int(math.log10(max(value, 1))) if power else 0
   return f"{value:.{max(digits, 0)}f} {PREFIXES[power]}{unit}".rstrip()
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("inspect"))

@@ -229,9 +229,8 @@ TYPES = {
 
 def fill(cls: type, args: argparse.Namespace) -> Any:
   """Makes the dataclass `cls` from the arguments of the same names."""
-  typed = vars(args)
-  names = [field.name for field in dataclasses.fields(cls)]
-  return cls(**{name: typed[name] for name in names if name in typed})
+  names = {field.name for field in dataclasses.fields(cls)}
+  return cls(**{k: value for k, value in vars(args).items() if k in names})
 
 
 def existing(path: str, what: str) -> pathlib.Path:
@@ -258,8 +257,8 @@ def run_command(
   Args:
     prog: what is typed before the command.
     about: description for the help.
-    commands: function of the remaining arguments, by name; the first line of
-      its docstring is shown in the help.
+    commands: function of the other arguments by name; the help shows the first
+      line of its docstring.
     argv: command and arguments.
     example: command line for the help.
 
@@ -272,11 +271,8 @@ def run_command(
       f"  {name:<{width}}  {function.__doc__.partition('.')[0]}"
       for name, function in commands.items()
     ]
-    about, rows = inspect.cleandoc(about), "\n".join(rows)
-    help_text = COMMANDS.format(
-      prog=prog, about=about, rows=rows, example=example
-    )
-    print(help_text, end="")
+    fields = dict(prog=prog, about=inspect.cleandoc(about), example=example)
+    print(COMMANDS.format(rows="\n".join(rows), **fields), end="")
     return 0 if argv else 2
   name, *rest = argv
   if name not in commands:

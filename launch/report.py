@@ -4,7 +4,7 @@ It has a verdict in words, a table with intervals, training curves, the settings
 that differ, and clips to watch and listen to. It opens without a network.
 """
 
-from launch import cli, parsing
+from launch import parsing
 
 ARGUMENTS = """
 RESULTS...            results.json of v2a eval, its folder, or a folder of such
@@ -23,7 +23,3 @@ def main(argv: list[str]) -> int:
 
   print(page.write_report(args.results, args.output, max_clips=args.max_clips))
   return 0
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("report"))

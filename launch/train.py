@@ -5,6 +5,8 @@ holds a checkpoint is continued from it, so after a preemption the same command
 is all that a scheduler needs.
 """
 
+import sys
+
 from launch import cli, parsing
 from launch import config as config_lib
 
@@ -53,4 +55,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  raise SystemExit(cli.main_of("train"))
+  raise SystemExit(cli.main(["train", *sys.argv[1:]]))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from launch import cli, parsing
+from launch import parsing
 
 ARGUMENTS = """
 FILE...               video or audio file
@@ -60,7 +60,3 @@ def describe(result) -> str:
     f"watermark found, score {result.score:.1f}, probability by chance at most"
     f" {chance}, payload {payload}, {examined}"
   )
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("watermark"))

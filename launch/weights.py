@@ -6,7 +6,7 @@ cache, and checked by sha256. Only fetch uses the network.
 
 import json
 
-from launch import cli, parsing
+from launch import parsing
 from v2a_jax.basics.text import did_you_mean
 
 LIST = """
@@ -113,7 +113,3 @@ def export(argv: list[str]) -> None:
   from v2a_jax.experiment import export as export_lib
 
   print(export_lib.export(args.workdir, args.output, step=args.step))
-
-
-if __name__ == "__main__":
-  raise SystemExit(cli.main_of("weights"))

@@ -181,24 +181,17 @@ def state(workdir: pathlib.Path) -> str:
 def checkpoints(workdir: pathlib.Path) -> dict[int, float]:
   """Returns the age in seconds of each finished checkpoint, by step."""
   folders = (workdir / "checkpoints").glob("[0-9]*")
-  now = time.time()
-  return {
-    int(folder.name): now - folder.stat().st_mtime
-    for folder in folders
-    if folder.name.isdigit()
-  }
+  folders = [folder for folder in folders if folder.name.isdigit()]
+  return {int(p.name): time.time() - p.stat().st_mtime for p in folders}
 
 
 def progress(point: plan.Point, workdir: pathlib.Path) -> dict[str, Any]:
   """Returns one row of `v2a sweep status`; None stands for what is unknown.
 
-  Returns:
-    `run`, `state`, `step`, `total`, `loss`, `eta` (seconds), `checkpoint`
-    (age in seconds of the newest).
+  `eta` is in seconds, `checkpoint` the age in seconds of the newest one.
   """
   last = _last_record(workdir / "metrics.jsonl")
-  ages = checkpoints(workdir)
-  now = state(workdir)
+  ages, now = checkpoints(workdir), state(workdir)
   return {
     "run": point.name,
     "state": now,

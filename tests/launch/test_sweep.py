@@ -130,7 +130,7 @@ def test_a_plan_is_the_product_of_configs_and_sweeps(config):
   for point in two:
     assert re.fullmatch(r"[A-Za-z0-9._=,-]+", point.name)
     assert point.overrides["data.frame_size"] == (16, 24)
-    assert "--config.data.frame_size=(16,24)" in point.arguments()
+    assert "--config.data.frame_size=(16, 24)" in point.arguments()
     assert (point.num_train_steps, point.train_seconds) == (5, 0.0)
   assert [p.name.split("-")[4] for p in two[::4]] == ["toy", "toy_other"]
 
