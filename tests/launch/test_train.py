@@ -158,8 +158,8 @@ def test_a_data_set_is_not_replaced_unless_told(folder, capsys):
 @pytest.mark.parametrize(
   "flags,words",
   [
-    (["--num_processes=2"], "give all three"),
-    (["--coordinator=127.0.0.1:1", "--process_id=0"], "give all three"),
+    (["--num_processes=2"], "set all three"),
+    (["--coordinator=127.0.0.1:1", "--process_id=0"], "set all three"),
     (["--process_id=-1"], "-1 is not a whole number in [0, inf)"),
   ],
 )

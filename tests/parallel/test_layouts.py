@@ -18,6 +18,8 @@ SMALL = {
   "data": dict(batch_size=BATCH, seconds=1.0, fps=4.0, frame_size=16),
   "model": dict(width=32, num_heads=2, mlp_dim=48, unroll=1, depth=2),
 }
+
+
 def experiment(module, **mesh):
   config = sections.complete(module.get_config())
   config["data"].update(SMALL["data"])

@@ -98,7 +98,9 @@ def test_a_stereo_codec_is_trained_and_exported(data, tmp_path):
   config.data.num_workers = 0
   config.objective.update(crop=4096, fft_sizes=(256, 1024))
   config.optimizer.update(learning_rate=3e-3, warmup_steps=1)
-  config.update(num_train_steps=STEPS, log_every=1, wandb_mode="disabled")
+  config.update(
+    num_train_steps=STEPS, log_every=1, eval_every=0, wandb_mode="disabled"
+  )
   run = tmp_path / "run"
   train(workdir.open_experiment(config, run), run)
   lines = (run / "metrics.jsonl").read_text().splitlines()
