@@ -7,6 +7,7 @@ import pytest
 
 from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.metrics import frechet
+from v2a_jax.pretrained import mn04
 from v2a_jax.weights import registry as weights
 
 WEIGHTS = pathlib.Path(__file__).parents[2].parent / "shared" / "weights"
@@ -84,7 +85,7 @@ def test_mn04_distances_grow_with_noise(monkeypatch, tmp_path):
   noise = rng.standard_normal((32000, 1)).astype(np.float32)
   embed = lambda clips: embeddings.embed(network, clips, sample_rate=16000)
   features = embed(clean)
-  assert features.vectors.shape == (36, network.dim)
+  assert features.vectors.shape == (36, mn04.EMBEDDING_DIM)
   assert features.logits.shape == (12, 527)
   np.testing.assert_allclose(
     embed(clean[11:]).vectors, features.vectors[33:], atol=1e-4

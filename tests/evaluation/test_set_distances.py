@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from v2a_jax.evaluation.embeddings import Features
 from v2a_jax.evaluation.metrics import frechet, kernel
 
 RNG = np.random.default_rng
@@ -68,15 +69,19 @@ def _clips(rng, clips, windows=4, *, shift=0.0):
   """Windows of a clip share a part, as real ones do."""
   shared = rng.normal(size=(clips, 1, 6)) * 0.7
   rows = shared + rng.normal(size=(clips, windows, 6)) * 0.7 + shift
-  return rows.reshape(-1, 6), np.repeat(np.arange(clips), windows)
+  return _features(rows.reshape(-1, 6), np.repeat(np.arange(clips), windows))
+
+
+def _features(vectors, clips):
+  return Features(vectors, clips, np.zeros((clips.max() + 1, 1)))
 
 
 def test_pivotal_interval_covers_where_the_percentile_one_cannot():
   truth, inside, plug_in, corrected = 6 * 0.2**2, 0, [], []
   for trial in range(24):
-    x, x_clips = _clips(RNG(trial), 40, shift=0.2)
-    y, y_clips = _clips(RNG(1000 + trial), 60)
-    estimate = frechet.frechet(x, y, x_clips=x_clips, y_clips=y_clips, draws=80)
+    x = _clips(RNG(trial), 40, shift=0.2)
+    y = _clips(RNG(1000 + trial), 60)
+    estimate = frechet.frechet(x, y, draws=80)
     inside += estimate.low <= truth <= estimate.high
     plug_in.append(estimate.extras["plug_in"])
     corrected.append(estimate.value)
@@ -85,11 +90,10 @@ def test_pivotal_interval_covers_where_the_percentile_one_cannot():
 
 
 def test_estimates_repeat_and_say_what_they_rest_on():
-  x, x_clips = _clips(RNG(0), 10)
-  y, y_clips = _clips(RNG(1), 14)
+  x, y = _clips(RNG(0), 10), _clips(RNG(1), 14)
   for function in (frechet.frechet, kernel.kernel_distance):
-    first = function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
-    assert first == function(x, y, x_clips=x_clips, y_clips=y_clips, draws=20)
+    first = function(x, y, draws=20)
+    assert first == function(x, y, draws=20)
     assert first.n == 10 and first.extras["reference_clips"] == 14
 
 
@@ -117,7 +121,7 @@ def test_kernel_distance_is_the_sum_over_pairs():
     - 2 * mean_kernel(x, y, lambda i, j: True)
   )
   estimate = kernel.kernel_distance(
-    x, y, x_clips=x_clips, y_clips=y_clips, draws=5
+    _features(x, x_clips), _features(y, y_clips), draws=5
   )
   assert estimate.value == pytest.approx(100 * expected, rel=1e-6)
 
@@ -125,11 +129,8 @@ def test_kernel_distance_is_the_sum_over_pairs():
 def test_kernel_distance_is_unbiased_and_covers_zero():
   values, inside = [], 0
   for trial in range(30):
-    x, x_clips = _clips(RNG(trial), 25)
-    y, y_clips = _clips(RNG(500 + trial), 25)
-    estimate = kernel.kernel_distance(
-      x, y, x_clips=x_clips, y_clips=y_clips, draws=100
-    )
+    x, y = _clips(RNG(trial), 25), _clips(RNG(500 + trial), 25)
+    estimate = kernel.kernel_distance(x, y, draws=100)
     values.append(estimate.value)
     inside += estimate.low <= 0.0 <= estimate.high
   assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(30)

@@ -25,10 +25,6 @@ class Clip:
   """One record as the evaluation uses it.
 
   Attributes:
-    id: the record's id.
-    caption: the record's best caption.
-    transcript: spoken words of the record.
-    label: class of the record.
     video: bytes of the record's video file.
     example: a loader's example, numpy arrays without a batch axis.
     audio: the true sound, float32 [samples, channels], as long as `seconds`.
@@ -53,12 +49,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """A record that is not scored.
-
-  Attributes:
-    id: the record's id.
-    reason: why it is not scored, in one line.
-  """
+  """A record that is not scored, and why, in one line."""
 
   id: str
   reason: str
@@ -67,13 +58,7 @@ class Failure:
 def choose(
   path: str | os.PathLike, split: str, *, num: int | None, seed: int
 ) -> tuple[source.Source, list[int]]:
-  """Draws the records to evaluate on.
-
-  Args:
-    path: folder of the data set.
-    split: split of the data set.
-    num: number of records, at most all of them; None for all.
-    seed: random seed of the choice.
+  """Draws `num` records to evaluate on, or all of them where None.
 
   Returns:
     The split's records, and the indices of the chosen ones, ascending.

@@ -33,7 +33,6 @@ class Embedding(Protocol):
     sample_rate: rate that `apply` expects, Hz.
     window: length of a window, seconds.
     hop: distance between window starts, seconds.
-    dim: size of an embedding.
   """
 
   id: str
@@ -41,10 +40,9 @@ class Embedding(Protocol):
   sample_rate: int
   window: float
   hop: float
-  dim: int
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns embeddings [n, dim] and class logits [n, c] of [n, samples]."""
+    """Returns embeddings [n, d] and class logits [n, c] of [n, samples]."""
     ...
 
 
@@ -56,31 +54,20 @@ class Mn04:
   sample_rate = mn04.SAMPLE_RATE
   window = 1.0
   hop = 0.5
-  dim = mn04.EMBEDDING_DIM
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
-    """Loads the weights.
-
-    Args:
-      path: weights file or its folder; None searches as `weights.find` does.
-
-    Raises:
-      MissingWeightsError, WrongWeightsError: see `weights.find`.
-    """
+    """Loads the weights; `path` and errors are those of `weights.find`."""
     self._params = mn04.load(path)
     self._run = jax.jit(mn04.apply)
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # One shape is compiled; the last batch is padded with silence.
     count = len(windows)
-    vectors, logits = [], []
-    for start in range(0, count, _BATCH):
-      batch = windows[start : start + _BATCH]
-      batch = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0)))
-      embedded, tagged = self._run(self._params, batch)
-      vectors.append(np.asarray(embedded))
-      logits.append(np.asarray(tagged))
-    return np.concatenate(vectors)[:count], np.concatenate(logits)[:count]
+    windows = np.pad(windows, ((0, -count % _BATCH), (0, 0)))
+    batches = np.split(windows, len(windows) // _BATCH)
+    outputs = [self._run(self._params, batch) for batch in batches]
+    vectors, logits = (np.concatenate(parts)[:count] for parts in zip(*outputs))
+    return vectors, logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +75,8 @@ class Features:
   """Embeddings and class logits of a set of clips.
 
   Attributes:
-    vectors: embeddings of windows, float32 [n, dim].
-    clips: clip index of each window, int [n], 0 to clips - 1, each at least
-      once.
+    vectors: embeddings of windows, float32 [n, d].
+    clips: clip index of each window, int [n]; every clip has one or more.
     logits: class logits, averaged over a clip's windows, float32 [clips, c].
   """
 
@@ -110,16 +96,10 @@ class Features:
 def cut(
   waveform: np.ndarray, sample_rate: int, *, embedding: Embedding
 ) -> np.ndarray:
-  """Cuts a clip into windows.
+  """Cuts a clip [samples, channels] into windows, float32 [n, window samples].
 
-  Args:
-    waveform: float32 [samples, channels].
-    sample_rate: Hz.
-    embedding: network whose rate, window and hop are used.
-
-  Returns:
-    float32 [n, window samples]; what is left after the last whole window is
-    not used, and a clip shorter than one window is padded with silence.
+  What is left after the last whole window is not used, and a clip shorter than
+  one window is padded with silence.
   """
   mono = np.asarray(waveform, np.float32).mean(axis=1)
   if sample_rate != embedding.sample_rate:
@@ -136,13 +116,7 @@ def cut(
 def embed(
   embedding: Embedding, waveforms: Sequence[np.ndarray], *, sample_rate: int
 ) -> Features:
-  """Embeds one clip or more.
-
-  Args:
-    embedding: the network.
-    waveforms: float32 [samples, channels] each.
-    sample_rate: rate of all waveforms, Hz.
-  """
+  """Embeds one clip or more, each float32 [samples, channels]."""
   windows = [cut(w, sample_rate, embedding=embedding) for w in waveforms]
   clips = np.repeat(np.arange(len(windows)), [len(w) for w in windows])
   vectors, logits = embedding.apply(np.concatenate(windows))

@@ -32,12 +32,12 @@ DRAWS = 5000
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A value with its interval.
+  """A value with its 95 % interval.
 
   Attributes:
     value: the estimate; NaN where it is undefined.
-    low: lower end of the 95 % interval.
-    high: upper end of the 95 % interval.
+    low: lower end of the interval.
+    high: upper end of the interval.
     n: number of clips that it rests on.
     extras: further entries for results.json, by name.
   """
@@ -79,7 +79,6 @@ def statistic_of_sums(
     *columns: float [clips] each.
     seed: random seed of the bootstrap.
     draws: number of bootstrap resamples.
-    level: coverage of the interval, in (0, 1).
     **extras: further entries of the estimate.
 
   Returns:
@@ -127,13 +126,9 @@ def _bca(statistic, columns, seed, draws, level) -> tuple[float, float]:
 
 
 def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
-  """Estimates the mean of one value per clip.
+  """Estimates the mean of one value per clip, [clips].
 
-  Args:
-    values: [clips]; undefined ones (NaN) are left out and counted in the extra
-      `undefined`.
-    seed: random seed of the bootstrap.
-    **extras: further entries of the estimate.
+  Undefined values (NaN) are left out and counted in the extra `undefined`.
   """
   values = np.asarray(values, np.float64)
   defined = values[np.isfinite(values)]
@@ -152,15 +147,10 @@ def pivotal(
   level: float = LEVEL,
   **extras: Any,
 ) -> Estimate:
-  """Estimates a biased statistic of a set: corrected, with pivotal interval.
+  """Estimates a biased statistic of a set of `n` clips, bias-corrected.
 
-  Args:
-    value: the statistic of the set as it is ("plug-in"); kept as the extra
-      `plug_in`, because that is what papers print.
-    resampled: the statistic of sets with resampled clips, [draws].
-    n: number of clips.
-    level: coverage of the interval, in (0, 1).
-    **extras: further entries of the estimate.
+  `value` is the statistic of the set as it is, which papers print and the extra
+  `plug_in` keeps. `resampled` has that of sets with resampled clips.
   """
   tail = (1 - level) / 2
   upper, lower = np.quantile(resampled, [1 - tail, tail])
@@ -174,9 +164,6 @@ def pivotal(
 
 
 def clip_counts(num_clips: int, *, draws: int, seed: int) -> np.ndarray:
-  """Draws how often each clip is resampled: int [draws, clips].
-
-  Each row sums to the number of clips.
-  """
+  """Draws how often each clip is resampled, int [draws, clips]."""
   rng = np.random.default_rng(seed)
   return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), draws)

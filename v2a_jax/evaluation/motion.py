@@ -17,14 +17,7 @@ _LEAST_FLOW = 0.1  # pixels per frame
 
 
 def detect(video: bytes, *, seconds: float) -> np.ndarray:
-  """Detects the motion peaks of a video.
-
-  Args:
-    video: bytes of a video file; its own frame rate and shape are used.
-    seconds: length that is read, from the start.
-
-  Returns:
-    Times in seconds, ascending.
+  """Detects the times of a video's motion peaks, in seconds, ascending.
 
   Raises:
     MediaError: the video cannot be decoded.
@@ -87,11 +80,7 @@ def _mean_flow(before: np.ndarray, now: np.ndarray) -> float:
 
 
 def flow_peaks(lengths: np.ndarray) -> np.ndarray:
-  """Returns the times of the flow's strict local maxima, seconds.
-
-  Args:
-    lengths: mean flow at 25 Hz, pixels per frame, as `flow` returns it.
-  """
+  """Returns the times of strict local maxima of `flow`, seconds."""
   if len(lengths) < 3:
     return np.zeros(0)
   middle = lengths[1:-1]

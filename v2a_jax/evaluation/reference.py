@@ -64,13 +64,11 @@ def load(
     config: the model's loader, with its rate, channels and window.
     log: called with one line if the cache is damaged.
   """
-  window = dict(
-    rate=config.sample_rate, channels=config.channels, seconds=config.seconds
-  )
   digest = files.sha256_of(pathlib.Path(path) / manifest.MANIFEST)
   key = [
     *(digest, split, sorted(exclude), num),
-    *(window, network.sha256, network.window, network.hop),
+    *(config.sample_rate, config.channels, config.seconds),
+    *(network.sha256, network.window, network.hop),
   ]
   name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
   cache = weights.cache_root() / "evaluation" / f"{name}.npz"

@@ -3,7 +3,8 @@
 The layout is described in docs/architecture.md.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+import contextlib
 import datetime
 from importlib import metadata
 import json
@@ -36,12 +37,7 @@ _SLACK = 0.05
 def describe_run(
   tracker: Tracker, overrides: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-  """Describes the model, its training and the code.
-
-  Args:
-    tracker: the model.
-    overrides: fields of its sampler that were changed.
-  """
+  """Describes the model, its training and the code."""
   about = tracker.describe()
   checkpoint = about["checkpoint"]
   now = datetime.datetime.now(datetime.UTC)
@@ -69,13 +65,7 @@ def _overridden(settings, overrides) -> dict[str, Any]:
 def describe_set(
   path: str | os.PathLike, split: str, clips: Sequence[Clip]
 ) -> dict[str, Any]:
-  """Describes the clips that were scored.
-
-  Args:
-    path: folder of the data set.
-    split: split of the data set.
-    clips: the clips.
-  """
+  """Describes the clips that were scored."""
   return {
     "path": str(path),
     "split": split,
@@ -94,12 +84,8 @@ def describe_metric(
 ) -> dict[str, Any]:
   """Describes a metric and what identifies its variant.
 
-  Args:
-    metric: the metric.
-    network: the embedding network that it used; None if it needs none.
-    source_rate: sample rate of the sounds before embedding, Hz.
-    facts: what else its value rests on, by name; also made sentences of
-      `about`.
+  `facts` are what else its value rests on, by name; also sentences of `about`.
+  `source_rate` of the sounds before embedding is in Hz.
   """
   identity = {}
   if network:
@@ -127,10 +113,8 @@ def code_identity() -> dict[str, Any]:
   """Returns the code's commit ("" outside a checkout) and package versions."""
   versions = {}
   for name in ("v2a_jax", *_PACKAGES):
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
       versions[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      continue
   return {"git": _commit(), "versions": versions}
 
 
@@ -156,25 +140,17 @@ def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
   that is not a workdir has no curve.
   """
   path = pathlib.Path(workdir) / "metrics.jsonl"
-  entries = [e for e in _json_lines(path) if "step" in e]
+  entries = []
+  lines = path.read_text().splitlines() if path.is_file() else []
+  for line in lines:
+    with contextlib.suppress(ValueError):
+      entries.append(json.loads(line))
+  entries = [e for e in entries if isinstance(e, dict) and "step" in e]
   stride = max(1, math.ceil(len(entries) / _CURVE_POINTS))
   curve = entries[::stride]
   if entries and curve[-1] is not entries[-1]:
     curve.append(entries[-1])
   return [{k: v for k, v in entry.items() if is_finite(v)} for entry in curve]
-
-
-def _json_lines(path: pathlib.Path) -> Iterator[dict]:
-  if not path.is_file():
-    return
-  with open(path) as lines:
-    for line in lines:
-      try:
-        entry = json.loads(line)
-      except ValueError:
-        continue
-      if isinstance(entry, dict):
-        yield entry
 
 
 def write_media(
@@ -184,13 +160,7 @@ def write_media(
   *,
   sample_rate: int,
 ) -> dict[str, Any]:
-  """Writes a clip's video and the sound of each row.
-
-  Args:
-    folder: folder of results.json; the files go to `media` in it.
-    clip: the clip.
-    sounds: float32 [samples, channels], by row.
-    sample_rate: Hz.
+  """Writes a clip's video and the sound of each row, to `media` in the folder.
 
   Returns:
     `video` and `audio` (by row), paths relative to the folder.

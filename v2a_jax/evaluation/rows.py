@@ -21,28 +21,18 @@ from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
-ROWS = (
-  "generated",
-  "ground_truth",
-  "codec",
-  "shuffled_video",
-  "silence",
-  "noise",
+ROWS = tuple(
+  "generated ground_truth codec shuffled_video silence noise".split()
 )
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
 _LOWEST_HZ = 20.0
 
 
 class Tracker(Protocol):
-  """The model under evaluation, such as `v2a_jax.soundtrack.Soundtracker`.
+  """The model under evaluation, such as `v2a_jax.soundtrack.Soundtracker`."""
 
-  Attributes:
-    sample_rate: rate of its sounds, Hz.
-    loader_config: loader of the examples that it takes.
-  """
-
-  sample_rate: int
-  loader_config: Any
+  sample_rate: int  # of its sounds, Hz
+  loader_config: Any  # of the examples that it takes
 
   def sample(self, cond: Conditioning, *, seed: int, sampler: Any):
     """Returns sounds [b, samples, channels], sound i drawn from seed + i."""
@@ -78,18 +68,10 @@ def make(
   settings: Settings,
   progress: Callable[[int], None] = lambda done: None,
 ) -> list[np.ndarray]:
-  """Generates the sounds of a row.
+  """Generates the sounds of a row, one of `ROWS`; `progress` gets clips done.
 
-  Args:
-    name: row, one of `ROWS`.
-    tracker: the model.
-    clips: clips to generate sounds for.
-    settings: seed, batch size and sampler.
-    progress: called with the number of clips that are done.
-
-  Returns:
-    float32 [samples, channels] per clip, as long as the model's window, or as
-    the clip for rows without a model.
+  Sounds are float32 [samples, channels], as long as the model's window, or as
+  the clip for rows without a model.
   """
   if name == "ground_truth":
     return [clip.audio for clip in clips]
@@ -131,28 +113,19 @@ def _batched(call, clips, size, progress) -> list[np.ndarray]:
 def with_other_videos(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
   """Gives every example the video of another clip.
 
-  The videos move one place along a random circle: each is used once, and none
-  stays.
+  The videos move one place along a random circle: each is used once.
   """
   order = np.random.default_rng(seed).permutation(len(clips))
   donor = dict(zip(order, np.roll(order, 1)))
-  shuffled = []
-  for i, clip in enumerate(clips):
-    video = {key: clips[donor[i]].example[key] for key in _VIDEO_KEYS}
-    shuffled.append(
-      dataclasses.replace(clip, example={**clip.example, **video})
-    )
-  return shuffled
+  videos = [{k: clip.example[k] for k in _VIDEO_KEYS} for clip in clips]
+  return [
+    dataclasses.replace(clip, example={**clip.example, **videos[donor[i]]})
+    for i, clip in enumerate(clips)
+  ]
 
 
 def pink_noise(true: np.ndarray, sample_rate: int, *, seed) -> np.ndarray:
-  """Draws noise with power 1 / f above 20 Hz, in the shape and level of `true`.
-
-  Args:
-    true: float32 [samples, channels].
-    sample_rate: Hz.
-    seed: random seed.
-  """
+  """Draws noise of power 1 / f above 20 Hz, as long and loud as `true`."""
   rng = np.random.default_rng(seed)
   spectrum = np.fft.rfft(rng.standard_normal(true.shape), axis=0)
   hz = np.fft.rfftfreq(len(true), 1 / sample_rate)

@@ -25,7 +25,7 @@ from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics import METRICS, onsets
 from v2a_jax.evaluation.metrics.base import Metric, check
-from v2a_jax.evaluation.scorer import Scorer, Scores
+from v2a_jax.evaluation.scorer import Scorer
 from v2a_jax.weights import registry as weights
 
 REFERENCE_CLIPS = 128
@@ -55,10 +55,9 @@ def evaluate(
 
   Args:
     tracker: the model.
-    data: folder of a data set.
+    data: folder of a data set, of which `split` is used.
     out: folder to write into.
-    split: split of the data set.
-    num_clips: number of its records to use, drawn from `seed`; None for all.
+    num_clips: number of records to use, drawn from `seed`; None for all.
     seed: random seed of the choice of clips, the model, anchors and intervals.
     rows: rows to generate and score, of `rows.ROWS`.
     metrics: metrics to compute.
@@ -88,14 +87,16 @@ def evaluate(
   networks, missing = _load_networks(metrics, weights_path, log)
   records, indices = clips_lib.choose(data, split, num=num_clips, seed=seed)
   clips, failures = clips_lib.load(records, indices, config)
-  _log_failures(failures, log)
+  for failure in failures:
+    log(f"not scored: {failure.id}: {failure.reason}")
   log(f"{len(clips)} clips of {data} ({split})")
   settings = rows_lib.Settings(
     seed=seed, batch_size=batch_size, sampler=sampler_overrides
   )
   sounds = _generate(tracker, clips, rows, settings, log)
   clips, sounds, not_finite = _finite(clips, sounds)
-  _log_failures(not_finite, log)
+  for failure in not_finite:
+    log(f"not scored: {failure.id}: {failure.reason}")
   scorer = Scorer(
     clips,
     metrics,
@@ -112,16 +113,23 @@ def evaluate(
     ),
     seed=seed,
   )
-  scores = _score(scorer, sounds, log)
+  scores = {}
+  for name, waveforms in sounds.items():
+    since = time.monotonic()
+    scores[name] = scorer.score(waveforms)
+    log(f"{name}: scored in {time.monotonic() - since:.1f} s")
   content = results.describe_run(tracker, sampler_overrides) | {
     "set": results.describe_set(data, split, clips),
     "metrics": _describe_metrics(scorer, clips),
-    "skipped": _skipped(metrics, scorer, missing),
+    "skipped": {
+      m.id: missing.get(m.embedding.id)
+      or scorer.references[m.embedding.id].about
+      for m in metrics
+      if m not in scorer.metrics
+    },
     "rows": [_row(name, scorer, scores) for name in rows],
     "clips": _write_clips(out, clips, sounds, scorer, scores, gallery_clips),
-    "failures": [
-      {"id": f.id, "reason": f.reason} for f in failures + not_finite
-    ],
+    "failures": [vars(failure) for failure in failures + not_finite],
     "seed": seed,
     "wall_seconds": time.monotonic() - start,
   }
@@ -142,11 +150,7 @@ def _check_rows(rows: Sequence[str]) -> None:
 def _load_networks(
   metrics: Sequence[Metric], path: str | os.PathLike | None, log: Log
 ) -> tuple[dict[str, Embedding], dict[str, str]]:
-  """Loads the embedding networks that metrics need.
-
-  Returns:
-    The networks, and why others are missing, both by `Embedding.id`.
-  """
+  """Returns networks that metrics need, and why others lack, by their id."""
   networks, missing = {}, {}
   for embedding in dict.fromkeys(m.embedding for m in metrics if m.embedding):
     try:
@@ -156,11 +160,6 @@ def _load_networks(
       ids = [m.id for m in metrics if m.embedding is embedding]
       log(f"not measured: {', '.join(ids)}: {error}")
   return networks, missing
-
-
-def _log_failures(failures: Sequence[Failure], log: Log) -> None:
-  for failure in failures:
-    log(f"not scored: {failure.id}: {failure.reason}")
 
 
 def _generate(tracker, clips, rows, settings, log) -> dict[str, list]:
@@ -189,11 +188,7 @@ def _generate(tracker, clips, rows, settings, log) -> dict[str, list]:
 
 
 def _finite(clips, sounds):
-  """Leaves out clips for which any row has a sound that is not finite.
-
-  Returns:
-    The clips, the sounds by row, and the failures.
-  """
+  """Leaves out clips of which any row is not finite; returns failures last."""
   bad = {
     i: row
     for row, waveforms in sounds.items()
@@ -218,23 +213,14 @@ def _load_references(
 ) -> dict[str, reference_lib.Reference]:
   """Loads the references that metrics need, by `Embedding.id`."""
   needed = {m.embedding.id for m in metrics if m.needs_reference}
-  references = {}
-  for id_, network in networks.items():
-    if id_ in needed:
-      references[id_] = reference_lib.load(
-        network, data, split, log=log, **options
-      )
-      log(references[id_].about)
+  references = {
+    id_: reference_lib.load(network, data, split, log=log, **options)
+    for id_, network in networks.items()
+    if id_ in needed
+  }
+  for reference in references.values():
+    log(reference.about)
   return references
-
-
-def _score(scorer: Scorer, sounds, log: Log) -> dict[str, Scores]:
-  scores = {}
-  for name, waveforms in sounds.items():
-    start = time.monotonic()
-    scores[name] = scorer.score(waveforms)
-    log(f"{name}: scored in {time.monotonic() - start:.1f} s")
-  return scores
 
 
 def _describe_metrics(scorer: Scorer, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -249,16 +235,6 @@ def _describe_metrics(scorer: Scorer, clips: Sequence[Clip]) -> dict[str, Any]:
       metric, network=network, source_rate=scorer.sample_rate, facts=facts
     )
   return described
-
-
-def _skipped(metrics, scorer: Scorer, missing) -> dict[str, str]:
-  """Returns why metrics are not measured, by id."""
-  return {
-    metric.id: missing.get(id_) or scorer.references[id_].about
-    for metric in metrics
-    if metric not in scorer.metrics
-    for id_ in [metric.embedding.id]
-  }
 
 
 def _row(name: str, scorer: Scorer, scores) -> dict[str, Any]:
@@ -287,24 +263,23 @@ def _write_clips(
       rate = scorer.sample_rate
       files = results.write_media(out, clip, own, sample_rate=rate)
     events = onsets.reference_onsets(scorer.truth[i])
-    entries.append(
-      {
-        "id": clip.id,
-        "caption": clip.caption,
-        "transcript": clip.transcript,
-        "label": clip.label,
-        "duration": clip.seconds,
-        **files,
-        "events": [round(float(t), 4) for t in events],
-        "scores": {
-          row: _clip_scores(of.by_clip, i) for row, of in scores.items()
-        },
+    own_scores = {
+      row: {
+        id_: round(float(values[i]), 5)
+        for id_, values in of.by_clip.items()
+        if np.isfinite(values[i])
       }
-    )
+      for row, of in scores.items()
+    }
+    entry = {
+      "id": clip.id,
+      "caption": clip.caption,
+      "transcript": clip.transcript,
+      "label": clip.label,
+      "duration": clip.seconds,
+      **files,
+      "events": [round(float(t), 4) for t in events],
+      "scores": own_scores,
+    }
+    entries.append(entry)
   return entries
-
-
-def _clip_scores(by_clip, i: int) -> dict[str, float]:
-  """Returns a clip's values by metric id, without undefined ones."""
-  values = {id_: float(values[i]) for id_, values in by_clip.items()}
-  return {id_: round(v, 5) for id_, v in values.items() if np.isfinite(v)}

@@ -16,13 +16,12 @@ from v2a_jax.evaluation.reference import Reference
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-  """Scores of one row.
+  """Scores of one row, by metric id.
 
   Attributes:
-    estimates: value with its interval, by metric id.
-    by_clip: values float64 [clips], NaN where undefined, by id of a per-clip
-      metric.
-    states: states of the clips, by id of a per-clip metric.
+    estimates: value with its interval.
+    by_clip: values float64 [clips] of per-clip metrics, NaN where undefined.
+    states: states of the clips, of per-clip metrics.
   """
 
   estimates: dict[str, Estimate]
@@ -34,7 +33,7 @@ class Scorer:
   """Scores rows of sounds for the same clips.
 
   Attributes:
-    metrics: the metrics that can be computed.
+    metrics: the metrics whose network and reference are there.
     sample_rate: rate of all sounds, Hz.
     networks: embedding networks, by `Embedding.id`.
     references: true sounds of other clips, by `Embedding.id`.
@@ -51,17 +50,7 @@ class Scorer:
     references: Mapping[str, Reference] | None = None,
     seed: int = 0,
   ):
-    """Embeds the true sounds.
-
-    Args:
-      clips: two or more.
-      metrics: metrics to compute; those without their network, or without a
-        reference that they need, are left out.
-      sample_rate: rate of all sounds, Hz.
-      networks: embedding networks, by `Embedding.id`.
-      references: true sounds of other clips, by `Embedding.id`.
-      seed: random seed of the intervals.
-    """
+    """Embeds the true sounds of two clips or more."""
     if len(clips) < 2:
       raise ValueError(f"{len(clips)} clips to score; two or more are needed")
     self._clips, self._seed = clips, seed
@@ -76,18 +65,13 @@ class Scorer:
     if not metric.embedding:
       return True
     reference = self.references.get(metric.embedding.id)
-    has_reference = reference is not None and reference.features is not None
     return metric.embedding.id in self.networks and (
-      has_reference or not metric.needs_reference
+      not metric.needs_reference
+      or (reference is not None and reference.features is not None)
     )
 
   def score(self, sounds: Sequence[np.ndarray]) -> Scores:
-    """Scores one row.
-
-    Args:
-      sounds: float32 [samples, channels], one per clip; what is longer than the
-        clip is cut off.
-    """
+    """Scores one row; of [samples, channels], the clip's length is used."""
     sounds = [s[: len(c.audio)] for s, c in zip(sounds, self._clips)]
     features = self._embed(sounds)
     samples = self._samples(sounds, features, self.truth)
@@ -112,10 +96,7 @@ class Scorer:
   def timing_differences(
     self, scores: Scores, other: Scores
   ) -> dict[str, Estimate]:
-    """Estimates paired differences, `scores` less `other`, by metric id.
-
-    They are of the per-clip metrics that judge timing.
-    """
+    """Estimates `scores` less `other` of per-clip metrics that judge timing."""
     return {
       metric.id: metric.compute_difference(
         scores.states[metric.id], other.states[metric.id], seed=self._seed

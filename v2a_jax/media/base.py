@@ -65,7 +65,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-  """Window and output format of one read.
+  """Window and output format of one read; raises ValueError out of range.
 
   Attributes:
     start: start of the window in seconds after the first frame, at least 0.
@@ -77,9 +77,6 @@ class ReadOptions:
       audio is read.
     channels: 1 (mean of all), 2, or None for the channels of the file.
     limits: resource limits of the read.
-
-  Raises:
-    ValueError: an option is out of range.
   """
 
   start: float = 0.0
@@ -105,25 +102,24 @@ class ReadOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-  """Metadata of a file.
+  """Metadata of a file; numbers are 0 and names "" where a stream is missing.
 
   Attributes:
     container: FFmpeg's name of the format, such as "mov,mp4,m4a,…".
     has_video: whether there is a video stream; cover art does not count.
     has_audio: whether there is an audio stream.
-    duration: duration in seconds of the video, or of the audio in a file
-      without video.
+    duration: seconds of the video, or of the audio in a file without video.
     video_start: presentation time of the first frame on the container's clock,
       in seconds; it is time zero of everything that is read.
-    fps: average frame rate in Hz; 0 without video.
-    width: width of the upright picture in square pixels; 0 without video.
-    height: height of the upright picture in pixels; 0 without video.
+    fps: average frame rate in Hz.
+    width: width of the upright picture in square pixels.
+    height: height of the upright picture in pixels.
     rotation: clockwise rotation in degrees from the stored to the upright
       picture: 0, 90, 180 or 270.
-    video_codec: FFmpeg's name of the codec, such as "h264"; "" without video.
-    audio_codec: FFmpeg's name of the codec, such as "aac"; "" without audio.
-    sample_rate: sample rate in Hz; 0 without audio.
-    channels: number of audio channels; 0 without audio.
+    video_codec: FFmpeg's name of the codec, such as "h264".
+    audio_codec: FFmpeg's name of the codec, such as "aac".
+    sample_rate: sample rate of the audio in Hz.
+    channels: number of audio channels.
   """
 
   container: str
@@ -176,13 +172,7 @@ class Audio:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clip:
-  """Metadata, frames and samples of one file.
-
-  Attributes:
-    info: metadata.
-    video: frames; None in a file without video.
-    audio: samples; None in a file without audio.
-  """
+  """Metadata, frames and samples of one file; None where there is no stream."""
 
   info: MediaInfo
   video: Video | None

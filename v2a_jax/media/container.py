@@ -41,18 +41,11 @@ av.logging.set_skip_repeated(False)
 def open_input(
   source: Source, *, limits: Limits
 ) -> Iterator[av.container.InputContainer]:
-  """Opens a file for demuxing.
-
-  Args:
-    source: path, or bytes of the file.
-    limits: resource limits; `file_bytes` is checked here.
-
-  Yields:
-    The input container.
+  """Opens a path, or the bytes of a file, for demuxing.
 
   Raises:
-    MediaError: the file cannot be opened, or FFmpeg raises in the body of the
-      `with` statement.
+    MediaError: the file cannot be opened or is over `limits.file_bytes`, or
+      FFmpeg raises in the body of the `with` statement.
   """
   name = source_name(source)
   with contextlib.ExitStack() as stack:
@@ -122,12 +115,7 @@ def _reason(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Tracks:
-  """The main streams of a file.
-
-  Attributes:
-    video: video stream, or None.
-    audio: audio stream, or None.
-  """
+  """The main streams of a file."""
 
   video: av.VideoStream | None
   audio: av.AudioStream | None
@@ -139,8 +127,7 @@ def find_tracks(
   """Returns the main video and audio stream, ready to be decoded.
 
   Raises:
-    MediaError: there is no stream with a decoder, or the frame size or
-      duration in the headers is over a limit.
+    MediaError: there is none with a decoder, or the headers are over a limit.
   """
   video = _best(container, "video")
   audio = _best(container, "audio")
@@ -161,6 +148,18 @@ def find_tracks(
     audio.codec_context.thread_count = 1
   check_duration(Fraction(container.duration or 0, av.time_base), name, limits)
   return Tracks(video, audio)
+
+
+def find_track(container, kind: str, name: str, *, limits: Limits):
+  """Returns the main stream of a kind, "video" or "audio".
+
+  Raises:
+    MediaError: there is none, or as `find_tracks`.
+  """
+  stream = getattr(find_tracks(container, name, limits=limits), kind)
+  if stream is None:
+    raise MediaError(name, f"has no {kind}", f"give a file with {kind}")
+  return stream
 
 
 def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -235,9 +234,8 @@ def has_dts_only(container: av.container.InputContainer) -> bool:
 class Decoder:
   """Decodes one stream and goes on after damage.
 
-  Attributes:
-    damaged: number of packets that could not be decoded plus frames flagged
-      as corrupt, so far.
+  `damaged` counts packets that could not be decoded and frames flagged as
+  corrupt, so far.
   """
 
   def __init__(self, container, stream, name: str):

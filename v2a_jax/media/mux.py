@@ -29,7 +29,7 @@ from v2a_jax.media.base import (
 )
 from v2a_jax.media.container import (
   check_duration,
-  find_tracks,
+  find_track,
   has_dts_only,
   open_input,
   read_packets,
@@ -57,19 +57,13 @@ _MAX_TIMESCALE = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-  """Codec and timing of the video packets, from a first pass over the source.
+  """Codec and timing of the video packets, from a first pass over a file."""
 
-  Attributes:
-    codec: canonical name of the video codec.
-    duration: duration of the visible video in seconds.
-    times: (pts, dts) of each packet in ticks; the first visible pts is 0.
-    tail: duration of the last packet in ticks. MP4 measures a track in decoding
-      times; this makes it as long as the video.
-  """
-
-  codec: str
-  duration: Fraction
-  times: list[tuple[int, int]]
+  codec: str  # canonical name
+  duration: Fraction  # seconds of the visible video
+  times: list[tuple[int, int]]  # (pts, dts) in ticks; first visible pts is 0
+  # Ticks of the last packet. MP4 measures a track in decoding times; this makes
+  # it as long as the video.
   tail: int
 
 
@@ -98,8 +92,8 @@ def mux(
     limits: resource limits of the source.
 
   Returns:
-    Path of the output: `out`, or `out` with the suffix of another container if
-    its own does not support the video codec.
+    `out`, with the suffix of another container if its own does not support the
+    video codec.
 
   Raises:
     MediaError: the source has no video or cannot be read or copied, the samples
@@ -110,14 +104,15 @@ def mux(
   out = pathlib.Path(out)
   suffix = _container_for(plan.codec, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)
-  if not isinstance(video_path, bytes) and _same_file(video_path, out):
+  is_path = not isinstance(video_path, bytes)
+  if is_path and out.exists() and os.path.samefile(video_path, out):
     raise MediaError(str(out), "is the source itself", "write to another file")
   if audio_codec not in _AUDIO[suffix]:
     audio_codec = _AUDIO[suffix][0]
   samples = check_samples(samples, str(out))
   samples = fit_length(samples, round(plan.duration * sample_rate))
   with open_input(video_path, limits=limits) as source, written(out) as part:
-    stream = find_tracks(source, name, limits=limits).video
+    stream = find_track(source, "video", name, limits=limits)
     with av.open(
       str(part),
       "w",
@@ -148,16 +143,10 @@ def _container_for(codec: str, wanted: str) -> str:
   )
 
 
-def _same_file(a, b: pathlib.Path) -> bool:
-  return b.exists() and os.path.samefile(a, b)
-
-
 def _plan(source, name: str, limits: Limits) -> _Plan:
   """Reads the times of all video packets and repairs them where necessary."""
   with open_input(source, limits=limits) as container:
-    stream = find_tracks(container, name, limits=limits).video
-    if stream is None:
-      raise MediaError(name, "has no video", "give a file with video")
+    stream = find_track(container, "video", name, limits=limits)
     codec = stream.codec_context.codec.canonical_name
     packets = [
       (p.pts, p.dts, p.duration or 0, p.is_discard)
@@ -209,7 +198,7 @@ def _pts_by_decoding(source, packets, name: str, limits: Limits):
   The packet of the n-th frame in decoder output takes the n-th lowest dts.
   """
   with open_input(source, limits=limits) as container:
-    stream = find_tracks(container, name, limits=limits).video
+    stream = find_track(container, "video", name, limits=limits)
     stream.codec_context.copy_opaque = True
     order = []  # packet indices in presentation order
     for index, packet in enumerate(read_packets(container, stream)):
@@ -264,12 +253,10 @@ def _copy_stream(container, stream: av.VideoStream) -> av.VideoStream:
 
 
 def _copy_packets(source, stream, copy, plan: _Plan) -> Iterator[av.Packet]:
-  packets = read_packets(source, stream)
-  last = len(plan.times) - 1
-  for index, packet in enumerate(packets):
+  for index, packet in enumerate(read_packets(source, stream)):
     packet.pts, packet.dts = plan.times[index]
     packet.stream = copy
-    if index == last:
+    if index == len(plan.times) - 1:
       packet.duration = plan.tail
     yield packet
 
@@ -283,9 +270,6 @@ def _interleave(container, *tracks: Iterator[av.Packet]) -> None:
 def video_packets(source: Source) -> list[tuple[Fraction, str]]:
   """Reads the video packets, to verify a copy.
 
-  Args:
-    source: path, or bytes of the file.
-
   Returns:
     For each packet in order: presentation time in seconds after the first
     visible one, and MD5 of the payload.
@@ -295,9 +279,7 @@ def video_packets(source: Source) -> list[tuple[Fraction, str]]:
   """
   name, limits = source_name(source), DEFAULT_LIMITS
   with open_input(source, limits=limits) as container:
-    stream = find_tracks(container, name, limits=limits).video
-    if stream is None:
-      raise MediaError(name, "has no video", "give a file with video")
+    stream = find_track(container, "video", name, limits=limits)
     packets = [
       (p.pts, p.is_discard, hashlib.md5(bytes(p)).hexdigest())
       for p in read_packets(container, stream)

@@ -19,13 +19,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-  """One of the eight orientations of a picture: a transpose, then flips.
-
-  Attributes:
-    transpose: whether x and y are swapped first.
-    flip_x: whether left and right are swapped.
-    flip_y: whether top and bottom are swapped.
-  """
+  """One of the eight orientations of a picture: a transpose, then flips."""
 
   transpose: bool = False
   flip_x: bool = False
@@ -80,10 +74,8 @@ def square_size(
 ) -> tuple[int, int]:
   """Returns (height, width) at which the stored pixels are square.
 
-  Args:
-    frame: stored frame.
-    aspect: width of a stored pixel relative to its height; ignored if missing
-      or not in [1/16, 16].
+  `aspect` is width / height of a stored pixel; ignored if missing or not in
+  [1/16, 16].
   """
   if not aspect or not Fraction(1, 16) <= aspect <= 16:
     return frame.height, frame.width
@@ -91,12 +83,7 @@ def square_size(
 
 
 class Scaler:
-  """Converts frames to RGB of one size; keeps swscale's context.
-
-  Args:
-    height: height of the returned frames in pixels.
-    width: width of the returned frames in pixels.
-  """
+  """Converts frames to RGB of one size; keeps swscale's context."""
 
   def __init__(self, height: int, width: int):
     self._height, self._width = height, width

@@ -36,6 +36,7 @@ from v2a_jax.media.container import (
   Decoder,
   SeekError,
   check_pixels,
+  find_track,
   find_tracks,
   open_input,
 )
@@ -67,28 +68,26 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
       has_audio=tracks.audio is not None,
       duration=float((main.duration or 0) * (main.time_base or 0)),
     )
+    fields = {}
     if tracks.audio is not None:
-      info = dataclasses.replace(info, **_audio_info(tracks.audio))
+      context = tracks.audio.codec_context
+      fields["audio_codec"] = context.codec.canonical_name
+      fields |= {
+        "sample_rate": context.sample_rate,
+        "channels": context.channels,
+      }
     if tracks.video is not None:
-      fields = _video_info(container, tracks.video, name, limits)
-      info = dataclasses.replace(info, **fields)
+      fields |= _video_info(container, tracks.video, name, limits)
+    info = dataclasses.replace(info, **fields)
   if not info.duration or (info.has_video and not info.fps):
     kind = "video" if info.has_video else "audio"
     span = timing.measure(source, kind, limits=limits)
     seconds = float(span.duration)
-    info = dataclasses.replace(info, duration=info.duration or seconds)
-    if info.has_video and seconds:
-      info = dataclasses.replace(info, fps=info.fps or span.packets / seconds)
+    fps = span.packets / seconds if info.has_video and seconds else 0.0
+    info = dataclasses.replace(
+      info, duration=info.duration or seconds, fps=info.fps or fps
+    )
   return info
-
-
-def _audio_info(stream: av.AudioStream) -> dict:
-  context = stream.codec_context
-  return {
-    "audio_codec": context.codec.canonical_name,
-    "sample_rate": context.sample_rate,
-    "channels": context.channels,
-  }
 
 
 def _video_info(container, stream: av.VideoStream, name, limits) -> dict:
@@ -131,8 +130,7 @@ def read_video(
     limits: resource limits of the read.
 
   Returns:
-    Frames and their times in seconds after `start`; both empty if no frame
-    begins inside the window.
+    Frames and their times in seconds after `start`, maybe none.
 
   Raises:
     MediaError: the file has no video, cannot be decoded, or is over a limit.
@@ -157,9 +155,7 @@ def _read_video(source: Source, options: ReadOptions) -> tuple[Video, Fraction]:
 def _decode_video(source, options: ReadOptions, *, seek: bool):
   name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
-    stream = find_tracks(container, name, limits=limits).video
-    if stream is None:
-      raise MediaError(name, "has no video", "give a file with video")
+    stream = find_track(container, "video", name, limits=limits)
     decoder = Decoder(container, stream, name)
     timed_frames = decoder.frames()
     origin, first = next(timed_frames)
@@ -203,12 +199,7 @@ def _select(
 
   Containers round time stamps to a tick (1 ms in Matroska). So a frame that is
   at most one tick, or 1 ms, early for an instant of the grid or for the window
-  counts as in time.
-
-  Args:
-    frames: (seconds after the start of the window, frame).
-    options: window and highest frame rate.
-    tick: unit of the time stamps in seconds.
+  counts as in time. Times are seconds after the start of the window.
   """
   slack = min(tick, Fraction(1, 1000))
   rate = None if options.max_fps is None else Fraction(options.max_fps)
@@ -225,11 +216,7 @@ def _select(
 
 
 def _collect(timed_frames, stored: tuple[int, int], name: str, limits: Limits):
-  """Returns RGB frames of the stored (height, width), and their times.
-
-  Raises:
-    MediaError: there are too many frames for the limits.
-  """
+  """Returns RGB frames of the stored (height, width), and their times."""
   height, width = stored
   scaler = picture.Scaler(height, width)
   budget = min(limits.frames, limits.memory_bytes // (6 * height * width))

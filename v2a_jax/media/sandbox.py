@@ -53,10 +53,6 @@ def probe_limited(
 ) -> MediaInfo:
   """Calls `reader.probe` in a child process under limits.
 
-  Args:
-    source: path, or bytes of the file.
-    limits: resource limits of the file and of the call.
-
   Raises:
     MediaError: as `reader.probe`, or it crashed or exceeded a limit.
   """
@@ -78,17 +74,7 @@ def read_clip(
 ) -> Clip:
   """Reads metadata, frames and audio of one file in a child process.
 
-  Args:
-    source: path, or bytes of the file.
-    sample_rate: sample rate in Hz to which the audio is resampled.
-    channels: 1 (mean of all), 2, or None for the channels of the file.
-    max_fps: highest frame rate in Hz (see `reader.read_video`); None keeps all
-      frames.
-    size: (height, width) in pixels to which frames are resized; None keeps the
-      upright size.
-    start: start of the window in seconds after the first frame.
-    duration: length of the window in seconds; None reads to the end.
-    limits: resource limits of the file and of the call.
+  The arguments are those of `read_video` and `read_audio`.
 
   Returns:
     The clip; `video` or `audio` is None if the file has no such stream.
@@ -117,11 +103,7 @@ def run_limited(
   Args:
     function: function of an importable module, or a `functools.partial` of one.
     *args: picklable arguments; if the first is a path or bytes, errors name it.
-    limits: resource limits; `seconds` and `memory_bytes` are enforced on the
-      child.
-
-  Returns:
-    The function's result; arrays are transferred without a second copy.
+    limits: of them, `seconds` and `memory_bytes` are enforced on the child.
 
   Raises:
     MediaError: the function raised it or another exception, crashed, took too
@@ -146,7 +128,8 @@ def run_limited(
       f"needs over {limits.memory_bytes >> 20:,} MiB of memory",
       "read less of it, or raise Limits.memory_bytes",
     )
-  _release_worker(worker)
+  with _lock:
+    _idle.append(worker)
   if status == "refused":
     raise value
   if status == "failed":
@@ -171,11 +154,6 @@ def _acquire_worker() -> "_Worker":
       if worker.alive():
         return worker
   return _Worker()
-
-
-def _release_worker(worker: "_Worker") -> None:
-  with _lock:
-    _idle.append(worker)
 
 
 class _Worker:
@@ -213,11 +191,7 @@ class _Worker:
     self._stderr.close()
 
   def call(self, request: Any, seconds: float) -> tuple[str, Any]:
-    """Sends a request and returns the reply, (status, value).
-
-    Raises:
-      _WorkerError: the child died, or took longer than `seconds`.
-    """
+    """Sends a request and returns the reply; _WorkerError if there is none."""
     message = pickle.dumps(request)
 
     def exchange():
@@ -265,7 +239,7 @@ def _send(stream: BinaryIO, *parts) -> None:
 
 
 def _receive(stream: BinaryIO) -> bytearray:
-  length = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))[0]
+  (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))
   return _read_exactly(stream, length)
 
 

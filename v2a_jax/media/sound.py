@@ -29,7 +29,7 @@ from v2a_jax.media.base import (
 from v2a_jax.media.container import (
   Decoder,
   SeekError,
-  find_tracks,
+  find_track,
   open_input,
 )
 
@@ -42,36 +42,21 @@ _NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # streams without time stamps
 
 
 class _Block(NamedTuple):
-  """One decoded block of audio.
+  """One decoded block of audio."""
 
-  Attributes:
-    time: presentation time in seconds on the container's clock.
-    rate: sample rate in Hz.
-    samples: float32 [t, channels].
-    length: number of samples that the packet declares; below t in a last block
-      that the encoder padded.
-  """
-
-  time: Fraction
-  rate: int
-  samples: np.ndarray
-  length: int
+  time: Fraction  # of presentation, seconds on the container's clock
+  rate: int  # Hz
+  samples: np.ndarray  # float32 [t, channels]
+  length: int  # samples that the packet declares; below t in a padded block
 
 
 def decode(
   source: Source, options: ReadOptions, *, origin: Fraction | None
 ) -> Audio:
-  """Decodes the audio of `reader.read_audio`.
+  """Decodes the audio of `reader.read_audio`, which has the errors.
 
-  Args:
-    source: path, or bytes of the file.
-    options: window, sample rate, channels and limits.
-    origin: time zero in seconds on the container's clock; None for the time of
-      the first sample.
-
-  Raises:
-    MediaError: the file has no audio, cannot be decoded, holds NaN or infinity,
-      or is over a limit.
+  `origin` is time zero in seconds on the container's clock; None for the time
+  of the first sample.
   """
   if options.start > _MIN_SEEK:
     try:
@@ -85,9 +70,7 @@ def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
   name, sample_rate = source_name(source), options.sample_rate
   duration = None if options.duration is None else Fraction(options.duration)
   with open_input(source, limits=options.limits) as container:
-    stream = find_tracks(container, name, limits=options.limits).audio
-    if stream is None:
-      raise MediaError(name, "has no audio", "give a file with audio")
+    stream = find_track(container, "audio", name, limits=options.limits)
     decoder = Decoder(container, stream, name)
     blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)
@@ -209,22 +192,9 @@ def _place(
 ) -> np.ndarray:
   """Places blocks in one array by their presentation times.
 
-  Args:
-    blocks: blocks in order.
-    rate: sample rate of the first block in Hz; blocks of another rate count as
-      damaged.
-    begin: time of the array's first sample, in seconds on the container's
-      clock.
-    seconds: length of the array; None for the end of the last block.
-    channels: number of channels.
-    decoder: decoder of the blocks.
-    limits: resource limits; duration and memory are checked.
-
-  Returns:
-    float32 [t, channels].
-
-  Raises:
-    MediaError: the audio is over a limit.
+  Blocks of another rate than `rate` in Hz count as damaged. `begin` is the time
+  of the array's first sample in seconds on the container's clock; `seconds` the
+  length of the array, None for the end of the last block.
   """
   stop = None if seconds is None else math.ceil(seconds * rate)
   longest = min(limits.duration * rate, limits.memory_bytes // (16 * channels))

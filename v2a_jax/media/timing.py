@@ -12,7 +12,7 @@ from v2a_jax.media.base import (
 )
 from v2a_jax.media.container import (
   check_duration,
-  find_tracks,
+  find_track,
   open_input,
   read_packets,
 )
@@ -20,11 +20,11 @@ from v2a_jax.media.container import (
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-  """Extent of a stream on the container's clock.
+  """Extent of a stream on the container's clock, in seconds.
 
   Attributes:
-    start: presentation time of the first packet in seconds.
-    end: end of the last packet in seconds.
+    start: presentation time of the first packet.
+    end: end of the last packet.
     packets: number of packets, without those that an edit list hides.
   """
 
@@ -39,14 +39,10 @@ class Span:
 
 
 def span_of(packets: list[tuple[int, int]], stream, name: str) -> Span:
-  """Returns the span of some packets.
+  """Returns the span of packets, each (pts, duration) in ticks of the stream.
 
-  Args:
-    packets: (pts, duration) of each packet, in ticks of the stream's time base.
-      A last packet of duration 0 is taken to last one frame at the average
-      rate, or else as long as the one before it.
-    stream: stream of the packets.
-    name: name of the file for errors.
+  A last packet of duration 0 is taken to last one frame at the average rate, or
+  else as long as the one before it.
 
   Raises:
     MediaError: there are no packets.
@@ -69,21 +65,14 @@ def span_of(packets: list[tuple[int, int]], stream, name: str) -> Span:
 def measure(
   source: Source, kind: str, *, limits: Limits = DEFAULT_LIMITS
 ) -> Span:
-  """Measures a stream by its packets, without decoding.
-
-  Args:
-    source: path, or bytes of the file.
-    kind: "video" or "audio".
-    limits: resource limits of the file.
+  """Measures the stream "video" or "audio" by its packets, without decoding.
 
   Raises:
     MediaError: the file has no such stream, or it is over a limit.
   """
   name = source_name(source)
   with open_input(source, limits=limits) as container:
-    stream = getattr(find_tracks(container, name, limits=limits), kind)
-    if stream is None:
-      raise MediaError(name, f"has no {kind}", f"give a file with {kind}")
+    stream = find_track(container, kind, name, limits=limits)
     packets = [
       (packet.pts, packet.duration or 0)
       for packet in read_packets(container, stream)
@@ -98,9 +87,6 @@ def video_duration(source: Source) -> Fraction:
   """Returns the exact duration of a video in seconds.
 
   It is the last pts, plus the duration of the last frame, minus the first pts.
-
-  Args:
-    source: path, or bytes of the file.
 
   Raises:
     MediaError: the file has no readable video.

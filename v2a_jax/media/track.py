@@ -27,11 +27,7 @@ _OPUS_RATE = 48000  # Hz
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
-  """Returns samples as float32 [t, channels], clipped to [-1, 1].
-
-  Args:
-    samples: floats [t, channels] with 1 or 2 channels, or mono [t].
-    name: name of the output for errors.
+  """Returns samples [t, 1 or 2] or [t] as float32 [t, channels] in [-1, 1].
 
   Raises:
     MediaError: the shape is another one, or a sample is NaN or infinite.
@@ -62,8 +58,8 @@ class AudioTrack:
     samples: floats [t, channels] in [-1, 1].
     sample_rate: sample rate of `samples` in Hz; Opus is resampled to 48 kHz.
     codec: FFmpeg's name of the encoder.
-    bit_rate: bits per second; None for `default_bit_rate`.
     name: name of the output for errors.
+    bit_rate: bits per second; None for `default_bit_rate`.
 
   Raises:
     MediaError: the samples are refused, or AAC lacks the sample rate.
@@ -76,8 +72,8 @@ class AudioTrack:
     *,
     sample_rate: int,
     codec: str,
-    bit_rate: int | None,
     name: str,
+    bit_rate: int | None = None,
   ):
     samples = check_samples(samples, name)
     if codec == "aac" and sample_rate not in _AAC_RATES:

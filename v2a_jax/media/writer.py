@@ -89,20 +89,39 @@ def encode_video(
   name = "<video>" if path is None else str(path)
   ticks = _frame_ticks(frames, times, fps, name)
   samples = None if audio is None else check_samples(audio, name)
-  settings = {
-    "codec": codec,
-    "audio_codec": audio_codec,
-    "crf": crf,
-    "gop_seconds": gop_seconds,
-    "name": name,
-  }
-  if path is None:
-    buffer = io.BytesIO()
-    _write_video(buffer, frames, ticks, samples, sample_rate, **settings)
-    return buffer.getvalue()
-  with written(path) as part:
-    _write_video(str(part), frames, ticks, samples, sample_rate, **settings)
-  return pathlib.Path(path)
+  rate = (len(frames) * _TICKS) / max(int(ticks[-1] - ticks[0]), 1)
+  buffer, options = io.BytesIO(), mp4_options(sample_rate)
+  with contextlib.ExitStack() as stack:
+    file = str(stack.enter_context(written(path))) if path else buffer
+    container = stack.enter_context(
+      av.open(file, "w", format="mp4", container_options=options)
+    )
+    # The encoder's rate control takes a rounded rate; the times are exact.
+    stream = container.add_stream(codec, rate=max(round(rate), 1))
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, _TICKS)
+    stream.codec_context.gop_size = max(round(rate * gop_seconds), 1)
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"crf": str(crf), "preset": "veryfast"}
+    packets = iter(())
+    if samples is not None:
+      packets = AudioTrack(
+        container,
+        samples,
+        sample_rate=sample_rate,
+        codec=audio_codec,
+        name=name,
+      ).packets()
+    for pixels, begin, end in zip(frames, ticks[:-1], ticks[1:], strict=True):
+      frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+      frame.pts, frame.time_base = int(begin), Fraction(1, _TICKS)
+      frame.duration = int(end - begin)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+    for packet in packets:
+      container.mux(packet)
+  return pathlib.Path(path) if path else buffer.getvalue()
 
 
 def _frame_ticks(frames, times, fps, name) -> np.ndarray:
@@ -136,52 +155,6 @@ def _frame_ticks(frames, times, fps, name) -> np.ndarray:
   return np.append(ticks, ticks[-1] + last)
 
 
-def _write_video(
-  file,
-  frames,
-  ticks,
-  samples,
-  sample_rate,
-  *,
-  codec,
-  audio_codec,
-  crf,
-  gop_seconds,
-  name,
-):
-  rate = (len(frames) * _TICKS) / max(int(ticks[-1] - ticks[0]), 1)
-  with av.open(
-    file, "w", format="mp4", container_options=mp4_options(sample_rate)
-  ) as container:
-    # The encoder's rate control takes a rounded rate; the times are exact.
-    stream = container.add_stream(codec, rate=max(round(rate), 1))
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = Fraction(1, _TICKS)
-    stream.codec_context.gop_size = max(round(rate * gop_seconds), 1)
-    stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"crf": str(crf), "preset": "veryfast"}
-    track = None
-    if samples is not None:
-      track = AudioTrack(
-        container,
-        samples,
-        sample_rate=sample_rate,
-        codec=audio_codec,
-        bit_rate=None,
-        name=name,
-      )
-    for pixels, begin, end in zip(frames, ticks[:-1], ticks[1:], strict=True):
-      frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-      frame.pts, frame.time_base = int(begin), Fraction(1, _TICKS)
-      frame.duration = int(end - begin)
-      container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
-    if track is not None:
-      for packet in track.packets():
-        container.mux(packet)
-
-
 def mp4_options(sample_rate: int | None) -> dict[str, str]:
   """Returns options of an MP4 whose edit list is in samples, not in ms."""
   return {"movie_timescale": str(sample_rate)} if sample_rate else {}
@@ -190,12 +163,7 @@ def mp4_options(sample_rate: int | None) -> dict[str, str]:
 def encode_flac(
   samples: np.ndarray, sample_rate: int, *, bits: int = 16
 ) -> bytes:
-  """Encodes samples as FLAC.
-
-  Args:
-    samples: float32 [t, channels] in [-1, 1].
-    sample_rate: sample rate in Hz.
-    bits: bits per sample, 16 or 24.
+  """Encodes float32 [t, channels] in [-1, 1] as FLAC of 16 or 24 bits.
 
   Raises:
     MediaError: the samples have another shape or are not finite.
@@ -216,8 +184,7 @@ def decode_flac(
   Args:
     data: bytes of the file.
     start: index of the first sample.
-    frames: number of samples, -1 for all; fewer are returned at the end of the
-      file.
+    frames: number of samples, fewer at the end of the file; -1 for all.
 
   Returns:
     float32 [t, channels], and the sample rate in Hz.
@@ -243,16 +210,9 @@ def write_wav(
   *,
   bits: int = 24,
 ) -> pathlib.Path:
-  """Writes samples as WAV.
+  """Writes samples, float32 [t, channels] in [-1, 1], as WAV.
 
-  Args:
-    path: path of the output.
-    samples: float32 [t, channels] in [-1, 1].
-    sample_rate: sample rate in Hz.
-    bits: bits per sample: 16, 24, or 32 for float.
-
-  Returns:
-    The path.
+  `bits` per sample are 16, 24, or 32 for float.
 
   Raises:
     MediaError: the samples are refused, or the file cannot be written.
@@ -275,15 +235,11 @@ def encode_audio(
   """Writes samples as an audio file in the format of the suffix.
 
   Args:
-    path: path of the output with suffix .m4a, .mp4 (AAC), .opus, .ogg, .webm
-      (Opus), .mp3, .flac or .wav.
+    path: output with suffix .m4a, .mp4 (AAC), .opus, .ogg, .webm (Opus), .mp3,
+      .flac or .wav.
     samples: float32 [t, channels] in [-1, 1].
     sample_rate: sample rate in Hz.
-    bit_rate: bits per second of the lossy codecs; None for
-      `track.default_bit_rate`.
-
-  Returns:
-    The path.
+    bit_rate: bits per second of lossy codecs; None for `default_bit_rate`.
 
   Raises:
     MediaError: the suffix is unknown, the samples are refused, or the file

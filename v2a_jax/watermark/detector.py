@@ -33,13 +33,11 @@ class Detection:
   """Result of `detect`.
 
   Attributes:
-    found: whether the watermark is present, at a false positive probability of
-      at most 1e-4.
-    score: `z` of the best hypothesis: of mean 0 and variance 1 for a single
-      hypothesis without the watermark, at most 34 with it.
+    found: whether the watermark is present, with at most 1e-4 false positives.
+    score: `z` of the best hypothesis; at most 34.
     payload: 16-bit payload; None if it cannot be read.
-    false_positive_probability: upper bound on the probability that audio
-      independent of the key reaches the score anywhere in the search.
+    false_positive_probability: bound on the probability that audio independent
+      of the key reaches the score anywhere in the search.
     seconds_examined: duration of the audio in seconds.
     speed: playback speed of the best hypothesis relative to the original.
   """
@@ -54,19 +52,12 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True)
 class _Best:
-  """Best hypothesis of a search.
+  """The best hypothesis of a search."""
 
-  Attributes:
-    score: its `z`.
-    tried: number of hypotheses in the search.
-    speed: its playback speed.
-    resultants: its `C`, complex [slots, chips].
-  """
-
-  score: float = 0.0
-  tried: int = 0
+  score: float = 0.0  # its `z`
+  tried: int = 0  # hypotheses in the search
   speed: float = 1.0
-  resultants: np.ndarray | None = None
+  resultants: np.ndarray | None = None  # its `C`, complex [slots, chips]
 
   def __or__(self, other: "_Best") -> "_Best":
     """Joins two searches."""
@@ -104,14 +95,17 @@ def detect(
   """
   key = pattern.resolve_key(key)
   original = spectrum.check(samples, sample_rate)
-  seconds = len(original) / sample_rate
   base = spectrum.resample(original, sample_rate, pattern.SAMPLE_RATE)
-  channels = [base.mean(1)] if base.shape[1] else []
-  channels += list(base.T) if base.shape[1] > 1 else []
+  channels = list(base.T)
+  if len(channels) > 1:
+    channels.insert(0, base.mean(1))
   best = _search(channels, key, [1.0], list(_windows(len(base), _WINDOW)))
   payload = _read_payload(best, key)
   if payload is None:
-    windows = _spread(list(_windows(len(base), _STRETCHED_WINDOW)))
+    windows = list(_windows(len(base), _STRETCHED_WINDOW))
+    count = min(len(windows), _STRETCHED_WINDOWS)
+    spread = np.linspace(0, len(windows) - 1, count).astype(int)
+    windows = [windows[i] for i in spread]
     stretched = _search(channels, key, _speeds(windows), windows)
     best = min(best, stretched, key=lambda x: x.probability)
     payload = _read_payload(best, key)
@@ -120,24 +114,13 @@ def detect(
     score=best.score,
     payload=payload,
     false_positive_probability=best.probability,
-    seconds_examined=seconds,
+    seconds_examined=len(original) / sample_rate,
     speed=best.speed,
   )
 
 
-def _spread(windows: list[slice]) -> list[slice]:
-  """Returns up to `_STRETCHED_WINDOWS` of the windows, evenly spaced."""
-  count = min(len(windows), _STRETCHED_WINDOWS)
-  return [windows[int(i)] for i in np.linspace(0, len(windows) - 1, count)]
-
-
 def _windows(n: int, seconds: float) -> Iterator[slice]:
-  """Yields windows that overlap by half; none if shorter than a slot.
-
-  Args:
-    n: number of samples.
-    seconds: length of a window.
-  """
+  """Yields windows that overlap by half; none if shorter than a slot."""
   size = int(seconds * pattern.SAMPLE_RATE)
   if n < 2 * pattern.PATCH + pattern.WINDOW:
     return
@@ -154,12 +137,9 @@ def _speeds(windows: list[slice]) -> np.ndarray:
 
 
 def _search(channels, key, speeds, windows) -> _Best:
-  """Returns the best hypothesis over channels, windows and speeds.
-
-  If there are several speeds, each is scored at every other start of the tile,
-  and the best one again at all starts.
-  """
+  """Returns the best hypothesis over channels, windows and speeds."""
   best = _Best()
+  # Several speeds are scored at every other start, the best again at all.
   stride = 1 if len(speeds) == 1 else 2
   for channel in channels:
     for window in windows:
@@ -176,21 +156,13 @@ def _search(channels, key, speeds, windows) -> _Best:
 def _power(mono: np.ndarray) -> np.ndarray:
   """Returns the power of every frame, float32 [bins, frames]."""
   transform = spectrum.transform(_HOP)
-  n = len(mono)
   first = -transform.p_min
-  frames = transform.stft(mono)[:, first : first + n // _HOP]
+  frames = transform.stft(mono)[:, first : first + len(mono) // _HOP]
   return (np.abs(frames) ** 2).astype(np.float32)
 
 
 def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
-  """Scores every `stride`-th start of the tile with every weighting.
-
-  Args:
-    power: power [bins, frames].
-    key: key of the watermark.
-    speed: playback speed.
-    stride: frames between starts.
-  """
+  """Scores every `stride`-th start of the tile with every weighting."""
   slot = _SLOT / speed
   bands = pattern.band_matrix(speed)
   energies = _slot_energies(bands @ power, slot / 2)
@@ -214,14 +186,9 @@ def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
 
 
 def _slot_energies(bands: np.ndarray, patch: float):
-  """Returns the energies of both patches of the slot that starts at each frame.
+  """Returns energies of both patches of the slot at each frame [bands, starts].
 
-  Args:
-    bands: power [bands, frames].
-    patch: frames per patch; fractional if the speed is not 1.
-
-  Returns:
-    Two arrays [bands, starts]; None if the audio is shorter than a slot.
+  `bands` are powers [bands, frames]; None if the audio is shorter than a slot.
   """
   total = np.cumsum(bands, axis=1, dtype=np.float64)
   total = np.pad(total, ((0, 0), (1, 0)))
@@ -245,11 +212,8 @@ def _slot_energies(bands: np.ndarray, patch: float):
 def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
   """Returns `w exp(2 pi i x / STEP)` of the chips x, complex [chips, starts].
 
-  Args:
-    first: energy of the slot's first patch [bands, starts].
-    second: energy of its second patch [bands, starts].
-    widths: width of each band in bins [bands].
-    weighting: one of `_WEIGHTINGS`.
+  `first` and `second` are energies of patches, [bands, starts]; `widths` of the
+  bands in bins.
   """
   floor = np.zeros((len(first), 1))
   if weighting == "denoised":
@@ -277,15 +241,10 @@ def _weighted_chips(first, second, widths, weighting: str) -> np.ndarray:
 
 
 def _fold(chips: np.ndarray, slot: float) -> np.ndarray:
-  """Sums all tiles for each start of the first tile.
+  """Sums all tiles of chips [chips, starts] for each start of the first tile.
 
-  Args:
-    chips: weighted chips, complex [chips, starts].
-    slot: length of a slot in starts.
-
-  Returns:
-    Resultants `C`, complex [slots, chips, tile starts]; tile start `i` is `i`
-    starts after the beginning of the audio, minus one tile.
+  Returns `C`, complex [slots, chips, tile starts]; tile start `i` is `i` starts
+  after the beginning of the audio, minus one tile.
   """
   tile = int(round(slot * pattern.SLOTS))
   starts = chips.shape[1]

@@ -46,28 +46,20 @@ def embed(
     ValueError: the samples, sample rate, key or payload are refused.
   """
   key = pattern.resolve_key(key)
-  targets = _targets(key, payload)
+  # Offset of each chip's lattice, nepers [chips, slots].
+  turns = pattern.phases(key) / (2 * np.pi) + pattern.bits(key, payload) / 2
   original = spectrum.check(samples, sample_rate)
   if not original.size:
     return original.astype(np.float32)
   base = spectrum.resample(original, sample_rate, pattern.SAMPLE_RATE)
-  change = _change(base, targets, _noise(key, len(base)))
+  seed = pattern.keystream(key, "noise", 4).tolist()
+  noise = np.random.default_rng(seed).standard_normal(len(base))
+  noise *= 10 ** (FLOOR / 20)
+  change = _change(base, turns * pattern.STEP, noise)
   change = spectrum.resample(change, pattern.SAMPLE_RATE, sample_rate)
   marked = original + change[: len(original)]
   peak = max(1.0, np.abs(original).max())
   return np.clip(marked, -peak, peak).astype(np.float32)
-
-
-def _targets(key: bytes, payload: int) -> np.ndarray:
-  """Returns the offset of each chip's lattice, nepers [chips, slots]."""
-  turns = pattern.phases(key) / (2 * np.pi) + pattern.bits(key, payload) / 2
-  return turns * pattern.STEP
-
-
-def _noise(key: bytes, n: int) -> np.ndarray:
-  seed = pattern.keystream(key, "noise", 4)
-  noise = np.random.default_rng(seed.tolist()).standard_normal(n)
-  return noise * 10 ** (FLOOR / 20)
 
 
 def _change(
@@ -122,12 +114,7 @@ class _Grid:
     return self.transform.istft(spectra * self.field(gains), k1=self.n)
 
   def solve(self, mono: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Returns gains, nepers [bands, patches], that move chips to the lattice.
-
-    Args:
-      mono: samples [t].
-      targets: offsets of the lattice, nepers [chips, slots].
-    """
+    """Returns gains, nepers [bands, patches], that put chips on the lattice."""
     slots = np.arange(self.patches // 2) % pattern.SLOTS
     targets = targets[:, slots]
     gains = np.zeros((pattern.BANDS, self.patches))
@@ -163,12 +150,7 @@ def _chips(energies: np.ndarray) -> np.ndarray:
 
 
 def _steps(energies: np.ndarray, errors: np.ndarray) -> np.ndarray:
-  """Returns the smallest gains, nepers [bands, patches], that add `errors`.
-
-  Args:
-    energies: energies [bands, patches].
-    errors: changes of the chips, nepers [chips, slots].
-  """
+  """Returns the smallest gains, nepers [bands, patches], that add `errors`."""
   first, second = energies[:, 0::2], energies[:, 1::2]
   both = first + second
   in_time, in_frequency = np.split(errors, [pattern.BANDS])

@@ -55,15 +55,10 @@ PUBLIC_KEY = b"v2a_jax public watermark key 1"
 
 
 def resolve_key(key: bytes | str | None = None) -> bytes:
-  """Returns the key as bytes.
+  """Returns the key as bytes; raises ValueError if it is empty.
 
-  Args:
-    key: key of the watermark; None for the environment variable
-      `V2A_WATERMARK_KEY` or, if that is unset, the published key, with which
-      anyone can detect the watermark.
-
-  Raises:
-    ValueError: the key is empty.
+  None stands for the environment variable `V2A_WATERMARK_KEY` or, if that is
+  unset, for the published key, with which anyone can detect the watermark.
   """
   if key is None:
     key = os.environ.get("V2A_WATERMARK_KEY") or PUBLIC_KEY
@@ -95,14 +90,8 @@ def carries_payload() -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def code_words(key: bytes) -> np.ndarray:
-  """Returns the code words of all payloads, int8 in {0, 1}.
-
-  The code is a random linear one, whose minimum distance is the smallest weight
-  of its words.
-
-  Returns:
-    [2^16, payload chips].
-  """
+  """Returns the code words of all payloads, int8 in {0, 1} [2^16, chips]."""
+  # A random linear code: the least weight of a word is its minimum distance.
   n = int(carries_payload().sum())
   generator = keystream(key, "code", PAYLOAD_BITS * n).reshape(-1, n) & 1
   payloads = np.arange(2**PAYLOAD_BITS)[:, None]
@@ -113,15 +102,7 @@ def code_words(key: bytes) -> np.ndarray:
 
 
 def bits(key: bytes, payload: int) -> np.ndarray:
-  """Returns the bits that shift the lattice, int8 in {0, 1} [chips, slots].
-
-  Args:
-    key: key of the watermark.
-    payload: 16-bit payload; 0 shifts nothing.
-
-  Raises:
-    ValueError: the payload does not fit 16 bits.
-  """
+  """Returns the bits that shift the lattice, int8 in {0, 1} [chips, slots]."""
   if not 0 <= payload < 2**PAYLOAD_BITS:
     raise ValueError(
       f"watermark payload: {payload} is not in 0..{2**PAYLOAD_BITS - 1}"
@@ -134,10 +115,7 @@ def bits(key: bytes, payload: int) -> np.ndarray:
 
 @functools.cache
 def band_edges() -> np.ndarray:
-  """Returns the band edges in Hz [BANDS + 1].
-
-  Bands have equal width up to 1 kHz and equal relative width above.
-  """
+  """Returns edges in Hz [BANDS + 1]: equal widths up to 1 kHz, then ratios."""
   hz = np.linspace(LOWEST, HIGHEST, 8001)
   density = 1 / np.maximum(NARROWEST, 0.12 * hz)
   count = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
@@ -145,11 +123,7 @@ def band_edges() -> np.ndarray:
 
 
 def band_matrix(speed: float = 1.0) -> np.ndarray:
-  """Returns the fraction of each frequency bin in each band [BANDS, bins].
-
-  Args:
-    speed: playback speed relative to the original, which scales the bands.
-  """
+  """Returns the fraction of each bin in each band at `speed`, [BANDS, bins]."""
   width = SAMPLE_RATE / WINDOW
   centre = np.arange(WINDOW // 2 + 1) * width
   edges = band_edges()[:, None] * speed

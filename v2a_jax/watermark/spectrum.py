@@ -27,16 +27,7 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns samples as float64 [t, channels].
-
-  Args:
-    samples: floats [t, channels].
-    sample_rate: sample rate in Hz, a whole number.
-
-  Raises:
-    ValueError: the samples have another shape or type or are not finite, or the
-      sample rate is not a positive whole number.
-  """
+  """Returns floats [t, channels] as float64; raises ValueError for others."""
   samples = np.asarray(samples)
   if samples.ndim != 2 or not np.issubdtype(samples.dtype, np.floating):
     raise ValueError(

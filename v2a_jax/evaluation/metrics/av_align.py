@@ -45,12 +45,7 @@ class AVAlign(base.ClipMetric):
 
 
 def audio_peaks(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns the times of librosa's onsets with its defaults, seconds.
-
-  Args:
-    waveform: float32 [samples] or [samples, channels], which are averaged.
-    sample_rate: Hz.
-  """
+  """Returns librosa's onsets of [samples] or [samples, channels], seconds."""
   mono = waveform if waveform.ndim == 1 else waveform.mean(axis=1)
   mono = soxr.resample(mono, sample_rate, _SAMPLE_RATE, quality="HQ")
   if len(mono) < 2048 or not np.any(mono):
@@ -59,12 +54,7 @@ def audio_peaks(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def score(sound: np.ndarray, motion: np.ndarray) -> float:
-  """Scores one clip by its peak times, in [0, 1]; NaN without any peak.
-
-  Args:
-    sound: times of the sound's peaks, seconds.
-    motion: times of the motion's peaks, seconds.
-  """
+  """Scores a clip by its peak times in seconds, in [0, 1]; NaN without any."""
   if not len(sound) and not len(motion):
     return float("nan")
   unused = list(motion)

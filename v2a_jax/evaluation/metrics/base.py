@@ -123,23 +123,15 @@ class ClipMetric(Metric):
   def compute(
     self, states: Sequence[Any], *, seed: int = 0
   ) -> intervals.Estimate:
-    """Estimates the metric from all clips; the mean of their values.
-
-    Args:
-      states: one per clip.
-      seed: random seed of the bootstrap.
-    """
+    """Estimates the metric from all clips; the mean of their values."""
     return intervals.mean(self.values(states), seed=seed)
 
   def compute_difference(
     self, states: Sequence[Any], others: Sequence[Any], *, seed: int = 0
   ) -> intervals.Estimate:
-    """Estimates the paired difference of two rows, `states` less `others`.
+    """Estimates the difference of two rows, `states` less `others`.
 
-    Args:
-      states: one per clip.
-      others: one per clip, of the same clips in the same order.
-      seed: random seed of the bootstrap.
+    Both are of the same clips in the same order.
     """
     apart = self.values(states) - self.values(others)
     return intervals.mean(apart, seed=seed)
@@ -152,13 +144,10 @@ class SetMetric(Metric):
   def compute(
     self, features: Features, *, reference: Features | None, seed: int = 0
   ) -> intervals.Estimate:
-    """Estimates the metric.
+    """Estimates the metric from the features of all clips of a row.
 
-    Args:
-      features: features of all clips of a row.
-      reference: features of true sounds of other clips; None where there are
-        none, which cannot be with `needs_reference`.
-      seed: random seed of the bootstrap.
+    `reference` has features of true sounds of other clips, which cannot be None
+    with `needs_reference`.
     """
 
 

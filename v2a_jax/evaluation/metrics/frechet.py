@@ -47,13 +47,7 @@ class FrechetDistance(base.SetMetric):
   needs_reference = True
 
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
-    return frechet(
-      features.vectors,
-      reference.vectors,
-      x_clips=features.clips,
-      y_clips=reference.clips,
-      seed=seed,
-    )
+    return frechet(features, reference, seed=seed)
 
 
 def frechet_distance(
@@ -106,43 +100,32 @@ def _short(rows: np.ndarray) -> np.ndarray:
 
 
 def frechet(
-  x: np.ndarray,
-  y: np.ndarray,
+  x: embeddings.Features,
+  y: embeddings.Features,
   *,
-  x_clips: np.ndarray,
-  y_clips: np.ndarray,
   seed: int = 0,
   draws: int = DRAWS,
 ) -> intervals.Estimate:
-  """Estimates the Fréchet distance, with its interval.
+  """Estimates the bias-corrected Fréchet distance to the reference `y`.
 
-  Args:
-    x: embeddings of the evaluated set's windows, [n, d].
-    y: embeddings of the reference's windows, from other clips, [m, d].
-    x_clips: clip index of each window, int [n], 0 to clips - 1.
-    y_clips: clip index of each window, int [m].
-    seed: random seed of the bootstrap.
-    draws: number of bootstrap resamples.
-
-  Returns:
-    The bias-corrected distance; extras are `plug_in`, `windows` and
-    `reference_clips`.
+  Extras are `plug_in`, `windows` and `reference_clips`.
   """
-  num_x, num_y = x_clips.max() + 1, y_clips.max() + 1
+  num_x, num_y = int(x.clips.max()) + 1, int(y.clips.max()) + 1
   x_counts = intervals.clip_counts(num_x, draws=draws, seed=seed)
   y_counts = intervals.clip_counts(num_y, draws=draws, seed=seed + 1)
 
   def draw(a, b):
-    return frechet_distance(x, y, x_weights=a[x_clips], y_weights=b[y_clips])
+    weights = {"x_weights": a[x.clips], "y_weights": b[y.clips]}
+    return frechet_distance(x.vectors, y.vectors, **weights)
 
   # A draw is a small problem: on a busy machine, BLAS threads that share one
   # take thirty times as long. So one thread per draw, draws side by side.
   with threadpoolctl.threadpool_limits(1), futures.ThreadPoolExecutor() as pool:
     resampled = list(pool.map(draw, x_counts, y_counts))
   return intervals.pivotal(
-    frechet_distance(x, y),
+    frechet_distance(x.vectors, y.vectors),
     np.array(resampled),
-    n=int(num_x),
-    windows=len(x),
-    reference_clips=int(num_y),
+    n=num_x,
+    windows=len(x.vectors),
+    reference_clips=num_y,
   )

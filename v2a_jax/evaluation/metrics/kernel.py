@@ -36,20 +36,7 @@ class KernelDistance(base.SetMetric):
   needs_reference = True
 
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
-    return kernel_distance(
-      features.vectors,
-      reference.vectors,
-      x_clips=features.clips,
-      y_clips=reference.clips,
-      seed=seed,
-    )
-
-
-def _clip_sums(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray):
-  """Sums a kernel [n, m] over the windows of each pair of clips."""
-  fold_rows = np.eye(rows.max() + 1)[rows]
-  fold_columns = np.eye(columns.max() + 1)[columns]
-  return fold_rows.T @ kernel @ fold_columns
+    return kernel_distance(features, reference, seed=seed)
 
 
 def median_distance(rows: np.ndarray) -> float:
@@ -59,37 +46,27 @@ def median_distance(rows: np.ndarray) -> float:
 
 
 def kernel_distance(
-  x: np.ndarray,
-  y: np.ndarray,
+  x: embeddings.Features,
+  y: embeddings.Features,
   *,
-  x_clips: np.ndarray,
-  y_clips: np.ndarray,
   seed: int = 0,
   draws: int = 1000,
 ) -> intervals.Estimate:
-  """Estimates the kernel distance, with its percentile interval.
+  """Estimates the kernel distance to the reference `y`, by percentiles.
 
-  Args:
-    x: embeddings of the evaluated set's windows, [n, d].
-    y: embeddings of the reference's windows, from other clips, [m, d].
-    x_clips: clip index of each window, int [n], 0 to clips - 1.
-    y_clips: clip index of each window, int [m].
-    seed: random seed of the bootstrap.
-    draws: number of bootstrap resamples.
-
-  Returns:
-    The distance, which may be negative; the extra is `reference_clips`.
+  The value may be negative; the extra is `reference_clips`.
   """
-  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-  gamma = 1.0 / (2.0 * median_distance(y) ** 2 + 1e-8)
+  gamma = 1.0 / (2.0 * median_distance(y.vectors) ** 2 + 1e-8)
 
-  def sums(a, b, a_clips, b_clips):
-    kernel = np.exp(-gamma * distance.cdist(a, b, "sqeuclidean"))
-    return _clip_sums(kernel, a_clips, b_clips)
+  def sums(a, b):
+    """Sums the kernel over the windows of each pair of clips."""
+    squares = distance.cdist(a.vectors, b.vectors, "sqeuclidean")
+    kernel = np.exp(-gamma * squares)
+    fold = lambda clips: np.eye(clips.max() + 1)[clips]
+    return fold(a.clips).T @ kernel @ fold(b.clips)
 
-  xx, yy = sums(x, x, x_clips, x_clips), sums(y, y, y_clips, y_clips)
-  xy = sums(x, y, x_clips, y_clips)
-  x_sizes, y_sizes = np.bincount(x_clips), np.bincount(y_clips)
+  xx, yy, xy = sums(x, x), sums(y, y), sums(x, y)
+  x_sizes, y_sizes = np.bincount(x.clips), np.bincount(y.clips)
 
   def within(total, sizes, counts):
     """Averages over pairs of different clips, for counts [draws, clips]."""
@@ -108,11 +85,6 @@ def kernel_distance(
   b = intervals.clip_counts(num_y, draws=draws, seed=seed + 1).astype(float)
   value = squared(np.ones((1, num_x)), np.ones((1, num_y)))[0]
   with np.errstate(invalid="ignore", divide="ignore"):
-    low, high = np.nanquantile(squared(a, b), [0.025, 0.975])
-  return intervals.Estimate(
-    float(_SCALE * value),
-    float(_SCALE * low),
-    float(_SCALE * high),
-    int(num_x),
-    {"reference_clips": int(num_y)},
-  )
+    ends = np.nanquantile(squared(a, b), [0.025, 0.975])
+  numbers = (float(_SCALE * number) for number in (value, *ends))
+  return intervals.Estimate(*numbers, num_x, {"reference_clips": num_y})

@@ -34,9 +34,6 @@ def level_dbfs(waveform: np.ndarray) -> float:
 
 
 def level_error(waveform: np.ndarray, true: np.ndarray) -> float:
-  """Returns the distance between the levels of two sounds, dB.
-
-  Levels below -60 dBFS count as -60, so that the depth of silence is no error.
-  """
+  """Returns the distance between two levels in dB, those under -60 as -60."""
   levels = [max(level_dbfs(w), SILENT_DBFS) for w in (waveform, true)]
   return abs(levels[0] - levels[1])

@@ -51,8 +51,7 @@ class Counts:
   Attributes:
     hits: detected onsets that match the reference.
     reference: onsets in the reference.
-    detected: onsets in the sound, without those that match only an event off
-      screen.
+    detected: onsets in the sound that do not match only an event off screen.
   """
 
   hits: int
@@ -68,11 +67,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class OnsetF1(base.ClipMetric):
-  """Micro-averaged F1 of onset times.
-
-  Attributes:
-    milliseconds: tolerance, the largest distance of a matched pair.
-  """
+  """Micro-averaged F1 of onset times, matched within some milliseconds."""
 
   milliseconds: int
 
@@ -130,8 +125,7 @@ def _detected(sample: base.Sample) -> np.ndarray:
 def reference_onsets(sample: base.Sample) -> np.ndarray:
   """Returns the times in seconds at which a clip's sounds should start.
 
-  They are its known events on screen; where none are known, the onsets that are
-  detected in its true sound.
+  They are its known events on screen, or else the onsets of its true sound.
   """
   if sample.clip.events is not None:
     return sample.clip.events
@@ -139,15 +133,7 @@ def reference_onsets(sample: base.Sample) -> np.ndarray:
 
 
 def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Detects onsets.
-
-  Args:
-    waveform: float32 [samples] or [samples, channels], which are averaged.
-    sample_rate: Hz.
-
-  Returns:
-    Times in seconds, ascending.
-  """
+  """Detects onsets of [samples] or [samples, channels], seconds, ascending."""
   mono = waveform if waveform.ndim == 1 else waveform.mean(axis=1)
   if sample_rate != SAMPLE_RATE:
     mono = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
@@ -183,12 +169,8 @@ def match(
 ) -> Counts:
   """Matches detected onsets with those of the reference, one to one.
 
-  Args:
-    reference: times in seconds, [r].
-    detected: times in seconds, [f].
-    tolerance: largest distance of a pair, seconds.
-    ignored: times in seconds; detected onsets that match one of these, and none
-      of the reference, are not counted.
+  Times are in seconds. Detected onsets that match one of `ignored`, and none of
+  the reference, are not counted.
   """
   reference, detected = np.sort(reference), np.sort(detected)
   pairs = _pairs(reference, detected, tolerance)

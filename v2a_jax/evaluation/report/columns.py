@@ -11,16 +11,9 @@ _DECIMALS = 3  # where no interval says better
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A metric as a column of the report.
+  """A metric as a column of the report, as results.json describes it.
 
-  Attributes:
-    id: key in results.json.
-    label: heading.
-    unit: unit of the values; "" for bare numbers.
-    higher_is_better: direction; None where neither is better.
-    about: what is measured, in plain sentences.
-    judges_timing: whether it measures synchronisation with the video.
-    decimals: digits after the point, fit for the width of the intervals.
+  `decimals` are the digits after the point, fit for the width of the intervals.
   """
 
   id: str

@@ -36,12 +36,7 @@ _SMALL_SET = 50  # clips
 class Difference:
   """`first - second` in one metric, with a 95 % interval.
 
-  Attributes:
-    column: the metric.
-    value: the difference.
-    low: lower end of the interval.
-    high: upper end of the interval.
-    pairs: number of shared clips; 0 where intervals were combined.
+  `pairs` is the number of shared clips; 0 where intervals were combined.
   """
 
   column: Column
@@ -85,25 +80,22 @@ def entry_of(run: dict, name: str, column: Column) -> dict:
 def difference(
   column: Column, first: tuple[dict, str], second: tuple[dict, str]
 ) -> Difference | None:
-  """Compares two rows in one metric.
+  """Compares two rows, each a run and the row's name, in one metric.
 
-  Args:
-    column: the metric.
-    first: a run and the name of its row.
-    second: a run and the name of its row.
-
-  Returns:
-    The difference, paired where five clips or more are shared; None where a
-    row or its interval is missing.
+  The difference is paired where five clips or more are shared; None where a row
+  or its interval is missing.
   """
   pairs = _shared_scores(column, first, second)
   if len(pairs) >= _PAIRS:
     return _paired(column, pairs)
-  entries = [entry_of(*row, column) for row in (first, second)]
-  for entry in entries:
-    if any(entry.get(part) is None for part in ("value", "low", "high")):
-      return None
-  return _combined(column, *entries)
+  a, b = (entry_of(*row, column) for row in (first, second))
+  parts = ("value", "low", "high")
+  if any(entry.get(part) is None for entry in (a, b) for part in parts):
+    return None
+  value = a["value"] - b["value"]
+  below = math.hypot(a["value"] - a["low"], b["high"] - b["value"])
+  above = math.hypot(a["high"] - a["value"], b["value"] - b["low"])
+  return Difference(column, value, value - below, value + above, 0)
 
 
 def _shared_scores(column, first, second) -> np.ndarray:
@@ -138,19 +130,10 @@ def _paired(column: Column, pairs: np.ndarray) -> Difference:
   )
 
 
-def _combined(column: Column, a: dict, b: dict) -> Difference:
-  value = a["value"] - b["value"]
-  below = math.hypot(a["value"] - a["low"], b["high"] - b["value"])
-  above = math.hypot(a["high"] - a["value"], b["value"] - b["low"])
-  return Difference(column, value, value - below, value + above, 0)
-
-
 def _differences(columns, first, second) -> list[Difference]:
   """Compares two rows in all metrics that have a direction."""
-  differences = [
-    difference(column, first, second) for column in _directed(columns)
-  ]
-  return [d for d in differences if d is not None]
+  gaps = (difference(column, first, second) for column in _directed(columns))
+  return [gap for gap in gaps if gap is not None]
 
 
 def _directed(columns: Sequence[Column]) -> list[Column]:
@@ -158,7 +141,7 @@ def _directed(columns: Sequence[Column]) -> list[Column]:
 
 
 def best_run(column: Column, runs: Sequence[dict]) -> int | None:
-  """Returns the index of the run whose generated row is the best.
+  """Returns the index of the run whose generated row is the best, or None.
 
   None with fewer than two runs, for a metric without a direction, or where the
   interval of the difference to the runner-up does not exclude zero.
@@ -180,12 +163,9 @@ def best_run(column: Column, runs: Sequence[dict]) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-  """A line of the verdict.
+  """A line of the verdict: a beginning and the parts that it lists.
 
-  Attributes:
-    kind: `better`, `tie` or `worse`.
-    lead: beginning of the sentence.
-    parts: the differences or metrics that it lists.
+  `kind` is `better`, `tie` or `worse`.
   """
 
   kind: str
@@ -323,19 +303,13 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
       f"{count} comparisons between runs at 95 % each: about one in twenty "
       "differs by chance alone."
     )
-  labels = [c.label for c in columns if not _has_clip_scores(c, runs)]
+  clips = [clip for run in runs for clip in run["clips"]]
+  scores = [row for clip in clips for row in clip.get("scores", {}).values()]
+  scored = {id_ for row in scores for id_ in row}
+  labels = [column.label for column in columns if column.id not in scored]
   if labels:
     sentences.append(
       f"{_join(labels)}: a value of the whole set, compared through intervals "
       "as if the rows were independent."
     )
   return sentences
-
-
-def _has_clip_scores(column: Column, runs: Sequence[dict]) -> bool:
-  return any(
-    column.id in scores
-    for run in runs
-    for clip in run["clips"]
-    for scores in clip.get("scores", {}).values()
-  )

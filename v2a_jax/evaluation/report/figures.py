@@ -45,14 +45,7 @@ def short(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """A line of a plot.
-
-  Attributes:
-    name: name of the run.
-    colour: index of the run's colour.
-    x: training steps, [n].
-    y: values, [n].
-  """
+  """A line of a plot: values `y` at training steps `x`, in a run's colour."""
 
   name: str
   colour: int
@@ -117,15 +110,7 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-  """A row of an interval plot.
-
-  Attributes:
-    label: name of the row.
-    colour: index of the run's colour; None for an anchor.
-    value: the dot.
-    low: lower end of the interval, if there is one.
-    high: upper end of the interval, if there is one.
-  """
+  """A row of an interval plot; an anchor has no colour."""
 
   label: str
   colour: int | None
@@ -198,11 +183,7 @@ def _svg(width, height, title, parts) -> str:
 
 
 def spectrogram(samples: np.ndarray, sample_rate: int) -> bytes:
-  """Draws power over time and logarithmic frequency.
-
-  Args:
-    samples: float32 [t], t >= 64.
-    sample_rate: Hz.
+  """Draws power of samples [t], t >= 64, over time and logarithmic frequency.
 
   Returns:
     A WebP image of 480 x 72 pixels from 50 Hz to half the rate. The lightest

@@ -26,52 +26,30 @@ _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 @dataclasses.dataclass
 class Track:
-  """A soundtrack of a clip.
-
-  Attributes:
-    label: name of its row.
-    colour: index of the run's colour; None for an anchor.
-    path: sound file.
-    scores: its scores in this clip, (label, value) each.
-    spectrogram: data URL of an image; "" where the sound cannot be read.
-    note: why the sound cannot be read.
-    url: address of the sound, filled in by `attach`.
-  """
+  """A soundtrack of a clip."""
 
   label: str
-  colour: int | None
+  colour: int | None  # of the run; None for an anchor
   path: pathlib.Path
-  scores: list[tuple[str, str]]
-  spectrogram: str = ""
-  note: str = ""
-  url: str = ""
+  scores: list[tuple[str, str]]  # (label, value)
+  spectrogram: str = ""  # data URL of an image
+  note: str = ""  # why the sound cannot be read
+  url: str = ""  # filled in by `attach`
 
 
 @dataclasses.dataclass
 class Clip:
-  """A card of the gallery.
-
-  Attributes:
-    id: the record's id.
-    caption: caption of the clip.
-    transcript: spoken words of the clip.
-    duration: seconds.
-    events: reference times of the clip's sounds, seconds.
-    video: video file.
-    tracks: soundtracks.
-    notes: what is missing, one sentence each.
-    video_url: address of the video, filled in by `attach`.
-  """
+  """A card of the gallery."""
 
   id: str
   caption: str
   transcript: str
-  duration: float
-  events: list[float]
+  duration: float  # seconds
+  events: list[float]  # reference times of the clip's sounds, seconds
   video: pathlib.Path | None
   tracks: list[Track]
-  notes: list[str]
-  video_url: str = ""
+  notes: list[str]  # what is missing
+  video_url: str = ""  # filled in by `attach`
 
   @property
   def ticks(self) -> list[float]:
@@ -90,14 +68,7 @@ def collect(
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """Collects the first clips that have media, those of the first run first.
-
-  Args:
-    runs: contents of results.json, with their `folder`.
-    columns: metrics whose scores are shown.
-    labels: labels of anchors, by row.
-    max_clips: number of clips.
-  """
+  """Collects the first clips that have media, those of the first run first."""
   ids = dict.fromkeys(
     clip["id"]
     for run in runs
@@ -169,14 +140,12 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
         label = run["name"]
       elif again or (len(entries) > 1 and row == compare.SHUFFLED):
         label = f"{label} · {run['name']}"
-      scores = clip.get("scores", {}).get(row, {})
-      colour = i if generated else None
-      tracks.append(Track(label, colour, path, _scores(scores, columns)))
+      values = clip.get("scores", {}).get(row, {})
+      scores = [
+        (c.label, c.format(values[c.id])) for c in columns if c.id in values
+      ]
+      tracks.append(Track(label, i if generated else None, path, scores))
   return tracks
-
-
-def _scores(scores: dict, columns) -> list[tuple[str, str]]:
-  return [(c.label, c.format(scores[c.id])) for c in columns if c.id in scores]
 
 
 def _draw(track: Track, duration: float) -> None:
@@ -197,24 +166,15 @@ def _draw(track: Track, duration: float) -> None:
 
 def embedded_size(clips: Sequence[Clip]) -> int:
   """Returns the size of all media of the clips in a page, bytes."""
-  files = {path for clip in clips for path in _files(clip)}
-  images = sum(len(t.spectrogram) for clip in clips for t in clip.tracks)
+  tracks = [track for clip in clips for track in clip.tracks]
+  files = {clip.video for clip in clips if clip.video}
+  files |= {track.path for track in tracks}
+  images = sum(len(track.spectrogram) for track in tracks)
   return images + sum(4 * -(-f.stat().st_size // 3) for f in files)
 
 
-def _files(clip: Clip) -> list[pathlib.Path]:
-  own = [clip.video] if clip.video else []
-  return own + [track.path for track in clip.tracks]
-
-
 def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
-  """Sets the addresses of all videos and tracks.
-
-  Args:
-    clips: clips to change.
-    folder: folder beside the page, into which media are copied; None puts them
-      into the page.
-  """
+  """Sets the addresses of media: in the page, or copied to a folder."""
   copied: dict[pathlib.Path, str] = {}
 
   def address(path: pathlib.Path) -> str:

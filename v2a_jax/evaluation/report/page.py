@@ -47,9 +47,6 @@ def write_report(
       `<out>_media` beside the page.
     max_clips: clips in the gallery, the first in the order of the results.
 
-  Returns:
-    Path of the page.
-
   Raises:
     ValueError: no results, a file that does not hold results, or another
       suffix than .html.
@@ -74,9 +71,6 @@ def write_report(
 
 def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
   """Reads results, adds their `folder`, and numbers runs of equal names.
-
-  Args:
-    paths: results.json files, their folders, or folders of such folders.
 
   Raises:
     ValueError: no paths, or a file that does not hold results of this schema.
@@ -150,23 +144,24 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
 
 
 def _facts(index: int, run: dict) -> dict[str, Any]:
+  short = lambda digest: (digest or "")[:12]
+  listed = lambda values: ", ".join(f"{k} {v}" for k, v in values.items())
   checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
-  versions = run["code"].get("versions", {})
   facts = [
     ("Trained", _trained(checkpoint)),
     ("Checkpoint", f"{checkpoint.get('path', '?')}"),
-    ("Weights", _hash(checkpoint.get("sha256"))),
+    ("Weights", short(checkpoint.get("sha256"))),
     ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
-    ("Sampler", _settings(run["sampler"])),
+    ("Sampler", listed(run["sampler"])),
     (
       "Set",
       f"{clips.get('path', '?')}, split {clips.get('split', '?')}: "
       f"{clips.get('n', '?')} clips of {clips.get('seconds', '?')} s",
     ),
-    ("Set manifest", _hash(clips.get("manifest_sha256"))),
-    ("Code", _hash(run["code"].get("git"))),
-    ("Versions", _settings(versions)),
+    ("Set manifest", short(clips.get("manifest_sha256"))),
+    ("Code", short(run["code"].get("git"))),
+    ("Versions", listed(run["code"].get("versions", {}))),
     ("Evaluated", _evaluated(run)),
   ]
   return {
@@ -174,14 +169,6 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
     "colour": index % table.COLOURS,
     "facts": [(label, text) for label, text in facts if text],
   }
-
-
-def _hash(text: str | None) -> str:
-  return (text or "")[:12]
-
-
-def _settings(values: dict) -> str:
-  return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _trained(checkpoint: dict) -> str:
@@ -261,10 +248,9 @@ def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
 def _flatten(config: dict, prefix: str = "") -> dict[str, Any]:
   out = {}
   for name, value in config.items():
-    if isinstance(value, dict) and value:
-      out |= _flatten(value, f"{prefix}{name}.")
-    else:
-      out[f"{prefix}{name}"] = value
+    nested = isinstance(value, dict) and value
+    key = f"{prefix}{name}"
+    out |= _flatten(value, f"{key}.") if nested else {key: value}
   return out
 
 

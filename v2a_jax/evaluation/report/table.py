@@ -57,18 +57,10 @@ def _row(label, colour, columns, row, bold) -> dict[str, Any]:
   cells = []
   for column in columns:
     entry = row["metrics"].get(column.id) or {}
-    low, high = entry.get("low"), entry.get("high")
-    cells.append(
-      {
-        "value": entry.get("value"),
-        "low": low,
-        "high": high,
-        "n": entry.get("n"),
-        "text": column.format(entry["value"]) if "value" in entry else "",
-        "interval": column.format_interval(low, high),
-        "best": column.id in bold,
-      }
-    )
+    cell = {part: entry.get(part) for part in ("value", "low", "high", "n")}
+    cell["text"] = column.format(entry["value"]) if "value" in entry else ""
+    cell["interval"] = column.format_interval(cell["low"], cell["high"])
+    cells.append(cell | {"best": column.id in bold})
   counts = [cell["n"] for cell in cells if cell["n"] is not None]
   ends = sorted({min(counts), max(counts)}) if counts else []
   n = "\N{EN DASH}".join(map(str, ends))
