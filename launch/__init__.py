@@ -1,1 +1,1 @@
-"""The commands: `v2a <verb>`, one thin file a verb. Nothing imports this."""
+"""The commands: `v2a COMMAND`, a module for each. Nothing imports this package."""
