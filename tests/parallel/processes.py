@@ -26,9 +26,9 @@ def refusals(attempts):
   return messages
 
 
-def join(arguments, axes, timeout=60):
+def join(arguments, axes):
   """Joins, and sums a batch of which each process loads its part."""
-  distributed.initialize(*arguments, timeout=timeout)
+  distributed.initialize(*arguments, timeout=60)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
   index, count = sharding.data_shard(mesh)
   rows = np.arange(8.0)[index::count]
