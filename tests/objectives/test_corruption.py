@@ -67,7 +67,7 @@ def test_log_snr_is_that_of_the_path(path):
 
 
 @pytest.mark.parametrize("path, kind", KINDS)
-@pytest.mark.parametrize("weighting", ["x", "epsilon", "min_snr", "sigmoid"])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_a_weighting_means_the_same_whatever_is_predicted(
   path, kind, weighting
 ):
@@ -87,6 +87,7 @@ def test_a_weighting_means_the_same_whatever_is_predicted(
   wanted = {
     "x": 1.0,
     "epsilon": snr,
+    "v": snr + 1,
     "min_snr": jnp.minimum(snr, 5.0),
     "sigmoid": snr / (1 + snr),
   }[weighting]

@@ -198,8 +198,7 @@ def test_next_token_loss_is_the_mean_cross_entropy():
 
 
 class Gaussian:
-  """Knows that each latent is N(last one, s²); `wrong` is added to what it
-  should predict."""
+  """The exact model of latents N(last one, s²), plus the constant `wrong`."""
 
   def __init__(self, s, wrong=0.0, num_draws=4):
     self.s, self.wrong = s, wrong
