@@ -120,7 +120,7 @@ def test_a_weighting_from_outside_is_one_entry_of_the_table(monkeypatch):
   objective = Experiment.from_config(config).objective
   time = jnp.linspace(0.1, 0.9, 9)
   log_snr = 2 * np.log(time / (1 - time))
-  # Of a velocity latents - noise, an error is 1 / (1 - t) times that of latents.
+  # An error of the velocity is 1 / (1 - t) times that of the latents.
   wanted = (2.0 + 0.5 * log_snr**2) * (1 - time) ** 2
   np.testing.assert_allclose(objective.weight(time), wanted, rtol=1e-4)
 

@@ -82,7 +82,7 @@ def test_quarters_of_diffusion_time_are_a_partition(name):
 
 
 class WrongByTime:
-  """Has an error equal to the diffusion time, so that its loss gives the time."""
+  """Has an error equal to the diffusion time, so its loss gives the time."""
 
   def __init__(self, latents):
     self.latents = latents
