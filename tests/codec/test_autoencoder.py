@@ -30,7 +30,7 @@ TINY = CodecConfig(
 
 @pytest.fixture(scope="module")
 def codec():
-  """Made under jit: one compilation instead of one a shape."""
+  """Made under jit: one compilation instead of one per shape."""
   make = lambda: Codec(TINY, rngs=nnx.Rngs(0))
   graphdef, _ = nnx.split(nnx.eval_shape(make))
   return nnx.merge(graphdef, jax.jit(lambda: nnx.state(make()))())
@@ -100,8 +100,8 @@ def _waveforms():
 
 def test_calibrated_latents_have_unit_variance_and_decode_as_before(codec):
   waveforms = _waveforms()
-  made = autoencoder.calibrate(codec, waveforms, fit_codes=False)
-  before, after = apply(codec, waveforms[0]), apply(made, waveforms[0])
+  calibrated = autoencoder.calibrate(codec, waveforms, fit_codes=False)
+  before, after = apply(codec, waveforms[0]), apply(calibrated, waveforms[0])
   np.testing.assert_allclose(after[0].mean(axis=(0, 1)), 0, atol=1e-4)
   np.testing.assert_allclose(after[0].std(axis=(0, 1)), 1, atol=1e-3)
   assert np.mean(before[1] == after[1]) > 0.99  # but for ties
@@ -112,13 +112,13 @@ def test_calibrated_latents_have_unit_variance_and_decode_as_before(codec):
 def test_calibration_brings_codes_closer_to_the_latents(codec):
   waveforms, left = _waveforms(), []
   for fit_codes in (False, True):
-    made = autoencoder.calibrate(codec, waveforms, fit_codes=fit_codes)
-    latents, _, coded, *_ = apply(made, waveforms[0])
+    calibrated = autoencoder.calibrate(codec, waveforms, fit_codes=fit_codes)
+    latents, _, coded, *_ = apply(calibrated, waveforms[0])
     left.append(float(jnp.mean((latents - coded) ** 2)))
   assert left[1] < 0.5 * left[0]
 
 
-def test_calibration_is_no_parameter(codec):
+def test_calibration_is_not_a_parameter(codec):
   params = nnx.to_flat_state(nnx.state(codec, nnx.Param))
   assert not any("latent_mean" in path for path, _ in params)
   assert len(nnx.to_flat_state(nnx.state(codec, base.Buffer))) == 2
@@ -144,10 +144,10 @@ def test_the_bundled_codec_keeps_clicks_in_place(bundled):
   for start in (places * rate).astype(int):
     waveform[start : start + len(click)] += click
   for view in apply(bundled, waveform[None, :, None])[3:]:
-    made = np.asarray(view)[0, :, 0]
+    sound = np.asarray(view)[0, :, 0]
     for place in places:
       window = slice(int((place - 0.1) * rate), int((place + 0.1) * rate))
-      envelope = np.convolve(np.abs(made[window]), np.ones(32) / 32, "same")
+      envelope = np.convolve(np.abs(sound[window]), np.ones(32) / 32, "same")
       rise = np.argmax(envelope > envelope.max() / 2) / rate - 0.1
       assert abs(rise) < 0.005
 

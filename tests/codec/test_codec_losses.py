@@ -1,4 +1,4 @@
-"""Spectral distances, divergence and the two players' losses."""
+"""Spectral distances, divergence and adversarial losses."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,10 @@ def _noise(seed, batch=2):
 
 
 @jax.jit
-def _distance(true, made):
-  return losses.spectral_distance(true, made, sample_rate=RATE, fft_sizes=SIZES)
+def _distance(true, decoded):
+  return losses.spectral_distance(
+    true, decoded, sample_rate=RATE, fft_sizes=SIZES
+  )
 
 
 def test_spectral_distance_is_zero_at_equality_and_only_there():
@@ -31,13 +33,13 @@ def test_spectral_distance_is_zero_at_equality_and_only_there():
 
 def test_half_the_level_is_half_the_convergence_and_log_two():
   true = _noise(0)
-  found = _distance(true, true / 2)
-  np.testing.assert_allclose(found["convergence"], 0.5, atol=0.03)
-  np.testing.assert_allclose(found["log_magnitude"], np.log(2), atol=0.05)
-  np.testing.assert_allclose(found["mel"], np.log(2), atol=0.05)
+  actual = _distance(true, true / 2)
+  np.testing.assert_allclose(actual["convergence"], 0.5, atol=0.03)
+  np.testing.assert_allclose(actual["log_magnitude"], np.log(2), atol=0.05)
+  np.testing.assert_allclose(actual["mel"], np.log(2), atol=0.05)
 
 
-def _reference(true, made):
+def _reference(true, decoded):
   """Convergence and log magnitude of [t, channels] in float64, by numpy."""
   rows = []
   for size in SIZES:
@@ -49,7 +51,7 @@ def _reference(true, made):
       frames = np.stack([padded[i : i + size].T * window for i in starts])
       return abs(np.fft.rfft(frames)) / window.sum()
 
-    s, t = magnitudes(true), magnitudes(made)
+    s, t = magnitudes(true), magnitudes(decoded)
     silence = s.size * (5 * losses.FLOOR) ** 2
     logs = [np.log(x + losses.FLOOR) for x in (s, t)]
     convergence = np.sqrt(((s - t) ** 2).sum() / ((s**2).sum() + silence))
@@ -62,24 +64,24 @@ def _pair(x):
 
 
 def test_convergence_and_log_magnitude_are_those_of_float64():
-  true, made = _noise(0, 1), _noise(1, 1)
-  wanted = _reference(true[0], made[0])
-  np.testing.assert_allclose(_pair(_distance(true, made)), wanted, rtol=1e-3)
+  true, decoded = _noise(0, 1), _noise(1, 1)
+  wanted = _reference(true[0], decoded[0])
+  np.testing.assert_allclose(_pair(_distance(true, decoded)), wanted, rtol=1e-3)
 
 
 def test_stereo_is_left_and_right_and_twice_mid_and_side():
-  true, made = (
+  true, decoded = (
     np.concatenate([_noise(i, 1), _noise(i + 2, 1)], axis=2) for i in (0, 1)
   )
   turn = np.array([[0.5, 0.5], [0.5, -0.5]])
-  single = _reference(true[0], made[0])
-  both = _reference(true[0] @ turn, made[0] @ turn)
-  found = _pair(_distance(true, made))
-  np.testing.assert_allclose(found, (single + 2 * both) / 3, rtol=1e-3)
+  single = _reference(true[0], decoded[0])
+  both = _reference(true[0] @ turn, decoded[0] @ turn)
+  actual = _pair(_distance(true, decoded))
+  np.testing.assert_allclose(actual, (single + 2 * both) / 3, rtol=1e-3)
 
 
-def test_the_phase_between_two_channels_is_heard():
-  """In each channel both reconstructions are wrong by as much."""
+def test_the_phase_between_two_channels_counts():
+  """In each channel both reconstructions have the same error."""
   true = jnp.concatenate([_noise(0), 0.5 * _noise(0) + 0.3 * _noise(1)], axis=2)
   good = 0.8 * true
   turned = good * jnp.array([1.0, -1.0])
@@ -95,7 +97,7 @@ def test_the_phase_between_two_channels_is_heard():
     assert jnp.all(turned[name] > 1.5 * good[name]), name
 
 
-def test_where_a_sound_stands_is_heard():
+def test_panning_counts():
   sound, none = _noise(0), jnp.zeros((2, 2048, 1))
   panned = jnp.concatenate([sound, none], axis=2)
   centred = jnp.concatenate([sound, sound], axis=2) / np.sqrt(2)
@@ -105,7 +107,7 @@ def test_where_a_sound_stands_is_heard():
 
 
 def test_log_mel_power_is_that_of_librosa():
-  true, made = _noise(0, 1), _noise(1, 1)
+  true, decoded = _noise(0, 1), _noise(1, 1)
 
   def log_mel(sound, size):
     power = librosa.feature.melspectrogram(
@@ -121,30 +123,32 @@ def test_log_mel_power_is_that_of_librosa():
     return np.log(power / scale + losses.FLOOR**2)
 
   wanted = [
-    np.mean(np.abs(log_mel(true, n) - log_mel(made, n))) / 2 for n in SIZES
+    np.mean(np.abs(log_mel(true, n) - log_mel(decoded, n))) / 2 for n in SIZES
   ]
-  found = _distance(true, made)["mel"][0]
-  np.testing.assert_allclose(found, np.mean(wanted), rtol=1e-4)
+  actual = _distance(true, decoded)["mel"][0]
+  np.testing.assert_allclose(actual, np.mean(wanted), rtol=1e-4)
 
 
 def test_examples_do_not_see_each_other():
-  true, made = _noise(0), _noise(1)
-  both, alone = _distance(true, made), _distance(true[:1], made[:1])
+  true, decoded = _noise(0), _noise(1)
+  both, alone = _distance(true, decoded), _distance(true[:1], decoded[:1])
   for name in both:
     np.testing.assert_allclose(both[name][:1], alone[name], rtol=1e-5)
 
 
 def test_silence_is_finite_with_finite_gradients():
   silence = jnp.zeros((2, 2048, 1))
-  total = lambda made: sum(v.sum() for v in _distance(silence, made).values())
+  total = lambda decoded: sum(
+    v.sum() for v in _distance(silence, decoded).values()
+  )
   assert np.isfinite(total(_noise(0)))
   assert jnp.all(jnp.isfinite(jax.jit(jax.grad(total))(silence)))
 
 
 def test_magnitude_of_a_full_scale_sine_is_a_half():
   sine = jnp.sin(2 * jnp.pi * 1000 * jnp.arange(4096) / RATE)
-  found = losses.magnitude(sine, n_fft=512)
-  np.testing.assert_allclose(found[4:-4].max(), 0.5, atol=1e-3)
+  actual = losses.magnitude(sine, n_fft=512)
+  np.testing.assert_allclose(actual[4:-4].max(), 0.5, atol=1e-3)
 
 
 def test_kl_divergence_is_the_integral():
@@ -155,11 +159,11 @@ def test_kl_divergence_is_the_integral():
   density = stats.norm.pdf(x, mean[..., None], spread)
   ratio = stats.norm.logpdf(x, mean[..., None], spread) - stats.norm.logpdf(x)
   wanted = (density * ratio).sum(axis=-1).mean() * step
-  found = losses.kl_divergence(jnp.asarray(mean), jnp.asarray(logvar))
-  np.testing.assert_allclose(found, [wanted], rtol=1e-5)
+  actual = losses.kl_divergence(jnp.asarray(mean), jnp.asarray(logvar))
+  np.testing.assert_allclose(actual, [wanted], rtol=1e-5)
 
 
-def test_hinge_is_zero_for_a_sure_and_right_critic():
+def test_hinge_is_zero_where_scores_are_beyond_the_margin():
   real, fake = [jnp.full((2, 5), 1.5)], [jnp.full((2, 5), -1.5)]
   np.testing.assert_array_equal(losses.hinge_discriminator(real, fake), 0)
   np.testing.assert_allclose(losses.hinge_generator(fake), 1.5)
@@ -170,5 +174,5 @@ def test_feature_matching_is_relative_and_zero_at_equality():
   features = [jnp.full((2, 3, 4), 2.0), jnp.full((2, 5), -7.0)]
   np.testing.assert_array_equal(losses.feature_matching(features, features), 0)
   halves = [f / 2 for f in features]
-  found = losses.feature_matching(features, halves)
-  np.testing.assert_allclose(found, 0.5, atol=1e-3)
+  actual = losses.feature_matching(features, halves)
+  np.testing.assert_allclose(actual, 0.5, atol=1e-3)

@@ -1,4 +1,4 @@
-"""DAC in JAX against `transformers`' DacModel, and in the place of a codec."""
+"""DAC in JAX against `transformers`' DacModel, and as a frozen codec."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ SAMPLES = FRAMES * CONFIG.hop
 
 
 def settings(config: dac.DacConfig) -> dict:
-  """What Hugging Face's config.json says of it."""
+  """Contents of Hugging Face's config.json."""
   return dict(
     model_type="dac",
     sampling_rate=config.sample_rate,
@@ -70,7 +70,7 @@ def tensor_shapes(config: dac.DacConfig) -> dict[str, tuple[int, ...]]:
 
 
 def random_tensors(config: dac.DacConfig) -> dict[str, np.ndarray]:
-  """Weights under which sound keeps its size through all layers."""
+  """Weights with which activations keep their size."""
   rng = np.random.default_rng(0)
 
   def draw(name, shape):
@@ -108,7 +108,7 @@ def waveform(samples: int, seed: int = 1) -> np.ndarray:
 
 
 def difference(ours, theirs) -> float:
-  """The largest, relative to the largest value."""
+  """Largest difference, relative to the largest value."""
   theirs = np.asarray(theirs)
   assert ours.shape == theirs.shape
   return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
@@ -132,7 +132,7 @@ def reference(transformers, config):
 
 @functools.partial(jax.jit, static_argnums=0)
 def views(graphdef, state, x) -> dict[str, jax.Array]:
-  """All that a codec makes of a waveform."""
+  """All outputs of a codec for a waveform."""
   codec = nnx.merge(graphdef, state)
   latents = codec.encode(x)
   codes = codec.quantize(latents)
@@ -158,14 +158,16 @@ def views_of_transformers(model, x) -> dict[str, np.ndarray]:
     latents = model.encoder(x)
     encoded = model.encode(x)
     quantized = encoded.quantized_representation
-    found = {
+    outputs = {
       "latents": latents,
       "codes": encoded.audio_codes,
       "quantized": quantized,
       "sound": model.decoder(quantized),
       "sound of latents": model.decoder(latents),
     }
-  return {name: value.transpose(1, 2).numpy() for name, value in found.items()}
+  return {
+    name: value.transpose(1, 2).numpy() for name, value in outputs.items()
+  }
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_equals_transformers(
   x = waveform(FRAMES * config.hop)
   theirs = views_of_transformers(model, x)
   ours = {k: np.asarray(v) for k, v in views_of(tmp_path, x).items()}
-  # What the network leaves off at the end is silent here.
+  # Samples that the network leaves off are zero here.
   kept = x.shape[1] - left_off
   for name in ("sound", "sound of latents"):
     assert ours[name].shape == x.shape and not ours[name][:, kept:].any()
@@ -216,20 +218,20 @@ def test_published_rates():
   assert rates["44khz"] == pytest.approx(86.13, abs=0.01)
 
 
-def test_stands_where_a_codec_stands(folder):
+def test_it_has_the_interface_of_a_frozen_codec(folder):
   frozen = frozen_codec.load(str(folder))
   config = frozen.config
   assert (config.sample_rate, config.channels) == (16000, 1)
   assert (config.hop, config.latent_rate) == (10, 1600.0)
   assert frozen.sha256 == sha256_of(folder / "model.safetensors")
   x = waveform(SAMPLES)
-  found = views(frozen.graphdef, frozen.state, x)
-  assert found["latents"].shape == (2, FRAMES, config.latent_dim)
-  assert found["codes"].shape == (2, FRAMES, config.num_codebooks)
-  assert found["codes"].dtype == jnp.int32
-  assert 0 <= found["codes"].min() <= found["codes"].max() < 32
-  assert found["sound"].shape == x.shape
-  assert 0.1 < np.abs(found["sound"]).max() <= 1
+  outputs = views(frozen.graphdef, frozen.state, x)
+  assert outputs["latents"].shape == (2, FRAMES, config.latent_dim)
+  assert outputs["codes"].shape == (2, FRAMES, config.num_codebooks)
+  assert outputs["codes"].dtype == jnp.int32
+  assert 0 <= outputs["codes"].min() <= outputs["codes"].max() < 32
+  assert outputs["sound"].shape == x.shape
+  assert 0.1 < np.abs(outputs["sound"]).max() <= 1
 
 
 def test_short_sound_is_that_with_silence_after_it(folder):
@@ -246,13 +248,13 @@ def test_statistics_standardise_latents_and_nothing_else(folder, arrays):
   plain = views_of(folder, x)
   mean = np.linspace(-1, 1, CONFIG.latent_dim)
   write(folder, arrays, latent_mean=mean.tolist(), latent_std=2.0)
-  found = views_of(folder, x)
-  np.testing.assert_array_equal(found["codes"], plain["codes"])
+  outputs = views_of(folder, x)
+  np.testing.assert_array_equal(outputs["codes"], plain["codes"])
   for name in ("latents", "quantized"):
     expected = (plain[name] - mean) / 2
-    np.testing.assert_allclose(found[name], expected, atol=1e-6)
+    np.testing.assert_allclose(outputs[name], expected, atol=1e-6)
   for name in ("sound", "sound of latents"):
-    np.testing.assert_allclose(found[name], plain[name], atol=1e-5)
+    np.testing.assert_allclose(outputs[name], plain[name], atol=1e-5)
 
 
 def test_first_codes_alone(folder):
@@ -332,7 +334,7 @@ def test_strange_configs_are_refused(folder, arrays, change, message):
     dac_files.load(folder)
 
 
-def test_lacking_keys_are_all_named(folder):
+def test_missing_keys_are_all_named(folder):
   (folder / "config.json").write_text('{"model_type": "dac"}')
   with pytest.raises(
     weights.WrongWeightsError, match="codebook_dim, .*sampling_rate"

@@ -1,4 +1,4 @@
-"""A kind of codec from outside the package: this file, and one entry of a list."""
+"""A kind of codec from outside the package: this file and one list entry."""
 
 import sys
 

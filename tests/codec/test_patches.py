@@ -1,4 +1,4 @@
-"""Waveform patches: nothing is lost, and they stand where a codec stands."""
+"""Waveform patches: lossless, with the interface of a codec."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_every_waveform_comes_back():
     np.testing.assert_allclose(again, x, rtol=2e-6, atol=1e-6)
 
 
-def test_a_patch_is_its_samples_and_the_last_is_filled_up():
+def test_a_patch_is_its_samples_and_the_last_is_padded():
   x = jax.random.uniform(jax.random.key(0), (2, 50, 2), minval=-1)
   latents = Patches(STEREO).encode(x)
   assert latents.shape == (2, 3, STEREO.latent_dim)
@@ -40,10 +40,10 @@ def test_a_patch_is_its_samples_and_the_last_is_filled_up():
   assert np.argwhere(moved).tolist() == [[0, 1, 11]]
 
 
-def test_what_a_model_makes_is_no_louder_than_full_scale():
+def test_decoded_sound_is_clipped_to_full_scale():
   latents = jnp.asarray([[[-50.0, 3.0] * 20]])
-  made = Patches(STEREO).decode(latents)
-  np.testing.assert_array_equal(made[0], [[-1.0, 1.0]] * 20)
+  waveform = Patches(STEREO).decode(latents)
+  np.testing.assert_array_equal(waveform[0], [[-1.0, 1.0]] * 20)
 
 
 def test_sound_has_about_unit_variance():
@@ -55,7 +55,7 @@ def test_sound_has_about_unit_variance():
   assert 0.7 < rms[1] < rms[0] < 1.5
 
 
-def test_a_codec_name_says_rate_patch_and_channels():
+def test_a_name_gives_rate_hop_and_channels():
   codec = frozen_codec.load("patches:48000:20:2")
   assert codec.config == STEREO
   assert codec.merge().config == STEREO

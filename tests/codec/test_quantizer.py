@@ -1,4 +1,4 @@
-"""The residual quantizer: codes, their way back, and its gradients."""
+"""The residual quantizer: codes, decoding and gradients."""
 
 from flax import nnx
 import jax

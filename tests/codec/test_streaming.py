@@ -86,15 +86,15 @@ def test_chunks_together_are_the_whole_decode(name, more):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_halo_is_what_a_latents_samples_depend_on_and_no_more(name):
+def test_the_halo_holds_all_that_a_latents_samples_depend_on_and_no_more(name):
   codec = _make(name)
   halo, hop = codec.decoder_halo, codec.config.hop
   length, middle = 3 * halo + 11, halo + 5
   kept, other = (_latents(codec, length, seed) for seed in (0, 1))
-  there = abs(np.arange(length) - middle)[None, :, None]
+  distances = abs(np.arange(length) - middle)[None, :, None]
 
   def samples(distance):
-    latents = np.where(there <= distance, kept, other)
+    latents = np.where(distances <= distance, kept, other)
     return _whole(codec, latents)[:, middle * hop : (middle + 1) * hop]
 
   np.testing.assert_array_equal(samples(halo), samples(length))
@@ -104,9 +104,9 @@ def test_the_halo_is_what_a_latents_samples_depend_on_and_no_more(name):
 def test_codes_are_decoded_as_their_latents_are():
   codec = _make("even")
   codes = np.random.default_rng(0).integers(0, 8, (1, 26, 2))
-  made = streaming.decode(codec, codes)
+  waveform = streaming.decode(codec, codes)
   wanted = _whole(codec, np.asarray(codec.dequantize(codes)))
-  np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(waveform, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_long_sound_is_decoded_by_one_small_program():
@@ -124,7 +124,7 @@ def test_a_long_sound_is_decoded_by_one_small_program():
   assert traced == [(1, 8 + 2 * codec.decoder_halo, 4)]
 
 
-def test_a_chunk_of_nothing_is_refused():
+def test_a_chunk_of_0_latents_is_refused():
   codec = _make("even")
   with pytest.raises(ValueError, match="chunk=0 latents; give at least 1"):
     streaming.decode(codec, _latents(codec, 3), chunk=0)

@@ -1,4 +1,4 @@
-"""Targets: what they hold, its clock and its mask."""
+"""Targets: values, times and masks."""
 
 from flax import nnx
 import jax
@@ -71,10 +71,10 @@ def test_a_token_model_may_learn_the_first_codebooks_only(codec, frozen, batch):
   np.testing.assert_array_equal(filled.target, wanted)
 
 
-def test_what_is_generated_becomes_the_latents_that_the_decoder_takes(
+def test_targets_become_the_latents_that_the_decoder_takes(
   codec, frozen, batch
 ):
-  """Of the weights that a call is given, not of those that were described."""
+  """By the weights of the call; those of the codec may be shapes."""
   shapes = jax.eval_shape(lambda: frozen.state)
   described = FrozenCodec(CONFIG, frozen.graphdef, shapes)
   latents = codec.encode(batch.audio)

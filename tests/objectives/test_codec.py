@@ -28,19 +28,21 @@ CRITICS = DiscriminatorConfig(
   periods=(2,), fft_sizes=(64,), num_bands=2, widths=(4, 4)
 )
 PLAIN = CodecObjective(crop=512, fft_sizes=(64,))
-PLAYED = dataclasses.replace(PLAIN, adversarial_weight=1.0, feature_weight=1.0)
+ADVERSARIAL = dataclasses.replace(
+  PLAIN, adversarial_weight=1.0, feature_weight=1.0
+)
 
 
-def _make(critics=True) -> CodecGAN:
+def _gan(critics=True) -> CodecGAN:
   rngs = nnx.Rngs(0)
   players = Discriminator(CRITICS, rngs=rngs) if critics else None
   return CodecGAN(Codec(CODEC, rngs=rngs), players)
 
 
 def _split(critics=True):
-  """Graph, parameters and buffers, made in one compilation."""
-  make = lambda: nnx.split(_make(critics), nnx.Param, ...)[1:]
-  graphdef, _ = nnx.split(nnx.eval_shape(lambda: _make(critics)))
+  """Graph, parameters and buffers, from one compilation."""
+  make = lambda: nnx.split(_gan(critics), nnx.Param, ...)[1:]
+  graphdef, _ = nnx.split(nnx.eval_shape(lambda: _gan(critics)))
   return graphdef, *jax.jit(make)()
 
 
@@ -58,13 +60,13 @@ def _loss(objective, split, batch, key, train):
 
 
 @pytest.fixture(scope="module")
-def played(batch):
-  """Losses and metrics of both players, and two of the metrics' gradients."""
+def adversarial_run(batch):
+  """Losses, metrics and the gradients of two adversarial metrics."""
   graphdef, params, rest = _split()
 
   def run(params):
     losses, metrics = _loss(
-      PLAYED, (graphdef, params, rest), batch, jax.random.key(1), True
+      ADVERSARIAL, (graphdef, params, rest), batch, jax.random.key(1), True
     )
     pair = {k: metrics[k].mean() for k in ("discriminator", "adversarial")}
     return pair, (losses, metrics)
@@ -72,16 +74,15 @@ def played(batch):
   return jax.jit(jax.jacrev(run, has_aux=True))(params)
 
 
-def test_losses_and_metrics_are_per_example(played):
-  _, (losses, metrics) = played
+def test_losses_and_metrics_are_per_example(adversarial_run):
+  _, (losses, metrics) = adversarial_run
   assert losses.shape == (4,) and jnp.all(jnp.isfinite(losses))
   assert {v.shape for v in metrics.values()} == {(4,)}
   assert {"mel", "kl", "commitment", "discriminator"} <= metrics.keys()
 
 
-def test_the_two_players_do_not_mix(played):
-  """Each player's loss has no gradient for the other's parameters."""
-  grads, _ = played
+def test_codec_and_discriminator_have_separate_gradients(adversarial_run):
+  grads, _ = adversarial_run
   size = optax.global_norm
   assert size(grads["discriminator"].codec) == 0
   assert size(grads["discriminator"].discriminator) > 1e-3
@@ -111,7 +112,7 @@ def test_validation_gives_the_loss_and_its_parts(batch):
   np.testing.assert_allclose(metrics["loss"], weighted, rtol=1e-5)
 
 
-def test_without_adversarial_weights_no_critic_is_run(batch):
+def test_without_adversarial_weights_the_discriminator_is_not_run(batch):
   split = _split()
   metrics = jax.eval_shape(
     lambda key: _loss(PLAIN, split, batch, key, True)[1], jax.random.key(0)
@@ -119,7 +120,7 @@ def test_without_adversarial_weights_no_critic_is_run(batch):
   assert "discriminator" not in metrics and "features" not in metrics
 
 
-def test_a_codec_without_critics_trains_and_gets_better(batch):
+def test_a_codec_without_discriminator_trains_and_gets_better(batch):
   graphdef, params, rest = _split(critics=False)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
   tone = 0.3 * jnp.sin(jnp.arange(1024) * 0.2)[None, :, None]

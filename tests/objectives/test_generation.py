@@ -50,7 +50,7 @@ def test_the_true_velocity_has_no_loss():
   np.testing.assert_allclose(loss, 0.0, atol=1e-4)
 
 
-def test_a_silent_model_pays_the_variance_of_the_velocity():
+def test_the_loss_of_zeros_is_the_variance_of_the_velocity():
   silent = lambda x, *a, **k: jnp.zeros_like(x)
   model = type(
     "Silent",
@@ -69,7 +69,7 @@ def test_a_silent_model_pays_the_variance_of_the_velocity():
   assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
 
 
-def test_loss_ignores_what_lies_after_the_clip():
+def test_loss_ignores_latents_after_the_clip():
   model, latents = tiny.diffusion(), _latents()
   mask = np.arange(T)[None] < np.array([[5], [8]])
   batch = tiny.batch(latents, target_mask=mask)
@@ -92,11 +92,11 @@ def test_conditions_are_dropped_independently_at_their_rate():
   np.testing.assert_allclose(corr, np.eye(3), atol=0.06)
 
 
-def test_a_share_of_the_examples_is_told_all_but_a_hole():
-  there = base.draw_known(jax.random.key(0), (6000, 50), rate=0.3)
-  told = np.asarray(there.any(axis=1))
-  assert told.mean() == pytest.approx(0.3, abs=0.02)
-  holes = ~np.asarray(there)[told]
+def test_a_share_of_the_examples_is_given_all_but_a_hole():
+  given = base.draw_known(jax.random.key(0), (6000, 50), rate=0.3)
+  infilled = np.asarray(given.any(axis=1))
+  assert infilled.mean() == pytest.approx(0.3, abs=0.02)
+  holes = ~np.asarray(given)[infilled]
   np.testing.assert_allclose(holes.mean(), 0.5, atol=0.02)
   assert 0.08 <= holes.mean(axis=1).min() and holes.mean(axis=1).max() <= 0.92
   edges = np.abs(np.diff(np.pad(holes, ((0, 0), (1, 1))), axis=1)).sum(axis=1)
@@ -106,7 +106,7 @@ def test_a_share_of_the_examples_is_told_all_but_a_hole():
   assert at_end == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_what_is_known_is_shown_and_costs_nothing():
+def test_known_latents_are_an_input_and_add_no_loss():
   latents = _latents()
   seen = {}
 
@@ -172,9 +172,11 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   assert best < min(loss(0.9, 0), loss(1.1, 0), loss(1, 0.1), loss(1, -0.1))
   # And a solver carries noise along it to that Gaussian.
   noise = jax.random.normal(jax.random.key(2), (8192,))
-  made = SOLVERS["heun"](velocity, noise, num_steps=64, corruption=Corruption())
-  assert float(made.mean()) == pytest.approx(m, abs=0.03)
-  assert float(made.std()) == pytest.approx(s, abs=0.03)
+  samples = SOLVERS["heun"](
+    velocity, noise, num_steps=64, corruption=Corruption()
+  )
+  assert float(samples.mean()) == pytest.approx(m, abs=0.03)
+  assert float(samples.std()) == pytest.approx(s, abs=0.03)
 
 
 def test_next_token_loss_is_the_mean_cross_entropy():
@@ -196,8 +198,7 @@ def test_next_token_loss_is_the_mean_cross_entropy():
 
 
 class Gaussian:
-  """Knows that each latent is N(last one, s²); `wrong` is added to what it
-  should predict."""
+  """The exact model of latents N(last one, s²), plus the constant `wrong`."""
 
   def __init__(self, s, wrong=0.0, num_draws=4):
     self.s, self.wrong = s, wrong
@@ -216,8 +217,8 @@ class Gaussian:
 
 
 def test_next_latent_loss_of_the_truth_is_its_closed_form():
-  """What is left is the variance of the velocity at x_t, s² / var(x_t), over
-  the logit-normal times; anything else costs its square more."""
+  """The minimum is the variance of the velocity at x_t, s² / var(x_t), over
+  the logit-normal times; a bias adds its square."""
   s, b, mean, std = 0.5, 1024, -0.3, 0.8
   steps = s * jax.random.normal(jax.random.key(0), (b, T, tiny.CHANNELS))
   batch = tiny.batch(jnp.cumsum(steps, axis=1), b=b).replace(cond=None)
@@ -241,7 +242,7 @@ def test_next_latent_loss_of_the_truth_is_its_closed_form():
   assert loss(0.5) == pytest.approx(expected + 0.25, rel=0.02)
 
 
-def test_next_latent_loss_ignores_what_lies_after_the_clip():
+def test_next_latent_loss_ignores_latents_after_the_clip():
   model, latents = tiny.latents(), _latents()
   mask = np.arange(T)[None] < np.array([[5], [8]])
   batch = tiny.batch(latents, target_mask=mask)

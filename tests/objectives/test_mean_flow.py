@@ -18,7 +18,7 @@ PLAIN = MeanFlow(instant_rate=0.0, power=0.0, cond_drop_rate=0.0)
 
 
 class Flow:
-  """The exact average velocity towards latents N(MEAN, STD^2), bent a little.
+  """The exact average velocity to latents N(MEAN, STD^2), slightly changed.
 
   The flow carries x_t = t MEAN + s_t z, s_t^2 = (1 - t)^2 + (t STD)^2, along
   the same z.
@@ -65,7 +65,7 @@ def test_the_gradient_vanishes_at_the_true_average():
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_one_step_is_enough(num_steps):
   keys = jax.vmap(jax.random.key)(jnp.arange(2))
-  made = tiny.sample(
+  latents = tiny.sample(
     ODESampler(num_steps=num_steps, solver="average"),
     Flow(),
     PLAIN,
@@ -75,7 +75,7 @@ def test_one_step_is_enough(num_steps):
     windows=Windows(T, T),
   )
   noise = jax.vmap(lambda k: jax.random.normal(k, (T, tiny.CHANNELS)))(keys)
-  np.testing.assert_allclose(made, MEAN + STD * noise, atol=2e-3)
+  np.testing.assert_allclose(latents, MEAN + STD * noise, atol=2e-3)
 
 
 def test_with_no_interval_it_is_rectified_flow():
@@ -121,8 +121,8 @@ def test_it_needs_a_model_that_sees_the_interval():
   assert Experiment.from_config(config).objective == MeanFlow()
 
 
-def test_the_adaptive_weight_is_of_training_alone():
-  """It brings every loss near 1, which says nothing on validation data."""
+def test_the_adaptive_weight_is_used_in_training_only():
+  """With it all losses are near 1, whatever the error."""
   batch = tiny.batch(jax.random.normal(jax.random.key(0), (2, T, 3)))
   objective = MeanFlow(power=1.0, cond_drop_rate=0.0)
   run = lambda train: tiny.loss(

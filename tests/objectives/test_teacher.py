@@ -32,12 +32,12 @@ def test_resampling_agrees_with_scipy(rate, samples):
   spectrum[:, samples // 3 :] = 0  # below either Nyquist frequency
   sound = np.fft.irfft(spectrum, n=samples)
   count = round(samples * 32_000 / rate)
-  found = teacher.resample(sound.astype(np.float32), rate, 32_000)
+  actual = teacher.resample(sound.astype(np.float32), rate, 32_000)
   wanted = scipy.signal.resample(sound, count, axis=1)
-  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  np.testing.assert_allclose(actual, wanted, atol=1e-5)
 
 
-def test_what_is_heard_stands_at_its_time():
+def test_features_are_those_at_the_latents_times():
   if not WEIGHTS.is_file():
     pytest.skip("../shared/weights is not here")
   rng = np.random.default_rng(0)
@@ -58,39 +58,39 @@ def test_what_is_heard_stands_at_its_time():
   middle = batch.target_times[int(apart.argmax())]
   assert 2.4 < middle < 2.8
   # Over what exists of the batch, the mean is zero.
-  there = np.asarray(batch.target_mask)
+  mask = np.asarray(batch.target_mask)
   np.testing.assert_allclose(
-    batch.representation[there].mean(axis=0), 0.0, atol=1e-4
+    batch.representation[mask].mean(axis=0), 0.0, atol=1e-4
   )
-  assert there[1].sum() < there[0].sum()
+  assert mask[1].sum() < mask[0].sum()
 
 
 def taught(model, weight=0.5, b=2):
   latents = jax.random.normal(jax.random.key(5), (b, T, tiny.CHANNELS))
-  heard = jax.random.normal(jax.random.key(6), (b, T, 5))
+  features = jax.random.normal(jax.random.key(6), (b, T, 5))
   mask = np.arange(T)[None] < np.array([[5], [8]])
-  batch = tiny.batch(latents, target_mask=mask, representation=heard)
+  batch = tiny.batch(latents, target_mask=mask, representation=features)
   objective = Diffusion(
     teacher="mn04", representation_weight=weight, cond_drop_rate=0.0
   )
   return objective, batch
 
 
-def test_the_error_is_one_less_the_cosine_where_the_clip_is():
+def test_the_error_is_one_minus_the_cosine_within_the_clip():
   _, batch = taught(None)
-  heard = np.asarray(batch.representation)
+  features = np.asarray(batch.representation)
   error = lambda x: teacher.representation_error(jnp.asarray(x), batch)
-  np.testing.assert_allclose(error(3 * heard), 0.0, atol=1e-5)
-  np.testing.assert_allclose(error(-heard), 2.0, atol=1e-5)
-  spoiled = heard.copy()
+  np.testing.assert_allclose(error(3 * features), 0.0, atol=1e-5)
+  np.testing.assert_allclose(error(-features), 2.0, atol=1e-5)
+  spoiled = features.copy()
   spoiled[0, 5:] = 9.0  # after the clip's end
   np.testing.assert_allclose(error(spoiled), 0.0, atol=1e-5)
-  guess = np.random.default_rng(0).standard_normal(heard.shape)
-  cosine = np.sum(guess * heard, -1) / (
-    np.linalg.norm(guess, axis=-1) * np.linalg.norm(heard, axis=-1)
+  prediction = np.random.default_rng(0).standard_normal(features.shape)
+  cosine = np.sum(prediction * features, -1) / (
+    np.linalg.norm(prediction, axis=-1) * np.linalg.norm(features, axis=-1)
   )
   wanted = [1 - cosine[0, :5].mean(), 1 - cosine[1].mean()]
-  np.testing.assert_allclose(error(guess), wanted, rtol=1e-4)
+  np.testing.assert_allclose(error(prediction), wanted, rtol=1e-4)
 
 
 def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
@@ -98,17 +98,17 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
   objective, batch = taught(model)
   graphdef, params = nnx.split(model)
 
-  def missed(params):
+  def errors(params):
     """The teacher's part of the loss, and the generator's."""
     model = nnx.merge(graphdef, params)
     both, metrics = objective.loss(model, batch, key=KEY, train=True)
     extra = objective.representation_weight * metrics["representation_error"]
     return extra.mean(), both - extra
 
-  slope, found = jax.jit(jax.grad(missed, has_aux=True))(params)
+  slope, actual = jax.jit(jax.grad(errors, has_aux=True))(params)
   plain = dataclasses.replace(objective, teacher="", representation_weight=0.0)
   wanted, _ = tiny.loss(plain, model, batch, key=KEY, train=True)
-  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  np.testing.assert_allclose(actual, wanted, rtol=1e-4)
   size = lambda part: max(
     float(jnp.abs(x).max()) for x in jax.tree.leaves(part)
   )

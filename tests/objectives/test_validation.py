@@ -44,7 +44,7 @@ def _evaluate(objective, model, batch):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_condition_is_left_out_as_if_the_batch_had_none(name):
+def test_the_loss_without_a_condition_is_that_of_the_batch_without_it(name):
   objective, model, batch = OBJECTIVES[name], _model(name), _batch(name)
   loss = jax.jit(
     lambda cond: objective.loss(
@@ -55,9 +55,9 @@ def test_a_condition_is_left_out_as_if_the_batch_had_none(name):
   np.testing.assert_allclose(metrics["loss"], loss(batch.cond), rtol=1e-4)
   for condition in CONDITIONS:
     wanted = loss(batch.cond.without(condition))
-    found = metrics[f"loss_without_{condition}"]
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=condition)
-    assert not np.allclose(found, metrics["loss"], rtol=1e-4), condition
+    actual = metrics[f"loss_without_{condition}"]
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4, err_msg=condition)
+    assert not np.allclose(actual, metrics["loss"], rtol=1e-4), condition
 
 
 def _quarters(metrics):
@@ -70,19 +70,19 @@ def test_quarters_of_diffusion_time_are_a_partition(name):
   objective, model, batch = OBJECTIVES[name], _model(name), _batch(name, 32)
   metrics = _evaluate(objective, model, batch)
   quarters, loss = _quarters(metrics), np.asarray(metrics["loss"])
-  there = ~np.isnan(quarters)
-  np.testing.assert_array_equal(there.sum(axis=0), 1)
-  assert (there.sum(axis=1) > 0).sum() > 1
+  inside = ~np.isnan(quarters)
+  np.testing.assert_array_equal(inside.sum(axis=0), 1)
+  assert (inside.sum(axis=1) > 0).sum() > 1
   total = sum(
     row[here].mean() * here.sum()
-    for row, here in zip(quarters, there)
+    for row, here in zip(quarters, inside)
     if here.any()
   )
   assert total / 32 == pytest.approx(loss.mean(), rel=1e-5)
 
 
 class WrongByTime:
-  """Errs by the diffusion time, so that a loss tells the time it was taken at."""
+  """Has an error equal to the diffusion time, so its loss gives the time."""
 
   def __init__(self, latents):
     self.latents = latents
@@ -95,13 +95,13 @@ class WrongByTime:
     return (self.latents - x) / (1 - at) + at
 
 
-def test_a_loss_stands_in_the_quarter_of_its_own_time():
+def test_a_loss_belongs_to_the_quarter_of_its_own_time():
   batch = _batch("diffusion", 64)
   metrics = _evaluate(Diffusion(), WrongByTime(batch.target), batch)
   time = np.sqrt(metrics["loss"])
   quarter = np.argmax(~np.isnan(_quarters(metrics)), axis=0)
-  inside = np.abs(4 * time - np.round(4 * time)) > 1e-3
-  np.testing.assert_array_equal(quarter[inside], (4 * time[inside]).astype(int))
+  sure = np.abs(4 * time - np.round(4 * time)) > 1e-3
+  np.testing.assert_array_equal(quarter[sure], (4 * time[sure]).astype(int))
   assert set(quarter) == {0, 1, 2, 3}
 
 

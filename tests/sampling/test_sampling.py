@@ -1,4 +1,4 @@
-"""Solvers, guidance, windows and token sampling."""
+"""Guidance, windows, infilling and autoregressive sampling."""
 
 import dataclasses
 
@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import diffusion_tiny
 from tests import tiny
-from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.models.pattern import PATTERNS
 from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
@@ -27,6 +25,7 @@ from v2a_jax.sampling.windows import Windows
 
 T = 8
 KEYS = jax.vmap(jax.random.key)(jnp.arange(2))
+ONE = Windows(T, T)
 PATTERN = pytest.mark.parametrize("pattern", sorted(PATTERNS))
 
 
@@ -34,67 +33,20 @@ def _rows(cond, count):
   return jax.tree.map(lambda x: np.repeat(x, count, axis=0), cond)
 
 
-def order_of(solver):
-  """Of dx/dt = -2 x + t from x(0) = 1, measured with 16 and 32 steps."""
-  exact = 1.25 * np.exp(-2.0) + 0.25
-  error = lambda n: abs(
-    solver(
-      lambda x, t: -2 * x + t,
-      jnp.ones(()),
-      num_steps=n,
-      corruption=Corruption(),
-    )
-    - exact
-  )
-  return np.log2(error(16) / error(32))
-
-
-@pytest.mark.parametrize("solver, order", [("euler", 1), ("heun", 2)])
-def test_solver_has_its_order(solver, order):
-  assert order_of(SOLVERS[solver]) == pytest.approx(order, abs=0.2)
-
-
-def midpoint(predict, noise, *, num_steps, corruption):
-  """The midpoint method, as a user would write it outside the package."""
-  dt = 1.0 / num_steps
-  velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
-  x = noise
-  for i in range(num_steps):
-    half = x + 0.5 * dt * velocity(x, i * dt)
-    x = x + dt * velocity(half, (i + 0.5) * dt)
-  return x
-
-
-def test_a_solver_from_outside_is_one_entry_of_the_table(monkeypatch):
-  with pytest.raises(ValueError, match="'midpoint' is not one of euler"):
-    ODESampler(solver="midpoint")
-  monkeypatch.setitem(SOLVERS, "midpoint", midpoint)
-  assert order_of(SOLVERS["midpoint"]) == pytest.approx(2, abs=0.2)
-  config = diffusion_tiny.get_config()
-  config.sampler.update(solver="midpoint", num_steps=8)
-  sampler = Experiment.from_config(config).sampler
-  assert sampler.solver == "midpoint"
-  model, cond = tiny.diffusion(), tiny.conditioning()
-  run = lambda sampler: tiny.sample(
+def sample(
+  sampler, model, cond, objective=None, *, keys=KEYS, windows=ONE, known=None
+):
+  """Steps of windows of T, compiled as one."""
+  return tiny.sample(
     sampler,
     model,
-    Diffusion(),
+    objective,
     cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=Windows(T, T),
+    keys=keys,
+    times=tiny.times(windows.length),
+    windows=windows,
+    known=known,
   )
-  latents = run(dataclasses.replace(sampler, guidance=Guidance()))
-  close = run(ODESampler(num_steps=8, solver="heun"))
-  far = run(ODESampler(num_steps=1))
-  off = np.abs(latents - close).max()
-  assert 0 < off < 0.2 * np.abs(far - close).max()
-
-
-def test_unknown_solver_names_those_there_are():
-  for sampler in (ODESampler, LatentSampler):
-    with pytest.raises(ValueError, match="'rk4'.*euler, heun"):
-      sampler(solver="rk4")
 
 
 def test_scale_1_is_no_guidance_and_costs_no_branch():
@@ -135,18 +87,10 @@ def test_windows_cover_everything_and_merge_undoes_split(total):
   np.testing.assert_allclose(windows.merge(parts), x, atol=1e-5)
 
 
-def test_a_clips_sound_depends_on_its_own_seed_only():
+def test_a_clips_latents_depend_on_its_own_seed_only():
   model, cond = tiny.diffusion(), tiny.conditioning()
   sampler = ODESampler(num_steps=3)
-  run = lambda cond, keys: tiny.sample(
-    sampler,
-    model,
-    Diffusion(),
-    cond,
-    keys=keys,
-    times=tiny.times(T),
-    windows=Windows(T, T),
-  )
+  run = lambda cond, keys: sample(sampler, model, cond, Diffusion(), keys=keys)
   both = run(cond, KEYS)
   alone = run(jax.tree.map(lambda x: x[1:], cond), KEYS[1:])
   np.testing.assert_allclose(both[1:], alone, atol=1e-5)
@@ -154,21 +98,32 @@ def test_a_clips_sound_depends_on_its_own_seed_only():
   assert np.abs(both - other).max() > 0.1
 
 
-def test_diffusion_windows_agree_where_they_overlap():
-  model, windows = tiny.diffusion(), Windows(T, T // 2, 3)
+class ByWindow:
+  """Has a constant velocity: the number of the window in its clip."""
+
+  class backbone:
+    class config:
+      channels = tiny.CHANNELS
+
+  encode = staticmethod(lambda cond: cond)
+
+  def __call__(self, x, time, tokens, **_):
+    return x * 0 + jnp.tile(jnp.arange(3.0), len(x) // 3)[:, None, None]
+
+
+def test_velocities_of_diffusion_windows_are_averaged_where_they_overlap():
+  windows = Windows(T, T // 2, 3)
   cond = _rows(tiny.conditioning(), 3)
-  sampler = ODESampler(num_steps=3, guidance=Guidance(video=2.0))
-  made = tiny.sample(
-    sampler,
-    model,
-    Diffusion(),
-    cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=windows,
+  latents = sample(
+    ODESampler(num_steps=3), ByWindow(), cond, Diffusion(), windows=windows
   )
-  assert made.shape == (2, windows.total, tiny.CHANNELS)
-  assert np.isfinite(made).all()
+  shape = (windows.total, tiny.CHANNELS)
+  noise = jax.vmap(lambda key: jax.random.normal(key, shape))(KEYS)
+  ramp = np.array([1, 2, 3, 4, 4, 3, 2, 1])
+  weights = [np.pad(ramp, (start, 8 - start)) for start in (0, 4, 8)]
+  mean = (weights[1] + 2 * weights[2]) / sum(weights)
+  wanted = np.broadcast_to(mean[:, None], noise.shape)
+  np.testing.assert_allclose(latents - noise, wanted, atol=1e-5)
 
 
 @PATTERN
@@ -177,15 +132,7 @@ def test_token_sampling_equals_step_by_step_argmax(pattern):
   can check: each code is the best one given all before it."""
   model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
   sampler = TokenSampler(temperature=1e-6)
-  codes = tiny.sample(
-    sampler,
-    model,
-    None,
-    cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=Windows(T, T),
-  )
+  codes = sample(sampler, model, cond)
   assert codes.shape == (2, T, tiny.BOOKS)
   score = jax.jit(lambda c: model(c, model.encode(cond), times=tiny.times(T)))
   np.testing.assert_array_equal(jnp.argmax(score(codes), axis=-1), codes)
@@ -196,18 +143,10 @@ def test_token_windows_continue_the_last_one(pattern):
   model, windows = tiny.tokens(pattern=pattern), Windows(T, 3, 3)
   cond = _rows(tiny.conditioning(), 3)
   sampler = TokenSampler(temperature=1e-6)
-  codes = tiny.sample(
-    sampler,
-    model,
-    None,
-    cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=windows,
-  )
+  codes = sample(sampler, model, cond, windows=windows)
   assert codes.shape == (2, windows.total, tiny.BOOKS)
   assert int(codes.min()) >= 0 and int(codes.max()) < tiny.CODES
-  # Window 1 holds the end of window 0 and goes on greedily from it.
+  # Window 1 holds the end of window 0 and continues greedily from it.
   second = codes[:, 3 : 3 + T]
   row = jax.tree.map(lambda x: x[1::3], cond)
   score = jax.jit(lambda c: model(c, model.encode(row), times=tiny.times(T)))
@@ -215,74 +154,63 @@ def test_token_windows_continue_the_last_one(pattern):
   np.testing.assert_array_equal(best[:, T - 3 :], second[:, T - 3 :])
 
 
-def resolved(model, cond, made, guidance):
-  """What the head gives from no noise for every latent of `made` [b t c],
-  told all of those before it by the whole-sequence model."""
-  b, t, _ = made.shape
+def resolved(model, cond, latents, guidance):
+  """What the head samples from zero noise for each of the latents [b t c],
+  given all before it by the whole-sequence model."""
+  b, t, _ = latents.shape
   cond, weights = guidance.branches(cond)
   z = model.backbone.vectors(
-    spread(made, weights), model.encode(cond), times=tiny.times(t)
+    spread(latents, weights), model.encode(cond), times=tiny.times(t)
   )
 
   def velocity(x, time):
     x = spread(x, weights)[:, :, None]
-    found = model.backbone.head(x, jnp.full(x.shape[:3], time), z)[:, :, 0]
-    return combine(found, weights)
+    velocities = model.backbone.head(x, jnp.full(x.shape[:3], time), z)[:, :, 0]
+    return combine(velocities, weights)
 
   return SOLVERS["euler"](
-    velocity, jnp.zeros_like(made), num_steps=4, corruption=Corruption()
+    velocity, jnp.zeros_like(latents), num_steps=4, corruption=Corruption()
   )
 
 
 def test_latents_at_temperature_0_are_those_of_the_whole_sequence():
   model, cond = tiny.latents(), tiny.conditioning()
   guidance = Guidance(video=2.5)
-  made = tiny.sample(
+  latents = sample(
     LatentSampler(temperature=0.0, num_steps=4, guidance=guidance),
     model,
-    NextLatents(),
     cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=Windows(T, T),
+    NextLatents(),
   )
-  assert made.shape == (2, T, tiny.CHANNELS)
-  check = jax.jit(lambda made: resolved(model, cond, made, guidance))
-  np.testing.assert_allclose(check(made), made, atol=1e-4)
-  plain = jax.jit(lambda made: resolved(model, cond, made, Guidance()))
-  assert np.abs(plain(made) - made).max() > 1e-2
+  assert latents.shape == (2, T, tiny.CHANNELS)
+  check = jax.jit(lambda latents: resolved(model, cond, latents, guidance))
+  np.testing.assert_allclose(check(latents), latents, atol=1e-4)
+  plain = jax.jit(lambda latents: resolved(model, cond, latents, Guidance()))
+  assert np.abs(plain(latents) - latents).max() > 1e-2
 
 
 def test_windows_of_latents_continue_the_last_one():
   model, windows = tiny.latents(), Windows(T, 3, 3)
   cond = _rows(tiny.conditioning(), 3)
-  made = tiny.sample(
+  latents = sample(
     LatentSampler(temperature=0.0, num_steps=4),
     model,
-    NextLatents(),
     cond,
-    keys=KEYS,
-    times=tiny.times(T),
+    NextLatents(),
     windows=windows,
   )
-  assert made.shape == (2, windows.total, tiny.CHANNELS)
-  second = made[:, 3 : 3 + T]
+  assert latents.shape == (2, windows.total, tiny.CHANNELS)
+  second = latents[:, 3 : 3 + T]
   row = jax.tree.map(lambda x: x[1::3], cond)
-  check = jax.jit(lambda made: resolved(model, row, made, Guidance()))
+  check = jax.jit(lambda latents: resolved(model, row, latents, Guidance()))
   new = slice(T - 3, T)
   np.testing.assert_allclose(check(second)[:, new], second[:, new], atol=1e-4)
 
 
 def test_latents_depend_on_their_own_seed_only():
   model, cond = tiny.latents(), tiny.conditioning()
-  run = lambda cond, keys: tiny.sample(
-    LatentSampler(num_steps=2),
-    model,
-    NextLatents(),
-    cond,
-    keys=keys,
-    times=tiny.times(T),
-    windows=Windows(T, T),
+  run = lambda cond, keys: sample(
+    LatentSampler(num_steps=2), model, cond, NextLatents(), keys=keys
   )
   both = run(cond, KEYS)
   alone = run(jax.tree.map(lambda x: x[1:], cond), KEYS[1:])
@@ -291,8 +219,8 @@ def test_latents_depend_on_their_own_seed_only():
 
 
 class Walk:
-  """Knows x_i ~ N(m + r x_{i-1}, s²), x_{-1} = 0, as a backbone of latents;
-  its vector of a step is the mean of the next latent."""
+  """The exact model of x_i ~ N(m + r x_{i-1}, s²), x_{-1} = 0; its vector of a
+  step is the mean of the next latent."""
 
   m, r, s = 0.4, 0.8, 0.5
   frame = jax.ShapeDtypeStruct((2,), jnp.float32)
@@ -320,7 +248,7 @@ def test_a_known_process_of_latents_is_sampled(solver, temperature):
     encode = staticmethod(lambda cond: cond)
 
   b, t = 4000, 5
-  made = tiny.sample(
+  latents = tiny.sample(
     LatentSampler(num_steps=40, solver=solver, temperature=temperature),
     Model(),
     NextLatents(),
@@ -329,14 +257,14 @@ def test_a_known_process_of_latents_is_sampled(solver, temperature):
     times=tiny.times(t),
     windows=Windows(t, t),
   )
-  made = np.asarray(made, np.float64)
-  before = np.pad(made, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-  left = made - (Walk.m + Walk.r * before)
-  np.testing.assert_allclose(left.mean(axis=0), 0.0, atol=0.03)
+  latents = np.asarray(latents, np.float64)
+  before = np.pad(latents, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+  rest = latents - (Walk.m + Walk.r * before)
+  np.testing.assert_allclose(rest.mean(axis=0), 0.0, atol=0.03)
   spread_ = temperature * Walk.s
-  np.testing.assert_allclose(left.std(axis=0), spread_, rtol=0.05)
-  # Frames and channels have chance of their own.
-  flat = left.reshape(b, -1)
+  np.testing.assert_allclose(rest.std(axis=0), spread_, rtol=0.05)
+  # Noise of frames and channels is independent.
+  flat = rest.reshape(b, -1)
   np.testing.assert_allclose(
     np.corrcoef(flat.T), np.eye(flat.shape[1]), atol=0.07
   )
@@ -345,15 +273,14 @@ def test_a_known_process_of_latents_is_sampled(solver, temperature):
 @pytest.mark.parametrize(
   "kind", ["infill", "diffusion", "delay", "parallel", "latents"]
 )
-def test_what_is_known_is_left_as_it_is(kind):
+def test_known_steps_are_kept_and_the_others_depend_on_them(kind):
   windows = Windows(T, T // 2, 2)
   cond = _rows(tiny.conditioning(), 2)
-  there = np.zeros((2, windows.total), bool)
-  there[0, :5], there[1, 7:] = True, True
+  mask = np.zeros((2, windows.total), bool)
+  mask[0, :5], mask[1, 7:] = True, True
   if kind in PATTERNS:
     model, sampler = tiny.tokens(pattern=kind), TokenSampler()
-    shape, given = (2, windows.total, tiny.BOOKS), 3
-    given = np.full(shape, given, np.int32)
+    values = np.full((2, windows.total, tiny.BOOKS), 3, np.int32)
   else:
     settings = dict(num_steps=2, guidance=Guidance(video=2.0))
     if kind == "latents":
@@ -361,23 +288,15 @@ def test_what_is_known_is_left_as_it_is(kind):
     else:
       model = tiny.diffusion(infill=kind == "infill")
       sampler = ODESampler(**settings)
-    given = np.full((2, windows.total, tiny.CHANNELS), 0.7, np.float32)
-  run = lambda known: tiny.sample(
-    sampler,
-    model,
-    Diffusion(),
-    cond,
-    keys=KEYS,
-    times=tiny.times(T),
-    windows=windows,
-    known=known,
+    values = np.full((2, windows.total, tiny.CHANNELS), 0.7, np.float32)
+  run = lambda known: sample(
+    sampler, model, cond, Diffusion(), windows=windows, known=known
   )
-  made, free = run((given, there)), run(None)
-  np.testing.assert_array_equal(made[there], given[there])
-  assert not np.array_equal(free[there], given[there])
-  # The rest is made anew, and hears of it.
-  assert not np.array_equal(made[~there], given[~there])
-  assert not np.array_equal(made[~there], free[~there])
+  latents, free = run((values, mask)), run(None)
+  np.testing.assert_array_equal(latents[mask], values[mask])
+  assert not np.array_equal(free[mask], values[mask])
+  assert not np.array_equal(latents[~mask], values[~mask])
+  assert not np.array_equal(latents[~mask], free[~mask])
 
 
 def test_restrict_keeps_the_likeliest():

@@ -44,9 +44,9 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
   safetensors.save_file(arrays, path)
   with pytest.raises(bundle.BundleError) as error:
     bundle.load_state(tmp_path, state)
-  said = str(error.value)
-  assert f"{names[0]} is missing" in said and "stray is extra" in said
-  assert f"{names[1]} is (1, 2, 3)" in said
+  message = str(error.value)
+  assert f"{names[0]} is missing" in message and "stray is extra" in message
+  assert f"{names[1]} is (1, 2, 3)" in message
 
 
 def test_a_truncated_file_is_one_line(tmp_path):

@@ -60,7 +60,7 @@ def test_all_that_does_not_fit_is_listed():
   )
 
 
-def test_fill_replaces_the_named_leaves_and_leaves_the_others():
+def test_fill_replaces_the_named_leaves_and_keeps_the_others():
   state = nnx.state(Model())
   bias = (*LAYER, "bias")
   new = names.fill(state, {bias: np.arange(3.0), ("stray",): np.ones(1)})
@@ -75,7 +75,7 @@ def test_fill_replaces_the_named_leaves_and_leaves_the_others():
   np.testing.assert_array_equal(model.layers[0].bias[...], np.arange(3.0))
 
 
-def test_fill_places_arrays_as_it_is_told():
+def test_fill_makes_leaves_by_a_function():
   shapes = jax.eval_shape(lambda: nnx.state(Model()))
   arrays = {
     name: np.full(leaf.shape, 0.1)

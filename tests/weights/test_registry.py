@@ -37,7 +37,7 @@ def entry(tmp_path, monkeypatch):
   return tiny, source
 
 
-def test_missing_says_where_what_and_how(entry):
+def test_a_missing_file_is_named_with_its_source(entry):
   tiny, _ = entry
   with pytest.raises(weights.MissingWeightsError) as caught:
     weights.load("tiny")

@@ -88,7 +88,7 @@ def test_runs_no_code(tmp_path, protocol):
 
 
 def _tensor_program(offset, shape, strides, count):
-  """A hand-made state dict, so that its numbers can lie."""
+  """A hand-written state dict, in which numbers can be wrong."""
   out = io.BytesIO()
 
   class Pickler(pickle._Pickler):
@@ -105,7 +105,7 @@ def _tensor_program(offset, shape, strides, count):
   return out.getvalue()
 
 
-def test_hand_made_program_is_read(tmp_path):
+def test_a_hand_written_program_is_read(tmp_path):
   program = _tensor_program(1, (2, 2), (2, 1), 5)
   data = np.arange(5, dtype=np.float32)
   path = _with_program(tmp_path, program, [("a/data/0", data.tobytes())])
@@ -123,7 +123,7 @@ def test_hand_made_program_is_read(tmp_path):
     (0, (2,), (1,), 50),
   ],
 )
-def test_sizes_that_lie_are_refused(tmp_path, numbers):
+def test_sizes_beyond_the_storage_are_refused(tmp_path, numbers):
   data = np.arange(5, dtype=np.float32).tobytes()
   path = _with_program(
     tmp_path, _tensor_program(*numbers), [("a/data/0", data)]

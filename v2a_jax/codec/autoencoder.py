@@ -51,7 +51,7 @@ class CodecConfig(Rates):
     channels: channels of the waveform.
     strides: strides of the encoder's stages; the decoder reverses them.
     encoder_widths: channels after each encoder stage.
-    decoder_widths: channels in the decoder at the rate after each encoder stage.
+    decoder_widths: decoder channels at the rate after each encoder stage.
     dilations: dilations of the residual units at each of those rates.
     latent_dim: channels of the latents.
     num_codebooks: number of stages of the residual quantizer.
@@ -98,8 +98,8 @@ class Encoder(nnx.Module):
     self.norm = nnx.RMSNorm(features, rngs=rngs)
     self.snake = layers.Snake(features)
     self.head = nnx.Linear(features, 2 * config.latent_dim, rngs=rngs)
-    # The posterior starts narrow: the decoder would learn to ignore latents that
-    # are mostly noise.
+    # The posterior starts narrow: the decoder would learn to ignore latents
+    # that are mostly noise.
     self.head.bias[...] = self.head.bias[...].at[config.latent_dim :].set(-5.0)
     self.head.kernel[...] *= 0.3
 

@@ -1,4 +1,4 @@
-"""Codecs of this project, read from a bundle that `v2a weights export` wrote."""
+"""Codecs of this project, from a bundle that `v2a weights export` wrote."""
 
 from flax import nnx
 

@@ -19,8 +19,8 @@ statistics in the folder's config (0 and 1 if it has none). Codes do not depend
 on them.
 
 Convolutions run in the backend's default precision, the comparison of codes in
-the highest. If the default is less than float32 (GPU, TPU), codes near a tie may
-differ from those on a CPU; `jax_default_matmul_precision=highest` prevents it.
+the highest. If the default is less than float32 (GPU, TPU), codes near a tie
+may differ from a CPU's; `jax_default_matmul_precision=highest` prevents it.
 """
 
 import dataclasses
@@ -291,16 +291,16 @@ class Dac(LatentCodec):
   def encode(self, waveform: jax.Array) -> jax.Array:
     """Encodes a waveform [b, t, 1] to latents [b, ceil(t / hop), latent_dim].
 
-    The end is padded with zeros. Latent `i` has the time (i + 1/2) / latent_rate
-    seconds.
+    The end is padded with zeros. Latent `i` has the time
+    (i + 1/2) / latent_rate seconds.
     """
     return self._standardised(self.encoder(padded(waveform, self.config.hop)))
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """Decodes latents [b, t, c] to a waveform [b, t hop, 1].
 
-    With odd strides (16 and 24 kHz) the network's output ends 8 samples, at most
-    half a millisecond, early and is padded with zeros.
+    With odd strides (16 and 24 kHz) the network's output ends 8 samples, at
+    most half a millisecond, early and is padded with zeros.
     """
     waveform = self.decoder(self._raw(latents))
     short = latents.shape[1] * self.config.hop - waveform.shape[1]

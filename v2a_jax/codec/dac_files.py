@@ -10,8 +10,8 @@ Public models (MIT): https://huggingface.co/descript/dac_16khz, …/dac_24khz an
 The files' sha256 are not known, so they have no entry in `weights.registry`;
 instead the names and shapes of all tensors are compared with the config.
 
-Two keys may be added to `config.json`: `latent_mean` and `latent_std`, with which
-latents are standardised, as one number per channel or one for all.
+Two keys may be added to `config.json`: `latent_mean` and `latent_std`, with
+which latents are standardised, as one number per channel or one for all.
 """
 
 from collections.abc import Mapping
@@ -151,8 +151,8 @@ def _config(values: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:
   for key, value in derived.items():
     if values.get(key, value) != value:
       raise WrongWeightsError(
-        f"{path}: {key} is {values[key]}, but the encoder's sizes imply {value};"
-        " other decoders are not supported"
+        f"{path}: {key} is {values[key]}, but the encoder's sizes imply"
+        f" {value}; other decoders are not supported"
       )
   return config
 

@@ -1,11 +1,11 @@
 """Multi-period and multi-band discriminators ("critics") of a waveform.
 
 A period critic convolves over every p-th sample, and so over what repeats with
-that period (HiFi-GAN, arXiv:2010.05646). A band critic convolves over the complex
-spectrogram of one window length, cut into equal bands that share weights and
-differ by a learned embedding (after the multi-band discriminator of DAC,
-arXiv:2306.06546). Both fold the second axis, phase or band, into the batch: all
-their convolutions run over time.
+that period (HiFi-GAN, arXiv:2010.05646). A band critic convolves over the
+complex spectrogram of one window length, cut into equal bands that share
+weights and differ by a learned embedding (after the multi-band discriminator of
+DAC, arXiv:2306.06546). Both fold the second axis, phase or band, into the
+batch: all their convolutions run over time.
 """
 
 from collections.abc import Sequence

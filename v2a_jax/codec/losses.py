@@ -13,9 +13,9 @@ Magnitudes are divided by the window's sum, so that a full-scale sine has 0.5
 with any window, and `eps` is a level below which everything counts as silence.
 
 Magnitudes of single channels do not depend on the phase between channels. For
-stereo, mid (l + r) / 2 and side (l - r) / 2 are therefore compared as well, with
-twice the weight of left and right (Steinmetz et al., arXiv:2010.10291; weights of
-Evans et al., arXiv:2402.04825).
+stereo, mid (l + r) / 2 and side (l - r) / 2 are therefore compared as well,
+with twice the weight of left and right (Steinmetz et al., arXiv:2010.10291;
+weights of Evans et al., arXiv:2402.04825).
 """
 
 from collections.abc import Sequence

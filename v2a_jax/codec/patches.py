@@ -5,8 +5,8 @@
 
 With x in [-1, 1] latents lie within 2.8. Their root mean square is 0.6 over
 sixty procedural scenes and 0.9 over sixty recordings of speech, music and
-effects, where that of x is 0.04 and 0.09: about unit variance, with quiet sounds
-well represented. `decode` restores the waveform to within 1e-6.
+effects, where that of x is 0.04 and 0.09: about unit variance, with quiet
+sounds well represented. `decode` restores the waveform to within 1e-6.
 
 A generator of such latents should predict x: a patch has more numbers than a
 narrow model has channels, so noise or a velocity cannot pass through it while
@@ -69,8 +69,8 @@ class Patches(nnx.Module):
   def encode(self, waveform: jax.Array) -> jax.Array:
     """Cuts a waveform [b, t, channels] to [b, ceil(t / hop), latent_dim].
 
-    The end is padded with zeros. Latent `i` has the time (i + 1/2) / latent_rate
-    seconds.
+    The end is padded with zeros. Latent `i` has the time
+    (i + 1/2) / latent_rate seconds.
     """
     y = _LARGEST * companding.compress(padded(waveform, self.config.hop))
     return y.reshape(y.shape[0], -1, self.config.latent_dim)

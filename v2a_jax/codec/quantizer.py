@@ -11,8 +11,8 @@ compare angles; here lengths count too, because a code of the right direction
 and the wrong length enlarges the residual. The decoder's gradient passes
 straight through all stages to the latents (van den Oord et al.,
 arXiv:1711.00937); the stages are trained only to approximate the latents, so
-that one decoder suits both. Each example uses a random number of stages, so that
-the first codes alone are a coarse approximation (SoundStream, arXiv:2107.03312).
+that one decoder suits both. Each example uses a random number of stages, so
+that the first codes alone are a coarse version (SoundStream, arXiv:2107.03312).
 
 A code that no latent of the batch chose is pulled to the latent nearest to it.
 That is a loss like the others, so no usage counts are kept.

@@ -226,7 +226,7 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
 
 
 def masked_mean(x, mask):
-  """Averages x [b t ...] over all axes but the first, where mask [b t] holds."""
+  """Averages x [b t ...] over all but the first axis where mask [b t] holds."""
   weight = mask.reshape(*mask.shape, *(1,) * (x.ndim - 2)).astype(x.dtype)
   axes = tuple(range(1, x.ndim))
   total = (weight * x).sum(axis=axes)

@@ -10,9 +10,9 @@ so that one decoder learns both. With x' the reconstruction,
   L_discriminator = hinge(1 - D(x)) + hinge(1 + D(x'))
 
 Both are one loss: `stop_gradient` on the discriminator's weights in the first
-line and on x' in the second, so that the gradient of parameters under `codec` is
-that of L_codec and of those under `discriminator` that of L_discriminator (two
-optimizer partitions). Sources: VAE, arXiv:1312.6114; SoundStream,
+line and on x' in the second, so that the gradient of parameters under `codec`
+is that of L_codec and of those under `discriminator` that of L_discriminator
+(two optimizer partitions). Sources: VAE, arXiv:1312.6114; SoundStream,
 arXiv:2107.03312; DAC, arXiv:2306.06546. If w_a and w_f are 0, the discriminator
 is not evaluated.
 """
@@ -75,7 +75,7 @@ class CodecObjective:
     convergence_weight: w_c.
     log_magnitude_weight: w_l.
     mel_weight: w_m.
-    waveform_weight: w_x, of an error relative to the example's root mean square.
+    waveform_weight: w_x, of the error relative to the root mean square.
     kl_weight: w_kl, of the mean over latent numbers.
     codebook_weight: w_q, which affects the quantizer alone.
     commitment_weight: w_b, of the latents' squared distance from their codes.

@@ -5,7 +5,7 @@
 
 The default is rectified flow (Liu et al., arXiv:2209.03003; Lipman et al.,
 arXiv:2210.02747): α = t, σ = 1 - t, the target is the velocity latents - noise,
-w = 1. Paths, predictions, weightings and distributions of t are in corruption.py.
+w = 1. For paths, predictions, weightings and times see corruption.py.
 """
 
 import dataclasses

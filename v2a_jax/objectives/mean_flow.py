@@ -1,9 +1,9 @@
 """Mean flow: learn the average velocity of an interval, so one step suffices.
 
-With x_t = (1 - t) noise + t latents, v = latents - noise, t = 1 data and t <= r,
+With x_t = (1 - t) noise + t latents, v = latents - noise and t <= r,
 
   (1)  (r - t) u(x_t, t, r) = ∫_t^r v(x_s, s) ds         the average velocity u
-  (2)  u = v + (r - t) du/dt,   du/dt = v ∂_x u + ∂_t u   (1) differentiated by t
+  (2)  u = v + (r - t) du/dt,   du/dt = v ∂_x u + ∂_t u   derivative of (1)
   (3)  loss = || u - stop_gradient(v + (r - t) du/dt) ||², weighted in training
   (4)  x_r = x_t + (r - t) u(x_t, t, r)                   a step of any length
 

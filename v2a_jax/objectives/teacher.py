@@ -44,7 +44,7 @@ class Taught:
   sample_rate: int
 
   def frozen(self, state: Any) -> dict[str, Any]:
-    """Returns the argument of a call: the target's state, the teacher's weights.
+    """Returns the argument of a call: target's state and teacher's weights.
 
     Raises:
       MissingWeightsError, WrongWeightsError: the weights cannot be read.
@@ -68,7 +68,7 @@ class Taught:
 
 
 def representation_error(prediction, batch: Batch):
-  """Computes 1 - cosine of a prediction [b t f] and the teacher's features, [b]."""
+  """Computes 1 - cosine of a prediction [b t f] and the features, [b]."""
   features = batch.representation
   norm = lambda x: jnp.sqrt(jnp.square(x).sum(axis=-1) + 1e-8)
   cosine = (prediction * features).sum(axis=-1)

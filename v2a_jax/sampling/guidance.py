@@ -3,7 +3,7 @@
 With c all conditions, c∖i all but i, and c(n) all with the negative prompt in
 the prompt's place, the guided output of one step is
 
-  out(c) + Σ_i (s_i - 1) · [out(c) - out(c∖i)] + (s_n - 1) · [out(c) - out(c(n))]
+  out(c) + Σ_i (s_i - 1) [out(c) - out(c∖i)] + (s_n - 1) [out(c) - out(c(n))]
 
 a linear combination of branches whose weights sum to one. A scale of 1 means no
 guidance and adds no branch. The branch of the negative prompt keeps the video;

@@ -1,10 +1,10 @@
 """A score by which soundtracks of one video are ranked.
 
 `motion_onset` measures how well onsets of sound coincide with those of motion.
-Both are curves at 100 Hz: the increase of the sound's log band energies (spectral
-flux, Bello et al., IEEE TSAP 13(5), 2005), and the change of the mean absolute
-frame difference. The score is their largest correlation within ±40 ms, in
-[-1, 1]; silence and still pictures score 0. It does not use any model.
+Both are curves at 100 Hz: the increase of the sound's log band energies
+(spectral flux, Bello et al., IEEE TSAP 13(5), 2005), and the change of the mean
+absolute frame difference. The score is their largest correlation within ±40 ms,
+in [-1, 1]; silence and still pictures score 0. It does not use any model.
 """
 
 import numpy as np

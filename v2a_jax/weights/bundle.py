@@ -75,7 +75,7 @@ def digest(folder: pathlib.Path) -> str:
 
 
 def tokenizers(folder: pathlib.Path) -> dict[str, str]:
-  """Returns the `LoaderConfig` fields for a bundle's or workdir's tokenizers."""
+  """Returns the `LoaderConfig` fields of a bundle's or workdir's tokenizers."""
   own = folder / PROMPT_TOKENIZER
   more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
   return {"tokenizer": str(folder)} | more

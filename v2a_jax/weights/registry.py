@@ -3,8 +3,8 @@
 A file is searched for at the path that the caller gives; or else in the folders
 (or files) that the environment variable `V2A_WEIGHTS` lists, separated like
 `PATH`, and then in the cache, `$V2A_CACHE/weights` or
-`~/.cache/v2a_jax/weights`. Its sha256 must be the one in `WEIGHTS`. Only `fetch`
-uses the network.
+`~/.cache/v2a_jax/weights`. Its sha256 must be the one in `WEIGHTS`. Only
+`fetch` uses the network.
 
 PyTorch files are converted once to safetensors in the cache, by a reader that
 runs no code (torch_file.py); a JSON file beside the converted one records its

@@ -6,10 +6,10 @@
   NAME/data/KEY      the bytes of one storage, which tensors are views of
   NAME/byteorder     "little" or "big" (absent in old files)
 
-Unpickling a file runs arbitrary code. Here `pickletools` parses the program, and
-the few operations that a plain state dict needs are interpreted below. No name
-is imported and nothing is called: a tensor in the program becomes a checked
-NumPy view of its storage, and any other operation or name is refused.
+Unpickling a file runs arbitrary code. Here `pickletools` parses the program,
+and the few operations that a plain state dict needs are interpreted below. No
+name is imported and nothing is called: a tensor in the program becomes a
+checked NumPy view of its storage, and any other operation or name is refused.
 
 Format: https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
