@@ -1,7 +1,6 @@
 """Layouts, read off the compiled step: what moves between devices, and what not."""
 
 import jax
-import numpy as np
 import pytest
 
 from configs import ar_latents_tiny, ar_tiny, diffusion_tiny
@@ -81,36 +80,3 @@ def test_collectives_are_read_with_their_shapes():
     ("all-reduce", "bf16", (4,), 8),
     ("all-reduce", "s32", (2, 3), 24),
   ]
-
-
-def test_every_layout_computes_the_losses_of_one_device():
-  def losses(**mesh):
-    exp = experiment(diffusion_tiny, **mesh)
-    devices = jax.devices()[: int(np.prod(list(mesh.values())))]
-    mesh = mesh_lib.make_mesh(exp.mesh, devices)
-    with jax.set_mesh(mesh):
-      program = make_program(exp, mesh)
-      state, _ = sharding.init_sharded(program.init, mesh)
-      rng = np.random.default_rng(0)
-      batch = exp.blank_batch(BATCH)
-      sound = rng.normal(0, 0.1, batch.audio.shape).astype(np.float32)
-      frames = rng.integers(0, 255, batch.cond.frames.shape, np.uint8)
-      batch = batch.replace(
-        audio=sound,
-        duration=np.ones(BATCH, np.float32),
-        cond=batch.cond.replace(
-          frames=frames, frame_mask=np.ones_like(batch.cond.frame_mask)
-        ),
-      )
-      batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-      frozen = jax.device_put(exp.frozen(), sharding.replicated(mesh))
-      out = []
-      for _ in range(6):
-        state, metrics = program.step(state, frozen, batch)
-        out.append(float(metrics["loss"]))
-    return out
-
-  alone = losses(data=1)
-  assert alone[-1] != alone[0]
-  for mesh in (dict(data=2, fsdp=4), dict(data=2, fsdp=2, tensor=2)):
-    np.testing.assert_allclose(losses(**mesh), alone, rtol=1e-5)
