@@ -92,6 +92,7 @@ def settings(folder, name):
   config.data.prompt_tokenizer = str(folder / name / file)
   config.model.update(width=16, num_heads=2, joint_depth=1, depth=1)
   config.model.conditioner.update(spatial_width=8, temporal_depth=1)
+  config.eval_every = 0
   encoder = dict(name=name, path=str(folder / name))
   config.model.conditioner.prompt_encoder = encoder
   return config
