@@ -13,6 +13,7 @@ from v2a_jax.evaluation.report import compare, figures
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report import table as report_table
 from v2a_jax.evaluation.report.columns import columns_of
+from v2a_jax.evaluation.results import read_curve
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +278,7 @@ def test_refuses_what_is_no_results_file(tmp_path):
     report.write_report([tmp_path / "none.json"], tmp_path / "r.html")
   bad = tmp_path / "bad.json"
   bad.write_text("{")
-  with pytest.raises(ValueError, match="bad.json: is not JSON"):
+  with pytest.raises(ValueError, match="bad.json is not JSON"):
     report.write_report([bad], tmp_path / "r.html")
   bad.write_text('{"schema": 2}')
   with pytest.raises(ValueError, match="schema 2, not 1"):
@@ -307,6 +308,29 @@ def test_spectrogram_shows_a_tone_at_its_height():
   assert abs(image.mean(1).argmax() - 36) <= 1
   quiet = figures.spectrogram(np.zeros(RATE, np.float32), RATE)
   assert brightness(quiet).max() < image.max() / 3 and len(quiet) < 2000
+
+
+def test_validation_loss_is_drawn_however_long_the_training(tmp_path):
+  """Both weights' losses come after the training loss, and none is lost."""
+  rows = []
+  for step in range(1, 5001):
+    rows.append({"step": step, "train/loss": 1.0, "train/grad_norm": 2.0})
+    if step % 1000 == 0:
+      losses = {f"loss_time_{i}": 0.1 * i for i in range(4)} | {"loss": 0.5}
+      for weights in ("eval", "eval_mean"):
+        row = {f"{weights}/{name}": value for name, value in losses.items()}
+        rows.append({"step": step} | row)
+  lines = "".join(json.dumps(row) + "\n" for row in rows)
+  (tmp_path / "metrics.jsonl").write_text(lines)
+  curve = read_curve(tmp_path)
+  steps = [row["step"] for row in curve if "eval_mean/loss" in row]
+  assert steps == [1000, 2000, 3000, 4000, 5000]
+  assert sum("train/loss" in row for row in curve) <= 401
+  folder = write_results(tmp_path / "a", "diffusion", curve=curve)
+  html_page = report.write_report([folder], tmp_path / "r.html").read_text()
+  drawn = re.findall("<figcaption>([a-z_]+/[a-z_0-9]+)<", html_page)
+  assert drawn[:3] == ["train/loss", "eval/loss", "eval_mean/loss"]
+  assert {f"eval_mean/loss_time_{i}" for i in range(4)} <= set(drawn)
 
 
 def test_curves_keep_extremes_and_average_the_rest():

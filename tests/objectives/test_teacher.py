@@ -127,7 +127,7 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
     ),
     (
       dict(teacher="mn05", representation_weight=0.5),
-      "config.objective.teacher='mn05' is not one of , mn04",
+      "config.objective.teacher='mn05' is not one of '', mn04",
     ),
   ],
 )

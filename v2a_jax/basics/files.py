@@ -54,3 +54,20 @@ def write_json(path: str | os.PathLike[str], value: Any, **options) -> None:
     **options: further arguments of `json.dumps`.
   """
   write_whole(path, json.dumps(value, indent=1, **options) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Reads a JSON object.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it holds something else; the message begins with the path.
+  """
+  path = pathlib.Path(path)
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error})") from None
+  if not isinstance(value, dict):
+    raise ValueError(f"{path} is not a JSON object")
+  return value

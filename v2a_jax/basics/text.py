@@ -20,5 +20,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def one_of(known: Iterable[str]) -> str:
-  """Joins names for an error message: `is not one of a, b, c`."""
-  return f"is not one of {', '.join(map(str, known))}"
+  """Joins names for an error message: `is not one of a, b, ""`."""
+  return f"is not one of {', '.join(str(name) or repr('') for name in known)}"

@@ -25,6 +25,16 @@ class Latents:
 
   codec: FrozenCodec
 
+  @classmethod
+  def for_model(cls, codec: FrozenCodec, model: Any) -> "Latents":
+    """Makes the target of a generator with the sizes `model`."""
+    del model
+    return cls(codec)
+
+  def frozen(self, state: Any) -> Any:
+    """Returns the first argument of a call, given the codec's state."""
+    return state
+
   def encode(self, state: Any, waveform: jax.Array) -> jax.Array:
     """Encodes a waveform [b samples channels], given the codec's state."""
     return self.codec.merge(state).encode(waveform)
@@ -56,6 +66,11 @@ class Codes(Latents):
   """
 
   num_codebooks: int | None = None
+
+  @classmethod
+  def for_model(cls, codec: FrozenCodec, model: Any) -> "Codes":
+    """Makes the target of a generator; see `Latents.for_model`."""
+    return cls(codec, model.num_codebooks)
 
   def encode(self, state: Any, waveform: jax.Array) -> jax.Array:
     """Encodes and quantizes a waveform; see `Latents.encode`."""

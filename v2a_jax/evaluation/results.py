@@ -134,7 +134,7 @@ def _commit() -> str:
 
 
 def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
-  """Reads the training curve of a workdir, at most some 400 steps of it.
+  """Reads the training curves of a workdir, at most 401 points of each.
 
   Lines that cannot be read (the last one of a killed run) are skipped. A path
   that is not a workdir has no curve.
@@ -146,11 +146,13 @@ def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
     with contextlib.suppress(ValueError):
       entries.append(json.loads(line))
   entries = [e for e in entries if isinstance(e, dict) and "step" in e]
-  stride = max(1, math.ceil(len(entries) / _CURVE_POINTS))
-  curve = entries[::stride]
-  if entries and curve[-1] is not entries[-1]:
-    curve.append(entries[-1])
-  return [{k: v for k, v in entry.items() if is_finite(v)} for entry in curve]
+  curve = [{} for _ in entries]
+  for name in dict.fromkeys(name for entry in entries for name in entry):
+    places = [i for i, entry in enumerate(entries) if is_finite(entry.get(name))]
+    stride = max(1, math.ceil(len(places) / _CURVE_POINTS))
+    for i in places if name == "step" else {*places[::stride], *places[-1:]}:
+      curve[i][name] = entries[i][name]
+  return [row for row in curve if row.keys() > {"step"}]
 
 
 def write_media(

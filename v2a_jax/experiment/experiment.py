@@ -26,7 +26,6 @@ from v2a_jax.experiment.sections import ConfigError, DataConfig, RootConfig
 from v2a_jax.models import lora
 from v2a_jax.models.generator import Generator
 from v2a_jax.objectives import Objective
-from v2a_jax.objectives.teacher import Taught
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.state import abstract_model
@@ -201,20 +200,15 @@ class Experiment:
   @functools.cached_property
   def representation(self) -> Any:
     """What is generated: latents or codes of the codec (`codec.target`)."""
-    cls = TARGETS[self.data.target]
-    if self.data.target == "codes":
-      return cls(self.codec, self.model.num_codebooks)
-    return cls(self.codec)
+    return TARGETS[self.data.target].for_model(self.codec, self.model)
 
   @functools.cached_property
   def target(self) -> Any:
     """`target(frozen, batch) -> batch`; None where a codec is trained."""
     if self.trains_codec:
       return None
-    if teacher := getattr(self.objective, "teacher", ""):
-      rate = self.codec_config.sample_rate
-      return Taught(self.representation, teacher=teacher, sample_rate=rate)
-    return self.representation
+    rate = self.codec_config.sample_rate
+    return self.objective.target(self.representation, sample_rate=rate)
 
   def frozen(self) -> Any:
     """Reads the arrays that `target` takes: weights of codec and teacher.
@@ -224,17 +218,14 @@ class Experiment:
     """
     if self.trains_codec:
       return ()
-    state = codecs.load(self.run.codec).state
-    teacher = getattr(self.objective, "teacher", "")
-    return self.target.frozen(state) if teacher else state
+    return self.target.frozen(codecs.load(self.run.codec).state)
 
   @functools.cached_property
   def abstract_frozen(self) -> Any:
     """Shapes of what `frozen` returns."""
     if self.trains_codec:
       return ()
-    teacher = getattr(self.objective, "teacher", "")
-    return self.target.frozen(self.codec.state) if teacher else self.codec.state
+    return self.target.frozen(self.codec.state)
 
   # The data.
 

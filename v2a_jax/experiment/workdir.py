@@ -128,7 +128,6 @@ def _with_features(
   if resumes:
     weights = init_weights.read_saved(str(workdir))
   else:
-    # Kept, so that the run does not read them again.
     weights = experiment.first_weights() or {}
   digest = features.digest(experiment.abstract_conditioner, weights)
   data = dataclasses.replace(experiment.data, encoder=digest)

@@ -77,6 +77,16 @@ class GeneratorObjective:
   def __post_init__(self):
     settings.check(self, cond_drop_rate="[0, 1]", alignment_weight="[0, inf)")
 
+  def target(self, representation: Any, *, sample_rate: int) -> Any:
+    """Returns what fills in a batch's target.
+
+    Args:
+      representation: latents or codes, from `codec.target`.
+      sample_rate: sample rate of the batch's audio in Hz.
+    """
+    del sample_rate
+    return representation
+
   def drop(self, cond: Conditioning, *, key, train: bool) -> Conditioning:
     """Drops conditions at `cond_drop_rate` in training."""
     if not train:

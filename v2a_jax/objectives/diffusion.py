@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.objectives import base
 from v2a_jax.objectives.corruption import WEIGHTINGS, Corruption
-from v2a_jax.objectives.teacher import TEACHERS, representation_error
+from v2a_jax.objectives.teacher import TEACHERS, Taught, representation_error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,12 @@ class Diffusion(base.FlowObjective):
   def representation_dim(self) -> int:
     """Number of the teacher's features; 0 without a teacher."""
     return TEACHERS[self.teacher].FRAME_DIM if self.teacher else 0
+
+  def target(self, representation, *, sample_rate):
+    """Returns what fills in the target and the teacher's features."""
+    if not self.teacher:
+      return representation
+    return Taught(representation, self.teacher, sample_rate)
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""

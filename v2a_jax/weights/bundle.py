@@ -12,7 +12,6 @@ folder's name; others are named by their path.
 """
 
 from collections.abc import Mapping
-import json
 import pathlib
 from typing import Any
 
@@ -55,18 +54,14 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   Raises:
     BundleError: config.json is missing or is not a JSON object.
   """
-  path = folder / CONFIG
   try:
-    config = json.loads(path.read_text())
+    return files.read_json(folder / CONFIG)
   except FileNotFoundError:
     raise BundleError(
       f"{folder} holds no {CONFIG}: name a workdir of `v2a train` or a bundle"
     ) from None
   except ValueError as error:
-    raise BundleError(f"{path} is not JSON ({error})") from None
-  if not isinstance(config, dict):
-    raise BundleError(f"{path} is not a JSON object")
-  return config
+    raise BundleError(error) from None
 
 
 def digest(folder: pathlib.Path) -> str:

@@ -17,7 +17,6 @@ Names and shapes of all tensors are compared before any weight is read.
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from v2a_jax.basics import settings
+from v2a_jax.basics import files, settings
 from v2a_jax.weights import names
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 
@@ -50,16 +49,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     WrongWeightsError: it is not a JSON object.
   """
   try:
-    value = json.loads(path.read_text())
+    return files.read_json(path)
   except FileNotFoundError:
     raise MissingWeightsError(
       f"{path} not found: give the folder that holds {CONFIG} and {FILE}"
     ) from None
   except ValueError as error:
-    raise WrongWeightsError(f"{path} is not JSON: {error}") from None
-  if not isinstance(value, dict):
-    raise WrongWeightsError(f"{path} is not a JSON object")
-  return value
+    raise WrongWeightsError(error) from None
 
 
 def read_config(
@@ -311,16 +307,16 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
       f"{folder} has neither {FILE} nor {INDEX}: give a folder that"
       " `save_pretrained` wrote"
     )
-  parts = read_json(folder / INDEX).get("weight_map")
-  if not isinstance(parts, dict) or not all(
+  listed = read_json(folder / INDEX).get("weight_map")
+  if not isinstance(listed, dict) or not all(
     isinstance(part, str) and pathlib.PurePath(part).name == part
-    for part in parts.values()
+    for part in listed.values()
   ):
     raise WrongWeightsError(
       f"{folder / INDEX}: `weight_map` must name files in the same folder"
     )
-  files = [folder / part for part in sorted(set(parts.values()))]
-  missing = [file.name for file in files if not file.is_file()]
+  parts = [folder / part for part in sorted(set(listed.values()))]
+  missing = [file.name for file in parts if not file.is_file()]
   if missing:
     raise MissingWeightsError(f"{folder} lacks {', '.join(missing)} of {INDEX}")
-  return files
+  return parts

@@ -17,7 +17,7 @@ from urllib import parse
 import jinja2
 import markupsafe
 
-from v2a_jax.basics.files import write_whole
+from v2a_jax.basics import files
 from v2a_jax.basics.text import clock
 from v2a_jax.evaluation.report import compare, figures, table
 from v2a_jax.evaluation.report import gallery as gallery_lib
@@ -25,9 +25,10 @@ from v2a_jax.evaluation.report.columns import Column, columns_of
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
-_CURVES = 6
-# Prefixes of curves: training first, then the machine.
-_CURVE_ORDER = ("train/loss", "eval/", "train/", "perf/", "goodput/")
+_CURVES = 12
+# Names and prefixes of curves: the losses, their parts, then the machine.
+_CURVE_ORDER = ("train/loss", "eval/loss", "eval_mean/loss", "eval_mean/")
+_CURVE_ORDER += ("train/", "eval/", "perf/", "goodput/")
 _REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
 
 
@@ -54,7 +55,7 @@ def write_report(
   """
   out = pathlib.Path(out)
   if out.suffix.lower() not in (".html", ".htm"):
-    raise ValueError(f"report: the output must end in .html, not {out.name}")
+    raise ValueError(f"output must end in .html, not {out.name}")
   runs = load_runs(results_paths)
   out.parent.mkdir(parents=True, exist_ok=True)
   page = _page(runs, max_clips)
@@ -64,8 +65,8 @@ def write_report(
   gallery_lib.attach(gallery, beside)
   page["sources"] = [_sources(clip) for clip in gallery]
   page["media_folder"] = beside.name if beside else ""
-  write_whole(out, _render("report.html.jinja", page))
-  write_whole(out.with_suffix(".md"), _render("report.md.jinja", page))
+  files.write_whole(out, _render("report.html.jinja", page))
+  files.write_whole(out.with_suffix(".md"), _render("report.md.jinja", page))
   return out
 
 
@@ -98,14 +99,10 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _load(path: pathlib.Path) -> dict:
-  try:
-    run = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(f"{path}: is not JSON ({error})") from error
-  if not isinstance(run, dict) or run.get("schema") != SCHEMA:
-    schema = run.get("schema") if isinstance(run, dict) else None
+  run = files.read_json(path)
+  if run.get("schema") != SCHEMA:
     raise ValueError(
-      f"{path}: results of schema {schema}, not {SCHEMA}; run `v2a eval` again"
+      f"{path}: results of schema {run.get('schema')}, not {SCHEMA}; run `v2a eval` again"
     )
   missing = [name for name in _REQUIRED if name not in run]
   if missing:
@@ -221,8 +218,10 @@ def _curves(runs: list[dict]) -> list[dict[str, Any]]:
       lines.setdefault(name, []).append(curve)
 
   def rank(name):
-    places = [i for i, p in enumerate(_CURVE_ORDER) if name.startswith(p)]
-    return min(places, default=len(_CURVE_ORDER)), name
+    for key in (name, name.partition("/")[0] + "/"):
+      if key in _CURVE_ORDER:
+        return _CURVE_ORDER.index(key), name
+    return len(_CURVE_ORDER), name
 
   return [
     {"name": n, "svg": markupsafe.Markup(figures.curves_svg(n, lines[n]))}
