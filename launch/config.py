@@ -112,11 +112,17 @@ def _complete(config: Any, overrides: Sequence[str]) -> config_dict.ConfigDict:
     if isinstance(section, dict):
       section["name"] = match[2]
   config = sections.complete(config)
-  # A FieldReference of type object takes a number as well as a tuple.
-  config["data"]["frame_size"] = config_dict.FieldReference(
-    config["data"]["frame_size"], field_type=object
-  )
+  _allow_any(config["data"], "frame_size")  # a number or a pair
+  for section in config.values():
+    if isinstance(section, dict):
+      for key in [key for key, value in section.items() if value is None]:
+        _allow_any(section, key)  # required, and not in the file
   return config_dict.ConfigDict(config).lock()
+
+
+def _allow_any(section: dict[str, Any], key: str) -> None:
+  """Lets an override of a key have another type than its value."""
+  section[key] = config_dict.FieldReference(section[key], field_type=object)
 
 
 def check(config: config_dict.ConfigDict) -> None:
@@ -140,7 +146,8 @@ def help_text(config: config_dict.ConfigDict) -> str:
 
   lines = []
   for key, kind, value, about in sections.help_lines(config):
-    lines.append(f"config.{key}  {kind} = {value!r}")
+    shown = "required" if value is None else repr(value)
+    lines.append(f"config.{key}  {kind} = {shown}")
     lines += textwrap.wrap(
       about, 78, initial_indent="    ", subsequent_indent="    "
     )

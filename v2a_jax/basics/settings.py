@@ -145,6 +145,8 @@ def build(
   known = {field.name: field for field in keys(cls)}
   found = {}
   for key, value in values.items():
+    if key in known and value is None and _required(known[key]):
+      continue  # refused below
     if key in known:
       found[key] = _convert(cls, known[key], value, values, sources)
     elif key not in skip:
@@ -154,7 +156,8 @@ def build(
     if value is not None:
       found[field.name] = value
     elif field.name not in found and _required(field):
-      raise SettingError(f"{field.name} is missing ({cls.__name__})")
+      kind = getattr(field.type, "__name__", field.type)
+      raise SettingError(f"{field.name} is missing: set it ({kind})")
   return cls(**found)
 
 
@@ -216,7 +219,7 @@ def _tuples(value: Any) -> Any:
 def complete(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
   """Returns `values` with the default of every key that is left out.
 
-  Nested sections are completed, too; keys without a default stay out, and
+  Nested sections are completed, too; keys without a default become None, and
   unknown ones stay in, for `build` to refuse.
   """
   found = {k: v for k, v in values.items()}
@@ -224,7 +227,7 @@ def complete(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     if field.name in found:
       value = found[field.name]
     elif _required(field):
-      continue
+      value = None
     elif field.default is not dataclasses.MISSING:
       value = field.default
     else:

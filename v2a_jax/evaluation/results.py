@@ -148,7 +148,9 @@ def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
   entries = [e for e in entries if isinstance(e, dict) and "step" in e]
   curve = [{} for _ in entries]
   for name in dict.fromkeys(name for entry in entries for name in entry):
-    places = [i for i, entry in enumerate(entries) if is_finite(entry.get(name))]
+    places = [
+      i for i, entry in enumerate(entries) if is_finite(entry.get(name))
+    ]
     stride = max(1, math.ceil(len(places) / _CURVE_POINTS))
     for i in places if name == "step" else {*places[::stride], *places[-1:]}:
       curve[i][name] = entries[i][name]

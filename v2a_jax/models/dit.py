@@ -25,7 +25,7 @@ class DiTConfig(config.TransformerConfig):
 
   Attributes:
     joint_depth: number of blocks over audio, video and text.
-    depth: number of audio-only blocks that follow.
+    depth: number of audio-only blocks after the joint ones.
     mlp_dim: hidden size of the audio stream's feed-forward layers.
     infill: whether known latents are an input beside the noisy ones.
     average: whether the end of an interval is an input beside the diffusion
