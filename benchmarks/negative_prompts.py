@@ -3,18 +3,19 @@
   v2a data scenes -o data/unseen --num 280 --seed 1
   python -m benchmarks.negative_prompts data/unseen --learn data/scenes
 
-Every clip is asked against the class of what it shows ("a person talks" against
-"speech"), with no other prompt. Two ways of doing it, with several scales s:
+The negative prompt of every clip names the class of what it shows ("a person
+says" where a person talks), with no other prompt. Two forms of guidance, with
+several scales s:
 
   separate  out(v) + (s_v - 1) [out(v) - out(0)] + (s - 1) [out(v) - out(v, n)]
   joint     out(v) + (s - 1) [out(v) - out(n)]
 
 with the picture v and the negative prompt n (`sampling/guidance.py`; the joint
-way is that of MMAudio, arXiv:2412.15322, where n stands in the branch without
-the picture). Two figures tell what that did: the probability that mn04 gives
-the class, and onset F1 at 50 ms. Which AudioSet class stands for a label is
-learned from the true sounds of `--learn`: the one that mn04 raises most over
-the other labels; labels that raise none by `LEAST_LIFT` are left out.
+form is that of MMAudio, arXiv:2412.15322, where n stands in the branch without
+the picture). Measured are the probability that mn04 gives to the class, and
+onset F1 at 50 ms. The AudioSet class of a label is learned from the true sounds
+of `--learn`: the one whose probability rises most over that of other labels;
+labels for which none rises by `LEAST_LIFT` are left out.
 """
 
 import argparse
@@ -65,20 +66,20 @@ class Joint:
     return stacked, jnp.asarray([self.scale, 1 - self.scale])
 
 
-def probabilities(ear, sounds) -> np.ndarray:
-  """[n, classes] of sounds at `RATE`."""
-  found = embeddings.embed(ear, sounds, sample_rate=RATE)
-  return special.expit(found.logits)
+def probabilities(network, sounds) -> np.ndarray:
+  """Computes class probabilities [n, classes] of sounds at `RATE`."""
+  features = embeddings.embed(network, sounds, sample_rate=RATE)
+  return special.expit(features.logits)
 
 
-def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
-  """The AudioSet class of each label that mn04 can tell from the others."""
+def learn_classes(network, path, *, num: int = 16) -> dict[str, int]:
+  """Returns the AudioSet class by label, of labels that mn04 can tell apart."""
   records, sounds = open_source(path, "train"), defaultdict(list)
   for record in records:
     if len(sounds[record["label"]]) < num:
       sound = media.read_audio(record["audio"], sample_rate=RATE, channels=1)
       sounds[record["label"]].append(sound.samples)
-  means = {k: probabilities(ear, v).mean(axis=0) for k, v in sounds.items()}
+  means = {k: probabilities(network, v).mean(axis=0) for k, v in sounds.items()}
   classes = {}
   for label in WORDS.keys() & means.keys():
     others = np.mean([v for k, v in means.items() if k != label], axis=0)
@@ -89,7 +90,7 @@ def learn_classes(ear, path, *, num: int = 16) -> dict[str, int]:
 
 
 def generate(tracker, clips, guidance):
-  """One sound a clip, asked against its own class."""
+  """Generates one sound per clip, with its own class as negative prompt."""
   sampler = tracker.experiment.sampler
   sampler = dataclasses.replace(sampler, guidance=guidance)
   length = tracker.loader_config.window.prompt_length
@@ -101,14 +102,14 @@ def generate(tracker, clips, guidance):
     cond = Batch.from_arrays(arrays).cond.without("prompt", "transcript")
     rows = [encoded[min(start + i, len(clips) - 1)] for i in range(BATCH)]
     negative = tuple(np.stack(column) for column in zip(*rows))
-    made = tracker.sample(cond, seed=start, negative=negative, sampler=sampler)
-    sounds += list(made[: len(part)])
+    drawn = tracker.sample(cond, seed=start, negative=negative, sampler=sampler)
+    sounds += list(drawn[: len(part)])
   return [s[: len(c.audio)] for s, c in zip(sounds, clips)]
 
 
-def judge(ear, clips, sounds, classes):
-  """(probability of its class, counts of onsets), of each clip."""
-  every = probabilities(ear, sounds)
+def judge(network, clips, sounds, classes):
+  """Returns the probability of each clip's class, and its onset counts."""
+  every = probabilities(network, sounds)
   own = np.array([classes[clip.label] for clip in clips])
   counts = [
     onsets.match(
@@ -132,8 +133,8 @@ def main():
   parser.add_argument("--video", type=float, nargs="+", default=[1, 2])
   parser.add_argument("--out", help="a JSON file of all figures")
   args = parser.parse_args()
-  ear, tracker = embeddings.Mn04(), Soundtracker.load(args.checkpoint)
-  classes = learn_classes(ear, args.learn)
+  network, tracker = embeddings.Mn04(), Soundtracker.load(args.checkpoint)
+  classes = learn_classes(network, args.learn)
   print("AudioSet classes:", classes, flush=True)
   records, indices = clips_lib.choose(args.unseen, "all", num=None, seed=0)
   clips, _ = clips_lib.load(records, indices, tracker.loader_config)
@@ -146,11 +147,13 @@ def main():
     ways[f"separate {video:g}, {s:g}"] = scales
   for s in args.scales:
     ways[f"joint {s:g}"] = Joint(scale=s)
-  found, plain = {}, None
+  results, plain = {}, None
   print(f"{len(clips)} clips; changes are against 'none', clip by clip")
   print(f"'separate' with scales of picture and negative prompt; none: {own:g}")
   for name, guidance in ways.items():
-    p, counts = judge(ear, clips, generate(tracker, clips, guidance), classes)
+    p, counts = judge(
+      network, clips, generate(tracker, clips, guidance), classes
+    )
     plain = plain or (p, counts)
     figures = {
       "probability": intervals.mean(p),
@@ -158,13 +161,13 @@ def main():
       "onset_f1": onsets.f1(counts),
       "f1_change": onsets.f1_difference(counts, plain[1]),
     }
-    found[name] = {k: v.to_json() for k, v in figures.items()}
+    results[name] = {k: v.to_json() for k, v in figures.items()}
     cells = (f"{v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}]"
              for v in figures.values())  # fmt: skip
     print(f"{name:14s} " + "  ".join(cells), flush=True)
   if args.out:
     with open(args.out, "w") as file:
-      json.dump(found, file, indent=1)
+      json.dump(results, file, indent=1)
 
 
 if __name__ == "__main__":

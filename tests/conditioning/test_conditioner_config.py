@@ -42,7 +42,7 @@ def test_settings_that_cannot_be_built_are_refused(change, words):
 @pytest.mark.parametrize(
   "change, words",
   [
-    (dict(name="vitt"), "name='vitt' is not one of , pixels, vit"),
+    (dict(name="vitt"), "name='vitt' is not one of '', pixels, vit"),
     (dict(stride=0), r"stride=0 is not in \[1, inf\)"),
     (dict(spatial_heads=3), "spatial_heads=3 does not divide"),
   ],

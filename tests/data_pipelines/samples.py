@@ -107,3 +107,12 @@ def flip_byte(path, place=None):
   data = bytearray(pathlib.Path(path).read_bytes())
   data[len(data) // 2 if place is None else place] ^= 255
   pathlib.Path(path).write_bytes(data)
+
+
+def assert_same(left, right):
+  """Two lists of batches are equal, key by key."""
+  assert len(left) == len(right)
+  for a, b in zip(left, right):
+    assert a.keys() == b.keys()
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key], err_msg=key)

@@ -15,6 +15,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines.samples import (
   RATE,
+  assert_same,
   clip_record,
   clip_time,
   flip_byte,
@@ -50,14 +51,6 @@ def config(path):
 def read(config, steps=6, **where):
   with make_loader(config, **where) as loader:
     return [next(loader) for _ in range(steps)]
-
-
-def assert_same(left, right):
-  assert len(left) == len(right)
-  for a, b in zip(left, right):
-    assert a.keys() == b.keys()
-    for key in a:
-      np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 def test_a_batch_is_what_the_architecture_says(config):

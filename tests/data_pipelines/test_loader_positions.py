@@ -11,7 +11,7 @@ import pytest
 
 from data_pipelines.loader import LoaderConfig, make_loader
 from data_pipelines.schema import DataError
-from tests.data_pipelines.samples import RATE, sound_record, write
+from tests.data_pipelines.samples import RATE, assert_same, sound_record, write
 
 NUM, BATCH = 11, 4  # an epoch is no whole number of batches
 
@@ -46,14 +46,6 @@ def read(config, steps, **where):
 
 def examples(batches):
   return [int(i) for batch in batches for i in batch["example"]]
-
-
-def assert_same(left, right):
-  assert len(left) == len(right)
-  for a, b in zip(left, right):
-    assert a.keys() == b.keys()
-    for key in a:
-      np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 def joined(parts):

@@ -78,14 +78,6 @@ def test_a_better_sound_alone_is_not_called_in_time(tmp_path):
   assert "no metric here shows that it is in time" in text
 
 
-def test_old_results_that_do_not_say_what_judges_timing_are_read(tmp_path):
-  path = write_results(tmp_path / "a", "diffusion", shift=0.2)
-  with_onsets_described(path, lambda entry: entry.pop("judges_timing"))
-  assert "follows the video in time" not in verdict(path)
-  path.write_text(path.read_text().replace("onset_f1_50", "onset_f1_50ms"))
-  assert "follows the video in time" in verdict(path)
-
-
 def test_a_metric_without_direction_is_shown_and_never_better(tmp_path):
   paths = [
     with_onsets_described(

@@ -17,8 +17,17 @@ ENV = {
 
 def v2a(*args, cwd=ROOT, env=None) -> subprocess.CompletedProcess:
   """Runs the command in a process of its own."""
+  return _run("-m", "launch.cli", *map(str, args), cwd=cwd, env=env)
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+  """Runs code in a process of its own."""
+  return _run("-c", code)
+
+
+def _run(*args, cwd=ROOT, env=None) -> subprocess.CompletedProcess:
   return subprocess.run(
-    [sys.executable, "-m", "launch.cli", *map(str, args)],
+    [sys.executable, *args],
     capture_output=True,
     text=True,
     cwd=cwd,

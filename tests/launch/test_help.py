@@ -2,13 +2,11 @@
 
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from launch import cli, parsing
-from tests.launch.commands import ENV, ROOT, succeeds
+from tests.launch.commands import python, succeeds
 
 # Verbs, and the commands of those that have some.
 COMMANDS = {
@@ -109,13 +107,7 @@ for status, lines in ((0, {helps!r}), (2, {mistyped!r})):
     heavy = {{"jax", "flax", "grain", "orbax", "wandb"}} & set(sys.modules)
     assert not heavy, (args, heavy)
 """
-  run = subprocess.run(
-    [sys.executable, "-c", code],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env=ENV,
-  )
+  run = python(code)
   assert run.returncode == 0, run.stderr
 
 
@@ -125,13 +117,7 @@ def test_the_list_of_commands_takes_half_a_second_of_a_processor_at_most():
     "import sys; from launch import cli; cli.main(['--help']);"
     "import time; print(time.process_time(), file=sys.stderr)"
   )
-  run = subprocess.run(
-    [sys.executable, "-c", code],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env=ENV,
-  )
+  run = python(code)
   assert float(run.stderr) < 0.5
 
 

@@ -63,20 +63,11 @@ def columns_of(runs: Sequence[dict]) -> list[Column]:
       unit=entry.get("unit", ""),
       higher_is_better=entry["higher_is_better"],
       about=entry.get("about", ""),
-      judges_timing=_judges_timing(id_, entry),
+      judges_timing=entry.get("judges_timing", False),
       decimals=_decimals(id_, runs),
     )
     for id_, entry in described.items()
   ]
-
-
-def _judges_timing(id_: str, entry: dict) -> bool:
-  if "judges_timing" in entry:
-    return entry["judges_timing"]
-  # Older results do not say; the import takes seconds.
-  from v2a_jax.evaluation.metrics import METRICS
-
-  return any(metric.id == id_ and metric.judges_timing for metric in METRICS)
 
 
 def _decimals(id_: str, runs: Sequence[dict]) -> int:
