@@ -14,7 +14,6 @@ from launch import quickstart
 from launch.sweep import plan
 from tests.launch.commands import ENV, ROOT
 from v2a_jax import media
-from v2a_jax.weights import bundle
 
 SMOKE = quickstart.SCALES["smoke"]
 
@@ -121,10 +120,6 @@ def test_a_device_for_each_core_divides_a_batch():
 @pytest.mark.slow
 def test_the_whole_road(tmp_path, capfd):
   """Both arms trained, judged and used; then nothing is done twice."""
-  try:
-    bundle.find("codec_tiny")
-  except bundle.BundleError as error:
-    pytest.skip(f"{error}")
   args = ["--scale=smoke", f"--out={tmp_path}"]
   assert quickstart.main(args) == 0
   shown = capfd.readouterr().out

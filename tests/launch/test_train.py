@@ -8,7 +8,6 @@ import pytest
 
 from launch import cli
 from tests.launch.commands import refused, succeeds, v2a
-from v2a_jax.weights import bundle
 
 SMALL = (
   "--config.data.batch_size=8 --config.data.seconds=1.0"
@@ -25,10 +24,6 @@ SMALL = (
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
   """A folder with a data set in it."""
-  try:
-    bundle.find("codec_tiny")
-  except bundle.BundleError as error:
-    pytest.skip(str(error))
   folder = tmp_path_factory.mktemp("train")
   args = ["--num=6", "--seconds=2", "--fps=8", "--size=32", "--held_out=0.34"]
   args += ["--workers=1", "--vocab_size=512"]

@@ -14,13 +14,13 @@ and describes its fields in the `Attributes:` section of its docstring, which is
 also where command-line help comes from.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import dataclasses
 import functools
 import inspect
 import math
 import re
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from v2a_jax.basics.text import did_you_mean, one_of
 
@@ -80,19 +80,20 @@ def check(settings: Any, /, **ranges: str) -> None:
   """Checks that numbers lie in intervals.
 
   Args:
-    settings: dataclass instance. A tuple is checked number by number; None is
+    settings: dataclass instance. Tuples are checked number by number; None is
       not checked.
     **ranges: interval by field name, such as `[0, 1)`; whole numbers are
-      required where the field's type is int.
+      required where the field's type has int and not float.
 
   Raises:
     SettingError: names the field, the value and the interval.
   """
   for name, interval in ranges.items():
     value = getattr(settings, name)
-    whole = _hints(type(settings)).get(name) is int
-    for number in value if isinstance(value, tuple | list) else (value,):
-      if number is not None and not _inside(number, interval):
+    kinds = _leaves(_hints(type(settings))[name])
+    whole = int in kinds and float not in kinds
+    for number in _numbers(value):
+      if not _inside(number, interval):
         raise SettingError(f"{name}={value!r} is not in {interval}")
       if whole and isinstance(number, float):
         raise SettingError(f"{name}={value!r} is not a whole number")
@@ -108,6 +109,20 @@ def choose(settings: Any, /, **choices: Collection[Any]) -> None:
     value = getattr(settings, name)
     if value not in known:
       raise SettingError(f"{name}={value!r} {one_of(known)}")
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+  """Yields a value, or what is in its nested tuples, without None."""
+  if isinstance(value, tuple | list):
+    for item in value:
+      yield from _numbers(item)
+  elif value is not None:
+    yield value
+
+
+def _leaves(kind: Any) -> set[type]:
+  """Returns the types that a type such as `tuple[int, ...] | None` is made of."""
+  return set().union({kind}, *map(_leaves, get_args(kind)))
 
 
 def _inside(number: Any, interval: str) -> bool:

@@ -72,7 +72,6 @@ class CodecConfig(Rates):
 
   def __post_init__(self):
     positive = [f.name for f in dataclasses.fields(CodecConfig)]
-    positive.remove("dilations")
     settings.check(self, **dict.fromkeys(positive, "[1, inf)"))
     stages = len(self.strides)
     for name in ("encoder_widths", "decoder_widths", "dilations"):
