@@ -11,8 +11,8 @@ transformer:
   size     parameters   training a clip   devices   a device needs   time
   small    123 M         1.7 TFLOP          8         33 GB          23 h
   medium   465 M         5.0 TFLOP         16         27 GB          34 h
-  large    748 M         8.8 TFLOP         32         18 GB          29 h
-  xl       3.5 B        13.3 TFLOP         64         10 GB          22 h
+  large    748 M         8.7 TFLOP         32         18 GB          29 h
+  xl       3.5 B        13.2 TFLOP         64         10 GB          22 h
 
 Built and traced by tests; not trained here.
 """

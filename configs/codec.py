@@ -11,10 +11,10 @@ the time is for 400,000 steps at 495 TFLOP/s (TF32) a device, 20 % of it used,
 an estimate from FLOPs and not a measurement:
 
   variant     latents       codec   critics  training a clip  a device  time
-  16k         32, 31.25 Hz  49.6 M  13.7 M         91 GFLOP     5.7 GB  0.8 h
-  44k         64, 43.07 Hz  49.8 M  13.7 M        197 GFLOP     8.8 GB  1.8 h
-  44k-stereo  64, 21.53 Hz  54.8 M  13.8 M        289 GFLOP    12.8 GB  2.6 h
-  48k-stereo  64, 25.00 Hz  53.0 M  13.8 M        290 GFLOP    12.7 GB  2.6 h
+  16k         32, 31.25 Hz  49.6 M  13.7 M         85 GFLOP     5.7 GB  0.8 h
+  44k         64, 43.07 Hz  49.8 M  13.7 M        180 GFLOP     8.8 GB  1.6 h
+  44k-stereo  64, 21.53 Hz  54.8 M  13.8 M        263 GFLOP    12.8 GB  2.4 h
+  48k-stereo  64, 25.00 Hz  53.0 M  13.8 M        264 GFLOP    12.7 GB  2.4 h
 
 For comparison, the public DAC for 44.1 kHz has 76.6 M and 86 latents a second.
 There is a critic for each of the periods 2, 3, 5, 7, 11 and of the windows 512,

@@ -21,7 +21,7 @@ def get_config():
   config.name = "codec_tiny"
   config.codec = ""  # this is what is being trained
   config.data.batch_size = 10
-  config.data.frame_size = 8  # no frame is looked at
+  config.data.frame_size = 8  # frames are not used
   config.data.fps = 1.0
   config.model = dict(
     name="codec",

@@ -2,27 +2,28 @@ r"""Rectified flow at full size: `small`, `medium`, `large`, `xl`.
 
 v2a train --config=configs/diffusion.py:large --config.data.paths="('data/a',)" \
   --config.codec=PATH --config.mesh.fsdp=8 --workdir=runs/large
-v2a inspect --config=configs/diffusion.py:large    # FLOPs, memory, shapes
+v2a inspect --config=configs/diffusion.py:large --config.mesh.fsdp=32
 
-As `v2a inspect` counts them, without weights; batch 512, 8 s clips, 25 frames a
-second of 112 pixels; the time is for 300,000 steps at 990 TFLOP/s a device, 40 %
-of it used, an estimate from FLOPs and not a measurement:
+As that command counts them, without weights, `fsdp` as many as devices; batch
+512, 8 s clips, 25 frames a second of 112 pixels; the time is for 300,000 steps
+at 990 TFLOP/s a device, 40 % of it used, an estimate from FLOPs and not a
+measurement:
 
   size     parameters   training a clip   devices   a device needs   time
   small    157 M         1.7 TFLOP          8         33 GB          23 h
-  medium   600 M         5.1 TFLOP         16         28 GB          35 h
-  large    997 M         9.0 TFLOP         32         18 GB          30 h
+  medium   600 M         5.1 TFLOP         16         28 GB          34 h
+  large    997 M         8.9 TFLOP         32         18 GB          30 h
   xl       5.0 B        14.7 TFLOP         64         10 GB          25 h
 
 `small-siglip` (any size takes `-siglip`) has frames at two rates: 25 a second of
 224 pixels for synchronisation, and every sixth through a frozen SigLIP B/16,
 whose folder is `--config.model.conditioner.semantic.path=PATH`:
 
-  small-siglip    165 M trained, 93 M frozen    3.1 TFLOP to train a clip, of it
-                  SigLIP 1.2; 1.9 with `--config.data.features=768` and a data
-                  set of `v2a data features`, which keeps what SigLIP gives
+  small-siglip    165 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
+                  SigLIP 1.2; 1.8 with `--config.data.features=768` and a data
+                  set of `v2a data features`, which caches SigLIP's features
 
-Sizes and what stands behind them are in `common.SIZES`; `-tile` variants have
+Sizes and their sources are in `common.SIZES`; `-tile` variants have
 heads of 128 and widths that are multiples of 512, which fill a matrix unit.
 The sizes are built, counted and traced by tests; none has been trained here.
 """

@@ -1,4 +1,4 @@
-r"""A trained model, trained on with clips of your own.
+r"""Fine-tuning of a trained model on your own clips.
 
 v2a data build clips/ --captions captions.csv -o data/mine
 v2a train --config=configs/finetune.py --config.data.paths="('data/mine',)" \
