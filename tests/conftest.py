@@ -13,6 +13,9 @@ from absl import flags
 import jax
 import pytest
 
+# Imports librosa; test processes that did so at once would damage its cache.
+from v2a_jax.evaluation import onset_detector  # noqa: F401
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -9,7 +9,6 @@ import pathlib
 import subprocess
 import sys
 
-import librosa
 import mir_eval
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from data_pipelines.scenes import (
   synthesis,
 )
 from v2a_jax.basics import settings
+from v2a_jax.evaluation import onset_detector
 
 RATE = 16000
 DISCRETE = [name for name, action in ACTIONS.items() if action.discrete]
@@ -227,7 +227,7 @@ def test_onset_detection_finds_the_true_events():
   for action in DISCRETE:
     for seed in range(4):
       scene = make_scene(seed, action=action, size=16, fps=5)
-      onsets = librosa.onset.onset_detect(
+      onsets = onset_detector.onset_detect(
         y=scene.audio[:, 0], sr=RATE, hop_length=160, units="time"
       )
       # The first frames of a clip rise out of librosa's zero padding.

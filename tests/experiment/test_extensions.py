@@ -113,7 +113,7 @@ def test_a_backbone_from_outside_trains_and_samples(monkeypatch):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Regress:
+class Regress(base.GeneratorObjective):
   """Regresses the latents from the conditions alone.
 
   Attributes:
@@ -121,7 +121,6 @@ class Regress:
   """
 
   family: ClassVar[str] = "diffusion"
-  needs: ClassVar = ()
   weight: float = 1.0
 
   def loss(self, model, batch, *, key, train):
@@ -135,9 +134,6 @@ class Regress:
     )
     error = jnp.square(x - batch.target + 1).mean(axis=(1, 2))
     return self.weight * error, {"error": error}
-
-  def evaluate(self, model, batch, *, key):
-    return base.evaluate_conditions(self, model, batch, key=key)
 
 
 def test_an_objective_from_outside_trains(monkeypatch):

@@ -16,10 +16,10 @@ original divides by zero. The score also moves with camera motion and ignores
 sound off screen: read it against the shuffled row.
 """
 
-import librosa
 import numpy as np
 import soxr
 
+from v2a_jax.evaluation import onset_detector
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.evaluation.motion import FPS
 
@@ -50,7 +50,7 @@ def audio_peaks(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
   mono = soxr.resample(mono, sample_rate, _SAMPLE_RATE, quality="HQ")
   if len(mono) < 2048 or not np.any(mono):
     return np.zeros(0)
-  return librosa.onset.onset_detect(y=mono, sr=_SAMPLE_RATE, units="time")
+  return onset_detector.onset_detect(y=mono, sr=_SAMPLE_RATE, units="time")
 
 
 def score(sound: np.ndarray, motion: np.ndarray) -> float:

@@ -28,13 +28,13 @@ Its median delay of 10 ms is subtracted.
 from collections.abc import Sequence
 import dataclasses
 
-import librosa
 import mir_eval
 import numpy as np
 import soxr
 
-from v2a_jax.evaluation import intervals
+from v2a_jax.evaluation import intervals, onset_detector
 from v2a_jax.evaluation.metrics import base
+from v2a_jax.evaluation.onset_detector import librosa
 
 SAMPLE_RATE = 16_000
 _FFT, _HOP, _BANDS = 1024, 160, 64
@@ -148,7 +148,7 @@ def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     hop_length=_HOP,
     n_fft=_FFT,
   )
-  frames = librosa.util.peak_pick(
+  frames = onset_detector.peak_pick(
     strength,
     pre_max=_NEAR,
     post_max=_NEAR + 1,
