@@ -19,13 +19,13 @@ export V2A_WEIGHTS
 # Root, or sudo without a password, may install Debian packages.
 APT = $$([ "$$(id -u)" = 0 ] || echo "sudo -n") env DEBIAN_FRONTEND=noninteractive apt-get -qq
 
-.PHONY: quickstart test lint format install browser parity clean
+.PHONY: quickstart test lint format install browser parity tpu clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: install
 	@$(BIN)/python -m launch.quickstart --out $(OUT)
 
-test: install parity browser lint
+test: install parity tpu browser lint
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: install
@@ -65,6 +65,14 @@ $(VENV)/.parity: $(VENV)/.installed
 	  $(PIP) install --retries 0 $(REFERENCES) -c constraints.txt \
 	    --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || \
 	  echo "no CPU build of torch found: parity tests will skip"
+	@touch $@
+
+# The compiler for TPUs, in a folder of its own: JAX would look for TPUs on any
+# machine where it lies among the packages. Without it its tests skip.
+tpu: $(VENV)/.tpu
+$(VENV)/.tpu: $(VENV)/.installed
+	@$(PIP) install --no-deps --target $(VENV)/plan 'libtpu==0.0.42.*' 2>/dev/null || \
+	  echo "no libtpu found: tests that compile for TPUs will skip"
 	@touch $@
 
 # The report is opened in a real browser; without one that test skips.

@@ -44,6 +44,8 @@ CORE = [
 
 EXTRAS = {
   "tpu": ["jax[tpu]"],
+  # Compiles for TPU pods on a machine without one: v2a plan.
+  "plan": ["libtpu"],
   "gpu": ["jax[cuda12]"],
   "eval": ["librosa", "mir_eval", "opencv-python-headless"],
   "ui": ["gradio>=6.1"],

@@ -15,6 +15,9 @@ measurement:
   large    997 M         8.9 TFLOP         32         18 GB          30 h
   xl       5.0 B        14.7 TFLOP         64         10 GB          25 h
 
+What a device needs is traced there, not compiled: `v2a plan` compiles `small`
+for eight v5p chips to 48 GB of their 102 (docs/scaling.md).
+
 `small-siglip` (any size takes `-siglip`) has frames at two rates: 25 a second of
 224 pixels for synchronisation, and every sixth through a frozen SigLIP B/16,
 whose folder is `--config.model.conditioner.semantic.path=PATH`:

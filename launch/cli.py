@@ -18,6 +18,7 @@ from launch import parsing
 VERBS = {
   "doctor": ("doctor", "Check packages, devices, codecs, weights and disk"),
   "inspect": ("inspect", "Count parameters, FLOPs and memory of a config"),
+  "plan": ("plan", "Compile a training step for a TPU pod that is not here"),
   "data": ("data", "Build data sets from clips or procedural scenes"),
   "train": ("train", "Train a codec or a generator, or continue a run"),
   "eval": ("evaluate", "Score checkpoints on held-out clips"),

@@ -90,19 +90,19 @@ def describe(costs: dict[str, Any]) -> str:
 def _parameter_lines(counts: dict[str, Any]) -> Iterator[str]:
   parts, total = counts["parts"], counts["total"]
   for top in (part for part in parts if "/" not in part):
-    yield _line(f"  {top}", _short(parts[top]), _share(parts[top], total))
+    yield line(f"  {top}", short(parts[top]), _share(parts[top], total))
     inner = {p: n for p, n in parts.items() if p.startswith(f"{top}/")}
     large = {p: n for p, n in inner.items() if n >= SMALL * total}
     for part, count in sorted(large.items(), key=lambda item: -item[1]):
       about = _share(count, total) + _depth(part, counts["layers"])
-      yield _line(f"    {part.partition('/')[2]}", _short(count), about)
+      yield line(f"    {part.partition('/')[2]}", short(count), about)
     if rest := parts[top] - sum(large.values()):
-      yield _line("    the rest", _short(rest), _share(rest, total))
-  yield _line("  together", _short(total), f"{total:,}")
+      yield line("    the rest", short(rest), _share(rest, total))
+  yield line("  together", short(total), f"{total:,}")
   for name in ("frozen", "frozen_codec"):
     if counts[name]:
       shown = name.replace("_", " ")
-      yield _line(f"  {shown}", _short(counts[name]), "not trained")
+      yield line(f"  {shown}", short(counts[name]), "not trained")
 
 
 def _depth(part: str, layers: dict[str, int]) -> str:
@@ -113,23 +113,23 @@ def _depth(part: str, layers: dict[str, int]) -> str:
 def _flops_lines(flops: dict[str, int], streams: dict) -> Iterator[str]:
   for name, about in FLOPS.items():
     if flops.get(name):
-      yield _line(f"  {name}", _short(flops[name]), about)
+      yield line(f"  {name}", short(flops[name]), about)
     for stream, cost in streams.items() if name == "conditioner" else ():
       about = (
         f"{cost['share']:4.0%} of forward, {cost['training_share']:.0%} of"
-        f" training, {_short(cost['parameters'])} parameters"
+        f" training, {short(cost['parameters'])} parameters"
       )
-      yield _line(f"    {stream}", _short(cost["flops"]), about)
+      yield line(f"    {stream}", short(cost["flops"]), about)
 
 
 def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
   for name, about in MEMORY.items():
     if memory[name]:
       shown = name.replace("_", " ")
-      yield _line(f"  {shown}", _short(memory[name], "B"), about)
-  residuals = _short(memory["residuals"], "B")
-  yield _line("    residuals", residuals, "of them, for the backward pass")
-  yield _line("  together", _short(memory["total"], "B"), "")
+      yield line(f"  {shown}", short(memory[name], "B"), about)
+  residuals = short(memory["residuals"], "B")
+  yield line("    residuals", residuals, "of them, for the backward pass")
+  yield line("  together", short(memory["total"], "B"), "")
   yield textwrap.fill(
     f"Activations are {memory['activations_are']}.",
     width=78,
@@ -144,7 +144,7 @@ def _shape_lines(stages: dict[str, dict]) -> Iterator[str]:
     yield f"  {name:<18}  [{shape}] {array['dtype']}"
 
 
-def _line(name: str, value: str, about: str) -> str:
+def line(name: str, value: str, about: str) -> str:
   return f"{name:<16}  {value:>9}  {about}".rstrip()
 
 
@@ -152,7 +152,7 @@ def _share(count: int, total: int) -> str:
   return f"{count / total:4.0%}"
 
 
-def _short(number: float, unit: str = "") -> str:
+def short(number: float, unit: str = "") -> str:
   """Formats three digits with a decimal prefix: 1.23 G."""
   power = min(int(math.log10(max(number, 1))) // 3, len(PREFIXES) - 1)
   value = number / 1000**power

@@ -37,7 +37,7 @@ def bare(*args) -> subprocess.CompletedProcess:
   [
     # A wrong command.
     (["genrate"], "no command 'genrate', did you mean generate?"),
-    (["zzz"], "there are doctor, inspect, data, train, eval, report"),
+    (["zzz"], "there are doctor, inspect, plan, data, train, eval, report"),
     (["--hlp"], "no command '--hlp'"),
     (["data", "bild"], "no command 'bild', did you mean build?"),
     (["sweep", "start"], "no command 'start', did you mean status?"),

@@ -166,6 +166,20 @@ def _forward(experiment, seen: dict[str, Any]) -> jaxprs.Jaxpr:
   return jax.make_jaxpr(function)(params, buffers, batch).jaxpr
 
 
+def flops_of_clip(experiment) -> tuple[int, int]:
+  """Counts the FLOPs of a training step on one clip.
+
+  Returns:
+    (those that the model needs, those with what rematerialisation repeats).
+  """
+  once = _without_remat(experiment)
+  target = _target_flops(experiment)
+  needed = run = jaxprs.count_flops(_gradient(once, 1)) + target
+  if once is not experiment:
+    run = jaxprs.count_flops(_gradient(experiment, 1)) + target
+  return needed, run
+
+
 def step_flops(experiment, step: jaxprs.Jaxpr) -> float:
   """Counts the FLOPs of a training step on a global batch.
 
@@ -177,8 +191,7 @@ def step_flops(experiment, step: jaxprs.Jaxpr) -> float:
   once = _without_remat(experiment)
   if once is experiment:
     return jaxprs.count_flops(step)
-  clip = jaxprs.count_flops(_gradient(once, 1)) + _target_flops(experiment)
-  return experiment.batch_size * clip
+  return experiment.batch_size * flops_of_clip(once)[0]
 
 
 def _target_flops(experiment) -> int:
@@ -324,15 +337,15 @@ def count_memory(
     backward pass; `total`; `clips`.
   """
   program = make_program(experiment, mesh)
-  device_bytes = functools.partial(_device_bytes, program)
+  on_device = functools.partial(device_bytes, program)
   memory = {
-    "parameters": device_bytes("params"),
-    "average": device_bytes("ema"),
-    "optimizer": device_bytes("opt_state"),
-    "buffers": device_bytes("buffers"),
-    "frozen_codec": _bytes(experiment.abstract_frozen),
+    "parameters": on_device("params"),
+    "average": on_device("ema"),
+    "optimizer": on_device("opt_state"),
+    "buffers": on_device("buffers"),
+    "frozen_codec": tree_bytes(experiment.abstract_frozen),
     # While microbatches add up there are their sum and the newest.
-    "gradients": device_bytes("params")
+    "gradients": on_device("params")
     * (2 if experiment.run.accumulate > 1 else 1),
     "activations": jaxprs.peak_bytes(gradient),
   }
@@ -350,7 +363,7 @@ def count_memory(
   }
 
 
-def _device_bytes(program, part: str) -> int:
+def device_bytes(program, part: str) -> int:
   """Returns the bytes of a part of the train state on one device."""
   leaves = jax.tree.leaves(getattr(program.state, part))
   shardings = jax.tree.leaves(getattr(program.shardings, part))
@@ -364,5 +377,6 @@ def _size(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(tree) -> int:
+def tree_bytes(tree) -> int:
+  """Returns the bytes of a pytree of arrays or of their shapes."""
   return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,127 @@
+"""Compile a training step for a TPU pod that is not here, and say if it fits.
+
+Compiles the step that v2a train runs, with the shapes and layouts of every
+device, and shows the compiler's memory and collectives beside the least time of
+a step. Seconds to minutes; needs libtpu: pip install 'v2a_jax[plan]'. Ends with
+status 3 where the step does not fit.
+"""
+
+from collections.abc import Iterator
+import json
+from typing import Any
+
+from launch import config as config_lib
+from launch import parsing
+from launch.inspect import line, short
+
+ARGUMENTS = f"""{parsing.CONFIG}
+--topology NAME       chip and shape of a slice in chips, such as v5p:4x4x4,
+                      v5e:4x4, v6e:8x8 or v4:4x4x4 (required)
+--num_slices COUNT    number of such slices (default 1)
+--json                print JSON in place of a table
+"""
+EXAMPLE = """v2a plan --config=configs/diffusion.py:small \\
+    --topology=v5p:2x2x2 --config.mesh.fsdp=8"""
+MEMORY = {
+  "parameters": "float32",
+  "average": "moving average of the parameters",
+  "optimizer": "moments of the optimizer",
+  "buffers": "statistics and weights that are not trained",
+  "frozen": "the frozen codec, and the teacher if there is one",
+  "batch": "frames, tokens and sound of the device's rows",
+  "temporaries": "activations, gradients and gathered weights",
+  "results": "what a step returns beside the state",
+  "program": "the compiled code",
+}
+BOUNDS = {
+  "compute": "FLOPs at the chip's peak",
+  "memory": "what a step must read and write",
+  "links": "collectives, over all links of a chip",
+}
+SHOWN = 8  # Rows of collectives in the table; --json has all.
+DOES_NOT_FIT = 3
+
+
+def main(argv: list[str]) -> int:
+  """Runs `v2a plan`."""
+  parser = parsing.Parser("v2a plan", __doc__, ARGUMENTS, EXAMPLE)
+  args = parser.parse(argv)
+  import jax
+
+  # The topology's devices are described; those of this machine stay untouched.
+  jax.config.update("jax_platforms", "cpu")
+  from v2a_jax.experiment import plan
+  from v2a_jax.experiment.experiment import Experiment
+  from v2a_jax.parallel import topology
+
+  slices = 1 if args.num_slices is None else args.num_slices
+  chips = topology.parse(args.topology, num_slices=slices)
+  config = config_lib.parse(args.config, args.overrides)
+  found = plan.plan(Experiment.from_config(config), chips)
+  print(json.dumps(found, indent=2) if args.json else describe(found))
+  return 0 if found["fits"] else DOES_NOT_FIT
+
+
+def describe(found: dict[str, Any]) -> str:
+  """Formats a plan (`experiment.plan.plan`) as a table."""
+  axes = ", ".join(f"{axis} {n}" for axis, n in found["mesh"].items())
+  lines = [
+    f"topology    {found['topology']}: {found['chips']} chips",
+    f"mesh        {axes}",
+    f"batch       {found['batch_size']} clips, {found['clips']} on a device at"
+    " a time",
+    f"compiled    in {found['compile_seconds']:.0f} s",
+    "",
+    "memory of a device",
+    *_memory_lines(found),
+  ]
+  if "bounds" in found:
+    lines += ["", "collectives of a step, bytes that a device sends"]
+    lines += _collective_lines(found)
+    lines += ["", "least time of a step", *_time_lines(found)]
+  return "\n".join(lines)
+
+
+def _memory_lines(found: dict[str, Any]) -> Iterator[str]:
+  memory = found["memory"]
+  for name, about in MEMORY.items():
+    if memory.get(name):
+      yield line(f"  {name}", short(memory[name], "B"), about)
+  if "together" in memory:
+    share = memory["together"] / memory["capacity"]
+    about = f"{share:.0%} of {short(memory['capacity'], 'B')}"
+    yield line("  together", short(memory["together"], "B"), about)
+  if found["fits"]:
+    yield "  It fits."
+    return
+  yield f"  It does not fit: {found['reason']}."
+  mesh = found["mesh"]
+  larger = 2 * mesh["fsdp"]
+  yield f"  Try --config.mesh.fsdp={larger}, if the mesh allows it, or"
+  yield "  --config.accumulate=2, or --config.model.remat=full."
+
+
+def _collective_lines(found: dict[str, Any]) -> Iterator[str]:
+  rows = found["collectives"]
+  for row in rows[:SHOWN]:
+    shape = " ".join(map(str, row["shape"]))
+    about = f"{row['times']} x {row['dtype']}[{shape}]"
+    about += f" over {row['group']} devices" if row["group"] else ""
+    yield line(f"  {row['kind']}", short(row["moved"], "B"), about)
+  if rest := rows[SHOWN:]:
+    moved = sum(row["moved"] for row in rest)
+    yield line(f"  {len(rest)} others", short(moved, "B"), "")
+  yield line("  together", short(found["moved"], "B"), "")
+
+
+def _time_lines(found: dict[str, Any]) -> Iterator[str]:
+  for name, about in BOUNDS.items():
+    milliseconds = f"{1000 * found['bounds'][name]:.3g} ms"
+    yield line(f"  {name}", milliseconds, about)
+  yield line(
+    "  a step",
+    f"{1000 * found['step_seconds']:.3g} ms",
+    f"at least; MFU at most {found['mfu']:.0%}",
+  )
+  a_day = short(found["clips_a_day"])
+  yield line("  clips a day", a_day, "at most")

@@ -1,0 +1,94 @@
+"""A plan: the compiled step of a run, on devices that are not used."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from configs import diffusion_tiny
+from tests.parallel.test_layouts import experiment
+from v2a_jax.experiment import cost, plan
+from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.parallel import mesh as mesh_lib
+
+RATES = plan.Rates(peak=1e12, memory=1e11, link=1e10, capacity=2**34)
+
+
+@pytest.fixture(scope="module")
+def exp():
+  return experiment(diffusion_tiny, data=2, fsdp=4)
+
+
+@pytest.fixture(scope="module")
+def found(exp):
+  return plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), RATES)
+
+
+def test_state_is_that_of_a_real_run(exp, found):
+  """FSDP over 4 splits all but small leaves; both moments are kept."""
+  memory = found["memory"]
+  weights = sum(x.size * 4 for x in jax.tree.leaves(exp.abstract[1]))
+  assert weights / 4 <= memory["parameters"] < weights / 3
+  np.testing.assert_allclose(
+    memory["optimizer"], 2 * memory["parameters"], atol=64
+  )
+  assert memory["average"] == memory["parameters"]
+  rows = exp.batch_size // 8
+  assert memory["batch"] == cost.tree_bytes(exp.blank_batch(rows))
+  # The state, the batch and the codec, whose decoder is no argument.
+  kinds = ("parameters", "average", "optimizer", "buffers", "frozen", "batch")
+  rest = sum(memory[k] for k in ("temporaries", "results", "program"))
+  state = sum(memory[kind] for kind in kinds)
+  np.testing.assert_allclose(memory["together"] - rest, state, rtol=0.02)
+
+
+def test_the_slowest_resource_bounds_the_step(exp, found):
+  assert found["fits"]
+  bounds = found["bounds"]
+  assert found["step_seconds"] == max(bounds.values())
+  assert bounds["links"] == found["moved"] / RATES.link
+  flops = exp.batch_size / 8 * cost.flops_of_clip(exp)[0]
+  assert found["flops"] == flops
+  np.testing.assert_allclose(
+    found["mfu"], flops / (found["step_seconds"] * RATES.peak)
+  )
+  assert found["mfu"] <= 1
+  assert found["clips_a_day"] * found["step_seconds"] == pytest.approx(
+    86_400 * exp.batch_size
+  )
+
+
+def test_rows_of_collectives_add_up(found):
+  rows = found["collectives"]
+  assert sum(row["moved"] for row in rows) == pytest.approx(found["moved"])
+  moved = [row["moved"] for row in rows]
+  assert moved == sorted(moved, reverse=True)
+  assert {row["group"] for row in rows} <= {2, 4, 8}
+
+
+def test_a_step_that_is_larger_than_the_memory_does_not_fit(exp):
+  small = dataclasses.replace(RATES, capacity=1000)
+  found = plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), small)
+  assert not found["fits"] and "of 1000 bytes" in found["reason"]
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  exp = experiment(diffusion_tiny, data=8)
+  mesh = mesh_lib.make_mesh(exp.mesh)
+  data = dataclasses.replace(exp.data, batch_size=12)
+  with pytest.raises(ConfigError, match="use a multiple of 8"):
+    plan.lower_step(dataclasses.replace(exp, data=data), mesh)
+
+
+def test_the_plan_takes_the_state_as_a_run_makes_it(exp):
+  """Both come from `training.program`: here the layouts of real arrays."""
+  mesh = mesh_lib.make_mesh(exp.mesh)
+  program, lowered = plan.lower_step(exp, mesh)
+  with jax.set_mesh(mesh):
+    state = jax.jit(program.init, out_shardings=program.shardings)()
+    layout = lambda x: x.sharding
+    planned = jax.tree.leaves(program.shardings)
+    assert [layout(x) for x in jax.tree.leaves(state)] == planned
+    inputs = jax.tree.leaves(lowered.compile().input_shardings)
+  assert inputs[: len(planned)] == planned

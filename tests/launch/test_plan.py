@@ -1,0 +1,80 @@
+"""`v2a plan` at the prompt, with libtpu's compiler."""
+
+import json
+import os
+
+import pytest
+
+from tests.launch.commands import ROOT, refused, v2a
+
+# `make test` installs libtpu here, apart from the packages of the tests.
+LIBTPU = ROOT / ".venv" / "plan"
+SMALL = [
+  "--config=configs/diffusion_tiny.py",
+  "--topology=v5e:2x2",
+  "--config.mesh.fsdp=4",
+  "--config.data.seconds=1.0",
+  "--config.data.fps=4.0",
+  "--config.model.width=32",
+  "--config.model.num_heads=2",
+  "--config.model.mlp_dim=48",
+  "--config.model.unroll=1",
+]
+needs_libtpu = pytest.mark.skipif(
+  not (LIBTPU / "libtpu").is_dir(), reason="libtpu is not installed"
+)
+
+
+def plan(*args):
+  path = os.pathsep.join([str(ROOT), str(LIBTPU)])
+  return v2a("plan", *SMALL, *args, env={"PYTHONPATH": path})
+
+
+@needs_libtpu
+def test_a_step_is_compiled_for_tpus_that_are_not_here():
+  end = plan("--json")
+  assert end.returncode == 0, end.stderr
+  found = json.loads(end.stdout)
+  assert (found["topology"], found["chips"]) == ("v5e:2x2", 4)
+  assert found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+  assert found["memory"]["capacity"] == 16 * 2**30
+  assert 0 < found["memory"]["together"] < 2**30
+  groups = {row["kind"]: row["group"] for row in found["collectives"]}
+  assert groups["all-gather"] == groups["all-reduce"] == 4
+
+
+@needs_libtpu
+def test_a_step_that_does_not_fit_ends_with_status_3_and_says_what_to_try():
+  end = plan("--config.data.batch_size=400_000")
+  assert end.returncode == 3, end.stderr
+  assert "It does not fit: " in end.stdout
+  assert "--config.mesh.fsdp=8" in end.stdout
+  assert "parameters" in end.stdout
+
+
+@needs_libtpu
+def test_a_shape_that_libtpu_refuses_is_one_line():
+  end = v2a(
+    *("plan", *SMALL, "--topology=v5e:3x5"),
+    env={"PYTHONPATH": os.pathsep.join([str(ROOT), str(LIBTPU)])},
+  )
+  assert end.returncode == 2 and not end.stdout
+  assert "no topology v5e:3x5: " in end.stderr.splitlines()[-1]
+
+
+def test_a_topology_that_does_not_exist_is_refused_with_those_that_do(capsys):
+  said = refused(capsys, "plan", *SMALL, "--topology=v9:4x4")
+  assert "no such chip" in said and "v5p:4x4x4" in said
+
+
+def test_a_missing_libtpu_is_said_with_its_remedy():
+  end = v2a("plan", *SMALL)
+  assert end.returncode == 2 and not end.stdout
+  assert "pip install 'v2a_jax[plan]'" in end.stderr
+
+
+@needs_libtpu
+def test_a_mesh_that_does_not_cover_the_chips_is_refused():
+  end = plan("--config.mesh.fsdp=3")
+  assert end.returncode == 2
+  assert "choose sizes from [1, 2, 4]" in end.stderr.splitlines()[-1]

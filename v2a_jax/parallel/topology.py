@@ -1,0 +1,164 @@
+"""Chips and pods that programs are compiled for without having one.
+
+A topology is written `v5p:4x4x4`: a chip, and the shape of one slice in chips.
+libtpu describes its devices and compiles for them on any machine.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+  """Figures of one accelerator, from the vendor's data sheet.
+
+  https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e.
+
+  Attributes:
+    kind: `jax.Device.device_kind` of its devices.
+    hbm_bytes: memory of a chip.
+    hbm_rate: bytes a second between memory and chip.
+    link_rate: bytes a second that a chip sends at most, all links together.
+    example: shape of a slice.
+    option: (name, value) that libtpu needs to describe the chip as JAX sees it.
+  """
+
+  kind: str
+  hbm_bytes: int
+  hbm_rate: float
+  link_rate: float
+  example: str
+  option: tuple[str, str] | None = None
+
+
+# Link rates are 2,400, 1,600, 4,800 and 3,584 Gbit/s.
+CHIPS = {
+  "v4": Chip(
+    kind="TPU v4",
+    hbm_bytes=32 * GIB,
+    hbm_rate=1228e9,
+    link_rate=300e9,
+    example="4x4x4",
+    option=("chip_config_name", "megacore"),
+  ),
+  "v5e": Chip(
+    kind="TPU v5 lite",
+    hbm_bytes=16 * GIB,
+    hbm_rate=819e9,
+    link_rate=200e9,
+    example="4x4",
+  ),
+  "v5p": Chip(
+    kind="TPU v5",
+    hbm_bytes=95 * GIB,
+    hbm_rate=2765e9,
+    link_rate=600e9,
+    example="4x4x4",
+  ),
+  "v6e": Chip(
+    kind="TPU v6 lite",
+    hbm_bytes=32 * GIB,
+    hbm_rate=1640e9,
+    link_rate=448e9,
+    example="8x8",
+  ),
+}
+
+
+class TopologyError(ValueError):
+  """A topology that does not exist, or that cannot be described here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topology:
+  """Slices of one kind of chip.
+
+  Attributes:
+    name: key of `CHIPS`.
+    shape: chips along each dimension of a slice.
+    num_slices: number of slices, joined by the data centre's network.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  num_slices: int = 1
+
+  @property
+  def chip(self) -> Chip:
+    """Figures of its chips."""
+    return CHIPS[self.name]
+
+  @property
+  def num_chips(self) -> int:
+    """Number of chips of all slices."""
+    return math.prod(self.shape) * self.num_slices
+
+  def __str__(self) -> str:
+    slices = f"{self.num_slices} x " if self.num_slices > 1 else ""
+    return f"{slices}{self.name}:{'x'.join(map(str, self.shape))}"
+
+
+def parse(text: str, *, num_slices: int = 1) -> Topology:
+  """Reads a topology as it is written on the command line.
+
+  Args:
+    text: such as `v5p:4x4x4`.
+    num_slices: number of slices of that shape.
+
+  Raises:
+    TopologyError: there is no such chip, or the shape is not one.
+  """
+  name, _, shape = text.partition(":")
+  known = ", ".join(f"{key}:{chip.example}" for key, chip in CHIPS.items())
+  if name not in CHIPS:
+    raise TopologyError(f"topology {text!r}: no such chip; give one as {known}")
+  rank = CHIPS[name].example.count("x") + 1
+  if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (rank - 1), shape):
+    raise TopologyError(
+      f"topology {text!r}: a slice of {name} has {rank} dimensions, such as"
+      f" {name}:{CHIPS[name].example}"
+    )
+  if num_slices < 1:
+    raise TopologyError(f"num_slices={num_slices}: use 1 or more")
+  sizes = tuple(map(int, shape.split("x")))
+  return Topology(name=name, shape=sizes, num_slices=num_slices)
+
+
+def describe_devices(topology: Topology) -> list[Any]:
+  """Describes the devices of a topology, for meshes and for compiling.
+
+  Raises:
+    TopologyError: libtpu is missing, or refuses the shape.
+  """
+  from jax.experimental import topologies
+
+  # Without these libtpu asks the network which TPU this machine is.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5e-8")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+  # Only one process may hold a TPU, but any number may compile.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  slice_shape = dataclasses.replace(topology, num_slices=1)
+  option = topology.chip.option
+  settings = dict([option]) if option else {}
+  if topology.num_slices > 1:
+    settings["num_slices"] = topology.num_slices
+  if not importlib.util.find_spec("libtpu"):
+    raise TopologyError(
+      "compiling for TPU needs libtpu: pip install 'v2a_jax[plan]'"
+    )
+  try:
+    described = topologies.get_topology_desc(
+      str(slice_shape), platform="tpu", **settings
+    )
+  except RuntimeError as error:
+    reason = str(error).strip().partition("\n")[0]
+    raise TopologyError(f"no topology {topology}: {reason}") from error
+  return list(described.devices)
