@@ -6,12 +6,12 @@ so the config of a cluster can be read on a laptop.
 
 from collections.abc import Iterator
 import json
-import math
 import textwrap
 from typing import Any
 
 from launch import config as config_lib
 from launch import parsing
+from launch.table import row, short
 
 ARGUMENTS = f"""{parsing.CONFIG}
 --devices COUNT       number of devices of the mesh, which need not be here
@@ -20,7 +20,6 @@ ARGUMENTS = f"""{parsing.CONFIG}
 """
 EXAMPLE = """v2a inspect --config=configs/diffusion_tiny.py \\
     --config.model.width=1024 --config.mesh.fsdp=8"""
-PREFIXES = ("", "k", "M", "G", "T", "P")
 SMALL = 0.01  # Smaller shares of the parameters are shown together.
 FLOPS = {
   "conditioner": "forward pass of the condition encoders",
@@ -90,19 +89,19 @@ def describe(costs: dict[str, Any]) -> str:
 def _parameter_lines(counts: dict[str, Any]) -> Iterator[str]:
   parts, total = counts["parts"], counts["total"]
   for top in (part for part in parts if "/" not in part):
-    yield line(f"  {top}", short(parts[top]), _share(parts[top], total))
+    yield row(f"  {top}", short(parts[top]), _share(parts[top], total))
     inner = {p: n for p, n in parts.items() if p.startswith(f"{top}/")}
     large = {p: n for p, n in inner.items() if n >= SMALL * total}
     for part, count in sorted(large.items(), key=lambda item: -item[1]):
       about = _share(count, total) + _depth(part, counts["layers"])
-      yield line(f"    {part.partition('/')[2]}", short(count), about)
+      yield row(f"    {part.partition('/')[2]}", short(count), about)
     if rest := parts[top] - sum(large.values()):
-      yield line("    the rest", short(rest), _share(rest, total))
-  yield line("  together", short(total), f"{total:,}")
+      yield row("    the rest", short(rest), _share(rest, total))
+  yield row("  together", short(total), f"{total:,}")
   for name in ("frozen", "frozen_codec"):
     if counts[name]:
       shown = name.replace("_", " ")
-      yield line(f"  {shown}", short(counts[name]), "not trained")
+      yield row(f"  {shown}", short(counts[name]), "not trained")
 
 
 def _depth(part: str, layers: dict[str, int]) -> str:
@@ -113,23 +112,23 @@ def _depth(part: str, layers: dict[str, int]) -> str:
 def _flops_lines(flops: dict[str, int], streams: dict) -> Iterator[str]:
   for name, about in FLOPS.items():
     if flops.get(name):
-      yield line(f"  {name}", short(flops[name]), about)
+      yield row(f"  {name}", short(flops[name]), about)
     for stream, cost in streams.items() if name == "conditioner" else ():
       about = (
         f"{cost['share']:4.0%} of forward, {cost['training_share']:.0%} of"
         f" training, {short(cost['parameters'])} parameters"
       )
-      yield line(f"    {stream}", short(cost["flops"]), about)
+      yield row(f"    {stream}", short(cost["flops"]), about)
 
 
 def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
   for name, about in MEMORY.items():
     if memory[name]:
       shown = name.replace("_", " ")
-      yield line(f"  {shown}", short(memory[name], "B"), about)
+      yield row(f"  {shown}", short(memory[name], "B"), about)
   residuals = short(memory["residuals"], "B")
-  yield line("    residuals", residuals, "of them, for the backward pass")
-  yield line("  together", short(memory["total"], "B"), "")
+  yield row("    residuals", residuals, "of them, for the backward pass")
+  yield row("  together", short(memory["total"], "B"), "")
   yield textwrap.fill(
     f"Activations are {memory['activations_are']}.",
     width=78,
@@ -144,17 +143,5 @@ def _shape_lines(stages: dict[str, dict]) -> Iterator[str]:
     yield f"  {name:<18}  [{shape}] {array['dtype']}"
 
 
-def line(name: str, value: str, about: str) -> str:
-  return f"{name:<16}  {value:>9}  {about}".rstrip()
-
-
 def _share(count: int, total: int) -> str:
   return f"{count / total:4.0%}"
-
-
-def short(number: float, unit: str = "") -> str:
-  """Formats three digits with a decimal prefix: 1.23 G."""
-  power = min(int(math.log10(max(number, 1))) // 3, len(PREFIXES) - 1)
-  value = number / 1000**power
-  digits = 2 - int(math.log10(max(value, 1))) if power else 0
-  return f"{value:.{max(digits, 0)}f} {PREFIXES[power]}{unit}".rstrip()

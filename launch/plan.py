@@ -12,7 +12,7 @@ from typing import Any
 
 from launch import config as config_lib
 from launch import parsing
-from launch.inspect import line, short
+from launch.table import row, short
 
 ARGUMENTS = f"""{parsing.CONFIG}
 --topology NAME       chip and shape of a slice in chips, such as v5p:4x4x4,
@@ -54,8 +54,7 @@ def main(argv: list[str]) -> int:
   from v2a_jax.experiment.experiment import Experiment
   from v2a_jax.parallel import topology
 
-  slices = 1 if args.num_slices is None else args.num_slices
-  chips = topology.parse(args.topology, num_slices=slices)
+  chips = topology.parse(args.topology, num_slices=args.num_slices)
   config = config_lib.parse(args.config, args.overrides)
   found = plan.plan(Experiment.from_config(config), chips)
   print(json.dumps(found, indent=2) if args.json else describe(found))
@@ -86,42 +85,40 @@ def _memory_lines(found: dict[str, Any]) -> Iterator[str]:
   memory = found["memory"]
   for name, about in MEMORY.items():
     if memory.get(name):
-      yield line(f"  {name}", short(memory[name], "B"), about)
+      yield row(f"  {name}", short(memory[name], "B"), about)
   if "together" in memory:
     share = memory["together"] / memory["capacity"]
     about = f"{share:.0%} of {short(memory['capacity'], 'B')}"
-    yield line("  together", short(memory["together"], "B"), about)
+    yield row("  together", short(memory["together"], "B"), about)
   if found["fits"]:
     yield "  It fits."
     return
-  yield f"  It does not fit: {found['reason']}."
-  mesh = found["mesh"]
-  larger = 2 * mesh["fsdp"]
-  yield f"  Try --config.mesh.fsdp={larger}, if the mesh allows it, or"
-  yield "  --config.accumulate=2, or --config.model.remat=full."
+  yield "  It does not fit. Less memory is needed with"
+  for remedy in found["remedies"]:
+    yield f"    {remedy}"
 
 
 def _collective_lines(found: dict[str, Any]) -> Iterator[str]:
   rows = found["collectives"]
-  for row in rows[:SHOWN]:
-    shape = " ".join(map(str, row["shape"]))
-    about = f"{row['times']} x {row['dtype']}[{shape}]"
-    about += f" over {row['group']} devices" if row["group"] else ""
-    yield line(f"  {row['kind']}", short(row["moved"], "B"), about)
+  for entry in rows[:SHOWN]:
+    shape = " ".join(map(str, entry["shape"]))
+    about = f"{entry['times']} x {entry['dtype']}[{shape}]"
+    about += f" over {entry['group']} devices" if entry["group"] else ""
+    yield row(f"  {entry['kind']}", short(entry["moved"], "B"), about)
   if rest := rows[SHOWN:]:
-    moved = sum(row["moved"] for row in rest)
-    yield line(f"  {len(rest)} others", short(moved, "B"), "")
-  yield line("  together", short(found["moved"], "B"), "")
+    moved = sum(entry["moved"] for entry in rest)
+    yield row(f"  {len(rest)} others", short(moved, "B"), "")
+  yield row("  together", short(found["moved"], "B"), "")
 
 
 def _time_lines(found: dict[str, Any]) -> Iterator[str]:
   for name, about in BOUNDS.items():
     milliseconds = f"{1000 * found['bounds'][name]:.3g} ms"
-    yield line(f"  {name}", milliseconds, about)
-  yield line(
+    yield row(f"  {name}", milliseconds, about)
+  yield row(
     "  a step",
     f"{1000 * found['step_seconds']:.3g} ms",
     f"at least; MFU at most {found['mfu']:.0%}",
   )
   a_day = short(found["clips_a_day"])
-  yield line("  clips a day", a_day, "at most")
+  yield row("  clips a day", a_day, "at most")

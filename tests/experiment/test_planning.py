@@ -11,8 +11,10 @@ from tests.parallel.test_layouts import experiment
 from v2a_jax.experiment import cost, plan
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import mesh as mesh_lib
+from v2a_jax.parallel.topology import Chip
 
-RATES = plan.Rates(peak=1e12, memory=1e11, link=1e10, capacity=2**34)
+PEAK = 1e12
+CHIP = Chip(2**34, 1e11, 1e10, "4x4")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def exp():
 
 @pytest.fixture(scope="module")
 def found(exp):
-  return plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), RATES)
+  return plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), CHIP, peak=PEAK)
 
 
 def test_state_is_that_of_a_real_run(exp, found):
@@ -47,11 +49,11 @@ def test_the_slowest_resource_bounds_the_step(exp, found):
   assert found["fits"]
   bounds = found["bounds"]
   assert found["step_seconds"] == max(bounds.values())
-  assert bounds["links"] == found["moved"] / RATES.link
+  assert bounds["links"] == found["moved"] / CHIP.link_rate
   flops = exp.batch_size / 8 * cost.flops_of_clip(exp)[0]
   assert found["flops"] == flops
   np.testing.assert_allclose(
-    found["mfu"], flops / (found["step_seconds"] * RATES.peak)
+    found["mfu"], flops / (found["step_seconds"] * PEAK)
   )
   assert found["mfu"] <= 1
   assert found["clips_a_day"] * found["step_seconds"] == pytest.approx(
@@ -67,10 +69,15 @@ def test_rows_of_collectives_add_up(found):
   assert {row["group"] for row in rows} <= {2, 4, 8}
 
 
-def test_a_step_that_is_larger_than_the_memory_does_not_fit(exp):
-  small = dataclasses.replace(RATES, capacity=1000)
-  found = plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), small)
-  assert not found["fits"] and "of 1000 bytes" in found["reason"]
+def test_a_step_larger_than_the_memory_names_what_needs_less(exp):
+  small = dataclasses.replace(CHIP, hbm_bytes=1000)
+  mesh = mesh_lib.make_mesh(exp.mesh)
+  found = plan.plan_step(exp, mesh, small, peak=PEAK)
+  assert not found["fits"]
+  assert found["remedies"] == [
+    "--config.mesh.data=1 --config.mesh.fsdp=8",
+    "--config.model.remat=full",
+  ]  # Not accumulation: a device has 7 clips.
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from launch import cli, inspect
+from launch import cli, inspect, table
 from tests.launch.commands import refused
 
 DIFFUSION = "--config=configs/diffusion_tiny.py"
@@ -118,7 +118,7 @@ def test_a_codec_has_rows_of_its_own():
   ],
 )
 def test_numbers_have_three_digits_and_a_prefix(number, unit, text):
-  assert inspect.short(number, unit) == text
+  assert table.short(number, unit) == text
 
 
 @pytest.mark.parametrize(

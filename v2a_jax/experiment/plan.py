@@ -12,7 +12,6 @@ write in memory at rate M, which are at least its arguments and results and
 twice its temporaries; and the bytes C that a chip sends, at rate L.
 """
 
-import dataclasses
 import functools
 import re
 import time
@@ -24,11 +23,12 @@ from v2a_jax.experiment import cost
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
-from v2a_jax.parallel.topology import Topology, describe_devices
+from v2a_jax.parallel.topology import Chip, Topology, describe_devices
 from v2a_jax.training.program import Program, make_program
 from v2a_jax.training.throughput import peak_flops
 
-_NEEDED = re.compile(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)")
+_TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\)")
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -80,48 +80,33 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
     TopologyError: the topology cannot be described here.
   """
   devices = describe_devices(topology)
-  chip = topology.chip
   try:
     mesh = mesh_lib.make_mesh(experiment.mesh, devices)
   except ValueError as error:
     raise ConfigError(f"config.{error}") from None
-  rates = Rates(
-    peak=peak_flops(devices[0])[0],
-    memory=chip.hbm_rate,
-    link=chip.link_rate,
-    capacity=chip.hbm_bytes,
+  found = plan_step(
+    experiment, mesh, topology.chip, peak=peak_flops(devices[0])[0]
   )
-  found = plan_step(experiment, mesh, rates)
   return {"topology": str(topology), "chips": topology.num_chips} | found
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Rates:
-  """What one device can do at most.
-
-  Attributes:
-    peak: FLOP/s in the dtype of the matrix units.
-    memory: bytes a second of its memory.
-    link: bytes a second that it sends to others.
-    capacity: bytes of its memory.
-  """
-
-  peak: float
-  memory: float
-  link: float
-  capacity: int
-
-
 def plan_step(
-  experiment, mesh: jax.sharding.Mesh, rates: Rates
+  experiment, mesh: jax.sharding.Mesh, chip: Chip, *, peak: float
 ) -> dict[str, Any]:
   """Compiles the training step on a mesh and reads it.
 
+  Args:
+    experiment: an `Experiment`; its data need not be there.
+    mesh: mesh over real or described devices.
+    chip: memory and rates of a device.
+    peak: FLOP/s of a device in the dtype of its matrix units.
+
   Returns:
     `mesh`, `batch_size`, `clips` of a device at a time, `compile_seconds`,
-    `fits`, and `reason` where it does not. `memory`: bytes of a device by kind
-    (`state_memory`), and where the program compiled `temporaries`, `together`
-    and `capacity`. `collectives`: rows of kind, dtype, shape, group, times and
+    `fits`, and where it does not `remedies`, overrides that need less memory.
+    `memory`: bytes of a device by kind (`state_memory`), `capacity`, and
+    `together` unless a compiler that gave up does not say. The rest only where it compiled, in `memory` `temporaries`,
+    `results` and `program`. `collectives`: rows of kind, dtype, shape, group, times and
     moved bytes, and `moved` together. `flops` of a step on a device, `bounds`
     in seconds by resource, `step_seconds`, `mfu` at that time, and
     `clips_a_day`.
@@ -133,8 +118,8 @@ def plan_step(
     "batch_size": experiment.batch_size,
     "clips": clips,
     "memory": state_memory(experiment, program, mesh),
-    "fits": True,
   }
+  memory = found["memory"]
   start = time.monotonic()
   try:
     with jax.set_mesh(mesh):
@@ -142,8 +127,10 @@ def plan_step(
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
+    memory |= _wanted(str(error), sum(memory.values()))
+    memory["capacity"] = chip.hbm_bytes
     found["compile_seconds"] = time.monotonic() - start
-    return found | {"fits": False} | _over(str(error), rates)
+    return found | _does_not_fit(experiment, mesh, clips)
   found["compile_seconds"] = time.monotonic() - start
   sizes = compiled.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
@@ -151,23 +138,24 @@ def plan_step(
   temporaries = sizes.temp_size_in_bytes
   code = sizes.generated_code_size_in_bytes
   # A frozen codec's decoder is held too, though no argument of the program.
-  held = max(arguments, sum(found["memory"].values()))
+  held = max(arguments, sum(memory.values()))
   together = held + results + temporaries + code
-  found["memory"] |= {
+  memory |= {
     "temporaries": temporaries,
     "results": results,
     "program": code,
     "together": together,
-    "capacity": rates.capacity,
+    "capacity": chip.hbm_bytes,
   }
-  found["fits"] = together <= rates.capacity
-  if not found["fits"]:
-    found["reason"] = f"needs {together} of {rates.capacity} bytes"
+  fits = together <= chip.hbm_bytes
+  found |= {"fits": True} if fits else _does_not_fit(experiment, mesh, clips)
   moved = collectives.read(compiled.as_text())
   found["collectives"] = summarise(moved)
   found["moved"] = sum(c.moved for c in moved)
   touched = arguments + sizes.output_size_in_bytes + 2 * temporaries
-  return found | _bound(experiment, mesh, rates, found["moved"], touched)
+  return found | _bound(
+    experiment, mesh, chip, peak=peak, moved=found["moved"], touched=touched
+  )
 
 
 def state_memory(
@@ -207,30 +195,53 @@ def summarise(moved: list[collectives.Collective]) -> list[dict[str, Any]]:
   return sorted(rows.values(), key=lambda row: -row["moved"])
 
 
-def _bound(experiment, mesh, rates: Rates, moved, touched) -> dict[str, Any]:
+def _bound(
+  experiment, mesh, chip: Chip, *, peak, moved, touched
+) -> dict[str, Any]:
   """Bounds the time of a step from below."""
   needed, run = cost.flops_of_clip(experiment)
   share = experiment.batch_size / mesh.size
   bounds = {
-    "compute": run * share / rates.peak,
-    "memory": touched / rates.memory,
-    "links": moved / rates.link,
+    "compute": run * share / peak,
+    "memory": touched / chip.hbm_rate,
+    "links": moved / chip.link_rate,
   }
   seconds = max(bounds.values())
   return {
     "flops": needed * share,
     "bounds": bounds,
     "step_seconds": seconds,
-    "mfu": needed * share / rates.peak / seconds,
+    "mfu": needed * share / peak / seconds,
     "clips_a_day": 86_400 * experiment.batch_size / seconds,
   }
 
 
-def _over(message: str, rates: Rates) -> dict[str, Any]:
-  """Reads how much memory a program wanted off the compiler's error."""
-  reason = re.search(r"[^\n]*exhaust[^\n]*", message, re.IGNORECASE)[0]
-  if match := _NEEDED.search(message):
-    number, unit = re.match(r"([\d.]+)([KMGT]?)", match[1]).groups()
-    needed = int(float(number) * _UNITS[unit])
-    return {"reason": f"the compiler needs {needed} of {rates.capacity} bytes"}
-  return {"reason": reason.strip()}
+def _does_not_fit(experiment, mesh, clips: int) -> dict[str, Any]:
+  """Names overrides that need less memory; whether enough is not compiled."""
+  data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
+  remedies = []
+  if data > 1:
+    remedies.append(f"--config.mesh.data=1 --config.mesh.fsdp={data * fsdp}")
+  if clips % 2 == 0:
+    remedies.append(f"--config.accumulate={2 * experiment.run.accumulate}")
+  if getattr(experiment.model, "remat", "full") != "full":
+    remedies.append("--config.model.remat=full")
+  return {"fits": False, "remedies": remedies or ["a topology of more chips"]}
+
+
+def _wanted(message: str, held: int) -> dict[str, int]:
+  """Reads the memory that a program wanted off the compiler's error.
+
+  Args:
+    message: the error.
+    held: bytes of the program's arguments.
+
+  Returns:
+    `temporaries` and `together`, or one, or neither, as the error says.
+  """
+  size = lambda match: int(float(match[1]) * _UNITS[match[2]])
+  if match := _TEMPORARIES.search(message):
+    return {"temporaries": size(match), "together": held + size(match)}
+  if match := _USED.search(message):
+    return {"together": size(match)}
+  return {}

@@ -14,60 +14,34 @@ from typing import Any
 GIB = 2**30
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Chip:
   """Figures of one accelerator, from the vendor's data sheet.
 
   https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e.
 
   Attributes:
-    kind: `jax.Device.device_kind` of its devices.
     hbm_bytes: memory of a chip.
     hbm_rate: bytes a second between memory and chip.
     link_rate: bytes a second that a chip sends at most, all links together.
     example: shape of a slice.
-    option: (name, value) that libtpu needs to describe the chip as JAX sees it.
+    config_name: libtpu's name of the chip with its cores as one device, where
+      that is not its default.
   """
 
-  kind: str
   hbm_bytes: int
   hbm_rate: float
   link_rate: float
   example: str
-  option: tuple[str, str] | None = None
+  config_name: str = ""
 
 
 # Link rates are 2,400, 1,600, 4,800 and 3,584 Gbit/s.
 CHIPS = {
-  "v4": Chip(
-    kind="TPU v4",
-    hbm_bytes=32 * GIB,
-    hbm_rate=1228e9,
-    link_rate=300e9,
-    example="4x4x4",
-    option=("chip_config_name", "megacore"),
-  ),
-  "v5e": Chip(
-    kind="TPU v5 lite",
-    hbm_bytes=16 * GIB,
-    hbm_rate=819e9,
-    link_rate=200e9,
-    example="4x4",
-  ),
-  "v5p": Chip(
-    kind="TPU v5",
-    hbm_bytes=95 * GIB,
-    hbm_rate=2765e9,
-    link_rate=600e9,
-    example="4x4x4",
-  ),
-  "v6e": Chip(
-    kind="TPU v6 lite",
-    hbm_bytes=32 * GIB,
-    hbm_rate=1640e9,
-    link_rate=448e9,
-    example="8x8",
-  ),
+  "v4": Chip(32 * GIB, 1228e9, 300e9, "4x4x4", "megacore"),
+  "v5e": Chip(16 * GIB, 819e9, 200e9, "4x4"),
+  "v5p": Chip(95 * GIB, 2765e9, 600e9, "4x4x4"),
+  "v6e": Chip(32 * GIB, 1640e9, 448e9, "8x8"),
 }
 
 
@@ -146,8 +120,9 @@ def describe_devices(topology: Topology) -> list[Any]:
   # Only one process may hold a TPU, but any number may compile.
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   slice_shape = dataclasses.replace(topology, num_slices=1)
-  option = topology.chip.option
-  settings = dict([option]) if option else {}
+  settings = {}
+  if topology.chip.config_name:
+    settings["chip_config_name"] = topology.chip.config_name
   if topology.num_slices > 1:
     settings["num_slices"] = topology.num_slices
   if not importlib.util.find_spec("libtpu"):
