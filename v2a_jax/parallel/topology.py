@@ -135,5 +135,8 @@ def describe_devices(topology: Topology) -> list[Any]:
     )
   except RuntimeError as error:
     reason = str(error).strip().partition("\n")[0]
-    raise TopologyError(f"no topology {topology}: {reason}") from error
+    raise TopologyError(
+      f"no topology {topology}: {reason}; one that exists is"
+      f" {topology.name}:{topology.chip.example}"
+    ) from error
   return list(described.devices)
