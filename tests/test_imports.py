@@ -29,7 +29,7 @@ MAY = {
   "pretrained": "batch models weights",
   "codec": "batch parallel weights",
   "conditioning": "batch models parallel pretrained",
-  "objectives": "batch codec models pretrained",
+  "objectives": "batch codec models parallel pretrained",
   "sampling": "batch models objectives",
   "training": "objectives parallel weights batch",
   "experiment": "batch codec conditioning data_pipelines models objectives"

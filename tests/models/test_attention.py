@@ -71,7 +71,7 @@ def test_masked_keys_and_values_do_not_matter(qkv):
 
 def reference_heads(x, kernel, norms, times, parts):
   """Projects, normalises per head and rotates as complex numbers, float64."""
-  x = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+  x = np.tensordot(np.asarray(x, np.float64), np.asarray(kernel), axes=1)
   x = x.reshape(*x.shape[:2], parts, HEADS, SIZE)
   out = []
   for i, norm in enumerate(norms):
@@ -157,8 +157,10 @@ def test_an_encoder_block_is_prenorm_attention_and_swiglu(encoder, x, times):
     norm(expected, block.norm_attention), own.qkv.kernel[...], scales, times, 3
   )
   expected = expected + softmax_attention(q, k, v) @ weights(own.out.kernel)
-  hidden = norm(expected, block.norm_mlp) @ weights(block.mlp.up.kernel)
-  gate, value = np.split(hidden, 2, axis=-1)
+  gate, value = (
+    norm(expected, block.norm_mlp) @ weights(block.mlp.up.kernel)[:, i]
+    for i in range(2)
+  )
   expected = expected + gate * special.expit(gate) * value @ weights(
     block.mlp.down.kernel
   )

@@ -64,13 +64,10 @@ def test_sinusoidal_features_are_cosines_and_sines_of_falling_frequency():
   np.testing.assert_allclose(out, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_convolved_feed_forward_equals_scipys_convolution(causal, masked):
+def test_convolved_feed_forward_equals_scipys_convolution(masked):
   width, hidden, kernel = 4, 6, 3
-  mlp = layers.FeedForward(
-    width, hidden, kernel=kernel, causal=causal, rngs=nnx.Rngs(0)
-  )
+  mlp = layers.FeedForward(width, hidden, kernel=kernel, rngs=nnx.Rngs(0))
   x = np.random.default_rng(0).normal(size=(2, 7, width))
   mask = (
     np.arange(7) < np.array([[7], [4]]) if masked else np.ones((2, 7), bool)
@@ -82,7 +79,7 @@ def test_convolved_feed_forward_equals_scipys_convolution(causal, masked):
   for b, i, o in np.ndindex(2, width, 2 * hidden):
     full = signal.correlate(clean[b, :, i], taps[:, i, o], mode="full")
     # Output t of "full" sees inputs t - 2 to t; "same" is one step later.
-    wide[b, :, o] += full[:7] if causal else full[1:8]
+    wide[b, :, o] += full[1:8]
   gate, value = np.split(wide, 2, axis=-1)
   expected = gate * special.expit(gate) * value
   expected = expected @ np.asarray(mlp.down.kernel[...], np.float64)
@@ -178,5 +175,5 @@ def test_a_stack_without_blocks_is_the_identity():
 
 def test_stacked_parameters_name_their_first_axis_layers():
   kernel = make_stack().blocks.up.kernel
-  assert kernel.shape == (3, 4, 12)
-  assert kernel.out_sharding == ("layers", "embed", "mlp")
+  assert kernel.shape == (3, 4, 2, 6)
+  assert kernel.out_sharding == ("layers", "embed", "parts", "mlp")

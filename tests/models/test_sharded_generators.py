@@ -84,9 +84,10 @@ def test_kernels_are_split_over_fsdp_and_tensor(mesh):
   layout = names.joined(names.flatten(sharding.state_shardings(state, mesh)))
   spec = lambda name: layout[name].spec
   blocks = "audio/blocks"
-  assert spec(f"{blocks}/attention/qkv/kernel") == P(None, "fsdp", "tensor")
+  fused = (None, "fsdp", None, "tensor")
+  assert spec(f"{blocks}/attention/qkv/kernel") == P(*fused)
   assert spec(f"{blocks}/attention/out/kernel") == P(None, "tensor", "fsdp")
-  assert spec(f"{blocks}/mlp/up/kernel") == P(None, "fsdp", "tensor")
+  assert spec(f"{blocks}/mlp/up/kernel") == P(*fused)
   assert spec(f"{blocks}/mlp/down/kernel") == P(None, "tensor", "fsdp")
   assert spec(f"{blocks}/attention/q_norm/scale") == P(None, None)
   assert spec("time/kernel") == P(None, "fsdp")

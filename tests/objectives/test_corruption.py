@@ -128,10 +128,10 @@ def test_a_weighting_from_outside_is_one_entry_of_the_table(monkeypatch):
 def test_a_distribution_of_time_from_outside_is_one_entry_of_the_table(
   monkeypatch,
 ):
-  ramp = lambda key, shape, mean, std: jnp.linspace(mean, mean + std, shape[0])
-  monkeypatch.setitem(TIMES, "ramp", ramp)
+  sure = lambda key, shape, mean, std: jnp.full(shape, mean + std)
+  monkeypatch.setitem(TIMES, "sure", sure)
   config = diffusion_tiny.get_config()
-  config.objective.update(time_distribution="ramp", time_mean=0.2, time_std=0.5)
+  config.objective.update(time_distribution="sure", time_mean=0.2, time_std=0.5)
   objective = Experiment.from_config(config).objective
   seen = []
 
@@ -144,7 +144,7 @@ def test_a_distribution_of_time_from_outside_is_one_entry_of_the_table(
 
   batch = tiny.batch(jnp.zeros((3, 4, 2)), 3)
   objective.loss(Model(), batch, key=jax.random.key(0), train=False)
-  np.testing.assert_allclose(seen[0], [0.2, 0.45, 0.7], rtol=1e-6)
+  np.testing.assert_allclose(seen[0], [0.7, 0.7, 0.7], rtol=1e-6)
 
 
 def test_uniform_times_are_uniform():

@@ -10,6 +10,7 @@ from tests import tiny
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.objectives.mean_flow import MeanFlow
+from v2a_jax.parallel import rows
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.windows import Windows
 
@@ -89,7 +90,7 @@ def test_with_no_interval_it_is_rectified_flow():
   )
   np.testing.assert_allclose(loss, metrics["error"])
   k_time, k_noise, _ = jax.random.split(jax.random.key(0), 3)
-  noise = jax.random.normal(k_noise, batch.target.shape)
+  noise = rows.draw(jax.random.normal, k_noise, batch.target.shape)
   time, _ = objective.sample_times(k_time, 2)
   at = time[:, None, None]
   predict = jax.jit(

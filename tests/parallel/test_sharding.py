@@ -44,7 +44,7 @@ def spec(shape, names, mesh_shape=MESH):
     ("length", None),
     ("embed", "fsdp"),
     ("heads", "tensor"),
-    ("head_dim", None),
+    ("parts", None),
     ("mlp", "tensor"),
     ("vocab", "tensor"),
     ("layers", None),

@@ -157,13 +157,26 @@ class Conditioner(nnx.Module):
       )
     return sync, semantic
 
-  def _encode_prompt(self, cond: Conditioning, times):
-    """Encodes the prompt [b l] at times [b l], all 0, to tokens [b l d]."""
-    if self.prompt is not None:
-      with jax.named_scope("prompt"):
-        return self.prompt(cond.prompt, cond.prompt_mask)
+  def _encode_texts(self, cond: Conditioning, start, word_times):
+    """Encodes prompt and transcript.
+
+    Args:
+      cond: the conditions.
+      start: times [b l] of the prompt, all 0.
+      word_times: times [b s] of the transcript in seconds.
+
+    Returns:
+      (tokens [b l d] of the prompt, tokens [b s d] of the transcript).
+    """
+    prompt = (cond.prompt, start, cond.prompt_mask, 0)
+    words = (cond.transcript, word_times, cond.transcript_mask, 1)
+    if self.prompt is None:
+      with jax.named_scope("text"):
+        return self.text(prompt, words)
+    with jax.named_scope("prompt"):
+      encoded = self.prompt(cond.prompt, cond.prompt_mask)
     with jax.named_scope("text"):
-      return self.text(cond.prompt, times, cond.prompt_mask, segment=0)
+      return encoded, *self.text(words)
 
   def _word_times(self, cond: Conditioning, *video):
     """Returns the times of the transcript's tokens, known or predicted.
@@ -188,17 +201,14 @@ class Conditioner(nnx.Module):
     sync, semantic = self._encode_frames(cond)
     sync, sync_times, sync_mask = sync
     frames, frame_times, frame_mask = semantic
-    start = jnp.zeros(cond.prompt.shape, jnp.float32)
-    prompt, prompt_mask = tokens_lib.or_null(
-      self._encode_prompt(cond, start), cond.prompt_mask, self.null_prompt[...]
-    )
     word_times, onsets = self._word_times(
       cond, sync, sync_times, cond.frame_mask
     )
-    with jax.named_scope("text"):
-      words = self.text(
-        cond.transcript, word_times, cond.transcript_mask, segment=1
-      )
+    start = jnp.zeros(cond.prompt.shape, jnp.float32)
+    prompt, words = self._encode_texts(cond, start, word_times)
+    prompt, prompt_mask = tokens_lib.or_null(
+      prompt, cond.prompt_mask, self.null_prompt[...]
+    )
     words, words_mask = tokens_lib.or_null(
       words, cond.transcript_mask, self.null_transcript[...]
     )

@@ -75,9 +75,26 @@ class TextEncoder(nnx.Module):
     self.norm = layers.RMSNorm(config.width, rngs=rngs)
     self.dtype = dtype
 
-  def __call__(self, ids, times, mask, *, segment: int):
-    """Encodes ids int [b l] at times [b l], of mask bool [b l], to [b l d]."""
-    return self.norm(self.blocks(self.embed_ids(ids, segment), times, mask))
+  def __call__(self, *texts):
+    """Encodes texts side by side, so that weights are gathered once for all.
+
+    Args:
+      *texts: (ids int [b l], times [b l] in seconds, mask bool [b l], segment)
+        of each.
+
+    Returns:
+      Tokens [b l d] of each.
+    """
+    tokens = tuple(self.embed_ids(ids, segment) for ids, *_, segment in texts)
+
+    def body(block, tokens, _):
+      each = zip(tokens, texts)
+      return tuple(
+        block(x, times, mask) for x, (_, times, mask, _) in each
+      ), None
+
+    tokens, _ = self.blocks.scan(body, tokens)
+    return tuple(map(self.norm, tokens))
 
   def embed_ids(self, ids, segment: int):
     """Embeds ids int [b l] without attention between them: [b l d]."""

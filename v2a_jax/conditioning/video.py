@@ -8,7 +8,6 @@ Any number of frames, any frame rate and any multiple of the patch size work.
 """
 
 import dataclasses
-import functools
 
 from flax import nnx
 import jax
@@ -91,13 +90,16 @@ class PoolQueries(nnx.Module):
     self.queries = layers.learned(
       (count, width_in), axes=(None, "embed"), rngs=rngs, scale=1.0
     )
-    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
-    self.key_value = dense(width_in, 2 * width_in, axes=("embed", "heads"))
-    self.out = dense(count * width_in, width_out, axes=("mlp", "embed"))
+    common = dict(rngs=rngs, dtype=dtype)
+    self.key_value = layers.fused(width_in, 2, width_in, axis=None, **common)
+    self.out = layers.dense(
+      count * width_in, width_out, axes=("embed", None), **common
+    )
 
   def __call__(self, x):
     """Pools x [... p d_in] to [... d_out]."""
-    key, value = jnp.split(self.key_value(layers.rms_norm(x)), 2, axis=-1)
+    key_value = self.key_value(layers.rms_norm(x))
+    key, value = key_value[..., 0, :], key_value[..., 1, :]
     queries = self.queries[...].astype(key.dtype)
     score = jnp.einsum("qd,...pd->...qp", queries, layers.rms_norm(key))
     weight = jax.nn.softmax(score.astype(jnp.float32) / x.shape[-1] ** 0.5)

@@ -36,9 +36,9 @@ class Projection(nnx.Module):
 
   def __init__(self, width, num_heads, *, rngs, dtype=None):
     self.heads = (num_heads, width // num_heads)
-    dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
-    self.qkv = dense(width, 3 * width, axes=("embed", "heads"))
-    self.out = dense(width, width, axes=("heads", "embed"))
+    common = dict(rngs=rngs, dtype=dtype)
+    self.qkv = layers.fused(width, 3, width, axis="heads", **common)
+    self.out = layers.dense(width, width, axes=("heads", "embed"), **common)
     self.q_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
     self.k_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
 
@@ -58,7 +58,9 @@ class CrossProjection(nnx.Module):
     self.heads = (num_heads, width // num_heads)
     dense = functools.partial(layers.dense, rngs=rngs, dtype=dtype)
     self.q = dense(width, width, axes=("embed", "heads"))
-    self.kv = dense(width, 2 * width, axes=("embed", "heads"))
+    self.kv = layers.fused(
+      width, 2, width, axis="heads", rngs=rngs, dtype=dtype
+    )
     self.out = dense(width, width, axes=("heads", "embed"))
     self.q_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
     self.k_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)

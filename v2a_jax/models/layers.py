@@ -13,6 +13,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.parallel import rows
 from v2a_jax.parallel.sharding import by_batch, partitioned
 
 _lecun = nnx.initializers.lecun_normal()
@@ -42,7 +43,47 @@ def dense(
     features_out,
     use_bias=use_bias,
     kernel_init=partitioned(init, axes),
+    kernel_metadata=rows.used_in(dtype),
     bias_init=partitioned(_zeros, (axes[1],)),
+    dtype=dtype,
+    rngs=rngs,
+  )
+
+
+def fused(
+  features_in: int,
+  parts: int,
+  features: int,
+  *,
+  axis: str | None,
+  rngs: nnx.Rngs,
+  use_bias: bool = False,
+  dtype: Any = None,
+) -> nnx.LinearGeneral:
+  """Makes `parts` linear maps of one input that run as one.
+
+  Each part is split over the mesh by itself, so that a device holds the same
+  features of all parts: the same heads of queries, keys and values.
+
+  Args:
+    features_in: number of features of the input.
+    parts: number of maps.
+    features: number of features that each gives.
+    axis: logical axis of those; None where they are not split.
+    rngs: random stream of the weights.
+    use_bias: whether each adds a bias.
+    dtype: dtype of the computation.
+
+  Returns:
+    A map [... features_in] to [... parts features].
+  """
+  return nnx.LinearGeneral(
+    features_in,
+    (parts, features),
+    use_bias=use_bias,
+    kernel_init=partitioned(_lecun, ("embed", "parts", axis)),
+    kernel_metadata=rows.used_in(dtype),
+    bias_init=partitioned(_zeros, ("parts", axis)),
     dtype=dtype,
     rngs=rngs,
   )
@@ -111,19 +152,18 @@ class FeedForward(nnx.Module):
   written as one product of shifted copies, which suits matrix units.
   """
 
-  def __init__(
-    self, width, hidden, *, rngs, kernel=1, causal=False, dtype=None
-  ):
-    self.kernel, self.causal = kernel, causal
-    linear = functools.partial(dense, rngs=rngs, dtype=dtype)
-    self.up = linear(width * kernel, 2 * hidden, axes=("embed", "mlp"))
-    self.down = linear(hidden, width, axes=("mlp", "embed"))
+  def __init__(self, width, hidden, *, rngs, kernel=1, dtype=None):
+    self.kernel = kernel
+    common = dict(rngs=rngs, dtype=dtype)
+    self.up = fused(width * kernel, 2, hidden, axis="mlp", **common)
+    self.down = dense(hidden, width, axes=("mlp", "embed"), **common)
 
   def __call__(self, x, *, mask=None):
     """Maps x [b t d]; neighbours with mask [b t] False count as zeros."""
     if self.kernel > 1:
-      x = neighbours(x, self.kernel, causal=self.causal, mask=mask)
-    gate, value = jnp.split(self.up(x), 2, axis=-1)
+      x = neighbours(x, self.kernel, mask=mask)
+    gate_value = self.up(x)
+    gate, value = gate_value[..., 0, :], gate_value[..., 1, :]
     return self.down(jax.nn.silu(gate) * value)
 
 
@@ -155,18 +195,17 @@ def modulate(x, shift, scale):
   return rms_norm(x) * (1 + scale) + shift
 
 
-def neighbours(x, kernel: int, *, causal: bool = False, mask=None):
+def neighbours(x, kernel: int, *, mask=None):
   """Joins each token with its neighbours: [b t d] → [b t kernel·d].
 
   Args:
     x: [b t d].
-    kernel: number of tokens that are joined.
-    causal: whether the token is the last of them; else the middle one.
+    kernel: number of tokens that are joined; the token is the middle one.
     mask: bool [b t]; tokens with False, like those outside, are zeros.
   """
   if mask is not None:
     x = x * mask[..., None].astype(x.dtype)
-  before = kernel - 1 if causal else (kernel - 1) // 2
+  before = (kernel - 1) // 2
   padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
   shifts = [padded[:, i : i + x.shape[1]] for i in range(kernel)]
   return jnp.concatenate(shifts, axis=-1)
@@ -223,13 +262,15 @@ class Stack(nnx.Module):
 
     def step(x, layer):
       state, extra = layer
-      x, y = body(nnx.merge(graphdef, state), x, extra)
+      block = nnx.merge(graphdef, rows.whole_block(state))
+      x, y = body(block, x, extra)
       return by_batch(x), y
 
-    if self.remat != "none":
-      step = jax.checkpoint(
-        step, policy=REMAT_POLICIES[self.remat], prevent_cse=False
-      )
+    policy = REMAT_POLICIES[self.remat]
+    if policy is None and rows.is_split(state):
+      policy = rows.gather_again
+    if policy is not None:
+      step = jax.checkpoint(step, policy=policy, prevent_cse=False)
     return jax.lax.scan(
       step, by_batch(x), (state, per_layer), unroll=min(self.unroll, self.depth)
     )

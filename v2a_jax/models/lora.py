@@ -2,6 +2,9 @@
 
   y = W x + (alpha / rank) B A x,    A [rank, in] random, B [out, rank] zero
 
+for W [out, in]; here A, B and W are held transposed, and `out` is two axes where
+a kernel holds several maps (`layers.fused`).
+
 Hu et al., "LoRA", https://arxiv.org/abs/2106.09685, equation 3. W and all else
 become `Frozen`, which no optimizer updates; names of weights stay, so a
 checkpoint of the plain model fits. Blocks of a `Stack` have their A and B
@@ -16,6 +19,7 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from v2a_jax.basics.settings import SettingError, check
 from v2a_jax.parallel.sharding import partitioned
@@ -48,11 +52,18 @@ class LoraConfig:
 class LoraLinear(nnx.Module):
   """A linear map with a frozen kernel and a trained change of low rank."""
 
-  def __init__(self, base: nnx.Linear, config: LoraConfig, *, rngs: nnx.Rngs):
-    *stack, features_in, features = base.kernel.shape
+  def __init__(
+    self,
+    base: nnx.Linear | nnx.LinearGeneral,
+    config: LoraConfig,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    self.out_features = base.out_features
+    features = np.atleast_1d(base.out_features)
+    *stack, features_in = base.kernel.shape[: -len(features)]
     self.base_dtype, self.rank = base.dtype, config.rank
     self.scale = config.alpha / config.rank
-    self.out_features = base.out_features
     self.kernel, self.bias = base.kernel, base.bias
 
     def new(init, *shape):
@@ -61,13 +72,14 @@ class LoraLinear(nnx.Module):
 
     normal = nnx.initializers.normal(1 / math.sqrt(features_in))
     self.lora_a = new(normal, features_in, config.rank)
-    self.lora_b = new(nnx.initializers.zeros_init(), config.rank, features)
+    self.lora_b = new(nnx.initializers.zeros_init(), config.rank, *features)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     cast = lambda w: w[...].astype(self.base_dtype or w.dtype)
+    times = lambda x, w: jnp.tensordot(x, cast(w), axes=1)
     x = x.astype(self.base_dtype or x.dtype)
-    y = x @ cast(self.kernel)
-    y = y + self.scale * ((x @ cast(self.lora_a)) @ cast(self.lora_b))
+    y = times(x, self.kernel)
+    y = y + self.scale * times(times(x, self.lora_a), self.lora_b)
     return y if self.bias is None else y + cast(self.bias)
 
 
@@ -106,7 +118,7 @@ def adapt(
   """
   linear = [
     row
-    for row in _attributes(model, nnx.Linear, parts)
+    for row in _attributes(model, nnx.Linear | nnx.LinearGeneral, parts)
     if isinstance(row[2].kernel, nnx.Param)
   ]
   chosen = [row for row in linear if row[1] in config.targets]
@@ -128,15 +140,22 @@ def merge(model: nnx.Module) -> nnx.Module:
   Its state then has the names and shapes of the plain model's.
   """
   for _, _, linear in list(_attributes(model, LoraLinear)):
-    change = linear.scale * (linear.lora_a[...] @ linear.lora_b[...])
+    change = linear.scale * _product(linear.lora_a[...], linear.lora_b[...])
     kernel = linear.kernel
     linear.kernel = Frozen(kernel[...] + change, **kernel.get_metadata())
     del linear.lora_a, linear.lora_b
   return model
 
 
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Multiplies A [*stack, in, rank] and B [*stack, rank, *out]."""
+  stacked = tuple(range(a.ndim - 2))
+  contracted = ((a.ndim - 1,), (a.ndim - 2,))
+  return jax.lax.dot_general(a, b, (contracted, (stacked, stacked)))
+
+
 def _attributes(
-  model: nnx.Module, kind: type, parts: tuple[str, ...] = ()
+  model: nnx.Module, kind: Any, parts: tuple[str, ...] = ()
 ) -> Iterator[tuple[nnx.Module, str, Any]]:
   """Yields (module, attribute, value) of the attributes of a type."""
   for path, module in nnx.iter_modules(model):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.objectives.corruption import TIMES, Corruption
+from v2a_jax.parallel import rows
 
 CONDITIONS = ("video", "prompt", "transcript", "presence")
 
@@ -42,7 +43,12 @@ class Objective(Protocol):
   def loss(
     self, model, batch: Batch, *, key: jax.Array, train: bool
   ) -> tuple[Any, dict[str, Any]]:
-    """Returns the loss of each example [b], and metrics of [b] each."""
+    """Returns the loss of each example [b], and metrics of [b] each.
+
+    The batch may be some rows of the global one. Random numbers for each row
+    are drawn with `rows.draw`, and sums over the batch are completed with
+    `rows.total`, so that the loss is the same on any mesh.
+    """
     ...
 
   def evaluate(self, model, batch: Batch, *, key: jax.Array) -> dict[str, Any]:
@@ -149,9 +155,10 @@ class FlowObjective(GeneratorObjective):
     return Corruption()
 
   def sample_time(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws diffusion times in [0, 1]."""
-    draw = TIMES[self.time_distribution]
-    return draw(key, shape, self.time_mean, self.time_std)
+    """Draws diffusion times [b ...] in [0, 1]."""
+    drawn = TIMES[self.time_distribution]
+    sample = lambda key, shape: drawn(key, shape, self.time_mean, self.time_std)
+    return rows.draw(sample, key, shape)
 
 
 def by_quarter(loss, time) -> dict[str, jax.Array]:
@@ -175,10 +182,9 @@ def drop_conditions(
   learns to use the times that it predicts.
   """
   b = cond.presence.shape[0]
-  more = jax.random.fold_in(key, len(CONDITIONS))
-  timed = jax.random.bernoulli(more, 1 - rate, (b,))
-  cond = cond.replace(transcript_timed=cond.transcript_timed & timed)
-  drops = jax.random.bernoulli(key, rate, (len(CONDITIONS), b))
+  drawn = lambda key, shape: jax.random.bernoulli(key, rate, shape)
+  drops = rows.draw(drawn, key, (b, len(CONDITIONS) + 1)).T
+  cond = cond.replace(transcript_timed=cond.transcript_timed & ~drops[-1])
   for name, where in zip(CONDITIONS, drops):
     cond = cond.without(name, where=where)
   return cond
@@ -201,14 +207,15 @@ def draw_known(
   """
   b, t = shape
   keys = jax.random.split(key, 4)
-  length = jax.random.uniform(keys[0], (b,), minval=0.1, maxval=0.9)
-  kind = jax.random.randint(keys[1], (b,), 0, 3)
-  anywhere = jax.random.uniform(keys[2], (b,))
+  uniform = jax.random.uniform
+  length = 0.1 + 0.8 * rows.draw(uniform, keys[0], (b,))
+  kind = (3 * rows.draw(uniform, keys[1], (b,))).astype(jnp.int32)
+  anywhere = rows.draw(uniform, keys[2], (b,))
   start = jnp.select([kind == 0, kind == 1], [1.0, 0.0], anywhere)
   start = (start * (1 - length))[:, None]
   place = (jnp.arange(t) + 0.5) / t
   hole = (place >= start) & (place < start + length[:, None])
-  return ~hole & jax.random.bernoulli(keys[3], rate, (b, 1))
+  return ~hole & (rows.draw(uniform, keys[3], (b, 1)) < rate)
 
 
 def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
@@ -231,7 +238,8 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
     return loss, metrics
   mask = shown.transcript_mask & known.transcript_timed[:, None]
   error = masked_mean(jnp.abs(tokens.onsets - known.transcript_times), mask)
-  share = jnp.maximum(mask.any(axis=1).mean(), 1 / len(error))
+  known, b = rows.total(mask.any(axis=1).sum()), rows.total(len(error))
+  share = jnp.maximum(known, 1) / b
   return loss + weight * error, metrics | {"alignment_error": error / share}
 
 

@@ -29,6 +29,7 @@ from v2a_jax.batch import Batch
 from v2a_jax.codec import losses
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.codec.discriminators import Discriminator, DiscriminatorConfig
+from v2a_jax.parallel import rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,12 +171,12 @@ class CodecObjective:
       return audio[:, :length]
     place, gain = jax.random.split(key)
     last = audio.shape[1] - length + 1
-    starts = jax.random.randint(place, audio.shape[:1], 0, last)
+    sample = lambda key, shape: jax.random.randint(key, shape, 0, last)
+    starts = rows.draw(sample, place, audio.shape[:1])
     cut = lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, length)
     low, high = self.gain_db
-    decibels = jax.random.uniform(
-      gain, (audio.shape[0], 1, 1), minval=low, maxval=high
-    )
+    level = rows.draw(jax.random.uniform, gain, (audio.shape[0], 1, 1))
+    decibels = low + (high - low) * level
     scaled = jax.vmap(cut)(audio, starts) * 10 ** (decibels / 20)
     return jnp.clip(scaled, -1, 1)
 
@@ -187,11 +188,13 @@ class CodecObjective:
     mean, logvar = codec.posterior(true)
     size = (true.shape[0],)
     most = codec.config.num_codebooks
-    used = jax.random.randint(count, size, 1, 2 * most + 1)
+    number = lambda key, shape: jax.random.randint(key, shape, 1, 2 * most + 1)
+    used = rows.draw(number, count, size)
     num_used = jnp.minimum(used, most) if train else jnp.full(size, most)
     coded, metrics = codec.quantizer.train(mean, num_used)
-    sampled = mean + jnp.exp(logvar / 2) * jax.random.normal(noise, mean.shape)
-    by_code = jax.random.uniform(view, size) < self.quantized_rate
+    deviation = rows.draw(jax.random.normal, noise, mean.shape)
+    sampled = mean + jnp.exp(logvar / 2) * deviation
+    by_code = rows.draw(jax.random.uniform, view, size) < self.quantized_rate
     latents = jnp.where(by_code[:, None, None], coded, sampled)
     decoded = codec.decoder(latents)[:, : true.shape[1]]
     return decoded, metrics | {"kl": losses.kl_divergence(mean, logvar)}

@@ -70,8 +70,8 @@ WEIGHTINGS: dict[str, Callable[..., Any]] = {
   ),
 }
 
-# distribution(key, shape, mean, std) -> diffusion times; the logit-normal one
-# is from Esser et al., arXiv:2403.03206.
+# distribution(key, shape, mean, std) -> diffusion times of one example; the
+# logit-normal one is from Esser et al., arXiv:2403.03206.
 TIMES: dict[str, Callable[..., Any]] = {
   "logit_normal": lambda key, shape, mean, std: jax.nn.sigmoid(
     mean + std * jax.random.normal(key, shape)

@@ -18,6 +18,7 @@ from v2a_jax.basics import settings
 from v2a_jax.objectives import base
 from v2a_jax.objectives.corruption import WEIGHTINGS, Corruption
 from v2a_jax.objectives.teacher import TEACHERS, Taught, representation_error
+from v2a_jax.parallel import rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Diffusion(base.FlowObjective):
     k_time, k_noise, k_drop, k_known = jax.random.split(key, 4)
     latents = batch.target
     time = self.sample_time(k_time, latents.shape[:1])
-    noise = jax.random.normal(k_noise, latents.shape)
+    noise = rows.draw(jax.random.normal, k_noise, latents.shape)
     at = time[:, None, None]
     cond = self.drop(batch.cond, key=k_drop, train=train)
     mask, known = batch.target_mask, None

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.objectives import base
+from v2a_jax.parallel import rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class MeanFlow(base.FlowObjective):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
     k_time, k_noise, k_drop = jax.random.split(key, 3)
     latents = batch.target
-    noise = jax.random.normal(k_noise, latents.shape)
+    noise = rows.draw(jax.random.normal, k_noise, latents.shape)
     start, end = self.sample_times(k_time, latents.shape[0])
     cond = self.drop(batch.cond, key=k_drop, train=train)
     tokens = model.encode(cond)
@@ -92,7 +93,7 @@ class MeanFlow(base.FlowObjective):
   def sample_times(self, key: jax.Array, b: int):
     """Draws b intervals: (start, end), each [b]."""
     k_both, k_same = jax.random.split(key)
-    both = self.sample_time(k_both, (2, b))
-    start, end = both.min(axis=0), both.max(axis=0)
-    same = jax.random.bernoulli(k_same, self.instant_rate, (b,))
+    both = self.sample_time(k_both, (b, 2))
+    start, end = both.min(axis=1), both.max(axis=1)
+    same = rows.draw(jax.random.uniform, k_same, (b,)) < self.instant_rate
     return start, jnp.where(same, start, end)

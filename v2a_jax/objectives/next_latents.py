@@ -15,6 +15,7 @@ from typing import ClassVar
 import jax
 
 from v2a_jax.objectives import base
+from v2a_jax.parallel import rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class NextLatents(base.FlowObjective):
     b, t, c = latents.shape
     draws = (b, t, model.backbone.config.num_draws)
     time = self.sample_time(k_time, draws)
-    noise = jax.random.normal(k_noise, (*draws, c))
+    noise = rows.draw(jax.random.normal, k_noise, (*draws, c))
     at, data = time[..., None], latents[:, :, None]
     tokens = model.encode(cond)
     prediction = model(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from v2a_jax.batch import Batch
 from v2a_jax.objectives.base import masked_mean
+from v2a_jax.parallel import rows
 from v2a_jax.pretrained import mn04
 
 # A teacher is a module with `load()`, which reads its weights,
@@ -62,8 +63,8 @@ class Taught:
     index = jnp.clip(index.astype(jnp.int32), 0, features.shape[1] - 1)
     features = features[:, index]
     mask = batch.target_mask[..., None]
-    total = jnp.where(mask, features, 0.0).sum(axis=(0, 1))
-    features = features - total / jnp.maximum(mask.sum(), 1)
+    total = rows.total(jnp.where(mask, features, 0.0).sum(axis=(0, 1)))
+    features = features - total / jnp.maximum(rows.total(mask.sum()), 1)
     return batch.replace(representation=jax.lax.stop_gradient(features))
 
 

@@ -25,7 +25,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
   "length": (),
   "embed": ("fsdp",),
   "heads": ("tensor",),
-  "head_dim": (),
+  "parts": (),
   "mlp": ("tensor",),
   "vocab": ("tensor",),
   "layers": (),
@@ -63,13 +63,21 @@ def partition_spec(
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   """Constrains the layout of an activation by its logical axes.
 
-  The identity when no mesh is active (see `jax.set_mesh`).
+  The identity when no mesh is active (see `jax.set_mesh`). Axes by which code
+  sees only its own rows (`rows.py`) are not the compiler's to lay out.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
+  if jax.sharding.get_abstract_mesh().empty:
     return x
-  spec = partition_spec(x.shape, names, mesh.shape)
-  return jax.lax.with_sharding_constraint(x, spec)
+  return jax.lax.with_sharding_constraint(x, free_spec(x.shape, names))
+
+
+def free_spec(
+  shape: Sequence[int], names: Sequence[str | None]
+) -> PartitionSpec:
+  """Returns `partition_spec` on the axes that the compiler lays out."""
+  mesh = jax.sharding.get_abstract_mesh()
+  free = {a: n for a, n in mesh.shape.items() if a not in mesh.manual_axes}
+  return partition_spec(shape, names, free)
 
 
 def by_batch(tree: Any) -> Any:

@@ -191,8 +191,8 @@ class PoolHead(nnx.Module):
       (1, 1, width), axes=(None, None, "embed"), rngs=rngs
     )
     dense = functools.partial(layers.dense, width, use_bias=True, **common)
-    self.qkv = dense(3 * width, axes=("embed", "heads"))
-    self.out = dense(width, axes=("heads", "embed"))
+    self.qkv = dense(3 * width, axes=("embed", None))
+    self.out = dense(width, axes=("embed", None))
     self.norm = transformer.layer_norm(
       width, epsilon=config.layer_norm_eps, **common
     )

@@ -185,9 +185,10 @@ def _map_variables(fn: Callable[[tuple[str, ...], Any], Any], params: Any):
 
 
 def _rank(leaf: Any) -> int:
-  """Returns the axes of one layer's array; 0 for a `MaskedNode`."""
+  """Returns the axes of one map's array; 0 for a `MaskedNode`."""
   arrays = jax.tree.leaves(leaf)
-  return arrays[0].ndim - ("layers" in _axes(leaf)) if arrays else 0
+  several = sum(axis in ("layers", "parts") for axis in _axes(leaf))
+  return arrays[0].ndim - several if arrays else 0
 
 
 def _axes(leaf: Any) -> tuple[str | None, ...]:
@@ -211,7 +212,10 @@ def _muon_axes(params: Any) -> Any:
     table = path[-1] == "embedding" or "vocab" in _axes(leaf)
     if _rank(leaf) != 2 or table or path[-1] in ("bias", "scale"):
       return None
-    return optax.contrib.MuonDimensionNumbers(-2, -1)
+    # The parts of a fused kernel [in parts out] are matrices of their own.
+    return optax.contrib.MuonDimensionNumbers(
+      -3 if "parts" in _axes(leaf) else -2, -1
+    )
 
   return _map_variables(axes, params)
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from v2a_jax.parallel import sharding
+from v2a_jax.parallel import rows, sharding
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.run import Trainable
 from v2a_jax.training.state import TrainState, abstract_model, make_init
@@ -61,6 +61,12 @@ def make_program(
     optimizer,
     ema_decay=run.ema_decay,
     accumulate=run.accumulate,
+    rows=rows.Rows(
+      mesh=mesh,
+      params=shardings.params,
+      grads=shardings.params,
+      buffers=shardings.buffers,
+    ),
     **common,
   )
   evaluate = make_eval_step(graphdef, experiment.objective, **common)

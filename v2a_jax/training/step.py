@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from v2a_jax.objectives.base import Objective
+from v2a_jax.parallel import rows as rows_lib
 from v2a_jax.parallel.sharding import constrain
 from v2a_jax.training.state import TrainState
 
@@ -38,6 +39,7 @@ def make_train_step(
   ema_decay: float = 0.999,
   accumulate: int = 1,
   compute_dtype: str | None = None,
+  rows: rows_lib.Rows | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
   """Returns `step(state, frozen, batch) -> (state, metrics)`, for `jax.jit`.
 
@@ -51,6 +53,7 @@ def make_train_step(
     accumulate: microbatches; their gradients are added in float32.
     compute_dtype: `bfloat16` gives the model parameters of that type; the
       state's stay float32.
+    rows: how the step is divided by rows of the batch; None where it is not.
 
   Returns:
     The step. Its metrics are float32 scalars: the objective's means, `loss`,
@@ -60,6 +63,7 @@ def make_train_step(
   def loss_fn(params, buffers, frozen, batch, key):
     if target is not None:
       batch = target(frozen, batch)
+    params, buffers = rows_lib.whole((params, buffers))
     model = nnx.merge(graphdef, cast_floats(params, compute_dtype), buffers)
     losses, metrics = objective.loss(model, batch, key=key, train=True)
     metrics = {**metrics, "loss": losses}
@@ -68,17 +72,21 @@ def make_train_step(
 
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def step(state, frozen, batch):
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
-
+  def gradient(params, buffers, frozen, batch, key):
     def microstep(batch, index):
       (_, metrics), grads = value_and_grad(
-          state.params, state.buffers, frozen, batch,
-          jax.random.fold_in(key, index),
+          params, buffers, frozen, batch, jax.random.fold_in(key, index)
       )  # fmt: skip
       return grads, metrics
 
-    grads, metrics = _accumulate(microstep, batch, accumulate)
+    return _accumulate(microstep, batch, accumulate)
+
+  if rows is not None:
+    gradient = rows.gradient(gradient)
+
+  def step(state, frozen, batch):
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    grads, metrics = gradient(state.params, state.buffers, frozen, batch, key)
     grad_norm = optax.global_norm(grads)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     state = _update(state, grads, optimizer, ema_decay, finite)
