@@ -210,14 +210,17 @@ READ = 2 * LENGTH * FRAMES * tiny.WIDTH
 
 def test_diffusion_costs_its_closed_form():
   model = tiny.diffusion(joint_depth=2, depth=3)
-  tokens = {"time": 1, "joint/blocks/video": FRAMES, "joint/blocks/text": TEXT}
+  tokens = {"time": 1}
+  for joint in ("joint", "last_joint"):
+    tokens |= {f"{joint}/blocks/video": FRAMES, f"{joint}/blocks/text": TEXT}
 
   def tokens_of(name):
     return next((n for k, n in tokens.items() if name.startswith(k)), LENGTH)
 
   total = LENGTH + FRAMES + TEXT
   expected = linear_flops(model, tokens_of) + READ
-  expected += 2 * attention_flops(total, total)
+  # Of the last joint block only the audio's queries are used.
+  expected += attention_flops(total, total) + attention_flops(LENGTH, total)
   expected += 3 * attention_flops(LENGTH, LENGTH)
   x = array(1, LENGTH, tiny.CHANNELS)
   assert backbone_flops(model, x, array(1)) == expected

@@ -56,7 +56,7 @@ def test_a_generator_is_laid_out_on_devices_that_are_not_here(costs):
   assert rows["config"] == ["diffusion_tiny: dit, diffusion"]
   assert rows["batch"] == ["4 clips of 1 s"]
   assert rows["mesh"] == ["data 2, fsdp 2, tensor 1"]
-  assert rows["joint"][-1] == "depth 2"
+  assert rows["joint"][-1] == rows["last_joint"][-1] == "depth 1"
   assert rows["together"][-1] != ""
   assert rows["frames"] == ["[4 25 32 32 3] uint8"]
   assert rows["waveform"] == ["[4 16384 1] float32"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from tests import tiny
 from v2a_jax.models import dit
+from v2a_jax.weights import names
 
 T = 8
 SIZES = dict(
@@ -148,3 +149,15 @@ def test_masked_latents_are_seen_by_no_other():
     predict(model, noisy=spoiled, mask=mask)[0, :5], plain[0, :5], atol=1e-5
   )
   assert np.abs(predict(model)[0, :5] - plain[0, :5]).max() > 1e-3
+
+
+def test_no_parameter_is_without_a_gradient():
+  graphdef, state = nnx.split(make(joint_depth=2))
+
+  @jax.jit
+  @jax.grad
+  def gradient(state):
+    return jnp.square(predict(nnx.merge(graphdef, state))).sum()
+
+  gradients = names.joined(names.flatten(gradient(state)))
+  assert not [name for name, leaf in gradients.items() if not jnp.any(leaf)]

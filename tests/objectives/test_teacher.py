@@ -112,7 +112,7 @@ def test_the_joint_blocks_learn_from_it_and_the_prediction_is_as_before():
   size = lambda part: max(
     float(jnp.abs(x).max()) for x in jax.tree.leaves(part)
   )
-  assert size(slope.backbone.joint) > 1e-6
+  assert size(slope.backbone.last_joint) > 1e-6
   assert size(slope.backbone.head) > 1e-6
   assert size(slope.backbone.audio) == 0.0
 

@@ -77,6 +77,24 @@ class CrossProjection(nnx.Module):
     return k, kv[:, :, 1]
 
 
+class KeyValues(nnx.Module):
+  """Normed tokens → keys and values; as `Projection`, without queries."""
+
+  def __init__(self, width, num_heads, *, rngs, dtype=None):
+    self.heads = (num_heads, width // num_heads)
+    self.norm = layers.RMSNorm(width, rngs=rngs)
+    self.kv = layers.fused(
+      width, 2, width, axis="heads", rngs=rngs, dtype=dtype
+    )
+    self.k_norm = layers.RMSNorm(self.heads[1], rngs=rngs, axis=None)
+
+  def __call__(self, x, times):
+    """Maps x [b t d] at times [b t] to keys and values, each [b t h k]."""
+    kv = self.kv(self.norm(x)).reshape(*x.shape[:2], 2, *self.heads)
+    k = layers.rotary(self.k_norm(kv[:, :, 0]), times)
+    return k, kv[:, :, 1]
+
+
 class SelfAttentionBlock(nnx.Module):
   """Pre-norm encoder block: self-attention, and SwiGLU of twice the width."""
 

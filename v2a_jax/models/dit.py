@@ -113,6 +113,27 @@ class JointBlock(nnx.Module):
     )
 
 
+class LastJointBlock(nnx.Module):
+  """The last joint block: video and text are read, and go no further."""
+
+  def __init__(self, config: DiTConfig, *, rngs, dtype):
+    self.audio = AudioBlock(config, rngs=rngs, dtype=dtype)
+    stream = lambda: attention.KeyValues(
+      config.width, config.num_heads, rngs=rngs, dtype=dtype
+    )
+    self.video, self.text = stream(), stream()
+
+  def __call__(self, streams, times, mask, condition):
+    """Returns the audio tokens [b t d]."""
+    audio, video, text = streams
+    modulation = self.audio.modulation(condition)
+    q, *own = self.audio.project(audio, times[0], modulation)
+    parts = (own, self.video(video, times[1]), self.text(text, times[2]))
+    k, v = (jnp.concatenate(p, axis=1) for p in zip(*parts))
+    attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
+    return self.audio.finish(audio, attended, mask[0], modulation)
+
+
 def join_known(noisy, known):
   """Joins noisy latents with the known ones and their mask: [b t 2c+1].
 
@@ -157,7 +178,12 @@ class DiT(nnx.Module):
     self.time = dense(c.width, c.width, use_bias=True)
     self.interval = dense(c.width, c.width, zero=True) if c.average else None
     self.joint = stack(
-      lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype), c.joint_depth
+      lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
+      max(c.joint_depth - 1, 0),
+    )
+    self.last_joint = stack(
+      lambda rngs: LastJointBlock(c, rngs=rngs, dtype=dtype),
+      min(c.joint_depth, 1),
     )
     self.audio = stack(
       lambda rngs: AudioBlock(c, rngs=rngs, dtype=dtype), c.depth
@@ -232,11 +258,14 @@ class DiT(nnx.Module):
       clock = clock + self.interval(features(until - time))
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
     times = jnp.broadcast_to(times, x.shape[:2])
-    joint, _, _ = self.joint(
-      (x, tokens.video, tokens.text),
+    arguments = (
       (times, tokens.video_times, tokens.text_times),
       (mask, tokens.video_mask, tokens.text_mask),
       condition,
+    )
+    x, video, text = self.joint((x, tokens.video, tokens.text), *arguments)
+    joint, _ = self.last_joint.scan(
+      lambda block, x, _: (block((x, video, text), *arguments), None), x
     )
     x = self.audio(joint, times, mask, condition)
     shift, scale, _ = self.final(condition)
