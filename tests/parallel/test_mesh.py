@@ -14,12 +14,12 @@ from v2a_jax.parallel.mesh import MeshConfig, make_mesh, resolve_shape
 @pytest.mark.parametrize(
   "axes, devices, shape",
   [
-    (dict(), 8, (8, 1, 1)),
-    (dict(fsdp=2, tensor=2), 8, (2, 2, 2)),
-    (dict(data=2, fsdp=-1), 8, (2, 4, 1)),
-    (dict(data=1, fsdp=1, tensor=-1), 6, (1, 1, 6)),
-    (dict(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
-    (dict(data=-1, fsdp=4), 4, (1, 4, 1)),
+    (dict(), 8, (8, 1, 1, 1)),
+    (dict(fsdp=2, tensor=2), 8, (2, 2, 1, 2)),
+    (dict(data=2, fsdp=-1), 8, (2, 4, 1, 1)),
+    (dict(data=1, fsdp=1, tensor=-1), 6, (1, 1, 1, 6)),
+    (dict(data=2, context=2, tensor=2), 8, (2, 1, 2, 2)),
+    (dict(data=-1, fsdp=4), 4, (1, 4, 1, 1)),
   ],
 )
 def test_the_free_axis_takes_the_remaining_devices(axes, devices, shape):
@@ -48,7 +48,7 @@ def test_sizes_are_positive(size):
 
 def test_a_mesh_has_every_device_once_on_automatic_axes():
   mesh = make_mesh(MeshConfig(fsdp=2, tensor=2))
-  assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+  assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
   assert tuple(mesh.shape) == mesh_lib.AXES
   assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
   assert set(mesh.devices.flat) == set(jax.devices())
@@ -73,9 +73,9 @@ def slices(count, size):
 def test_only_the_data_axis_crosses_slices():
   mesh = make_mesh(MeshConfig(data=4, fsdp=2, tensor=2), slices(2, 8))
   slice_of = np.vectorize(lambda device: device.slice_index)(mesh.devices)
-  assert slice_of.shape == (4, 2, 2)
+  assert slice_of.shape == (4, 2, 1, 2)
   assert all(len(np.unique(row)) == 1 for row in slice_of)
-  assert slice_of[:, 0, 0].tolist() == [0, 0, 1, 1]
+  assert slice_of[:, 0, 0, 0].tolist() == [0, 0, 1, 1]
 
 
 def test_a_data_axis_that_does_not_split_over_slices_is_refused():

@@ -41,7 +41,6 @@ def spec(shape, names, mesh_shape=MESH):
   "name, axes",
   [
     ("batch", ("data", "fsdp")),
-    ("length", None),
     ("embed", "fsdp"),
     ("heads", "tensor"),
     ("parts", None),
@@ -169,5 +168,5 @@ def test_processes_whose_rows_are_apart_load_one_part():
 
 def test_rows_that_overlap_are_refused():
   grid = np.arange(6).reshape(2, 3) // 2  # The second process has half of each.
-  with pytest.raises(ValueError, match="2 data and fsdp by 3 tensor.*overlap"):
+  with pytest.raises(ValueError, match="2 data and fsdp by 3 context.*overlap"):
     sharding.part_of(0, grid)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.run import RunConfig
 
@@ -110,6 +110,7 @@ class Toy:
     learning_rate=1e-2, weight_decay=0.1
   )
   mesh: MeshConfig = MeshConfig()
+  parallel: ParallelConfig = ParallelConfig()
   target: Any = None
   batch_size: int = BATCH
   step_flops: Any = lambda step: 6.0 * 64 * BATCH

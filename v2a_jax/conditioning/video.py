@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers
 from v2a_jax.models.config import check_heads
-from v2a_jax.parallel.sharding import by_batch
+from v2a_jax.parallel.sharding import by_batch, split_by
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class VideoEncoder(FrameEncoder):
       c, width=c.spatial_width, num_heads=c.spatial_heads
     )
     self.spatial = attention.self_attention_stack(
-      within_frame, c.spatial_depth, **common
+      within_frame, c.spatial_depth, axes=("frames",), **common
     )
     self.pool = PoolQueries(
       c.spatial_width, c.width, count=c.pool_queries, **common
@@ -182,7 +182,7 @@ class VideoEncoder(FrameEncoder):
     x = patchify(frames.astype(jnp.float32) / 127.5 - 1.0, size)
     x = by_batch(self.embed(motion(x, mask)[:, ::stride]))
     x = x + patch_positions(h // size, w // size, x.shape[-1]).astype(x.dtype)
-    x = x.reshape(-1, *x.shape[2:])
+    x = split_by(x.reshape(-1, *x.shape[2:]), "frames")
     still = jnp.zeros((1, x.shape[1]))  # Patches of a frame share its time.
     x = self.spatial(x, still, None)
     return by_batch(self.pool(x).reshape(b, -1, self.feature_dim))

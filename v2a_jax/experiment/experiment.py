@@ -44,6 +44,7 @@ class Experiment:
     sampler: turns a trained model into latents or codes; None for a codec.
     optimizer: settings of the optimizer.
     mesh: sizes of the mesh's axes.
+    parallel: how the devices share the work.
     lora: low-rank adaptation of the whole generator.
     codec: the frozen codec with shapes in place of weights; None where one is
       trained.
@@ -58,6 +59,7 @@ class Experiment:
   sampler: Any
   optimizer: OptimizerConfig
   mesh: mesh_lib.MeshConfig
+  parallel: mesh_lib.ParallelConfig
   lora: lora.LoraConfig
   codec: codecs.FrozenCodec | None
   names: Mapping[str, str]
@@ -157,7 +159,7 @@ class Experiment:
     """The resolved config: every key of every section, JSON-able."""
     config = settings.as_dict(self.run)
     parts = ("data", "model", "objective", "sampler")
-    for section in (*parts, "optimizer", "mesh", "lora"):
+    for section in (*parts, "optimizer", "mesh", "parallel", "lora"):
       if (part := getattr(self, section)) is not None:
         name = {"name": self.names[section]} if section in self.names else {}
         config[section] = name | settings.as_dict(part)

@@ -5,7 +5,7 @@
   config.model               the class in `MODELS` that `model.name` names, and
                              `ConditionerConfig` in `model.conditioner`
   config.objective, .sampler the classes that their `name` names
-  config.optimizer, .mesh, .lora
+  config.optimizer, .mesh, .parallel, .lora
 
 A resolved config holds every key of every one of these classes, so that each
 can be set and swept from the command line.
@@ -25,7 +25,7 @@ from v2a_jax.models import BACKBONES
 from v2a_jax.models.lora import LoraConfig
 from v2a_jax.objectives import OBJECTIVES
 from v2a_jax.objectives.codec import CodecGANConfig
-from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.sampling import SAMPLERS
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.run import RunConfig
@@ -79,6 +79,7 @@ FIXED = {
   "data": DataConfig,
   "optimizer": OptimizerConfig,
   "mesh": MeshConfig,
+  "parallel": ParallelConfig,
   "lora": LoraConfig,
 }
 CONDITIONER = "model.conditioner"

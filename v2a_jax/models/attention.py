@@ -4,8 +4,10 @@ import functools
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 from v2a_jax.models import layers
+from v2a_jax.parallel.sharding import constrain
 
 
 def attend(q, k, v, *, mask=None):
@@ -23,8 +25,17 @@ def attend(q, k, v, *, mask=None):
   """
   if mask is not None:
     mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+  # Where time is split, a device has some queries and all keys.
+  q = constrain(q, "batch", "length", "heads", None)
+  k, v = (constrain(x, "batch", None, "heads", None) for x in (k, v))
   out = jax.nn.dot_product_attention(q, k, v, mask=mask)
   return out.reshape(*out.shape[:2], -1)
+
+
+def join_keys(parts):
+  """Joins keys, or values, of several streams: [b t h k] each."""
+  whole = [constrain(x, "batch", None, "heads", None) for x in parts]
+  return jnp.concatenate(whole, axis=1)
 
 
 class Projection(nnx.Module):
@@ -118,7 +129,9 @@ class SelfAttentionBlock(nnx.Module):
     return self.finish(x, attend(*self.project(x, times), mask=mask))
 
 
-def self_attention_stack(config, depth, *, rngs, dtype=None) -> layers.Stack:
+def self_attention_stack(
+  config, depth, *, rngs, dtype=None, axes=("batch", "length")
+) -> layers.Stack:
   """Makes an encoder of `depth` blocks.
 
   Args:
@@ -126,6 +139,7 @@ def self_attention_stack(config, depth, *, rngs, dtype=None) -> layers.Stack:
     depth: number of blocks.
     rngs: random stream of the weights.
     dtype: dtype of the computation.
+    axes: logical axes of the tokens' first dimensions.
   """
   width, num_heads = config.width, config.num_heads
   return layers.Stack(
@@ -134,4 +148,5 @@ def self_attention_stack(config, depth, *, rngs, dtype=None) -> layers.Stack:
     rngs=rngs,
     remat=config.remat,
     unroll=config.unroll,
+    axes=axes,
   )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from v2a_jax.models import attention, layers
 from v2a_jax.models.config import TransformerConfig
-from v2a_jax.parallel.sharding import by_batch
+from v2a_jax.parallel.sharding import by_token
 
 
 @jax.tree_util.register_dataclass
@@ -122,7 +122,7 @@ class CausalTransformer(nnx.Module):
     Returns:
       [b t+extra d], normed; step s depends on x up to s.
     """
-    x = by_batch(x.astype(self.dtype))
+    x = by_token(x.astype(self.dtype))
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
     causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))

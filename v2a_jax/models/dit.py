@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, config, layers
-from v2a_jax.parallel.sharding import by_batch
+from v2a_jax.parallel.sharding import by_token
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,10 +102,12 @@ class JointBlock(nnx.Module):
       self.video.project(video, video_times),
       self.text.project(text, text_times),
     )
-    q, k, v = (jnp.concatenate(p, axis=1) for p in zip(*parts))
-    attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
-    ends = [audio.shape[1], audio.shape[1] + video.shape[1]]
-    for_audio, for_video, for_text = jnp.split(attended, ends, axis=1)
+    queries, *parts = zip(*parts)
+    k, v = (attention.join_keys(p) for p in parts)
+    attend = functools.partial(
+      attention.attend, k=k, v=v, mask=jnp.concatenate(mask, axis=1)
+    )
+    for_audio, for_video, for_text = map(attend, queries)
     return (
       self.audio.finish(audio, for_audio, mask[0], modulation),
       self.video.finish(video, for_video),
@@ -129,7 +131,7 @@ class LastJointBlock(nnx.Module):
     modulation = self.audio.modulation(condition)
     q, *own = self.audio.project(audio, times[0], modulation)
     parts = (own, self.video(video, times[1]), self.text(text, times[2]))
-    k, v = (jnp.concatenate(p, axis=1) for p in zip(*parts))
+    k, v = (attention.join_keys(p) for p in zip(*parts))
     attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
     return self.audio.finish(audio, attended, mask[0], modulation)
 
@@ -247,7 +249,7 @@ class DiT(nnx.Module):
     if self.config.infill:
       noisy_latents = join_known(noisy_latents, known)
     x = layers.neighbours(noisy_latents, 3, mask=mask)
-    x = by_batch(self.embed(x))
+    x = by_token(self.embed(x))
     # Average velocities are trained on derivatives by time: keep those small.
     scale = 10.0 if self.config.average else 1000.0
     features = functools.partial(
@@ -257,6 +259,7 @@ class DiT(nnx.Module):
     if self.interval is not None and until is not None:
       clock = clock + self.interval(features(until - time))
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
+    condition = by_token(condition)
     times = jnp.broadcast_to(times, x.shape[:2])
     arguments = (
       (times, tokens.video_times, tokens.text_times),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.parallel import rows
-from v2a_jax.parallel.sharding import by_batch, partitioned
+from v2a_jax.parallel.sharding import partitioned, split_by
 
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
@@ -214,8 +214,8 @@ def neighbours(x, kernel: int, *, mask=None):
 class Stack(nnx.Module):
   """`depth` equal blocks with stacked parameters, run by one scan.
 
-  Compile time does not grow with depth; `unroll` trades that for speed. The
-  carry is split along the batch at every block's boundary.
+  Compile time does not grow with depth; `unroll` trades that for speed. At
+  every block's boundary the carry is split along its first axes, `axes`.
   """
 
   def __init__(
@@ -226,8 +226,10 @@ class Stack(nnx.Module):
     rngs: nnx.Rngs,
     remat: str = "none",
     unroll: int = 1,
+    axes: tuple[str | None, ...] = ("batch", "length"),
   ):
     self.depth, self.remat, self.unroll = depth, remat, unroll
+    self.axes = axes
 
     @nnx.split_rngs(splits=depth)
     @nnx.vmap(
@@ -264,7 +266,7 @@ class Stack(nnx.Module):
       state, extra = layer
       block = nnx.merge(graphdef, rows.whole_block(state))
       x, y = body(block, x, extra)
-      return by_batch(x), y
+      return split_by(x, *self.axes), y
 
     policy = REMAT_POLICIES[self.remat]
     if policy is None and rows.is_split(state):
@@ -272,5 +274,8 @@ class Stack(nnx.Module):
     if policy is not None:
       step = jax.checkpoint(step, policy=policy, prevent_cse=False)
     return jax.lax.scan(
-      step, by_batch(x), (state, per_layer), unroll=min(self.unroll, self.depth)
+      step,
+      split_by(x, *self.axes),
+      (state, per_layer),
+      unroll=min(self.unroll, self.depth),
     )

@@ -1,8 +1,9 @@
-"""The device mesh: three axes, `data`, `fsdp` and `tensor`.
+"""The device mesh: four axes, `data`, `fsdp`, `context` and `tensor`.
 
 `data` replicates parameters and splits the batch; `fsdp` splits the batch and
-the parameters; `tensor` splits heads, hidden units and vocabulary. Only `data`
-crosses the slow network between TPU slices.
+the parameters; `context` splits tokens along time, and the frames that are
+encoded; `tensor` splits heads, hidden units and vocabulary. Only `data` crosses
+the slow network between TPU slices.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ import jax
 from jax.experimental import mesh_utils
 import numpy as np
 
-from v2a_jax.basics.settings import check
+from v2a_jax.basics.settings import check, choose
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
+MODES = ("mesh", "auto")
+REDUCE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,13 @@ class MeshConfig:
     data: number of devices that split the batch and replicate the parameters.
     fsdp: number of devices that split the batch and the parameters.
     tensor: number of devices that split heads, hidden units and vocabulary.
+    context: number of devices that split tokens along time; for long windows.
   """
 
   data: int = -1
   fsdp: int = 1
   tensor: int = 1
+  context: int = 1
 
   def __post_init__(self):
     for axis in AXES:
@@ -38,9 +43,32 @@ class MeshConfig:
         check(self, **{axis: "[1, inf)"})
 
   @property
-  def shape(self) -> tuple[int, int, int]:
+  def shape(self) -> tuple[int, ...]:
     """Sizes in the order of `AXES`."""
-    return self.data, self.fsdp, self.tensor
+    return tuple(getattr(self, axis) for axis in AXES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+  """How the devices share the work.
+
+  Attributes:
+    mode: `mesh` takes all axes from the section `mesh`; `auto` chooses data,
+      fsdp and zero1 by the memory of a device, and says why.
+    zero1: whether optimizer state and averaged weights are split over `data`
+      too (ZeRO-1, arXiv:1910.02054); parameters are not.
+    reduce_dtype: dtype in which gradients are summed over devices, `float32` or
+      `bfloat16`.
+    offload_optimizer: whether optimizer state rests in the host's memory.
+  """
+
+  mode: str = "mesh"
+  zero1: bool = False
+  reduce_dtype: str = "float32"
+  offload_optimizer: bool = False
+
+  def __post_init__(self):
+    choose(self, mode=MODES, reduce_dtype=REDUCE_DTYPES)
 
 
 def make_mesh(
@@ -64,7 +92,7 @@ def make_mesh(
   )
 
 
-def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
   """Fills in the -1.
 
   Raises:
@@ -87,7 +115,7 @@ def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
 
 
 def _device_grid(
-  shape: tuple[int, int, int], devices: Sequence[jax.Device]
+  shape: tuple[int, ...], devices: Sequence[jax.Device]
 ) -> np.ndarray:
   """Orders devices so that neighbours on an axis are near in the network."""
   slices = {getattr(device, "slice_index", 0) for device in devices}

@@ -22,7 +22,8 @@ partitioned = nnx.with_partitioning
 
 RULES: Mapping[str, tuple[str, ...]] = {
   "batch": ("data", "fsdp"),
-  "length": (),
+  "frames": ("data", "fsdp", "context"),
+  "length": ("context",),
   "embed": ("fsdp",),
   "heads": ("tensor",),
   "parts": (),
@@ -80,15 +81,31 @@ def free_spec(
   return partition_spec(shape, names, free)
 
 
-def by_batch(tree: Any) -> Any:
-  """Constrains activations [b ...] to be split along the batch, and only there.
+def split_by(tree: Any, *names: str | None) -> Any:
+  """Constrains activations to be split along their first axes, and only there.
 
   Without this at a block's boundary the compiler may split features instead,
   so that every device works on the whole batch.
+
+  Args:
+    tree: pytree of arrays.
+    names: logical axes of the first dimensions; the others stay whole.
   """
-  return jax.tree.map(
-    lambda x: constrain(x, "batch", *(None,) * (x.ndim - 1)), tree
-  )
+
+  def split(x):
+    return constrain(x, *(*names, *(None,) * x.ndim)[: x.ndim])
+
+  return jax.tree.map(split, tree)
+
+
+def by_batch(tree: Any) -> Any:
+  """Splits activations [b ...] along the batch, and only there."""
+  return split_by(tree, "batch")
+
+
+def by_token(tree: Any) -> Any:
+  """Splits activations [b t ...] along batch and time, and only there."""
+  return split_by(tree, "batch", "length")
 
 
 def gathered(*tables: jax.Array) -> list[jax.Array]:
@@ -109,7 +126,9 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
+def state_shardings(
+  abstract_state: Any, mesh: jax.sharding.Mesh, *, zero1: bool = False
+) -> Any:
   """Returns the layout of every leaf of a pytree that holds NNX variables.
 
   Optimizers and averages map over parameters, so their leaves are variables
@@ -119,6 +138,8 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
   Args:
     abstract_state: pytree of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
     mesh: mesh to lay out on.
+    zero1: whether leaves are also split over `data`, along their largest
+      dimension that it divides and no other axis splits.
 
   Returns:
     A pytree of `NamedSharding` with the same structure.
@@ -127,7 +148,10 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
   def leaf_sharding(leaf, names):
     if not names or len(names) != len(leaf.shape):
       return replicated(mesh)
-    return NamedSharding(mesh, partition_spec(leaf.shape, names, mesh.shape))
+    spec = partition_spec(leaf.shape, names, mesh.shape)
+    if zero1:
+      spec = _split_over_data(spec, leaf.shape, mesh.shape["data"])
+    return NamedSharding(mesh, spec)
 
   def shard(node):
     names = None
@@ -140,18 +164,38 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh) -> Any:
   )
 
 
+def _split_over_data(
+  spec: PartitionSpec, shape: Sequence[int], data: int
+) -> PartitionSpec:
+  free = [
+    (size, -axis)
+    for axis, (size, taken) in enumerate(zip(shape, spec))
+    if taken is None and size % data == 0
+  ]
+  if data == 1 or not free:
+    return spec
+  axis = -max(free)[1]
+  return PartitionSpec(*spec[:axis], "data", *spec[axis + 1 :])
+
+
 def init_sharded(
-  init: Callable[[], Any], mesh: jax.sharding.Mesh
+  init: Callable[[], Any], mesh: jax.sharding.Mesh, shardings: Any = None
 ) -> tuple[Any, Any]:
   """Runs `init` so that each leaf is made in its final layout.
 
   Without `out_shardings` the compiler would replicate the optimizer's moments.
 
+  Args:
+    init: makes the state.
+    mesh: mesh of the layouts.
+    shardings: layout of each leaf; None for that of `state_shardings`.
+
   Returns:
     (state, its shardings).
   """
   with jax.set_mesh(mesh):
-    shardings = state_shardings(jax.eval_shape(init), mesh)
+    if shardings is None:
+      shardings = state_shardings(jax.eval_shape(init), mesh)
     return jax.jit(init, out_shardings=shardings)(), shardings
 
 
@@ -159,14 +203,14 @@ def init_sharded(
 def data_shard(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   """Returns (index, count) of the part of each batch that this process loads.
 
-  Processes that hold the same rows, because the tensor axis spans them, load
-  the same part.
+  Processes that hold the same rows, because context and tensor axes span them,
+  load the same part.
 
   Raises:
     ValueError: the parts of two processes overlap but differ.
   """
   processes = np.array([device.process_index for device in mesh.devices.flat])
-  grid = processes.reshape(-1, mesh.shape["tensor"])
+  grid = processes.reshape(-1, mesh.shape["context"] * mesh.shape["tensor"])
   return part_of(jax.process_index(), grid)
 
 
@@ -175,8 +219,8 @@ def part_of(process: int, grid: np.ndarray) -> tuple[int, int]:
 
   Args:
     process: index of the process.
-    grid: int [rows tensor], process of each device that holds a row; a part is
-      a set of rows.
+    grid: int [rows devices], process of each device that holds a row; a part
+      is a set of rows.
 
   Raises:
     ValueError: the parts of two processes overlap but differ.
@@ -185,9 +229,9 @@ def part_of(process: int, grid: np.ndarray) -> tuple[int, int]:
   parts = sorted({rows_of(p) for p in np.unique(grid)})
   if sum(map(len, parts)) != len(grid):
     raise ValueError(
-      f"mesh of {len(grid)} data and fsdp by {grid.shape[1]} tensor gives the"
-      " processes overlapping parts of the batch; make tensor a divisor or a"
-      " multiple of the number of devices of a process"
+      f"mesh of {len(grid)} data and fsdp by {grid.shape[1]} context and tensor"
+      " gives the processes overlapping parts of the batch; make context times"
+      " tensor a divisor or a multiple of the number of devices of a process"
     )
   return parts.index(rows_of(process)), len(parts)
 

@@ -112,7 +112,9 @@ class _Run:
     """Restores the newest checkpoint, or initialises a new state."""
     program = self.program
     if self.checkpoints.latest_step() is None:
-      state, _ = sharding.init_sharded(program.init, self.mesh)
+      state, _ = sharding.init_sharded(
+        program.init, self.mesh, program.shardings
+      )
       weights = self.experiment.first_weights()
       if weights is None:
         self.origin = "from scratch"

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from v2a_jax.parallel import rows, sharding
+from v2a_jax.parallel.mesh import ParallelConfig
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.run import Trainable
 from v2a_jax.training.state import TrainState, abstract_model, make_init
@@ -48,7 +49,7 @@ def make_program(
     experiment.make_model, optimizer, seed=run.seed, ema=run.ema_decay > 0
   )
   state = jax.eval_shape(init)
-  shardings = sharding.state_shardings(state, mesh)
+  shardings = _layouts(state, mesh, experiment.parallel)
   graphdef = abstract_model(experiment.make_model)[0]
   common = dict(
     target=experiment.target,
@@ -64,8 +65,11 @@ def make_program(
     rows=rows.Rows(
       mesh=mesh,
       params=shardings.params,
-      grads=shardings.params,
+      grads=sharding.state_shardings(
+        state.params, mesh, zero1=experiment.parallel.zero1
+      ),
       buffers=shardings.buffers,
+      reduce_dtype=experiment.parallel.reduce_dtype,
     ),
     **common,
   )
@@ -78,3 +82,21 @@ def make_program(
     step=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated)),
     evaluate=jax.jit(evaluate, out_shardings=replicated),
   )
+
+
+def _layouts(
+  state: TrainState, mesh: jax.sharding.Mesh, parallel: ParallelConfig
+) -> TrainState:
+  """Returns the layout of each leaf of a train state."""
+  layouts = sharding.state_shardings(state, mesh)
+  if parallel.zero1:
+    split = lambda tree: sharding.state_shardings(tree, mesh, zero1=True)
+    layouts = layouts.replace(
+      opt_state=split(state.opt_state), ema=split(state.ema)
+    )
+  if parallel.offload_optimizer:
+    on_host = lambda layout: layout.with_memory_kind("pinned_host")
+    layouts = layouts.replace(
+      opt_state=jax.tree.map(on_host, layouts.opt_state)
+    )
+  return layouts

@@ -9,7 +9,7 @@ import numpy as np
 
 from v2a_jax.basics.settings import SettingError, check, choose
 from v2a_jax.objectives.base import Objective
-from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.training.optimizer import OptimizerConfig
 
 HostBatch = Mapping[str, np.ndarray]
@@ -107,6 +107,7 @@ class Trainable(Protocol):
     objective: gives the loss.
     optimizer: settings of the optimizer.
     mesh: sizes of the mesh's axes.
+    parallel: how the devices share the work.
     target: `target(frozen, batch) -> batch` fills in what is learned, inside
       the step; None where the objective needs nothing filled in.
     batch_size: number of rows of a global batch.
@@ -117,6 +118,7 @@ class Trainable(Protocol):
   objective: Objective
   optimizer: OptimizerConfig
   mesh: MeshConfig
+  parallel: ParallelConfig
   target: Callable[[Any, Any], Any] | None
   batch_size: int
   meta: Mapping[str, Any]
