@@ -137,6 +137,7 @@ def full_size(config, name):
     betas=(0.9, 0.95),
     weight_decay=1e-6,
   )
+  config.parallel = dict(mode="auto")
   config.num_train_steps = 300_000
   config.ema_decay = 0.9999
   config.log_every = 100

@@ -6,7 +6,6 @@ so the config of a cluster can be read on a laptop.
 
 from collections.abc import Iterator
 import json
-import textwrap
 from typing import Any
 
 from launch import config as config_lib
@@ -39,7 +38,6 @@ MEMORY = {
   "buffers": "statistics that are not trained",
   "frozen_codec": "on every device",
   "gradients": "during a step",
-  "activations": "during a step; an estimate, see below",
 }
 
 
@@ -126,15 +124,8 @@ def _memory_lines(memory: dict[str, Any]) -> Iterator[str]:
     if memory[name]:
       shown = name.replace("_", " ")
       yield row(f"  {shown}", short(memory[name], "B"), about)
-  residuals = short(memory["residuals"], "B")
-  yield row("    residuals", residuals, "of them, for the backward pass")
-  yield row("  together", short(memory["total"], "B"), "")
-  yield textwrap.fill(
-    f"Activations are {memory['activations_are']}.",
-    width=78,
-    initial_indent="  ",
-    subsequent_indent="  ",
-  )
+  about = "without activations: see v2a plan"
+  yield row("  together", short(memory["total"], "B"), about)
 
 
 def _shape_lines(stages: dict[str, dict]) -> Iterator[str]:

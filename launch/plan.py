@@ -69,6 +69,7 @@ def describe(found: dict[str, Any]) -> str:
     f"mesh        {axes}",
     f"batch       {found['batch_size']} clips, {found['clips']} on a device at"
     " a time",
+    *([f"chosen      {found['chosen']}"] if found.get("chosen") else []),
     f"compiled    in {found['compile_seconds']:.0f} s",
     "",
     "memory of a device",

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     return 0
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
+  from v2a_jax.experiment import parallelism
   from v2a_jax.experiment.workdir import open_experiment
   from v2a_jax.parallel import distributed
   from v2a_jax.training import loop
@@ -50,7 +51,11 @@ def main(argv: list[str]) -> int:
     distributed.initialize(
       args.coordinator, args.num_processes, args.process_id
     )
-  loop.train(open_experiment(config, args.workdir), args.workdir)
+  experiment = open_experiment(config, args.workdir)
+  experiment, chosen = parallelism.settle_here(experiment)
+  if chosen and distributed.is_main_process():
+    print(chosen, flush=True)
+  loop.train(experiment, args.workdir)
   return 0
 
 

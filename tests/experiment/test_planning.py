@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import diffusion_tiny
-from tests.parallel.test_layouts import experiment
+from tests.parallel import modes
 from v2a_jax.experiment import cost, plan
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import mesh as mesh_lib
@@ -19,7 +18,7 @@ CHIP = Chip(2**34, 1e11, 1e10, "4x4")
 
 @pytest.fixture(scope="module")
 def exp():
-  return experiment(diffusion_tiny, data=2, fsdp=4)
+  return modes.experiment("diffusion", data=2, fsdp=4)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_a_step_larger_than_the_memory_names_what_needs_less(exp):
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-  exp = experiment(diffusion_tiny, data=8)
+  exp = modes.experiment("diffusion", data=8)
   mesh = mesh_lib.make_mesh(exp.mesh)
   data = dataclasses.replace(exp.data, batch_size=12)
   with pytest.raises(ConfigError, match="use a multiple of 8"):

@@ -50,12 +50,12 @@ def costs():
 
 
 def test_a_generator_is_laid_out_on_devices_that_are_not_here(costs):
-  assert costs["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
+  assert costs["mesh"] == {"data": 2, "fsdp": 2, "context": 1, "tensor": 1}
   assert costs["memory"]["clips"] == 1
   rows = rows_of(inspect.describe(costs))
   assert rows["config"] == ["diffusion_tiny: dit, diffusion"]
   assert rows["batch"] == ["4 clips of 1 s"]
-  assert rows["mesh"] == ["data 2, fsdp 2, tensor 1"]
+  assert rows["mesh"] == ["data 2, fsdp 2, context 1, tensor 1"]
   assert rows["joint"][-1] == rows["last_joint"][-1] == "depth 1"
   assert rows["together"][-1] != ""
   assert rows["frames"] == ["[4 25 32 32 3] uint8"]
@@ -83,7 +83,7 @@ def test_the_table_shows_the_numbers_of_the_json(costs):
   assert below[: len(costs["encoder"])] == list(costs["encoder"])
   memory = costs["memory"]
   summed = ("parameters", "average", "optimizer", "buffers", "frozen_codec")
-  summed += ("gradients", "activations")
+  summed += ("gradients",)
   assert memory["total"] == sum(memory[name] for name in summed)
   assert rows["frozen codec"] != rows["parameters"]
 

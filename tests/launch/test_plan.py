@@ -36,7 +36,7 @@ def test_a_step_is_compiled_for_tpus_that_are_not_here():
   assert end.returncode == 0, end.stderr
   found = json.loads(end.stdout)
   assert (found["topology"], found["chips"]) == ("v5e:2x2", 4)
-  assert found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+  assert found["mesh"] == {"data": 1, "fsdp": 4, "context": 1, "tensor": 1}
   assert found["memory"]["capacity"] == 16 * 2**30
   assert 0 < found["memory"]["together"] < 2**30
   groups = {row["kind"]: row["group"] for row in found["collectives"]}

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.codec.base import Stages
+from v2a_jax.parallel import rows
 
 # Adam moves each number by about the learning rate; codes are far apart and
 # each is chosen rarely, so their learning rate is this many times larger.
@@ -89,9 +90,11 @@ class Codebook(nnx.Module):
     """Averages the squared distance of unused codes to their nearest latent."""
     vectors = self.vectors
     flat = encoded.reshape(-1, vectors.shape[-1])
-    unused = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0) == 0
+    count = jnp.zeros(vectors.shape[0]).at[codes.reshape(-1)].add(1.0)
+    unused = rows.total(count) == 0
     closeness = vectors @ flat.T - 0.5 * jnp.sum(flat**2, axis=-1)
     nearest = flat[jnp.argmax(closeness, axis=-1)]
+    nearest = rows.best(jnp.max(closeness, axis=-1), nearest)
     distance = jnp.mean((vectors - nearest) ** 2, axis=-1)
     return jnp.mean(jnp.where(unused, distance, 0.0))
 

@@ -3,8 +3,7 @@
 parameters   by part of the model, and the frozen codec's
 FLOPs        of one clip, over the jaxprs of the objective (`jaxprs.py`), by the
              part of the model whose `jax.named_scope` they are in
-memory       of one device of the mesh: the train state, and an estimate of
-             the activations that a step works with
+memory       of one device of the mesh: the train state and its gradients
 shapes       of every stage, from the loader's arrays to the waveform
 """
 
@@ -22,12 +21,6 @@ from v2a_jax.models import lora
 from v2a_jax.training.program import make_program
 from v2a_jax.training.step import cast_floats
 from v2a_jax.weights import names
-
-ESTIMATE = (
-  "the most intermediate values alive at once in the jaxpr of the gradient, in"
-  " its order; not divided by the tensor axis. Compilers differ: for the tiny"
-  " models XLA for CPU takes 1.0 to 2.8 times as much"
-)
 
 # What a key that is missing, or a size that makes no sense, ends as.
 _BROKEN = (TypeError, AttributeError, LookupError, ArithmeticError)
@@ -86,6 +79,7 @@ def clips_at_a_time(experiment, mesh: jax.sharding.AbstractMesh) -> int:
   rows = mesh.shape["data"] * mesh.shape["fsdp"]
   accumulate = experiment.run.accumulate
   parts = rows * accumulate
+  _check_tensor(experiment, mesh.shape["tensor"])
   if experiment.batch_size % parts:
     raise ConfigError(
       f"config.data.batch_size={experiment.batch_size} does not divide over"
@@ -93,6 +87,27 @@ def clips_at_a_time(experiment, mesh: jax.sharding.AbstractMesh) -> int:
       f" fsdp: use a multiple of {parts}"
     )
   return experiment.batch_size // parts
+
+
+def _check_tensor(experiment, tensor: int) -> None:
+  """Refuses to cut a head or the hidden units of a feed-forward layer.
+
+  Raises:
+    ConfigError: names the sizes that would do.
+  """
+  parts = {"model": ("num_heads", "mlp_dim")}
+  if experiment.conditioner:
+    parts["conditioner"] = ("spatial_heads",)
+  for part, fields in parts.items():
+    section = "model" if part == "model" else "model.conditioner"
+    for field in fields:
+      size = getattr(getattr(experiment, part), field, tensor)
+      if size % tensor:
+        divisors = [n for n in range(1, size + 1) if size % n == 0]
+        raise ConfigError(
+          f"config.mesh.tensor={tensor} does not divide"
+          f" config.{section}.{field}={size}: use one of {divisors[:12]}"
+        )
 
 
 def loss(experiment, params, buffers, batch, *, seen: dict | None = None):
@@ -321,7 +336,7 @@ def count_memory(
   *,
   clips: int,
 ) -> dict[str, Any]:
-  """Counts the bytes on one device while training.
+  """Counts the bytes that one device holds while it trains.
 
   Args:
     experiment: an `Experiment`.
@@ -331,35 +346,44 @@ def count_memory(
 
   Returns:
     `parameters`, `average`, `optimizer`, `buffers`, `frozen_codec` (and a
-    teacher, if there is one) and `gradients`, laid out on the mesh;
-    `activations`, an estimate (`activations_are` says of what), and
-    `residuals`, the part of them that automatic differentiation keeps for the
-    backward pass; `total`; `clips`.
+    teacher, if there is one) and `gradients`, laid out on the mesh, and
+    `total`. What a step works with besides, `activations`, is left out: only a
+    compiler knows (`plan.py`).
+  """
+  memory = step_memory(experiment, mesh, gradient)
+  del memory["activations"]
+  return memory | {"total": sum(memory.values()), "clips": clips}
+
+
+def gradient_of_device(
+  experiment, mesh: jax.sharding.AbstractMesh
+) -> jaxprs.Jaxpr:
+  """Traces the gradient of the loss over the rows of one device."""
+  return _gradient(experiment, clips_at_a_time(experiment, mesh))
+
+
+def step_memory(
+  experiment,
+  mesh: jax.sharding.AbstractMesh,
+  gradient: jaxprs.Jaxpr,
+) -> dict[str, int]:
+  """Counts the bytes of one device in a training step, by kind.
+
+  Args are those of `count_memory`. `activations` is an estimate, the most that
+  is alive at a time in the order of the jaxpr.
   """
   program = make_program(experiment, mesh)
   on_device = functools.partial(device_bytes, program)
-  memory = {
+  # While microbatches add up there are their sum and the newest.
+  gradients = 2 if experiment.run.accumulate > 1 else 1
+  return {
     "parameters": on_device("params"),
     "average": on_device("ema"),
     "optimizer": on_device("opt_state"),
     "buffers": on_device("buffers"),
     "frozen_codec": tree_bytes(experiment.abstract_frozen),
-    # While microbatches add up there are their sum and the newest.
-    "gradients": on_device("params")
-    * (2 if experiment.run.accumulate > 1 else 1),
+    "gradients": on_device("params") * gradients,
     "activations": jaxprs.peak_bytes(gradient),
-  }
-  _, params, buffers = experiment.abstract
-  return memory | {
-    "total": sum(memory.values()),
-    "clips": clips,
-    "activations_are": ESTIMATE,
-    "residuals": jaxprs.residual_bytes(
-      functools.partial(loss, experiment),
-      params,
-      buffers,
-      experiment.abstract_batch(clips),
-    ),
   }
 
 

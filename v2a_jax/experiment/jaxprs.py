@@ -8,15 +8,14 @@ so a multiply-add is two; norms, softmax, Fourier transforms and other work of
 the vector units is left out, as in closed forms (arXiv:2204.02311, appendix B). XLA's own cost analysis needs a compiled program
 and counts the body of a scan once; here it counts once for each iteration.
 
-Memory is what automatic differentiation stores (`residual_bytes`), or the most
-that is alive at a time (`peak_bytes`). Of the gradient over 4 clips, in MB,
-beside the temporaries of XLA's memory analysis after compiling for CPU:
+Memory is the most that is alive at a time (`peak_bytes`). Of the gradient over 4
+clips, in MB, beside the temporaries that XLA for CPU allocates:
 
-  model and remat         residuals    peak    XLA (CPU)
-  diffusion_tiny  none          194     199          204
-  diffusion_tiny  full           31      73          104
-  ar_tiny         none          204     252          372
-  ar_tiny         full           46      94          261
+  model and remat         peak    XLA
+  diffusion_tiny  none     199    204
+  diffusion_tiny  full      73    104
+  ar_tiny         none     252    372
+  ar_tiny         full      94    261
 """
 
 from collections.abc import Callable
@@ -109,7 +108,8 @@ def _repeats(name: str, params: dict[str, Any]) -> int:
   if name == "scan":
     return params["length"]
   if name == "shard_map":
-    return math.prod(params["mesh"].shape.values())
+    shape = params["mesh"].shape
+    return math.prod(shape[axis] for axis in params["newly_manual_axes"])
   return 1
 
 
@@ -143,29 +143,6 @@ _COUNTED = {
   "dot_general": _dot_flops,
   "conv_general_dilated": _conv_flops,
 }
-
-
-def residual_bytes(function: Callable, variables: Any, *args) -> int:
-  """Counts the bytes that a forward pass keeps for the backward pass.
-
-  They are the residuals of `jax.vjp` with respect to `variables`: what
-  automatic differentiation stores, `jax.checkpoint` and the stacking of scans
-  included. What is an argument already (the parameters, the batch) is not
-  counted, nor is one array twice.
-
-  Args:
-    function: `function(variables, *args)` gives the loss.
-    variables: a pytree of what is differentiated.
-    *args: pytrees of arrays or `jax.ShapeDtypeStruct`; no value is read.
-  """
-
-  def residuals(variables, *args):
-    _, pullback = jax.vjp(lambda v: function(v, *args), variables)
-    return jax.tree.leaves(pullback)
-
-  jaxpr = jax.make_jaxpr(residuals)(variables, *args).jaxpr
-  known = {*jaxpr.invars, *jaxpr.constvars}
-  return sum(map(_bytes, set(_variables(jaxpr.outvars)) - known))
 
 
 def peak_bytes(jaxpr: core.Jaxpr) -> int:

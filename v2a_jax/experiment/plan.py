@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from v2a_jax.experiment import cost
+from v2a_jax.experiment import cost, parallelism
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
@@ -72,7 +72,8 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
     topology: chips that it is planned for.
 
   Returns:
-    What `plan_step` returns, with `topology` and `chips`.
+    What `plan_step` returns, with `topology`, `chips` and `chosen`: why the
+    mesh is as it is, where the config leaves that open.
 
   Raises:
     ConfigError: the mesh does not cover the devices, or the batch does not
@@ -80,6 +81,12 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
     TopologyError: the topology cannot be described here.
   """
   devices = describe_devices(topology)
+  experiment, chosen = parallelism.settle(
+    experiment,
+    len(devices),
+    capacity=topology.chip.hbm_bytes,
+    num_slices=topology.num_slices,
+  )
   try:
     mesh = mesh_lib.make_mesh(experiment.mesh, devices)
   except ValueError as error:
@@ -87,7 +94,8 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
   found = plan_step(
     experiment, mesh, topology.chip, peak=peak_flops(devices[0])[0]
   )
-  return {"topology": str(topology), "chips": topology.num_chips} | found
+  where = {"topology": str(topology), "chips": topology.num_chips}
+  return where | {"chosen": chosen} | found
 
 
 def plan_step(

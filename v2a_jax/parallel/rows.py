@@ -177,6 +177,24 @@ def total(x: Any) -> Any:
   return jax.lax.psum(x, axes) if axes else x
 
 
+def best(score: jax.Array, value: jax.Array) -> jax.Array:
+  """Picks, of what each device has found, the one with the highest score.
+
+  Args:
+    score: [k], the score of each of k searches.
+    value: [k ...], what was found; has no gradient.
+
+  Returns:
+    [k ...].
+  """
+  axes = _manual_axes()
+  if not axes:
+    return value
+  score, value = jax.lax.all_gather(jax.lax.stop_gradient((score, value)), axes)
+  device = jnp.argmax(score, axis=0)
+  return value[device, jnp.arange(len(device))]
+
+
 def _manual_axes() -> tuple[str, ...]:
   """Returns the axes by which this code sees only its own rows."""
   manual = jax.sharding.get_abstract_mesh().manual_axes

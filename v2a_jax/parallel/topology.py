@@ -11,6 +11,8 @@ import os
 import re
 from typing import Any
 
+import jax
+
 GIB = 2**30
 
 
@@ -43,6 +45,14 @@ CHIPS = {
   "v5p": Chip(95 * GIB, 2765e9, 600e9, "4x4x4"),
   "v6e": Chip(32 * GIB, 1640e9, 448e9, "8x8"),
 }
+
+
+def memory_of(device: Any) -> int | None:
+  """Returns the bytes of memory of a device; None where it does not say."""
+  try:
+    return (device.memory_stats() or {}).get("bytes_limit")
+  except (jax.errors.JaxRuntimeError, NotImplementedError):
+    return None
 
 
 class TopologyError(ValueError):
