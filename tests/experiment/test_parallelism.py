@@ -46,7 +46,7 @@ def test_without_a_known_memory_all_devices_hold_everything():
 
 
 def test_other_axes_stay_as_the_config_says():
-  found, _ = settle("small", 14, gib=95, tensor=7)
+  found, _ = settle("small", 14, gib=None, tensor=7)
   assert found == (2, 1, False)
 
 
