@@ -39,7 +39,7 @@ def test_every_backbone_is_made_by_its_settings(name):
     (dict(mlp_dim=0), "mlp_dim=0"),
     (dict(modulation_rank=-4), "modulation_rank=-4"),
     (dict(unroll=0), "unroll=0"),
-    (dict(remat="half"), "remat='half' is not one of none, full, dots"),
+    (dict(remat="half"), "remat='half' is not one of none, attention, full"),
     (dict(dtype="float16"), "dtype='float16' is not one of float32, bfloat16"),
   ],
 )

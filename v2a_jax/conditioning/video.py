@@ -151,7 +151,7 @@ class VideoEncoder(FrameEncoder):
       c, width=c.spatial_width, num_heads=c.spatial_heads
     )
     self.spatial = attention.self_attention_stack(
-      within_frame, c.spatial_depth, axes=("frames",), **common
+      within_frame, c.spatial_depth, axes=("frames", None), **common
     )
     self.pool = PoolQueries(
       c.spatial_width, c.width, count=c.pool_queries, **common

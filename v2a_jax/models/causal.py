@@ -8,6 +8,7 @@ synchronisation features at each step's own time. `trunk` runs a whole sequence;
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -47,6 +48,7 @@ class TokenBlock(nnx.Module):
   def __init__(self, config: TransformerConfig, *, rngs, dtype):
     c, common = config, dict(rngs=rngs, dtype=dtype)
     rank = c.modulation_rank
+    self.implementation = c.attention
     self.modulation = layers.Modulation(c.width, 3, rank=rank, **common)
     self.attention = attention.Projection(c.width, c.num_heads, **common)
     self.cross = attention.CrossProjection(c.width, c.num_heads, **common)
@@ -65,20 +67,21 @@ class TokenBlock(nnx.Module):
       condition: [b s d], input of the adaptive norms.
       cond: keys and values of the condition tokens, from `cond_keys`.
       cond_mask: bool [b m].
-      add_past: function from this call's keys and values to (keys, values,
-        mask) of all steps that may be attended to.
+      add_past: function from this call's keys and values to those of all
+        steps so far, and the arguments of `attend` that say which are seen.
 
     Returns:
       (x, (keys, values) as `add_past` returned them).
     """
     m = self.modulation(condition)
     q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
-    keys, values, mask = add_past(k, v)
-    x = x + m[2] * self.attention.out(
-      attention.attend(q, keys, values, mask=mask)
+    keys, values, seen = add_past(k, v)
+    attend = functools.partial(
+      attention.attend, implementation=self.implementation
     )
+    x = x + m[2] * self.attention.out(attend(q, keys, values, **seen))
     q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
-    x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
+    x = x + m[5] * self.cross.out(attend(q, *cond, mask=cond_mask))
     x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
     return x, (keys, values)
 
@@ -125,8 +128,7 @@ class CausalTransformer(nnx.Module):
     x = by_token(x.astype(self.dtype))
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
-    causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))
-    add_past = lambda k, v: (k, v, causal)
+    add_past = lambda k, v: (k, v, dict(causal=True))
 
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)
@@ -168,13 +170,14 @@ class CausalTransformer(nnx.Module):
     at = lambda a: jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1)
     times, condition = at(cache.times), at(cache.condition)
     past = (jnp.arange(cache.times.shape[1]) <= index)[None, None]
+    seen = dict(mask=past, implementation="xla")  # One query a step.
 
     def body(block, x, layer):
       keys, values, kv = layer
 
       def add_past(k, v):
         put = jax.lax.dynamic_update_slice_in_dim
-        return put(keys, k, index, 1), put(values, v, index, 1), past
+        return put(keys, k, index, 1), put(values, v, index, 1), seen
 
       return block(x, times, condition, kv, cache.cond_mask, add_past=add_past)
 

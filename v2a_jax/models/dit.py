@@ -49,6 +49,11 @@ class DiTConfig(config.TransformerConfig):
   def __post_init__(self):
     super().__post_init__()
     settings.check(self, joint_depth="[0, inf)", channels="[1, inf)")
+    if self.average and self.attention not in ("auto", "xla"):
+      raise settings.SettingError(
+        f"attention={self.attention!r} with average=True: average velocities"
+        " need forward-mode derivatives, which this kernel lacks; use 'xla'"
+      )
 
   def make(self, *, rngs: nnx.Rngs) -> "DiT":
     """Makes the backbone."""
@@ -61,6 +66,8 @@ class AudioBlock(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     c, common = config, dict(rngs=rngs, dtype=dtype)
     rank = c.modulation_rank
+    # Average velocities need forward-mode derivatives, which kernels lack.
+    self.implementation = "xla" if c.average else c.attention
     self.modulation = layers.Modulation(c.width, 2, rank=rank, **common)
     self.attention = attention.Projection(c.width, c.num_heads, **common)
     self.mlp = layers.FeedForward(c.width, c.mlp_dim, kernel=3, **common)
@@ -69,6 +76,12 @@ class AudioBlock(nnx.Module):
     """Maps x [b t d] at times [b t] to q, k, v of [b t h k]."""
     shift, scale = modulation[:2]
     return self.attention(layers.modulate(x, shift, scale), times)
+
+  def attend(self, q, k, v, mask):
+    """Attends from queries [b t h k] to keys [b s h k] of mask bool [b s]."""
+    return attention.attend(
+      q, k, v, mask=mask, implementation=self.implementation
+    )
 
   def finish(self, x, attended, mask, modulation):
     """Adds the attention's output [b t d], then the feed-forward's, to x."""
@@ -79,7 +92,7 @@ class AudioBlock(nnx.Module):
   def __call__(self, x, times, mask, condition):
     modulation = self.modulation(condition)
     q, k, v = self.project(x, times, modulation)
-    attended = attention.attend(q, k, v, mask=mask)
+    attended = self.attend(q, k, v, mask)
     return self.finish(x, attended, mask, modulation)
 
 
@@ -104,10 +117,10 @@ class JointBlock(nnx.Module):
     )
     queries, *parts = zip(*parts)
     k, v = (attention.join_keys(p) for p in parts)
-    attend = functools.partial(
-      attention.attend, k=k, v=v, mask=jnp.concatenate(mask, axis=1)
+    known = jnp.concatenate(mask, axis=1)
+    for_audio, for_video, for_text = (
+      self.audio.attend(q, k, v, known) for q in queries
     )
-    for_audio, for_video, for_text = map(attend, queries)
     return (
       self.audio.finish(audio, for_audio, mask[0], modulation),
       self.video.finish(video, for_video),
@@ -132,7 +145,7 @@ class LastJointBlock(nnx.Module):
     q, *own = self.audio.project(audio, times[0], modulation)
     parts = (own, self.video(video, times[1]), self.text(text, times[2]))
     k, v = (attention.join_keys(p) for p in zip(*parts))
-    attended = attention.attend(q, k, v, mask=jnp.concatenate(mask, axis=1))
+    attended = self.audio.attend(q, k, v, jnp.concatenate(mask, axis=1))
     return self.audio.finish(audio, attended, mask[0], modulation)
 
 

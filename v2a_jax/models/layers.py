@@ -11,6 +11,7 @@ from typing import Any
 
 from flax import nnx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from v2a_jax.parallel import rows
@@ -19,10 +20,21 @@ from v2a_jax.parallel.sharding import partitioned, split_by
 _lecun = nnx.initializers.lecun_normal()
 _zeros = nnx.initializers.zeros_init()
 
+# What is kept for the backward pass; the rest is computed again. `attention`
+# keeps its outputs beside each block's input, `offload` the latter alone in the
+# host's memory.
+BLOCK_INPUT = "block_input"
 REMAT_POLICIES = {
   "none": None,
+  "attention": jax.checkpoint_policies.save_only_these_names("attended"),
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=[BLOCK_INPUT],
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
 }
 
 
@@ -264,6 +276,7 @@ class Stack(nnx.Module):
 
     def step(x, layer):
       state, extra = layer
+      x = jax.tree.map(lambda a: checkpoint_name(a, BLOCK_INPUT), x)
       block = nnx.merge(graphdef, rows.whole_block(state))
       x, y = body(block, x, extra)
       return split_by(x, *self.axes), y

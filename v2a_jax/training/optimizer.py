@@ -44,6 +44,8 @@ class OptimizerConfig:
     final_fraction: share of the peak at which the cosine ends.
     betas: decays of AdamW's two moments.
     eps: term that AdamW adds to the denominator.
+    momentum_dtype: dtype of AdamW's and Muon's first moment, `float32` or
+      `bfloat16`.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
     max_grad_norm: norm that the gradients of a partition are clipped to; 0 for
       no limit.
@@ -59,6 +61,7 @@ class OptimizerConfig:
   final_fraction: float = 0.0
   betas: tuple[float, float] = (0.9, 0.99)
   eps: float = 1e-8
+  momentum_dtype: str = "float32"
   weight_decay: float = 0.0
   max_grad_norm: float = 1.0
   partitions: Mapping[str, Mapping[str, Any]] = dataclasses.field(
@@ -66,7 +69,12 @@ class OptimizerConfig:
   )
 
   def __post_init__(self):
-    settings.choose(self, name=OPTIMIZERS, schedule=SCHEDULES)
+    settings.choose(
+      self,
+      name=OPTIMIZERS,
+      schedule=SCHEDULES,
+      momentum_dtype=("float32", "bfloat16"),
+    )
     settings.check(
       self,
       learning_rate="(0, inf)",
@@ -155,13 +163,16 @@ def _chain(
       adam_b1=b1,
       adam_b2=b2,
       eps=config.eps,
+      mu_dtype=config.momentum_dtype,
       muon_weight_dimension_numbers=_muon_axes,
       # The root mean square of AdamW's updates: one learning rate for both.
       consistent_rms=0.2,
     )
     return optax.chain(clip, muon)
   scale = {
-    "adamw": lambda: optax.scale_by_adam(b1, b2, config.eps),
+    "adamw": lambda: optax.scale_by_adam(
+      b1, b2, config.eps, mu_dtype=config.momentum_dtype
+    ),
     "adafactor": lambda: optax.chain(
       optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
     ),

@@ -49,7 +49,7 @@ def make_program(
     experiment.make_model, optimizer, seed=run.seed, ema=run.ema_decay > 0
   )
   state = jax.eval_shape(init)
-  shardings = _layouts(state, mesh, experiment.parallel)
+  shardings, opt_layouts = _layouts(state, mesh, experiment.parallel)
   graphdef = abstract_model(experiment.make_model)[0]
   common = dict(
     target=experiment.target,
@@ -71,6 +71,7 @@ def make_program(
       buffers=shardings.buffers,
       reduce_dtype=experiment.parallel.reduce_dtype,
     ),
+    opt_layouts=opt_layouts,
     **common,
   )
   evaluate = make_eval_step(graphdef, experiment.objective, **common)
@@ -86,17 +87,21 @@ def make_program(
 
 def _layouts(
   state: TrainState, mesh: jax.sharding.Mesh, parallel: ParallelConfig
-) -> TrainState:
-  """Returns the layout of each leaf of a train state."""
+) -> tuple[TrainState, Any]:
+  """Returns the layout of each leaf of a train state.
+
+  Returns:
+    (layouts, those of the optimizer state while it is used if it rests
+    elsewhere, else None).
+  """
   layouts = sharding.state_shardings(state, mesh)
   if parallel.zero1:
     split = lambda tree: sharding.state_shardings(tree, mesh, zero1=True)
     layouts = layouts.replace(
       opt_state=split(state.opt_state), ema=split(state.ema)
     )
-  if parallel.offload_optimizer:
-    on_host = lambda layout: layout.with_memory_kind("pinned_host")
-    layouts = layouts.replace(
-      opt_state=jax.tree.map(on_host, layouts.opt_state)
-    )
-  return layouts
+  if not parallel.offload_optimizer:
+    return layouts, None
+  on_host = lambda layout: layout.with_memory_kind("pinned_host")
+  in_use = layouts.opt_state
+  return layouts.replace(opt_state=jax.tree.map(on_host, in_use)), in_use

@@ -40,6 +40,7 @@ def make_train_step(
   accumulate: int = 1,
   compute_dtype: str | None = None,
   rows: rows_lib.Rows | None = None,
+  opt_layouts: Any = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
   """Returns `step(state, frozen, batch) -> (state, metrics)`, for `jax.jit`.
 
@@ -54,6 +55,8 @@ def make_train_step(
     compute_dtype: `bfloat16` gives the model parameters of that type; the
       state's stay float32.
     rows: how the step is divided by rows of the batch; None where it is not.
+    opt_layouts: layouts on the devices of an optimizer state that rests in the
+      host's memory; None where it does not.
 
   Returns:
     The step. Its metrics are float32 scalars: the objective's means, `loss`,
@@ -88,6 +91,9 @@ def make_train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradient(state.params, state.buffers, frozen, batch, key)
     grad_norm = optax.global_norm(grads)
+    if opt_layouts is not None:
+      opt_state = jax.device_put(state.opt_state, opt_layouts)
+      state = state.replace(opt_state=opt_state)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
     state = _update(state, grads, optimizer, ema_decay, finite)
     metrics |= {
