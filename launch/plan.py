@@ -18,6 +18,8 @@ ARGUMENTS = f"""{parsing.CONFIG}
 --topology NAME       chip and shape of a slice in chips, such as v5p:4x4x4,
                       v5e:4x4, v6e:8x8 or v4:4x4x4 (required)
 --num_slices COUNT    number of such slices (default 1)
+--generate COUNT      plan to generate so many clips at once on one chip, not to
+                      train
 --json                print JSON in place of a table
 """
 EXAMPLE = """v2a plan --config=configs/diffusion.py:small \\
@@ -56,7 +58,9 @@ def main(argv: list[str]) -> int:
 
   chips = topology.parse(args.topology, num_slices=args.num_slices)
   config = config_lib.parse(args.config, args.overrides)
-  found = plan.plan(Experiment.from_config(config), chips)
+  found = plan.plan(
+    Experiment.from_config(config), chips, generate=args.generate or 0
+  )
   print(json.dumps(found, indent=2) if args.json else describe(found))
   return 0 if found["fits"] else DOES_NOT_FIT
 
@@ -76,9 +80,10 @@ def describe(found: dict[str, Any]) -> str:
     *_memory_lines(found),
   ]
   if "bounds" in found:
-    lines += ["", "collectives of a step, bytes that a device sends"]
-    lines += _collective_lines(found)
-    lines += ["", "least time of a step", *_time_lines(found)]
+    if found["collectives"]:
+      lines += ["", "collectives of a step, bytes that a device sends"]
+      lines += _collective_lines(found)
+    lines += ["", "least time", *_time_lines(found)]
   return "\n".join(lines)
 
 
@@ -113,13 +118,15 @@ def _collective_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _time_lines(found: dict[str, Any]) -> Iterator[str]:
-  for name, about in BOUNDS.items():
+  for name in found["bounds"]:
+    about = BOUNDS[name]
     milliseconds = f"{1000 * found['bounds'][name]:.3g} ms"
     yield row(f"  {name}", milliseconds, about)
   yield row(
-    "  a step",
+    "  together",
     f"{1000 * found['step_seconds']:.3g} ms",
-    f"at least; MFU at most {found['mfu']:.0%}",
+    "at least"
+    + (f"; MFU at most {found['mfu']:.0%}" if "mfu" in found else ""),
   )
   a_day = short(found["clips_a_day"])
   yield row("  clips a day", a_day, "at most")

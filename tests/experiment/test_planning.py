@@ -74,7 +74,7 @@ def test_a_step_larger_than_the_memory_names_what_needs_less(exp):
   found = plan.plan_step(exp, mesh, small, peak=PEAK)
   assert not found["fits"]
   assert found["remedies"] == [
-    "--config.mesh.data=1 --config.mesh.fsdp=8",
+    "--config.parallel.mode=mesh --config.mesh.data=1 --config.mesh.fsdp=8",
     "--config.model.remat=full",
   ]  # Not accumulation: a device has 7 clips.
 
@@ -98,3 +98,15 @@ def test_the_plan_takes_the_state_as_a_run_makes_it(exp):
     assert [layout(x) for x in jax.tree.leaves(state)] == planned
     inputs = jax.tree.leaves(lowered.compile().input_shardings)
   assert inputs[: len(planned)] == planned
+
+
+def test_sampling_reads_the_weights_in_every_pass():
+  exp = modes.experiment("diffusion")
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), jax.devices()[:1])
+  found = plan.plan_sampler(exp, mesh, CHIP, clips=2, peak=PEAK)
+  assert found["fits"] and not found["collectives"]
+  assert found["passes"] == exp.sampler.num_steps
+  weights = found["memory"]["parameters"] + found["memory"]["buffers"]
+  least = found["passes"] * weights / CHIP.hbm_rate
+  assert least < found["bounds"]["memory"] < 3 * least
+  assert found["step_seconds"] == max(found["bounds"].values())

@@ -17,13 +17,16 @@ import re
 import time
 from typing import Any
 
+from flax import nnx
 import jax
 
-from v2a_jax.experiment import cost, parallelism
+from v2a_jax.experiment import cost, jaxprs, parallelism
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.topology import Chip, Topology, describe_devices
+from v2a_jax.sampling.draw import Draw
+from v2a_jax.sampling.windows import Windows
 from v2a_jax.training.program import Program, make_program
 from v2a_jax.training.throughput import peak_flops
 
@@ -64,12 +67,16 @@ def lower_step(
     return program, program.step.lower(state, frozen, batch)
 
 
-def plan(experiment, topology: Topology) -> dict[str, Any]:
+def plan(
+  experiment, topology: Topology, *, generate: int = 0
+) -> dict[str, Any]:
   """Compiles the training step of an experiment for a topology.
 
   Args:
     experiment: an `Experiment`; its data need not be there.
     topology: chips that it is planned for.
+    generate: number of clips that are generated at once, to plan that on one
+      chip instead of a step; 0 for a step.
 
   Returns:
     What `plan_step` returns, with `topology`, `chips` and `chosen`: why the
@@ -81,6 +88,13 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
     TopologyError: the topology cannot be described here.
   """
   devices = describe_devices(topology)
+  peak = peak_flops(devices[0])[0]
+  where = {"topology": str(topology), "chips": topology.num_chips}
+  if generate:
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), devices[:1])
+    return where | plan_sampler(
+      experiment, mesh, topology.chip, clips=generate, peak=peak
+    )
   experiment, chosen = parallelism.settle(
     experiment,
     len(devices),
@@ -91,10 +105,7 @@ def plan(experiment, topology: Topology) -> dict[str, Any]:
     mesh = mesh_lib.make_mesh(experiment.mesh, devices)
   except ValueError as error:
     raise ConfigError(f"config.{error}") from None
-  found = plan_step(
-    experiment, mesh, topology.chip, peak=peak_flops(devices[0])[0]
-  )
-  where = {"topology": str(topology), "chips": topology.num_chips}
+  found = plan_step(experiment, mesh, topology.chip, peak=peak)
   return where | {"chosen": chosen} | found
 
 
@@ -113,11 +124,11 @@ def plan_step(
     `mesh`, `batch_size`, `clips` of a device at a time, `compile_seconds`,
     `fits`, and where it does not `remedies`, overrides that need less memory.
     `memory`: bytes of a device by kind (`state_memory`), `capacity`, and
-    `together` unless a compiler that gave up does not say. The rest only where it compiled, in `memory` `temporaries`,
-    `results` and `program`. `collectives`: rows of kind, dtype, shape, group, times and
-    moved bytes, and `moved` together. `flops` of a step on a device, `bounds`
-    in seconds by resource, `step_seconds`, `mfu` at that time, and
-    `clips_a_day`.
+    `together` unless a compiler that gave up does not say. The rest only where
+    it compiled, in `memory` `temporaries`, `results` and `program`.
+    `collectives`: rows of kind, dtype, shape, group, times and moved bytes, and
+    `moved` together. `flops` of a step on a device, `bounds` in seconds by
+    resource, `step_seconds`, `mfu` at that time, and `clips_a_day`.
   """
   clips = cost.clips_at_a_time(experiment, mesh)
   program, lowered = lower_step(experiment, mesh)
@@ -127,6 +138,88 @@ def plan_step(
     "clips": clips,
     "memory": state_memory(experiment, program, mesh),
   }
+  touched = _compile(found, lowered, mesh, chip)
+  if not found["fits"]:
+    found["remedies"] = _remedies(experiment, mesh, clips)
+  if touched is None:
+    return found
+  return found | _bound(
+    experiment, mesh, chip, peak=peak, moved=found["moved"], touched=touched
+  )
+
+
+def plan_sampler(
+  experiment, mesh: jax.sharding.Mesh, chip: Chip, *, clips: int, peak: float
+) -> dict[str, Any]:
+  """Compiles what generates `clips` clips of one window on one device.
+
+  The bound by memory is that of reading the weights in each of the sampler's
+  passes, one after another.
+
+  Args:
+    experiment: an `Experiment` of a generator.
+    mesh: mesh of one device.
+    chip: memory and rates of the device.
+    clips: number of clips that are generated at once.
+    peak: FLOP/s of the device.
+
+  Returns:
+    As `plan_step`, without collectives and MFU; `passes`.
+
+  Raises:
+    ConfigError: a codec is trained, which is not sampled from.
+  """
+  if experiment.trains_codec:
+    raise ConfigError("config.model.name='codec' has no sampler to plan")
+  graphdef, params, buffers = experiment.abstract
+  times = experiment.abstract_batch(1).target_times
+  windows = Windows(len(times), len(times))
+
+  def run(params, buffers, cond, keys, times):
+    model = nnx.merge(graphdef, params, buffers)
+    draw = Draw(keys=keys, times=times, windows=windows)
+    return experiment.sampler(model, experiment.objective, cond, draw)
+
+  place = lambda x: jax.ShapeDtypeStruct(
+    x.shape, x.dtype, sharding=sharding.replicated(mesh)
+  )
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), clips))
+  cond = experiment.blank_batch(clips).cond
+  arguments = jax.tree.map(place, (params, buffers, cond, keys, times))
+  found = {
+    "mesh": dict(mesh.shape),
+    "batch_size": clips,
+    "clips": clips,
+    "passes": getattr(experiment.sampler, "num_steps", len(times)),
+    "memory": {
+      "parameters": cost.tree_bytes(params),
+      "buffers": cost.tree_bytes(buffers),
+      "batch": cost.tree_bytes(cond),
+    },
+  }
+  with jax.set_mesh(mesh):
+    traced = jax.jit(run).trace(*arguments)
+    touched = _compile(found, traced.lower(), mesh, chip)
+  if not found["fits"]:
+    found["remedies"] = ["fewer clips at once"]
+  if touched is None:
+    return found
+  flops = jaxprs.count_flops(traced.jaxpr.jaxpr)
+  weights = found["memory"]["parameters"] + found["memory"]["buffers"]
+  bounds = {
+    "compute": flops / peak,
+    "memory": (touched + found["passes"] * weights) / chip.hbm_rate,
+  }
+  return found | _time(bounds, clips, flops=flops)
+
+
+def _compile(found: dict[str, Any], lowered, mesh, chip: Chip) -> int | None:
+  """Compiles a program and notes in `found` what the compiler says of it.
+
+  Returns:
+    The fewest bytes that the program reads and writes in memory; None where it
+    did not compile for want of memory.
+  """
   memory = found["memory"]
   start = time.monotonic()
   try:
@@ -137,8 +230,8 @@ def plan_step(
       raise
     memory |= _wanted(str(error), sum(memory.values()))
     memory["capacity"] = chip.hbm_bytes
-    found["compile_seconds"] = time.monotonic() - start
-    return found | _does_not_fit(experiment, mesh, clips)
+    found |= {"compile_seconds": time.monotonic() - start, "fits": False}
+    return None
   found["compile_seconds"] = time.monotonic() - start
   sizes = compiled.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
@@ -155,15 +248,13 @@ def plan_step(
     "together": together,
     "capacity": chip.hbm_bytes,
   }
-  fits = together <= chip.hbm_bytes
-  found |= {"fits": True} if fits else _does_not_fit(experiment, mesh, clips)
   moved = collectives.read(compiled.as_text())
-  found["collectives"] = summarise(moved)
-  found["moved"] = sum(c.moved for c in moved)
-  touched = arguments + sizes.output_size_in_bytes + 2 * temporaries
-  return found | _bound(
-    experiment, mesh, chip, peak=peak, moved=found["moved"], touched=touched
-  )
+  found |= {
+    "fits": together <= chip.hbm_bytes,
+    "collectives": summarise(moved),
+    "moved": sum(c.moved for c in moved),
+  }
+  return arguments + sizes.output_size_in_bytes + 2 * temporaries
 
 
 def state_memory(
@@ -214,27 +305,33 @@ def _bound(
     "memory": touched / chip.hbm_rate,
     "links": moved / chip.link_rate,
   }
+  found = _time(bounds, experiment.batch_size, flops=needed * share)
+  return found | {"mfu": needed * share / peak / found["step_seconds"]}
+
+
+def _time(bounds: dict[str, float], clips: int, *, flops: float):
+  """Returns the time that the slowest resource needs, and clips a day."""
   seconds = max(bounds.values())
   return {
-    "flops": needed * share,
+    "flops": flops,
     "bounds": bounds,
     "step_seconds": seconds,
-    "mfu": needed * share / peak / seconds,
-    "clips_a_day": 86_400 * experiment.batch_size / seconds,
+    "clips_a_day": 86_400 * clips / seconds,
   }
 
 
-def _does_not_fit(experiment, mesh, clips: int) -> dict[str, Any]:
+def _remedies(experiment, mesh, clips: int) -> list[str]:
   """Names overrides that need less memory; whether enough is not compiled."""
   data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
   remedies = []
   if data > 1:
-    remedies.append(f"--config.mesh.data=1 --config.mesh.fsdp={data * fsdp}")
+    axes = f"--config.mesh.data=1 --config.mesh.fsdp={data * fsdp}"
+    remedies.append(f"--config.parallel.mode=mesh {axes}")
   if clips % 2 == 0:
     remedies.append(f"--config.accumulate={2 * experiment.run.accumulate}")
   if getattr(experiment.model, "remat", "full") != "full":
     remedies.append("--config.model.remat=full")
-  return {"fits": False, "remedies": remedies or ["a topology of more chips"]}
+  return remedies or ["a topology of more chips"]
 
 
 def _wanted(message: str, held: int) -> dict[str, int]:
