@@ -42,6 +42,7 @@ class ConditionerConfig(video.PixelConfig):
     width: number of features of a condition token; the backbone's width.
     num_heads: number of attention heads of temporal and text blocks.
     seconds: length of the window in seconds, for the aligner.
+    attention: implementation of attention, see `attend.py`.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation.
@@ -57,6 +58,7 @@ class ConditionerConfig(video.PixelConfig):
   width: int = settings.derived("model.width")
   num_heads: int = settings.derived("model.num_heads")
   seconds: float = settings.derived("data.seconds", default=0.0)
+  attention: str = settings.derived("model.attention", default="auto")
   remat: str = settings.derived("model.remat", default="none")
   unroll: int = settings.derived("model.unroll", default=1)
   dtype: str = settings.derived("model.dtype", default="float32")

@@ -3,33 +3,11 @@
 import functools
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 
 from v2a_jax.models import layers
+from v2a_jax.models.attend import attend
 from v2a_jax.parallel.sharding import constrain
-
-
-def attend(q, k, v, *, mask=None):
-  """Computes softmax attention.
-
-  Args:
-    q: queries [b t h k].
-    k: keys [b s h k].
-    v: values [b s h k].
-    mask: bool, [b s] over keys, or [b t s] or [1 t s]; keys with False get no
-      weight, but a row that is all False weighs all keys equally.
-
-  Returns:
-    [b t h·k].
-  """
-  if mask is not None:
-    mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-  # Where time is split, a device has some queries and all keys.
-  q = constrain(q, "batch", "length", "heads", None)
-  k, v = (constrain(x, "batch", None, "heads", None) for x in (k, v))
-  out = jax.nn.dot_product_attention(q, k, v, mask=mask)
-  return out.reshape(*out.shape[:2], -1)
 
 
 def join_keys(parts):
@@ -109,7 +87,10 @@ class KeyValues(nnx.Module):
 class SelfAttentionBlock(nnx.Module):
   """Pre-norm encoder block: self-attention, and SwiGLU of twice the width."""
 
-  def __init__(self, width, num_heads, *, rngs, dtype=None):
+  def __init__(
+    self, width, num_heads, *, rngs, dtype=None, implementation="auto"
+  ):
+    self.implementation = implementation
     self.norm_attention = layers.RMSNorm(width, rngs=rngs)
     self.norm_mlp = layers.RMSNorm(width, rngs=rngs)
     self.attention = Projection(width, num_heads, rngs=rngs, dtype=dtype)
@@ -126,7 +107,9 @@ class SelfAttentionBlock(nnx.Module):
 
   def __call__(self, x, times, mask):
     """Maps x [b t d] at times [b t], of mask bool [b t] or None."""
-    return self.finish(x, attend(*self.project(x, times), mask=mask))
+    q, k, v = self.project(x, times)
+    attended = attend(q, k, v, mask=mask, implementation=self.implementation)
+    return self.finish(x, attended)
 
 
 def self_attention_stack(
@@ -135,18 +118,29 @@ def self_attention_stack(
   """Makes an encoder of `depth` blocks.
 
   Args:
-    config: settings with `width`, `num_heads`, `remat` and `unroll`.
+    config: settings with `width`, `num_heads`, `attention`, `remat` and
+      `unroll`.
     depth: number of blocks.
     rngs: random stream of the weights.
     dtype: dtype of the computation.
     axes: logical axes of the tokens' first dimensions.
   """
-  width, num_heads = config.width, config.num_heads
+  c = config
+
+  def block(rngs):
+    return SelfAttentionBlock(
+      c.width,
+      c.num_heads,
+      rngs=rngs,
+      dtype=dtype,
+      implementation=c.attention,
+    )
+
   return layers.Stack(
-    lambda rngs: SelfAttentionBlock(width, num_heads, rngs=rngs, dtype=dtype),
+    block,
     depth,
     rngs=rngs,
-    remat=config.remat,
-    unroll=config.unroll,
+    remat=c.remat,
+    unroll=c.unroll,
     axes=axes,
   )

@@ -8,6 +8,7 @@ synchronisation features at each step's own time. `trunk` runs a whole sequence;
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import nnx
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.models import attention, layers
+from v2a_jax.models.attend import CAUSAL, attend
 from v2a_jax.models.config import TransformerConfig
 from v2a_jax.parallel.sharding import by_token
 
@@ -47,6 +49,7 @@ class TokenBlock(nnx.Module):
   def __init__(self, config: TransformerConfig, *, rngs, dtype):
     c, common = config, dict(rngs=rngs, dtype=dtype)
     rank = c.modulation_rank
+    self.implementation = c.attention
     self.modulation = layers.Modulation(c.width, 3, rank=rank, **common)
     self.attention = attention.Projection(c.width, c.num_heads, **common)
     self.cross = attention.CrossProjection(c.width, c.num_heads, **common)
@@ -74,11 +77,10 @@ class TokenBlock(nnx.Module):
     m = self.modulation(condition)
     q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
     keys, values, mask = add_past(k, v)
-    x = x + m[2] * self.attention.out(
-      attention.attend(q, keys, values, mask=mask)
-    )
+    see = functools.partial(attend, implementation=self.implementation)
+    x = x + m[2] * self.attention.out(see(q, keys, values, mask=mask))
     q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
-    x = x + m[5] * self.cross.out(attention.attend(q, *cond, mask=cond_mask))
+    x = x + m[5] * self.cross.out(see(q, *cond, mask=cond_mask))
     x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
     return x, (keys, values)
 
@@ -125,8 +127,7 @@ class CausalTransformer(nnx.Module):
     x = by_token(x.astype(self.dtype))
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
-    causal = jnp.tril(jnp.ones((1, x.shape[1], x.shape[1]), bool))
-    add_past = lambda k, v: (k, v, causal)
+    add_past = lambda k, v: (k, v, CAUSAL)
 
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)

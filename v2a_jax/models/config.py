@@ -3,6 +3,7 @@
 import dataclasses
 
 from v2a_jax.basics.settings import SettingError, check, choose
+from v2a_jax.models.attend import IMPLEMENTATIONS
 from v2a_jax.models.layers import REMAT_POLICIES
 
 DTYPES = ("float32", "bfloat16")
@@ -18,6 +19,8 @@ class TransformerConfig:
     depth: number of blocks.
     mlp_dim: hidden size of the feed-forward layers.
     modulation_rank: rank of each block's modulation map; 0 for full rank.
+    attention: implementation of attention, `auto`, `xla`, `cudnn` (NVIDIA,
+      bfloat16) or `splash` (TPU); `auto` takes what these devices have.
     remat: rematerialisation policy, one of `layers.REMAT_POLICIES`.
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation, `float32` or `bfloat16`.
@@ -28,6 +31,7 @@ class TransformerConfig:
   depth: int
   mlp_dim: int
   modulation_rank: int = 0
+  attention: str = "auto"
   remat: str = "none"
   unroll: int = 1
   dtype: str = "float32"
@@ -42,7 +46,7 @@ class TransformerConfig:
       modulation_rank="[0, inf)",
       unroll="[1, inf)",
     )
-    choose(self, remat=REMAT_POLICIES, dtype=DTYPES)
+    choose(self, attention=IMPLEMENTATIONS, remat=REMAT_POLICIES, dtype=DTYPES)
     check_heads(self)
 
 
