@@ -158,7 +158,9 @@ def _fused(name: str, q, k, v, mask):
 def on_shards(kernel, q, k, v, mask):
   """Runs a kernel, which XLA cannot split, on the part of each device.
 
-  Rows, heads and queries are independent, so nothing moves between devices.
+  Rows, heads and queries are independent, so nothing moves between devices but
+  gradients: those of keys where `context` splits the queries, and all where
+  the heads do not divide over `tensor`.
 
   Args:
     kernel: maps q, k, v and a mask of keys to [b t h k].
@@ -211,16 +213,27 @@ def cudnn(q, k, v, mask=None, *, causal=False):
   Returns:
     [b t h k].
   """
-  fused = functools.partial(
-    jax.nn.dot_product_attention, implementation="cudnn"
+  (b, s), t = k.shape[:2], q.shape[1]
+  count = None
+  if mask is not None:
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    k, v = (_take(x, order) for x in (k, v))
+    count = mask.sum(axis=1, dtype=jnp.int32)
+    count = jnp.where(count == 0, s, count)
+  elif s % 2 and not causal:
+    count = jnp.full(b, s, jnp.int32)
+  out = jax.nn.dot_product_attention(
+    *map(_make_even, (q, k, v)),
+    is_causal=causal,
+    key_value_seq_lengths=count,
+    implementation="cudnn",
   )
-  if mask is None:
-    return fused(q, k, v, is_causal=causal)
-  order = jnp.argsort(~mask, axis=1, stable=True)
-  k, v = (_take(x, order) for x in (k, v))
-  count = mask.sum(axis=1, dtype=jnp.int32)
-  count = jnp.where(count == 0, mask.shape[1], count)
-  return fused(q, k, v, key_value_seq_lengths=count)
+  return out[:, :t]
+
+
+def _make_even(x):
+  """Pads to an even length: JAX refuses cuDNN's backward pass of odd ones."""
+  return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
 
 
 @jax.vmap
