@@ -4,7 +4,8 @@ A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `state`
 (arrays, named by their path in the train state), `data` and `meta` (JSON), and
 `sha256.json`, the digests of all their files. The digests are written before
 the folder gets its final name, and verified before anything is restored:
-Orbax itself restores flipped bits without a word.
+Orbax itself restores flipped bits without a word. Processes share the work of
+both.
 
 Arrays are restored into whatever layout is asked for, so a run may continue on
 another mesh, another number of devices or of processes.
@@ -15,9 +16,9 @@ import dataclasses
 import json
 import logging
 import pathlib
-import shutil
 from typing import Any
 
+from etils import epath
 from flax import nnx, traverse_util
 import jax
 from jax.experimental import multihost_utils
@@ -62,11 +63,45 @@ class Restored:
   """
 
   step: int
-  path: pathlib.Path
+  path: epath.Path
   state: Any
   data: Mapping[str, Any]
   meta: Mapping[str, Any]
   sha256: str
+
+
+class _DigestedHandler(ocp.PyTreeCheckpointHandler):
+  """Saves arrays; each process hashes its own files once they are written."""
+
+  async def async_save(self, directory, *args, **settings):
+    futures = await super().async_save(directory, *args, **settings)
+    # The folder may not be made yet; it is when the arrays are written.
+    folder = getattr(directory, "path", directory)
+    return [_Digested(futures or [], folder)]
+
+
+class _Digested:
+  """An Orbax future: waits for the writing of arrays, then hashes them."""
+
+  def __init__(self, futures, folder):
+    self._futures, self._folder = futures, folder
+
+  def result(self, timeout: float | None = None) -> None:
+    ocp.future.ChainedFuture(self._futures, lambda: None).result(timeout)
+    digests.write_part(self._folder, jax.process_index())
+
+  def cancel(self) -> None:
+    for future in self._futures:
+      future.cancel()
+
+
+# Orbax wants a handler for both; nothing is restored through this one.
+@ocp.args.register_with_handler(
+  _DigestedHandler, for_save=True, for_restore=True
+)
+@dataclasses.dataclass
+class _DigestedSave(ocp.args.PyTreeSave):
+  """Asks for a `_DigestedHandler`."""
 
 
 class Checkpoints:
@@ -74,7 +109,7 @@ class Checkpoints:
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: epath.PathLike,
     *,
     keep: int = 3,
     keep_period: int | None = None,
@@ -100,6 +135,7 @@ class Checkpoints:
       ),
     )
     self._pending: int | None = None
+    self._remove_unfinished()
     self._manager = ocp.CheckpointManager(self.root, options=self._options)
 
   def save(
@@ -119,9 +155,7 @@ class Checkpoints:
     if step in list_steps(self.root):
       return
     items = ocp.args.Composite(
-      state=ocp.args.PyTreeSave(
-        traverse_util.unflatten_dict(names.flatten(state))
-      ),
+      state=_DigestedSave(traverse_util.unflatten_dict(names.flatten(state))),
       data=ocp.args.JsonSave(dict(data)),
       meta=ocp.args.JsonSave(dict(meta)),
     )
@@ -177,30 +211,33 @@ class Checkpoints:
       )
 
   def _agree_on_sound_step(self) -> int:
-    """Process 0 verifies; damaged checkpoints are moved out of the way."""
-    step = -1
-    if jax.process_index() == 0:
-      for candidate in list_steps(self.root):
-        if (reason := find_damage(self.root / str(candidate))) is None:
-          step = candidate
-          break
-        self._quarantine(candidate, reason)
-    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-    self._manager.reload()
-    if step < 0:
-      raise CheckpointError(
-        f"{self.root}: no sound checkpoint is left; the damaged ones are in"
-        f" {self.root.parent / 'damaged'}. Use another --workdir to start"
-        " again"
-      )
-    return step
+    """Returns the newest step that every process finds sound in its share.
+
+    Damaged checkpoints are moved out of the way.
+    """
+    agree = multihost_utils.broadcast_one_to_all
+    index, count = jax.process_index(), jax.process_count()
+    for step in agree(np.asarray(list_steps(self.root), np.int32)):
+      folder = self.root / str(step)
+      reason = _first_reason(find_damage(folder, index=index, count=count))
+      if reason is None:
+        self._manager.reload()
+        return int(step)
+      if index == 0:
+        self._quarantine(int(step), reason)
+    raise CheckpointError(
+      f"{self.root}: no sound checkpoint is left; the damaged ones are in"
+      f" {self.root.parent / 'damaged'}. Use another --workdir to start"
+      " again"
+    )
 
   def _quarantine(self, step: int, reason: str) -> None:
     place = self.root.parent / "damaged"
     place.mkdir(exist_ok=True)
-    taken = len(list(place.glob(f"{step}*")))
+    names = digests.list_names(place)
+    taken = sum(name.partition(".")[0] == str(step) for name in names)
     target = place / (f"{step}.{taken}" if taken else str(step))
-    shutil.move(self.root / str(step), target)
+    digests.move(self.root / str(step), target)
     _log.warning(
       "checkpoint %s is damaged (%s); moved to %s, falling back to the one"
       " before it",
@@ -210,10 +247,24 @@ class Checkpoints:
     )
 
   def _write_digests(self) -> None:
-    """Runs in the background, when all is written but the final name."""
-    if jax.process_index() == 0:
-      for folder in self.root.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
-        digests.write_digests(folder)
+    """Runs on process 0, when all is written but the final name."""
+    for folder in self._unfinished(self._pending):
+      digests.write_digests(folder)
+
+  def _unfinished(self, step: int | None) -> list[epath.Path]:
+    """Returns the folder of a save under way, as a list of one or none.
+
+    An object store has only final names; there a folder without digests is
+    unfinished.
+    """
+    temporary = f"{step}.orbax-checkpoint-tmp"
+    complete = list_steps(self.root)
+    return [
+      self.root / name
+      for name in digests.list_names(self.root)
+      if name.startswith(temporary)
+      or (name == str(step) and step not in complete)
+    ]
 
   def _guard(self, action: Callable[[], Any]) -> bool:
     """Runs `action`; a storage error is reported and leaves a new manager."""
@@ -238,16 +289,39 @@ class Checkpoints:
   def _discard(self, step: int | None) -> None:
     """Removes what a failed save left behind."""
     if jax.process_index() == 0:
-      for folder in self.root.glob(f"{step}.orbax-checkpoint-tmp*"):
-        shutil.rmtree(folder, ignore_errors=True)
+      for folder in self._unfinished(step):
+        folder.rmtree(missing_ok=True)
+
+  def _remove_unfinished(self) -> None:
+    """Removes what a killed process left on an object store.
+
+    Orbax does it for local folders, and knows nothing of digests.
+    """
+    if digests.is_remote(self.root) and jax.process_index() == 0:
+      steps = [int(n) for n in digests.list_names(self.root) if n.isdigit()]
+      for step in set(steps) - set(list_steps(self.root)):
+        self._discard(step)
+    multihost_utils.sync_global_devices("unfinished checkpoints are removed")
 
 
-def checkpoint_root(workdir: str | pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(workdir).absolute() / "checkpoints"
+def checkpoint_root(workdir: epath.PathLike) -> epath.Path:
+  """Returns the folder of a run's checkpoints."""
+  workdir = epath.Path(workdir)
+  if not digests.is_remote(workdir):
+    workdir = epath.Path(pathlib.Path(workdir).absolute())
+  return workdir / "checkpoints"
+
+
+def _first_reason(reason: str | None) -> str | None:
+  """Returns the reason of the first process that has one; None if none has."""
+  text = (reason or "").encode()[:200].ljust(200)
+  every = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
+  rows = [bytes(row).decode(errors="replace") for row in every.reshape(-1, 200)]
+  return next((row.strip() for row in rows if row.strip()), None)
 
 
 def restore_params(
-  workdir: str | pathlib.Path, *, step: int | None = None, ema: bool = True
+  workdir: epath.PathLike, *, step: int | None = None, ema: bool = True
 ) -> Restored:
   """Reads a model's weights for use, without the optimizer.
 
@@ -281,7 +355,7 @@ def restore_params(
 
 
 def restore_model(
-  workdir: str | pathlib.Path,
+  workdir: epath.PathLike,
   make_model: Callable[[nnx.Rngs], nnx.Module],
   *,
   step: int | None = None,
@@ -307,7 +381,7 @@ def restore_model(
   return nnx.merge(graphdef, *parts), restored
 
 
-def _find_sound(root: pathlib.Path, step: int | None) -> pathlib.Path:
+def _find_sound(root: epath.Path, step: int | None) -> epath.Path:
   """Returns the folder of `step`, or of the newest sound checkpoint."""
   steps = list_steps(root)
   if not steps:
@@ -324,7 +398,7 @@ def _find_sound(root: pathlib.Path, step: int | None) -> pathlib.Path:
   raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
 
 
-def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
+def _read_shapes(path: epath.Path) -> dict[tuple[str, ...], Any]:
   """Returns {name: shape and type} of a checkpoint, without its arrays."""
   tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
   return {
@@ -334,7 +408,7 @@ def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
 
 
 def _read_state(
-  path: pathlib.Path, named: Mapping[names.Name, Any]
+  path: epath.Path, named: Mapping[names.Name, Any]
 ) -> dict[names.Name, Any]:
   """Reads the leaves of `named`, as jax arrays where it has shardings."""
   target = traverse_util.unflatten_dict(dict(named))
@@ -353,7 +427,7 @@ def _read_state(
   return traverse_util.flatten_dict(tree)
 
 
-def _compare(path: pathlib.Path, saved: Mapping, wanted: Mapping) -> None:
+def _compare(path: epath.Path, saved: Mapping, wanted: Mapping) -> None:
   """Raises one line that names everything missing, misshapen or extra."""
   if faults := names.compare(saved, wanted):
     raise CheckpointError(
@@ -361,5 +435,5 @@ def _compare(path: pathlib.Path, saved: Mapping, wanted: Mapping) -> None:
     )
 
 
-def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
+def _read_json(path: epath.Path, item: str) -> dict[str, Any]:
   return json.loads((path / item / "metadata").read_text())
