@@ -19,7 +19,7 @@ CORE = [
   "absl-py",
   "array_record>=0.8",
   "av>=18,<19",
-  "etils[epath]",
+  "etils[epath]>=1.15",
   "flax>=0.12.8,<0.13",
   "grain>=0.2.18",
   "jax>=0.10.2,<0.12",

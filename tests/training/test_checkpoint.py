@@ -4,12 +4,20 @@ import json
 import resource
 import shutil
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_training import Net
-from training_checkpoints import make_mesh, make_state, restore, save
+from training_checkpoints import (
+  flip_a_bit,
+  make_mesh,
+  make_state,
+  restore,
+  run_two_processes,
+  save,
+)
 
 from v2a_jax.training import checkpoint, digests
 
@@ -56,12 +64,6 @@ def test_any_mesh_restores_the_same_numbers(saved, state, count, axes):
 def _largest(folder):
   files = [p for p in (folder / "state").rglob("*") if p.is_file()]
   return max(files, key=lambda p: p.stat().st_size)
-
-
-def flip_a_bit(folder):
-  data = bytearray(_largest(folder).read_bytes())
-  data[len(data) // 2] ^= 1
-  _largest(folder).write_bytes(data)
 
 
 def truncate(folder):
@@ -158,3 +160,39 @@ def test_old_checkpoints_make_room_but_for_the_periodic(tmp_path, state):
   assert digests.list_steps(checkpoints.root) == [7, 4]
   named = json.loads((checkpoints.root / "7" / "sha256.json").read_text())
   assert any(name.startswith("state/") for name in named["files"])
+
+
+def test_two_processes_hash_and_verify_what_is_theirs(tmp_path, state):
+  outputs = run_two_processes(workdir=str(tmp_path), damage=True)
+  assert [text.splitlines()[-1] for text in outputs] == ["restored 1, True"] * 2
+  assert "ocdbt.process_1/" in outputs[0] and "damaged" not in outputs[1]
+  assert (tmp_path / "damaged" / "2").is_dir()
+  # One process reads what two have saved.
+  restored, _ = restore(tmp_path)
+  assert restored.step == 1
+  jax.tree.map(np.testing.assert_array_equal, restored.state.ema, state.ema)
+
+
+def test_digests_are_of_the_files_that_a_process_wrote(saved, tmp_path):
+  folder = epath.Path(
+    shutil.copytree(saved / "checkpoints" / "2", tmp_path / "2")
+  )
+  before = digests.read_digests(folder)
+  (folder / "sha256.json").unlink()
+  other = folder / "state" / "ocdbt.process_1"
+  shutil.copytree(folder / "state" / "ocdbt.process_0", other)
+  for index in (0, 1):
+    digests.write_part(folder / "state", index)
+  # What the second process says of its files is taken as it is.
+  part = folder / "state" / "sha256.process_1.json"
+  part.write_text(part.read_text().replace('": "', '": "0'))
+  digests.write_digests(folder)
+  after = digests.read_digests(folder)
+  assert before.items() < after.items()
+  theirs = {name: after[name] for name in after.keys() - before.keys()}
+  assert theirs and all("process_1/" in name for name in theirs)
+  assert all(digest.startswith("0") for digest in theirs.values())
+  assert not list((folder / "state").glob("sha256*"))
+  # Each file is in the share of one process.
+  found = [digests.find_damage(folder, index=i, count=99) for i in range(99)]
+  assert len(list(filter(None, found))) == len(theirs)

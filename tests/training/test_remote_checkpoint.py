@@ -4,7 +4,7 @@ from etils import epath
 import jax
 import numpy as np
 import pytest
-from training_checkpoints import make_state, restore, save
+from training_checkpoints import flip_a_bit, make_state, restore, save
 
 from v2a_jax.training import checkpoint, digests
 
@@ -12,15 +12,6 @@ from v2a_jax.training import checkpoint, digests
 @pytest.fixture(scope="module")
 def state():
   return make_state()
-
-
-def flip_a_bit(folder):
-  """Damages the largest file; on an object store too."""
-  files = [folder / name for name in digests.list_files(folder)]
-  largest = max(files, key=lambda path: path.stat().length)
-  data = bytearray(largest.read_bytes())
-  data[len(data) // 2] ^= 1
-  largest.write_bytes(bytes(data))
 
 
 def test_a_workdir_on_a_bucket(gs_url, state, caplog):
