@@ -197,6 +197,11 @@ def _whole(low: int, high: float = math.inf) -> Callable[[str], int]:
   return convert
 
 
+def _step(text: str) -> int | str:
+  """Converts a training step, or the name of that of the best checkpoint."""
+  return text if text == "best" else _whole(0)(text)
+
+
 def _pair(text: str) -> tuple[str, str]:
   field, equals, column = text.partition("=")
   if not equals:
@@ -218,6 +223,7 @@ def _span(text: str) -> tuple[float, float]:
 TYPES = {
   "N": _whole(0),
   "COUNT": _whole(1),
+  "STEP": _step,
   "SEED": _whole(0, MAX_SEED),
   "X": float,
   "SECONDS": float,

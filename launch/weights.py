@@ -23,7 +23,8 @@ CONVERT = f"""{FETCH}
 EXPORT = """
 WORKDIR               workdir of v2a train
 -o, --output DIR      folder of the bundle (required)
---step N              training step of the checkpoint (default: the newest)
+--step STEP           training step of the checkpoint, or best: that of the best
+                      validation result (default: the newest)
 """
 
 

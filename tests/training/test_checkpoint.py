@@ -19,7 +19,10 @@ from training_checkpoints import (
   save,
 )
 
+from v2a_jax.basics.settings import SettingError
 from v2a_jax.training import checkpoint, digests
+from v2a_jax.training.retention import Retention, ranked
+from v2a_jax.training.run import RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def test_weights_for_use_are_the_average(saved, state):
 # TensorStore calls back into the event loop of the save that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_costs_one_checkpoint_and_no_more(tmp_path, caplog, state):
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=Retention(newest=2))
   save(checkpoints, 1, state)
   assert checkpoints.wait()
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -153,13 +156,56 @@ def test_a_full_disk_costs_one_checkpoint_and_no_more(tmp_path, caplog, state):
 
 
 def test_old_checkpoints_make_room_but_for_the_periodic(tmp_path, state):
-  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_period=4)
+  checkpoints = checkpoint.Checkpoints(
+    tmp_path, keep=Retention(newest=1, period=4)
+  )
   for step in (4, 6, 7):
     save(checkpoints, step, state)
   checkpoints.close()
   assert digests.list_steps(checkpoints.root) == [7, 4]
   named = json.loads((checkpoints.root / "7" / "sha256.json").read_text())
   assert any(name.startswith("state/") for name in named["files"])
+
+
+def test_the_best_checkpoints_are_kept_and_found_by_name(
+  tmp_path, state, caplog
+):
+  keep = Retention(newest=1, best=2, metric="eval/loss")
+  losses = {1: 0.5, 2: 0.3, 3: None, 4: 0.4, 5: 0.9, 6: float("nan"), 7: 0.8}
+  for steps in ((1, 2, 3), (4, 5, 6, 7)):  # The second time as a new process.
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=keep)
+    for step in steps:
+      row = None if losses[step] is None else {"eval/loss": losses[step]}
+      save(checkpoints, step, state, validation=row)
+    checkpoints.close()
+  assert digests.list_steps(tmp_path / "checkpoints") == [7, 4, 2]
+  assert checkpoint.restore_params(tmp_path, step="best").step == 2
+  assert checkpoint.restore_params(tmp_path).step == 7
+  assert "keep_best_metric='eval/loss' has no finite value" in caplog.text
+
+
+def test_no_checkpoint_is_the_best_without_validation(saved):
+  with pytest.raises(
+    checkpoint.CheckpointError, match="no checkpoint has a va"
+  ):
+    checkpoint.restore_params(saved, step="best")
+
+
+@pytest.mark.parametrize("missing", ["eval_every", "ema_decay"])
+def test_the_best_cannot_be_kept_without_what_tells(missing):
+  settings = dict(keep_best=1, eval_every=10) | {missing: 0}
+  with pytest.raises(SettingError, match=f"^keep_best.*{missing}"):
+    RunConfig(**settings)
+
+
+def test_higher_may_be_better_and_what_is_not_ranked_makes_room():
+  keep = Retention(newest=1, period=10, best=1, metric="eval/x", mode="max")
+  score = lambda value: keep.score({"eval/x": value})
+  scores = {5: score(2.0), 10: None, 11: None, 12: score(1.0), 13: score(1.5)}
+  assert keep.kept(scores) == {5, 10, 13}
+  # A run that goes on with another metric is ranked by the new one.
+  other = Retention(metric="eval/y").score({"eval/y": 3.0})
+  assert ranked(scores | {14: other}) == [14]
 
 
 def test_two_processes_hash_and_verify_what_is_theirs(tmp_path, state):

@@ -7,6 +7,7 @@ import pytest
 from training_checkpoints import flip_a_bit, make_state, restore, save
 
 from v2a_jax.training import checkpoint, digests
+from v2a_jax.training.retention import Retention
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def state():
 
 def test_a_workdir_on_a_bucket(gs_url, state, caplog):
   workdir = epath.Path(gs_url) / "run"
-  checkpoints = checkpoint.Checkpoints(workdir, keep=2)
+  checkpoints = checkpoint.Checkpoints(workdir, keep=Retention(newest=2))
   for step in (1, 2, 3):
     save(checkpoints, step, state)
   checkpoints.close()

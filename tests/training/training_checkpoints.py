@@ -43,9 +43,14 @@ def make_state():
   return state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
 
 
-def save(checkpoints, step, state):
-  state = state.replace(step=state.step + step)
-  checkpoints.save(step, state, data={"at": step}, meta={"name": "toy"})
+def save(checkpoints, step, state, validation=None):
+  checkpoints.save(
+    step,
+    state.replace(step=state.step + step),
+    data={"at": step},
+    meta={"name": "toy"},
+    validation=validation,
+  )
 
 
 def flip_a_bit(folder, part="state/"):

@@ -27,8 +27,12 @@ import orbax.checkpoint as ocp
 
 from v2a_jax.training import digests
 from v2a_jax.training.digests import find_damage, list_steps
+from v2a_jax.training.retention import Retention, ranked
 from v2a_jax.training.state import TrainState, abstract_model
 from v2a_jax.weights import names
+
+# What users write in place of a step.
+BEST = "best"
 
 
 class CheckpointError(Exception):
@@ -111,24 +115,20 @@ class Checkpoints:
     self,
     workdir: epath.PathLike,
     *,
-    keep: int = 3,
-    keep_period: int | None = None,
+    keep: Retention | None = None,
   ):
     """Opens or makes `<workdir>/checkpoints`.
 
     Args:
       workdir: the run's folder, seen by all processes.
-      keep: number of newest checkpoints to keep.
-      keep_period: also keep each step that is a multiple of it, for good.
+      keep: which checkpoints are kept; None for the newest three.
     """
     self.root = checkpoint_root(workdir)
     self.root.mkdir(parents=True, exist_ok=True)
-    policies = ocp.checkpoint_managers
-    preserve = [policies.LatestN(keep)]
-    if keep_period:
-      preserve.append(policies.EveryNSteps(keep_period))
+    self._keep = keep or Retention()
+    self._scores = {}
     self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(preserve),
+      preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(
         post_finalization_callback=self._write_digests
@@ -145,19 +145,30 @@ class Checkpoints:
     *,
     data: Mapping[str, Any],
     meta: Mapping[str, Any],
+    validation: Mapping[str, float] | None = None,
   ) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
     A full or failing disk is reported in one line and training goes on: the
     previous checkpoints stay, and the next call tries again.
+
+    Args:
+      step: number of steps done.
+      state: the train state.
+      data: position in the data, JSON-able.
+      meta: further facts, JSON-able.
+      validation: validation results of this step; without them the checkpoint
+        is not ranked (see `Retention`).
     """
     self.wait()
     if step in list_steps(self.root):
       return
+    self._scores[step] = score = self._keep.score(validation)
+    meta = {**meta, "score": score} if score else dict(meta)
     items = ocp.args.Composite(
       state=_DigestedSave(traverse_util.unflatten_dict(names.flatten(state))),
       data=ocp.args.JsonSave(dict(data)),
-      meta=ocp.args.JsonSave(dict(meta)),
+      meta=ocp.args.JsonSave(meta),
     )
     self._pending = step
     self._guard(lambda: self._manager.save(step, args=items, force=True))
@@ -177,6 +188,15 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     """Returns the newest step that has been saved completely, or None."""
     return max(list_steps(self.root), default=None)
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Says for each checkpoint whether it stays; Orbax asks."""
+    steps = [info.step for info in checkpoints]
+    for step in steps:
+      if step not in self._scores:
+        self._scores[step] = _read_score(self.root / str(step))
+    kept = self._keep.kept({step: self._scores[step] for step in steps})
+    return [step in kept for step in steps]
 
   def restore(self, abstract_state: TrainState, shardings: Any) -> Restored:
     """Restores the newest sound checkpoint into `shardings`.
@@ -321,13 +341,14 @@ def _first_reason(reason: str | None) -> str | None:
 
 
 def restore_params(
-  workdir: epath.PathLike, *, step: int | None = None, ema: bool = True
+  workdir: epath.PathLike, *, step: int | str | None = None, ema: bool = True
 ) -> Restored:
   """Reads a model's weights for use, without the optimizer.
 
   Args:
     workdir: the run's folder.
-    step: which checkpoint; None for the newest sound one.
+    step: which checkpoint; "best" for that of the best validation result, None
+      for the newest sound one.
     ema: read the average instead of the weights, if the run kept one.
 
   Returns:
@@ -358,7 +379,7 @@ def restore_model(
   workdir: epath.PathLike,
   make_model: Callable[[nnx.Rngs], nnx.Module],
   *,
-  step: int | None = None,
+  step: int | str | None = None,
   ema: bool = True,
 ) -> tuple[nnx.Module, Restored]:
   """Returns the trained module and where it came from.
@@ -381,13 +402,15 @@ def restore_model(
   return nnx.merge(graphdef, *parts), restored
 
 
-def _find_sound(root: epath.Path, step: int | None) -> epath.Path:
+def _find_sound(root: epath.Path, step: int | str | None) -> epath.Path:
   """Returns the folder of `step`, or of the newest sound checkpoint."""
   steps = list_steps(root)
   if not steps:
     raise CheckpointError(
       f"{root}: no checkpoint there; train first, or name another workdir"
     )
+  if step == BEST:
+    step = _best_step(root, steps)
   if step is not None and step not in steps:
     raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
   for candidate in steps if step is None else [step]:
@@ -396,6 +419,24 @@ def _find_sound(root: epath.Path, step: int | None) -> epath.Path:
       return path
     _log.warning("checkpoint %s is damaged (%s)", path, reason)
   raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
+
+
+def _best_step(root: epath.Path, steps: list[int]) -> int:
+  best = ranked({step: _read_score(root / str(step)) for step in steps})
+  if not best:
+    raise CheckpointError(
+      f"{root}: no checkpoint has a validation result, so none is the best;"
+      f" name a step of {steps[::-1]}, or train with config.eval_every"
+    )
+  return best[0]
+
+
+def _read_score(path: epath.Path) -> Mapping[str, Any] | None:
+  """Reads what a checkpoint is ranked by; None if it is not, or is damaged."""
+  try:
+    return _read_json(path, "meta").get("score")
+  except (OSError, ValueError):
+    return None
 
 
 def _read_shapes(path: epath.Path) -> dict[tuple[str, ...], Any]:
