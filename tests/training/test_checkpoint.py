@@ -21,6 +21,7 @@ from training_checkpoints import (
 
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.training import checkpoint, digests
+from v2a_jax.training.restore import restore_model, restore_params
 from v2a_jax.training.retention import Retention, ranked
 from v2a_jax.training.run import RunConfig
 
@@ -65,8 +66,16 @@ def test_any_mesh_restores_the_same_numbers(saved, state, count, axes):
 
 
 def _largest(folder):
-  files = [p for p in (folder / "state").rglob("*") if p.is_file()]
+  files = [p for p in (folder / "weights").rglob("*") if p.is_file()]
   return max(files, key=lambda p: p.stat().st_size)
+
+
+def flip_a_bit_of_the_weights(folder):
+  flip_a_bit(folder, "weights/")
+
+
+def flip_a_bit_of_the_optimizer(folder):
+  flip_a_bit(folder, "state/")
 
 
 def truncate(folder):
@@ -82,7 +91,14 @@ def empty_the_digests(folder):
 
 
 @pytest.mark.parametrize(
-  "damage", [flip_a_bit, truncate, remove, empty_the_digests]
+  "damage",
+  [
+    flip_a_bit_of_the_weights,
+    flip_a_bit_of_the_optimizer,
+    truncate,
+    remove,
+    empty_the_digests,
+  ],
 )
 def test_damage_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
   damage(workdir / "checkpoints" / "2")
@@ -90,14 +106,14 @@ def test_damage_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
   assert restored.step == 1
   assert str(workdir / "checkpoints" / "2") in caplog.text
   assert (workdir / "damaged" / "2").is_dir()
-  assert checkpoint.restore_params(workdir).step == 1
+  assert restore_params(workdir).step == 1
 
 
 def test_no_sound_checkpoint_is_an_error(workdir):
   for step in ("1", "2"):
     truncate(workdir / "checkpoints" / step)
-  with pytest.raises(checkpoint.CheckpointError, match="damaged .state/"):
-    checkpoint.restore_params(workdir)
+  with pytest.raises(checkpoint.CheckpointError, match="damaged .weights/"):
+    restore_params(workdir)
   with pytest.raises(checkpoint.CheckpointError, match="no sound checkpoint"):
     restore(workdir)
 
@@ -108,29 +124,86 @@ def test_another_shape_names_the_leaf_and_both_shapes(saved):
   said = "params/layers/0/bias is (8,), the model has (12,)"
   assert said in str(error.value)
   with pytest.raises(checkpoint.CheckpointError, match="the model has"):
-    checkpoint.restore_model(saved, lambda rngs: Net(rngs, hidden=12))
+    restore_model(saved, lambda rngs: Net(rngs, hidden=12))
 
 
 def test_what_is_missing_is_named(saved, tmp_path):
   with pytest.raises(checkpoint.CheckpointError, match="no checkpoint there"):
-    checkpoint.restore_params(tmp_path / "nowhere")
+    restore_params(tmp_path / "nowhere")
   with pytest.raises(checkpoint.CheckpointError, match=r"no step 7.*\[1, 2\]"):
-    checkpoint.restore_params(saved, step=7)
+    restore_params(saved, step=7)
 
 
 def test_weights_for_use_are_the_average(saved, state):
-  average = checkpoint.restore_params(saved, step=1)
-  raw = checkpoint.restore_params(saved, ema=False)
+  average = restore_params(saved, step=1)
+  raw = restore_params(saved, ema=False)
   assert average.sha256 != raw.sha256 and len(raw.sha256) == 64
   kernel = lambda r: r.state["params"]["layers", "0", "kernel"]
   np.testing.assert_array_equal(
     kernel(raw), state.params["layers"][0]["kernel"][...]
   )
   np.testing.assert_array_equal(kernel(average), kernel(raw) + 1)
-  model, restored = checkpoint.restore_model(saved, Net)
+  model, restored = restore_model(saved, Net)
   assert restored.meta == {"name": "toy"}
   np.testing.assert_array_equal(model.layers[0].kernel[...], kernel(average))
   assert model(jnp.ones((1, 4))).shape == (1, 4)
+
+
+def test_using_a_model_needs_no_optimizer(workdir):
+  """Neither to read it nor to find it sound."""
+  shutil.rmtree(workdir / "checkpoints" / "2" / "state")
+  restored = restore_params(workdir)
+  assert restored.step == 2
+  assert restored.state["params"].keys() == {
+    ("layers", i, kind) for i in "01" for kind in ("kernel", "bias")
+  }
+  assert restore_params(workdir, ema=False).step == 1
+
+
+def test_one_device_then_four_then_two_with_zero1(saved, state, tmp_path):
+  """Each run saves what the next one reads into another layout."""
+  shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+  first, _ = restore(tmp_path, make_mesh(1))
+  for step, mesh, zero1 in (
+    (3, make_mesh(4, fsdp=4), False),
+    (4, make_mesh(2, data=2), True),
+    (5, make_mesh(4, data=2, fsdp=2), True),
+  ):
+    restored, layout = restore(tmp_path, mesh, zero1=zero1)
+    moments = restored.state.opt_state
+    assert any(
+      not x.sharding.is_fully_replicated for x in jax.tree.leaves(moments)
+    )
+    for leaf, wanted in zip(
+      jax.tree.leaves(restored.state), jax.tree.leaves(layout)
+    ):
+      assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      restored.state.replace(step=first.state.step),
+      first.state,
+    )
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    save(checkpoints, step, restored.state.replace(step=jnp.int32(0)))
+    checkpoints.close()
+
+
+def test_numbers_become_those_of_the_model_and_that_is_said(
+  saved, state, caplog
+):
+  half = lambda x: (
+    jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) if x.dtype == jnp.float32 else x
+  )
+  restored, _ = restore(saved, change=lambda s: jax.tree.map(half, s))
+  wanted = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
+  jax.tree.map(np.testing.assert_array_equal, restored.state.params, wanted)
+  (said,) = [x for x in caplog.messages if "converted" in x]
+  assert said.endswith("checkpoints/2: converted from float32 to bfloat16")
+  wrong = lambda s: s.replace(step=jax.ShapeDtypeStruct((), jnp.float32))
+  with pytest.raises(
+    checkpoint.CheckpointError, match="step is int32, the mod"
+  ):
+    restore(saved, change=wrong)
 
 
 # TensorStore calls back into the event loop of the save that failed.
@@ -179,8 +252,8 @@ def test_the_best_checkpoints_are_kept_and_found_by_name(
       save(checkpoints, step, state, validation=row)
     checkpoints.close()
   assert digests.list_steps(tmp_path / "checkpoints") == [7, 4, 2]
-  assert checkpoint.restore_params(tmp_path, step="best").step == 2
-  assert checkpoint.restore_params(tmp_path).step == 7
+  assert restore_params(tmp_path, step="best").step == 2
+  assert restore_params(tmp_path).step == 7
   assert "keep_best_metric='eval/loss' has no finite value" in caplog.text
 
 
@@ -188,7 +261,7 @@ def test_no_checkpoint_is_the_best_without_validation(saved):
   with pytest.raises(
     checkpoint.CheckpointError, match="no checkpoint has a va"
   ):
-    checkpoint.restore_params(saved, step="best")
+    restore_params(saved, step="best")
 
 
 @pytest.mark.parametrize("missing", ["eval_every", "ema_decay"])

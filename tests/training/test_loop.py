@@ -25,12 +25,12 @@ from toy_training import (
 )
 
 from v2a_jax.parallel.mesh import MeshConfig
-from v2a_jax.training.checkpoint import restore_params
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.logs import NonFiniteError
 from v2a_jax.training.loop import train
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.preemption import PreemptionGuard
+from v2a_jax.training.restore import restore_params
 from v2a_jax.weights import names
 
 HERE = pathlib.Path(__file__).parent

@@ -7,6 +7,7 @@ import pytest
 from training_checkpoints import flip_a_bit, make_state, restore, save
 
 from v2a_jax.training import checkpoint, digests
+from v2a_jax.training.restore import restore_params
 from v2a_jax.training.retention import Retention
 
 
@@ -34,7 +35,7 @@ def test_a_workdir_on_a_bucket(gs_url, state, caplog):
   assert restored.step == 2
   assert f"{root}/3 is damaged" in caplog.text
   assert (workdir / "damaged" / "3" / "sha256.json").exists()
-  assert checkpoint.restore_params(str(workdir)).step == 2
+  assert restore_params(str(workdir)).step == 2
 
   # Without its digests a save is not over; the next one begins anew.
   (root / "2" / "sha256.json").unlink()

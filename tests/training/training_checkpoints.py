@@ -63,10 +63,12 @@ def flip_a_bit(folder, part="state/"):
   largest.write_bytes(bytes(data))
 
 
-def restore(workdir, mesh=None, hidden=8):
-  mesh = mesh or make_mesh(1)
-  abstract = jax.eval_shape(init_fn(hidden))
-  layout = sharding.state_shardings(abstract, mesh)
+def restore(
+  workdir, mesh=None, hidden=8, zero1=False, change=lambda state: state
+):
+  """Restores into a layout; `change` changes the shapes that are asked for."""
+  abstract = change(jax.eval_shape(init_fn(hidden)))
+  layout = sharding.state_shardings(abstract, mesh or make_mesh(1), zero1=zero1)
   checkpoints = checkpoint.Checkpoints(workdir)
   try:
     return checkpoints.restore(abstract, layout), layout

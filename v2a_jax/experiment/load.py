@@ -10,7 +10,7 @@ from flax import nnx
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
 from v2a_jax.experiment.experiment import Experiment
-from v2a_jax.training import checkpoint as checkpoint_lib
+from v2a_jax.training import restore
 from v2a_jax.weights import bundle
 
 
@@ -91,7 +91,7 @@ def from_workdir(path, *, step: int | str | None = None) -> Trained:
   """
   path = pathlib.Path(path)
   experiment = Experiment.from_config(bundle.read_config(path))
-  model, restored = checkpoint_lib.restore_model(
+  model, restored = restore.restore_model(
     path, experiment.make_model, step=step
   )
   source = {

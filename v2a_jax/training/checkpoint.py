@@ -1,7 +1,8 @@
 """Checkpoints: the only door to Orbax.
 
-A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `state`
-(arrays, named by their path in the train state), `data` and `meta` (JSON), and
+A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `weights`
+and `state` (arrays, named by their path in the train state; see
+checkpoint_arrays.py), `data` and `meta` (JSON), and
 `sha256.json`, the digests of all their files. The digests are written before
 the folder gets its final name, and verified before anything is restored:
 Orbax itself restores flipped bits without a word. Processes share the work of
@@ -12,32 +13,27 @@ another mesh, another number of devices or of processes.
 """
 
 from collections.abc import Callable, Mapping
-import dataclasses
-import json
 import logging
-import pathlib
 from typing import Any
 
 from etils import epath
-from flax import nnx, traverse_util
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from v2a_jax.training import digests
+from v2a_jax.training import checkpoint_arrays, digests
+from v2a_jax.training.checkpoint_arrays import CheckpointError
 from v2a_jax.training.digests import find_damage, list_steps
-from v2a_jax.training.retention import Retention, ranked
-from v2a_jax.training.state import TrainState, abstract_model
+from v2a_jax.training.restore import (
+  Restored,
+  checkpoint_root,
+  read_json,
+  read_score,
+)
+from v2a_jax.training.retention import Retention
+from v2a_jax.training.state import TrainState
 from v2a_jax.weights import names
-
-# What users write in place of a step.
-BEST = "best"
-
-
-class CheckpointError(Exception):
-  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
-
 
 _log = logging.getLogger(__name__)
 _STORAGE_ERRORS = {
@@ -50,62 +46,6 @@ _STORAGE_ERRORS = {
 # Orbax logs hundreds of lines of threads' tracebacks for an error that it also
 # raises, and that is reported here in one.
 logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Restored:
-  """What a checkpoint held.
-
-  Attributes:
-    step: the number of training steps behind it.
-    path: its folder.
-    state: the train state, in `restore`; else {"params", "buffers"}, numpy
-      arrays by name, of which `params` may be the average.
-    data: the data position, as saved.
-    meta: as saved; the loop adds `train_seconds` and `clips_seen`.
-    sha256: digest of `sha256.json`, which identifies the checkpoint's contents.
-  """
-
-  step: int
-  path: epath.Path
-  state: Any
-  data: Mapping[str, Any]
-  meta: Mapping[str, Any]
-  sha256: str
-
-
-class _DigestedHandler(ocp.PyTreeCheckpointHandler):
-  """Saves arrays; each process hashes its own files once they are written."""
-
-  async def async_save(self, directory, *args, **settings):
-    futures = await super().async_save(directory, *args, **settings)
-    # The folder may not be made yet; it is when the arrays are written.
-    folder = getattr(directory, "path", directory)
-    return [_Digested(futures or [], folder)]
-
-
-class _Digested:
-  """An Orbax future: waits for the writing of arrays, then hashes them."""
-
-  def __init__(self, futures, folder):
-    self._futures, self._folder = futures, folder
-
-  def result(self, timeout: float | None = None) -> None:
-    ocp.future.ChainedFuture(self._futures, lambda: None).result(timeout)
-    digests.write_part(self._folder, jax.process_index())
-
-  def cancel(self) -> None:
-    for future in self._futures:
-      future.cancel()
-
-
-# Orbax wants a handler for both; nothing is restored through this one.
-@ocp.args.register_with_handler(
-  _DigestedHandler, for_save=True, for_restore=True
-)
-@dataclasses.dataclass
-class _DigestedSave(ocp.args.PyTreeSave):
-  """Asks for a `_DigestedHandler`."""
 
 
 class Checkpoints:
@@ -166,7 +106,7 @@ class Checkpoints:
     self._scores[step] = score = self._keep.score(validation)
     meta = {**meta, "score": score} if score else dict(meta)
     items = ocp.args.Composite(
-      state=_DigestedSave(traverse_util.unflatten_dict(names.flatten(state))),
+      **checkpoint_arrays.items_of(state),
       data=ocp.args.JsonSave(dict(data)),
       meta=ocp.args.JsonSave(meta),
     )
@@ -194,7 +134,7 @@ class Checkpoints:
     steps = [info.step for info in checkpoints]
     for step in steps:
       if step not in self._scores:
-        self._scores[step] = _read_score(self.root / str(step))
+        self._scores[step] = read_score(self.root / str(step))
     kept = self._keep.kept({step: self._scores[step] for step in steps})
     return [step in kept for step in steps]
 
@@ -220,13 +160,15 @@ class Checkpoints:
         shardings,
       )
       named = names.flatten(target)
-      _compare(path, _read_shapes(path), named)
+      saved = checkpoint_arrays.read_shapes(path)
+      checkpoint_arrays.compare(path, saved, named)
+      arrays = checkpoint_arrays.read_arrays(path, named)
       return Restored(
         step=step,
         path=path,
-        state=names.fill(target, _read_state(path, named)),
-        data=_read_json(path, "data"),
-        meta=_read_json(path, "meta"),
+        state=names.fill(target, arrays),
+        data=read_json(path, "data"),
+        meta=read_json(path, "meta"),
         sha256=digests.identity(path),
       )
 
@@ -324,157 +266,9 @@ class Checkpoints:
     multihost_utils.sync_global_devices("unfinished checkpoints are removed")
 
 
-def checkpoint_root(workdir: epath.PathLike) -> epath.Path:
-  """Returns the folder of a run's checkpoints."""
-  workdir = epath.Path(workdir)
-  if not digests.is_remote(workdir):
-    workdir = epath.Path(pathlib.Path(workdir).absolute())
-  return workdir / "checkpoints"
-
-
 def _first_reason(reason: str | None) -> str | None:
   """Returns the reason of the first process that has one; None if none has."""
   text = (reason or "").encode()[:200].ljust(200)
   every = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
   rows = [bytes(row).decode(errors="replace") for row in every.reshape(-1, 200)]
   return next((row.strip() for row in rows if row.strip()), None)
-
-
-def restore_params(
-  workdir: epath.PathLike, *, step: int | str | None = None, ema: bool = True
-) -> Restored:
-  """Reads a model's weights for use, without the optimizer.
-
-  Args:
-    workdir: the run's folder.
-    step: which checkpoint; "best" for that of the best validation result, None
-      for the newest sound one.
-    ema: read the average instead of the weights, if the run kept one.
-
-  Returns:
-    `Restored`, whose `state` has numpy arrays by name under `params` and
-    `buffers` (see `restore_model` for a module).
-
-  Raises:
-    CheckpointError: if there is none, or the one asked for is damaged.
-  """
-  path = _find_sound(checkpoint_root(workdir), step)
-  saved = _read_shapes(path)
-  averaged = ema and any(name[0] == "ema" for name in saved)
-  wanted = ("ema" if averaged else "params", "buffers")
-  target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
-  arrays = _read_state(path, target) if target else {}
-  under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
-  return Restored(
-    step=int(path.name),
-    path=path,
-    state={"params": under(wanted[0]), "buffers": under("buffers")},
-    data=_read_json(path, "data"),
-    meta=_read_json(path, "meta"),
-    sha256=digests.identity(path),
-  )
-
-
-def restore_model(
-  workdir: epath.PathLike,
-  make_model: Callable[[nnx.Rngs], nnx.Module],
-  *,
-  step: int | str | None = None,
-  ema: bool = True,
-) -> tuple[nnx.Module, Restored]:
-  """Returns the trained module and where it came from.
-
-  Raises:
-    CheckpointError: as `restore_params`, or if a shape is not the model's.
-  """
-  restored = restore_params(workdir, step=step, ema=ema)
-  graphdef, params, buffers = abstract_model(make_model)
-  parts = []
-  for part, abstract in (("params", params), ("buffers", buffers)):
-    arrays = restored.state[part]
-    prefixed = lambda named, part=part: {
-      (part, *k): v for k, v in named.items()
-    }
-    wanted = prefixed(names.flatten(abstract))
-    _compare(restored.path, prefixed(arrays), wanted)
-    to_jax = lambda array, _: jax.numpy.asarray(array)
-    parts.append(names.fill(abstract, arrays, to_jax))
-  return nnx.merge(graphdef, *parts), restored
-
-
-def _find_sound(root: epath.Path, step: int | str | None) -> epath.Path:
-  """Returns the folder of `step`, or of the newest sound checkpoint."""
-  steps = list_steps(root)
-  if not steps:
-    raise CheckpointError(
-      f"{root}: no checkpoint there; train first, or name another workdir"
-    )
-  if step == BEST:
-    step = _best_step(root, steps)
-  if step is not None and step not in steps:
-    raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
-  for candidate in steps if step is None else [step]:
-    path = root / str(candidate)
-    if (reason := find_damage(path)) is None:
-      return path
-    _log.warning("checkpoint %s is damaged (%s)", path, reason)
-  raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
-
-
-def _best_step(root: epath.Path, steps: list[int]) -> int:
-  best = ranked({step: _read_score(root / str(step)) for step in steps})
-  if not best:
-    raise CheckpointError(
-      f"{root}: no checkpoint has a validation result, so none is the best;"
-      f" name a step of {steps[::-1]}, or train with config.eval_every"
-    )
-  return best[0]
-
-
-def _read_score(path: epath.Path) -> Mapping[str, Any] | None:
-  """Reads what a checkpoint is ranked by; None if it is not, or is damaged."""
-  try:
-    return _read_json(path, "meta").get("score")
-  except (OSError, ValueError):
-    return None
-
-
-def _read_shapes(path: epath.Path) -> dict[tuple[str, ...], Any]:
-  """Returns {name: shape and type} of a checkpoint, without its arrays."""
-  tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
-  return {
-    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    for name, leaf in traverse_util.flatten_dict(tree).items()
-  }
-
-
-def _read_state(
-  path: epath.Path, named: Mapping[names.Name, Any]
-) -> dict[names.Name, Any]:
-  """Reads the leaves of `named`, as jax arrays where it has shardings."""
-  target = traverse_util.unflatten_dict(dict(named))
-  if all(leaf.sharding is None for leaf in named.values()):
-    as_numpy = lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray)
-    restore_args = jax.tree.map(as_numpy, target)
-  else:
-    restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-  handler = ocp.PyTreeCheckpointHandler()
-  tree = ocp.Checkpointer(handler).restore(
-    path / "state",
-    args=ocp.args.PyTreeRestore(
-      item=target, restore_args=restore_args, partial_restore=True
-    ),
-  )
-  return traverse_util.flatten_dict(tree)
-
-
-def _compare(path: epath.Path, saved: Mapping, wanted: Mapping) -> None:
-  """Raises one line that names everything missing, misshapen or extra."""
-  if faults := names.compare(saved, wanted):
-    raise CheckpointError(
-      f"{path}: {faults}; use the config it was trained with, or another workdir"
-    )
-
-
-def _read_json(path: epath.Path, item: str) -> dict[str, Any]:
-  return json.loads((path / item / "metadata").read_text())

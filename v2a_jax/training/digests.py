@@ -1,7 +1,7 @@
 """Digests of a checkpoint's files, which show damage before it is restored.
 
 A checkpoint's folder is named by its step and holds a folder for each of its
-items (`state`, `data`, `meta`); the sha256 of each of their files stands in
+items (`weights`, `state`, `data`, `meta`); the sha256 of each of their files stands in
 `sha256.json`, which is written last.
 
 Each process hashes the files that it wrote itself. Until process 0 gathers
@@ -10,7 +10,7 @@ them, its digests stand in `<item>/sha256.process_<index>.json`.
 Folders may be on object stores: gs:// or s3://.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import concurrent.futures
 import hashlib
 import json
@@ -124,19 +124,26 @@ def identity(folder: epath.Path) -> str:
 
 
 def find_damage(
-  folder: epath.Path, *, index: int = 0, count: int = 1
+  folder: epath.Path,
+  *,
+  items: Collection[str] | None = None,
+  index: int = 0,
+  count: int = 1,
 ) -> str | None:
   """Returns what is wrong with a checkpoint's files, or None.
 
   Args:
     folder: folder of the checkpoint.
+    items: items to look at; None for all.
     index: which share of the files to look at, from 0.
     count: number of shares; together they hold every file.
   """
   folder = epath.Path(folder)
   try:
     expected = read_digests(folder)
-    names = sorted(expected)[index::count]
+    names = sorted(
+      name for name in expected if not items or name.split("/")[0] in items
+    )[index::count]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       faults = pool.map(
         lambda name: _fault(folder, name, expected[name]), names
