@@ -202,6 +202,13 @@ def _step(text: str) -> int | str:
   return text if text == "best" else _whole(0)(text)
 
 
+def _dtype(text: str) -> str:
+  """Checks the type that weights are stored in."""
+  if text not in (known := ("float32", "float16", "bfloat16")):
+    raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(known)}")
+  return text
+
+
 def _pair(text: str) -> tuple[str, str]:
   field, equals, column = text.partition("=")
   if not equals:
@@ -224,6 +231,7 @@ TYPES = {
   "N": _whole(0),
   "COUNT": _whole(1),
   "STEP": _step,
+  "DTYPE": _dtype,
   "SEED": _whole(0, MAX_SEED),
   "X": float,
   "SECONDS": float,

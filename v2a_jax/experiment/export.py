@@ -34,7 +34,7 @@ def export(
     out: folder of the bundle.
     step: step of the checkpoint; "best" for that of the best validation result,
       None for the newest.
-    dtype: dtype of the stored arrays.
+    dtype: dtype of the stored arrays: float32, float16 or bfloat16.
     card: model card in Markdown; a short one is written if empty.
 
   Raises:
