@@ -17,7 +17,7 @@ def refusals(attempts):
   for environment, arguments in attempts:
     os.environ.update(environment)
     try:
-      distributed.initialize(*arguments, timeout=1)
+      distributed.initialize(*arguments, timeouts=distributed.Timeouts(join=20))
       messages.append("")
     except ValueError as error:
       messages.append(str(error))
@@ -28,7 +28,7 @@ def refusals(attempts):
 
 def join(arguments, axes):
   """Joins, and sums a batch of which each process loads its part."""
-  distributed.initialize(*arguments, timeout=60)
+  distributed.initialize(*arguments)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
   index, count = sharding.data_shard(mesh)
   rows = np.arange(8.0)[index::count]

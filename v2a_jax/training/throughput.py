@@ -1,4 +1,4 @@
-"""How fast training goes, and where its time went.
+"""How fast training goes.
 
 Model FLOPs utilisation counts the FLOPs that the model needs, from a formula,
 not those that the compiler emits (arXiv:2204.02311, appendix B; XLA's own cost
@@ -72,37 +72,6 @@ def _measure_matmul(size: int = 1024, repeats: int = 5) -> float:
       multiply(x, x).block_until_ready()
       times.append(time.perf_counter() - start)
   return 2 * size**3 / min(times)
-
-
-class Goodput:
-  """Wall-clock seconds by phase, since it was made."""
-
-  def __init__(self):
-    self._start = time.perf_counter()
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def phase(self, name: str):
-    """Adds the time inside the `with` block to a phase; do not nest."""
-    start = time.perf_counter()
-    try:
-      yield
-    finally:
-      spent = time.perf_counter() - start
-      self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-  def total(self) -> float:
-    return time.perf_counter() - self._start
-
-  def metrics(self) -> dict[str, float]:
-    """Returns seconds by phase, and the share of time spent in steps."""
-    total = max(self.total(), 1e-9)
-    named = {f"goodput/{k}_seconds": v for k, v in self.seconds.items()}
-    return {
-      **named,
-      "goodput/total_seconds": total,
-      "goodput/step_fraction": self.seconds.get("step", 0.0) / total,
-    }
 
 
 class Throughput:
