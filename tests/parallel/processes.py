@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 
 import jax
 import numpy as np
@@ -43,6 +44,26 @@ def join(arguments, axes):
     "shape": batch.shape,
     "total": float(total),
   }
+
+
+def meet(arguments, timeouts, stuck):
+  """Joins and comes to a barrier, but for process `stuck`."""
+  timeouts = distributed.Timeouts(**timeouts)
+  distributed.initialize(*arguments, timeouts=timeouts)
+  if jax.process_index() == stuck:
+    time.sleep(60)
+  distributed.barrier("first compile")
+  return [jax.process_index(), jax.process_count()]
+
+
+def fail(arguments, timeouts, broken):
+  """Joins; one process has an error, the other waits for it."""
+  timeouts = distributed.Timeouts(**timeouts)
+  distributed.initialize(*arguments, timeouts=timeouts)
+  with distributed.together():
+    if jax.process_index() == broken:
+      raise OSError("record 7 is damaged")
+    distributed.barrier("start")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import collections
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import logging
 import os
 import platform
 import socket
@@ -29,8 +28,6 @@ _VARIABLES = (
   "JAX_PROCESS_ID",
 )
 
-_log = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timeouts:
@@ -45,6 +42,11 @@ class Timeouts:
   join: float = 900.0
   lost: float = 60.0
   barrier: float = 1800.0
+
+  def __post_init__(self):
+    for name, seconds in vars(self).items():
+      if not seconds >= 1:
+        raise ValueError(f"{name}_timeout={seconds:g}: use 1 second or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +83,8 @@ def initialize(
     timeouts: how long to wait for the others.
 
   Raises:
-    ValueError: only some of the three are set, a number is wrong, or JAX
-      detects no cluster.
+    ValueError: only some of the three are set, a number is wrong, JAX detects
+      no cluster, or process 0 cannot serve at its address.
   """
   global _run
   address, number, rank = (os.environ.get(name) or None for name in _VARIABLES)
@@ -108,6 +110,11 @@ def initialize(
         initialization_timeout=int(timeouts.join) + 60,
         heartbeat_timeout_seconds=int(4 * timeouts.lost) + 60,
       )
+  except jax.errors.JaxRuntimeError as error:
+    raise ValueError(
+      f"process 0 cannot serve at {global_state.coordinator_address}"
+      f" ({' '.join(str(error).split())}): is the port in use?"
+    ) from error
   except ValueError as error:
     raise ValueError(
       f"cannot join a run with {place} ({error}): set {', '.join(_VARIABLES)},"
@@ -208,13 +215,8 @@ def _give_up(seconds: float) -> None:
       f" {global_state.num_processes} should be, within {seconds:g} s: check"
       " that it runs, the name and port (--coordinator), and firewalls"
     )
-  _log.error(
-    "process %s (host %s): %s",
-    global_state.process_id,
-    platform.node(),
-    line,
-  )
-  leave(TRY_AGAIN)
+  me = f"process {global_state.process_id} (host {platform.node()})"
+  leave(TRY_AGAIN, f"{me}: {line}")
 
 
 def _answers(address: str) -> bool:

@@ -7,8 +7,8 @@ second ends the process when process 0 names a lost or failed one, or does not
 answer itself. An abort of JAX (it aborts when the service's connection closes)
 is caught and explained the same way.
 
-Everything happens within `timeout` seconds: 0.6 of it is how long a process may
-be silent, and 0.2 how long process 0 stays for the others to hear its verdict.
+Everything happens within `timeout` seconds: half of it is how long a process may
+be silent, and a tenth how long process 0 stays for the others to hear from it.
 """
 
 import atexit
@@ -39,8 +39,15 @@ _LEFT = "left"  # Phase of a process that needs no watching any more.
 _log = logging.getLogger(__name__)
 
 
-def leave(code: int) -> None:
-  """Ends this process at once: no exit handler waits for other processes."""
+def leave(code: int, line: str = "") -> None:
+  """Ends this process at once: no exit handler waits for other processes.
+
+  Args:
+    code: exit status.
+    line: what to print on standard error before.
+  """
+  if line:
+    print(line, file=sys.stderr)
   for child in multiprocessing.active_children():
     child.kill()
   for stream in (sys.stdout, sys.stderr):
@@ -70,7 +77,7 @@ class Watch:
     """
     self.beats: dict[int, dict[str, Any]] = {}
     self._client, self._process, self._count = client, process, count
-    self._timeout, self._silence = timeout, 0.6 * timeout
+    self._timeout, self._silence = timeout, 0.5 * timeout
     self._interval = min(5.0, timeout / 20)
     self._report: Mapping[str, Any] = {"phase": "start"}
     self._heard = {p: time.monotonic() for p in range(1, count)}
@@ -196,7 +203,7 @@ class Watch:
       )
     except jax.errors.JaxRuntimeError:
       return  # Process 0 has gone.
-    self._closed.wait(0.2 * self._timeout)
+    self._closed.wait(0.1 * self._timeout)
 
   def _told(self, what: str) -> list[dict[str, Any]]:
     """Returns what was left by `_tell`."""
@@ -208,7 +215,7 @@ class Watch:
     text = self._client.key_value_try_get(_key("beat", 0))
     self.beats[0] = json.loads(text)
     for verdict in self._told("verdict"):
-      self._end(verdict["line"], verdict["code"], level=logging.INFO)
+      self._end(verdict["line"], verdict["code"], shown=False)
 
   def _keep_judging(self) -> None:
     """Ends this process if process 0, and the service in it, is silent."""
@@ -238,12 +245,12 @@ class Watch:
       " same command goes on from the newest checkpoint"
     )
 
-  def _end(self, line: str, code: int, *, level: int = logging.ERROR) -> None:
+  def _end(self, line: str, code: int, *, shown: bool = True) -> None:
     """Says why and ends this process; the first to come here does it."""
     if self._closed.is_set() or not self._ending.acquire(blocking=False):
       return
-    _log.log(level, line)
-    leave(code)
+    _log.info(line)
+    leave(code, line if shown else "")
 
   def _catch_aborts(self) -> None:
     """Makes SIGABRT call `_explain_abort`, in the thread that aborts.
@@ -266,9 +273,9 @@ class Watch:
       time.sleep(_TICK / 2)
     if self._refused or self._exchanged < began:
       self._end(self._describe([0]), TRY_AGAIN)
-      time.sleep(self._timeout)  # Another thread is ending the process.
-    _log.error("%s aborted inside C++", self._name(self._process))
-    leave(128 + signal.SIGABRT)
+    line = f"{self._name(self._process)} aborted inside C++"
+    self._end(line, 128 + signal.SIGABRT)
+    time.sleep(self._timeout)  # Another thread is ending the process.
 
 
 def _key(*parts: Any) -> str:

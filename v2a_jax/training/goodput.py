@@ -43,7 +43,7 @@ class Goodput:
     self._before: dict[str, float] = before.get("seconds", {})
     self._total_before = before.get("total_seconds", 0.0)
     self.starts = before.get("starts", 0) + 1
-    self.furthest = before.get("furthest", 0)
+    self.furthest = self._done_before = before.get("furthest", 0)
     self.steps_again = before.get("steps_again", 0)
 
   @contextlib.contextmanager
@@ -69,11 +69,11 @@ class Goodput:
 
   def work(self, step: int) -> str:
     """Returns the phase in which `step`, from 0, is done."""
-    return "again" if step < self.furthest else "step"
+    return "again" if step < self._done_before else "step"
 
   def done(self, step: int) -> None:
     """Notes that so many steps are done."""
-    if step <= self.furthest:
+    if step <= self._done_before:
       self.steps_again += 1
     self.furthest = max(self.furthest, step)
 

@@ -34,21 +34,24 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def log_file(workdir: pathlib.Path):
-  """Appends this process's log lines to its file inside the `with` block."""
-  path = _place(workdir, "log")
+  """Appends this process's log lines to its file inside the `with` block.
+
+  Meanwhile the console shows warnings of process 0 and errors of the others, as
+  plain lines.
+  """
+  path, root = _place(workdir, "log"), logging.root
   file = logging.FileHandler(path)
   file.setFormatter(
     logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
   )
-  handlers = [file]
-  if not logging.root.handlers:
-    handlers.append(logging.StreamHandler())
-    main = distributed.is_main_process()
-    handlers[-1].setLevel(logging.WARNING if main else logging.ERROR)
-  ours = logging.getLogger("v2a_jax")
+  shown = logging.StreamHandler()
+  main = distributed.is_main_process()
+  shown.setLevel(logging.WARNING if main else logging.ERROR)
+  # A library may have called logging.basicConfig.
+  others = [h for h in root.handlers if type(h) is logging.StreamHandler]
+  before, ours = root.handlers[:], logging.getLogger("v2a_jax")
   level = ours.level
-  for handler in handlers:
-    logging.root.addHandler(handler)
+  root.handlers = [h for h in before if h not in others] + [file, shown]
   ours.setLevel(logging.INFO)
   try:
     with contextlib.ExitStack() as stack:
@@ -57,9 +60,8 @@ def log_file(workdir: pathlib.Path):
       yield
   finally:
     ours.setLevel(level)
-    for handler in handlers:
-      logging.root.removeHandler(handler)
-      handler.close()
+    root.handlers = before
+    file.close()
 
 
 class Heartbeat:

@@ -96,13 +96,13 @@ class _Run:
         sharding.replicated(self.mesh),
       )
       self.loader = self._open_loader(stack)
-    self.learning_rate = jax.jit(
-      make_schedule(experiment.optimizer, run.num_train_steps)
-    )
-    self.profiler = logs.Profiler(run.profile, workdir=workdir)
-    stack.callback(self.profiler.close)
-    self.log = self._open_log()
-    stack.callback(self.log.close)
+      self.learning_rate = jax.jit(
+        make_schedule(experiment.optimizer, run.num_train_steps)
+      )
+      self.profiler = logs.Profiler(run.profile, workdir=workdir)
+      stack.callback(self.profiler.close)
+      self.log = self._open_log()
+      stack.callback(self.log.close)
 
   def _first_state(self) -> tuple[TrainState, Position]:
     """Restores the newest checkpoint, or initialises a new state."""
@@ -180,6 +180,7 @@ class _Run:
           self.evaluate()
         code = stop(self.step)
         if code is None and self.due(every.checkpoint_every):
+          _log.info("saving step %d", self.step)
           self.save()
     except Exception as error:
       self.rescue(error)
@@ -306,7 +307,6 @@ class _Run:
     """Starts to save a checkpoint of this step."""
     self._retire(0)
     now = self.position()
-    _log.info("saving step %d", self.step)
     with self.goodput.phase("checkpoint"), self.throughput.paused():
       self.checkpoints.save(
         self.step,
