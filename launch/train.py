@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
   from v2a_jax.experiment.workdir import open_experiment
-  from v2a_jax.parallel import distributed
+  from v2a_jax.parallel import compile_cache, distributed
   from v2a_jax.training import loop
 
   if args.distributed:
@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
         barrier=args.barrier_timeout,
       ),
     )
+  compile_cache.enable()
   with distributed.together():
     experiment = open_experiment(config, args.workdir)
   loop.train(experiment, args.workdir)
