@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from v2a_jax.basics.files import read_json, write_json
-from v2a_jax.basics.text import clock
+from v2a_jax.basics.text import clock, shares
 
 PHASES = ("step", "again", "data", "compile", "init", "eval", "checkpoint")
 
@@ -135,19 +135,13 @@ class Goodput:
     }
 
   def summary(self) -> str:
-    """Returns one line: `1:02:03 in 2 starts: step 91 %, …; 12 steps again`."""
+    """Returns one line: `1:02:03 in 2 starts: step 91.2 %, data …`."""
     account = self.account()
-    total = max(account["total_seconds"], 1e-9)
-    parts = account["seconds"] | {
-      "other": total - sum(account["seconds"].values())
-    }
-    shares = ", ".join(
-      f"{name} {100 * seconds / total:.1f} %"
-      for name, seconds in parts.items()
-      if seconds >= 0.0005 * total
+    total, starts = max(account["total_seconds"], 1e-9), account["starts"]
+    line = (
+      f"{clock(total)} in {starts} start{'s' * (starts > 1)}:"
+      f" {shares(account['seconds'], total)}"
     )
-    starts = account["starts"]
-    line = f"{clock(total)} in {starts} start{'s' * (starts > 1)}: {shares}"
     if account["steps_again"]:
       line += f"; {account['steps_again']} steps were done again"
     return line
