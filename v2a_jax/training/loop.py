@@ -57,7 +57,7 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
     stack.enter_context(hosts.log_file(workdir))
     guard = stack.enter_context(PreemptionGuard())
     with distributed.together():
-      run = _Run(experiment, workdir, stack)
+      run = Run(experiment, workdir, stack)
       code = run.until_done_or(guard.exit_code)
     distributed.barrier("end")
   if code is not None:
@@ -65,7 +65,7 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
   return run.state
 
 
-class _Run:
+class Run:
   """A run in progress: its state, and what it reads and writes."""
 
   def __init__(
