@@ -27,7 +27,7 @@ several processes (see launch/README.md):
                       time for all processes to come (default 900)
 --lost_timeout SECONDS
                       time in which the loss of one ends the others, status 75
-                      (default 60)
+                      (default 120)
 --barrier_timeout SECONDS
                       time for all to come to the first step, and to the end
                       (default 1800)

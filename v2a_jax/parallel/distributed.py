@@ -40,7 +40,7 @@ class Timeouts:
   """
 
   join: float = 900.0
-  lost: float = 60.0
+  lost: float = 120.0
   barrier: float = 1800.0
 
   def __post_init__(self):
