@@ -49,10 +49,19 @@ EXTRAS = {
   "gpu": ["jax[cuda12]"],
   "eval": ["librosa", "mir_eval", "opencv-python-headless"],
   "ui": ["gradio>=6.1"],
+  # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
+  "cloud": ["gcsfs", "s3fs"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.
   "prompts": ["tokenizers>=0.20"],
   "dev": [
     "build",
+    # Object stores on this machine, and what they need to serve.
+    "flask",
+    "flask-cors",
+    "gcp-storage-emulator",
+    "gcsfs",
+    "moto[s3]",
+    "s3fs",
     "packaging",
     "pytest",
     "pytest-xdist",

@@ -13,6 +13,13 @@ from absl import flags
 import jax
 import pytest
 
+from tests.object_store import (  # noqa: F401
+  gs_url,
+  object_stores,
+  s3_url,
+  store_url,
+)
+
 # Imports librosa; test processes that did so at once would damage its cache.
 from v2a_jax.evaluation import onset_detector  # noqa: F401
 
