@@ -13,7 +13,10 @@ another mesh, another number of devices or of processes.
 """
 
 from collections.abc import Callable, Mapping
+import hashlib
 import logging
+import pathlib
+import tempfile
 from typing import Any
 
 from etils import epath
@@ -22,8 +25,9 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from v2a_jax.training import checkpoint_arrays, digests
+from v2a_jax.training import checkpoint_arrays, copies, digests
 from v2a_jax.training.checkpoint_arrays import CheckpointError
+from v2a_jax.training.copies import Mirror
 from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.restore import (
   Restored,
@@ -56,27 +60,50 @@ class Checkpoints:
     workdir: epath.PathLike,
     *,
     keep: Retention | None = None,
+    local: epath.PathLike = "",
   ):
     """Opens or makes `<workdir>/checkpoints`.
 
     Args:
       workdir: the run's folder, seen by all processes.
       keep: which checkpoints are kept; None for the newest three.
+      local: folder of this machine to save to; the copy to the workdir goes on
+        in the background. "" for one in the folder of temporary files if Orbax
+        cannot write to the workdir (s3://), else for none.
     """
-    self.root = checkpoint_root(workdir)
+    self.root = self._folder = checkpoint_root(workdir)
     self.root.mkdir(parents=True, exist_ok=True)
     self._keep = keep or Retention()
     self._scores = {}
-    self._options = ocp.CheckpointManagerOptions(
+    self._pending: int | None = None
+    self._mirror = None
+    if local or str(self.root).startswith("s3://"):
+      self._folder = _local_folder(local, self.root)
+      self._mirror = Mirror(self._folder, self.root, self._make_room)
+      self._mirror.finish()
+    else:
+      self._remove_unfinished()
+    multihost_utils.sync_global_devices("checkpoints: nothing is unfinished")
+    self._manager = self._open_manager()
+
+  def _open_manager(self) -> ocp.CheckpointManager:
+    # Each process is on its own where each has a folder of its own.
+    primary = None if self._mirror else 0
+    options = ocp.CheckpointManagerOptions(
       preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(
         post_finalization_callback=self._write_digests
       ),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=primary
+      ),
     )
-    self._pending: int | None = None
-    self._remove_unfinished()
-    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+    return ocp.CheckpointManager(
+      self._folder,
+      options=options,
+      item_handlers=checkpoint_arrays.make_handlers(primary=primary),
+    )
 
   def save(
     self,
@@ -100,8 +127,11 @@ class Checkpoints:
       validation: validation results of this step; without them the checkpoint
         is not ranked (see `Retention`).
     """
-    self.wait()
-    if step in list_steps(self.root):
+    self._guard(self._manager.wait_until_finished)
+    if self._mirror:
+      # Orbax keeps the two newest: one is being copied, one is being saved.
+      self._mirror.wait(keep=1)
+    if step in list_steps(self.root) or step in list_steps(self._folder):
       return
     self._scores[step] = score = self._keep.score(validation)
     meta = {**meta, "score": score} if score else dict(meta)
@@ -111,11 +141,17 @@ class Checkpoints:
       meta=ocp.args.JsonSave(meta),
     )
     self._pending = step
-    self._guard(lambda: self._manager.save(step, args=items, force=True))
+    if self._mirror:
+      self._mirror.announce(step)
+    save = lambda: self._manager.save(step, args=items, force=True)
+    if self._guard(save) and self._mirror:
+      self._mirror.start(step, self._manager.is_saving_in_progress)
 
   def wait(self) -> bool:
-    """Waits for the save under way; False if it failed (and was reported)."""
-    return self._guard(self._manager.wait_until_finished)
+    """Waits for saves and copies; False if one failed (and was reported)."""
+    saved = self._guard(self._manager.wait_until_finished)
+    copied = self._mirror is None or self._mirror.wait()
+    return saved and copied
 
   def check(self) -> bool:
     """Reports a failed save without waiting."""
@@ -124,19 +160,30 @@ class Checkpoints:
   def close(self) -> None:
     self.wait()
     self._manager.close()
+    if self._mirror:
+      self._mirror.close()
 
   def latest_step(self) -> int | None:
     """Returns the newest step that has been saved completely, or None."""
     return max(list_steps(self.root), default=None)
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """Says for each checkpoint whether it stays; Orbax asks."""
+    """Says for each saved checkpoint whether it stays; Orbax asks."""
     steps = [info.step for info in checkpoints]
+    kept = set(steps[-2:]) if self._mirror else self._kept(steps)
+    return [step in kept for step in steps]
+
+  def _kept(self, steps: list[int]) -> set[int]:
     for step in steps:
       if step not in self._scores:
         self._scores[step] = read_score(self.root / str(step))
-    kept = self._keep.kept({step: self._scores[step] for step in steps})
-    return [step in kept for step in steps]
+    return self._keep.kept({step: self._scores[step] for step in steps})
+
+  def _make_room(self) -> None:
+    """Removes what need not be kept, after a copy."""
+    steps = list_steps(self.root)
+    for step in set(steps) - self._kept(steps):
+      copies.remove(self.root / str(step))
 
   def restore(self, abstract_state: TrainState, shardings: Any) -> Restored:
     """Restores the newest sound checkpoint into `shardings`.
@@ -151,42 +198,51 @@ class Checkpoints:
     Raises:
       CheckpointError: if none is sound, or one has another shape.
     """
-    while True:
-      step = self._agree_on_sound_step()
-      path = self.root / str(step)
-      target = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        abstract_state,
-        shardings,
-      )
-      named = names.flatten(target)
-      saved = checkpoint_arrays.read_shapes(path)
-      checkpoint_arrays.compare(path, saved, named)
-      arrays = checkpoint_arrays.read_arrays(path, named)
-      return Restored(
-        step=step,
-        path=path,
-        state=names.fill(target, arrays),
-        data=read_json(path, "data"),
-        meta=read_json(path, "meta"),
-        sha256=digests.identity(path),
-      )
+    step, folder = self._agree_on_sound_step()
+    path = self.root / str(step)
+    target = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      abstract_state,
+      shardings,
+    )
+    named = names.flatten(target)
+    saved = checkpoint_arrays.read_shapes(folder)
+    checkpoint_arrays.compare(path, saved, named)
+    arrays = checkpoint_arrays.read_arrays(folder, named)
+    restored = Restored(
+      step=step,
+      path=path,
+      state=names.fill(target, arrays),
+      data=read_json(folder, "data"),
+      meta=read_json(folder, "meta"),
+      sha256=digests.identity(folder),
+    )
+    if folder != path:
+      folder.rmtree()
+    return restored
 
-  def _agree_on_sound_step(self) -> int:
-    """Returns the newest step that every process finds sound in its share.
+  def _agree_on_sound_step(self) -> tuple[int, epath.Path]:
+    """Returns the newest step that all processes find sound, and its folder.
 
-    Damaged checkpoints are moved out of the way.
+    Each looks at its share of the files or, where they are copied to this
+    machine, at all. Damaged checkpoints are moved out of the way.
     """
     agree = multihost_utils.broadcast_one_to_all
     index, count = jax.process_index(), jax.process_count()
-    for step in agree(np.asarray(list_steps(self.root), np.int32)):
-      folder = self.root / str(step)
-      reason = _first_reason(find_damage(folder, index=index, count=count))
+    for step in map(int, agree(np.asarray(list_steps(self.root), np.int32))):
+      folder = path = self.root / str(step)
+      if self._mirror:
+        near = self._folder / str(step)
+        folder = self._folder.with_name(f"restored_{index}")
+        reason = copies.fetch(path, folder, near=near)
+      else:
+        reason = find_damage(path, index=index, count=count)
+      reason = _first_reason(reason)
       if reason is None:
         self._manager.reload()
-        return int(step)
+        return step, checkpoint_arrays.merge(folder)
       if index == 0:
-        self._quarantine(int(step), reason)
+        self._quarantine(step, reason)
     raise CheckpointError(
       f"{self.root}: no sound checkpoint is left; the damaged ones are in"
       f" {self.root.parent / 'damaged'}. Use another --workdir to start"
@@ -199,7 +255,7 @@ class Checkpoints:
     names = digests.list_names(place)
     taken = sum(name.partition(".")[0] == str(step) for name in names)
     target = place / (f"{step}.{taken}" if taken else str(step))
-    digests.move(self.root / str(step), target)
+    copies.move(self.root / str(step), target)
     _log.warning(
       "checkpoint %s is damaged (%s); moved to %s, falling back to the one"
       " before it",
@@ -209,23 +265,22 @@ class Checkpoints:
     )
 
   def _write_digests(self) -> None:
-    """Runs on process 0, when all is written but the final name."""
-    for folder in self._unfinished(self._pending):
-      digests.write_digests(folder)
+    """Runs when all is written but the final name, where Orbax gives it."""
+    for folder in self._unfinished(self._folder, self._pending):
+      digests.write_digests(folder, processes=jax.process_count())
 
-  def _unfinished(self, step: int | None) -> list[epath.Path]:
+  def _unfinished(self, root: epath.Path, step: int | None) -> list[epath.Path]:
     """Returns the folder of a save under way, as a list of one or none.
 
     An object store has only final names; there a folder without digests is
     unfinished.
     """
-    temporary = f"{step}.orbax-checkpoint-tmp"
-    complete = list_steps(self.root)
+    starts = (f"{step}.orbax-checkpoint-tmp", f"{step}{copies.COPYING}")
+    complete = list_steps(root)
     return [
-      self.root / name
-      for name in digests.list_names(self.root)
-      if name.startswith(temporary)
-      or (name == str(step) and step not in complete)
+      root / name
+      for name in digests.list_names(root)
+      if name.startswith(starts) or (name == str(step) and step not in complete)
     ]
 
   def _guard(self, action: Callable[[], Any]) -> bool:
@@ -245,13 +300,16 @@ class Checkpoints:
         known[0],
       )
     self._discard(self._pending)
-    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+    self._manager = self._open_manager()
     return False
 
   def _discard(self, step: int | None) -> None:
     """Removes what a failed save left behind."""
+    if jax.process_index() == 0 or self._mirror:
+      for folder in self._unfinished(self._folder, step):
+        folder.rmtree(missing_ok=True)
     if jax.process_index() == 0:
-      for folder in self._unfinished(step):
+      for folder in self._unfinished(self.root, step):
         folder.rmtree(missing_ok=True)
 
   def _remove_unfinished(self) -> None:
@@ -260,10 +318,17 @@ class Checkpoints:
     Orbax does it for local folders, and knows nothing of digests.
     """
     if digests.is_remote(self.root) and jax.process_index() == 0:
-      steps = [int(n) for n in digests.list_names(self.root) if n.isdigit()]
-      for step in set(steps) - set(list_steps(self.root)):
-        self._discard(step)
-    multihost_utils.sync_global_devices("unfinished checkpoints are removed")
+      for folder in copies.unfinished(self.root).values():
+        copies.remove(folder)
+
+
+def _local_folder(local: epath.PathLike, root: epath.Path) -> epath.Path:
+  """Returns the folder that this process saves to, of this run alone."""
+  place = pathlib.Path(local or pathlib.Path(tempfile.gettempdir(), "v2a_jax"))
+  run = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+  folder = epath.Path(place.absolute()) / run / f"process_{jax.process_index()}"
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
 
 
 def _first_reason(reason: str | None) -> str | None:

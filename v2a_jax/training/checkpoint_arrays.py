@@ -34,6 +34,20 @@ class CheckpointError(Exception):
 class _DigestedHandler(ocp.PyTreeCheckpointHandler):
   """Saves arrays; each process hashes its own files once they are written."""
 
+  def __init__(self, primary: int | None = 0):
+    """Sets who writes what is written once: one process, or, if None, all."""
+    arrays = ocp.type_handlers.ArrayHandler(primary_host=primary)
+    super().__init__(
+      # Packing takes several times as long as writing, and saves a tenth.
+      use_compression=False,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=primary
+      ),
+      type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, arrays)
+      ),
+    )
+
   async def async_save(self, directory, *args, **settings):
     futures = await super().async_save(directory, *args, **settings)
     # The folder may not be made yet; it is when the arrays are written.
@@ -63,6 +77,34 @@ class _Digested:
 @dataclasses.dataclass
 class _DigestedSave(ocp.args.PyTreeSave):
   """Asks for a `_DigestedHandler`."""
+
+
+def make_handlers(*, primary: int | None) -> dict[str, ocp.CheckpointHandler]:
+  """Makes Orbax's handlers, by item.
+
+  Args:
+    primary: process that writes what is written once; None if each process
+      saves to a folder of its own.
+  """
+  options = ocp.options.MultiprocessingOptions(primary_host=primary)
+  json_handler = lambda: ocp.JsonCheckpointHandler(
+    multiprocessing_options=options
+  )
+  return {
+    WEIGHTS: _DigestedHandler(primary),
+    STATE: _DigestedHandler(primary),
+    "data": json_handler(),
+    "meta": json_handler(),
+  }
+
+
+def merge(folder: epath.Path) -> epath.Path:
+  """Merges what several processes have written, if that was not done yet."""
+  for item in (WEIGHTS, STATE):
+    present = (folder / item).is_dir()
+    if present and not (folder / item / "manifest.ocdbt").exists():
+      ocp.PyTreeCheckpointHandler().finalize(folder / item)
+  return folder
 
 
 def items_of(state: TrainState) -> dict[str, ocp.args.CheckpointArgs]:

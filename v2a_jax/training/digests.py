@@ -78,10 +78,10 @@ def write_part(item: epath.Path, index: int) -> None:
   """Writes the digests of what process `index` wrote of one item."""
   own = {f"ocdbt.process_{index}", f"process_{index}"}
   names = [name for name in list_files(item) if own & set(name.split("/"))]
-  (item / f"{_PART}{index}.json").write_text(_dump(digest_files(item, names)))
+  write(item / f"{_PART}{index}.json", digest_files(item, names))
 
 
-def write_digests(folder: epath.Path) -> None:
+def write_digests(folder: epath.Path, *, processes: int = 1) -> None:
   """Gathers what all processes hashed, hashes the rest, writes `sha256.json`.
 
   The folder is not yet a checkpoint, so nobody reads a half-written file.
@@ -91,31 +91,45 @@ def write_digests(folder: epath.Path) -> None:
   files = {}
   for part in sorted(parts):
     item = part.split("/")[0]
-    listed = json.loads((folder / part).read_text())["files"]
+    listed = read(folder / part)
     files |= {f"{item}/{name}": digest for name, digest in listed.items()}
   files |= digest_files(folder, set(names) - parts - files.keys())
-  (folder / DIGESTS).write_text(_dump(files))
+  write(folder / DIGESTS, files, processes=processes)
   for part in parts:
     (folder / part).unlink()
 
 
-def _dump(files: Mapping[str, str]) -> str:
-  return json.dumps({"files": dict(sorted(files.items()))}, indent=1) + "\n"
+def write(
+  path: epath.Path, files: Mapping[str, str], *, processes: int = 1
+) -> None:
+  """Writes {name: sha256}, and how many processes saved the checkpoint."""
+  value = {"files": dict(sorted(files.items())), "processes": processes}
+  path.write_text(json.dumps(value, indent=1) + "\n")
 
 
-def read_digests(folder: epath.Path) -> dict[str, str]:
-  """Reads {name: sha256} of a checkpoint's files.
+def read(path: epath.Path) -> dict[str, str]:
+  """Reads {name: sha256}.
 
   Raises:
     OSError, ValueError: the file is missing or damaged.
   """
   try:
-    files = json.loads((folder / DIGESTS).read_text())["files"]
+    files = json.loads(path.read_text())["files"]
     return {str(name): str(digest) for name, digest in files.items()}
   except FileNotFoundError:
-    raise FileNotFoundError(f"{DIGESTS} is missing") from None
+    raise FileNotFoundError(f"{path.name} is missing") from None
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f"{DIGESTS} is damaged: {error}") from None
+    raise ValueError(f"{path.name} is damaged: {error}") from None
+
+
+def read_digests(folder: epath.Path) -> dict[str, str]:
+  """Reads {name: sha256} of a checkpoint's files; see `read`."""
+  return read(folder / DIGESTS)
+
+
+def count_processes(folder: epath.Path) -> int:
+  """Returns how many processes saved a sound checkpoint."""
+  return json.loads((folder / DIGESTS).read_text()).get("processes", 1)
 
 
 def identity(folder: epath.Path) -> str:
@@ -161,25 +175,3 @@ def _fault(folder: epath.Path, name: str, digest: str) -> str | None:
   except OSError as error:
     return f"{name} cannot be read ({error})"
   return None if found == digest else f"{name} does not have its sha256"
-
-
-def move(source: epath.Path, target: epath.Path) -> None:
-  """Moves a checkpoint's folder; `sha256.json` leaves first, so that it is
-  never taken for whole."""
-  if not is_remote(source):
-    source.rename(target)
-    return
-  names = sorted(list_files(source), key=lambda name: name != DIGESTS)
-  for name in names:
-    copy_file(source / name, target / name)
-    (source / name).unlink()
-
-
-def copy_file(source: epath.Path, target: epath.Path) -> str:
-  """Copies a file between any two kinds of storage; returns its sha256."""
-  digest = hashlib.sha256()
-  with source.open("rb") as reader, target.open("wb") as writer:
-    while block := reader.read(1 << 24):
-      digest.update(block)
-      writer.write(block)
-  return digest.hexdigest()
