@@ -64,12 +64,17 @@ def flip_a_bit(folder, part="state/"):
 
 
 def restore(
-  workdir, mesh=None, hidden=8, zero1=False, change=lambda state: state
+  workdir,
+  mesh=None,
+  hidden=8,
+  zero1=False,
+  change=lambda state: state,
+  local="",
 ):
   """Restores into a layout; `change` changes the shapes that are asked for."""
   abstract = change(jax.eval_shape(init_fn(hidden)))
   layout = sharding.state_shardings(abstract, mesh or make_mesh(1), zero1=zero1)
-  checkpoints = checkpoint.Checkpoints(workdir)
+  checkpoints = checkpoint.Checkpoints(workdir, local=local)
   try:
     return checkpoints.restore(abstract, layout), layout
   finally:
@@ -101,19 +106,20 @@ def run_two_processes(**settings):
   return outputs
 
 
-def main(place, workdir, damage):
+def main(place, workdir, damage, local=""):
   """Saves twice, damages the second if told so, and restores."""
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", 4)
   port, count, index = place
   distributed.initialize(f"localhost:{port}", count, index, timeout=60)
-  checkpoints = checkpoint.Checkpoints(workdir)
+  local = local and f"{local}/{index}"  # As if on another machine.
+  checkpoints = checkpoint.Checkpoints(workdir, local=local)
   for step in (1, 2):
     save(checkpoints, step, make_state())
   checkpoints.close()
   if damage and index == 0:
     flip_a_bit(checkpoints.root / "2", "ocdbt.process_1/")
-  restored, _ = restore(workdir, make_mesh(8, fsdp=4))
+  restored, _ = restore(workdir, make_mesh(8, fsdp=4), local=local)
   same = jax.tree.map(
     lambda a, b: (a == b).all(), restored.state.params, make_state().params
   )

@@ -89,7 +89,9 @@ class _Run:
       self.mesh = mesh_lib.make_mesh(experiment.mesh)
       stack.enter_context(jax.set_mesh(self.mesh))
       run = experiment.run
-      self.checkpoints = Checkpoints(workdir, keep=run.retention)
+      self.checkpoints = Checkpoints(
+        workdir, keep=run.retention, local=run.checkpoint_dir
+      )
       stack.callback(self.checkpoints.close)
       self.program = make_program(experiment, self.mesh)
       self.state, self.start = self._first_state()

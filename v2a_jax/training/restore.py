@@ -5,13 +5,14 @@ import dataclasses
 import json
 import logging
 import pathlib
+import tempfile
 from typing import Any
 
 from etils import epath
 from flax import nnx
 import jax
 
-from v2a_jax.training import checkpoint_arrays, digests
+from v2a_jax.training import checkpoint_arrays, copies, digests
 from v2a_jax.training.checkpoint_arrays import WEIGHTS, CheckpointError
 from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.retention import ranked
@@ -72,21 +73,24 @@ def restore_params(
   Raises:
     CheckpointError: if there is none, or the one asked for is damaged.
   """
-  path = _find_sound(checkpoint_root(workdir), step, weights_only=ema)
-  saved = checkpoint_arrays.read_shapes(path)
-  averaged = ema and any(name[0] == "ema" for name in saved)
-  wanted = ("ema" if averaged else "params", "buffers")
-  target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
-  arrays = checkpoint_arrays.read_arrays(path, target) if target else {}
-  under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
-  return Restored(
-    step=int(path.name),
-    path=path,
-    state={"params": under(wanted[0]), "buffers": under("buffers")},
-    data=read_json(path, "data"),
-    meta=read_json(path, "meta"),
-    sha256=digests.identity(path),
-  )
+  with tempfile.TemporaryDirectory() as place:
+    path, folder = _find_sound(
+      checkpoint_root(workdir), step, weights_only=ema, place=place
+    )
+    saved = checkpoint_arrays.read_shapes(folder)
+    averaged = ema and any(name[0] == "ema" for name in saved)
+    wanted = ("ema" if averaged else "params", "buffers")
+    target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
+    arrays = checkpoint_arrays.read_arrays(folder, target) if target else {}
+    under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
+    return Restored(
+      step=int(path.name),
+      path=path,
+      state={"params": under(wanted[0]), "buffers": under("buffers")},
+      data=read_json(folder, "data"),
+      meta=read_json(folder, "meta"),
+      sha256=digests.identity(folder),
+    )
 
 
 def restore_model(
@@ -117,14 +121,18 @@ def restore_model(
 
 
 def _find_sound(
-  root: epath.Path, step: int | str | None, *, weights_only: bool
-) -> epath.Path:
+  root: epath.Path, step: int | str | None, *, weights_only: bool, place: str
+) -> tuple[epath.Path, epath.Path]:
   """Returns the folder of `step`, or of the newest sound checkpoint.
 
   Args:
     root: folder of the checkpoints.
     step: as in `restore_params`.
-    weights_only: do not look at the rest of the train state.
+    weights_only: leave the rest of the train state out.
+    place: local folder for the files of a checkpoint on an object store.
+
+  Returns:
+    (path, where its files can be read).
   """
   steps = list_steps(root)
   if not steps:
@@ -140,8 +148,15 @@ def _find_sound(
     items = None
     if weights_only and (path / WEIGHTS).is_dir():
       items = (WEIGHTS, "data", "meta")
-    if (reason := find_damage(path, items=items)) is None:
-      return path
+    folder = path
+    if digests.is_remote(path):
+      # By one transfer, which serves the check and the reading.
+      folder = epath.Path(place) / path.name
+      reason = copies.fetch(path, folder, items=items)
+    else:
+      reason = find_damage(path, items=items)
+    if reason is None:
+      return path, checkpoint_arrays.merge(folder)
     _log.warning("checkpoint %s is damaged (%s)", path, reason)
   raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
 

@@ -46,6 +46,9 @@ class RunConfig:
     keep_best_metric: validation result that they are ranked by: `eval/<metric>`
       of the weights, `eval_mean/<metric>` of their average.
     keep_best_mode: `min` if lower is better, `max` if higher is.
+    checkpoint_dir: folder on each machine that checkpoints are saved to first;
+      they are copied to the workdir in the background. "" for a folder of
+      temporary files if the workdir is on s3://, else for none.
     profile: (first step, number of steps) to trace into `<workdir>/profile`; ()
       for none.
     wandb_mode: `offline`, `online` or `disabled`.
@@ -67,6 +70,7 @@ class RunConfig:
   keep_best: int = 0
   keep_best_metric: str = "eval_mean/loss"
   keep_best_mode: str = "min"
+  checkpoint_dir: str = ""
   profile: tuple[int, ...] = ()
   wandb_mode: str = "offline"
 
