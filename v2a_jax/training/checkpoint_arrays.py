@@ -36,6 +36,7 @@ class _DigestedHandler(ocp.PyTreeCheckpointHandler):
 
   def __init__(self, primary: int | None = 0):
     """Sets who writes what is written once: one process, or, if None, all."""
+    self._complete = primary is not None or jax.process_count() == 1
     arrays = ocp.type_handlers.ArrayHandler(primary_host=primary)
     super().__init__(
       # Packing takes several times as long as writing, and saves a tenth.
@@ -53,6 +54,11 @@ class _DigestedHandler(ocp.PyTreeCheckpointHandler):
     # The folder may not be made yet; it is when the arrays are written.
     folder = getattr(directory, "path", directory)
     return [_Digested(futures or [], folder)]
+
+  def finalize(self, directory):
+    """Merges what all processes wrote, where they wrote to one folder."""
+    if self._complete:
+      super().finalize(directory)
 
 
 class _Digested:

@@ -28,7 +28,6 @@ _THREADS = 8
 _POLL_SECONDS = 0.05
 # How long process 0 waits for the others to copy their part.
 _PATIENCE_SECONDS = 3600
-_MERGED = ("d", "manifest.ocdbt")
 
 _log = logging.getLogger(__name__)
 
@@ -194,7 +193,7 @@ class Mirror:
     source, target = self._local / str(step), self.target(step)
     index, count = jax.process_index(), jax.process_count()
     files = digests.read_digests(source)
-    own = {x: files[x] for x in files if _is_own(x, index, count)}
+    own = {x: files[x] for x in files if _is_own(x, index)}
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       copied = pool.map(lambda x: copy_file(source / x, target / x), own)
       for name, found in zip(own, copied):
@@ -240,17 +239,10 @@ def _part(index: int) -> str:
   return f"sha256.process_{index}.json"
 
 
-def _is_own(name: str, index: int, count: int) -> bool:
-  """Says whether a file is this process's to copy.
-
-  What Orbax merged of one process alone is of no use to several.
-  """
-  if count == 1:
-    return True
-  parts = name.split("/")
-  if index > 0:
-    return bool({f"ocdbt.process_{index}", f"process_{index}"} & set(parts))
-  return len(parts) < 2 or parts[1] not in _MERGED
+def _is_own(name: str, index: int) -> bool:
+  """Says whether a file is this process's to copy."""
+  own = {f"ocdbt.process_{index}", f"process_{index}"}
+  return index == 0 or bool(own & set(name.split("/")))
 
 
 def _wait_for(paths: list[epath.Path]) -> None:
