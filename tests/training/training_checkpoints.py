@@ -36,9 +36,9 @@ def init_fn(hidden=8):
   return make_init(make_model, optimizer, seed=0, ema=True)
 
 
-def make_state():
-  """A state on eight devices; its average is the weights plus one."""
-  mesh = make_mesh(8, fsdp=2, tensor=2)
+def make_state(count=8):
+  """A state on devices; its average is the weights plus one."""
+  mesh = make_mesh(8, fsdp=2, tensor=2) if count == 8 else make_mesh(count)
   state, _ = sharding.init_sharded(init_fn(), mesh)
   return state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema))
 
