@@ -16,7 +16,8 @@ CHECKPOINT...         workdir of v2a train, or bundle
 --num_clips N         number of clips, drawn at random; 0 for all (default 64)
 -o, --output DIR      folder to write results.json to; with several checkpoints
                       each gets a subfolder (required)
---step N              training step of the checkpoint (default: the newest)
+--step STEP           training step of the checkpoint, or best: that of the best
+                      validation result (default: the newest)
 --seed SEED           random seed, 0 to 4294967295; clip i has seed + i
                       (default 0)
 --rows NAMES          rows to score, separated by commas: generated,

@@ -20,7 +20,8 @@ ARGUMENTS = f"""
                       settings; the exit status is 1 if the sound differs
 --checkpoint DIR      workdir of v2a train, or bundle (default: the bundled
                       diffusion_tiny)
---step N              training step of the checkpoint (default: the newest)
+--step STEP           training step of the checkpoint, or best: that of the best
+                      validation result (default: the newest)
 request:
 -p, --prompt TEXT     description of the sound (default: none, the picture
                       decides)

@@ -197,6 +197,18 @@ def _whole(low: int, high: float = math.inf) -> Callable[[str], int]:
   return convert
 
 
+def _step(text: str) -> int | str:
+  """Converts a training step, or the name of that of the best checkpoint."""
+  return text if text == "best" else _whole(0)(text)
+
+
+def _dtype(text: str) -> str:
+  """Checks the type that weights are stored in."""
+  if text not in (known := ("float32", "float16", "bfloat16")):
+    raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(known)}")
+  return text
+
+
 def _pair(text: str) -> tuple[str, str]:
   field, equals, column = text.partition("=")
   if not equals:
@@ -218,6 +230,8 @@ def _span(text: str) -> tuple[float, float]:
 TYPES = {
   "N": _whole(0),
   "COUNT": _whole(1),
+  "STEP": _step,
+  "DTYPE": _dtype,
   "SEED": _whole(0, MAX_SEED),
   "X": float,
   "SECONDS": float,

@@ -23,7 +23,10 @@ CONVERT = f"""{FETCH}
 EXPORT = """
 WORKDIR               workdir of v2a train
 -o, --output DIR      folder of the bundle (required)
---step N              training step of the checkpoint (default: the newest)
+--step STEP           training step of the checkpoint, or best: that of the best
+                      validation result (default: the newest)
+--dtype DTYPE         type of the stored weights: float32, float16 or bfloat16
+                      (default float16)
 """
 
 
@@ -112,4 +115,8 @@ def export(argv: list[str]) -> None:
   args = parser.parse(argv)
   from v2a_jax.experiment import export as export_lib
 
-  print(export_lib.export(args.workdir, args.output, step=args.step))
+  print(
+    export_lib.export(
+      args.workdir, args.output, step=args.step, dtype=args.dtype
+    )
+  )

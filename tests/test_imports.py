@@ -44,7 +44,7 @@ MAY = {
 # One door each: (module, what alone may import it).
 DOORS = [
   ("av", "v2a_jax/media/"),
-  ("orbax", "v2a_jax/training/checkpoint.py"),
+  ("orbax", "v2a_jax/training/checkpoint"),
   ("wandb", "v2a_jax/training/writers.py"),
   ("tensorflow_datasets", "data_pipelines/"),
   ("array_record", "data_pipelines/"),

@@ -4,10 +4,14 @@ import json
 import os
 import pathlib
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from launch import cli
 from tests.launch.commands import refused, succeeds, v2a
+from v2a_jax.training.restore import restore_params
+from v2a_jax.weights import bundle
 
 SMALL = (
   "--config.data.batch_size=8 --config.data.seconds=1.0"
@@ -107,13 +111,16 @@ def test_the_same_command_continues_a_run(trained):
 
 def test_a_bundle_holds_what_a_run_has_learned(trained, tmp_path, capsys):
   out = tmp_path / "mine"
-  shown = succeeds(capsys, "weights", "export", trained, "-o", out)
-  assert shown == f"{out}\n"
+  command = ("weights", "export", trained, "-o")
+  assert succeeds(capsys, *command, out, "--dtype=bfloat16") == f"{out}\n"
+  average = restore_params(trained).state["params"]
+  for name, array in bundle.read_arrays(out).items():
+    if name in average:
+      assert array.dtype == jnp.bfloat16
+      np.testing.assert_array_equal(array, average[name].astype(jnp.bfloat16))
   names = {"weights.safetensors", "config.json", "tokenizer.model"}
   assert names <= {path.name for path in out.iterdir()}
-  line = refused(
-    capsys, "weights", "export", trained, "-o", tmp_path / "x", "--step=9"
-  )
+  line = refused(capsys, *command, tmp_path / "x", "--step=9")
   assert "9" in line and str(trained) in line
 
 

@@ -100,6 +100,7 @@ def test_a_named_file_goes_where_it_is_told(cache, published, tmp_path, capsys):
     (["fetch", "mn04"], "download them by other means and set V2A_WEIGHTS to"),
     (["fetch"], "required: NAME (v2a weights fetch --help)"),
     (["export", "no/such", "-o", "x"], "no/such holds no config.json"),
+    (["export", "x", "-o", "y", "--dtype=int8"], "int8 is not one of float32"),
     (["export", "x", "-o", "y", "--step=-1"], "-1 is not a whole number in"),
   ],
 )

@@ -30,6 +30,7 @@ from v2a_jax.training.logs import NonFiniteError
 from v2a_jax.training.loop import train
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.preemption import PreemptionGuard
+from v2a_jax.training.restore import restore_params
 from v2a_jax.weights import names
 
 HERE = pathlib.Path(__file__).parent
@@ -257,6 +258,7 @@ def test_the_validation_loss_is_of_the_same_clips_each_time(whole):
   ]
   row = [r for r in row if "eval/loss" in r][-1]
   assert row["step"] == 7
+  assert restore_params(copy, step="best").step == 7
   graphdef = nnx.split(Net(nnx.Rngs(0)), nnx.Param, ...)[0]
   data = rows_of(np.arange(2 * BATCH))
   for name, params in (("eval", state.params), ("eval_mean", state.ema)):

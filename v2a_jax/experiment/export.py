@@ -23,7 +23,7 @@ def export(
   workdir,
   out,
   *,
-  step: int | None = None,
+  step: int | str | None = None,
   dtype: str = "float16",
   card: str = "",
 ) -> pathlib.Path:
@@ -32,8 +32,9 @@ def export(
   Args:
     workdir: workdir of `v2a train`.
     out: folder of the bundle.
-    step: step of the checkpoint; None for the newest.
-    dtype: dtype of the stored arrays.
+    step: step of the checkpoint; "best" for that of the best validation result,
+      None for the newest.
+    dtype: dtype of the stored arrays: float32, float16 or bfloat16.
     card: model card in Markdown; a short one is written if empty.
 
   Raises:

@@ -21,7 +21,7 @@ from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS
 from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
 from v2a_jax.models import lora
-from v2a_jax.training import checkpoint as checkpoint_lib
+from v2a_jax.training import restore
 from v2a_jax.training.checkpoint import CheckpointError
 from v2a_jax.weights import bundle, names
 
@@ -206,8 +206,8 @@ def read_saved(name: str) -> dict[names.Name, Any]:
   Raises:
     BundleError, CheckpointError: there is none, or it is damaged.
   """
-  if checkpoint_lib.list_steps(checkpoint_lib.checkpoint_root(name)):
-    state = checkpoint_lib.restore_params(name).state
+  if restore.list_steps(restore.checkpoint_root(name)):
+    state = restore.restore_params(name).state
     return state["params"] | state["buffers"]
   return bundle.read_arrays(bundle.find(name))
 

@@ -10,7 +10,7 @@ from flax import nnx
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
 from v2a_jax.experiment.experiment import Experiment
-from v2a_jax.training import checkpoint as checkpoint_lib
+from v2a_jax.training import restore
 from v2a_jax.weights import bundle
 
 
@@ -40,13 +40,14 @@ class Trained:
     return found
 
 
-def load(checkpoint, *, step: int | None = None) -> Trained:
+def load(checkpoint, *, step: int | str | None = None) -> Trained:
   """Loads a generator.
 
   Args:
     checkpoint: a workdir of `v2a train`, a bundle's folder, or the name of a
       bundle in `assets/`.
-    step: step of a workdir's checkpoint; None for the newest.
+    step: step of a workdir's checkpoint; "best" for that of the best validation
+      result, None for the newest.
 
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
@@ -77,19 +78,20 @@ def _from_bundle(folder: pathlib.Path) -> Trained:
   return Trained(experiment, nnx.merge(graphdef, state), folder, source)
 
 
-def from_workdir(path, *, step: int | None = None) -> Trained:
+def from_workdir(path, *, step: int | str | None = None) -> Trained:
   """Loads what was trained in a workdir: a generator, or a codec with critics.
 
   Args:
     path: workdir of `v2a train`.
-    step: step of the checkpoint; None for the newest.
+    step: step of the checkpoint; "best" for that of the best validation result,
+      None for the newest.
 
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
   """
   path = pathlib.Path(path)
   experiment = Experiment.from_config(bundle.read_config(path))
-  model, restored = checkpoint_lib.restore_model(
+  model, restored = restore.restore_model(
     path, experiment.make_model, step=step
   )
   source = {

@@ -68,12 +68,15 @@ class Soundtracker:
     self._source = dict(trained.source)
 
   @classmethod
-  def load(cls, checkpoint=None, *, step: int | None = None) -> "Soundtracker":
+  def load(
+    cls, checkpoint=None, *, step: int | str | None = None
+  ) -> "Soundtracker":
     """Loads a workdir of `v2a train`, a bundle, or the bundled model.
 
     Args:
       checkpoint: folder of either kind, or the name of a bundled model.
-      step: step of a workdir's checkpoint; None for the newest.
+      step: step of a workdir's checkpoint; "best" for that of the best validation
+      result, None for the newest.
 
     Raises:
       BundleError, CheckpointError: it is missing, damaged or of another model.

@@ -1,38 +1,43 @@
 """Checkpoints: the only door to Orbax.
 
-A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `state`
-(arrays, named by their path in the train state), `data` and `meta` (JSON), and
+A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `weights`
+and `state` (arrays, named by their path in the train state; see
+checkpoint_arrays.py), `data` and `meta` (JSON), and
 `sha256.json`, the digests of all their files. The digests are written before
 the folder gets its final name, and verified before anything is restored:
-Orbax itself restores flipped bits without a word.
+Orbax itself restores flipped bits without a word. Processes share the work of
+both.
 
 Arrays are restored into whatever layout is asked for, so a run may continue on
 another mesh, another number of devices or of processes.
 """
 
 from collections.abc import Callable, Mapping
-import dataclasses
-import json
+import hashlib
 import logging
 import pathlib
-import shutil
+import tempfile
 from typing import Any
 
-from flax import nnx, traverse_util
+from etils import epath
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from v2a_jax.training import digests
+from v2a_jax.training import checkpoint_arrays, copies, digests
+from v2a_jax.training.checkpoint_arrays import CheckpointError
+from v2a_jax.training.copies import Mirror
 from v2a_jax.training.digests import find_damage, list_steps
-from v2a_jax.training.state import TrainState, abstract_model
+from v2a_jax.training.restore import (
+  Restored,
+  checkpoint_root,
+  read_json,
+  read_score,
+)
+from v2a_jax.training.retention import Retention
+from v2a_jax.training.state import TrainState
 from v2a_jax.weights import names
-
-
-class CheckpointError(Exception):
-  """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
-
 
 _log = logging.getLogger(__name__)
 _STORAGE_ERRORS = {
@@ -47,60 +52,58 @@ _STORAGE_ERRORS = {
 logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Restored:
-  """What a checkpoint held.
-
-  Attributes:
-    step: the number of training steps behind it.
-    path: its folder.
-    state: the train state, in `restore`; else {"params", "buffers"}, numpy
-      arrays by name, of which `params` may be the average.
-    data: the data position, as saved.
-    meta: as saved; the loop adds `train_seconds` and `clips_seen`.
-    sha256: digest of `sha256.json`, which identifies the checkpoint's contents.
-  """
-
-  step: int
-  path: pathlib.Path
-  state: Any
-  data: Mapping[str, Any]
-  meta: Mapping[str, Any]
-  sha256: str
-
-
 class Checkpoints:
   """Saves in the background and restores the newest sound checkpoint."""
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: epath.PathLike,
     *,
-    keep: int = 3,
-    keep_period: int | None = None,
+    keep: Retention | None = None,
+    local: epath.PathLike = "",
   ):
     """Opens or makes `<workdir>/checkpoints`.
 
     Args:
       workdir: the run's folder, seen by all processes.
-      keep: number of newest checkpoints to keep.
-      keep_period: also keep each step that is a multiple of it, for good.
+      keep: which checkpoints are kept; None for the newest three.
+      local: folder of this machine to save to; the copy to the workdir goes on
+        in the background. "" for one in the folder of temporary files if Orbax
+        cannot write to the workdir (s3://), else for none.
     """
-    self.root = checkpoint_root(workdir)
+    self.root = self._folder = checkpoint_root(workdir)
     self.root.mkdir(parents=True, exist_ok=True)
-    policies = ocp.checkpoint_managers
-    preserve = [policies.LatestN(keep)]
-    if keep_period:
-      preserve.append(policies.EveryNSteps(keep_period))
-    self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(preserve),
+    self._keep = keep or Retention()
+    self._scores = {}
+    self._pending: int | None = None
+    self._mirror = None
+    if local or str(self.root).startswith("s3://"):
+      self._folder = _local_folder(local, self.root)
+      self._mirror = Mirror(self._folder, self.root, self._make_room)
+      self._mirror.finish()
+    else:
+      self._remove_unfinished()
+    multihost_utils.sync_global_devices("checkpoints: nothing is unfinished")
+    self._manager = self._open_manager()
+
+  def _open_manager(self) -> ocp.CheckpointManager:
+    # Each process is on its own where each has a folder of its own.
+    primary = None if self._mirror else 0
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(
         post_finalization_callback=self._write_digests
       ),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=primary
+      ),
     )
-    self._pending: int | None = None
-    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+    return ocp.CheckpointManager(
+      self._folder,
+      options=options,
+      item_handlers=checkpoint_arrays.make_handlers(primary=primary),
+    )
 
   def save(
     self,
@@ -109,28 +112,46 @@ class Checkpoints:
     *,
     data: Mapping[str, Any],
     meta: Mapping[str, Any],
+    validation: Mapping[str, float] | None = None,
   ) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
     A full or failing disk is reported in one line and training goes on: the
     previous checkpoints stay, and the next call tries again.
+
+    Args:
+      step: number of steps done.
+      state: the train state.
+      data: position in the data, JSON-able.
+      meta: further facts, JSON-able.
+      validation: validation results of this step; without them the checkpoint
+        is not ranked (see `Retention`).
     """
-    self.wait()
-    if step in list_steps(self.root):
+    self._guard(self._manager.wait_until_finished)
+    if self._mirror:
+      # Orbax keeps the two newest: one is being copied, one is being saved.
+      self._mirror.wait(keep=1)
+    if step in list_steps(self.root) or step in list_steps(self._folder):
       return
+    self._scores[step] = score = self._keep.score(validation)
+    meta = {**meta, "score": score} if score else dict(meta)
     items = ocp.args.Composite(
-      state=ocp.args.PyTreeSave(
-        traverse_util.unflatten_dict(names.flatten(state))
-      ),
+      **checkpoint_arrays.items_of(state),
       data=ocp.args.JsonSave(dict(data)),
-      meta=ocp.args.JsonSave(dict(meta)),
+      meta=ocp.args.JsonSave(meta),
     )
     self._pending = step
-    self._guard(lambda: self._manager.save(step, args=items, force=True))
+    if self._mirror:
+      self._mirror.announce(step)
+    save = lambda: self._manager.save(step, args=items, force=True)
+    if self._guard(save) and self._mirror:
+      self._mirror.start(step, self._manager.is_saving_in_progress)
 
   def wait(self) -> bool:
-    """Waits for the save under way; False if it failed (and was reported)."""
-    return self._guard(self._manager.wait_until_finished)
+    """Waits for saves and copies; False if one failed (and was reported)."""
+    saved = self._guard(self._manager.wait_until_finished)
+    copied = self._mirror is None or self._mirror.wait()
+    return saved and copied
 
   def check(self) -> bool:
     """Reports a failed save without waiting."""
@@ -139,10 +160,30 @@ class Checkpoints:
   def close(self) -> None:
     self.wait()
     self._manager.close()
+    if self._mirror:
+      self._mirror.close()
 
   def latest_step(self) -> int | None:
     """Returns the newest step that has been saved completely, or None."""
     return max(list_steps(self.root), default=None)
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Says for each saved checkpoint whether it stays; Orbax asks."""
+    steps = [info.step for info in checkpoints]
+    kept = set(steps[-2:]) if self._mirror else self._kept(steps)
+    return [step in kept for step in steps]
+
+  def _kept(self, steps: list[int]) -> set[int]:
+    for step in steps:
+      if step not in self._scores:
+        self._scores[step] = read_score(self.root / str(step))
+    return self._keep.kept({step: self._scores[step] for step in steps})
+
+  def _make_room(self) -> None:
+    """Removes what need not be kept, after a copy."""
+    steps = list_steps(self.root)
+    for step in set(steps) - self._kept(steps):
+      copies.remove(self.root / str(step))
 
   def restore(self, abstract_state: TrainState, shardings: Any) -> Restored:
     """Restores the newest sound checkpoint into `shardings`.
@@ -157,50 +198,64 @@ class Checkpoints:
     Raises:
       CheckpointError: if none is sound, or one has another shape.
     """
-    while True:
-      step = self._agree_on_sound_step()
-      path = self.root / str(step)
-      target = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        abstract_state,
-        shardings,
-      )
-      named = names.flatten(target)
-      _compare(path, _read_shapes(path), named)
-      return Restored(
-        step=step,
-        path=path,
-        state=names.fill(target, _read_state(path, named)),
-        data=_read_json(path, "data"),
-        meta=_read_json(path, "meta"),
-        sha256=digests.identity(path),
-      )
+    step, folder = self._agree_on_sound_step()
+    path = self.root / str(step)
+    target = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      abstract_state,
+      shardings,
+    )
+    named = names.flatten(target)
+    saved = checkpoint_arrays.read_shapes(folder)
+    checkpoint_arrays.compare(path, saved, named)
+    arrays = checkpoint_arrays.read_arrays(folder, named)
+    restored = Restored(
+      step=step,
+      path=path,
+      state=names.fill(target, arrays),
+      data=read_json(folder, "data"),
+      meta=read_json(folder, "meta"),
+      sha256=digests.identity(folder),
+    )
+    if folder != path:
+      folder.rmtree()
+    return restored
 
-  def _agree_on_sound_step(self) -> int:
-    """Process 0 verifies; damaged checkpoints are moved out of the way."""
-    step = -1
-    if jax.process_index() == 0:
-      for candidate in list_steps(self.root):
-        if (reason := find_damage(self.root / str(candidate))) is None:
-          step = candidate
-          break
-        self._quarantine(candidate, reason)
-    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-    self._manager.reload()
-    if step < 0:
-      raise CheckpointError(
-        f"{self.root}: no sound checkpoint is left; the damaged ones are in"
-        f" {self.root.parent / 'damaged'}. Use another --workdir to start"
-        " again"
-      )
-    return step
+  def _agree_on_sound_step(self) -> tuple[int, epath.Path]:
+    """Returns the newest step that all processes find sound, and its folder.
+
+    Each looks at its share of the files or, where they are copied to this
+    machine, at all. Damaged checkpoints are moved out of the way.
+    """
+    agree = multihost_utils.broadcast_one_to_all
+    index, count = jax.process_index(), jax.process_count()
+    for step in map(int, agree(np.asarray(list_steps(self.root), np.int32))):
+      folder = path = self.root / str(step)
+      if self._mirror:
+        near = self._folder / str(step)
+        folder = self._folder.with_name(f"restored_{index}")
+        reason = copies.fetch(path, folder, near=near)
+      else:
+        reason = find_damage(path, index=index, count=count)
+      reason = _first_reason(reason)
+      if reason is None:
+        self._manager.reload()
+        return step, checkpoint_arrays.merge(folder)
+      if index == 0:
+        self._quarantine(step, reason)
+    raise CheckpointError(
+      f"{self.root}: no sound checkpoint is left; the damaged ones are in"
+      f" {self.root.parent / 'damaged'}. Use another --workdir to start"
+      " again"
+    )
 
   def _quarantine(self, step: int, reason: str) -> None:
     place = self.root.parent / "damaged"
     place.mkdir(exist_ok=True)
-    taken = len(list(place.glob(f"{step}*")))
+    names = digests.list_names(place)
+    taken = sum(name.partition(".")[0] == str(step) for name in names)
     target = place / (f"{step}.{taken}" if taken else str(step))
-    shutil.move(self.root / str(step), target)
+    copies.move(self.root / str(step), target)
     _log.warning(
       "checkpoint %s is damaged (%s); moved to %s, falling back to the one"
       " before it",
@@ -210,10 +265,23 @@ class Checkpoints:
     )
 
   def _write_digests(self) -> None:
-    """Runs in the background, when all is written but the final name."""
-    if jax.process_index() == 0:
-      for folder in self.root.glob(f"{self._pending}.orbax-checkpoint-tmp*"):
-        digests.write_digests(folder)
+    """Runs when all is written but the final name, where Orbax gives it."""
+    for folder in self._unfinished(self._folder, self._pending):
+      digests.write_digests(folder, processes=jax.process_count())
+
+  def _unfinished(self, root: epath.Path, step: int | None) -> list[epath.Path]:
+    """Returns the folder of a save under way, as a list of one or none.
+
+    An object store has only final names; there a folder without digests is
+    unfinished.
+    """
+    starts = (f"{step}.orbax-checkpoint-tmp", f"{step}{copies.COPYING}")
+    complete = list_steps(root)
+    return [
+      root / name
+      for name in digests.list_names(root)
+      if name.startswith(starts) or (name == str(step) and step not in complete)
+    ]
 
   def _guard(self, action: Callable[[], Any]) -> bool:
     """Runs `action`; a storage error is reported and leaves a new manager."""
@@ -232,134 +300,40 @@ class Checkpoints:
         known[0],
       )
     self._discard(self._pending)
-    self._manager = ocp.CheckpointManager(self.root, options=self._options)
+    self._manager = self._open_manager()
     return False
 
   def _discard(self, step: int | None) -> None:
     """Removes what a failed save left behind."""
+    if jax.process_index() == 0 or self._mirror:
+      for folder in self._unfinished(self._folder, step):
+        folder.rmtree(missing_ok=True)
     if jax.process_index() == 0:
-      for folder in self.root.glob(f"{step}.orbax-checkpoint-tmp*"):
-        shutil.rmtree(folder, ignore_errors=True)
+      for folder in self._unfinished(self.root, step):
+        folder.rmtree(missing_ok=True)
+
+  def _remove_unfinished(self) -> None:
+    """Removes what a killed process left on an object store.
+
+    Orbax does it for local folders, and knows nothing of digests.
+    """
+    if digests.is_remote(self.root) and jax.process_index() == 0:
+      for folder in copies.unfinished(self.root).values():
+        copies.remove(folder)
 
 
-def checkpoint_root(workdir: str | pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(workdir).absolute() / "checkpoints"
+def _local_folder(local: epath.PathLike, root: epath.Path) -> epath.Path:
+  """Returns the folder that this process saves to, of this run alone."""
+  place = pathlib.Path(local or pathlib.Path(tempfile.gettempdir(), "v2a_jax"))
+  run = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+  folder = epath.Path(place.absolute()) / run / f"process_{jax.process_index()}"
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
 
 
-def restore_params(
-  workdir: str | pathlib.Path, *, step: int | None = None, ema: bool = True
-) -> Restored:
-  """Reads a model's weights for use, without the optimizer.
-
-  Args:
-    workdir: the run's folder.
-    step: which checkpoint; None for the newest sound one.
-    ema: read the average instead of the weights, if the run kept one.
-
-  Returns:
-    `Restored`, whose `state` has numpy arrays by name under `params` and
-    `buffers` (see `restore_model` for a module).
-
-  Raises:
-    CheckpointError: if there is none, or the one asked for is damaged.
-  """
-  path = _find_sound(checkpoint_root(workdir), step)
-  saved = _read_shapes(path)
-  averaged = ema and any(name[0] == "ema" for name in saved)
-  wanted = ("ema" if averaged else "params", "buffers")
-  target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
-  arrays = _read_state(path, target) if target else {}
-  under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
-  return Restored(
-    step=int(path.name),
-    path=path,
-    state={"params": under(wanted[0]), "buffers": under("buffers")},
-    data=_read_json(path, "data"),
-    meta=_read_json(path, "meta"),
-    sha256=digests.identity(path),
-  )
-
-
-def restore_model(
-  workdir: str | pathlib.Path,
-  make_model: Callable[[nnx.Rngs], nnx.Module],
-  *,
-  step: int | None = None,
-  ema: bool = True,
-) -> tuple[nnx.Module, Restored]:
-  """Returns the trained module and where it came from.
-
-  Raises:
-    CheckpointError: as `restore_params`, or if a shape is not the model's.
-  """
-  restored = restore_params(workdir, step=step, ema=ema)
-  graphdef, params, buffers = abstract_model(make_model)
-  parts = []
-  for part, abstract in (("params", params), ("buffers", buffers)):
-    arrays = restored.state[part]
-    prefixed = lambda named, part=part: {
-      (part, *k): v for k, v in named.items()
-    }
-    wanted = prefixed(names.flatten(abstract))
-    _compare(restored.path, prefixed(arrays), wanted)
-    to_jax = lambda array, _: jax.numpy.asarray(array)
-    parts.append(names.fill(abstract, arrays, to_jax))
-  return nnx.merge(graphdef, *parts), restored
-
-
-def _find_sound(root: pathlib.Path, step: int | None) -> pathlib.Path:
-  """Returns the folder of `step`, or of the newest sound checkpoint."""
-  steps = list_steps(root)
-  if not steps:
-    raise CheckpointError(
-      f"{root}: no checkpoint there; train first, or name another workdir"
-    )
-  if step is not None and step not in steps:
-    raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
-  for candidate in steps if step is None else [step]:
-    path = root / str(candidate)
-    if (reason := find_damage(path)) is None:
-      return path
-    _log.warning("checkpoint %s is damaged (%s)", path, reason)
-  raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
-
-
-def _read_shapes(path: pathlib.Path) -> dict[tuple[str, ...], Any]:
-  """Returns {name: shape and type} of a checkpoint, without its arrays."""
-  tree = ocp.PyTreeCheckpointHandler().metadata(path / "state").tree
-  return {
-    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    for name, leaf in traverse_util.flatten_dict(tree).items()
-  }
-
-
-def _read_state(
-  path: pathlib.Path, named: Mapping[names.Name, Any]
-) -> dict[names.Name, Any]:
-  """Reads the leaves of `named`, as jax arrays where it has shardings."""
-  target = traverse_util.unflatten_dict(dict(named))
-  if all(leaf.sharding is None for leaf in named.values()):
-    as_numpy = lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray)
-    restore_args = jax.tree.map(as_numpy, target)
-  else:
-    restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-  handler = ocp.PyTreeCheckpointHandler()
-  tree = ocp.Checkpointer(handler).restore(
-    path / "state",
-    args=ocp.args.PyTreeRestore(
-      item=target, restore_args=restore_args, partial_restore=True
-    ),
-  )
-  return traverse_util.flatten_dict(tree)
-
-
-def _compare(path: pathlib.Path, saved: Mapping, wanted: Mapping) -> None:
-  """Raises one line that names everything missing, misshapen or extra."""
-  if faults := names.compare(saved, wanted):
-    raise CheckpointError(
-      f"{path}: {faults}; use the config it was trained with, or another workdir"
-    )
-
-
-def _read_json(path: pathlib.Path, item: str) -> dict[str, Any]:
-  return json.loads((path / item / "metadata").read_text())
+def _first_reason(reason: str | None) -> str | None:
+  """Returns the reason of the first process that has one; None if none has."""
+  text = (reason or "").encode()[:200].ljust(200)
+  every = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
+  rows = [bytes(row).decode(errors="replace") for row in every.reshape(-1, 200)]
+  return next((row.strip() for row in rows if row.strip()), None)

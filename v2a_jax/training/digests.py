@@ -1,58 +1,177 @@
 """Digests of a checkpoint's files, which show damage before it is restored.
 
-A checkpoint's folder is named by its step and holds the folders `state`,
-`data` and `meta`; the sha256 of each of their files stands in `sha256.json`.
+A checkpoint's folder is named by its step and holds a folder for each of its
+items (`weights`, `state`, `data`, `meta`); the sha256 of each of their files stands in
+`sha256.json`, which is written last.
+
+Each process hashes the files that it wrote itself. Until process 0 gathers
+them, its digests stand in `<item>/sha256.process_<index>.json`.
+
+Folders may be on object stores: gs:// or s3://.
 """
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import concurrent.futures
 import hashlib
 import json
-import pathlib
 
-from v2a_jax.basics.files import sha256_of, write_json
+from etils import epath
 
-_ITEMS = ("state", "data", "meta")
-_DIGESTS = "sha256.json"
-
-
-def list_steps(root: pathlib.Path) -> list[int]:
-  """Returns the completely saved steps, newest first."""
-  names = [path.name for path in root.iterdir()] if root.is_dir() else []
-  return sorted((int(n) for n in names if n.isdigit()), reverse=True)
+DIGESTS = "sha256.json"
+_PART = "sha256.process_"
+_THREADS = 8
 
 
-def digest_files(folder: pathlib.Path) -> dict[str, str]:
-  """Returns the sha256 of each file of the items, by relative path."""
-  files = sorted(path for item in _ITEMS for path in (folder / item).rglob("*"))
-  files = [path for path in files if path.is_file()]
-
-  with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    names = [str(path.relative_to(folder)) for path in files]
-    return dict(zip(names, pool.map(sha256_of, files)))
+def is_remote(path: epath.PathLike) -> bool:
+  """Says whether a path is on an object store."""
+  return "://" in str(path)
 
 
-def write_digests(folder: pathlib.Path) -> None:
-  """Writes `sha256.json` into a checkpoint's folder."""
-  write_json(folder / _DIGESTS, {"files": digest_files(folder)})
+def list_steps(root: epath.PathLike) -> list[int]:
+  """Returns the completely saved steps, newest first.
+
+  A local folder gets its final name when all is written. An object store has
+  no such names: there a checkpoint is complete when it has its digests.
+  """
+  root = epath.Path(root)
+  steps = sorted(
+    (int(n) for n in list_names(root) if n.isdigit()), reverse=True
+  )
+  if not is_remote(root):
+    return steps
+  return [step for step in steps if (root / str(step) / DIGESTS).exists()]
 
 
-def identity(folder: pathlib.Path) -> str:
-  """Returns one sha256 that names all of a checkpoint: that of its digests."""
-  return hashlib.sha256((folder / _DIGESTS).read_bytes()).hexdigest()
+def list_names(folder: epath.Path) -> list[str]:
+  """Returns the names in a folder; none if there is no such folder."""
+  return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
-def find_damage(folder: pathlib.Path) -> str | None:
-  """Returns what is wrong with a checkpoint's files, or None."""
-  if not (folder / _DIGESTS).exists():
-    return f"{_DIGESTS} is missing"
+def list_files(folder: epath.Path) -> Iterator[str]:
+  """Yields the paths of all files in a folder, relative to it."""
+  for path in sorted(folder.iterdir()):
+    if path.is_dir():
+      yield from (f"{path.name}/{name}" for name in list_files(path))
+    else:
+      yield path.name
+
+
+def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, str]:
+  """Returns {name: sha256} of files in a folder.
+
+  Raises:
+    OSError: one of them is missing or cannot be read.
+  """
+  names = list(names)
+  with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    paths = [folder / name for name in names]
+    return dict(zip(names, pool.map(sha256_of, paths)))
+
+
+def sha256_of(path: epath.Path) -> str:
+  """Returns the sha256 of a file's bytes in hexadecimal, in constant memory."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_part(item: epath.Path, index: int) -> None:
+  """Writes the digests of what process `index` wrote of one item."""
+  own = {f"ocdbt.process_{index}", f"process_{index}"}
+  names = [name for name in list_files(item) if own & set(name.split("/"))]
+  write(item / f"{_PART}{index}.json", digest_files(item, names))
+
+
+def write_digests(folder: epath.Path, *, processes: int = 1) -> None:
+  """Gathers what all processes hashed, hashes the rest, writes `sha256.json`.
+
+  The folder is not yet a checkpoint, so nobody reads a half-written file.
+  """
+  names = [name for name in list_files(folder) if "/" in name]
+  parts = {name for name in names if name.split("/")[1].startswith(_PART)}
+  files = {}
+  for part in sorted(parts):
+    item = part.split("/")[0]
+    listed = read(folder / part)
+    files |= {f"{item}/{name}": digest for name, digest in listed.items()}
+  files |= digest_files(folder, set(names) - parts - files.keys())
+  write(folder / DIGESTS, files, processes=processes)
+  for part in parts:
+    (folder / part).unlink()
+
+
+def write(
+  path: epath.Path, files: Mapping[str, str], *, processes: int = 1
+) -> None:
+  """Writes {name: sha256}, and how many processes saved the checkpoint."""
+  value = {"files": dict(sorted(files.items())), "processes": processes}
+  path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read(path: epath.Path) -> dict[str, str]:
+  """Reads {name: sha256}.
+
+  Raises:
+    OSError, ValueError: the file is missing or damaged.
+  """
   try:
-    expected = json.loads((folder / _DIGESTS).read_text())["files"]
-    found = digest_files(folder)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    files = json.loads(path.read_text())["files"]
+    return {str(name): str(digest) for name, digest in files.items()}
+  except FileNotFoundError:
+    raise FileNotFoundError(f"{path.name} is missing") from None
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f"{path.name} is damaged: {error}") from None
+
+
+def read_digests(folder: epath.Path) -> dict[str, str]:
+  """Reads {name: sha256} of a checkpoint's files; see `read`."""
+  return read(folder / DIGESTS)
+
+
+def count_processes(folder: epath.Path) -> int:
+  """Returns how many processes saved a sound checkpoint."""
+  return json.loads((folder / DIGESTS).read_text()).get("processes", 1)
+
+
+def identity(folder: epath.Path) -> str:
+  """Returns one sha256 that names all of a checkpoint: that of its digests."""
+  return hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
+
+
+def find_damage(
+  folder: epath.Path,
+  *,
+  items: Collection[str] | None = None,
+  index: int = 0,
+  count: int = 1,
+) -> str | None:
+  """Returns what is wrong with a checkpoint's files, or None.
+
+  Args:
+    folder: folder of the checkpoint.
+    items: items to look at; None for all.
+    index: which share of the files to look at, from 0.
+    count: number of shares; together they hold every file.
+  """
+  folder = epath.Path(folder)
+  try:
+    expected = read_digests(folder)
+    names = sorted(
+      name for name in expected if not items or name.split("/")[0] in items
+    )[index::count]
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+      faults = pool.map(
+        lambda name: _fault(folder, name, expected[name]), names
+      )
+      return next(filter(None, faults), None)
+  except (OSError, ValueError) as error:
     return str(error)[:200]
-  for name, digest in expected.items():
-    if name not in found:
-      return f"{name} is missing"
-    if found[name] != digest:
-      return f"{name} does not have its sha256"
-  return None
+
+
+def _fault(folder: epath.Path, name: str, digest: str) -> str | None:
+  try:
+    found = sha256_of(folder / name)
+  except FileNotFoundError:
+    return f"{name} is missing"
+  except OSError as error:
+    return f"{name} cannot be read ({error})"
+  return None if found == digest else f"{name} does not have its sha256"

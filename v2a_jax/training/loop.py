@@ -84,12 +84,13 @@ class _Run:
     self.experiment, self.workdir = experiment, workdir
     self.goodput = Goodput()
     self.in_flight = collections.deque()
+    self.validation = {}  # The newest results, by step.
     with self.goodput.phase("init"):
       self.mesh = mesh_lib.make_mesh(experiment.mesh)
       stack.enter_context(jax.set_mesh(self.mesh))
       run = experiment.run
       self.checkpoints = Checkpoints(
-        workdir, keep=run.keep, keep_period=run.keep_period or None
+        workdir, keep=run.retention, local=run.checkpoint_dir
       )
       stack.callback(self.checkpoints.close)
       self.program = make_program(experiment, self.mesh)
@@ -267,6 +268,7 @@ class _Run:
         self.experiment, self.program, self.state, self.frozen, self.mesh
       )
     self.log.write(self.step, row)
+    self.validation = {self.step: row}
 
   def save(self) -> None:
     """Starts to save a checkpoint of this step."""
@@ -282,6 +284,7 @@ class _Run:
           "train_seconds": now.train_seconds,
           "clips_seen": now.examples,
         },
+        validation=self.validation.get(self.step),
       )
 
   def rescue(self, error: Exception) -> None:

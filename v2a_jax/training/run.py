@@ -11,6 +11,7 @@ from v2a_jax.basics.settings import SettingError, check, choose
 from v2a_jax.objectives.base import Objective
 from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.training.optimizer import OptimizerConfig
+from v2a_jax.training.retention import Retention
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -39,6 +40,15 @@ class RunConfig:
     keep: number of newest checkpoints that are kept.
     keep_period: checkpoints at multiples of so many steps are kept for good; 0
       for none.
+    keep_best: number of checkpoints of the best validation results that are
+      kept; only steps that are evaluated have one, so that `checkpoint_every`
+      and `eval_every` should share multiples.
+    keep_best_metric: validation result that they are ranked by: `eval/<metric>`
+      of the weights, `eval_mean/<metric>` of their average.
+    keep_best_mode: `min` if lower is better, `max` if higher is.
+    checkpoint_dir: folder on each machine that checkpoints are saved to first;
+      they are copied to the workdir in the background. "" for a folder of
+      temporary files if the workdir is on s3://, else for none.
     profile: (first step, number of steps) to trace into `<workdir>/profile`; ()
       for none.
     wandb_mode: `offline`, `online` or `disabled`.
@@ -57,6 +67,10 @@ class RunConfig:
   checkpoint_every: int = 1000
   keep: int = 3
   keep_period: int = 0
+  keep_best: int = 0
+  keep_best_metric: str = "eval_mean/loss"
+  keep_best_mode: str = "min"
+  checkpoint_dir: str = ""
   profile: tuple[int, ...] = ()
   wandb_mode: str = "offline"
 
@@ -75,13 +89,44 @@ class RunConfig:
       checkpoint_every="[1, inf)",
       keep="[1, inf)",
       keep_period="[0, inf)",
+      keep_best="[0, inf)",
       profile="[0, inf)",
     )
-    choose(self, compute_dtype=COMPUTE_DTYPES, wandb_mode=WANDB_MODES)
+    choose(
+      self,
+      compute_dtype=COMPUTE_DTYPES,
+      wandb_mode=WANDB_MODES,
+      keep_best_mode=("min", "max"),
+    )
+    self._check_best()
     if self.profile and (len(self.profile) != 2 or self.profile[1] < 1):
       raise SettingError(
         f"profile={self.profile!r} is not (first step, number of steps)"
       )
+
+  def _check_best(self):
+    """Refuses to keep the best where nothing would tell which they are."""
+    if self.keep_best and not self.eval_every:
+      raise SettingError(
+        f"keep_best={self.keep_best} needs validation results: set eval_every"
+      )
+    averaged = self.keep_best_metric.startswith("eval_mean/")
+    if self.keep_best and averaged and not self.ema_decay:
+      raise SettingError(
+        f"keep_best_metric={self.keep_best_metric!r} is of the average, which"
+        " ema_decay=0 does not keep: name an eval/ metric"
+      )
+
+  @property
+  def retention(self) -> Retention:
+    """Which checkpoints are kept."""
+    return Retention(
+      newest=self.keep,
+      period=self.keep_period,
+      best=self.keep_best,
+      metric=self.keep_best_metric,
+      mode=self.keep_best_mode,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

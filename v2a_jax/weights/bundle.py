@@ -1,7 +1,7 @@
 """Bundles: a folder with a model's weights, its config and a model card.
 
-  weights.safetensors   arrays by path ("encoder/stages/0/kernel"), float32 or
-                        float16
+  weights.safetensors   arrays by path ("encoder/stages/0/kernel"), float32,
+                        float16 or bfloat16
   config.json           resolved config of the model
   tokenizer.model       for generators
   prompt_tokenizer.model  where prompts have a tokenizer of their own
@@ -101,7 +101,7 @@ def save(
   arrays = {}
   for name, leaf in names.joined(names.flatten(state)).items():
     leaf = np.asarray(leaf)
-    floating = np.issubdtype(leaf.dtype, np.floating)
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
     leaf = leaf.astype(dtype) if floating else leaf
     arrays[name] = np.ascontiguousarray(leaf)
   with files.written(folder / WEIGHTS) as part:

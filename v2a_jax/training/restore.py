@@ -1,0 +1,184 @@
+"""Weights for use, from any checkpoint of a run."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import logging
+import pathlib
+import tempfile
+from typing import Any
+
+from etils import epath
+from flax import nnx
+import jax
+
+from v2a_jax.training import checkpoint_arrays, copies, digests
+from v2a_jax.training.checkpoint_arrays import WEIGHTS, CheckpointError
+from v2a_jax.training.digests import find_damage, list_steps
+from v2a_jax.training.retention import ranked
+from v2a_jax.training.state import abstract_model
+from v2a_jax.weights import names
+
+# What users write in place of a step.
+BEST = "best"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
+  """What a checkpoint held.
+
+  Attributes:
+    step: the number of training steps behind it.
+    path: its folder.
+    state: the train state, in `restore`; else {"params", "buffers"}, numpy
+      arrays by name, of which `params` may be the average.
+    data: the data position, as saved.
+    meta: as saved; the loop adds `train_seconds` and `clips_seen`.
+    sha256: digest of `sha256.json`, which identifies the checkpoint's contents.
+  """
+
+  step: int
+  path: epath.Path
+  state: Any
+  data: Mapping[str, Any]
+  meta: Mapping[str, Any]
+  sha256: str
+
+
+def checkpoint_root(workdir: epath.PathLike) -> epath.Path:
+  """Returns the folder of a run's checkpoints."""
+  workdir = epath.Path(workdir)
+  if not digests.is_remote(workdir):
+    workdir = epath.Path(pathlib.Path(workdir).absolute())
+  return workdir / "checkpoints"
+
+
+def restore_params(
+  workdir: epath.PathLike, *, step: int | str | None = None, ema: bool = True
+) -> Restored:
+  """Reads a model's weights for use, without the optimizer.
+
+  Args:
+    workdir: the run's folder.
+    step: which checkpoint; "best" for that of the best validation result, None
+      for the newest sound one.
+    ema: read the average instead of the weights, if the run kept one.
+
+  Returns:
+    `Restored`, whose `state` has numpy arrays by name under `params` and
+    `buffers` (see `restore_model` for a module).
+
+  Raises:
+    CheckpointError: if there is none, or the one asked for is damaged.
+  """
+  with tempfile.TemporaryDirectory() as place:
+    path, folder = _find_sound(
+      checkpoint_root(workdir), step, weights_only=ema, place=place
+    )
+    saved = checkpoint_arrays.read_shapes(folder)
+    averaged = ema and any(name[0] == "ema" for name in saved)
+    wanted = ("ema" if averaged else "params", "buffers")
+    target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
+    arrays = checkpoint_arrays.read_arrays(folder, target) if target else {}
+    under = lambda top: {k[1:]: v for k, v in arrays.items() if k[0] == top}
+    return Restored(
+      step=int(path.name),
+      path=path,
+      state={"params": under(wanted[0]), "buffers": under("buffers")},
+      data=read_json(folder, "data"),
+      meta=read_json(folder, "meta"),
+      sha256=digests.identity(folder),
+    )
+
+
+def restore_model(
+  workdir: epath.PathLike,
+  make_model: Callable[[nnx.Rngs], nnx.Module],
+  *,
+  step: int | str | None = None,
+  ema: bool = True,
+) -> tuple[nnx.Module, Restored]:
+  """Returns the trained module and where it came from.
+
+  Raises:
+    CheckpointError: as `restore_params`, or if a shape is not the model's.
+  """
+  restored = restore_params(workdir, step=step, ema=ema)
+  graphdef, params, buffers = abstract_model(make_model)
+  parts = []
+  for part, abstract in (("params", params), ("buffers", buffers)):
+    arrays = restored.state[part]
+    prefixed = lambda named, part=part: {
+      (part, *k): v for k, v in named.items()
+    }
+    wanted = prefixed(names.flatten(abstract))
+    checkpoint_arrays.compare(restored.path, prefixed(arrays), wanted)
+    to_jax = lambda array, _: jax.numpy.asarray(array)
+    parts.append(names.fill(abstract, arrays, to_jax))
+  return nnx.merge(graphdef, *parts), restored
+
+
+def _find_sound(
+  root: epath.Path, step: int | str | None, *, weights_only: bool, place: str
+) -> tuple[epath.Path, epath.Path]:
+  """Returns the folder of `step`, or of the newest sound checkpoint.
+
+  Args:
+    root: folder of the checkpoints.
+    step: as in `restore_params`.
+    weights_only: leave the rest of the train state out.
+    place: local folder for the files of a checkpoint on an object store.
+
+  Returns:
+    (path, where its files can be read).
+  """
+  steps = list_steps(root)
+  if not steps:
+    raise CheckpointError(
+      f"{root}: no checkpoint there; train first, or name another workdir"
+    )
+  if step == BEST:
+    step = _best_step(root, steps)
+  if step is not None and step not in steps:
+    raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
+  for candidate in steps if step is None else [step]:
+    path = root / str(candidate)
+    items = None
+    if weights_only and (path / WEIGHTS).is_dir():
+      items = (WEIGHTS, "data", "meta")
+    folder = path
+    if digests.is_remote(path):
+      # By one transfer, which serves the check and the reading.
+      folder = epath.Path(place) / path.name
+      reason = copies.fetch(path, folder, items=items)
+    else:
+      reason = find_damage(path, items=items)
+    if reason is None:
+      return path, checkpoint_arrays.merge(folder)
+    _log.warning("checkpoint %s is damaged (%s)", path, reason)
+  raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
+
+
+def _best_step(root: epath.Path, steps: list[int]) -> int:
+  best = ranked({step: read_score(root / str(step)) for step in steps})
+  if not best:
+    raise CheckpointError(
+      f"{root}: no checkpoint has a validation result, so none is the best;"
+      f" name a step of {steps[::-1]}, or train with config.eval_every"
+    )
+  return best[0]
+
+
+def read_score(path: epath.Path) -> Mapping[str, Any] | None:
+  """Reads what a checkpoint is ranked by; None if it is not, or is damaged."""
+  try:
+    return read_json(path, "meta").get("score")
+  except (OSError, ValueError):
+    return None
+
+
+def read_json(path: epath.Path, item: str) -> dict[str, Any]:
+  """Reads `data` or `meta` of a checkpoint."""
+  return json.loads((path / item / "metadata").read_text())
