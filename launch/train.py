@@ -5,6 +5,7 @@ holds a checkpoint is continued from it, so after a preemption the same command
 is all that a scheduler needs.
 """
 
+import contextlib
 import sys
 
 from launch import cli, parsing
@@ -23,6 +24,14 @@ several processes (see launch/README.md):
 --num_processes COUNT
                       number of processes
 --process_id N        number of this process, from 0
+--join_timeout SECONDS
+                      time for all processes to come (default 900)
+--lost_timeout SECONDS
+                      time in which the loss of one ends the others, status 75
+                      (default 120)
+--barrier_timeout SECONDS
+                      time for all to come to the first step, and to the end
+                      (default 1800)
 """
 EXAMPLE = """v2a train --config=configs/diffusion_tiny.py \\
     --config.train_seconds=600 --workdir=runs/diffusion_tiny"""
@@ -42,20 +51,33 @@ def main(argv: list[str]) -> int:
     return 0
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
+  from v2a_jax.basics import claim
   from v2a_jax.experiment import parallelism
   from v2a_jax.experiment.workdir import open_experiment
-  from v2a_jax.parallel import distributed
+  from v2a_jax.parallel import compile_cache, distributed
   from v2a_jax.training import loop
 
   if args.distributed:
     distributed.initialize(
-      args.coordinator, args.num_processes, args.process_id
+      args.coordinator,
+      args.num_processes,
+      args.process_id,
+      timeouts=distributed.Timeouts(
+        join=args.join_timeout,
+        lost=args.lost_timeout,
+        barrier=args.barrier_timeout,
+      ),
     )
-  experiment = open_experiment(config, args.workdir)
-  experiment, chosen = parallelism.settle_here(experiment)
-  if chosen and distributed.is_main_process():
-    print(chosen, flush=True)
-  loop.train(experiment, args.workdir)
+  compile_cache.enable()
+  with contextlib.ExitStack() as stack:
+    with distributed.together():
+      if distributed.is_main_process():
+        stack.enter_context(claim.held(args.workdir))
+      experiment = open_experiment(config, args.workdir)
+      experiment, chosen = parallelism.settle_here(experiment)
+    if chosen and distributed.is_main_process():
+      print(chosen, flush=True)
+    loop.train(experiment, args.workdir)
   return 0
 
 

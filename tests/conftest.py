@@ -8,6 +8,8 @@ os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
 )
+# Tests leave the user's compiled programs alone.
+os.environ.setdefault("V2A_COMPILE_CACHE", "off")
 
 from absl import flags
 import jax

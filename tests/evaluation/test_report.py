@@ -325,6 +325,18 @@ def test_validation_loss_is_drawn_however_long_the_training(tmp_path):
   assert {f"eval_mean/loss_time_{i}" for i in range(4)} <= set(drawn)
 
 
+def test_the_page_says_where_the_time_of_training_went(tmp_path):
+  row = {"goodput/step_seconds": 80.0, "goodput/data_seconds": 5.0}
+  row |= {"goodput/total_seconds": 100.0, "goodput/step_fraction": 0.8}
+  row |= {"goodput/starts": 2, "goodput/steps_again": 12}
+  curve = [{"step": 1, "train/loss": 1.0} | row, {"step": 2, "eval/loss": 1.0}]
+  folder = write_results(tmp_path / "a", "diffusion", curve=curve)
+  page = report.write_report([folder], tmp_path / "r.html").read_text()
+  assert (
+    "step 80.0 %, data 5.0 %, other 15.0 %; 2 starts, 12 steps done again"
+  ) in page
+
+
 def test_curves_keep_extremes_and_average_the_rest():
   points = [(step, float(step % 7)) for step in range(5000)]
   curve = figures.Curve.of("run", 0, points)

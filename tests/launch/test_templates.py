@@ -37,24 +37,44 @@ def test_shell_parses_and_explains_itself(name):
   assert re.search("usage|slice", bare.stderr)
 
 
-def test_slurm_starts_a_process_on_every_gpu(tmp_path):
-  stub(tmp_path, "srun")
+def slurm(tmp_path, **env):
+  """Runs the template with programs that print what they get."""
+  for name in ("srun", "scontrol"):
+    stub(tmp_path, name)
+  with (tmp_path / "srun").open("a") as file:
+    file.write('exit "${CODE:-0}"\n')
   activate = tmp_path / ".venv" / "bin" / "activate"
   activate.parent.mkdir(parents=True)
   activate.touch()
-  run = subprocess.run(
+  return subprocess.run(
     ["bash", TEMPLATES / "slurm.sbatch", "c.py", "out", "--config.seed=1"],
     capture_output=True,
     text=True,
     env={
       "PATH": f"{tmp_path}:/bin:/usr/bin",
       "SLURM_SUBMIT_DIR": str(tmp_path),
+      "SLURM_JOB_ID": "7",
+      **env,
     },
   )
+
+
+@pytest.mark.parametrize(
+  "code,restarts,again",
+  [(75, 0, True), (143, 99, True), (2, 0, False), (75, 100, False)],
+)
+def test_slurm_requeues_what_may_go_better(code, restarts, again, tmp_path):
+  run = slurm(tmp_path, CODE=str(code), SLURM_RESTART_COUNT=str(restarts))
+  assert run.returncode == code
+  assert run.stdout.endswith("requeue\n7\n") == again
+
+
+def test_slurm_starts_a_process_on_every_gpu(tmp_path):
+  run = slurm(tmp_path)
   assert run.returncode == 0, run.stderr
   words = run.stdout.split("\n")[:-1]
-  assert words[1:4] == ["python", "-m", "launch.train"]
-  args = parse_train(words[4:])
+  assert words[2:5] == ["python", "-m", "launch.train"]
+  args = parse_train(words[5:])
   assert args.distributed
   assert (args.config, args.workdir) == ("c.py", "out")
   assert args.overrides == ["--config.seed=1"]
@@ -135,6 +155,14 @@ def test_jobset_renders_to_one_process_a_host():
   job = yaml.safe_load(string.Template(text).substitute(values))
   assert job["kind"] == "JobSet"
   spec = job["spec"]["replicatedJobs"][0]["template"]["spec"]
+  # What would fail again ends the set; anything else restarts it.
+  (rule,) = spec["podFailurePolicy"]["rules"]
+  assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [1, 2]
+  (rule,) = job["spec"]["failurePolicy"]["rules"]
+  assert rule == {
+    "action": "FailJobSet",
+    "onJobFailureReasons": ["PodFailurePolicy"],
+  }
   assert spec["parallelism"] == spec["completions"]
   container = spec["template"]["spec"]["containers"][0]
   assert container["command"] == ["python", "-m", "launch.train"]

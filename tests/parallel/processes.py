@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ def refusals(attempts):
   for environment, arguments in attempts:
     os.environ.update(environment)
     try:
-      distributed.initialize(*arguments, timeout=1)
+      distributed.initialize(*arguments, timeouts=distributed.Timeouts(join=20))
       messages.append("")
     except ValueError as error:
       messages.append(str(error))
@@ -28,7 +29,7 @@ def refusals(attempts):
 
 def join(arguments, axes):
   """Joins, and sums a batch of which each process loads its part."""
-  distributed.initialize(*arguments, timeout=60)
+  distributed.initialize(*arguments)
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
   index, count = sharding.data_shard(mesh)
   rows = np.arange(8.0)[index::count]
@@ -43,6 +44,26 @@ def join(arguments, axes):
     "shape": batch.shape,
     "total": float(total),
   }
+
+
+def meet(arguments, timeouts, stuck):
+  """Joins and comes to a barrier, but for process `stuck`."""
+  timeouts = distributed.Timeouts(**timeouts)
+  distributed.initialize(*arguments, timeouts=timeouts)
+  if jax.process_index() == stuck:
+    time.sleep(60)
+  distributed.barrier("first compile")
+  return [jax.process_index(), jax.process_count()]
+
+
+def fail(arguments, timeouts, broken):
+  """Joins; one process has an error, the other waits for it."""
+  timeouts = distributed.Timeouts(**timeouts)
+  distributed.initialize(*arguments, timeouts=timeouts)
+  with distributed.together():
+    if jax.process_index() == broken:
+      raise OSError("record 7 is damaged")
+    distributed.barrier("start")
 
 
 if __name__ == "__main__":

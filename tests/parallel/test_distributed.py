@@ -106,3 +106,80 @@ def test_two_processes_share_one_batch(axes, parts):
   assert [result["part"] for result in results] == parts
   for result in results:
     assert result["shape"] == [8] and result["total"] == sum(range(8))
+
+
+def slurm(port, process):
+  """Returns the variables that srun sets, as far as JAX reads them."""
+  return {
+    "SLURM_JOB_ID": "4242",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": str(process),
+    "SLURM_LOCALID": str(process),
+    "JAX_COORDINATOR_PORT": str(port),
+  }
+
+
+def open_mpi(port, process):
+  """Returns the variables that mpirun sets, as far as JAX reads them."""
+  return {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": str(process),
+    "OMPI_COMM_WORLD_LOCAL_RANK": str(process),
+    "JAX_COORDINATOR_PORT": str(port),
+  }
+
+
+@pytest.mark.parametrize("launcher", [slurm, open_mpi])
+def test_a_launcher_says_who_is_who(launcher):
+  port = free_port()
+  processes = [
+    start("meet", [], {}, None, environment=launcher(port, i)) for i in (0, 1)
+  ]
+  assert [result_of(process) for process in processes] == [[0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+  "process,words",
+  [
+    (1, "nobody answers at localhost:{port}, where process 0 of 2 should be"),
+    (0, "localhost:{port} answers, but not all 2 processes have joined"),
+  ],
+)
+def test_who_waits_in_vain_ends_in_time_with_one_line(process, words):
+  port = free_port()
+  alone = start("meet", [f"localhost:{port}", 2, process], {"join": 1}, None)
+  output, errors = alone.communicate(timeout=20)
+  assert alone.returncode == 75 and not output
+  assert errors.count("\n") == 1, errors
+  assert errors.startswith(f"process {process} (host ")
+  assert words.format(port=port) in errors and "within 1 s" in errors
+
+
+def test_a_barrier_names_who_does_not_come():
+  address = f"localhost:{free_port()}"
+  timeouts = {"lost": 4, "barrier": 1}
+  processes = [start("meet", [address, 2, i], timeouts, 1) for i in (0, 1)]
+  errors = [process.communicate(timeout=20)[1] for process in processes]
+  assert [process.returncode for process in processes] == [75, 75], errors
+  assert re.fullmatch(
+    r"process 1 \(host .+\) did not come to the barrier 'first compile' within"
+    r" 1 s; .*\n",
+    errors[0],
+  )
+  assert not errors[1]
+
+
+def test_an_error_of_one_process_ends_the_others_and_names_its_host():
+  address = f"localhost:{free_port()}"
+  processes = [start("fail", [address, 2, i], {"lost": 4}, 1) for i in (0, 1)]
+  errors = [process.communicate(timeout=20)[1] for process in processes]
+  assert [process.returncode for process in processes] == [2, 2], errors
+  assert re.fullmatch(
+    r"process 1 \(host .+\) failed with OSError: record 7 is damaged\n",
+    errors[0],
+  )
+  # Its own console shows where, each line with its host's name.
+  assert all(line.startswith("[") for line in errors[1].splitlines())

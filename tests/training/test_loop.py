@@ -206,12 +206,16 @@ def test_a_row_is_written_as_soon_as_its_step_is_done(tmp_path):
   train(
     experiment(
       open_loader=lambda split, **place: Watching(**place),
-      num_train_steps=5,
-      checkpoint_every=99,
+      num_train_steps=8,
+      checkpoint_every=6,
     ),
     tmp_path,
   )
   assert all(rows >= asked - 1 for asked, rows in enumerate(written))
+  # Nor does a row after a checkpoint claim a speed that no loader allows.
+  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+  speeds = [json.loads(x).get("perf/examples_per_sec", 0.0) for x in lines]
+  assert 0 < max(speeds) < 1.1 * BATCH / 0.2
 
 
 def test_a_new_run_starts_from_given_weights_and_a_resumed_one_goes_on(

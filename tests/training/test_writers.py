@@ -89,3 +89,38 @@ def test_speed_and_utilisation(monkeypatch):
 def test_a_cpu_has_a_measured_peak():
   peak, source = throughput.peak_flops(jax.devices()[0])
   assert peak > 0 and source == "measured matrix product"
+
+
+@pytest.mark.parametrize(
+  "kind,teraflops",
+  [
+    # As libtpu describes v4, v5e, v5p and v6e.
+    ("TPU v4", 275),
+    ("TPU v5 lite", 197),
+    ("TPU v5", 459),
+    ("TPU v6 lite", 918),
+    ("NVIDIA A100-SXM4-80GB", 312),
+    ("NVIDIA A100 80GB PCIe", 312),
+    ("NVIDIA H100 80GB HBM3", 989.5),
+    ("NVIDIA H100 PCIe", 756),
+    ("NVIDIA H100 NVL", 835.5),
+    ("NVIDIA H200", 989.5),
+    ("NVIDIA H200 NVL", 835.5),
+    ("NVIDIA GH200 480GB", 989.5),
+    ("NVIDIA B200", 2250),
+    ("NVIDIA GB200", 2500),
+    ("NVIDIA L4", 121),
+    ("NVIDIA L40", 181),
+    ("NVIDIA L40S", 362),
+    ("NVIDIA A10", 125),
+    ("Tesla V100-PCIE-16GB", 112),
+    ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ("NVIDIA H20", None),
+    ("NVIDIA T400 4GB", None),
+  ],
+)
+def test_the_peak_of_a_device_is_its_own(kind, teraflops):
+  name = throughput.find_peak(kind)
+  found = throughput.PEAK_FLOPS[name] / 1e12 if name else None
+  assert found == teraflops

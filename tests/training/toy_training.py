@@ -157,7 +157,12 @@ def main(settings):
 
   if "processes" in settings:
     port, count, index = settings.pop("processes")
-    distributed.initialize(f"localhost:{port}", count, index, timeout=60)
+    distributed.initialize(
+      f"localhost:{port}",
+      count,
+      index,
+      timeouts=distributed.Timeouts(**settings.pop("timeouts", {})),
+    )
     print("process", jax.process_index(), flush=True)
   workdir = settings.pop("workdir")
   mesh = MeshConfig(**settings.pop("mesh", {}))

@@ -46,7 +46,7 @@ def held(folder: PathLike, *, lease_seconds: float = 40.0) -> Iterator[None]:
 
   Raises:
     ClaimedError: another process has it.
-    OSError: the folder cannot be written.
+    OSError: the folder cannot be written, such as a bucket without permission.
   """
   folder = as_path(folder)
   hold = _claimed(folder, lease_seconds) if is_remote(folder) else _lock(folder)
@@ -71,6 +71,7 @@ def _lock(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claimed(folder, lease_seconds: float) -> Iterator[None]:
+  folder.check_writable()
   file, owner = folder / CLAIM, _owner()
   _take(file, owner, lease_seconds)
   done = threading.Event()

@@ -1,6 +1,6 @@
 """Phrases that several rooms print."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 import difflib
 
 
@@ -11,6 +11,21 @@ def clock(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02}:{seconds:02}"
   return f"{minutes}:{seconds:02}"
+
+
+def shares(seconds: Mapping[str, float], total: float) -> str:
+  """Formats parts of a time: `step 91.2 %, data 3.0 %, other 5.8 %`.
+
+  Args:
+    seconds: seconds by name; those below 0.05 % are left out.
+    total: all seconds; what no name has is `other`.
+  """
+  parts = {**seconds, "other": total - sum(seconds.values())}
+  return ", ".join(
+    f"{name} {100 * part / total:.1f} %"
+    for name, part in parts.items()
+    if part >= 0.0005 * total
+  )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -6,25 +6,28 @@ weights, moments and averages, the same batches and the same random numbers.
 """
 
 import collections
+from collections.abc import Callable
 import contextlib
 import logging
 import pathlib
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from v2a_jax.parallel import distributed, sharding
 from v2a_jax.parallel import mesh as mesh_lib
-from v2a_jax.parallel import sharding
 from v2a_jax.parallel.distributed import is_main_process
-from v2a_jax.training import evaluation, logs
+from v2a_jax.training import evaluation, hosts, logs
 from v2a_jax.training.checkpoint import CheckpointError, Checkpoints
+from v2a_jax.training.goodput import Goodput
 from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
 from v2a_jax.training.program import make_program
 from v2a_jax.training.run import Position, Trainable
 from v2a_jax.training.state import TrainState, start_from
-from v2a_jax.training.throughput import Goodput, Throughput, peak_flops
+from v2a_jax.training.throughput import Throughput, peak_flops
 
 # More steps than this in flight only cost memory; very many deadlock.
 _MAX_IN_FLIGHT = 2
@@ -49,29 +52,20 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
     NonFiniteError: after `max_skipped_steps` skipped updates in a row.
     CheckpointError: the last state cannot be saved, or none be restored.
   """
-  every = experiment.run
+  workdir = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
+    stack.enter_context(hosts.log_file(workdir))
     guard = stack.enter_context(PreemptionGuard())
-    run = _Run(experiment, pathlib.Path(workdir), stack)
-    code = None
-    try:
-      while code is None and not run.finished():
-        run.update(run.next_batch())
-        if run.due(every.eval_every):
-          run.evaluate()
-        code = guard.exit_code(run.step)
-        if code is None and run.due(every.checkpoint_every):
-          run.save()
-    except Exception as error:
-      run.rescue(error)
-      raise
-    run.conclude()
+    with distributed.together():
+      run = Run(experiment, workdir, stack)
+      code = run.until_done_or(guard.exit_code)
+    distributed.barrier("end")
   if code is not None:
     raise Preempted(code)
   return run.state
 
 
-class _Run:
+class Run:
   """A run in progress: its state, and what it reads and writes."""
 
   def __init__(
@@ -82,7 +76,9 @@ class _Run:
   ):
     """Restores or initialises; `stack` closes what is opened here."""
     self.experiment, self.workdir = experiment, workdir
-    self.goodput = Goodput()
+    self.goodput, self.step = Goodput(workdir), 0
+    heartbeat = hosts.Heartbeat(workdir, self.heartbeat)
+    stack.callback(heartbeat.close)
     self.in_flight = collections.deque()
     self.validation = {}  # The newest results, by step.
     with self.goodput.phase("init"):
@@ -101,13 +97,13 @@ class _Run:
         sharding.replicated(self.mesh),
       )
       self.loader = self._open_loader(stack)
-    self.learning_rate = jax.jit(
-      make_schedule(experiment.optimizer, run.num_train_steps)
-    )
-    self.profiler = logs.Profiler(run.profile, workdir=workdir)
-    stack.callback(self.profiler.close)
-    self.log = self._open_log()
-    stack.callback(self.log.close)
+      self.learning_rate = jax.jit(
+        make_schedule(experiment.optimizer, run.num_train_steps)
+      )
+      self.profiler = logs.Profiler(run.profile, workdir=workdir)
+      stack.callback(self.profiler.close)
+      self.log = self._open_log()
+      stack.callback(self.log.close)
 
   def _first_state(self) -> tuple[TrainState, Position]:
     """Restores the newest checkpoint, or initialises a new state."""
@@ -170,6 +166,35 @@ class _Run:
     )
     return log
 
+  def until_done_or(self, stop: Callable[[int], int | None]) -> int | None:
+    """Trains to the end, or until `stop(step)` gives an exit code; saves.
+
+    Returns:
+      That code, or None.
+    """
+    every, code = self.experiment.run, None
+    try:
+      distributed.barrier("start")
+      while code is None and not self.finished():
+        self.update(self.next_batch())
+        if self.due(every.eval_every):
+          self.evaluate()
+        code = stop(self.step)
+        if code is None and self.due(every.checkpoint_every):
+          _log.info("saving step %d", self.step)
+          self.save()
+    except Exception as error:
+      self.rescue(error)
+      raise
+    self.conclude()
+    return code
+
+  def heartbeat(self) -> dict[str, Any]:
+    """Describes this process for the others; called by another thread."""
+    if is_main_process():
+      self.goodput.save()
+    return self.goodput.heartbeat(self.step)
+
   def position(self) -> Position:
     """Returns where the run is now."""
     done = self.step - self.start.step
@@ -210,21 +235,30 @@ class _Run:
 
   def update(self, batch) -> None:
     """Does one step; returns while the devices may still be at it."""
-    first = self.step == self.start.step
     self.profiler.before(self.step)
-    with self.goodput.phase("compile" if first else "step"):
-      if first:
-        # Tracing is cached: the call below does not trace again.
-        step = self.program.step.trace(self.state, self.frozen, batch).jaxpr
-        self.throughput.flops_per_step = self.experiment.step_flops(step.jaxpr)
-      self.state, metrics = self.program.step(self.state, self.frozen, batch)
+    first = self.step == self.start.step
+    if first:
+      self._compile(batch)
+    with self.goodput.phase(self.goodput.work(self.step)):
+      self.state, metrics = self.compiled(self.state, self.frozen, batch)
       if first:
         jax.block_until_ready(metrics)
     self.step += 1
+    self.goodput.done(self.step)
     if first:
       self.throughput.start(self.step)
     self.in_flight.append((self.step, metrics))
     self._retire(_MAX_IN_FLIGHT)
+
+  def _compile(self, batch) -> None:
+    """Compiles the step; no process runs it before all have it."""
+    with self.goodput.phase("compile"):
+      traced = self.program.step.trace(self.state, self.frozen, batch)
+      self.throughput.flops_per_step = self.experiment.step_flops(traced.jaxpr)
+      self.compiled = traced.lower().compile()
+      distributed.barrier("first compile")
+    seconds = self.goodput.seconds["compile"]
+    _log.info("compiled the step in %.1f s", seconds)
 
   def _retire(self, keep: int, *, last: bool = False) -> None:
     """Logs the steps that are done; waits for all but the `keep` newest."""
@@ -234,7 +268,8 @@ class _Run:
       if len(self.in_flight) <= keep and not metrics["loss"].is_ready():
         break
       self.in_flight.popleft()
-      with self.goodput.phase("step"):
+      work = self.goodput.work(step - 1)
+      with self.goodput.phase(work), self.goodput.waiting():
         jax.block_until_ready(metrics)
       if step > self.start.step + 1:
         self.throughput.tick(step)
@@ -294,7 +329,10 @@ class _Run:
     processes would have to take part.
     """
     suspect = isinstance(error, logs.NonFiniteError | CheckpointError)
-    if suspect or jax.process_count() > 1 or self.step == self.start.step:
+    if jax.process_count() > 1:
+      self.checkpoints.wait()  # The others' threads still take part in it.
+      return
+    if suspect or self.step == self.start.step:
       return
     try:
       self.save()
@@ -316,4 +354,6 @@ class _Run:
         f"{self.checkpoints.root}: step {self.step}, the last, is not saved;"
         f" the newest checkpoint there is {newest}"
       )
-    self.log.say(f"saved {self.checkpoints.root / str(self.step)}")
+    saved = self.checkpoints.root / str(self.step)
+    self.log.say(f"saved {saved}; {self.goodput.summary()}")
+    _log.info("done: step %d is saved", self.step)

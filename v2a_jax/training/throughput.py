@@ -1,4 +1,4 @@
-"""How fast training goes, and where its time went.
+"""How fast training goes.
 
 Model FLOPs utilisation counts the FLOPs that the model needs, from a formula,
 not those that the compiler emits (arXiv:2204.02311, appendix B; XLA's own cost
@@ -13,14 +13,15 @@ seconds, and D devices of P FLOP/s each. Recomputation is not counted.
 import collections
 from collections.abc import Mapping
 import contextlib
+import re
 import time
 
 import jax
 import jax.numpy as jnp
 
 # Dense bfloat16 FLOP/s of one jax device, from the vendors' data sheets
-# (float16 where there is no bfloat16). The first key that the device kind
-# contains counts, so longer names stand first.
+# (float16 where there is no bfloat16). The first name that stands in the device
+# kind as words of its own counts, so longer names stand first.
 PEAK_FLOPS: Mapping[str, float] = {
   "TPU v2": 22.5e12,
   "TPU v3": 61.5e12,
@@ -29,21 +30,33 @@ PEAK_FLOPS: Mapping[str, float] = {
   "TPU v5 lite": 197e12,
   "TPU v5e": 197e12,
   "TPU v5": 459e12,
-  "TPU v6": 918e12,
+  "TPU v5p": 459e12,
+  "TPU v6 lite": 918e12,
+  "TPU v6e": 918e12,
   "TPU7x": 1153.5e12,
+  "GB300": 2.5e15,
   "GB200": 2.5e15,
+  "GH200": 989.5e12,
+  "B300": 2.25e15,
   "B200": 2.25e15,
+  "H200 NVL": 835.5e12,
   "H200": 989.5e12,
   "H100 PCIe": 756e12,
+  "H100 NVL": 835.5e12,
   "H100": 989.5e12,
   "A100": 312e12,
   "L40S": 362e12,
+  "L40": 181e12,
   "L4": 121e12,
   "A10G": 70e12,
+  "A10": 125e12,
+  "V100-PCIE": 112e12,
   "V100": 125e12,
   "T4": 65e12,
   "RTX 4090": 165e12,
 }
+# A part of a device, or a slower one of the same name.
+_OTHERS = re.compile(r"\b(MIG|Laptop)\b")
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:
@@ -52,12 +65,20 @@ def peak_flops(device: jax.Device) -> tuple[float, str]:
   For a CPU or an unknown device a float32 matrix product is measured; virtual
   devices share their host's rate.
   """
-  kind = device.device_kind
-  for name, flops in PEAK_FLOPS.items():
-    if device.platform != "cpu" and name.lower() in kind.lower():
-      return flops, f"data sheet of {name}"
+  if device.platform != "cpu" and (name := find_peak(device.device_kind)):
+    return PEAK_FLOPS[name], f"data sheet of {name}"
   share = jax.local_device_count() if device.platform == "cpu" else 1
   return _measure_matmul() / share, "measured matrix product"
+
+
+def find_peak(kind: str) -> str | None:
+  """Returns the entry of `PEAK_FLOPS` for a device kind, or None."""
+  if _OTHERS.search(kind):
+    return None
+  for name in PEAK_FLOPS:
+    if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", kind, re.IGNORECASE):
+      return name
+  return None
 
 
 def _measure_matmul(size: int = 1024, repeats: int = 5) -> float:
@@ -72,37 +93,6 @@ def _measure_matmul(size: int = 1024, repeats: int = 5) -> float:
       multiply(x, x).block_until_ready()
       times.append(time.perf_counter() - start)
   return 2 * size**3 / min(times)
-
-
-class Goodput:
-  """Wall-clock seconds by phase, since it was made."""
-
-  def __init__(self):
-    self._start = time.perf_counter()
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def phase(self, name: str):
-    """Adds the time inside the `with` block to a phase; do not nest."""
-    start = time.perf_counter()
-    try:
-      yield
-    finally:
-      spent = time.perf_counter() - start
-      self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-  def total(self) -> float:
-    return time.perf_counter() - self._start
-
-  def metrics(self) -> dict[str, float]:
-    """Returns seconds by phase, and the share of time spent in steps."""
-    total = max(self.total(), 1e-9)
-    named = {f"goodput/{k}_seconds": v for k, v in self.seconds.items()}
-    return {
-      **named,
-      "goodput/total_seconds": total,
-      "goodput/step_fraction": self.seconds.get("step", 0.0) / total,
-    }
 
 
 class Throughput:

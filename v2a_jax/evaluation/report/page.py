@@ -18,7 +18,7 @@ import jinja2
 import markupsafe
 
 from v2a_jax.basics import files
-from v2a_jax.basics.text import clock
+from v2a_jax.basics.text import clock, shares
 from v2a_jax.evaluation.report import compare, figures, table
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
@@ -147,6 +147,7 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
   facts = [
     ("Trained", _trained(checkpoint)),
+    ("Time", _time(run["curve"])),
     ("Checkpoint", f"{checkpoint.get('path', '?')}"),
     ("Weights", short(checkpoint.get("sha256"))),
     ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
@@ -177,6 +178,25 @@ def _trained(checkpoint: dict) -> str:
   if checkpoint.get("clips_seen") is not None:
     parts.append(f"{checkpoint['clips_seen']:,} clips seen")
   return ", ".join(parts) or "not recorded"
+
+
+def _time(curve: Sequence[dict]) -> str:
+  """Says what the time of training went into, all starts together."""
+  total = "goodput/total_seconds"
+  row = next((row for row in reversed(curve) if row.get(total)), None)
+  if row is None:
+    return ""
+  suffix = "_seconds"
+  seconds = {
+    name.removeprefix("goodput/").removesuffix(suffix): value
+    for name, value in row.items()
+    if name.startswith("goodput/") and name.endswith(suffix) and name != total
+  }
+  text = shares(seconds, row[total])
+  starts, again = row.get("goodput/starts"), row.get("goodput/steps_again")
+  if starts:
+    text += f"; {starts:.0f} start{'s' * (starts > 1)}"
+  return text + (f", {again:.0f} steps done again" if again else "")
 
 
 def _evaluated(run: dict) -> str:

@@ -1,0 +1,184 @@
+"""What each process leaves on disk, and which of them is slow.
+
+`<workdir>/hosts/<process>.log` has its log lines; with several processes also
+what libraries in C++ print. `<workdir>/hosts/<process>.json`, its heartbeat, is
+written whole every few seconds: host, pid, step, phase, and seconds a step.
+"""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import logging
+import os
+import pathlib
+import platform
+import statistics
+import threading
+import time
+from typing import Any
+
+import jax
+
+from v2a_jax.basics.files import write_json
+from v2a_jax.parallel import console, distributed
+
+HEARTBEAT_SECONDS = 5.0
+# A batch that has been waited for this long is a stall.
+_STALL_SECONDS = 20.0
+# A host's own seconds a step are too many from this share of the step on.
+_SLOW_SHARE = 0.25
+# The same hosts are named again after so many seconds.
+_NAME_EVERY = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def log_file(workdir: pathlib.Path):
+  """Appends this process's log lines to its file inside the `with` block.
+
+  Meanwhile the console shows warnings of process 0 and errors of the others, as
+  plain lines.
+  """
+  path, root = _place(workdir, "log"), logging.root
+  file = logging.FileHandler(path)
+  file.setFormatter(
+    logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+  )
+  shown = logging.StreamHandler()
+  main = distributed.is_main_process()
+  shown.setLevel(logging.WARNING if main else logging.ERROR)
+  # A library may have called logging.basicConfig.
+  others = [h for h in root.handlers if type(h) is logging.StreamHandler]
+  before, ours = root.handlers[:], logging.getLogger("v2a_jax")
+  level = ours.level
+  root.handlers = [h for h in before if h not in others] + [file, shown]
+  ours.setLevel(logging.INFO)
+  try:
+    with contextlib.ExitStack() as stack:
+      if distributed.is_one_of_several():
+        stack.enter_context(console.native_output_to(path))
+      yield
+  finally:
+    ours.setLevel(level)
+    root.handlers = before
+    file.close()
+
+
+class Heartbeat:
+  """Reports in the background what this process is doing."""
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    describe: Callable[[], Mapping[str, Any]],
+    *,
+    interval: float = HEARTBEAT_SECONDS,
+  ):
+    """Starts to report.
+
+    Args:
+      workdir: the run's folder.
+      describe: returns `step`, `phase` and whatever else is known; called by
+        another thread.
+      interval: seconds between heartbeats.
+    """
+    self._path, self._describe = _place(workdir, "json"), describe
+    self._interval, self._closed = interval, threading.Event()
+    self._named, self._named_at = frozenset(), 0.0
+    self._last: dict[str, Any] = {}
+    self._beat()
+    self._thread = threading.Thread(target=self._keep_beating, daemon=True)
+    self._thread.start()
+
+  def close(self) -> None:
+    """Reports for the last time."""
+    self._closed.set()
+    self._thread.join()
+    self._beat()
+
+  def _keep_beating(self) -> None:
+    while not self._closed.wait(self._interval):
+      self._beat()
+      if distributed.is_main_process():
+        self._name_slow_hosts()
+
+  def _beat(self) -> None:
+    facts = dict(self._describe())
+    distributed.report(facts)
+    self._last = {
+      "host": platform.node(),
+      "pid": os.getpid(),
+      "time": time.time(),
+      **facts,
+    }
+    try:
+      write_json(self._path, self._last)
+    except OSError as error:  # A full disk does not end the run.
+      _log.warning("no heartbeat in %s: %s", self._path, error)
+
+  def _name_slow_hosts(self) -> None:
+    """Logs which hosts hold the others up, when they change or now and then."""
+    slow = slow_hosts(distributed.heartbeats() or {0: self._last})
+    names, now = frozenset(slow), time.monotonic()
+    if names and (names != self._named or now - self._named_at > _NAME_EVERY):
+      _log.warning("%s", "; ".join(slow.values()))
+      self._named_at = now
+    self._named = names
+
+
+def slow_hosts(beats: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
+  """Finds the processes that hold the others up.
+
+  Steps take as long on all, since each waits for the slowest. So what counts is
+  the time that a process does not wait for its devices: that for data, and the
+  rest of its own.
+
+  Args:
+    beats: heartbeats by process, with seconds a step: `step_time`, of it
+      `data_time` and `device_time`.
+
+  Returns:
+    A line on each such process.
+  """
+  lines = {}
+  for process, beat in beats.items():
+    stalled = beat.get("phase_seconds", 0.0)
+    if beat.get("phase") == "data" and stalled > _STALL_SECONDS:
+      lines[process] = (
+        f"{_name(process, beat)} has waited {stalled:.0f} s for the batch"
+        f" after step {beat['step']}"
+      )
+  known = {p: beat for p, beat in beats.items() if beat.get("step_time")}
+  if len(known) < 2:
+    return lines
+  for kind, what in ((_data, "waits for data"), (_own, "works on the host")):
+    usual = statistics.median_low([kind(beat) for beat in known.values()])
+    for process, beat in known.items():
+      seconds, step = kind(beat), beat["step_time"]
+      if seconds > _SLOW_SHARE * step and seconds > 2 * usual:
+        lines.setdefault(
+          process,
+          f"{_name(process, beat)} holds the others up: it {what}"
+          f" {seconds:.2g} s of a step of {step:.2g} s, the usual host"
+          f" {usual:.2g} s",
+        )
+  return lines
+
+
+def _name(process: int, beat: Mapping[str, Any]) -> str:
+  return f"process {process} (host {beat['host']})"
+
+
+def _data(beat: Mapping[str, Any]) -> float:
+  return beat["data_time"]
+
+
+def _own(beat: Mapping[str, Any]) -> float:
+  return beat["step_time"] - beat["data_time"] - beat["device_time"]
+
+
+def _place(workdir: pathlib.Path, suffix: str) -> pathlib.Path:
+  """Returns this process's file, whose folder exists."""
+  folder = workdir / "hosts"
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder / f"{jax.process_index()}.{suffix}"
