@@ -3,7 +3,7 @@
 All functions take local paths and URLs of object stores; see paths.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import hashlib
 import json
@@ -120,6 +120,7 @@ def upload(
   target: str | os.PathLike[str],
   *,
   last: str = "",
+  without: Collection[str] = (),
 ) -> list[str]:
   """Copies the files of a local folder, subfolders included, to a URL.
 
@@ -127,6 +128,7 @@ def upload(
     source: local folder.
     target: URL of a folder.
     last: file that is copied after all others.
+    without: files that are not copied.
 
   Returns:
     Their paths relative to the folder.
@@ -137,6 +139,7 @@ def upload(
   source, target = pathlib.Path(source), as_path(target)
   files = sorted(path for path in source.rglob("*") if path.is_file())
   names = [path.relative_to(source).as_posix() for path in files]
+  names = [name for name in names if name not in without]
   names.sort(key=lambda name: name == last)
   for name in names:
     (target / name).upload(source / name)
