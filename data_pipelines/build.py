@@ -20,6 +20,7 @@ from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
 from data_pipelines.schema import DataError
 from data_pipelines.writer import Outcome
+from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
 
 _MEDIA_SUFFIXES = frozenset(
@@ -61,7 +62,7 @@ def build_folder(
   """
   if limit is not None and limit < 1:
     raise SettingError(f"limit={limit} is not in [1, inf)")
-  directory = pathlib.Path(directory)
+  directory = local_path(directory, "the folder of clips")
   files, others = find_media(directory)
   files = files[:limit]
   log(f"{len(files)} media files in {directory} ({others} others ignored)")

@@ -16,6 +16,7 @@ import pathlib
 import re
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.paths import as_path
 
 # Names of the columns of each field, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -114,7 +115,7 @@ def read_captions(
     DataError: the table is missing or unreadable, has no column of file names,
       or `columns` or a split is unknown.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   header, lines = _read_table(path)
   mapping = detect_columns(header, overrides=columns or {}, where=str(path))
   find = _FileIndex(files)
@@ -187,7 +188,7 @@ def parse_seconds(text: str) -> float | None:
 def _read_table(path: pathlib.Path):
   """Returns the header and (line number, value by column) of each row."""
   try:
-    text = path.read_text("utf-8-sig")
+    text = path.read_bytes().decode("utf-8-sig")
   except FileNotFoundError:
     raise DataError(f"no captions file {path}; name a CSV file") from None
   except (OSError, UnicodeDecodeError) as error:

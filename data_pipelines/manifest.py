@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-import pathlib
 from typing import Any
 
 from data_pipelines import schema
+from v2a_jax.basics.paths import as_path, check_readable
 
 MANIFEST = "manifest.json"
 
@@ -22,8 +22,10 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
 
   Raises:
     DataError: there is no data set, or it has another schema version.
+    StoreError: it is on an object store that cannot be read.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
+  check_readable(path)
   if not path.is_dir():
     raise schema.DataError(
       f"no data set at {path}; make one with `v2a data build` or "

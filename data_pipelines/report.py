@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 import csv
 import dataclasses
+import io
 import math
 import os
 import pathlib
@@ -21,9 +22,10 @@ from data_pipelines.clips import fit_size
 from data_pipelines.manifest import read_manifest
 from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
-from data_pipelines.writer import DROPS
+from data_pipelines.writer import DROPS, REPORT
 from v2a_jax import media
 from v2a_jax.basics.files import write_whole
+from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.basics.text import clock
 
@@ -82,8 +84,8 @@ def write_report(
   """
   if num < 0:
     raise SettingError(f"num={num} is not in [0, inf)")
-  dataset = pathlib.Path(dataset)
-  out = pathlib.Path(out) if out else dataset / "report.html"
+  dataset = as_path(dataset)
+  out = as_path(out) if out else dataset / REPORT
   manifest = read_manifest(dataset)
   source = open_source(dataset, "all")
   rng = np.random.default_rng(seed)
@@ -218,8 +220,8 @@ def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
 def _read_drops(path: pathlib.Path) -> list[dict[str, str]]:
   if not path.is_file():
     return []
-  with open(path, newline="", encoding="utf-8") as file:
-    return list(csv.DictReader(file))
+  text = path.read_bytes().decode()
+  return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _dbfs(amplitude: float) -> float:

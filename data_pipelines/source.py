@@ -1,15 +1,24 @@
-"""Random access to the records of a finished data set."""
+"""Random access to the records of a finished data set.
 
-from collections.abc import Sequence
+Shards on an object store are copied to the cache of this machine, each when its
+first record is read, because ArrayRecord reads local files only. A copy is kept
+under its sha256 and serves every process of the machine.
+"""
+
+import bisect
+from collections.abc import Mapping, Sequence
 import dataclasses
+import errno
+import itertools
 import os
 import pathlib
 import threading
 from typing import Any
 
-from data_pipelines import schema
+from data_pipelines import copies, schema
 from data_pipelines.manifest import read_manifest
 from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.text import did_you_mean
 
 
@@ -23,17 +32,30 @@ class Source:
     split: name of the split, or several joined by "+".
   """
 
-  def __init__(self, path: pathlib.Path, split: str, length: int):
-    self.path, self.split, self._length = path, split, length
+  def __init__(
+    self, path: pathlib.Path, split: str, shards: Sequence[Mapping[str, Any]]
+  ):
+    """Opens nothing yet.
+
+    Args:
+      path: folder of the data set.
+      split: see above.
+      shards: the manifest's entries of the split, in order.
+    """
+    self.path, self.split, self._shards = path, split, shards
+    self._ends = list(itertools.accumulate(s["records"] for s in shards))
+    self._copy = copies.Copy(path, shards) if is_remote(path) else None
     self._lock = threading.Lock()
     self._opened = None  # opened by the process that reads, when it reads
 
   def __len__(self) -> int:
-    return self._length
+    return self._ends[-1] if self._ends else 0
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    index = range(self._length)[index]  # negative indices, and IndexError
+    index = range(len(self))[index]  # negative indices, and IndexError
     try:
+      if self._copy:
+        self._copy.fetch(bisect.bisect_right(self._ends, index))
       return schema.decode(self._reader[index])
     except (RuntimeError, OSError, ValueError, KeyError) as error:
       raise schema.DataError(
@@ -45,7 +67,7 @@ class Source:
     return f"Source({str(self.path)!r}, split={self.split!r})"
 
   def __getstate__(self):
-    return self.path, self.split, self._length
+    return self.path, self.split, self._shards
 
   def __setstate__(self, state):
     self.__init__(*state)
@@ -56,7 +78,8 @@ class Source:
       if self._opened is None:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(self.path)
+        folder = self._copy.folder if self._copy else self.path
+        builder = tfds.builder_from_directory(folder)
         self._opened = builder.as_data_source(split=self.split)
       return self._opened
 
@@ -72,7 +95,7 @@ def open_source(
     DataError: the data set is missing, unfinished or of another schema version,
       has no such split, or a shard is missing, cut off or altered.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   manifest = read_manifest(path)
   names = list(manifest["splits"]) if split == "all" else [split]
   if not set(names) <= set(manifest["splits"]):
@@ -82,10 +105,11 @@ def open_source(
       f"{did_you_mean(split, known)}"
     )
   shards = [s for s in manifest["shards"] if s["split"] in names]
+  sizes = path.sizes() if is_remote(path) else None
   for shard in shards:
-    _check_shard(path / shard["file"], shard, verify=verify)
+    _check_shard(path / shard["file"], shard, sizes, verify=verify)
   # TFDS' "all" orders the splits in its own way.
-  return Source(path, "+".join(names), sum(s["records"] for s in shards))
+  return Source(path, "+".join(names), shards)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +140,21 @@ class Concatenated:
     return f"{source.path}: record {index} of {source.split!r}"
 
 
-def _check_shard(path: pathlib.Path, shard: dict, *, verify: bool) -> None:
+def _check_shard(
+  path: pathlib.Path,
+  shard: Mapping[str, Any],
+  sizes: Mapping[str, int] | None,
+  *,
+  verify: bool,
+) -> None:
+  """Compares a shard's size, and sha256 to `verify`, with the manifest's.
+
+  `sizes` by name are those of the folder; None asks for the shard's own.
+  """
   try:
-    size = path.stat().st_size
+    if sizes is not None and shard["file"] not in sizes:
+      raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    size = sizes[shard["file"]] if sizes else path.stat().st_size
   except OSError as error:
     raise schema.DataError(
       f"{path}: {error.strerror}; build the data set again"

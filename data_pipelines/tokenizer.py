@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import io
 import itertools
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 import sentencepiece
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError
 
 FILENAME = "tokenizer.model"
@@ -136,7 +136,7 @@ class Tokenizer(TextTokenizer):
     Raises:
       DataError: the file is missing or no sentencepiece model.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     path = path / FILENAME if path.is_dir() else path
     try:
       return cls(path.read_bytes())
@@ -197,7 +197,7 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
     DataError: the file is missing or neither of them, or it is a tokenizer.json
       and `tokenizers` is not installed.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   try:
     model = path.read_bytes()
     is_json = model.lstrip().startswith(b"{")

@@ -7,6 +7,9 @@ read back, and only then entered into `journal.jsonl` together with the outcomes
 of its items. The same build, started again, skips those items and repeats those
 of shards that were not closed. It ends with the same records in the same order
 as a build without interruption: a split's shards hold its items in order.
+
+A data set on an object store is built in the cache of this machine and then
+uploaded, its manifest last: without it there is no data set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +29,16 @@ from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.manifest import MANIFEST
 from data_pipelines.shard import BuildError, Outcome, Shard, disk_error
-from v2a_jax.basics.files import write_json
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import as_path, check_writable, is_remote
 
 DROPS = "drops.csv"
+REPORT = "report.html"
 UNMATCHED = "unmatched.csv"
 _JOURNAL = "journal.jsonl"
 _BUILD = "build.json"
 _LOCK = "lock"
+_OWN = (_JOURNAL, _BUILD, _LOCK)
 # Free space that the disk must keep, to close shards and write the metadata.
 _RESERVE_BYTES = 16 << 20
 _PART = re.compile(r"(train|val|test)-(\d{5})\.part")
@@ -73,9 +79,12 @@ class DatasetWriter:
       BuildError: `out` exists and may not be overwritten, is being built by
         another process, or its folder cannot be written.
     """
-    self.out = pathlib.Path(out)
+    self.out = as_path(out)
+    check_writable(self.out)
     self._check_target(overwrite)
     self._work = self.out.with_name(self.out.name + ".building")
+    if is_remote(self.out):
+      self._work = cache.place(self.out, "builds")
     self._shard_bytes = shard_bytes
     self._features = schema.features()
     self._open: dict[str, Shard] = {}
@@ -173,7 +182,7 @@ class DatasetWriter:
         header = ("line", "file", "reason")
         _write_csv(self._work / UNMATCHED, header, unmatched)
       self._save_drops()
-      write_json(self._work / MANIFEST, whole, ensure_ascii=False)
+      files.write_json(self._work / MANIFEST, whole, ensure_ascii=False)
       self._swap_in()
     except OSError as error:
       raise disk_error(self._work, error) from None
@@ -311,7 +320,10 @@ class DatasetWriter:
     return path
 
   def _swap_in(self) -> None:
-    for name in (_JOURNAL, _BUILD, _LOCK):
+    if is_remote(self.out):
+      self._upload()
+      return
+    for name in _OWN:
       (self._work / name).unlink()
     old = self.out.with_name(self.out.name + ".old")
     if self.out.exists():
@@ -319,6 +331,22 @@ class DatasetWriter:
       self.out.rename(old)
     self._work.rename(self.out)
     shutil.rmtree(old, ignore_errors=True)
+
+  def _upload(self) -> None:
+    """Uploads the data set and removes what an earlier one had besides."""
+    try:
+      (self.out / MANIFEST).unlink(missing_ok=True)
+      earlier = set(self.out.sizes())
+      names = files.upload(self._work, self.out, last=MANIFEST, without=_OWN)
+    except OSError as error:
+      raise BuildError(
+        f"{error}; the finished data set is kept in {self._work}: start the same"
+        " command again to upload it"
+      ) from None
+    for name in earlier - set(names):
+      if _FINAL.fullmatch(name) or name in (UNMATCHED, REPORT):
+        (self.out / name).unlink(missing_ok=True)
+    shutil.rmtree(self._work)
 
 
 def listing(counts: Mapping[str, int]) -> str:

@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from launch.parsing import UsageError
+from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import did_you_mean
 
 PACKAGED = pathlib.Path(__file__).resolve().parents[1]
@@ -37,6 +38,7 @@ def find_config(name: str) -> str:
   """
   if not name:
     raise UsageError("no config: give --config=configs/diffusion_tiny.py")
+  local_path(name, "a config file")
   path, colon, argument = name.partition(":")
   for folder in (pathlib.Path(), PACKAGED):
     if (folder / path).is_file():

@@ -5,9 +5,8 @@ codec alone, of another clip's video, of silence and of noise show what a number
 means, and some of the sounds are kept for the report.
 """
 
-import pathlib
-
 from launch import parsing, sampler_flags
+from v2a_jax.basics.paths import as_path
 
 ARGUMENTS = """
 CHECKPOINT...         workdir of v2a train, or bundle
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
   """Runs `v2a eval`."""
   arguments = ARGUMENTS + sampler_flags.ARGUMENTS
   args = parsing.Parser("v2a eval", __doc__, arguments, EXAMPLE).parse(argv)
-  names = [pathlib.Path(path).resolve().name for path in args.checkpoint]
+  names = [as_path(path).resolve().name for path in args.checkpoint]
   if twins := [name for name in names if names.count(name) > 1]:
     raise parsing.UsageError(
       f"two checkpoints are named {twins[0]}, and results are written to a"
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> int:
 
   changes = sampler_flags.overrides(args)
   for checkpoint, name in zip(args.checkpoint, names):
-    out = pathlib.Path(args.output)
+    out = as_path(args.output)
     if len(names) > 1:
       out /= name
       print(f"{checkpoint} -> {out}", flush=True)

@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import Any, NoReturn
 
+from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import describe
 from v2a_jax.basics.text import did_you_mean
 
@@ -251,11 +252,13 @@ def existing(path: str, what: str) -> pathlib.Path:
   """Returns the path of something that must exist.
 
   Raises:
-    UsageError: nothing is there; the message calls it `what`.
+    UsageError, PathError: nothing is there, or it is not on this machine; the
+      message calls it `what`.
   """
-  if not pathlib.Path(path).exists():
+  local = local_path(path, f"the {what}")
+  if not local.exists():
     raise UsageError(f"no {what} at {path}")
-  return pathlib.Path(path)
+  return local
 
 
 def run_command(

@@ -17,6 +17,7 @@ import time
 from launch import cli, doctor, parsing
 from launch.sweep import plan
 from launch.sweep import run as sweep
+from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import clock, one_of
 
 PROG = "python -m launch.quickstart"
@@ -92,7 +93,8 @@ def main(argv: list[str]) -> int:
   scale = SCALES[args.scale]
   overrides = (*scale.overrides, *args.overrides)
   road = Road(
-    pathlib.Path(args.out), dataclasses.replace(scale, overrides=overrides)
+    local_path(args.out, "the quick start"),
+    dataclasses.replace(scale, overrides=overrides),
   )
   began = time.monotonic()
   for number, (about, step) in enumerate(road.steps(), start=1):

@@ -13,6 +13,7 @@ from typing import Any
 
 from launch import parsing
 from launch.sweep import plan
+from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import clock
 
 PLAN = f"""
@@ -41,6 +42,7 @@ FOLDER                folder of the sweep
 TRAIN = f"{sys.executable} -m launch.train"
 # Exit codes of SIGINT and SIGTERM: interrupted or preempted, after a save.
 STOPPED = ("130", "143")
+FOLDER = "a sweep, whose scripts run here,"
 POLL_SECONDS = 0.2
 LINE_SECONDS = 30.0  # Between two lines of progress with --jobs > 1.
 
@@ -65,7 +67,7 @@ def make_plan(argv: list[str]) -> None:
   )
   names = args.sweep.split(",") if args.sweep else []
   planned = plan.points(args.config, names=names, overrides=changes)
-  folder = pathlib.Path(args.output)
+  folder = local_path(args.output, FOLDER)
   plan.write(folder, planned, command=args.command or TRAIN)
   for point in planned:
     changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
@@ -83,7 +85,7 @@ def launch(argv: list[str]) -> int:
   example = "v2a sweep launch runs/ar --jobs 2"
   parser = parsing.Parser("v2a sweep launch", launch.__doc__, LAUNCH, example)
   args = parser.parse(argv)
-  folder, waiting = pathlib.Path(args.folder), []
+  folder, waiting = local_path(args.folder, FOLDER), []
   for point in plan.read(folder):
     now = state(folder / point.name)
     if now in ("DONE", "RUNNING"):
@@ -139,7 +141,7 @@ def status(argv: list[str]) -> None:
   example = "v2a sweep status runs/ar"
   parser = parsing.Parser("v2a sweep status", status.__doc__, STATUS, example)
   args = parser.parse(argv)
-  rows = _rows(pathlib.Path(args.folder))
+  rows = _rows(local_path(args.folder, FOLDER))
   print(
     json.dumps(rows, indent=2) if args.json else "\n".join(map(_line, rows))
   )

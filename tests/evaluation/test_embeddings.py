@@ -68,7 +68,7 @@ def test_windows_know_their_clip():
 
 def test_mn04_distances_grow_with_noise(monkeypatch, tmp_path):
   """Also, no window depends on the rest of its batch."""
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   if not (WEIGHTS / "mn04_as_mAP_432.pt").is_file():
     pytest.skip("../shared/weights is not here")
   network = embeddings.Mn04(WEIGHTS)
@@ -100,7 +100,7 @@ def test_mn04_distances_grow_with_noise(monkeypatch, tmp_path):
 
 
 def test_missing_weights_are_named(monkeypatch, tmp_path):
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
   with pytest.raises(weights.MissingWeightsError, match="v2a weights fetch"):
     embeddings.Mn04()

@@ -9,7 +9,6 @@ import pytest
 from v2a_jax.evaluation import intervals, results, runner
 from v2a_jax.evaluation.metrics import METRICS, base
 from v2a_jax.evaluation.report import page as report
-from v2a_jax.weights import registry as weights
 
 
 class Peak(base.ClipMetric):
@@ -47,7 +46,7 @@ PARTS = {"id": "x", "direction": "none", "get_state": Peak.get_state}
 def test_a_metric_from_outside_reaches_the_results_and_the_report(
   data, tmp_path, monkeypatch
 ):
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   evaluate_quickly(
     data,
     tmp_path / "out",

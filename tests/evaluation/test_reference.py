@@ -4,11 +4,10 @@ from flashes import Follower, Mean
 import numpy as np
 
 from v2a_jax.evaluation import reference
-from v2a_jax.weights import registry as weights
 
 
 def test_a_damaged_reference_cache_is_made_anew(data, tmp_path, monkeypatch):
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   log = []
 
   def load():

@@ -33,7 +33,7 @@ def evaluation(data, tmp_path_factory):
   (workdir / "metrics.jsonl").write_text(text)
   follower, log = Follower(data, path=workdir), []
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv(weights.CACHE_VARIABLE, str(out / "cache"))
+    patch.setenv("V2A_CACHE", str(out / "cache"))
     patch.delenv(weights.PATH_VARIABLE, raising=False)
     returned = runner.evaluate(
       follower,
@@ -134,7 +134,7 @@ def test_the_report_reads_it(evaluation, tmp_path):
 
 
 def test_a_sound_that_is_not_finite_is_a_failure(data, tmp_path, monkeypatch):
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
   evaluate = lambda broken: evaluate_quickly(
     data,
@@ -163,7 +163,7 @@ def test_refusals_name_what_to_do(data, tmp_path):
 def test_distances_with_the_real_network(data, tmp_path, monkeypatch):
   if not (WEIGHTS / "mn04_as_mAP_432.pt").is_file():
     pytest.skip("../shared/weights is not here")
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   evaluate = lambda: evaluate_quickly(
     data,
     tmp_path / "out",

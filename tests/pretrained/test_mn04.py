@@ -9,7 +9,6 @@ import pytest
 import soundfile
 
 from v2a_jax.pretrained import mn04
-from v2a_jax.weights import registry as weights
 
 SHARED = pathlib.Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "weights" / "mn04_as_mAP_432.pt"
@@ -207,7 +206,7 @@ def test_known_sounds_get_their_label(name, label, monkeypatch, tmp_path):
   clip = SHARED / "clips" / "golden" / f"{name}.wav"
   if not (clip.is_file() and WEIGHTS.is_file()):
     pytest.skip("../shared is not here")
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path))
   with open(SHARED / "weights" / "audioset_527_labels.csv") as file:
     labels = [row["display_name"] for row in csv.DictReader(file)]
   sound, rate = soundfile.read(clip, dtype="float32")

@@ -32,7 +32,7 @@ def entry(tmp_path, monkeypatch):
     about="six numbers",
   )
   monkeypatch.setitem(weights.WEIGHTS, "tiny", tiny)
-  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
   monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
   return tiny, source
 

@@ -1,18 +1,24 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Files that appear whole or not at all, and their digests.
 
-from collections.abc import Iterator
+All functions take local paths and URLs of object stores; see paths.py.
+"""
+
+from collections.abc import Collection, Iterator
 import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 import uuid
+
+from v2a_jax.basics.paths import as_path, is_remote
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
   """Returns the sha256 of a file's bytes in hexadecimal, in constant memory."""
-  with open(path, "rb") as file:
+  with as_path(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -21,12 +27,19 @@ def written(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
   """Yields a temporary path beside `path`; renames it to `path` on success.
 
   The temporary file has the same suffix, which encoders go by. After an
-  exception it is removed and whatever stood at `path` is left as it was.
+  exception it is removed and whatever stood at `path` is left as it was. For a
+  URL it lies in a temporary folder and is uploaded on success.
 
   Raises:
-    OSError: the folder is missing or the disk is full.
+    OSError: the folder is missing, the disk is full, or the upload failed.
   """
-  path = pathlib.Path(path).absolute()
+  path = as_path(path).absolute()
+  if is_remote(path):
+    with tempfile.TemporaryDirectory() as folder:
+      part = pathlib.Path(folder, path.name)
+      yield part
+      path.upload(part)
+    return
   part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
   try:
     yield part
@@ -41,8 +54,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
   Raises:
     OSError: the folder is missing or the disk is full.
   """
+  data = data.encode() if isinstance(data, str) else data
+  if is_remote(path):
+    as_path(path).write_bytes(data)
+    return
   with written(path) as part:
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
+    part.write_bytes(data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any, **options) -> None:
@@ -63,7 +80,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     FileNotFoundError: there is no such file.
     ValueError: it holds something else; the message begins with the path.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
@@ -71,3 +88,59 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise ValueError(f"{path} is not a JSON object")
   return value
+
+
+@contextlib.contextmanager
+def staged(
+  folder: str | os.PathLike[str], *, last: str = ""
+) -> Iterator[pathlib.Path]:
+  """Yields a local folder whose files are in `folder` after success.
+
+  It is `folder` itself, or, for a URL, a temporary one that is uploaded.
+
+  Args:
+    folder: where the files are to be.
+    last: file that is uploaded after all others, and so says that they are
+      there.
+
+  Raises:
+    OSError: the upload failed.
+  """
+  folder = as_path(folder)
+  if not is_remote(folder):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as local:
+    yield pathlib.Path(local)
+    upload(local, folder, last=last)
+
+
+def upload(
+  source: str | os.PathLike[str],
+  target: str | os.PathLike[str],
+  *,
+  last: str = "",
+  without: Collection[str] = (),
+) -> list[str]:
+  """Copies the files of a local folder, subfolders included, to a URL.
+
+  Args:
+    source: local folder.
+    target: URL of a folder.
+    last: file that is copied after all others.
+    without: files that are not copied.
+
+  Returns:
+    Their paths relative to the folder.
+
+  Raises:
+    OSError: the store cannot be written.
+  """
+  source, target = pathlib.Path(source), as_path(target)
+  files = sorted(path for path in source.rglob("*") if path.is_file())
+  names = [path.relative_to(source).as_posix() for path in files]
+  names = [name for name in names if name not in without]
+  names.sort(key=lambda name: name == last)
+  for name in names:
+    (target / name).upload(source / name)
+  return names

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.paths import as_path
 from v2a_jax.codec import dac
 from v2a_jax.codec.base import Buffer
 from v2a_jax.weights import names, published
@@ -51,7 +52,7 @@ _WEIGHT_NORM = (
 
 def recognises(name: str) -> bool:
   """Returns whether a codec's name is a folder with `model.safetensors`."""
-  return (pathlib.Path(name) / FILE).is_file()
+  return (as_path(name) / FILE).is_file()
 
 
 def read_config(name: str) -> dac.DacConfig:
@@ -60,7 +61,7 @@ def read_config(name: str) -> dac.DacConfig:
   Raises:
     MissingWeightsError, WrongWeightsError: see `load`.
   """
-  folder = pathlib.Path(name)
+  folder = as_path(name)
   return _config(published.read_config(folder, _MODEL_TYPES), folder / CONFIG)
 
 
@@ -77,7 +78,7 @@ def load(name: str) -> dac.Dac:
     WrongWeightsError: the config is not that of a DAC; or the file is damaged;
       or tensors are missing, extra or misshapen, and all are named.
   """
-  folder = pathlib.Path(name)
+  folder = as_path(name)
   values = published.read_config(folder, _MODEL_TYPES)
   config = _config(values, folder / CONFIG)
   statistics = _statistics(values, config.latent_dim, folder / CONFIG)
@@ -102,7 +103,7 @@ def load(name: str) -> dac.Dac:
 
 def digest(name: str) -> str:
   """Computes the sha256 of the weights, in hexadecimal."""
-  return sha256_of(pathlib.Path(name) / FILE)
+  return sha256_of(as_path(name) / FILE)
 
 
 def _tensor(name: names.Name) -> str:

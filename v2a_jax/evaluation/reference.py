@@ -19,9 +19,9 @@ import numpy as np
 from data_pipelines import manifest, source
 from data_pipelines.loader import LoaderConfig
 from v2a_jax import media
-from v2a_jax.basics import files
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import clips, embeddings
-from v2a_jax.weights import registry as weights
 
 _SPLITS = ("val", "test", "train")
 _DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -64,15 +64,15 @@ def load(
     config: the model's loader, with its rate, channels and window.
     log: called with one line if the cache is damaged.
   """
-  digest = files.sha256_of(pathlib.Path(path) / manifest.MANIFEST)
+  digest = files.sha256_of(as_path(path) / manifest.MANIFEST)
   key = [
     *(digest, split, sorted(exclude), num),
     *(config.sample_rate, config.channels, config.seconds),
     *(network.sha256, network.window, network.hop),
   ]
   name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-  cache = weights.cache_root() / "evaluation" / f"{name}.npz"
-  if reference := _read(cache, log):
+  kept = cache.root() / "evaluation" / f"{name}.npz"
+  if reference := _read(kept, log):
     return reference
   waveforms, about = _waveforms(path, split, exclude, num, config)
   if len(waveforms) < 2:
@@ -80,7 +80,7 @@ def load(
   rate = config.sample_rate
   features = embeddings.embed(network, waveforms, sample_rate=rate)
   reference = Reference(features, about)
-  _write(cache, reference)
+  _write(kept, reference)
   return reference
 
 

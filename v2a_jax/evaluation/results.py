@@ -20,6 +20,7 @@ import numpy as np
 from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
 from v2a_jax.basics.files import sha256_of, write_json, write_whole
+from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
@@ -71,7 +72,7 @@ def describe_set(
     "split": split,
     "n": len(clips),
     "seconds": float(sum(clip.seconds for clip in clips)),
-    "manifest_sha256": sha256_of(pathlib.Path(path) / MANIFEST),
+    "manifest_sha256": sha256_of(as_path(path) / MANIFEST),
   }
 
 
@@ -139,7 +140,7 @@ def read_curve(workdir: str | os.PathLike) -> list[dict[str, float]]:
   Lines that cannot be read (the last one of a killed run) are skipped. A path
   that is not a workdir has no curve.
   """
-  path = pathlib.Path(workdir) / "metrics.jsonl"
+  path = as_path(workdir) / "metrics.jsonl"
   entries = []
   lines = path.read_text().splitlines() if path.is_file() else []
   for line in lines:

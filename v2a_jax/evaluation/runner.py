@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from v2a_jax.basics import files
+from v2a_jax.basics.paths import as_path, check_writable
 from v2a_jax.basics.text import clock
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation import reference as reference_lib
@@ -25,6 +27,7 @@ from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics import METRICS, onsets
 from v2a_jax.evaluation.metrics.base import Metric, check
+from v2a_jax.evaluation.schema import FILE
 from v2a_jax.evaluation.scorer import Scorer
 from v2a_jax.weights import registry as weights
 
@@ -83,7 +86,8 @@ def evaluate(
   # First what can be refused, then what takes minutes.
   _check_rows(rows)
   check(metrics)
-  out, config = pathlib.Path(out), tracker.loader_config
+  check_writable(out)
+  config = tracker.loader_config
   networks, missing = _load_networks(metrics, weights_path, log)
   records, indices = clips_lib.choose(data, split, num=num_clips, seed=seed)
   clips, failures = clips_lib.load(records, indices, config)
@@ -128,13 +132,16 @@ def evaluate(
       if m not in scorer.metrics
     },
     "rows": [_row(name, scorer, scores) for name in rows],
-    "clips": _write_clips(out, clips, sounds, scorer, scores, gallery_clips),
     "failures": [vars(failure) for failure in failures + not_finite],
     "seed": seed,
-    "wall_seconds": time.monotonic() - start,
   }
-  path = results.write(out, content)
-  log(f"{path} in {content['wall_seconds']:.0f} s")
+  with files.staged(out, last=FILE) as folder:
+    content["clips"] = _write_clips(
+      folder, clips, sounds, scorer, scores, gallery_clips
+    )
+    content["wall_seconds"] = time.monotonic() - start
+    results.write(folder, content)
+  log(f"{as_path(out) / FILE} in {content['wall_seconds']:.0f} s")
   return content
 
 
@@ -257,11 +264,11 @@ def _write_clips(
   """Writes media of the first clips; describes all clips with their scores."""
   entries = []
   for i, clip in enumerate(clips):
-    files = {"video": "", "audio": {}}
+    shown = {"video": "", "audio": {}}
     if i < gallery:
       own = {row: waveforms[i] for row, waveforms in sounds.items()}
       rate = scorer.sample_rate
-      files = results.write_media(out, clip, own, sample_rate=rate)
+      shown = results.write_media(out, clip, own, sample_rate=rate)
     events = onsets.reference_onsets(scorer.truth[i])
     own_scores = {
       row: {
@@ -277,7 +284,7 @@ def _write_clips(
       "transcript": clip.transcript,
       "label": clip.label,
       "duration": clip.seconds,
-      **files,
+      **shown,
       "events": [round(float(t), 4) for t in events],
       "scores": own_scores,
     }

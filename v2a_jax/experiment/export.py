@@ -11,6 +11,7 @@ import pathlib
 from flax import nnx
 import numpy as np
 
+from v2a_jax.basics.paths import as_path, check_writable
 from v2a_jax.codec.autoencoder import calibrate
 from v2a_jax.experiment import load
 from v2a_jax.models import lora
@@ -40,7 +41,8 @@ def export(
   Raises:
     BundleError, CheckpointError: the workdir cannot be used, and why.
   """
-  out = pathlib.Path(out)
+  out = as_path(out)
+  check_writable(out)
   trained = load.from_workdir(workdir, step=step)
   experiment, model = trained.experiment, trained.model
   config, tokenizers = dict(experiment.config), {}

@@ -17,6 +17,7 @@ from flax import nnx
 import numpy as np
 
 from v2a_jax.basics import settings
+from v2a_jax.basics.paths import as_path
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS
 from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
@@ -122,7 +123,7 @@ def source_folder(name: str) -> pathlib.Path:
   Raises:
     BundleError: there is nothing of that name.
   """
-  folder = pathlib.Path(name)
+  folder = as_path(name)
   is_workdir = (folder / bundle.TOKENIZER).is_file()
   return folder if is_workdir else bundle.find(folder)
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
+from v2a_jax.basics.paths import as_path, check_readable
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.training import restore
 from v2a_jax.weights import bundle
@@ -52,7 +53,8 @@ def load(checkpoint, *, step: int | str | None = None) -> Trained:
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
   """
-  path = pathlib.Path(checkpoint)
+  path = as_path(checkpoint)
+  check_readable(path)
   has_weights = (path / bundle.WEIGHTS).is_file()
   if (path / "checkpoints").is_dir() or (path.is_dir() and not has_weights):
     trained = from_workdir(path, step=step)
@@ -89,7 +91,8 @@ def from_workdir(path, *, step: int | str | None = None) -> Trained:
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
+  check_readable(path)
   experiment = Experiment.from_config(bundle.read_config(path))
   model, restored = restore.restore_model(
     path, experiment.make_model, step=step

@@ -15,6 +15,7 @@ import jax
 
 from data_pipelines.manifest import read_manifest
 from v2a_jax.basics import files
+from v2a_jax.basics.paths import as_path, check_readable
 from v2a_jax.experiment import features, init_weights
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError, look_up
@@ -33,9 +34,11 @@ def open_experiment(config: Mapping[str, Any], workdir) -> Experiment:
   Also writes config.json and the tokenizers there.
 
   Raises:
-    ConfigError, DataError, BundleError: one line on what is wrong, and where.
+    ConfigError, DataError, BundleError, StoreError: one line on what is wrong,
+      and where.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = as_path(workdir)
+  check_readable(workdir)
   resumes = has_checkpoints(workdir)
   before = bundle.read_config(workdir) if resumes else None
   experiment = Experiment.from_config(config, before=before)

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import av
 from av.stream import Disposition
 
+from v2a_jax.basics.paths import PathError, local_path
 from v2a_jax.media.base import Limits, MediaError, Source, source_name
 
 # Demuxers that never open a second file.
@@ -82,6 +83,12 @@ def _open_file(source: Source, name: str, limits: Limits) -> BinaryIO:
   if isinstance(source, bytes):
     file, size = io.BytesIO(source), len(source)
   else:
+    try:
+      source = local_path(source, "media")
+    except PathError as e:
+      raise MediaError(
+        name, "is not on this machine", "copy it, and give the local path"
+      ) from e
     if not os.path.exists(source):
       raise MediaError(name, "there is no such file", "check the path")
     if not os.path.isfile(source):

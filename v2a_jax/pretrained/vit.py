@@ -15,7 +15,6 @@ alone or with the text tower beside it, also of SigLIP 2 of a fixed size.
 
 import dataclasses
 import functools
-import pathlib
 from typing import Any
 
 from flax import nnx
@@ -23,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.basics import settings
+from v2a_jax.basics.paths import as_path
 from v2a_jax.models import layers
 from v2a_jax.models.config import check_heads
 from v2a_jax.pretrained import pixels as pixels_lib
@@ -327,7 +327,7 @@ class _Towers(published.Network):
       MissingWeightsError: there is no config.json.
       WrongWeightsError: it describes another network.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     values = published.read_config(
       folder, self.model_types, shared=("projection_dim",)
     )

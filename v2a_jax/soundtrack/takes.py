@@ -24,6 +24,7 @@ import pyloudnorm
 import v2a_jax
 from v2a_jax import media, watermark
 from v2a_jax.basics import files
+from v2a_jax.basics.paths import local_path
 from v2a_jax.soundtrack.request import Request
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
@@ -71,7 +72,8 @@ class Soundtracks:
 
   def save(self, directory, **options) -> "Delivery":
     """Watermarks, muxes and writes everything; see `deliver`."""
-    return deliver(self, pathlib.Path(directory), **options)
+    directory = local_path(directory, "the output folder")
+    return deliver(self, directory, **options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

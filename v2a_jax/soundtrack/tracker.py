@@ -12,7 +12,6 @@ the sample, and ranked. Candidate i has seed `seed + i` and its own noise.
 import dataclasses
 import fractions
 import functools
-import pathlib
 from typing import Any
 
 from flax import nnx
@@ -23,6 +22,7 @@ import numpy as np
 from data_pipelines import example as example_lib
 from data_pipelines.tokenizer import spread
 from v2a_jax import media
+from v2a_jax.basics.paths import local_path
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import frozen, streaming
 from v2a_jax.experiment import load
@@ -177,7 +177,8 @@ class Soundtracker:
       MediaError: the file cannot be read or has no picture.
       ValueError: a value of the request is refused.
     """
-    path, request = pathlib.Path(video), Request(**request)
+    path = local_path(video, "the video")
+    request = Request(**request)
     seconds = media.run_limited(media.video_duration, path)
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))

@@ -3,6 +3,8 @@
 `<workdir>/hosts/<process>.log` has its log lines; with several processes also
 what libraries in C++ print. `<workdir>/hosts/<process>.json`, its heartbeat, is
 written whole every few seconds: host, pid, step, phase, and seconds a step.
+For a workdir on an object store both are written less often; the log is kept in
+the cache and uploaded whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +20,14 @@ from typing import Any
 
 import jax
 
+from v2a_jax.basics import cache
 from v2a_jax.basics.files import write_json
+from v2a_jax.basics.paths import is_remote
 from v2a_jax.parallel import console, distributed
 
 HEARTBEAT_SECONDS = 5.0
+# On an object store each one costs requests.
+_UPLOAD_SECONDS = 30.0
 # A batch that has been waited for this long is a stall.
 _STALL_SECONDS = 20.0
 # A host's own seconds a step are too many from this share of the step on.
@@ -39,7 +45,7 @@ def log_file(workdir: pathlib.Path):
   Meanwhile the console shows warnings of process 0 and errors of the others, as
   plain lines.
   """
-  path, root = _place(workdir, "log"), logging.root
+  path, root = _local_log(workdir), logging.root
   file = logging.FileHandler(path)
   file.setFormatter(
     logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -62,6 +68,7 @@ def log_file(workdir: pathlib.Path):
     ours.setLevel(level)
     root.handlers = before
     file.close()
+    _upload_log(workdir)
 
 
 class Heartbeat:
@@ -72,7 +79,7 @@ class Heartbeat:
     workdir: pathlib.Path,
     describe: Callable[[], Mapping[str, Any]],
     *,
-    interval: float = HEARTBEAT_SECONDS,
+    interval: float | None = None,
   ):
     """Starts to report.
 
@@ -80,10 +87,13 @@ class Heartbeat:
       workdir: the run's folder.
       describe: returns `step`, `phase` and whatever else is known; called by
         another thread.
-      interval: seconds between heartbeats.
+      interval: seconds between heartbeats; by default 5, or 30 for a workdir on
+        an object store.
     """
     self._path, self._describe = _place(workdir, "json"), describe
-    self._interval, self._closed = interval, threading.Event()
+    usual = _UPLOAD_SECONDS if is_remote(workdir) else HEARTBEAT_SECONDS
+    self._interval, self._closed = interval or usual, threading.Event()
+    self._workdir = workdir
     self._named, self._named_at = frozenset(), 0.0
     self._last: dict[str, Any] = {}
     self._beat()
@@ -115,6 +125,7 @@ class Heartbeat:
       write_json(self._path, self._last)
     except OSError as error:  # A full disk does not end the run.
       _log.warning("no heartbeat in %s: %s", self._path, error)
+    _upload_log(self._workdir)
 
   def _name_slow_hosts(self) -> None:
     """Logs which hosts hold the others up, when they change or now and then."""
@@ -182,3 +193,25 @@ def _place(workdir: pathlib.Path, suffix: str) -> pathlib.Path:
   folder = workdir / "hosts"
   folder.mkdir(parents=True, exist_ok=True)
   return folder / f"{jax.process_index()}.{suffix}"
+
+
+def _local_log(workdir: pathlib.Path) -> pathlib.Path:
+  """Returns the log file of this machine, with what the workdir's has."""
+  log = _place(workdir, "log")
+  if not is_remote(log):
+    return log
+  local = cache.place(log, "logs")
+  local.parent.mkdir(parents=True, exist_ok=True)
+  local.unlink(missing_ok=True)
+  if log.is_file():
+    log.download(local)
+  return local
+
+
+def _upload_log(workdir: pathlib.Path) -> None:
+  """Copies the log of this machine to a workdir on an object store."""
+  log = _place(workdir, "log")
+  local = cache.place(log, "logs") if is_remote(log) else None
+  if local and local.is_file():
+    with contextlib.suppress(OSError):  # The next upload has all of it.
+      log.upload(local)

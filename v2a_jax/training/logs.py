@@ -5,6 +5,8 @@ import pathlib
 
 import jax
 
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import is_remote
 from v2a_jax.training.writers import (
   JsonlWriter,
   ProgressWriter,
@@ -100,7 +102,10 @@ class MetricLog:
 
 
 class Profiler:
-  """Traces steps into `<workdir>/profile`, for XProf or TensorBoard."""
+  """Traces steps into `<workdir>/profile`, for XProf or TensorBoard.
+
+  For a workdir on an object store, into a folder of the cache, which is copied.
+  """
 
   def __init__(self, window: tuple[int, ...], *, workdir: pathlib.Path):
     """Sets the window of steps.
@@ -111,13 +116,15 @@ class Profiler:
     """
     first, number = window or (-1, 0)
     self._first, self._last = first, first + number
-    self._folder = str(workdir / "profile")
+    self._target = self._folder = workdir / "profile"
+    if is_remote(self._target):
+      self._folder = cache.place(self._target, "profiles")
     self._active = False
 
   def before(self, step: int) -> None:
     """Starts or stops the trace before `step` is dispatched."""
     if self._first <= step < self._last and not self._active:
-      jax.profiler.start_trace(self._folder)
+      jax.profiler.start_trace(str(self._folder))
       self._active = True
     elif step >= self._last:
       self.close()
@@ -126,3 +133,5 @@ class Profiler:
     if self._active:
       jax.profiler.stop_trace()
       self._active = False
+      if is_remote(self._target):
+        files.upload(self._folder, self._target)

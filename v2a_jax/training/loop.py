@@ -16,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from v2a_jax.basics.paths import as_path
 from v2a_jax.parallel import distributed, sharding
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.distributed import is_main_process
@@ -52,7 +53,7 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
     NonFiniteError: after `max_skipped_steps` skipped updates in a row.
     CheckpointError: the last state cannot be saved, or none be restored.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = as_path(workdir)
   with contextlib.ExitStack() as stack:
     stack.enter_context(hosts.log_file(workdir))
     guard = stack.enter_context(PreemptionGuard())

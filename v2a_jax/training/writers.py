@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import datetime
 import json
 import math
-import pathlib
 import platform
 import sys
 from typing import Any, Protocol, TextIO
 import uuid
 
-from v2a_jax.basics.files import write_json, write_whole
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.growing import open_append
+from v2a_jax.basics.paths import PathLike, as_path, is_remote
 from v2a_jax.basics.text import clock
 
 
@@ -33,27 +34,30 @@ class JsonlWriter:
   to be done again; they are dropped. A number that is not finite is null.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, start_step: int):
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+  def __init__(self, workdir: PathLike, *, start_step: int):
+    path = as_path(workdir) / "metrics.jsonl"
     if path.exists():
       _drop_after(path, start_step)
-    self._file = path.open("a")
+    self._file = open_append(path)
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
     self._file.write(json.dumps({"step": step, **row}) + "\n")
-    self._file.flush()
 
   def close(self) -> None:
     self._file.close()
 
 
 class WandbWriter:
-  """A wandb run whose id outlives the process, so that a resume continues it."""
+  """A wandb run whose id outlives the process, so that a resume continues it.
+
+  wandb writes to this machine only. For a workdir on an object store that is a
+  folder of the cache, which is copied to `<workdir>/wandb` when the run ends.
+  """
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: PathLike,
     *,
     run_id: str,
     mode: str = "offline",
@@ -62,11 +66,16 @@ class WandbWriter:
     """Starts it; `mode` is `offline`, `online` or `disabled`."""
     import wandb
 
+    self._workdir = as_path(workdir)
+    self._folder = self._workdir
+    if is_remote(self._workdir):
+      self._folder = cache.place(self._workdir, "wandb")
+      self._folder.mkdir(parents=True, exist_ok=True)
     self._run = wandb.init(
       project="v2a_jax",
-      dir=str(workdir),
+      dir=str(self._folder),
       id=run_id,
-      name=pathlib.Path(workdir).name,
+      name=self._workdir.name,
       resume="allow",
       mode=mode,
       config=dict(config or {}),
@@ -78,6 +87,8 @@ class WandbWriter:
 
   def close(self) -> None:
     self._run.finish()
+    if is_remote(self._workdir):
+      files.upload(self._folder / "wandb", self._workdir / "wandb")
 
 
 class ProgressWriter:
@@ -125,9 +136,9 @@ def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
   return "  ".join(parts)
 
 
-def run_record(workdir: str | pathlib.Path) -> dict[str, Any]:
+def run_record(workdir: PathLike) -> dict[str, Any]:
   """Reads or creates `<workdir>/run.json`: the run's id, start and host."""
-  path = pathlib.Path(workdir) / "run.json"
+  path = as_path(workdir) / "run.json"
   if path.exists():
     return json.loads(path.read_text())
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -136,11 +147,11 @@ def run_record(workdir: str | pathlib.Path) -> dict[str, Any]:
     "started": now,
     "host": platform.node(),
   }
-  write_json(path, record)
+  files.write_json(path, record)
   return record
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
+def _drop_after(path, step: int) -> None:
   """Keeps the rows up to `step`; a line cut short by a crash goes too."""
   kept = []
   for line in path.read_text().splitlines():
@@ -149,4 +160,4 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
         kept.append(line + "\n")
     except (ValueError, KeyError, TypeError):
       continue
-  write_whole(path, "".join(kept))
+  files.write_whole(path, "".join(kept))

@@ -20,7 +20,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from v2a_jax.basics import files
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import as_path, check_readable, is_remote
 from v2a_jax.weights import names
 
 ASSETS = pathlib.Path(__file__).parents[1] / "assets"
@@ -38,7 +39,9 @@ def find(name: str | pathlib.Path) -> pathlib.Path:
   Raises:
     BundleError: there is none; names those in `assets/`.
   """
-  for folder in (pathlib.Path(name), ASSETS / name):
+  path = as_path(name)
+  check_readable(path)
+  for folder in (path, *([] if is_remote(path) else [ASSETS / path])):
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
       return folder
   known = sorted(p.parent.name for p in ASSETS.glob(f"*/{WEIGHTS}"))
@@ -122,7 +125,7 @@ def read_arrays(folder: pathlib.Path) -> dict[names.Name, np.ndarray]:
   """
   path = folder / WEIGHTS
   try:
-    return names.split(safetensors.load_file(path))
+    return names.split(safetensors.load_file(cache.fetch(path)))
   except (OSError, SafetensorError) as error:
     raise BundleError(f"cannot read {path}: {error}") from None
 

@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from v2a_jax.basics import files, settings
+from v2a_jax.basics import cache, files, settings
+from v2a_jax.basics.paths import as_path
 from v2a_jax.weights import names
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 
@@ -198,7 +199,7 @@ class Network:
     Raises:
       MissingWeightsError, WrongWeightsError: no such file, or another network.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     values = read_config(folder, self.model_types, shared=self.shared)
     return sizes(self.config, values, folder)
 
@@ -216,7 +217,7 @@ class Network:
       dtype: dtype of the computation.
       param_dtype: dtype of the parameters.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     config = self.read_config(folder)
     return load(
       folder,
@@ -287,7 +288,8 @@ def _open(
   tensors = {}
   for path in _files(folder):
     try:
-      file = stack.enter_context(safe_open(path, "numpy"))
+      file = safe_open(cache.fetch(path), "numpy")
+      stack.enter_context(file)
     except (OSError, SafetensorError) as error:
       raise WrongWeightsError(f"cannot read {path}: {error}") from None
     for name in file.keys():

@@ -23,11 +23,11 @@ import warnings
 import numpy as np
 from safetensors import numpy as safetensors
 
-from v2a_jax.basics import files
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import PathError, as_path
 from v2a_jax.weights import torch_file
 
 PATH_VARIABLE = "V2A_WEIGHTS"
-CACHE_VARIABLE = "V2A_CACHE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,19 +99,19 @@ def get(name: str) -> Weights:
   return WEIGHTS[name]
 
 
-def cache_root() -> pathlib.Path:
-  """Returns the cache's folder: `$V2A_CACHE` or `~/.cache/v2a_jax`."""
-  root = os.environ.get(CACHE_VARIABLE) or "~/.cache/v2a_jax"
-  return pathlib.Path(root).expanduser()
-
-
 def cache_dir() -> pathlib.Path:
   """Returns the folder of weights in the cache."""
-  return cache_root() / "weights"
+  return cache.root() / "weights"
 
 
 def _places(weights: Weights) -> Iterator[pathlib.Path]:
-  listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
+  listed = os.environ.get(PATH_VARIABLE, "")
+  if "://" in listed:  # The colon separates folders.
+    raise PathError(
+      f"{PATH_VARIABLE}={listed}: lists folders of this machine; name a URL in"
+      " the command"
+    )
+  listed = listed.split(os.pathsep)
   for place in [*filter(None, listed), cache_dir()]:
     place = pathlib.Path(place).expanduser()
     yield place if place.name == weights.file else place / weights.file
@@ -132,11 +132,12 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   if path is None:
     places = list(_places(weights))
   else:
-    path = pathlib.Path(path).expanduser()
+    path = as_path(path).expanduser()
     places = [path / weights.file if path.is_dir() else path]
   for place in places:
     if place.is_file():
-      return _check(place, weights.sha256, f"{weights.name} weights have")
+      whose = f"{weights.name} weights have"
+      return _check(cache.fetch(place), weights.sha256, whose)
   raise MissingWeightsError(
     f"weights '{name}' not found (looked for"
     f" {', '.join(map(str, places))}): run `v2a weights fetch {name}`, or"
@@ -216,7 +217,7 @@ def convert(
 
 
 def _output_folder(out: str | os.PathLike[str] | None) -> pathlib.Path:
-  folder = cache_dir() if out is None else pathlib.Path(out).expanduser()
+  folder = cache_dir() if out is None else as_path(out).expanduser()
   folder.mkdir(parents=True, exist_ok=True)
   return folder
 

@@ -14,7 +14,8 @@ import shutil
 import numpy as np
 
 from v2a_jax import media
-from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import is_remote
 from v2a_jax.evaluation.report import compare, figures
 from v2a_jax.evaluation.report.columns import Column
 
@@ -105,16 +106,17 @@ def _clip(id_, runs, columns, labels) -> Clip:
 
 
 def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
-  """Returns a file of a results folder, or None and adds a note."""
+  """Returns a file of a results folder, on this machine, or adds a note."""
   if not name:
     return None
   path = (folder / name).resolve()
-  if not path.is_relative_to(folder.resolve()):
+  leaves = is_remote(folder) and ".." in pathlib.PurePosixPath(name).parts
+  if leaves or not path.is_relative_to(folder.resolve()):
     notes.append(f"{name}: lies outside the results' folder, left out")
   elif not path.is_file():
     notes.append(f"{name}: no such file")
   else:
-    return path
+    return cache.fetch(path)
   return None
 
 
@@ -129,7 +131,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
       path = _inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
       if path is None:
         continue
-      digest = sha256_of(path)
+      digest = files.sha256_of(path)
       generated = row == compare.GENERATED
       if not generated and (row, digest) in seen:
         continue
@@ -167,10 +169,10 @@ def _draw(track: Track, duration: float) -> None:
 def embedded_size(clips: Sequence[Clip]) -> int:
   """Returns the size of all media of the clips in a page, bytes."""
   tracks = [track for clip in clips for track in clip.tracks]
-  files = {clip.video for clip in clips if clip.video}
-  files |= {track.path for track in tracks}
+  paths = {clip.video for clip in clips if clip.video}
+  paths |= {track.path for track in tracks}
   images = sum(len(track.spectrogram) for track in tracks)
-  return images + sum(4 * -(-f.stat().st_size // 3) for f in files)
+  return images + sum(4 * -(-f.stat().st_size // 3) for f in paths)
 
 
 def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
@@ -184,7 +186,8 @@ def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
       folder.mkdir(parents=True, exist_ok=True)
       # Runs may use one name for different files.
       name = f"{len(copied):04d}{path.suffix}"
-      shutil.copyfile(path, folder / name)
+      with files.written(folder / name) as part:
+        shutil.copyfile(path, part)
       copied[path] = f"{folder.name}/{name}"
     return copied[path]
 

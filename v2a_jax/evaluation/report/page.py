@@ -18,6 +18,7 @@ import jinja2
 import markupsafe
 
 from v2a_jax.basics import files
+from v2a_jax.basics.paths import as_path, check_readable, check_writable
 from v2a_jax.basics.text import clock, shares
 from v2a_jax.evaluation.report import compare, figures, table
 from v2a_jax.evaluation.report import gallery as gallery_lib
@@ -53,9 +54,10 @@ def write_report(
       suffix than .html.
     FileNotFoundError: a results file is missing.
   """
-  out = pathlib.Path(out)
+  out = as_path(out)
   if out.suffix.lower() not in (".html", ".htm"):
     raise ValueError(f"output must end in .html, not {out.name}")
+  check_writable(out.parent)
   runs = load_runs(results_paths)
   out.parent.mkdir(parents=True, exist_ok=True)
   page = _page(runs, max_clips)
@@ -79,7 +81,7 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
   """
   if not paths:
     raise ValueError("report: no results given; name one or more results.json")
-  files = [file for path in paths for file in _files(pathlib.Path(path))]
+  files = [file for path in paths for file in _files(as_path(path))]
   runs = [_load(file) | {"folder": file.parent} for file in files]
   names = [run["name"] for run in runs]
   for i, run in enumerate(runs):
@@ -90,6 +92,7 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
   """Lists the results of a path: itself, in it, or one folder below."""
+  check_readable(path)
   own = path / FILE if path.is_dir() else path
   if own.exists():
     return [own]
