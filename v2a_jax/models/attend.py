@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.models import splash
-from v2a_jax.parallel.sharding import constrain, free_spec
+from v2a_jax.parallel.sharding import constrain, free_spec, platform
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
 CAUSAL = "causal"  # The mask by which query i sees keys up to i only.
@@ -87,17 +87,6 @@ def choose(implementation: str, dtype, head_size: int) -> str:
   if platform() != "cpu":
     _say(chosen, platform().upper(), jnp.dtype(dtype).name, head_size)
   return chosen
-
-
-def platform() -> str:
-  """Returns `cpu`, `gpu` or `tpu`: what the program being traced is for.
-
-  Programs are also lowered for devices that are not attached, so those of the
-  mesh come first.
-  """
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  name = device.platform if device else jax.default_backend()
-  return "gpu" if name in ("cuda", "rocm") else name
 
 
 @functools.cache
