@@ -114,7 +114,9 @@ def _collective_lines(found: dict[str, Any]) -> Iterator[str]:
   if rest := rows[SHOWN:]:
     moved = sum(entry["moved"] for entry in rest)
     yield row(f"  {len(rest)} others", short(moved, "B"), "")
-  yield row("  together", short(found["moved"], "B"), "")
+  closed = short(found["closed_form"], "B")
+  about = f"{closed} by arithmetic for weights and gradients"
+  yield row("  together", short(found["moved"], "B"), about)
 
 
 def _time_lines(found: dict[str, Any]) -> Iterator[str]:

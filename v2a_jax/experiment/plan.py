@@ -127,7 +127,7 @@ def plan_step(
     `together` unless a compiler that gave up does not say. The rest only where
     it compiled, in `memory` `temporaries`, `results` and `program`.
     `collectives`: rows of kind, dtype, shape, group, times and moved bytes, and
-    `moved` together. `flops` of a step on a device, `bounds` in seconds by
+    `moved` together; `closed_form`, what weights and gradients need. `flops` of a step on a device, `bounds` in seconds by
     resource, `step_seconds`, `mfu` at that time, and `clips_a_day`.
   """
   clips = cost.clips_at_a_time(experiment, mesh)
@@ -138,6 +138,9 @@ def plan_step(
     "clips": clips,
     "memory": state_memory(experiment, program, mesh),
   }
+  found["closed_form"] = program.rows.bytes_sent(
+    program.state.params, microbatches=experiment.run.accumulate
+  )
   touched = _compile(found, lowered, mesh, chip)
   if not found["fits"]:
     found["remedies"] = _remedies(experiment, mesh, clips)

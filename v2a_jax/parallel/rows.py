@@ -18,6 +18,7 @@ each device of `data` gets the part of the sum whose moments it holds.
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from flax import nnx
@@ -95,6 +96,47 @@ class Rows:
       axis_names=set(ROWS),
       check_vma=False,
     )
+
+  def bytes_sent(self, params: Any, *, microbatches: int = 1) -> float:
+    """Computes what a device sends in a step by arithmetic, in rings.
+
+    Of weights and gradients only: `tensor` and `context` send activations.
+
+    Args:
+      params: variables of the parameters, of shapes.
+      microbatches: number of microbatches of a step.
+    """
+    d, f = (self.mesh.shape[axis] for axis in ROWS)
+    reduced = jnp.dtype(self.reduce_dtype).itemsize
+
+    def sent(variable, layout, wanted):
+      layout, wanted = layout.get_value(), wanted.get_value()
+      leaf, names = variable.get_value(), _names(variable)
+      used = jnp.dtype(_metadata(variable).get(_COMPUTE_DTYPE, leaf.dtype))
+      # Elements of this device but for those that fsdp splits.
+      rest = (
+        layout.spec
+        if _axis_of("fsdp", layout) is None
+        else [None if entry == "fsdp" else entry for entry in layout.spec]
+      )
+      size = math.prod(
+        jax.sharding.NamedSharding(self.mesh, PartitionSpec(*rest)).shard_shape(
+          leaf.shape
+        )
+      )
+      total, groups = 0.0, d * f
+      if _axis_of("fsdp", layout) is not None:
+        gathers = 2 if "layers" in names else 1
+        once = (f - 1) / f * size * (gathers * used.itemsize + reduced)
+        total, groups, size = microbatches * once, d, size / f
+      ring = (groups - 1) / groups * size
+      gather = (
+        reduced if _axis_of("data", wanted) is None else leaf.dtype.itemsize
+      )
+      return total + ring * (reduced + gather)
+
+    rows = _map_variables(sent, params, self.params, self.grads)
+    return sum(jax.tree.leaves(rows))
 
   def _mark(self, tree, layouts):
     """Notes on each variable along which axis `fsdp` splits it, if any."""

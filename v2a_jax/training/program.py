@@ -27,6 +27,7 @@ class Program:
     init: `init() -> state`, not compiled; see `sharding.init_sharded`.
     state: shapes of the train state.
     shardings: layout of each leaf of the state.
+    rows: how a step is divided by rows of the batch.
     step: `step(state, frozen, batch) -> (state, metrics)`; donates the state.
     evaluate: `evaluate(params, buffers, frozen, batch, index) -> metrics`, a
       float32 array [b] by name.
@@ -35,6 +36,7 @@ class Program:
   init: Callable[[], TrainState]
   state: TrainState
   shardings: Any
+  rows: rows.Rows
   step: Callable[[TrainState, Any, Any], tuple[TrainState, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
 
@@ -50,6 +52,15 @@ def make_program(
   )
   state = jax.eval_shape(init)
   shardings, opt_layouts = _layouts(state, mesh, experiment.parallel)
+  divided = rows.Rows(
+    mesh=mesh,
+    params=shardings.params,
+    grads=sharding.state_shardings(
+      state.params, mesh, zero1=experiment.parallel.zero1
+    ),
+    buffers=shardings.buffers,
+    reduce_dtype=experiment.parallel.reduce_dtype,
+  )
   graphdef = abstract_model(experiment.make_model)[0]
   common = dict(
     target=experiment.target,
@@ -62,15 +73,7 @@ def make_program(
     optimizer,
     ema_decay=run.ema_decay,
     accumulate=run.accumulate,
-    rows=rows.Rows(
-      mesh=mesh,
-      params=shardings.params,
-      grads=sharding.state_shardings(
-        state.params, mesh, zero1=experiment.parallel.zero1
-      ),
-      buffers=shardings.buffers,
-      reduce_dtype=experiment.parallel.reduce_dtype,
-    ),
+    rows=divided,
     opt_layouts=opt_layouts,
     **common,
   )
@@ -80,6 +83,7 @@ def make_program(
     init=init,
     state=state,
     shardings=shardings,
+    rows=divided,
     step=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated)),
     evaluate=jax.jit(evaluate, out_shardings=replicated),
   )
