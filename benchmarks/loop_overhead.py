@@ -7,8 +7,11 @@ In one process, in turn: `--steps` steps of the loop that `v2a train` runs
 the same compiled step on a batch that is already on the device. Batches come
 from memory, because on a CPU decoding would take the cores that compute. The
 model is a small one, whose steps are short; the goal is a ratio of at most 1.02.
+Each round drains the devices first, so one batch a round is read in sight.
 
-RESULT
+On two cores that others use too, jax 0.10, steps of 100 ms: medians of 1.016 (8
+rounds of 20 steps, from 0.915 to 1.114) and 1.035 (40 rounds of 10, quartiles
+1.005 and 1.073; all rounds together 1.012).
 """
 
 import argparse

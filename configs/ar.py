@@ -1,16 +1,16 @@
 r"""Next-token prediction at full size: `small`, `medium`, `large`, `xl`.
 
 v2a train --config=configs/ar.py:large --config.data.paths="('data/a',)" \
-  --config.codec=PATH --config.mesh.fsdp=8 --workdir=runs/ar_large
+  --config.codec=PATH --workdir=runs/ar_large
 
 The same width, depth, encoders, data and budget as configs/diffusion.py, where
 is also said how these are counted (`v2a inspect`):
 
-  size     parameters   training a clip   devices   a device needs   time
-  small    126 M         1.7 TFLOP          8         33 GB          22 h
-  medium   461 M         4.9 TFLOP         16         27 GB          33 h
-  large    744 M         8.6 TFLOP         32         18 GB          29 h
-  xl       3.5 B        12.8 TFLOP         64         10 GB          22 h
+  size     parameters   training a clip   devices   time
+  small    126 M         1.7 TFLOP          8       22 h
+  medium   461 M         4.9 TFLOP         16       33 h
+  large    744 M         8.6 TFLOP         32       29 h
+  xl       3.5 B        12.8 TFLOP         64       22 h
 
 `small` has taken a step on a CPU; none has been trained here.
 """

@@ -2,17 +2,17 @@ r"""Autoregression over latents at full size: `small`, `medium`, `large`, `xl`.
 
 v2a train --config=configs/ar_latents.py:large \
   --config.data.paths="('data/a',)" --config.codec=PATH \
-  --config.mesh.fsdp=8 --workdir=runs/ar_latents_large
+  --workdir=runs/ar_latents_large
 
 The same width, depth, encoders, data and budget as configs/diffusion.py, where
 is also said how these are counted (`v2a inspect`); the head is as wide as the
 transformer:
 
-  size     parameters   training a clip   devices   a device needs   time
-  small    123 M         1.7 TFLOP          8         33 GB          23 h
-  medium   465 M         5.0 TFLOP         16         27 GB          34 h
-  large    748 M         8.7 TFLOP         32         18 GB          29 h
-  xl       3.5 B        13.2 TFLOP         64         10 GB          22 h
+  size     parameters   training a clip   devices   time
+  small    123 M         1.7 TFLOP          8       23 h
+  medium   465 M         5.0 TFLOP         16       34 h
+  large    748 M         8.7 TFLOP         32       29 h
+  xl       3.5 B        13.2 TFLOP         64       22 h
 
 Built and traced by tests; not trained here.
 """

@@ -1,28 +1,28 @@
 r"""Rectified flow at full size: `small`, `medium`, `large`, `xl`.
 
 v2a train --config=configs/diffusion.py:large --config.data.paths="('data/a',)" \
-  --config.codec=PATH --config.mesh.fsdp=8 --workdir=runs/large
-v2a inspect --config=configs/diffusion.py:large --config.mesh.fsdp=32
+  --config.codec=PATH --workdir=runs/large
+v2a inspect --config=configs/diffusion.py:large
+v2a plan --config=configs/diffusion.py:large --topology=v5p:4x4x4
 
-As that command counts them, without weights, `fsdp` as many as devices; batch
-512, 8 s clips, 25 frames a second of 112 pixels; the time is for 300,000 steps
-at 990 TFLOP/s a device, 40 % of it used, an estimate from FLOPs and not a
-measurement:
+Devices share the work as fits their memory (`parallel.mode=auto`). As `inspect`
+counts them, without weights; batch 512, 8 s clips, 25 frames a second of 112
+pixels; the time is for 300,000 steps at 990 TFLOP/s a device, 40 % of it used,
+an estimate from FLOPs and not a measurement:
 
-  size     parameters   training a clip   devices   a device needs   time
-  small    157 M         1.7 TFLOP          8         33 GB          23 h
-  medium   600 M         5.1 TFLOP         16         28 GB          34 h
-  large    997 M         8.9 TFLOP         32         18 GB          30 h
-  xl       5.0 B        14.7 TFLOP         64         10 GB          25 h
+  size     parameters   training a clip   devices   time
+  small    154 M         1.7 TFLOP          8       23 h
+  medium   588 M         5.1 TFLOP         16       34 h
+  large    984 M         8.9 TFLOP         32       30 h
+  xl       5.0 B        14.6 TFLOP         64       25 h
 
-What a device needs is traced there, not compiled: `v2a plan` compiles `small`
-for eight v5p chips to 48 GB of their 102 (docs/scaling.md).
+What a device needs only a compiler knows: docs/scaling.md has plans.
 
 `small-siglip` (any size takes `-siglip`) has frames at two rates: 25 a second of
 224 pixels for synchronisation, and every sixth through a frozen SigLIP B/16,
 whose folder is `--config.model.conditioner.semantic.path=PATH`:
 
-  small-siglip    165 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
+  small-siglip    161 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
                   SigLIP 1.2; 1.8 with `--config.data.features=768` and a data
                   set of `v2a data features`, which caches SigLIP's features
 

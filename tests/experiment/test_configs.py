@@ -100,7 +100,7 @@ def parameters(experiment) -> float:
 )
 def test_full_sizes_have_the_parameters_of_their_names(size, millions):
   experiment = Experiment.from_config(diffusion.get_config(size))
-  assert parameters(experiment) == pytest.approx(millions, rel=0.03)
+  assert parameters(experiment) == pytest.approx(millions, rel=0.05)
   if size.endswith("-tile"):
     assert experiment.model.width // experiment.model.num_heads == 128
     assert experiment.model.width % 256 == 0

@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 
 from v2a_jax.models import attention
+from v2a_jax.models.attend import attend
 from v2a_jax.models.config import TransformerConfig
 
 B, T, S, HEADS, SIZE = 2, 5, 7, 3, 4
@@ -45,13 +46,13 @@ def test_attention_is_a_softmax_over_the_keys_of_its_mask(qkv, kind):
     rows = mask[:, None]
   elif kind == "shared":
     rows = np.repeat(mask, B, axis=0)
-  out = attention.attend(*qkv, mask=None if mask is None else jnp.array(mask))
+  out = attend(*qkv, mask=None if mask is None else jnp.array(mask))
   np.testing.assert_allclose(out, softmax_attention(*qkv, rows), atol=1e-5)
 
 
 def test_a_row_without_any_key_gets_the_mean_of_the_values(qkv):
   mask = jnp.zeros((B, S), bool)
-  out = attention.attend(*qkv, mask=mask)
+  out = attend(*qkv, mask=mask)
   mean = np.asarray(qkv[2]).mean(axis=1).reshape(B, 1, -1)
   np.testing.assert_allclose(out, np.repeat(mean, T, axis=1), atol=1e-5)
 
@@ -61,8 +62,8 @@ def test_masked_keys_and_values_do_not_matter(qkv):
   mask = jnp.arange(S)[None] < jnp.asarray([[4], [7]])
   hidden = ~mask[..., None, None]
   np.testing.assert_allclose(
-    attention.attend(q, k, v, mask=mask),
-    attention.attend(
+    attend(q, k, v, mask=mask),
+    attend(
       q, jnp.where(hidden, 100.0, k), jnp.where(hidden, 9.0, v), mask=mask
     ),
     atol=1e-6,

@@ -193,3 +193,18 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   assert gather.moved == 7 * 0.75 * 32
   assert (scatter.kind, scatter.group) == ("all-reduce-scatter", 4)
   assert scatter.moved == 7 * 0.75 * 64
+
+
+BESIDE_A_KERNEL = """
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %k = f32[8] custom-call(%p), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{}"
+}}, metadata={op_name="attend"}
+  ROOT %r = f32[8] all-reduce(%k), replica_groups=[1,4]<=[4], to_apply=%add
+}
+"""
+
+
+def test_collectives_after_a_pallas_kernel_are_read():
+  """Its metadata has lines of its own, and they do not end the computation."""
+  assert [c.kind for c in collectives.read(BESIDE_A_KERNEL)] == ["all-reduce"]

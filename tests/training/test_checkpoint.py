@@ -5,9 +5,11 @@ import resource
 import shutil
 
 from etils import epath
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from toy_training import Net
 from training_checkpoints import (
@@ -24,6 +26,7 @@ from v2a_jax.training import checkpoint, digests
 from v2a_jax.training.restore import restore_model, restore_params
 from v2a_jax.training.retention import Retention, ranked
 from v2a_jax.training.run import RunConfig
+from v2a_jax.weights import names
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,21 @@ def test_using_a_model_needs_no_optimizer(workdir):
     ("layers", i, kind) for i in "01" for kind in ("kernel", "bias")
   }
   assert restore_params(workdir, ema=False).step == 1
+
+
+def test_a_checkpoint_of_before_is_read(state, tmp_path):
+  """All its arrays are in one item, and packed."""
+  folder = epath.Path(tmp_path) / "checkpoints" / "1"
+  tree = traverse_util.unflatten_dict(names.flatten(state))
+  ocp.PyTreeCheckpointer().save(folder / "state", tree)
+  for item, value in (("data", {"at": 1}), ("meta", {"name": "toy"})):
+    (folder / item).mkdir()
+    (folder / item / "metadata").write_text(json.dumps(value))
+  digests.write_digests(folder)
+  restored, _ = restore(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, restored.state, state)
+  kernel = restore_params(tmp_path).state["params"]["layers", "0", "kernel"]
+  np.testing.assert_array_equal(kernel, state.ema["layers"][0]["kernel"][...])
 
 
 def test_one_device_then_four_then_two_with_zero1(saved, state, tmp_path):

@@ -42,7 +42,7 @@ class ConditionerConfig(video.PixelConfig):
     width: number of features of a condition token; the backbone's width.
     num_heads: number of attention heads of temporal and text blocks.
     seconds: length of the window in seconds, for the aligner.
-    attention: kernel of attention, see `models/attend.py`.
+    attention: implementation of attention, see `attend.py`.
     remat: rematerialisation policy, see `layers.REMAT_POLICIES`.
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation.

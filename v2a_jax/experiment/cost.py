@@ -17,7 +17,7 @@ import jax
 
 from v2a_jax.experiment import jaxprs, shapes
 from v2a_jax.experiment.sections import ConfigError
-from v2a_jax.models import lora
+from v2a_jax.models import attend, lora
 from v2a_jax.training.program import make_program
 from v2a_jax.training.step import cast_floats
 from v2a_jax.weights import names
@@ -41,11 +41,12 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
   Raises:
     ConfigError: the experiment cannot be built or laid out, in one line.
   """
+  experiment = _countable(experiment)
   try:
     mesh = experiment.abstract_mesh(devices)
     clips = clips_at_a_time(experiment, mesh)
     gradient = _gradient(experiment, clips)
-    once = _without_remat(experiment)
+    once = _with(experiment, remat="none")
     needed = gradient if once is experiment else _gradient(once, clips)
     seen: dict[str, Any] = {}
     forward = _forward(once, seen)
@@ -163,14 +164,25 @@ def _gradient(experiment, clips: int) -> jaxprs.Jaxpr:
   ).jaxpr
 
 
-def _without_remat(experiment):
-  """Returns the same experiment with nothing computed twice."""
+def _with(experiment, **values):
+  """Returns the same experiment with these values in every part that has them."""
   parts = {}
   for name in ("model", "conditioner"):
     part = getattr(experiment, name)
-    if getattr(part, "remat", "none") != "none":
-      parts[name] = dataclasses.replace(part, remat="none")
+    if new := {k: v for k, v in values.items() if getattr(part, k, v) != v}:
+      parts[name] = dataclasses.replace(part, **new)
   return dataclasses.replace(experiment, **parts) if parts else experiment
+
+
+def _countable(experiment):
+  """Returns the same experiment with the products of attention in sight.
+
+  A fused kernel hides them, and may not run on the devices that are here.
+  """
+  asked = getattr(experiment.model, "attention", "auto")
+  if asked == "auto" and attend.platform() == "cpu":
+    return experiment  # It is XLA's already.
+  return _with(experiment, attention="xla")
 
 
 def _forward(experiment, seen: dict[str, Any]) -> jaxprs.Jaxpr:
@@ -187,7 +199,8 @@ def flops_of_clip(experiment) -> tuple[int, int]:
   Returns:
     (those that the model needs, those with what rematerialisation repeats).
   """
-  once = _without_remat(experiment)
+  experiment = _countable(experiment)
+  once = _with(experiment, remat="none")
   target = _target_flops(experiment)
   needed = run = jaxprs.count_flops(_gradient(once, 1)) + target
   if once is not experiment:
@@ -200,10 +213,11 @@ def step_flops(experiment, step: jaxprs.Jaxpr) -> float:
 
   Args:
     experiment: an `Experiment`.
-    step: jaxpr of the step. If blocks are rematerialised, the gradient is
-      traced without that instead: work that is done twice counts once.
+    step: jaxpr of the step. If blocks are rematerialised or attention may be a
+      fused kernel, the gradient is traced without that instead: work that is
+      done twice counts once, and hidden work counts.
   """
-  once = _without_remat(experiment)
+  once = _with(_countable(experiment), remat="none")
   if once is experiment:
     return jaxprs.count_flops(step)
   return experiment.batch_size * flops_of_clip(once)[0]

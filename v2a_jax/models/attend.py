@@ -1,51 +1,38 @@
-"""Softmax attention by the kernel that suits the device.
+"""Softmax attention by one of three implementations.
 
-  out_i = sum_j softmax_j(q_i · k_j / sqrt(size) + m_ij) v_j,    m_ij = 0 or -inf
+  xla     scores [b h t s] in memory, in float32; runs everywhere
+  cudnn   cuDNN's fused kernel: NVIDIA from Ampere on, bfloat16 or float16
+  splash  a Pallas kernel (`splash.py`): TPU
 
-`xla` writes the scores of all pairs to memory, in float32. `splash` (Pallas, TPU)
-and `cudnn` (NVIDIA GPU, 16 bits) work on blocks of them on the chip (Dao et al.,
-FlashAttention, arXiv:2205.14135). A compiler cannot split such a kernel, so each
-device is given its own rows, queries and heads, and all keys of those.
+The last two keep no scores in memory. They know masks of keys and the causal
+mask; a mask of pairs, such as that of a decoding step, is XLA's. Neither has
+forward-mode derivatives.
 """
 
-from collections.abc import Callable
 import functools
 import logging
-import math
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from v2a_jax.parallel.sharding import constrain, free_spec
+from v2a_jax.basics.settings import SettingError
+from v2a_jax.models import splash
+from v2a_jax.parallel.sharding import constrain, free_spec, platform
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn", "splash")
-ATTENDED = "attended"  # Name of the output, for rematerialisation.
+CAUSAL = "causal"  # The mask by which query i sees keys up to i only.
 
-# With fewer queries and keys the scores are small, and padding them is not.
-_FEWEST = (128, 256)
-_LANES = 128  # Blocks of splash are multiples of this.
-_BLOCK = 512
-_PLATFORMS = {"splash": ("tpu",), "cudnn": ("gpu", "cuda")}
-_HALF = (jnp.bfloat16, jnp.float16)
+# With fewer scores in a head, `auto` takes XLA's: a kernel's blocks would be
+# mostly padding, and the memory saved is small.
+FEW_SCORES = 2**15
 
+ATTENDED = "attended"  # Name of the result, for rematerialisation.
 _log = logging.getLogger(__name__)
 
 
-class AttentionError(ValueError):
-  """An implementation was asked for that cannot run here."""
-
-
 def attend(
-  q,
-  k,
-  v,
-  *,
-  mask=None,
-  causal: bool = False,
-  implementation: str = "auto",
-  axes: tuple[str | None, str | None] = ("batch", "length"),
+  q, k, v, *, mask=None, implementation="auto", axes=("batch", "length")
 ):
   """Computes softmax attention.
 
@@ -53,196 +40,198 @@ def attend(
     q: queries [b t h k].
     k: keys [b s h k].
     v: values [b s h k].
-    mask: bool, [b s] over keys, or [b t s] or [1 t s]; keys with False get no
-      weight. A row that is all False gets finite numbers that mean nothing:
-      with `xla` the mean of all values.
-    causal: whether query i sees keys up to i only.
-    implementation: one of `IMPLEMENTATIONS`; `auto` is splash on TPU and cudnn
-      on GPU where they can run and there is much to attend to, else xla.
+    mask: bool, [b s] over keys, or [b t s] or [1 t s]; or `CAUSAL`. Keys with
+      False get no weight, but a row that is all False weighs all keys equally.
+    implementation: one of `IMPLEMENTATIONS`.
     axes: logical axes of the queries' first two dimensions.
 
   Returns:
     [b t h·k].
 
   Raises:
-    AttentionError: the implementation cannot run here; says why.
+    SettingError: the implementation cannot run on these devices, in this dtype
+      or with heads of this size.
   """
-  by_query = (*axes, "heads", None)
-  by_key = (axes[0], None, "heads", None)
   # Where time is split, a device has some queries and all keys.
-  q = constrain(q, *by_query)
-  k, v = constrain(k, *by_key), constrain(v, *by_key)
-  chosen = _choose(implementation, q, k, mask, causal, axes)
-  if chosen == "xla":
-    out = _xla(q, k, v, mask, causal)
-  else:
-    kernel = functools.partial(
-      {"splash": splash, "cudnn": _cudnn}[chosen], causal=causal
-    )
-    out = _on_shards(kernel, q, k, v, mask, by_query, by_key)
+  q = constrain(q, *axes, "heads", None)
+  k, v = (constrain(x, axes[0], None, "heads", None) for x in (k, v))
+  chosen = choose(implementation, q.dtype, q.shape[-1])
+  if chosen != "xla" and _is_for_xla(q, k, mask, implementation, axes):
+    chosen = "xla"
+  out = (
+    _xla(q, k, v, mask)
+    if chosen == "xla"
+    else _fused(chosen, q, k, v, mask, axes)
+  )
   return checkpoint_name(out.reshape(*out.shape[:2], -1), ATTENDED)
 
 
-def _choose(implementation, q, k, mask, causal, axes) -> str:
-  """Returns the implementation that runs."""
-  if implementation not in IMPLEMENTATIONS:
-    raise AttentionError(
-      f"implementation={implementation!r} is not one of"
-      f" {', '.join(IMPLEMENTATIONS)}"
-    )
-  if implementation == "xla":
-    return "xla"
-  reasons = {
-    name: _hindrance(name, q, mask, causal, axes)
-    for name in ("splash", "cudnn")
+def choose(implementation: str, dtype, head_size: int) -> str:
+  """Returns the implementation that runs, for `auto` the best one.
+
+  Raises:
+    SettingError: that one cannot run here.
+  """
+  why_not = {
+    "splash": _why_not_splash(dtype),
+    "cudnn": _why_not_cudnn(dtype, head_size),
+    "xla": "",
   }
-  if implementation != "auto":
-    if reason := reasons[implementation]:
-      raise AttentionError(
-        f"attention={implementation!r} cannot run: {reason}; use 'auto' or"
-        " 'xla'"
-      )
-    return implementation
-  can = [name for name, reason in reasons.items() if not reason]
-  enough = q.shape[1] >= _FEWEST[0] and k.shape[1] >= _FEWEST[1]
-  chosen = can[0] if can and enough else "xla"
-  if chosen != "xla":
-    _say_once(chosen, _platform(), str(q.dtype), q.shape[-1])
+  able = [name for name, reason in why_not.items() if not reason]
+  chosen = able[0] if implementation == "auto" else implementation
+  if chosen not in able:
+    raise SettingError(
+      f"attention={chosen!r} cannot run here: {why_not[chosen]}; use"
+      f" {' or '.join(able)}, or auto"
+    )
+  if platform() != "cpu":
+    _say(chosen, platform().upper(), jnp.dtype(dtype).name, head_size)
   return chosen
 
 
-def _hindrance(name, q, mask, causal, axes) -> str:
-  """Returns why an implementation cannot run, or ""."""
-  platform = _platform()
-  if platform not in _PLATFORMS[name]:
-    return f"it is for {_PLATFORMS[name][0].upper()}, and this is {platform}"
-  if mask is not None and mask.ndim == 3:
-    return "it takes masks over keys, not over pairs"
-  split = free_spec(q.shape[:2], axes)[1]
-  if causal and split:
-    return "causal queries are split over the axis 'context'"
-  if name == "cudnn" and q.dtype not in _HALF:
-    return f"it takes bfloat16 and float16, not {q.dtype}"
-  if name == "cudnn" and (q.shape[-1] > 128 or q.shape[-1] % 8):
-    return f"it takes heads of 8, 16, ... 128 features, not {q.shape[-1]}"
+@functools.cache
+def _say(*choice):
+  _log.info("attention: %s (%s, %s, heads of %d)", *choice)
+
+
+def _why_not_splash(dtype) -> str:
+  if platform() != "tpu":
+    return f"splash is a kernel for TPU, and this is a {platform().upper()}"
+  if dtype not in (jnp.float32, jnp.bfloat16):
+    return f"splash takes float32 or bfloat16, not {jnp.dtype(dtype).name}"
   return ""
 
 
-def _platform() -> str:
-  """Returns the platform of the mesh's devices, which need not be here."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return device.platform if device else jax.default_backend()
+def _why_not_cudnn(dtype, head_size: int) -> str:
+  if platform() != "gpu":
+    return f"cudnn is for NVIDIA GPUs, and this is a {platform().upper()}"
+  generation = _cuda_generation()
+  if generation < 8:
+    return "cudnn needs an NVIDIA GPU of compute capability 8.0 or more"
+  if dtype not in (jnp.float16, jnp.bfloat16):
+    return f"cudnn takes bfloat16 or float16, not {jnp.dtype(dtype).name}"
+  largest = 256 if generation >= 9 else 128
+  if head_size % 8 or head_size > largest:
+    return (
+      f"cudnn takes heads of a multiple of 8 up to {largest}, not {head_size}"
+    )
+  return ""
 
 
-@functools.cache
-def _say_once(name: str, platform: str, dtype: str, size: int) -> None:
-  _log.info("attention: %s (%s, %s, heads of %s)", name, platform, dtype, size)
+def _cuda_generation() -> int:
+  """Returns the major compute capability; 0 for a GPU without CUDA."""
+  capability = getattr(jax.local_devices()[0], "compute_capability", "")
+  major = str(capability).partition(".")[0]
+  return int(major) if major.isdigit() else 0
 
 
-def _xla(q, k, v, mask, causal):
+def _is_for_xla(q, k, mask, implementation, axes) -> bool:
+  """Says whether XLA's takes a call that a kernel cannot, or should not."""
+  if implementation == "auto" and q.shape[1] * k.shape[1] < FEW_SCORES:
+    return True
+  if mask is CAUSAL:  # A kernel does not know which queries a device has.
+    return free_spec(q.shape[:2], axes)[1] is not None
+  return mask is not None and mask.ndim != 2
+
+
+def _xla(q, k, v, mask):
+  if mask is CAUSAL:
+    mask = jnp.tril(jnp.ones((1, q.shape[1], k.shape[1]), bool))
   if mask is not None:
     mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-  return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)
+  return jax.nn.dot_product_attention(q, k, v, mask=mask)
 
 
-def _cudnn(q, k, v, mask, *, causal):
-  """Runs cuDNN's kernel; with a mask it wants even lengths."""
-  t = q.shape[1]
-  if mask is not None:
-    q, k, v = (_pad(x, 1, 2) for x in (q, k, v))
-    mask = _pad(mask, 1, 2)[:, None, None, :]
-    mask = jnp.broadcast_to(mask, (*mask.shape[:2], q.shape[1], k.shape[1]))
-  out = jax.nn.dot_product_attention(
-    q, k, v, mask=mask, is_causal=causal, implementation="cudnn"
-  )
-  return out[:, :t]
+def _fused(name: str, q, k, v, mask, axes):
+  causal = mask is CAUSAL
+  kernel = {"splash": splash.attend, "cudnn": cudnn}[name]
+  kernel = functools.partial(kernel, causal=causal)
+  return on_shards(kernel, q, k, v, None if causal else mask, axes=axes)
 
 
-def splash(q, k, v, mask, *, causal: bool, interpret: bool = False):
-  """Runs the Pallas kernel for TPU, on one device.
+def on_shards(kernel, q, k, v, mask, *, axes=("batch", "length")):
+  """Runs a kernel, which XLA cannot split, on the part of each device.
+
+  Rows, heads and queries are independent, so nothing moves between devices but
+  gradients: those of keys where `context` splits the queries, and all where
+  the heads do not divide over `tensor`.
+
+  Args:
+    kernel: maps q, k, v and a mask of keys to [b t h k].
+    q: queries [b t h k].
+    k: keys [b s h k].
+    v: values [b s h k].
+    mask: bool [b s], or None.
+    axes: logical axes of the queries' first two dimensions.
+  """
+  arguments = (q, k, v) if mask is None else (q, k, v, mask)
+
+  def run(q, k, v, mask=None):
+    out = kernel(q, k, v, mask)
+    return out if mask is None else _or_mean(out, v, mask)
+
+  mesh = jax.sharding.get_abstract_mesh()
+  free = set(mesh.axis_names) - set(mesh.manual_axes)
+  if not free:
+    return run(*arguments)
+  queries = free_spec(q.shape, (*axes, "heads", None))
+  keys = free_spec(k.shape, (axes[0], None, "heads", None))
+  of_mask = jax.sharding.PartitionSpec(keys[0], None)
+  return jax.shard_map(
+    run,
+    in_specs=(queries, keys, keys, of_mask)[: len(arguments)],
+    out_specs=queries,
+    axis_names=free,
+    check_vma=False,
+  )(*arguments)
+
+
+def _or_mean(out, v, mask):
+  """Gives rows without any key the mean of the values, as XLA's softmax does."""
+  mean = v.mean(axis=1, keepdims=True).astype(out.dtype)
+  return jnp.where(mask.any(axis=1)[:, None, None, None], out, mean)
+
+
+def cudnn(q, k, v, mask=None, *, causal=False):
+  """Computes softmax attention with cuDNN, on one device.
+
+  cuDNN takes a mask as the number of first keys that count; any other it adds
+  to the scores, as an array of their size. So the keys that count are moved to
+  the front, which changes no sum over keys.
 
   Args:
     q: queries [b t h k].
     k: keys [b s h k].
     v: values [b s h k].
-    mask: bool [b s] over keys, or None.
-    causal: whether query i sees keys up to i only.
-    interpret: whether to emulate the kernel, on any device.
+    mask: bool [b s]; a row without any key sees all. None for all keys.
+    causal: whether query i sees keys up to i only; without a mask.
 
   Returns:
     [b t h k].
   """
-  from jax.experimental.pallas.ops.tpu import splash_attention as kernels
-
-  b, t, heads, size = q.shape
-  s = k.shape[1]
-  q = q * (1 / math.sqrt(size))
-  # Heads of 64 features are taken as they are; others fill the lanes.
-  unit = size if size == 64 else _LANES
-  shape = lambda x: _pad(_pad(x, 3, unit), 1, _LANES).swapaxes(1, 2)
-  q, k, v = shape(q), shape(k), shape(v)
-  queries, keys = q.shape[2], k.shape[2]
-  seen = jnp.ones((b, s), bool) if mask is None else mask
-  segments = kernels.SegmentIds(
-    q=jnp.ones((b, queries), jnp.int32),
-    kv=_pad(seen, 1, _LANES).astype(jnp.int32),
+  (b, s), t = k.shape[:2], q.shape[1]
+  count = None
+  if mask is not None:
+    order = jnp.argsort(~mask, axis=1, stable=True)
+    k, v = (_take(x, order) for x in (k, v))
+    count = mask.sum(axis=1, dtype=jnp.int32)
+    count = jnp.where(count == 0, s, count)
+  elif s % 2 and not causal:
+    count = jnp.full(b, s, jnp.int32)
+  out = jax.nn.dot_product_attention(
+    *map(_make_even, (q, k, v)),
+    is_causal=causal,
+    key_value_seq_lengths=count,
+    implementation="cudnn",
   )
-  pairs = kernels.CausalMask if causal else kernels.FullMask
-  kernel = kernels.make_splash_mha_single_device(
-    kernels.MultiHeadMask([pairs((queries, keys))] * heads),
-    block_sizes=_block_sizes(kernels, queries, keys),
-    interpret=interpret,
-  )
-  out = jax.vmap(kernel)(q, k, v, segments)
-  return out.swapaxes(1, 2)[:, :t, :, :size].astype(v.dtype)
+  return out[:, :t]
 
 
-def _block_sizes(kernels, queries: int, keys: int):
-  """Returns the largest blocks up to `_BLOCK` that divide the lengths."""
-  divisor = lambda n: max(
-    size for size in range(_LANES, _BLOCK + 1, _LANES) if n % size == 0
-  )
-  q, kv = divisor(queries), divisor(keys)
-  return kernels.BlockSizes(
-    block_q=q,
-    block_kv=kv,
-    block_kv_compute=kv,
-    block_q_dkv=q,
-    block_kv_dkv=kv,
-    block_kv_dkv_compute=kv,
-    block_q_dq=q,
-    block_kv_dq=kv,
-  )
+def _make_even(x):
+  """Pads to an even length: JAX refuses cuDNN's backward pass of odd ones."""
+  return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
 
 
-def _pad(x, axis: int, unit: int):
-  """Pads an axis with zeros, or False, to a multiple of `unit`."""
-  missing = -x.shape[axis] % unit
-  return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
-
-
-def _on_shards(kernel: Callable, q, k, v, mask, by_query, by_key):
-  """Runs a kernel on every device's part, where there is a mesh.
-
-  Args:
-    kernel: `kernel(q, k, v, mask)` of one device.
-    q: queries [b t h k].
-    k: keys [b s h k].
-    v: values [b s h k].
-    mask: bool [b s] or None.
-    by_query: logical axes of queries.
-    by_key: logical axes of keys and values.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  axes = set(mesh.axis_names) - set(mesh.manual_axes)
-  if mesh.empty or not axes:
-    return kernel(q, k, v, mask)
-  queries, keys = free_spec(q.shape, by_query), free_spec(k.shape, by_key)
-  masks = None if mask is None else PartitionSpec(*keys[:2])
-  return jax.shard_map(
-    kernel,
-    in_specs=(queries, keys, keys, masks),
-    out_specs=queries,
-    axis_names=axes,
-    check_vma=False,
-  )(q, k, v, mask)
+@jax.vmap
+def _take(x, order):
+  return x.at[order].get(mode="promise_in_bounds", unique_indices=True)

@@ -114,11 +114,9 @@ class SelfAttentionBlock(nnx.Module):
 
   def __call__(self, x, times, mask):
     """Maps x [b t d] at times [b t], of mask bool [b t] or None."""
+    q, k, v = self.project(x, times)
     attended = attend(
-      *self.project(x, times),
-      mask=mask,
-      implementation=self.implementation,
-      axes=self.axes,
+      q, k, v, mask=mask, implementation=self.implementation, axes=self.axes
     )
     return self.finish(x, attended)
 
@@ -136,19 +134,23 @@ def self_attention_stack(
     dtype: dtype of the computation.
     axes: logical axes of the tokens' first dimensions.
   """
-  width, num_heads = config.width, config.num_heads
-  return layers.Stack(
-    lambda rngs: SelfAttentionBlock(
-      width,
-      num_heads,
+  c = config
+
+  def block(rngs):
+    return SelfAttentionBlock(
+      c.width,
+      c.num_heads,
       rngs=rngs,
       dtype=dtype,
-      implementation=config.attention,
+      implementation=c.attention,
       axes=axes,
-    ),
+    )
+
+  return layers.Stack(
+    block,
     depth,
     rngs=rngs,
-    remat=config.remat,
-    unroll=config.unroll,
+    remat=c.remat,
+    unroll=c.unroll,
     axes=axes,
   )

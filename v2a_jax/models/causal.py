@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.models import attention, layers
+from v2a_jax.models.attend import CAUSAL, attend
 from v2a_jax.models.config import TransformerConfig
 from v2a_jax.parallel.sharding import by_token
 
@@ -67,21 +68,19 @@ class TokenBlock(nnx.Module):
       condition: [b s d], input of the adaptive norms.
       cond: keys and values of the condition tokens, from `cond_keys`.
       cond_mask: bool [b m].
-      add_past: function from this call's keys and values to those of all
-        steps so far, and the arguments of `attend` that say which are seen.
+      add_past: function from this call's keys and values to (keys, values,
+        mask) of all steps that may be attended to.
 
     Returns:
       (x, (keys, values) as `add_past` returned them).
     """
     m = self.modulation(condition)
     q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
-    keys, values, seen = add_past(k, v)
-    attend = functools.partial(
-      attention.attend, implementation=self.implementation
-    )
-    x = x + m[2] * self.attention.out(attend(q, keys, values, **seen))
+    keys, values, mask = add_past(k, v)
+    see = functools.partial(attend, implementation=self.implementation)
+    x = x + m[2] * self.attention.out(see(q, keys, values, mask=mask))
     q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
-    x = x + m[5] * self.cross.out(attend(q, *cond, mask=cond_mask))
+    x = x + m[5] * self.cross.out(see(q, *cond, mask=cond_mask))
     x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
     return x, (keys, values)
 
@@ -128,7 +127,7 @@ class CausalTransformer(nnx.Module):
     x = by_token(x.astype(self.dtype))
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
-    add_past = lambda k, v: (k, v, dict(causal=True))
+    add_past = lambda k, v: (k, v, CAUSAL)
 
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)
@@ -170,14 +169,13 @@ class CausalTransformer(nnx.Module):
     at = lambda a: jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1)
     times, condition = at(cache.times), at(cache.condition)
     past = (jnp.arange(cache.times.shape[1]) <= index)[None, None]
-    seen = dict(mask=past, implementation="xla")  # One query a step.
 
     def body(block, x, layer):
       keys, values, kv = layer
 
       def add_past(k, v):
         put = jax.lax.dynamic_update_slice_in_dim
-        return put(keys, k, index, 1), put(values, v, index, 1), seen
+        return put(keys, k, index, 1), put(values, v, index, 1), past
 
       return block(x, times, condition, kv, cache.cond_mask, add_past=add_past)
 

@@ -19,8 +19,8 @@ class TransformerConfig:
     depth: number of blocks.
     mlp_dim: hidden size of the feed-forward layers.
     modulation_rank: rank of each block's modulation map; 0 for full rank.
-    attention: kernel of attention, `auto`, `xla`, `cudnn` or `splash`, see
-      `attend.attend`.
+    attention: implementation of attention, `auto`, `xla`, `cudnn` (NVIDIA,
+      bfloat16) or `splash` (TPU); `auto` takes what these devices have.
     remat: rematerialisation policy, one of `layers.REMAT_POLICIES`.
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation, `float32` or `bfloat16`.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, config, layers
+from v2a_jax.models.attend import attend
 from v2a_jax.parallel.sharding import by_token
 
 
@@ -51,9 +52,14 @@ class DiTConfig(config.TransformerConfig):
     settings.check(self, joint_depth="[0, inf)", channels="[1, inf)")
     if self.average and self.attention not in ("auto", "xla"):
       raise settings.SettingError(
-        f"attention={self.attention!r} with average=True: average velocities"
-        " need forward-mode derivatives, which this kernel lacks; use 'xla'"
+        f"attention={self.attention!r} has no derivative by time, which"
+        " average=True needs: use auto or xla"
       )
+
+  @property
+  def implementation(self) -> str:
+    """Implementation of attention: fused kernels have no `jax.jvp`."""
+    return "xla" if self.average else self.attention
 
   def make(self, *, rngs: nnx.Rngs) -> "DiT":
     """Makes the backbone."""
@@ -66,8 +72,7 @@ class AudioBlock(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     c, common = config, dict(rngs=rngs, dtype=dtype)
     rank = c.modulation_rank
-    # Average velocities need forward-mode derivatives, which kernels lack.
-    self.implementation = "xla" if c.average else c.attention
+    self.implementation = c.implementation
     self.modulation = layers.Modulation(c.width, 2, rank=rank, **common)
     self.attention = attention.Projection(c.width, c.num_heads, **common)
     self.mlp = layers.FeedForward(c.width, c.mlp_dim, kernel=3, **common)
@@ -92,7 +97,7 @@ class AudioBlock(nnx.Module):
   def __call__(self, x, times, mask, condition):
     modulation = self.modulation(condition)
     q, k, v = self.project(x, times, modulation)
-    attended = self.attend(q, k, v, mask)
+    attended = attend(q, k, v, mask=mask, implementation=self.implementation)
     return self.finish(x, attended, mask, modulation)
 
 
@@ -102,7 +107,11 @@ class JointBlock(nnx.Module):
   def __init__(self, config: DiTConfig, *, rngs, dtype):
     self.audio = AudioBlock(config, rngs=rngs, dtype=dtype)
     stream = lambda: attention.SelfAttentionBlock(
-      config.width, config.num_heads, rngs=rngs, dtype=dtype
+      config.width,
+      config.num_heads,
+      rngs=rngs,
+      dtype=dtype,
+      implementation=config.implementation,
     )
     self.video, self.text = stream(), stream()
 
@@ -117,10 +126,14 @@ class JointBlock(nnx.Module):
     )
     queries, *parts = zip(*parts)
     k, v = (attention.join_keys(p) for p in parts)
-    known = jnp.concatenate(mask, axis=1)
-    for_audio, for_video, for_text = (
-      self.audio.attend(q, k, v, known) for q in queries
+    see = functools.partial(
+      attend,
+      k=k,
+      v=v,
+      mask=jnp.concatenate(mask, axis=1),
+      implementation=self.audio.implementation,
     )
+    for_audio, for_video, for_text = map(see, queries)
     return (
       self.audio.finish(audio, for_audio, mask[0], modulation),
       self.video.finish(video, for_video),
@@ -145,7 +158,13 @@ class LastJointBlock(nnx.Module):
     q, *own = self.audio.project(audio, times[0], modulation)
     parts = (own, self.video(video, times[1]), self.text(text, times[2]))
     k, v = (attention.join_keys(p) for p in zip(*parts))
-    attended = self.audio.attend(q, k, v, jnp.concatenate(mask, axis=1))
+    attended = attend(
+      q,
+      k,
+      v,
+      mask=jnp.concatenate(mask, axis=1),
+      implementation=self.audio.implementation,
+    )
     return self.audio.finish(audio, attended, mask[0], modulation)
 
 

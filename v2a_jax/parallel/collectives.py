@@ -146,8 +146,8 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
       name = match["name"]
       bodies[name] = []
       entry = name if match["entry"] else entry
-    elif line.startswith("}"):
-      name = ""
+    elif line.startswith("}") and not line.startswith("}}"):
+      name = ""  # A Pallas kernel's metadata has lines of its own with "}}".
     else:
       bodies[name].append(line)
   return bodies, entry

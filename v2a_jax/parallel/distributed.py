@@ -157,8 +157,10 @@ def barrier(name: str) -> None:
   try:
     global_state.client.wait_at_barrier(f"v2a/{number}", int(1000 * timeout))
   except jax.errors.JaxRuntimeError:
+    if not (absent := watch.missing(number)):
+      raise  # Another trouble than that some did not come.
     watch.end_all(
-      f"{watch.missing(number)} did not come to the barrier {name!r} within"
+      f"{absent} did not come to the barrier {name!r} within"
       f" {timeout:g} s; hosts/*.json in the workdir say what they were doing",
       TRY_AGAIN,
     )

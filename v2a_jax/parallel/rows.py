@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from v2a_jax.parallel.sharding import RULES, constrain, free_spec
+from v2a_jax.parallel.sharding import RULES, constrain, free_spec, platform
 
 ROWS = RULES["batch"]
 
@@ -112,7 +112,7 @@ class Rows:
     """Sums one gradient over the devices that hold other rows' share of it."""
     grad, names = variable.get_value(), _names(variable)
     param, wanted = param.get_value(), wanted.get_value()
-    total = (grad / count).astype(self.reduce_dtype)
+    total = _rounded(grad / count, self.reduce_dtype)
     axis = _axis_of("data", wanted)
     if axis is not None:
       total = _scatter(total, "data", axis, names)
@@ -235,11 +235,20 @@ def _forward(x, axis, dtype, reduce_dtype, names):
 
 def _backward(axis, dtype, reduce_dtype, names, like, grad):
   del dtype
-  grad = _scatter(grad.astype(reduce_dtype), "fsdp", axis, names)
+  grad = _scatter(_rounded(grad, reduce_dtype), "fsdp", axis, names)
   return (grad.astype(like.dtype),)
 
 
 _all_gather.defvjp(_forward, _backward)
+
+
+def _rounded(x, dtype):
+  """Casts what is to be summed over devices.
+
+  XLA for CPU aborts on such sums of bfloat16: there only the values are rounded.
+  """
+  x = x.astype(dtype)
+  return x.astype(jnp.float32) if platform() == "cpu" else x
 
 
 def _scatter(x, over: str, axis: int, names):

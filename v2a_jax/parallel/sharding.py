@@ -61,6 +61,17 @@ def partition_spec(
   return PartitionSpec(*spec)
 
 
+def platform() -> str:
+  """Returns `cpu`, `gpu` or `tpu`: what the program being traced is for.
+
+  Programs are also lowered for devices that are not attached, so those of the
+  mesh come first.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  name = device.platform if device else jax.default_backend()
+  return "gpu" if name in ("cuda", "rocm") else name
+
+
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   """Constrains the layout of an activation by its logical axes.
 

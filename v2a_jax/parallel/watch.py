@@ -20,6 +20,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -33,7 +34,14 @@ TRY_AGAIN = 75
 FAILED = 2
 
 _KEYS = "v2a/watch"
+# Status codes in errors of collectives and of the service, which JAX raises as
+# errors of several types.
+_OF_OTHERS = re.compile(
+  "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL"
+  "|UNAVAILABLE|UNKNOWN): "
+)
 _TICK = 0.1
+_LEAVE_SECONDS = 5.0
 _LEFT = "left"  # Phase of a process that needs no watching any more.
 
 _log = logging.getLogger(__name__)
@@ -44,19 +52,23 @@ def leave(code: int, line: str = "") -> None:
 
   Args:
     code: exit status.
-    line: what to print on standard error before.
+    line: what to print on standard error before, and to log.
   """
-  if line:
-    print(line, file=sys.stderr)
-  for child in multiprocessing.active_children():
-    child.kill()
-  for stream in (sys.stdout, sys.stderr):
-    try:
-      stream.flush()
-    except (OSError, ValueError):
-      pass
-  logging.shutdown()
-  os._exit(code)
+  # Even where a console or a disk hangs.
+  deadline = threading.Timer(_LEAVE_SECONDS, os._exit, [code])
+  deadline.daemon = True
+  deadline.start()
+  try:
+    _log.info("%s", line or f"ends with status {code}")
+    for child in multiprocessing.active_children():
+      child.kill()
+    if line:
+      print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+  finally:
+    os._exit(code)
 
 
 class Watch:
@@ -101,7 +113,7 @@ class Watch:
     An error of a collective may be the trace of a lost process; whether it is
     will be known within the timeout, and then this does not return.
     """
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _OF_OTHERS.search(str(error)):
       self._closed.wait(self._timeout)
     line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
     self._tell(f"{self._name(self._process)} failed with {line}", FAILED)
@@ -249,7 +261,8 @@ class Watch:
     """Says why and ends this process; the first to come here does it."""
     if self._closed.is_set() or not self._ending.acquire(blocking=False):
       return
-    _log.info(line)
+    if not shown:
+      _log.info("%s", line)
     leave(code, line if shown else "")
 
   def _catch_aborts(self) -> None:

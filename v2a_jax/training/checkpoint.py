@@ -1,12 +1,15 @@
-"""Checkpoints: the only door to Orbax.
+"""Checkpoints: when they are saved, kept, verified and restored.
 
 A checkpoint is a folder `<workdir>/checkpoints/<step>` with the items `weights`
-and `state` (arrays, named by their path in the train state; see
-checkpoint_arrays.py), `data` and `meta` (JSON), and
-`sha256.json`, the digests of all their files. The digests are written before
-the folder gets its final name, and verified before anything is restored:
-Orbax itself restores flipped bits without a word. Processes share the work of
-both.
+and `state` (arrays, named by their path in the train state), `data` and `meta`
+(JSON), and `sha256.json`, the digests of all their files. The digests are
+written before a checkpoint counts as one, and verified before anything is
+restored: Orbax itself restores flipped bits without a word. Processes share the
+work of both.
+
+Orbax writes to the workdir, or to a folder of this machine, from which
+checkpoints are copied (copies.py). Only this file and checkpoint_arrays.py
+import it.
 
 Arrays are restored into whatever layout is asked for, so a run may continue on
 another mesh, another number of devices or of processes.
@@ -25,6 +28,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
+from v2a_jax.basics.paths import local_path
 from v2a_jax.training import checkpoint_arrays, copies, digests
 from v2a_jax.training.checkpoint_arrays import CheckpointError
 from v2a_jax.training.copies import Mirror
@@ -227,9 +231,8 @@ class Checkpoints:
     Each looks at its share of the files or, where they are copied to this
     machine, at all. Damaged checkpoints are moved out of the way.
     """
-    agree = multihost_utils.broadcast_one_to_all
     index, count = jax.process_index(), jax.process_count()
-    for step in map(int, agree(np.asarray(list_steps(self.root), np.int32))):
+    for step in copies.agreed(list_steps(self.root)):
       folder = path = self.root / str(step)
       if self._mirror:
         near = self._folder / str(step)
@@ -324,7 +327,8 @@ class Checkpoints:
 
 def _local_folder(local: epath.PathLike, root: epath.Path) -> epath.Path:
   """Returns the folder that this process saves to, of this run alone."""
-  place = pathlib.Path(local or pathlib.Path(tempfile.gettempdir(), "v2a_jax"))
+  place = local or pathlib.Path(tempfile.gettempdir(), "v2a_jax")
+  place = local_path(place, "config.checkpoint_dir")
   run = hashlib.sha256(str(root).encode()).hexdigest()[:16]
   folder = epath.Path(place.absolute()) / run / f"process_{jax.process_index()}"
   folder.mkdir(parents=True, exist_ok=True)

@@ -218,7 +218,7 @@ class Mirror:
 
     All processes must have saved the step, and as many as there are now.
     """
-    for step in sorted(unfinished(self._root), reverse=True):
+    for step in agreed(sorted(unfinished(self._root), reverse=True)):
       found = self._local / str(step)
       sound = (
         digests.find_damage(found) is None
@@ -252,6 +252,15 @@ def _wait_for(paths: list[epath.Path]) -> None:
       if time.monotonic() - began > _PATIENCE_SECONDS:
         raise TimeoutError(f"{path} has not been written by its process")
       time.sleep(_POLL_SECONDS)
+
+
+def agreed(steps: list[int]) -> list[int]:
+  """Returns the steps that process 0 sees, on all processes."""
+  share = multihost_utils.broadcast_one_to_all
+  count = int(share(np.int32(len(steps))))
+  if not count:
+    return []
+  return share(np.resize(np.asarray(steps or [0], np.int32), count)).tolist()
 
 
 def _all_agree(value: bool) -> bool:
