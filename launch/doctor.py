@@ -28,7 +28,7 @@ ARGUMENTS = """
 """
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NEEDED = (
-  "jax jaxlib flax optax orbax-checkpoint numpy scipy grain array_record"
+  "jax jaxlib etils flax fsspec optax orbax-checkpoint numpy scipy grain array_record"
   " tensorflow-datasets protobuf pyarrow sentencepiece av soundfile soxr"
   " pyloudnorm safetensors absl-py ml-collections jinja2 markupsafe"
   " threadpoolctl wandb"
@@ -37,6 +37,8 @@ OPTIONAL = {
   "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
   "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
   "opencv-python-headless": "v2a eval; pip install 'v2a_jax[eval]'",
+  "gcsfs": "v2a with gs:// paths; pip install 'v2a_jax[cloud]'",
+  "s3fs": "v2a with s3:// paths; pip install 'v2a_jax[cloud]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",
   "torch": "tests that compare with it, never at run time",
 }

@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
     return 0
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
-  from v2a_jax.basics import claim
   from v2a_jax.experiment import parallelism
   from v2a_jax.experiment.workdir import open_experiment
   from v2a_jax.parallel import compile_cache, distributed
@@ -71,9 +70,7 @@ def main(argv: list[str]) -> int:
   compile_cache.enable()
   with contextlib.ExitStack() as stack:
     with distributed.together():
-      if distributed.is_main_process():
-        stack.enter_context(claim.held(args.workdir))
-      experiment = open_experiment(config, args.workdir)
+      experiment = open_experiment(config, args.workdir, stack=stack)
       experiment, chosen = parallelism.settle_here(experiment)
     if chosen and distributed.is_main_process():
       print(chosen, flush=True)

@@ -3,7 +3,8 @@
 #
 #   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh setup
 #   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh train \
-#     configs/diffusion_tiny.py gs://my-bucket/runs/diffusion --config.batch_size=256
+#     configs/diffusion_tiny.py gs://my-bucket/runs/diffusion \
+#     --config.data.paths="('gs://my-bucket/scenes',)" --config.data.batch_size=256
 #   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh log
 #
 # Needs gcloud, signed in. REPOSITORY is what the hosts clone. The run goes on
@@ -26,7 +27,7 @@ case "${1:-}" in
       cd v2a_jax
       git pull --ff-only
       [ -x .venv/bin/python ] || python3 -m venv .venv
-      .venv/bin/pip install -q -e '.[tpu]' -c constraints.txt
+      .venv/bin/pip install -q -e '.[tpu,cloud]' -c constraints.txt
       .venv/bin/v2a doctor"
     ;;
   train)

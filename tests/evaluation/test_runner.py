@@ -14,6 +14,8 @@ import pytest
 
 from data_pipelines import schema
 from v2a_jax import media
+from v2a_jax.basics import files
+from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import results, rows, runner
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.report import page as report
@@ -131,6 +133,22 @@ def test_the_report_reads_it(evaluation, tmp_path):
   page = tmp_path / "report.html"
   report.write_report([out / results.FILE], page)
   assert "follower" in page.read_text()
+
+
+def test_results_and_report_on_an_object_store(data, s3_url, monkeypatch):
+  monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
+  files.upload(data, f"{s3_url}/set", last="manifest.json")
+  out = as_path(s3_url) / "eval"
+  rows_of = ("generated", "ground_truth")
+  content = evaluate_quickly(
+    f"{s3_url}/set", out, gallery_clips=1, rows=rows_of
+  )
+  assert content["set"]["path"] == f"{s3_url}/set"
+  assert sorted(out.sizes()) == ["media", results.FILE]
+  page = report.write_report([s3_url], f"{s3_url}/report.html", max_bytes=0)
+  assert "follower" in page.read_text()
+  assert "no such file" not in page.read_text()
+  assert len((page.parent / "report_media").sizes()) >= 3
 
 
 def test_a_sound_that_is_not_finite_is_a_failure(data, tmp_path, monkeypatch):

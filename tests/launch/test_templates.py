@@ -130,6 +130,7 @@ def test_a_tpu_slice_trains_with_the_arguments_as_they_were_typed(tmp_path):
   args = parse_train(shlex.split(line[1].replace("\\\n", " ")))
   assert args.distributed
   assert (args.config, args.workdir) == ("c.py", "gs://b/r")
+  assert args.overrides == ["--config.data.paths=('gs://b/d',)"]
   assert args.overrides == [override]
 
 
@@ -151,7 +152,9 @@ def test_a_tpu_slice_that_is_not_named_is_refused(
 
 def test_jobset_renders_to_one_process_a_host():
   text = (TEMPLATES / "gke_jobset.yaml").read_text()
-  values = dict(RUN="run", IMAGE="image", CONFIG="c.py", WORKDIR="gs://b/r")
+  values = dict(
+    RUN="run", IMAGE="image", CONFIG="c.py", WORKDIR="gs://b/r", DATA="gs://b/d"
+  )
   job = yaml.safe_load(string.Template(text).substitute(values))
   assert job["kind"] == "JobSet"
   spec = job["spec"]["replicatedJobs"][0]["template"]["spec"]

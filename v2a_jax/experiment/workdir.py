@@ -7,6 +7,7 @@ weights.
 """
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import jax
 
 from data_pipelines.manifest import read_manifest
-from v2a_jax.basics import files
+from v2a_jax.basics import claim, files
 from v2a_jax.basics.paths import as_path, check_readable
 from v2a_jax.experiment import features, init_weights
 from v2a_jax.experiment.experiment import Experiment
@@ -28,12 +29,24 @@ _IDENTITY = (
 )
 
 
-def open_experiment(config: Mapping[str, Any], workdir) -> Experiment:
+def open_experiment(
+  config: Mapping[str, Any],
+  workdir,
+  *,
+  stack: contextlib.ExitStack | None = None,
+) -> Experiment:
   """Makes the experiment that is to be trained in a workdir.
 
   Also writes config.json and the tokenizers there.
 
+  Args:
+    config: settings of the run.
+    workdir: local folder or URL.
+    stack: keeps other processes from writing to the workdir until it is closed;
+      None does not.
+
   Raises:
+    ClaimedError: another process writes to the workdir.
     ConfigError, DataError, BundleError, StoreError: one line on what is wrong,
       and where.
   """
@@ -49,6 +62,8 @@ def open_experiment(config: Mapping[str, Any], workdir) -> Experiment:
     _check_frozen(experiment, resumes=resumes)
     experiment = _with_features(experiment, workdir, resumes=resumes)
   if jax.process_index() == 0:
+    if stack:
+      stack.enter_context(claim.held(workdir))
     _write(experiment, workdir, before)
   return experiment
 

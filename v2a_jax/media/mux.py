@@ -20,6 +20,7 @@ import pathlib
 import av
 import numpy as np
 
+from v2a_jax.basics.paths import local_path
 from v2a_jax.media.base import (
   DEFAULT_LIMITS,
   Limits,
@@ -101,7 +102,7 @@ def mux(
   """
   name = source_name(video_path)
   plan = _plan(video_path, name, limits)
-  out = pathlib.Path(out)
+  out = local_path(out, "media")
   suffix = _container_for(plan.codec, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)
   is_path = not isinstance(video_path, bytes)

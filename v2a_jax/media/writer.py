@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from v2a_jax.basics import files
+from v2a_jax.basics.paths import local_path
 from v2a_jax.media.base import MediaError, source_name
 from v2a_jax.media.track import AudioTrack, check_samples
 
@@ -38,7 +39,7 @@ def written(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   Raises:
     MediaError: the folder is missing, the disk is full, or the encoder fails.
   """
-  path = pathlib.Path(path).absolute()
+  path = local_path(path, "media").absolute()
   if not path.parent.is_dir():
     raise MediaError(str(path), "its folder does not exist", "create it")
   try:
@@ -245,7 +246,7 @@ def encode_audio(
     MediaError: the suffix is unknown, the samples are refused, or the file
       cannot be written.
   """
-  path = pathlib.Path(path)
+  path = local_path(path, "media")
   suffix = path.suffix.lower()
   if suffix == ".wav":
     return write_wav(path, samples, sample_rate)

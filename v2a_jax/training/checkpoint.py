@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
+from v2a_jax.basics.paths import local_path
 from v2a_jax.training import checkpoint_arrays, copies, digests
 from v2a_jax.training.checkpoint_arrays import CheckpointError
 from v2a_jax.training.copies import Mirror
@@ -326,7 +327,8 @@ class Checkpoints:
 
 def _local_folder(local: epath.PathLike, root: epath.Path) -> epath.Path:
   """Returns the folder that this process saves to, of this run alone."""
-  place = pathlib.Path(local or pathlib.Path(tempfile.gettempdir(), "v2a_jax"))
+  place = local or pathlib.Path(tempfile.gettempdir(), "v2a_jax")
+  place = local_path(place, "config.checkpoint_dir")
   run = hashlib.sha256(str(root).encode()).hexdigest()[:16]
   folder = epath.Path(place.absolute()) / run / f"process_{jax.process_index()}"
   folder.mkdir(parents=True, exist_ok=True)
