@@ -18,8 +18,8 @@ ARGUMENTS = f"""{parsing.CONFIG}
 --topology NAME       chip and shape of a slice in chips, such as v5p:4x4x4,
                       v5e:4x4, v6e:8x8 or v4:4x4x4 (required)
 --num_slices COUNT    number of such slices (default 1)
---generate COUNT      plan to generate so many clips at once on one chip, not to
-                      train
+--generate COUNT      plan to generate so many clips at once on one chip
+                      (default: plan to train)
 --json                print JSON in place of a table
 """
 EXAMPLE = """v2a plan --config=configs/diffusion.py:small \\

@@ -247,7 +247,11 @@ def test_every_number_is_checked_where_it_is_declared(name):
     ("model.num_heads", 3, "model.num_heads=3 does not divide width=128"),
     ("model.width", 130, "model.num_heads=4 does not divide width=130"),
     ("model.depth", -1, "model.depth=-1 is not in [0, inf)"),
-    ("model.remat", "all", "model.remat='all' is not one of none, full, dots"),
+    (
+      "model.remat",
+      "all",
+      "model.remat='all' is not one of none, attention, full",
+    ),
     ("objective.cond_drop_rate", 1.5, "cond_drop_rate=1.5 is not in [0, 1]"),
     ("optimizer.learning_rate", -1.0, "learning_rate=-1.0 is not in (0, inf)"),
     ("model.depth", 2.5, "model.depth=2.5 is not of type int"),

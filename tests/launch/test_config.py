@@ -133,7 +133,7 @@ def test_a_config_may_be_plain_dicts(file):
   [
     ("model.deth=3", "'model.deth', did you mean depth?"),
     ("modle.depth=3", "'modle', did you mean model?"),
-    ("qqq=3", "'qqq'; there are accumulate, checkpoint_every, codec"),
+    ("qqq=3", "'qqq'; there are accumulate, checkpoint_dir, checkpoint_every"),
     ("learning_rate=3", "did you mean optimizer.learning_rate?"),
     ("sampler.guidance.vidoe=3", "'sampler.guidance.vidoe', did you mean"),
     ("model.depth.x=3", "config.model.depth has no keys in it"),

@@ -32,5 +32,7 @@ def test_rows_are_split_over_data_and_fsdp(arm, alone):
 
 
 def test_heads_and_tokens_are_split_over_tensor_and_context(arm, alone):
+  if arm == "ar_latents":
+    pytest.skip("its transformer is that of ar")
   found = modes.Step.of(modes.experiment(arm, data=1, context=2, tensor=2))
   assert_equal(arm, found.losses(), alone)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from toy_training import BATCH, experiment, rows_of
 
+from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
-from v2a_jax.parallel import sharding
 from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.program import make_program
@@ -28,6 +28,21 @@ def trained(**settings):
 @pytest.fixture(scope="module")
 def plain():
   return trained()
+
+
+def test_sums_over_data_wait_for_the_last_microbatch():
+  """Two microbatches send what one batch does."""
+  exp = experiment(mesh=MeshConfig(data=8), accumulate=2)
+  mesh = mesh_lib.make_mesh(exp.mesh)
+  with jax.set_mesh(mesh):
+    program = make_program(exp, mesh)
+    state, _ = sharding.init_sharded(program.init, mesh, program.shardings)
+    rows = sharding.shard_batch(rows_of(np.arange(BATCH)), mesh)
+    compiled = program.step.lower(state, (), rows).compile()
+  moved = sum(c.moved for c in collectives.read(compiled.as_text()))
+  weights = program.rows.bytes_sent(program.state.params)
+  # Beside gradients, the two means of the metrics.
+  np.testing.assert_allclose(moved, weights + 2 * 2 * 7 / 8 * 4, atol=1)
 
 
 def assert_close(a, b, **tolerance):

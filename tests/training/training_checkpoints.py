@@ -111,7 +111,12 @@ def main(place, workdir, damage, local=""):
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", 4)
   port, count, index = place
-  distributed.initialize(f"localhost:{port}", count, index, timeout=60)
+  distributed.initialize(
+    f"localhost:{port}",
+    count,
+    index,
+    timeouts=distributed.Timeouts(join=60),
+  )
   local = local and f"{local}/{index}"  # As if on another machine.
   checkpoints = checkpoint.Checkpoints(workdir, local=local)
   for step in (1, 2):
