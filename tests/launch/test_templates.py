@@ -171,6 +171,7 @@ def test_jobset_renders_to_one_process_a_host():
   args = parse_train(container["args"])
   assert args.distributed
   assert (args.config, args.workdir) == ("c.py", "gs://b/r")
+  assert args.overrides == ["--config.data.paths=('gs://b/d',)"]
   chips = container["resources"]["limits"]["google.com/tpu"]
   rows, columns = spec["template"]["spec"]["nodeSelector"][
     "cloud.google.com/gke-tpu-topology"
