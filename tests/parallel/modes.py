@@ -1,6 +1,7 @@
 """Small experiments on several devices: their compiled steps and their losses."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from v2a_jax.experiment import plan, sections
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
+from v2a_jax.training.program import make_program
 
 ARMS = {
   "diffusion": diffusion_tiny,
@@ -21,8 +23,21 @@ ARMS = {
 # No size of these models is a multiple of 7, so a dimension that is one belongs
 # to the batch.
 BATCH = 56
-DATA = dict(batch_size=BATCH, seconds=1.0, fps=4.0, frame_size=16)
+DATA = dict(
+  **dict(batch_size=BATCH, seconds=0.512, fps=4.0, frame_size=16),
+  **dict(prompt_length=8, transcript_length=8),
+)
 MODEL = dict(width=32, num_heads=2, mlp_dim=48, unroll=1, depth=3)
+CODEC = dict(
+  strides=(32, 16),
+  encoder_widths=(16, 32),
+  decoder_widths=(32, 48),
+  dilations=((1, 3), (1,)),
+  latent_dim=8,
+  num_codebooks=2,
+  codebook_size=64,
+)
+CRITIC = dict(fft_sizes=(256,), widths=(16, 32))
 STEPS = 20
 # Quicker to compile; what is sent is the same.
 QUICK = {"xla_backend_optimization_level": "0"}
@@ -33,7 +48,11 @@ def experiment(arm, *, zero1=False, accumulate=1, **mesh):
   config["data"].update(DATA)
   config["mesh"], config["parallel"] = mesh, {"zero1": zero1}
   config["accumulate"] = accumulate
-  if arm != "codec":
+  if arm == "codec":
+    config["model"].update(CODEC)
+    config["model"]["discriminator"].update(CRITIC)
+    config["objective"].update(crop=2048, fft_sizes=(128, 512))
+  else:
     config["model"].update(MODEL)
     config["model"]["conditioner"].update(spatial_width=16)
   return Experiment.from_config(config)
@@ -44,6 +63,7 @@ class Step:
   """A compiled step, as `train` runs it.
 
   Attributes:
+    arm: which model it trains.
     experiment: what is trained.
     mesh: devices.
     program: the programs of the run.
@@ -51,6 +71,7 @@ class Step:
     moved: collectives of the step.
   """
 
+  arm: str
   experiment: Experiment
   mesh: jax.sharding.Mesh
   program: object
@@ -58,23 +79,21 @@ class Step:
   moved: list
 
   @classmethod
-  def of(cls, exp):
+  def of(cls, arm, **settings):
+    exp = experiment(arm, **settings)
     devices = int(np.prod([n for n in exp.mesh.shape if n > 0]))
     mesh = mesh_lib.make_mesh(exp.mesh, jax.devices()[:devices])
     program, lowered = plan.lower_step(exp, mesh)
     compiled = lowered.compile(compiler_options=QUICK)
     moved = collectives.read(compiled.as_text())
-    return cls(exp, mesh, program, compiled, moved)
+    return cls(arm, exp, mesh, program, compiled, moved)
 
   def losses(self):
     """Losses of the first steps, on batches of noise."""
     exp, mesh = self.experiment, self.mesh
-    state, _ = sharding.init_sharded(
-      self.program.init, mesh, self.program.shardings
-    )
-    frozen = jax.device_put(
-      jax.tree.map(np.asarray, exp.frozen()), sharding.replicated(mesh)
-    )
+    state, frozen = start(self.arm)
+    state = jax.device_put(state, self.program.shardings)
+    frozen = jax.device_put(frozen, sharding.replicated(mesh))
     losses = []
     for step in range(STEPS):
       arrays = sharding.shard_batch(noise(exp, seed=step % 3), mesh)
@@ -110,6 +129,16 @@ class Step:
       groups, held = (d, size / f) if split else (d * f, size)
       total += 2 * (groups - 1) / groups * held
     return total
+
+
+@functools.cache
+def start(arm):
+  """Returns the state and the frozen weights that an arm's runs begin with."""
+  exp = experiment(arm, data=1)
+  mesh = mesh_lib.make_mesh(exp.mesh, jax.devices()[:1])
+  init = jax.jit(make_program(exp, mesh).init).lower()
+  init = init.compile(compiler_options=QUICK)
+  return jax.tree.map(np.asarray, (init(), exp.frozen()))
 
 
 def noise(exp, *, seed):

@@ -18,7 +18,7 @@ from v2a_jax.parallel import mesh as mesh_lib
 
 @functools.cache
 def step(**settings):
-  return modes.Step.of(modes.experiment("diffusion", **settings))
+  return modes.Step.of("diffusion", **settings)
 
 
 @pytest.fixture(scope="module")

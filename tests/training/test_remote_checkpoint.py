@@ -129,6 +129,21 @@ def test_a_copy_that_was_killed_is_finished_or_removed(tmp_path):
     assert not list(folder.glob("*copying*"))
 
 
+@pytest.mark.parametrize("place", ["local", "another machine"])
+def test_a_whole_copy_without_its_name_is_kept(place, state, tmp_path):
+  """The process was killed after the last byte and before the rename."""
+  workdir = tmp_path / "run"
+  checkpoints = checkpoint.Checkpoints(workdir, local=tmp_path / "local")
+  for step in (1, 2):
+    save(checkpoints, step, state)
+  assert checkpoints.wait()
+  checkpoints.close()
+  root = checkpoints.root
+  (root / "2").rename(root / "2.copying")
+  assert restore(workdir, local=tmp_path / place)[0].step == 2
+  assert digests.list_steps(root) == [2, 1]
+
+
 def test_a_store_that_fails_costs_no_step(state, tmp_path, caplog):
   """What could not be copied is said in one line; the next one is copied."""
   workdir = tmp_path / "run"

@@ -216,8 +216,14 @@ class Mirror:
   def finish(self) -> None:
     """Finishes or removes what the last run did not copy to the end.
 
-    All processes must have saved the step, and as many as there are now.
+    All processes must have saved the step, and as many as there are now. A
+    copy that lacks nothing but its name gets it.
     """
+    if jax.process_index() == 0 and not is_remote(self._root):
+      for folder in self._root.glob(f"*{COPYING}"):
+        if (folder / DIGESTS).exists():
+          folder.rename(self._root / folder.name.removesuffix(COPYING))
+    multihost_utils.sync_global_devices("copies: whole ones have their names")
     for step in agreed(sorted(unfinished(self._root), reverse=True)):
       found = self._local / str(step)
       sound = (
