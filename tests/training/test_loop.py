@@ -26,7 +26,7 @@ from toy_training import (
 
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training.digests import list_steps
-from v2a_jax.training.logs import NonFiniteError
+from v2a_jax.training.health import NonFiniteError
 from v2a_jax.training.loop import train
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.preemption import PreemptionGuard
@@ -140,8 +140,8 @@ def test_a_signal_is_an_exit_code_and_handlers_come_back():
   assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_updates_that_are_not_finite_end_the_run(tmp_path):
-  with pytest.raises(NonFiniteError, match="steps 3 to 5: loss nan.*3 updates"):
+def test_updates_that_are_not_finite_end_the_run(tmp_path, caplog):
+  with pytest.raises(NonFiniteError, match="steps 3 to 7: loss nan"):
     train(
       experiment(
         objective=Regression(poison=2),
@@ -151,7 +151,8 @@ def test_updates_that_are_not_finite_end_the_run(tmp_path):
       ),
       tmp_path,
     )
-  assert 2 in list_steps(tmp_path / "checkpoints")
+  assert sum("Back to step 2" in x for x in caplog.messages) == 2
+  assert list_steps(tmp_path / "checkpoints") == [2]
   rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
   assert json.loads(rows[-1])["train/loss"] is None
 

@@ -43,17 +43,24 @@ def open_append(path: PathLike, *, seconds: float = 30.0) -> GrowingFile:
 
 
 class _Local:
-  """A file of this machine; what is written can be read at once."""
+  """A file of this machine; what is written can be read at once.
+
+  What a full disk does not take is written with the next text.
+  """
 
   def __init__(self, path: pathlib.Path):
-    self._file = path.open("a", encoding="utf-8")
+    self._file, self._rest = path.open("ab", buffering=0), b""
 
   def write(self, text: str) -> None:
-    self._file.write(text)
-    self._file.flush()
+    self._rest += text.encode()
+    while self._rest:
+      self._rest = self._rest[self._file.write(self._rest) :]
 
   def close(self) -> None:
-    self._file.close()
+    try:
+      self.write("")
+    finally:
+      self._file.close()
 
 
 class _Uploaded:

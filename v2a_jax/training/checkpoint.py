@@ -80,6 +80,7 @@ class Checkpoints:
     self._keep = keep or Retention()
     self._scores = {}
     self._pending: int | None = None
+    self._good: int | None = None
     self._mirror = None
     if local or str(self.root).startswith("s3://"):
       self._folder = _local_folder(local, self.root)
@@ -117,6 +118,7 @@ class Checkpoints:
     data: Mapping[str, Any],
     meta: Mapping[str, Any],
     validation: Mapping[str, float] | None = None,
+    good: int | None = None,
   ) -> None:
     """Starts saving; returns once the arrays are copied off the device.
 
@@ -130,7 +132,11 @@ class Checkpoints:
       meta: further facts, JSON-able.
       validation: validation results of this step; without them the checkpoint
         is not ranked (see `Retention`).
+      good: newest step whose weights have proven good; of the checkpoints up to
+        it the newest is kept, whatever the other rules say. None if nothing is
+        known.
     """
+    self._good = good
     self._guard(self._manager.wait_until_finished)
     if self._mirror:
       # Orbax keeps the two newest: one is being copied, one is being saved.
@@ -167,6 +173,10 @@ class Checkpoints:
     if self._mirror:
       self._mirror.close()
 
+  def steps(self) -> list[int]:
+    """Returns the steps that have been saved completely, on all processes."""
+    return copies.agreed(list_steps(self.root))
+
   def latest_step(self) -> int | None:
     """Returns the newest step that has been saved completely, or None."""
     return max(list_steps(self.root), default=None)
@@ -181,7 +191,9 @@ class Checkpoints:
     for step in steps:
       if step not in self._scores:
         self._scores[step] = read_score(self.root / str(step))
-    return self._keep.kept({step: self._scores[step] for step in steps})
+    kept = self._keep.kept({step: self._scores[step] for step in steps})
+    proven = [step for step in steps if step <= (self._good or -1)]
+    return kept | set(sorted(proven)[-1:])
 
   def _make_room(self) -> None:
     """Removes what need not be kept, after a copy."""
@@ -245,14 +257,35 @@ class Checkpoints:
         self._manager.reload()
         return step, checkpoint_arrays.merge(folder)
       if index == 0:
-        self._quarantine(step, reason)
+        self._quarantine(step, f"is damaged ({reason})")
     raise CheckpointError(
       f"{self.root}: no sound checkpoint is left; the damaged ones are in"
       f" {self.root.parent / 'damaged'}. Use another --workdir to start"
       " again"
     )
 
-  def _quarantine(self, step: int, reason: str) -> None:
+  def set_aside(self, *, after: int) -> int | None:
+    """Moves the checkpoints after a step to `<workdir>/damaged`.
+
+    All processes call it. What is being saved is waited for.
+
+    Returns:
+      The newest step that is left, or None.
+    """
+    self.wait()
+    steps = self.steps()
+    late = [step for step in steps if step > after]
+    if jax.process_index() == 0:
+      for step in late:
+        self._quarantine(step, "is suspect: bad steps followed")
+    if self._mirror:
+      for step in late:
+        (self._folder / str(step)).rmtree(missing_ok=True)
+    multihost_utils.sync_global_devices("checkpoints: suspect ones are aside")
+    self._manager.reload()
+    return max(set(steps) - set(late), default=None)
+
+  def _quarantine(self, step: int, fault: str) -> None:
     place = self.root.parent / "damaged"
     place.mkdir(exist_ok=True)
     names = digests.list_names(place)
@@ -260,10 +293,9 @@ class Checkpoints:
     target = place / (f"{step}.{taken}" if taken else str(step))
     copies.move(self.root / str(step), target)
     _log.warning(
-      "checkpoint %s is damaged (%s); moved to %s, falling back to the one"
-      " before it",
+      "checkpoint %s %s; moved to %s, falling back to the one before it",
       self.root / str(step),
-      reason,
+      fault,
       target,
     )
 

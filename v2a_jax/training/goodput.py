@@ -77,6 +77,10 @@ class Goodput:
       self.steps_again += 1
     self.furthest = max(self.furthest, step)
 
+  def go_back(self) -> None:
+    """Notes that steps which are done will be done again."""
+    self._done_before = self.furthest
+
   def total(self) -> float:
     """Returns the seconds since this start."""
     return time.perf_counter() - self._start

@@ -1,7 +1,9 @@
-"""What a run reports beside its updates: metrics, speed, profiles, failures."""
+"""What a run reports beside its updates: metrics, speed, profiles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import logging
 import pathlib
+from typing import Any
 
 import jax
 
@@ -15,44 +17,19 @@ from v2a_jax.training.writers import (
   run_record,
 )
 
-
-class NonFiniteError(Exception):
-  """Too many updates in a row had a loss or gradient that is not finite."""
-
-
-def check_finite(
-  step: int,
-  metrics: Mapping[str, jax.Array],
-  *,
-  max_skipped_steps: int,
-  root: pathlib.Path,
-) -> None:
-  """Ends a run whose updates are all skipped.
-
-  Args:
-    step: number of the finished step.
-    metrics: its metrics.
-    max_skipped_steps: number of consecutive skipped updates that is too many.
-    root: folder of the checkpoints, for the message.
-
-  Raises:
-    NonFiniteError: so many updates in a row were skipped.
-  """
-  in_row = int(metrics["skipped_in_row"])
-  if in_row >= max_skipped_steps:
-    raise NonFiniteError(
-      f"steps {step - in_row + 1} to {step}: loss {float(metrics['loss'])},"
-      f" gradient norm {float(metrics['grad_norm'])}; {in_row} updates in a row"
-      f" were skipped. Checkpoints from before are in {root}; lower"
-      " config.optimizer.learning_rate or look at these batches"
-    )
+_log = logging.getLogger(__name__)
 
 
 class MetricLog:
-  """Hands rows of metrics to every writer."""
+  """Hands rows of metrics to every writer.
+
+  A writer that fails, because the disk is full or nobody reads the progress
+  line, is named once, and training goes on.
+  """
 
   def __init__(self, writers: Sequence[Writer] = ()):
     self._writers = writers
+    self._failed = set()
 
   @classmethod
   def open(
@@ -87,18 +64,31 @@ class MetricLog:
     return cls(writers)
 
   def write(self, step: int, row: Mapping[str, float]) -> None:
-    for writer in self._writers:
-      writer.write(step, row)
+    self._each(lambda writer: writer.write(step, row))
 
   def say(self, text: str) -> None:
     """Prints a line for people."""
-    for writer in self._writers:
-      if isinstance(writer, ProgressWriter):
-        writer.say(text)
+    self._each(lambda w: isinstance(w, ProgressWriter) and w.say(text))
+
+  def rewind(self, step: int) -> None:
+    """Forgets the rows after a step; they are about to be written again."""
+    self._each(lambda w: isinstance(w, JsonlWriter) and w.rewind(step))
 
   def close(self) -> None:
+    self._each(lambda writer: writer.close())
+
+  def _each(self, action: Callable[[Writer], Any]) -> None:
     for writer in self._writers:
-      writer.close()
+      try:
+        action(writer)
+      except OSError as error:
+        if writer not in self._failed:
+          self._failed.add(writer)
+          _log.warning(
+            "%s cannot be written (%s); training goes on",
+            writer.name,
+            error.strerror or error,
+          )
 
 
 class Profiler:

@@ -20,9 +20,10 @@ from v2a_jax.basics.paths import as_path
 from v2a_jax.parallel import distributed, sharding
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.distributed import is_main_process
-from v2a_jax.training import evaluation, hosts, logs
+from v2a_jax.training import evaluation, hosts, logs, rollback
 from v2a_jax.training.checkpoint import CheckpointError, Checkpoints
 from v2a_jax.training.goodput import Goodput
+from v2a_jax.training.health import Health
 from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
 from v2a_jax.training.program import make_program
@@ -49,8 +50,10 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
     The last state, which is also saved.
 
   Raises:
-    Preempted: on SIGTERM or SIGINT, after saving; a SystemExit of 143 or 130.
-    NonFiniteError: after `max_skipped_steps` skipped updates in a row.
+    Preempted: on SIGTERM, SIGINT or SIGHUP, after saving; a SystemExit of 128
+      and the signal's number.
+    NonFiniteError: after `max_skipped_steps` bad steps in a row, where going
+      back to the last good checkpoint has not helped or there is none.
     CheckpointError: the last state cannot be saved, or none be restored.
   """
   workdir = as_path(workdir)
@@ -81,6 +84,8 @@ class Run:
     heartbeat = hosts.Heartbeat(workdir, self.heartbeat)
     stack.callback(heartbeat.close)
     self.in_flight = collections.deque()
+    self.compiled, self.rollbacks = None, 0
+    self.examples = None  # Numbers of the records in the newest batch.
     self.validation = {}  # The newest results, by step.
     with self.goodput.phase("init"):
       self.mesh = mesh_lib.make_mesh(experiment.mesh)
@@ -93,6 +98,11 @@ class Run:
       self.program = make_program(experiment, self.mesh)
       self.state, self.start = self._first_state()
       self.step = self.start.step
+      self.health = Health(
+        self.step,
+        limit=run.max_skipped_steps,
+        spike_factor=run.spike_factor,
+      )
       self.frozen = jax.device_put(
         jax.tree.map(np.asarray, experiment.frozen()),
         sharding.replicated(self.mesh),
@@ -178,12 +188,12 @@ class Run:
       distributed.barrier("start")
       while code is None and not self.finished():
         self.update(self.next_batch())
+        self.mend()
         if self.due(every.eval_every):
           self.evaluate()
         code = stop(self.step)
         if code is None and self.due(every.checkpoint_every):
-          _log.info("saving step %d", self.step)
-          self.save()
+          self.save_if_sound()
     except Exception as error:
       self.rescue(error)
       raise
@@ -231,13 +241,15 @@ class Run:
   def next_batch(self):
     """Reads the next global batch and starts to move it to the devices."""
     with self.goodput.phase("data"):
-      arrays = sharding.shard_batch(next(self.loader), self.mesh)
+      arrays = next(self.loader)
+      self.examples = arrays.get("example")
+      arrays = sharding.shard_batch(arrays, self.mesh)
       return self.experiment.make_batch(arrays)
 
   def update(self, batch) -> None:
     """Does one step; returns while the devices may still be at it."""
     self.profiler.before(self.step)
-    first = self.step == self.start.step
+    first = self.compiled is None
     if first:
       self._compile(batch)
     with self.goodput.phase(self.goodput.work(self.step)):
@@ -248,7 +260,7 @@ class Run:
     self.goodput.done(self.step)
     if first:
       self.throughput.start(self.step)
-    self.in_flight.append((self.step, metrics))
+    self.in_flight.append((self.step, metrics, self.examples))
     self._retire(_MAX_IN_FLIGHT)
 
   def _compile(self, batch) -> None:
@@ -265,7 +277,7 @@ class Run:
     """Logs the steps that are done; waits for all but the `keep` newest."""
     run = self.experiment.run
     while self.in_flight:
-      step, metrics = self.in_flight[0]
+      step, metrics, examples = self.in_flight[0]
       if len(self.in_flight) <= keep and not metrics["loss"].is_ready():
         break
       self.in_flight.popleft()
@@ -276,12 +288,19 @@ class Run:
         self.throughput.tick(step)
       if step % run.log_every == 0 or (last and not self.in_flight):
         self._log_step(step, metrics)
-      logs.check_finite(
-        step,
-        metrics,
-        max_skipped_steps=run.max_skipped_steps,
-        root=self.checkpoints.root,
-      )
+      loss, norm = jax.device_get((metrics["loss"], metrics["grad_norm"]))
+      self.health.observe(step, float(loss), float(norm), examples)
+
+  def mend(self) -> None:
+    """Goes back to good weights after too many bad steps in a row.
+
+    All processes do it after the same step, by which all have judged the one
+    that failed.
+    """
+    failed = self.health.failed
+    if failed is not None and self.step >= failed + _MAX_IN_FLIGHT:
+      self._retire(0)
+      rollback.go_back(self)
 
   def _log_step(self, step: int, metrics) -> None:
     """Writes a row on a finished step."""
@@ -306,6 +325,15 @@ class Run:
     self.log.write(self.step, row)
     self.validation = {self.step: row}
 
+  def save_if_sound(self) -> None:
+    """Saves this step, unless it is a bad one."""
+    self._retire(0)
+    if self.health.suspect:
+      _log.warning("step %d is not saved: it is a bad one", self.step)
+    else:
+      _log.info("saving step %d", self.step)
+      self.save()
+
   def save(self) -> None:
     """Starts to save a checkpoint of this step."""
     self._retire(0)
@@ -321,6 +349,7 @@ class Run:
           "clips_seen": now.examples,
         },
         validation=self.validation.get(self.step),
+        good=self.health.good,
       )
 
   def rescue(self, error: Exception) -> None:
@@ -329,7 +358,8 @@ class Run:
     A state that is itself suspect is not saved, nor is anything where other
     processes would have to take part.
     """
-    suspect = isinstance(error, logs.NonFiniteError | CheckpointError)
+    ruined = self.health.failed is not None
+    suspect = ruined or isinstance(error, CheckpointError)
     if jax.process_count() > 1:
       self.checkpoints.wait()  # The others' threads still take part in it.
       return
@@ -344,8 +374,15 @@ class Run:
       _log.warning("saved %s", self.checkpoints.root / str(self.step))
 
   def conclude(self) -> None:
-    """Logs the last step and makes sure that it is saved."""
+    """Logs the last step and makes sure that it is saved.
+
+    Raises:
+      NonFiniteError: its weights are ruined; those before are kept.
+      CheckpointError: it is not saved.
+    """
     self._retire(0, last=True)
+    if self.health.failed is not None:
+      raise rollback.failure(self)
     self.save()
     with self.goodput.phase("checkpoint"):
       self.checkpoints.wait()

@@ -1,7 +1,7 @@
-"""Stopping in time: SIGTERM and SIGINT become a save and an exit code.
+"""Stopping in time: signals become a save and an exit code.
 
-A scheduler sends SIGTERM some seconds before it takes the machine. All
-processes must stop after the same step: with several, JAX's coordination
+A scheduler sends SIGTERM some seconds before it takes the machine, Ctrl-C is
+SIGINT, and a terminal that is closed sends SIGHUP. All processes must stop after the same step: with several, JAX's coordination
 service, which catches the signal itself, agrees on one.
 """
 
@@ -27,10 +27,15 @@ class PreemptionGuard:
   def __enter__(self) -> "PreemptionGuard":
     if threading.current_thread() is not threading.main_thread():
       return self
-    handlers = {signal.SIGINT: self._notice, signal.SIGTERM: self._notice}
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    notice = self._notice
     if jax.process_count() > 1:
-      # The service owns SIGTERM; an interrupt is passed on to it.
-      handlers = {signal.SIGINT: self._forward}
+      # The service owns SIGTERM; other signals are passed on to it.
+      numbers.remove(signal.SIGTERM)
+      notice = self._forward
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # As nohup does.
+      numbers.remove(signal.SIGHUP)
+    handlers = dict.fromkeys(numbers, notice)
     self._old = {n: signal.signal(n, f) for n, f in handlers.items()}
     return self
 

@@ -32,12 +32,18 @@ class RunConfig:
     ema_decay: decay of the moving average of the weights; 0 keeps none.
     compute_dtype: dtype that parameters are cast to in a step, `bfloat16` or ""
       for none; the state stays float32.
-    max_skipped_steps: number of consecutive non-finite updates that ends a run.
+    max_skipped_steps: number of consecutive bad steps, not finite or with a loss
+      that jumped, after which a run goes back to its last good checkpoint.
+    spike_factor: a loss has jumped if it is higher than the median of the last
+      100 by more than so many times that median; 0 for never.
+    max_rollbacks: number of times that a run goes back, and skips the batches
+      that led there; the next time ends it.
     log_every: steps between rows of metrics.
     eval_every: steps between evaluations of the validation loss; 0 for never.
     eval_batches: number of validation batches in each of them.
     checkpoint_every: steps between checkpoints.
-    keep: number of newest checkpoints that are kept.
+    keep: number of newest checkpoints that are kept; also kept is the newest
+      whose weights a later step has found good.
     keep_period: checkpoints at multiples of so many steps are kept for good; 0
       for none.
     keep_best: number of checkpoints of the best validation results that are
@@ -61,6 +67,8 @@ class RunConfig:
   ema_decay: float = 0.999
   compute_dtype: str = ""
   max_skipped_steps: int = 10
+  spike_factor: float = 10.0
+  max_rollbacks: int = 2
   log_every: int = 10
   eval_every: int = 0
   eval_batches: int = 4
@@ -83,6 +91,8 @@ class RunConfig:
       accumulate="[1, inf)",
       ema_decay="[0, 1)",
       max_skipped_steps="[1, inf)",
+      spike_factor="[0, inf)",
+      max_rollbacks="[0, inf)",
       log_every="[1, inf)",
       eval_every="[0, inf)",
       eval_batches="[1, inf)",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import datetime
 import json
 import math
+import os
 import platform
 import sys
 from typing import Any, Protocol, TextIO
@@ -20,7 +21,13 @@ from v2a_jax.basics.text import clock
 
 
 class Writer(Protocol):
-  """Takes scalars by name."""
+  """Takes scalars by name.
+
+  Attributes:
+    name: what it writes, for messages.
+  """
+
+  name: str
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
@@ -35,14 +42,23 @@ class JsonlWriter:
   """
 
   def __init__(self, workdir: PathLike, *, start_step: int):
-    path = as_path(workdir) / "metrics.jsonl"
-    if path.exists():
-      _drop_after(path, start_step)
-    self._file = open_append(path)
+    self._path = as_path(workdir) / "metrics.jsonl"
+    self.name = str(self._path)
+    if self._path.exists():
+      _drop_after(self._path, start_step)
+    self._file = open_append(self._path)
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     row = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
     self._file.write(json.dumps({"step": step, **row}) + "\n")
+
+  def rewind(self, step: int) -> None:
+    """Drops the rows after a step."""
+    try:
+      self._file.close()
+      _drop_after(self._path, step)
+    finally:
+      self._file = open_append(self._path)
 
   def close(self) -> None:
     self._file.close()
@@ -54,6 +70,8 @@ class WandbWriter:
   wandb writes to this machine only. For a workdir on an object store that is a
   folder of the cache, which is copied to `<workdir>/wandb` when the run ends.
   """
+
+  name = "wandb"
 
   def __init__(
     self,
@@ -94,6 +112,8 @@ class WandbWriter:
 class ProgressWriter:
   """The progress line: in place on a terminal, a line each time in a log."""
 
+  name = "the progress line"
+
   def __init__(self, num_train_steps: int, *, stream: TextIO | None = None):
     self._total = num_train_steps
     self._stream = stream or sys.stdout
@@ -101,20 +121,31 @@ class ProgressWriter:
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     line = format_progress(step, self._total, metrics)
-    if self._in_place:
-      self._stream.write(f"\r\x1b[2K{line}")
-    else:
-      self._stream.write(line + "\n")
-    self._stream.flush()
+    self._print(f"\r\x1b[2K{line}" if self._in_place else line + "\n")
 
   def say(self, text: str) -> None:
     """Prints a line of its own."""
-    self._stream.write(("\r\x1b[2K" if self._in_place else "") + text + "\n")
-    self._stream.flush()
+    self._print(("\r\x1b[2K" if self._in_place else "") + text + "\n")
 
   def close(self) -> None:
     if self._in_place:
-      self._stream.write("\n")
+      self._print("\n")
+
+  def _print(self, text: str) -> None:
+    """Prints a text.
+
+    Raises:
+      OSError: nobody reads it any more, as after `| head` or when the terminal
+        was closed; from then on nothing is printed.
+    """
+    try:
+      self._stream.write(text)
+      self._stream.flush()
+    except OSError:
+      # What is left in the stream would fail again when Python ends.
+      with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), self._stream.fileno())
+      raise
 
 
 def format_progress(step: int, total: int, metrics: Mapping[str, float]) -> str:
