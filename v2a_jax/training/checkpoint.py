@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 import hashlib
 import logging
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -54,6 +55,23 @@ _STORAGE_ERRORS = {
 # Orbax logs hundreds of lines of threads' tracebacks for an error that it also
 # raises, and that is reported here in one.
 logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
+
+
+def _without_late_writes(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+  """Wraps `sys.unraisablehook`, which gets the errors of TensorStore's threads.
+
+  Where one file of a save fails, Orbax closes the event loop that all of them
+  report to, and each of the others would print a traceback of that.
+  """
+
+  def report(unraisable):
+    if str(unraisable.exc_value) != "Event loop is closed":
+      hook(unraisable)
+
+  return report
+
+
+sys.unraisablehook = _without_late_writes(sys.unraisablehook)
 
 
 class Checkpoints:

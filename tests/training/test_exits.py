@@ -1,0 +1,89 @@
+"""Every way out of training saves what there is; real pipes and files."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+from test_loop import losses_of, read_until, start
+
+from v2a_jax.training.digests import list_steps
+from v2a_jax.training.preemption import PreemptionGuard
+
+
+def test_nobody_reads_the_progress_line(tmp_path):
+  """As with `v2a train | head`, or when `tee` is killed."""
+  process = start(tmp_path, delay=0.1, num_train_steps=12)
+  read_until(process, "step 2/12")
+  process.stdout.close()
+  assert process.wait(timeout=60) == 0
+  assert list_steps(tmp_path / "checkpoints")[0] == 12
+  assert len(losses_of(tmp_path)) == 12
+  log = (tmp_path / "hosts" / "0.log").read_text()
+  assert log.count("the progress line cannot be written (Broken pipe)") == 1
+  assert "Traceback" not in log
+
+
+def test_a_terminal_that_is_closed_saves(tmp_path):
+  process = start(tmp_path, delay=0.2, num_train_steps=100)
+  read_until(process, "step 2/100")
+  process.stdout.close()
+  process.send_signal(signal.SIGHUP)
+  assert process.wait(timeout=60) == 128 + signal.SIGHUP
+  (step,) = list_steps(tmp_path / "checkpoints")[:1]
+  assert step >= 2
+
+
+def test_nohup_is_respected():
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    with PreemptionGuard() as guard:
+      os.kill(os.getpid(), signal.SIGHUP)
+      assert guard.exit_code(1) is None
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system of 2 MB."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+  if subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip("mounting a file system is not allowed here")
+  yield folder
+  subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: pathlib.Path) -> pathlib.Path:
+  """Leaves no byte free; returns what takes the room."""
+  filler = folder / "filler"
+  with filler.open("wb", buffering=0) as file:
+    try:
+      while file.write(bytes(4096)):
+        pass
+    except OSError:
+      return filler
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_step(small_disk):
+  """The rows of that time are written when there is room again."""
+  workdir = small_disk / "run"
+  process = start(workdir, delay=0.1, num_train_steps=24, checkpoint_every=4)
+  lines = read_until(process, "step 6/24")
+  filler = fill(small_disk)
+  lines += read_until(process, "step 14/24")
+  filler.unlink()
+  lines += process.communicate(timeout=60)[0].splitlines()
+  assert process.returncode == 0, "".join(lines)
+  assert list_steps(workdir / "checkpoints")[0] == 24
+  rows = [
+    json.loads(row)
+    for row in (workdir / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [row["step"] for row in rows] == list(range(1, 25))
+  others = [x for x in lines if not x.startswith(("step", "training", "saved"))]
+  assert len(others) <= 4 and not any("Traceback" in x for x in others), others
