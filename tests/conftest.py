@@ -1,6 +1,7 @@
 """Eight virtual CPU devices for every test, and fixtures that rooms share."""
 
 import os
+import tempfile
 
 # Tests compile much and compute little: these make XLA compile three times as
 # fast, also in the processes that tests start. Before jax is imported.
@@ -8,8 +9,11 @@ os.environ.setdefault(
   "XLA_FLAGS",
   "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
 )
-# Tests leave the user's compiled programs alone.
+# Tests leave the user's compiled programs alone, and share their own.
 os.environ.setdefault("V2A_COMPILE_CACHE", "off")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  _folder = tempfile.TemporaryDirectory()
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _folder.name
 
 from absl import flags
 import jax

@@ -16,11 +16,13 @@ another mesh, another number of devices or of processes.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import hashlib
 import logging
 import pathlib
 import sys
 import tempfile
+import time
 from typing import Any
 
 from etils import epath
@@ -360,10 +362,10 @@ class Checkpoints:
     """Removes what a failed save left behind."""
     if jax.process_index() == 0 or self._mirror:
       for folder in self._unfinished(self._folder, step):
-        folder.rmtree(missing_ok=True)
+        _remove(folder)
     if jax.process_index() == 0:
       for folder in self._unfinished(self.root, step):
-        folder.rmtree(missing_ok=True)
+        _remove(folder)
 
   def _remove_unfinished(self) -> None:
     """Removes what a killed process left on an object store.
@@ -373,6 +375,16 @@ class Checkpoints:
     if digests.is_remote(self.root) and jax.process_index() == 0:
       for folder in copies.unfinished(self.root).values():
         copies.remove(folder)
+
+
+def _remove(folder: epath.Path) -> None:
+  """Removes the folder of a failed save, to which threads may still write."""
+  for seconds in (0.0, 0.1, 0.5, 2.0):
+    time.sleep(seconds)
+    with contextlib.suppress(OSError):
+      folder.rmtree(missing_ok=True)
+      return
+  _log.warning("%s, of a save that failed, cannot be removed", folder)
 
 
 def _local_folder(local: epath.PathLike, root: epath.Path) -> epath.Path:
