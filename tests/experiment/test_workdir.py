@@ -183,3 +183,36 @@ def test_a_validation_split_that_is_empty_is_found_before_training(
     workdir.open_experiment(config, tmp_path / "run")
   config.eval_every = 0
   assert workdir.open_experiment(config, tmp_path / "run")
+
+
+def test_what_changed_is_named_and_the_settings_of_before_are_kept(
+  trained, tmp_path, data, caplog
+):
+  trained(num_train_steps=8000)
+  assert not caplog.messages
+  trained(**{"optimizer.learning_rate": 1.0, "seed": 7})
+  (said,) = caplog.messages
+  assert "config.seed: 0 -> 7" in said and "learning_rate: " in said
+  assert "from step 3" in said
+  kept = json.loads((tmp_path / "run/config.before_step_3.json").read_text())
+  assert kept["seed"] == 0
+
+  changed = json.loads((data / manifest.MANIFEST).read_text())
+  changed |= {"splits": {"val": 1, "train": 60}, "fingerprint": "other"}
+  (data / manifest.MANIFEST).write_text(json.dumps(changed))
+  caplog.clear()
+  trained()
+  (said,) = caplog.messages
+  assert f"{data} is another data set than before (1 records, now 61)" in said
+
+
+def test_an_average_cannot_be_dropped_on_the_way(trained):
+  with pytest.raises(ConfigError, match="config.ema_decay=0.998, which keeps"):
+    trained(ema_decay=0.0)
+
+
+def test_a_damaged_config_is_named(trained, tmp_path):
+  path = tmp_path / "run" / "config.json"
+  path.write_text(path.read_text()[:100])
+  with pytest.raises(bundle.BundleError, match="run/config.json is not JSON"):
+    trained()

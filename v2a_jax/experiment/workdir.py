@@ -17,7 +17,7 @@ import jax
 from data_pipelines.manifest import read_manifest
 from v2a_jax.basics import claim, files
 from v2a_jax.basics.paths import as_path, check_readable
-from v2a_jax.experiment import features, init_weights
+from v2a_jax.experiment import changes, features, init_weights
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError, look_up
 from v2a_jax.weights import bundle
@@ -72,6 +72,11 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
   """Says whether something was trained in a workdir."""
   described = (workdir / bundle.CONFIG).is_file()
   return described and any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def _newest_step(workdir: pathlib.Path) -> int:
+  names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+  return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def _check_validation(experiment: Experiment) -> None:
@@ -165,10 +170,19 @@ def _write(
   models = {bundle.TOKENIZER: data.load_tokenizer().model}
   if data.prompt_tokenizer:
     models[bundle.PROMPT_TOKENIZER] = data.load_prompt_tokenizer().model
+  sets = changes.identify(data.paths)
   if before is not None:
     _check_same_model(experiment, models, before, workdir)
+    changes.report(
+      workdir,
+      before=before,
+      config=_as_json(experiment.config),
+      data=sets,
+      step=_newest_step(workdir),
+    )
   workdir.mkdir(parents=True, exist_ok=True)
   files.write_json(workdir / bundle.CONFIG, experiment.config, sort_keys=True)
+  files.write_json(workdir / changes.DATA, sets)
   for name, model in models.items():
     files.write_whole(workdir / name, model)
 
@@ -180,6 +194,13 @@ def _check_same_model(
   workdir: pathlib.Path,
 ) -> None:
   """Refuses to continue with weights that mean something else."""
+  old, new = before.get("ema_decay", 0), experiment.run.ema_decay
+  if bool(old) != bool(new):
+    raise ConfigError(
+      f"{workdir} was trained with config.ema_decay={old}, which"
+      f" {'keeps an' if old else 'keeps no'} average of the weights, and"
+      f" {new} does not go with that; leave it, or use another --workdir"
+    )
   for key in _IDENTITY:
     old = look_up(before, key)
     new = _as_json(look_up(experiment.config, key))

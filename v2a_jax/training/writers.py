@@ -7,6 +7,7 @@ copy. Only process 0 makes writers.
 from collections.abc import Mapping
 import datetime
 import json
+import logging
 import math
 import os
 import platform
@@ -18,6 +19,8 @@ from v2a_jax.basics import cache, files
 from v2a_jax.basics.growing import open_append
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 from v2a_jax.basics.text import clock
+
+_log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
@@ -171,7 +174,12 @@ def run_record(workdir: PathLike) -> dict[str, Any]:
   """Reads or creates `<workdir>/run.json`: the run's id, start and host."""
   path = as_path(workdir) / "run.json"
   if path.exists():
-    return json.loads(path.read_text())
+    try:
+      return files.read_json(path)
+    except ValueError as error:
+      _log.warning(
+        "%s: a new one is written, and wandb begins a new run", error
+      )
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
   record = {
     "wandb_id": uuid.uuid4().hex[:12],
