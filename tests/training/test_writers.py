@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 
 import jax
 import pytest
@@ -124,3 +125,27 @@ def test_the_peak_of_a_device_is_its_own(kind, teraflops):
   name = throughput.find_peak(kind)
   found = throughput.PEAK_FLOPS[name] / 1e12 if name else None
   assert found == teraflops
+
+
+def test_wandb_without_a_network_is_one_line(tmp_path, monkeypatch, caplog):
+  with socket.socket() as closed:
+    closed.bind(("localhost", 0))
+    server = f"http://localhost:{closed.getsockname()[1]}"
+  monkeypatch.setenv("WANDB_BASE_URL", server)
+  monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+  for name in ("http_proxy", "https_proxy", "all_proxy"):
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(name.upper(), raising=False)
+  writer = writers.WandbWriter(tmp_path, run_id="abc", mode="online")
+  writer.write(1, {"train/loss": 1.0})
+  writer.close()
+  (said,) = caplog.messages
+  assert f"wandb is not online ({server}: Connection refused)" in said
+  assert list((tmp_path / "wandb").glob("offline-run-*-abc"))
+
+
+def test_a_damaged_record_of_the_run_is_named_and_replaced(tmp_path, caplog):
+  (tmp_path / "run.json").write_text('{"wandb_id": "a')
+  record = writers.run_record(tmp_path)
+  assert "run.json is not JSON" in caplog.text
+  assert writers.run_record(tmp_path) == record

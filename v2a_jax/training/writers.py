@@ -6,19 +6,26 @@ copy. Only process 0 makes writers.
 
 from collections.abc import Mapping
 import datetime
+import functools
 import json
 import logging
 import math
 import os
 import platform
+import socket
 import sys
 from typing import Any, Protocol, TextIO
+import urllib.parse
+import urllib.request
 import uuid
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.growing import open_append
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 from v2a_jax.basics.text import clock
+
+_WANDB_SERVER = "https://api.wandb.ai"
+_WANDB_SECONDS = 30
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +91,10 @@ class WandbWriter:
     mode: str = "offline",
     config: Mapping[str, Any] | None = None,
   ):
-    """Starts it; `mode` is `offline`, `online` or `disabled`."""
+    """Starts it; `mode` is `offline`, `online` or `disabled`.
+
+    A run whose server cannot be reached, or refuses it, is recorded offline.
+    """
     import wandb
 
     self._workdir = as_path(workdir)
@@ -92,16 +102,28 @@ class WandbWriter:
     if is_remote(self._workdir):
       self._folder = cache.place(self._workdir, "wandb")
       self._folder.mkdir(parents=True, exist_ok=True)
-    self._run = wandb.init(
+    begin = functools.partial(
+      wandb.init,
       project="v2a_jax",
       dir=str(self._folder),
       id=run_id,
       name=self._workdir.name,
       resume="allow",
-      mode=mode,
       config=dict(config or {}),
-      settings=wandb.Settings(silent=True, console="off"),
     )
+    settings = dict(silent=True, console="off", init_timeout=_WANDB_SECONDS)
+    settings = wandb.Settings(**settings)
+    try:
+      if mode == "online":
+        _check_server(os.environ.get("WANDB_BASE_URL", _WANDB_SERVER))
+      self._run = begin(mode=mode, settings=settings)
+    except (OSError, wandb.errors.Error) as error:
+      _log.warning(
+        "wandb is not online (%s): this run is recorded in %s; `wandb sync`"
+        " uploads it later",
+        *(str(error).splitlines()[0], self._folder / "wandb"),
+      )
+      self._run = begin(mode="offline", settings=settings)
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     self._run.log(dict(metrics), step=step)
@@ -110,6 +132,22 @@ class WandbWriter:
     self._run.finish()
     if is_remote(self._workdir):
       files.upload(self._folder / "wandb", self._workdir / "wandb")
+
+
+def _check_server(url: str) -> None:
+  """Connects to a server; wandb itself would try for a minute and a half.
+
+  Raises:
+    OSError: nobody answers; the message names the server.
+  """
+  if urllib.request.getproxies():
+    return  # The proxy connects.
+  parts = urllib.parse.urlsplit(url)
+  port = parts.port or {"http": 80}.get(parts.scheme, 443)
+  try:
+    socket.create_connection((parts.hostname, port), timeout=5).close()
+  except OSError as error:
+    raise OSError(f"{url}: {error.strerror or error}") from None
 
 
 class ProgressWriter:
