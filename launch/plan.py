@@ -39,6 +39,7 @@ BOUNDS = {
   "compute": "FLOPs at the chip's peak",
   "memory": "what a step must read and write",
   "links": "collectives, over all links of a chip",
+  "slices": "gradients between slices, over the data centre's network",
 }
 SHOWN = 8  # Rows of collectives in the table; --json has all.
 DOES_NOT_FIT = 3
@@ -130,5 +131,8 @@ def _time_lines(found: dict[str, Any]) -> Iterator[str]:
     "at least"
     + (f"; MFU at most {found['mfu']:.0%}" if "mfu" in found else ""),
   )
+  if found.get("least_batch"):
+    about = "clips, from which on computing takes longest"
+    yield row("  batch", str(found["least_batch"]), about)
   a_day = short(found["clips_a_day"])
   yield row("  clips a day", a_day, "at most")

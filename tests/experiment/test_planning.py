@@ -13,7 +13,7 @@ from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.topology import Chip
 
 PEAK = 1e12
-CHIP = Chip(2**34, 1e11, 1e10, "4x4")
+CHIP = Chip(2**34, 1e11, 1e10, 1e8, "4x4")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,23 @@ def test_the_slowest_resource_bounds_the_step(exp, found):
   assert found["clips_a_day"] * found["step_seconds"] == pytest.approx(
     86_400 * exp.batch_size
   )
+
+
+def test_the_batch_from_which_computing_takes_longer(exp, found):
+  """What is sent does not depend on the batch, what is computed does."""
+  bounds = found["bounds"]
+  compute = bounds["compute"] * found["least_batch"] / exp.batch_size
+  assert compute == pytest.approx(bounds["links"], rel=1 / found["least_batch"])
+
+
+def test_slices_exchange_each_gradient_once(exp):
+  mesh = mesh_lib.make_mesh(exp.mesh)
+  program, _ = plan.lower_step(exp, mesh)
+  weights = sum(x.size * 4 for x in jax.tree.leaves(program.state.params))
+  # Of two slices of four devices, each holds a quarter of the sums of its
+  # slice, sends half of that, and later the half that it has finished.
+  sent = plan._between_slices(program, mesh, 2)
+  assert sent == pytest.approx(weights / 4)
 
 
 def test_rows_of_collectives_add_up(found):

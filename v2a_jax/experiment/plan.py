@@ -13,12 +13,14 @@ twice its temporaries; and the bytes C that a chip sends, at rate L.
 """
 
 import functools
+import math
 import re
 import time
 from typing import Any
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 from v2a_jax.experiment import cost, jaxprs, parallelism
 from v2a_jax.experiment.sections import ConfigError
@@ -105,12 +107,19 @@ def plan(
     mesh = mesh_lib.make_mesh(experiment.mesh, devices)
   except ValueError as error:
     raise ConfigError(f"config.{error}") from None
-  found = plan_step(experiment, mesh, topology.chip, peak=peak)
+  found = plan_step(
+    experiment, mesh, topology.chip, peak=peak, num_slices=topology.num_slices
+  )
   return where | {"chosen": chosen} | found
 
 
 def plan_step(
-  experiment, mesh: jax.sharding.Mesh, chip: Chip, *, peak: float
+  experiment,
+  mesh: jax.sharding.Mesh,
+  chip: Chip,
+  *,
+  peak: float,
+  num_slices: int = 1,
 ) -> dict[str, Any]:
   """Compiles the training step on a mesh and reads it.
 
@@ -119,6 +128,7 @@ def plan_step(
     mesh: mesh over real or described devices.
     chip: memory and rates of a device.
     peak: FLOP/s of a device in the dtype of its matrix units.
+    num_slices: number of slices of the mesh.
 
   Returns:
     `mesh`, `batch_size`, `clips` of a device at a time, `compile_seconds`,
@@ -127,8 +137,10 @@ def plan_step(
     `together` unless a compiler that gave up does not say. The rest only where
     it compiled, in `memory` `temporaries`, `results` and `program`.
     `collectives`: rows of kind, dtype, shape, group, times and moved bytes, and
-    `moved` together; `closed_form`, what weights and gradients need. `flops` of a step on a device, `bounds` in seconds by
-    resource, `step_seconds`, `mfu` at that time, and `clips_a_day`.
+    `moved` together; `closed_form`, what weights and gradients need. `flops` of
+    a step on a device, `bounds` in seconds by resource, `step_seconds`, `mfu` at
+    that time, `clips_a_day`, and `least_batch`, from which on computing takes
+    longer than what is sent (None where that grows with the batch too).
   """
   clips = cost.clips_at_a_time(experiment, mesh)
   program, lowered = lower_step(experiment, mesh)
@@ -146,9 +158,13 @@ def plan_step(
     found["remedies"] = _remedies(experiment, mesh, clips)
   if touched is None:
     return found
-  return found | _bound(
-    experiment, mesh, chip, peak=peak, moved=found["moved"], touched=touched
-  )
+  bounds = {"memory": touched / chip.hbm_rate}
+  bounds["links"] = found["moved"] / chip.link_rate
+  if num_slices > 1:
+    bounds["slices"] = _between_slices(program, mesh, num_slices) / (
+      chip.slice_rate
+    )
+  return found | _bound(experiment, mesh, bounds, peak=peak)
 
 
 def plan_sampler(
@@ -297,19 +313,35 @@ def summarise(moved: list[collectives.Collective]) -> list[dict[str, Any]]:
   return sorted(rows.values(), key=lambda row: -row["moved"])
 
 
+def _between_slices(program: Program, mesh, num_slices: int) -> float:
+  """Returns the least bytes that a device sends to other slices in a step.
+
+  Gradients are summed and split within each slice, so that every device has a
+  part of them to sum with the other slices.
+  """
+  size = jnp.dtype(program.rows.reduce_dtype).itemsize
+  whole = sum(x.size * size for x in jax.tree.leaves(program.state.params))
+  return 2 * (num_slices - 1) / num_slices * whole / mesh.size * num_slices
+
+
 def _bound(
-  experiment, mesh, chip: Chip, *, peak, moved, touched
+  experiment, mesh, bounds: dict[str, float], *, peak: float
 ) -> dict[str, Any]:
-  """Bounds the time of a step from below."""
+  """Bounds the time of a step from below, by computing and by `bounds`."""
   needed, run = cost.flops_of_clip(experiment)
   share = experiment.batch_size / mesh.size
-  bounds = {
-    "compute": run * share / peak,
-    "memory": touched / chip.hbm_rate,
-    "links": moved / chip.link_rate,
+  compute = run * share / peak
+  found = _time(
+    {"compute": compute, **bounds}, experiment.batch_size, flops=needed * share
+  )
+  least = None
+  if mesh.shape["context"] * mesh.shape["tensor"] == 1:
+    sending = max(bounds["links"], bounds.get("slices", 0.0))
+    least = math.ceil(experiment.batch_size * sending / compute)
+  return found | {
+    "mfu": needed * share / peak / found["step_seconds"],
+    "least_batch": least,
   }
-  found = _time(bounds, experiment.batch_size, flops=needed * share)
-  return found | {"mfu": needed * share / peak / found["step_seconds"]}
 
 
 def _time(bounds: dict[str, float], clips: int, *, flops: float):

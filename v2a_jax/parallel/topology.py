@@ -20,12 +20,15 @@ GIB = 2**30
 class Chip:
   """Figures of one accelerator, from the vendor's data sheet.
 
-  https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e.
+  https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. That of v4 does not
+  say how fast slices exchange data; it is taken to be as v5p.
 
   Attributes:
     hbm_bytes: memory of a chip.
     hbm_rate: bytes a second between memory and chip.
     link_rate: bytes a second that a chip sends at most, all links together.
+    slice_rate: bytes a second that a chip sends to other slices, over the data
+      centre's network.
     example: shape of a slice.
     config_name: libtpu's name of the chip with its cores as one device, where
       that is not its default.
@@ -34,16 +37,17 @@ class Chip:
   hbm_bytes: int
   hbm_rate: float
   link_rate: float
+  slice_rate: float
   example: str
   config_name: str = ""
 
 
 # Link rates are 2,400, 1,600, 4,800 and 3,584 Gbit/s.
 CHIPS = {
-  "v4": Chip(32 * GIB, 1228e9, 300e9, "4x4x4", "megacore"),
-  "v5e": Chip(16 * GIB, 819e9, 200e9, "4x4"),
-  "v5p": Chip(95 * GIB, 2765e9, 600e9, "4x4x4"),
-  "v6e": Chip(32 * GIB, 1640e9, 448e9, "8x8"),
+  "v4": Chip(32 * GIB, 1228e9, 300e9, 6.25e9, "4x4x4", "megacore"),
+  "v5e": Chip(16 * GIB, 819e9, 200e9, 3.125e9, "4x4"),
+  "v5p": Chip(95 * GIB, 2765e9, 600e9, 6.25e9, "4x4x4"),
+  "v6e": Chip(32 * GIB, 1640e9, 448e9, 12.5e9, "8x8"),
 }
 
 
