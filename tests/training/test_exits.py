@@ -36,6 +36,16 @@ def test_a_terminal_that_is_closed_saves(tmp_path):
   assert step >= 2
 
 
+def test_a_loader_that_hangs_ends_the_run_to_be_started_again(tmp_path):
+  process = start(
+    tmp_path, hang_after=4, stall_seconds=1.0, checkpoint_every=100
+  )
+  output = process.communicate(timeout=60)[0]
+  assert process.returncode == 75, output
+  assert "s after step 4, in phase 'data' (config.stall_seconds=1)" in output
+  assert list_steps(tmp_path / "checkpoints") == [4]
+
+
 def test_nohup_is_respected():
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:

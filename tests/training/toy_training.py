@@ -71,16 +71,16 @@ class Regression:
 class Loader:
   """An endless loader of numbers, with the interface of the real one."""
 
-  def __init__(self, step, index, count, *, seen=None, delay=0.0):
+  def __init__(self, step, index, count, *, seen=None, delay=0.0, hang=None):
     self._step, self._index, self._count = step, index, count
-    self._seen, self._delay = seen, delay
+    self._seen, self._delay, self._hang = seen, delay, hang
     self.closed = False
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    time.sleep(self._delay)
+    time.sleep(1000 if self._step == self._hang else self._delay)
     every = np.arange(self._step * BATCH, (self._step + 1) * BATCH)
     self._step += 1
     rows = every[self._index :: self._count]
@@ -120,7 +120,9 @@ class Toy:
   first_weights: Any = lambda: None
 
 
-def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Toy:
+def experiment(
+  *, seen=None, delay=0.0, hang_after=None, hidden=8, **changes
+) -> Toy:
   """The toy experiment, of six steps unless changed."""
   run = dict(
     num_train_steps=6,
@@ -134,7 +136,10 @@ def experiment(*, seen=None, delay=0.0, hidden=8, **changes) -> Toy:
   fields = dict(
     make_model=lambda rngs: Net(rngs, hidden),
     open_loader=lambda split, *, step, index, count: Loader(
-      step, index, count, seen=seen if split == "train" else None, delay=delay
+      *(step, index, count),
+      seen=seen if split == "train" else None,
+      delay=delay,
+      hang=hang_after,
     ),
   )
   fields |= {k: v for k, v in changes.items() if k not in names}

@@ -14,7 +14,7 @@ import os
 import platform
 import socket
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax._src.distributed import global_state  # Has the service's client.
@@ -175,6 +175,13 @@ def report(facts: Mapping[str, Any]) -> None:
 def heartbeats() -> dict[int, dict[str, Any]]:
   """Returns the newest heartbeat of each process; process 0 has them all."""
   return dict(_run.watch.beats) if _run else {}
+
+
+def end_to_try_again(line: str) -> NoReturn:
+  """Ends all processes with a line and the status that asks for a requeue."""
+  if _run is not None:
+    _run.watch.end_all(line, TRY_AGAIN)
+  leave(TRY_AGAIN, line)
 
 
 @contextlib.contextmanager

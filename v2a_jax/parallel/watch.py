@@ -47,7 +47,7 @@ _LEFT = "left"  # Phase of a process that needs no watching any more.
 _log = logging.getLogger(__name__)
 
 
-def leave(code: int, line: str = "") -> None:
+def leave(code: int, line: str = "") -> NoReturn:
   """Ends this process at once: no exit handler waits for other processes.
 
   Args:

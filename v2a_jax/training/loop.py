@@ -28,6 +28,7 @@ from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
 from v2a_jax.training.program import make_program
 from v2a_jax.training.run import Position, Trainable
+from v2a_jax.training.stall import StalledError, StallGuard
 from v2a_jax.training.state import TrainState, start_from
 from v2a_jax.training.throughput import Throughput, peak_flops
 
@@ -60,9 +61,13 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
   with contextlib.ExitStack() as stack:
     stack.enter_context(hosts.log_file(workdir))
     guard = stack.enter_context(PreemptionGuard())
+    stall = stack.enter_context(StallGuard(experiment.run.stall_seconds))
     with distributed.together():
-      run = Run(experiment, workdir, stack)
-      code = run.until_done_or(guard.exit_code)
+      run = Run(experiment, workdir, stack, watched_by=stall.check)
+      try:
+        code = run.until_done_or(guard.exit_code)
+      except StalledError as error:
+        distributed.end_to_try_again(str(error))
     distributed.barrier("end")
   if code is not None:
     raise Preempted(code)
@@ -77,8 +82,18 @@ class Run:
     experiment: Trainable,
     workdir: pathlib.Path,
     stack: contextlib.ExitStack,
+    *,
+    watched_by: Callable[[dict[str, Any]], None] = lambda facts: None,
   ):
-    """Restores or initialises; `stack` closes what is opened here."""
+    """Restores or initialises.
+
+    Args:
+      experiment: model, data, objective and settings.
+      workdir: the run's folder.
+      stack: closes what is opened here.
+      watched_by: is given each heartbeat, by another thread.
+    """
+    self.watched_by = watched_by
     self.experiment, self.workdir = experiment, workdir
     self.goodput, self.step = Goodput(workdir), 0
     heartbeat = hosts.Heartbeat(workdir, self.heartbeat)
@@ -204,7 +219,9 @@ class Run:
     """Describes this process for the others; called by another thread."""
     if is_main_process():
       self.goodput.save()
-    return self.goodput.heartbeat(self.step)
+    facts = self.goodput.heartbeat(self.step)
+    self.watched_by(facts)
+    return facts
 
   def position(self) -> Position:
     """Returns where the run is now."""

@@ -38,6 +38,9 @@ class RunConfig:
       100 by more than so many times that median; 0 for never.
     max_rollbacks: number of times that a run goes back, and skips the batches
       that led there; the next time ends it.
+    stall_seconds: number of seconds that the run may stand still, waiting for
+      data or for a step; then it saves what it can and ends with status 75, to
+      be started again; 0 for ever.
     log_every: steps between rows of metrics.
     eval_every: steps between evaluations of the validation loss; 0 for never.
     eval_batches: number of validation batches in each of them.
@@ -69,6 +72,7 @@ class RunConfig:
   max_skipped_steps: int = 10
   spike_factor: float = 10.0
   max_rollbacks: int = 2
+  stall_seconds: float = 1800.0
   log_every: int = 10
   eval_every: int = 0
   eval_batches: int = 4
@@ -93,6 +97,7 @@ class RunConfig:
       max_skipped_steps="[1, inf)",
       spike_factor="[0, inf)",
       max_rollbacks="[0, inf)",
+      stall_seconds="[0, inf)",
       log_every="[1, inf)",
       eval_every="[0, inf)",
       eval_batches="[1, inf)",
