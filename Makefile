@@ -19,7 +19,7 @@ export V2A_WEIGHTS
 # Root, or sudo without a password, may install Debian packages.
 APT = $$([ "$$(id -u)" = 0 ] || echo "sudo -n") env DEBIAN_FRONTEND=noninteractive apt-get -qq
 
-.PHONY: quickstart test lint format install browser parity tpu clean
+.PHONY: quickstart test soak lint format install browser parity tpu clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: install
@@ -27,6 +27,11 @@ quickstart: install
 
 test: install parity tpu browser lint
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Kills, full disks and damaged files by the hundred; about two hours.
+# SHARE=0.1 does a tenth of the rounds.
+soak: install
+	@$(BIN)/python -m tests.soak $(SHARE)
 
 lint: install
 	@$(BIN)/ruff check .

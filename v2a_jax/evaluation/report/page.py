@@ -50,8 +50,8 @@ def write_report(
     max_clips: clips in the gallery, the first in the order of the results.
 
   Raises:
-    ValueError: no results, a file that does not hold results, or another
-      suffix than .html.
+    ValueError: no results, a file that does not hold results or is damaged, or
+      another suffix than .html.
     FileNotFoundError: a results file is missing.
   """
   out = as_path(out)
@@ -59,8 +59,15 @@ def write_report(
     raise ValueError(f"output must end in .html, not {out.name}")
   check_writable(out.parent)
   runs = load_runs(results_paths)
+  try:
+    page = _page(runs, max_clips)
+  except (TypeError, KeyError, AttributeError, IndexError) as error:
+    read = ", ".join(str(run["folder"] / FILE) for run in runs)
+    raise ValueError(
+      f"{read}: something is missing or of another type"
+      f" ({type(error).__name__}: {error}); run `v2a eval` again"
+    ) from error
   out.parent.mkdir(parents=True, exist_ok=True)
-  page = _page(runs, max_clips)
   gallery = page["gallery"]
   embed = gallery_lib.embedded_size(gallery) <= max_bytes
   beside = None if embed else out.with_name(f"{out.stem}_media")
