@@ -61,7 +61,7 @@ def test_a_shape_that_libtpu_refuses_is_one_line():
   )
   assert end.returncode == 2 and not end.stdout
   assert "no topology v5e:3x5: " in end.stderr.splitlines()[-1]
-  assert "one that exists is v5e:4x4" in end.stderr
+  assert "slices of v5e are 1x1, 2x2, 2x4, 4x4" in end.stderr
 
 
 def test_a_topology_that_does_not_exist_is_refused_with_those_that_do(capsys):

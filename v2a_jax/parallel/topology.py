@@ -29,7 +29,7 @@ class Chip:
     link_rate: bytes a second that a chip sends at most, all links together.
     slice_rate: bytes a second that a chip sends to other slices, over the data
       centre's network.
-    example: shape of a slice.
+    shapes: shapes of the slices that are offered, the smallest first.
     config_name: libtpu's name of the chip with its cores as one device, where
       that is not its default.
   """
@@ -38,16 +38,21 @@ class Chip:
   hbm_rate: float
   link_rate: float
   slice_rate: float
-  example: str
+  shapes: tuple[str, ...]
   config_name: str = ""
 
 
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = (
+  *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+  *("8x8x16", "8x16x16"),
+)
 # Link rates are 2,400, 1,600, 4,800 and 3,584 Gbit/s.
 CHIPS = {
-  "v4": Chip(32 * GIB, 1228e9, 300e9, 6.25e9, "4x4x4", "megacore"),
-  "v5e": Chip(16 * GIB, 819e9, 200e9, 3.125e9, "4x4"),
-  "v5p": Chip(95 * GIB, 2765e9, 600e9, 6.25e9, "4x4x4"),
-  "v6e": Chip(32 * GIB, 1640e9, 448e9, 12.5e9, "8x8"),
+  "v4": Chip(32 * GIB, 1228e9, 300e9, 6.25e9, _CUBES, "megacore"),
+  "v5e": Chip(16 * GIB, 819e9, 200e9, 3.125e9, _FLAT),
+  "v5p": Chip(95 * GIB, 2765e9, 600e9, 6.25e9, _CUBES),
+  "v6e": Chip(32 * GIB, 1640e9, 448e9, 12.5e9, _FLAT),
 }
 
 
@@ -92,6 +97,12 @@ class Topology:
     return f"{slices}{self.name}:{'x'.join(map(str, self.shape))}"
 
 
+def _example(name: str) -> str:
+  """Returns the shape of a slice of middling size."""
+  shapes = CHIPS[name].shapes
+  return shapes[(len(shapes) - 1) // 2]
+
+
 def parse(text: str, *, num_slices: int = 1) -> Topology:
   """Reads a topology as it is written on the command line.
 
@@ -103,14 +114,14 @@ def parse(text: str, *, num_slices: int = 1) -> Topology:
     TopologyError: there is no such chip, or the shape is not one.
   """
   name, _, shape = text.partition(":")
-  known = ", ".join(f"{key}:{chip.example}" for key, chip in CHIPS.items())
+  known = ", ".join(f"{key}:{_example(key)}" for key in CHIPS)
   if name not in CHIPS:
     raise TopologyError(f"topology {text!r}: no such chip; give one as {known}")
-  rank = CHIPS[name].example.count("x") + 1
+  rank = _example(name).count("x") + 1
   if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (rank - 1), shape):
     raise TopologyError(
       f"topology {text!r}: a slice of {name} has {rank} dimensions, such as"
-      f" {name}:{CHIPS[name].example}"
+      f" {name}:{_example(name)}"
     )
   if num_slices < 1:
     raise TopologyError(f"num_slices={num_slices}: use 1 or more")
@@ -139,6 +150,9 @@ def describe_devices(topology: Topology) -> list[Any]:
     settings["chip_config_name"] = topology.chip.config_name
   if topology.num_slices > 1:
     settings["num_slices"] = topology.num_slices
+  if math.prod(topology.shape) < 4:  # libtpu's own hosts have four chips.
+    bounds = (*topology.shape, 1, 1)[:3]
+    settings["chips_per_host_bounds"] = bounds
   if not importlib.util.find_spec("libtpu"):
     raise TopologyError(
       "compiling for TPU needs libtpu: pip install 'v2a_jax[plan]'"
@@ -150,7 +164,7 @@ def describe_devices(topology: Topology) -> list[Any]:
   except RuntimeError as error:
     reason = str(error).strip().partition("\n")[0]
     raise TopologyError(
-      f"no topology {topology}: {reason}; one that exists is"
-      f" {topology.name}:{topology.chip.example}"
+      f"no topology {topology}: {reason}; slices of {topology.name} are"
+      f" {', '.join(topology.chip.shapes)}"
     ) from error
   return list(described.devices)
