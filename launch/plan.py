@@ -3,7 +3,8 @@
 Compiles the step that v2a train runs, with the shapes and layouts of every
 device, and shows the compiler's memory and collectives beside the least time of
 a step. Seconds to minutes; needs libtpu: pip install 'v2a_jax[plan]'. Ends with
-status 3 where the step does not fit.
+status 3 where the step does not fit. Nothing is compiled for GPUs (h100:8),
+whose compiler needs one: their figures are by arithmetic.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from launch.table import row, short
 
 ARGUMENTS = f"""{parsing.CONFIG}
 --topology NAME       chip and shape of a slice in chips, such as v5p:4x4x4,
-                      v5e:4x4, v6e:8x8 or v4:4x4x4 (required)
---num_slices COUNT    number of such slices (default 1)
+                      v5e:4x4, v6e:8x8 or v4:4x4x4; or a machine of GPUs, such
+                      as h100:8, a100, h200 or b200 (required)
+--num_slices COUNT    number of such slices or machines (default 1)
 --generate COUNT      plan to generate so many clips at once on one chip
                       (default: plan to train)
 --json                print JSON in place of a table
@@ -75,17 +77,27 @@ def describe(found: dict[str, Any]) -> str:
     f"batch       {found['batch_size']} clips, {found['clips']} on a device at"
     " a time",
     *([f"chosen      {found['chosen']}"] if found.get("chosen") else []),
-    f"compiled    in {found['compile_seconds']:.0f} s",
+    _origin(found),
     "",
     "memory of a device",
     *_memory_lines(found),
   ]
   if "bounds" in found:
-    if found["collectives"]:
+    if found.get("closed_form"):
       lines += ["", "collectives of a step, bytes that a device sends"]
       lines += _collective_lines(found)
     lines += ["", "least time", *_time_lines(found)]
   return "\n".join(lines)
+
+
+def _origin(found: dict[str, Any]) -> str:
+  """Says where the figures come from."""
+  if "compile_seconds" in found:
+    return f"compiled    in {found['compile_seconds']:.0f} s"
+  return (
+    "compiled    not at all: there is no compiler for this chip here. Memory is"
+    " an\n            estimate, and what is sent is by arithmetic"
+  )
 
 
 def _memory_lines(found: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from launch import cli
 from tests.launch.commands import ROOT, refused, v2a
 
 # `make test` installs libtpu here, apart from the packages of the tests.
@@ -67,6 +68,26 @@ def test_a_shape_that_libtpu_refuses_is_one_line():
 def test_a_topology_that_does_not_exist_is_refused_with_those_that_do(capsys):
   said = refused(capsys, "plan", *SMALL, "--topology=v9:4x4")
   assert "no such chip" in said and "v5p:4x4x4" in said
+
+
+def test_machines_of_gpus_are_planned_by_arithmetic(capsys):
+  args = ["--config=configs/diffusion_tiny.py", "--config.data.batch_size=64"]
+  args += ["--topology=h100:8", "--num_slices=2"]
+  assert cli.main(["plan", *args, "--json"]) == 0
+  found = json.loads(capsys.readouterr().out)
+  weights = found["memory"]["parameters"]
+  assert found["chips"] == found["mesh"]["data"] == 16
+  # A sum over a ring of 16, and between two machines over 16 network cards.
+  assert found["bounds"]["links"] == pytest.approx(
+    2 * 15 / 16 * weights / 450e9
+  )
+  assert found["bounds"]["slices"] == pytest.approx(weights / 8 / 50e9)
+  assert cli.main(["plan", *args]) == 0
+  assert "there is no compiler for this chip here" in capsys.readouterr().out
+  said = refused(capsys, "plan", *args, "--generate=2")
+  assert "there is no compiler for h100" in said
+  said = refused(capsys, "plan", *args, "--topology=h100:16")
+  assert "machines of h100 have 1, 2, 4, 8 chips" in said
 
 
 def test_a_missing_libtpu_is_said_with_its_remedy():

@@ -30,7 +30,7 @@ from v2a_jax.parallel.topology import Chip, Topology, describe_devices
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.training.program import Program, make_program
-from v2a_jax.training.throughput import peak_flops
+from v2a_jax.training.throughput import PEAK_FLOPS, peak_flops
 
 _TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\)")
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
@@ -89,9 +89,16 @@ def plan(
       divide over it.
     TopologyError: the topology cannot be described here.
   """
+  where = {"topology": str(topology), "chips": topology.num_chips}
+  if topology.chip.gpu:
+    if generate:
+      raise ConfigError(
+        f"there is no compiler for {topology.name} without one, so what"
+        " generates cannot be planned for it"
+      )
+    return where | estimate_step(experiment, topology)
   devices = describe_devices(topology)
   peak = peak_flops(devices[0])[0]
-  where = {"topology": str(topology), "chips": topology.num_chips}
   if generate:
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(), devices[:1])
     return where | plan_sampler(
@@ -164,6 +171,54 @@ def plan_step(
     bounds["slices"] = _between_slices(program, mesh, num_slices) / (
       chip.slice_rate
     )
+  return found | _bound(experiment, mesh, bounds, peak=peak)
+
+
+def estimate_step(experiment, topology: Topology) -> dict[str, Any]:
+  """Plans a training step by arithmetic, where no compiler can be asked.
+
+  Activations are those that are alive at a time in the order of the trace; the
+  sums of activations over the axes tensor and context are not counted.
+
+  Returns:
+    As `plan`, without what only a compiler knows.
+  """
+  chip = topology.chip
+  experiment, chosen = parallelism.settle(
+    experiment,
+    topology.num_chips,
+    capacity=chip.hbm_bytes,
+    num_slices=topology.num_slices,
+  )
+  mesh = experiment.abstract_mesh(topology.num_chips)
+  clips = cost.clips_at_a_time(experiment, mesh)
+  program = make_program(experiment, mesh)
+  gradient = cost.gradient_of_device(experiment, mesh)
+  kinds = cost.step_memory(experiment, mesh, gradient)
+  memory = state_memory(experiment, program, mesh)
+  memory["temporaries"] = kinds["activations"] + kinds["gradients"]
+  together = sum(memory.values())
+  moved = program.rows.bytes_sent(
+    program.state.params, microbatches=experiment.run.accumulate
+  )
+  bounds = {"links": moved / chip.link_rate}
+  if topology.num_slices > 1:
+    sent = _between_slices(program, mesh, topology.num_slices)
+    bounds["slices"] = sent / chip.slice_rate
+  found = {
+    "chosen": chosen,
+    "mesh": dict(mesh.shape),
+    "batch_size": experiment.batch_size,
+    "clips": clips,
+    "memory": memory | {"together": together, "capacity": chip.hbm_bytes},
+    "fits": together <= chip.hbm_bytes,
+    "collectives": [],
+    "closed_form": moved,
+    "moved": moved,
+  }
+  if not found["fits"]:
+    found["remedies"] = _remedies(experiment, mesh, clips)
+  peak = PEAK_FLOPS[chip.gpu]
   return found | _bound(experiment, mesh, bounds, peak=peak)
 
 

@@ -1,7 +1,8 @@
-"""Chips and pods that programs are compiled for without having one.
+"""Chips and pods that programs are planned for without having one.
 
 A topology is written `v5p:4x4x4`: a chip, and the shape of one slice in chips.
-libtpu describes its devices and compiles for them on any machine.
+libtpu describes its devices and compiles for them on any machine. For GPUs,
+`h100:8`, there is no such compiler; slices are the machines.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ class Chip:
     shapes: shapes of the slices that are offered, the smallest first.
     config_name: libtpu's name of the chip with its cores as one device, where
       that is not its default.
+    gpu: name of a GPU in `throughput.PEAK_FLOPS`; "" for a TPU.
   """
 
   hbm_bytes: int
@@ -40,6 +42,7 @@ class Chip:
   slice_rate: float
   shapes: tuple[str, ...]
   config_name: str = ""
+  gpu: str = ""
 
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -47,12 +50,18 @@ _CUBES = (
   *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
   *("8x8x16", "8x16x16"),
 )
+_MACHINE = ("1", "2", "4", "8")
 # Link rates are 2,400, 1,600, 4,800 and 3,584 Gbit/s.
 CHIPS = {
   "v4": Chip(32 * GIB, 1228e9, 300e9, 6.25e9, _CUBES, "megacore"),
   "v5e": Chip(16 * GIB, 819e9, 200e9, 3.125e9, _FLAT),
   "v5p": Chip(95 * GIB, 2765e9, 600e9, 6.25e9, _CUBES),
   "v6e": Chip(32 * GIB, 1640e9, 448e9, 12.5e9, _FLAT),
+  # NVLink in one direction, and one network card of 200 or 400 Gbit/s for each.
+  "a100": Chip(80 * 10**9, 2039e9, 300e9, 25e9, _MACHINE, gpu="A100"),
+  "h100": Chip(80 * 10**9, 3350e9, 450e9, 50e9, _MACHINE, gpu="H100"),
+  "h200": Chip(141 * 10**9, 4800e9, 450e9, 50e9, _MACHINE, gpu="H200"),
+  "b200": Chip(180 * 10**9, 8000e9, 900e9, 50e9, _MACHINE, gpu="B200"),
 }
 
 
@@ -118,6 +127,11 @@ def parse(text: str, *, num_slices: int = 1) -> Topology:
   if name not in CHIPS:
     raise TopologyError(f"topology {text!r}: no such chip; give one as {known}")
   rank = _example(name).count("x") + 1
+  if CHIPS[name].gpu and shape not in CHIPS[name].shapes:
+    raise TopologyError(
+      f"topology {text!r}: machines of {name} have"
+      f" {', '.join(CHIPS[name].shapes)} chips; --num_slices is their number"
+    )
   if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (rank - 1), shape):
     raise TopologyError(
       f"topology {text!r}: a slice of {name} has {rank} dimensions, such as"
