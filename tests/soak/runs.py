@@ -32,7 +32,19 @@ def start(workdir: pathlib.Path, **settings) -> subprocess.Popen:
     stderr=subprocess.STDOUT,
     text=True,
     env=os.environ | {"PYTHONPATH": path},
+    # A soak test that was started with nohup must not pass that on.
+    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
   )
+
+
+def end_of(process: subprocess.Popen, seconds: float = 60.0) -> int:
+  """Waits for a process; returns its exit status."""
+  try:
+    return process.wait(timeout=seconds)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    process.wait()
+    raise AssertionError(f"still there after {seconds:g} s") from None
 
 
 def steps_until(process: subprocess.Popen, step: int) -> int:
@@ -102,7 +114,7 @@ def readers_gone(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
     process = start(workdir, num_train_steps=12, delay=0.02)
     steps_until(process, rng.randrange(1, 10))
     process.stdout.close()
-    assert process.wait(timeout=60) == 0, "did not end with 0"
+    assert end_of(process) == 0, "did not end with 0"
     assert newest(workdir) == 12, f"{newest(workdir)} of 12 steps saved"
     return "all 12 steps saved"
 
@@ -153,7 +165,7 @@ def stops(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
     seen = steps_until(process, rng.randrange(1, 10))
     process.send_signal(which)
     process.stdout.close()
-    code = process.wait(timeout=60)
+    code = end_of(process)
     assert code == 128 + which, f"{which.name}: status {code}"
     assert newest(workdir) >= seen, f"{newest(workdir)} saved, {seen} done"
     return which.name

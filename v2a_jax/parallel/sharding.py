@@ -179,13 +179,13 @@ def _split_over_data(
   spec: PartitionSpec, shape: Sequence[int], data: int
 ) -> PartitionSpec:
   free = [
-    (size, -axis)
+    axis
     for axis, (size, taken) in enumerate(zip(shape, spec))
     if taken is None and size % data == 0
   ]
   if data == 1 or not free:
     return spec
-  axis = -max(free)[1]
+  axis = free[0]
   return PartitionSpec(*spec[:axis], "data", *spec[axis + 1 :])
 
 
