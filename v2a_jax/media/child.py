@@ -30,7 +30,6 @@ from v2a_jax.media.base import Limits, MediaError
 from v2a_jax.media.wire import LENGTH, MAX_FILES
 
 
-
 def serve() -> None:
   """Answers requests until the parent closes the socket."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -156,4 +155,3 @@ def _address_space() -> int:
       return int(file.read().split()[0]) * resource.getpagesize()
   except OSError:
     return 0
-

@@ -51,10 +51,12 @@ class Descriptor(io.RawIOBase):
     return count
 
   def write(self, data) -> int:
-    """Writes bytes at the position."""
-    count = os.pwrite(self._descriptor, data, self._position)
-    self._position += count
-    return count
+    """Writes all bytes at the position."""
+    left = memoryview(data).cast("B")
+    while left:
+      count = os.pwrite(self._descriptor, left, self._position)
+      self._position, left = self._position + count, left[count:]
+    return len(data)
 
 
 def open_regular(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
@@ -71,6 +73,13 @@ def open_regular(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
     os.close(descriptor)
     raise OSError(f"{os.fspath(path)} is not a regular file")
   return descriptor
+
+
+def open_output(path: str) -> BinaryIO:
+  """Opens a file that exists for reading and writing, from its start."""
+  if path in granted:
+    return Descriptor(granted[path])
+  return Descriptor(open_regular(path, os.O_RDWR))
 
 
 def open_source(source: Source, name: str, limits: Limits) -> BinaryIO:
@@ -121,6 +130,4 @@ def _open_path(source, name: str) -> BinaryIO:
   try:
     return open(open_regular(source), "rb")
   except OSError as e:
-    raise MediaError(
-      name, str(e.strerror or e), "check its permissions"
-    ) from e
+    raise MediaError(name, str(e.strerror or e), "check its permissions") from e
