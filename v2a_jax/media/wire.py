@@ -53,7 +53,13 @@ def decode(header: bytes, buffers: Sequence[bytearray]) -> Any:
     value = _unpack(json.loads(header), left)
   except WireError:
     raise
-  except (ValueError, TypeError, KeyError, RecursionError) as error:
+  except (
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise WireError(f"damaged message ({type(error).__name__})") from None
   if left:
     raise WireError(f"{len(left)} buffers that no array is made of")
