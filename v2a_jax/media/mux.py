@@ -42,7 +42,7 @@ from v2a_jax.media.container import (
   read_packets,
 )
 from v2a_jax.media.opening import open_output
-from v2a_jax.media.sandbox import run_limited
+from v2a_jax.media.sandbox import limited, run_limited
 from v2a_jax.media.timing import span_of
 from v2a_jax.media.track import AudioTrack, check_samples, fit_length
 from v2a_jax.media.writer import write_errors, written
@@ -107,9 +107,7 @@ def mux(
     MediaError: the source has no video or cannot be read or copied, the samples
       are refused, or the output cannot be written.
   """
-  codec = run_limited(
-    functools.partial(_video_codec, limits=limits), video_path, limits=limits
-  )
+  codec = limited(_video_codec)(video_path, limits=limits)
   out = local_path(out, "media")
   suffix = _container_for(codec, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)

@@ -59,9 +59,7 @@ def probe_limited(
   Raises:
     MediaError: as `reader.probe`, or it crashed or exceeded a limit.
   """
-  return run_limited(
-    functools.partial(reader.probe, limits=limits), source, limits=limits
-  )
+  return limited(reader.probe)(source, limits=limits)
 
 
 def read_clip(
@@ -152,6 +150,20 @@ def run_limited(
   if status == "failed":
     raise MediaError(name, value, _ADVICE)
   return value
+
+
+def limited(function: Callable[..., _T]) -> Callable[..., _T]:
+  """Returns `function(source, …)` of the reader as one that runs in a child.
+
+  A keyword argument `limits` is enforced there too.
+  """
+
+  def call(source: Source, **settings: Any) -> _T:
+    limits = settings.get("limits", DEFAULT_LIMITS)
+    read = functools.partial(function, **settings)
+    return run_limited(read, source, limits=limits)
+
+  return call
 
 
 @functools.cache
