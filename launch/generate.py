@@ -7,11 +7,13 @@ them, the sidecar, records every setting.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
+from launch import sidecar as sidecar_lib
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format
@@ -162,9 +164,13 @@ def read_sidecar(
     sidecar = json.loads(file.read_text())
     source, delivery = sidecar["model"]["checkpoint"], dict(sidecar["delivery"])
     own_key = delivery.pop("own_key")
-    request, video = sidecar["request"], sidecar["video"]
+    request, video = sidecar["request"], os.fspath(sidecar["video"])
+    sidecar_lib.check(request, delivery, source, sidecar["candidates"])
     expected = _digests(sidecar["candidates"])
-  except (ValueError, KeyError, TypeError) as error:
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(RecursionError, OverflowError, OSError),
+  ) as error:
     raise parsing.UsageError(
       f"{file} is not a sidecar of v2a generate ({error})"
     ) from None
