@@ -120,7 +120,10 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
     ({"request": {"prompts": "x"}}, "no such key, did you mean prompt?"),
-    ({"request": {"num_candidates": 10**9}}, "num_candidates=1000000000 is not"),
+    (
+      {"request": {"num_candidates": 10**9}},
+      "num_candidates=1000000000 is not",
+    ),
     ({"request": {"num_candidates": "4"}}, "'4' is not of type int"),
     ({"request": {"num_candidates": True}}, "True is not of type int"),
     ({"request": {"duration": float("nan")}}, "duration=nan is not in"),
