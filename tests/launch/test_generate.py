@@ -163,6 +163,8 @@ def test_a_sidecar_that_cannot_be_used_is_refused(
   [
     (["--num_candidates=0"], "0 is not a whole number in [1, inf)"),
     (["--duration=0"], "duration=0.0 is not in (0, inf)"),
+    (["--read_limits=0"], "0 is not a number above 0"),
+    (["--read_limits=1e-5"], "allow more with --read_limits=2"),
     (["--regenerate", "2-1"], "regenerate=2.0-1.0 is not a span in seconds"),
     (["--checkpoint=no/such/run"], "no/such/run"),
     (["--solver=eulr"], "config.sampler.solver='eulr' is not one of euler"),

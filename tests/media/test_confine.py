@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from v2a_jax import media
-from v2a_jax.media import sandbox, wire
+from v2a_jax.media import confine, sandbox, wire
 
 pytestmark = pytest.mark.skipif(
   set(sandbox.enforced()) != {"landlock", "seccomp"},
@@ -122,6 +122,38 @@ def test_only_the_file_of_the_call_is_open(tmp_path):
   with sandbox._opened((str(clip),), None) as files:
     with pytest.raises(OSError, match="Bad file descriptor"):
       os.write(files[str(clip)], b"x")
+
+
+@pytest.mark.parametrize(
+  ("missing", "enforced"),
+  [
+    ("c._restrict_files = lambda libc: False", ("seccomp",)),
+    ("c._filter_calls = lambda libc, **_: False", ("landlock",)),
+    ("c.confine = lambda: ()", ()),
+  ],
+)
+def test_a_kernel_that_lacks_a_means_is_said_and_files_are_read(
+  tmp_path, secret, monkeypatch, missing, enforced
+):
+  monkeypatch.setattr(
+    sandbox,
+    "_CHILD",
+    f"from v2a_jax.media import confine as c; {missing}; {sandbox._CHILD}",
+  )
+  monkeypatch.setattr(sandbox, "_idle", [])
+  clip = media.encode_video(numbered(5), fps=5, path=tmp_path / "a.mp4")
+  assert media.probe_limited(clip).fps == 5
+  (worker,) = sandbox._idle
+  assert worker.enforced == enforced
+  said = confine.describe(enforced)
+  if enforced:
+    with pytest.raises(media.MediaError, match="PermissionError"):
+      _in_child("open(a[0]).read()", secret)
+    assert "no other file" in said
+    assert ("no network" in said) == ("seccomp" in enforced)
+  else:
+    assert "limits of work and memory only" in said
+  worker.kill()
 
 
 def test_threads_still_start():

@@ -38,6 +38,7 @@ def serve() -> None:
   replies = io.FileIO(os.dup(1), "w")
   os.dup2(2, 1)  # output of libraries must not mix with the replies
   _import_late_parts()
+  own_size = _open_own_size()
   os.environ.clear()
   _reply(replies, ("ready", list(confine.confine())))
   while True:
@@ -46,7 +47,7 @@ def serve() -> None:
       return
     message = _receive(requests, LENGTH.unpack(length)[0])
     with _watched_parent(requests):
-      answer = _answer(message, files)
+      answer = _answer(message, files, own_size)
       for descriptor in files:
         os.close(descriptor)
       _lift_limits()
@@ -88,12 +89,14 @@ def _watched_parent(requests: socket.socket):
     fcntl.fcntl(requests, fcntl.F_SETFL, flags)
 
 
-def _answer(message: bytearray, files: list[int]) -> tuple[str, Any]:
+def _answer(
+  message: bytearray, files: list[int], own_size: int | None
+) -> tuple[str, Any]:
   try:
     function, args, limits, paths = pickle.loads(message)
     opening.granted.clear()
     opening.granted.update(zip(paths, files, strict=True))
-    _set_limits(limits)
+    _set_limits(limits, own_size)
     return "done", function(*args)
   except MemoryError:
     return "memory", None
@@ -118,9 +121,9 @@ def _reply(stream: BinaryIO, value: Any) -> None:
   writer.detach()
 
 
-def _set_limits(limits: Limits) -> None:
+def _set_limits(limits: Limits, own_size: int | None) -> None:
   """Sets limits on this process: address space, and CPU time as it is earned."""
-  _set_soft(resource.RLIMIT_AS, _address_space() + limits.memory_bytes)
+  _set_soft(resource.RLIMIT_AS, _address_space(own_size) + limits.memory_bytes)
   total = checked = time.process_time() + limits.seconds
   _set_soft(resource.RLIMIT_CPU, math.ceil(total))
 
@@ -148,10 +151,16 @@ def _set_soft(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, hard))
 
 
-def _address_space() -> int:
-  """Returns the mapped bytes of this process; 0 on systems without /proc."""
+def _open_own_size() -> int | None:
+  """Opens what says how large this process is; None without /proc."""
   try:
-    with open("/proc/self/statm", encoding="ascii") as file:
-      return int(file.read().split()[0]) * resource.getpagesize()
+    return os.open("/proc/self/statm", os.O_RDONLY)
   except OSError:
+    return None
+
+
+def _address_space(own_size: int | None) -> int:
+  """Returns the mapped bytes of this process; 0 on systems without /proc."""
+  if own_size is None:
     return 0
+  return int(os.pread(own_size, 99, 0).split()[0]) * resource.getpagesize()

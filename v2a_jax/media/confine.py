@@ -116,7 +116,7 @@ _READ_FILE = 1 << 2
 _ACCESS = {1: 13, 2: 14, 3: 15, 5: 16}
 _NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2
 # Facts about itself that a process may go on reading.
-_READABLE = ("/proc/self/status", "/proc/self/statm")
+_READABLE = ("/proc/self/status",)
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -153,7 +153,7 @@ def describe(enforced: tuple[str, ...] | list[str]) -> str:
   """Puts what `confine` returned into words."""
   if not enforced:
     return (
-      "limits of time and memory only: this kernel has no Landlock or seccomp,"
+      "limits of work and memory only: there is no Landlock and no seccomp here,"
       " so open no files of strangers"
     )
   network = "no network" if "seccomp" in enforced else "no TCP"
