@@ -5,6 +5,10 @@
 In turn, in each round: a clip of two seconds is read in this process, in a
 confined child that is running, and in one that has to start. Prints the medians
 and quartiles of the two ratios.
+
+On two cores that others use too, 10 rounds: a running child takes 1.06 of the
+time (quartiles 0.76 and 1.16), one that has to start 2.16 (1.92 and 2.63), which
+is 0.4 s more.
 """
 
 import argparse
