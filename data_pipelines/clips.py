@@ -51,7 +51,10 @@ class ClipOptions:
     val_fraction: fraction of the files in the val split, chosen by a hash of
       their names; the table's `split` column goes first.
     test_fraction: fraction of the files in the test split, chosen likewise.
-    file_seconds: most seconds that reading one clip may take.
+    file_seconds: computing time in seconds that reading one clip may take beyond
+      what its length earns, and time for which it may stand still.
+    read_limits: how many times the usual work and memory reading a file may
+      take.
   """
 
   short_side: int = 256
@@ -64,10 +67,12 @@ class ClipOptions:
   val_fraction: float = 0.05
   test_fraction: float = 0.05
   file_seconds: float = 25.0
+  read_limits: float = 1.0
 
   def __post_init__(self):
     check(self, short_side="[2, inf)", max_sample_rate="[1, inf)")
     check(self, max_fps="(0, inf)", file_seconds="(0, inf)")
+    check(self, read_limits="(0, inf)")
     check(self, max_seconds="[0, inf)", min_seconds="[0, inf)")
     check(self, val_fraction="[0, 1]", test_fraction="[0, 1]")
     if self.val_fraction + self.test_fraction > 1:
@@ -80,6 +85,12 @@ class ClipOptions:
         f"max_seconds={self.max_seconds!r} is below min_seconds="
         f"{self.min_seconds!r}: every clip would be dropped"
       )
+
+  @property
+  def limits(self) -> media.Limits:
+    """Resource limits of reading one file."""
+    limits = media.Limits().scaled(self.read_limits)
+    return dataclasses.replace(limits, seconds=self.file_seconds)
 
 
 class _Refused(Exception):
@@ -193,9 +204,7 @@ class _Clips(NamedTuple):
 
 def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
   """Appends the records, drops and notes of a file to `clips`."""
-  info = media.probe_limited(
-    path, limits=media.Limits(seconds=options.file_seconds)
-  )
+  info = media.probe_limited(path, limits=options.limits)
   if not info.has_video and not options.allow_audio_only:
     raise _Refused("no video", "only sound; --allow_audio_only keeps it")
   if not info.has_audio and not options.allow_video_only:
@@ -249,7 +258,7 @@ def _read_media(path, info, start: float, end: float, options: ClipOptions):
     size=size if info.has_video else None,
     sample_rate=min(info.sample_rate or 16_000, options.max_sample_rate),
     channels=1 if info.channels == 1 else 2,
-    limits=media.Limits(seconds=options.file_seconds),
+    limits=options.limits,
   )
   sound = clip.audio.samples if clip.audio else np.zeros((0, 1), np.float32)
   rate = clip.audio.sample_rate if clip.audio else 1

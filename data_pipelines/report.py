@@ -200,13 +200,13 @@ def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
   """Returns media type and bytes of a small copy."""
   samples = None
   if record["audio"]:
-    samples = media.read_audio(
+    samples = media.limited(media.read_audio)(
       record["audio"], sample_rate=_PREVIEW_RATE, duration=_PREVIEW_SECONDS
     ).samples
   if not record["video"]:
     return "audio/flac", media.encode_flac(samples, _PREVIEW_RATE)
-  info = media.probe(record["video"])
-  video = media.read_video(
+  info = media.probe_limited(record["video"])
+  video = media.limited(media.read_video)(
     record["video"],
     duration=_PREVIEW_SECONDS,
     max_fps=_PREVIEW_FPS,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import errno
 import itertools
+import json
 import os
 import pathlib
 import threading
@@ -20,6 +21,10 @@ from data_pipelines.manifest import read_manifest
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.text import did_you_mean
+
+# Keys of features.json under which TFDS finds the name of a class.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+_TFDS_FEATURES = "tensorflow_datasets.core.features."
 
 
 class Source:
@@ -79,9 +84,31 @@ class Source:
         import tensorflow_datasets as tfds
 
         folder = self._copy.folder if self._copy else self.path
+        _check_features(folder)
         builder = tfds.builder_from_directory(folder)
         self._opened = builder.as_data_source(split=self.split)
       return self._opened
+
+
+def _check_features(folder: pathlib.Path) -> None:
+  """Refuses classes in features.json that are not TFDS' own features.
+
+  TFDS imports the modules that the file names, and Python looks for them in the
+  working directory too.
+  """
+  path = folder / "features.json"
+  named: list[Any] = []
+
+  def collect(pairs: list[tuple[str, Any]]) -> None:
+    named.extend(value for key, value in pairs if key in _CLASS_KEYS)
+
+  json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=collect)
+  for name in named:
+    if not str(name).startswith(_TFDS_FEATURES):
+      raise schema.DataError(
+        f"{path} names {str(name)[:99]!r}, which is no feature of"
+        " tensorflow_datasets"
+      )
 
 
 def open_source(

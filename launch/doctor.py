@@ -51,6 +51,10 @@ answer = [{"platform": d.platform, "kind": d.device_kind,
            "memory": (d.memory_stats() or {}).get("bytes_limit")}
           for d in jax.devices()]""",
   "codecs": "from v2a_jax.media.codecs import codecs; answer = codecs()",
+  "sandbox": """from v2a_jax import media
+from v2a_jax.media import confine
+answer = {"enforced": media.enforced(),
+          "means": confine.describe(media.enforced())}""",
   "weights": "from v2a_jax.weights import registry; answer = registry.listing()",
 }
 
@@ -94,6 +98,7 @@ def describe(state: dict[str, Any]) -> str:
     f"disk       {disk['free_gb']} GB free in {disk['folder']}{enough}",
     f"devices    {_known(state['devices'], _devices)}",
     f"codecs     {_known(state['codecs'], _codecs)}",
+    f"sandbox    {_known(state['sandbox'], lambda found: found['means'])}",
     f"bundled    {', '.join(state['bundles']) or 'no trained weights'}",
     f"weights    {_known(state['weights'], _weights)}",
   ]

@@ -7,11 +7,13 @@ them, the sidecar, records every setting.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
+from launch import sidecar as sidecar_lib
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format
@@ -44,6 +46,8 @@ request:
 --regenerate START-END...
                       spans in seconds of --audio, or of the video's own sound,
                       to generate anew
+--read_limits FACTOR  how many times the usual work and memory reading a video
+                      may take (default 1)
 {sampler_flags.ARGUMENTS}
 delivery:
 --keep COUNT          number of candidates to write, the best ones (default: all)
@@ -89,17 +93,18 @@ def main(argv: list[str]) -> int:
   else:
     raise parsing.UsageError("no video: name one, or a sidecar with --from")
   # Here, so that a mistyped flag is answered before jax is imported.
-  from v2a_jax.media import MediaError
+  from v2a_jax.media import Limits, MediaError
   from v2a_jax.soundtrack.request import Request
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   for job in jobs:  # Refuses a wrong value before weights are loaded.
     Request(**job.request)
+  limits = Limits().scaled(args.read_limits)
   tracker = Soundtracker.load(checkpoint, step=step)
   failed = 0
   for job in jobs:
     try:
-      failed += not run(tracker, job, args.output)
+      failed += not run(tracker, job, args.output, limits)
     except MediaError as error:
       # One file that cannot be read does not cost the others their sound.
       if len(jobs) == 1:
@@ -111,9 +116,9 @@ def main(argv: list[str]) -> int:
   return 1 if failed else 0
 
 
-def run(tracker, job: Job, output: str) -> bool:
+def run(tracker, job: Job, output: str, limits) -> bool:
   """Makes one video's soundtracks; False if they are not those expected."""
-  takes = tracker(job.video, **job.request)
+  takes = tracker(job.video, limits=limits, **job.request)
   delivery = takes.save(output, **job.delivery)
   for path, take in zip(delivery.videos, takes.candidates):
     score = f"{takes.score_name} {take.score:.3f}"
@@ -159,9 +164,13 @@ def read_sidecar(
     sidecar = json.loads(file.read_text())
     source, delivery = sidecar["model"]["checkpoint"], dict(sidecar["delivery"])
     own_key = delivery.pop("own_key")
-    request, video = sidecar["request"], sidecar["video"]
+    request, video = sidecar["request"], os.fspath(sidecar["video"])
+    sidecar_lib.check(request, delivery, source, sidecar["candidates"])
     expected = _digests(sidecar["candidates"])
-  except (ValueError, KeyError, TypeError) as error:
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(RecursionError, OverflowError, OSError),
+  ) as error:
     raise parsing.UsageError(
       f"{file} is not a sidecar of v2a generate ({error})"
     ) from None

@@ -217,6 +217,16 @@ def _pair(text: str) -> tuple[str, str]:
   return field, column
 
 
+def _factor(text: str) -> float:
+  try:
+    number = float(text)
+  except ValueError:
+    number = 0.0
+  if not 0 < number < math.inf:
+    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+  return number
+
+
 def _span(text: str) -> tuple[float, float]:
   start, _, end = text.partition("-")
   try:
@@ -237,6 +247,7 @@ TYPES = {
   "X": float,
   "SECONDS": float,
   "LUFS": float,
+  "FACTOR": _factor,
   "START-END": _span,
   "FIELD=COLUMN": _pair,
 }

@@ -9,6 +9,8 @@ ARGUMENTS = """
 FILE...               video or audio file
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
                       published key)
+--read_limits FACTOR  how many times the usual work and memory reading a file may
+                      take (default 1)
 --json                print one JSON object a line for each file
 """
 EXAMPLE = "v2a watermark detect out/clip/clip__c01_s0000.mp4"
@@ -33,12 +35,15 @@ def detect(argv: list[str]) -> int:
   files = [parsing.existing(file, "file") for file in args.file]
   from v2a_jax import media, watermark
 
+  limits = media.Limits().scaled(args.read_limits)
   missed = 0
   for file in files:
-    info = media.probe(file)
+    info = media.probe_limited(file, limits=limits)
     if not info.has_audio:
       raise parsing.UsageError(f"{file} has no sound")
-    sound = media.read_audio(file, sample_rate=info.sample_rate)
+    sound = media.limited(media.read_audio)(
+      file, sample_rate=info.sample_rate, limits=limits
+    )
     result = watermark.detect(sound.samples, info.sample_rate, key=args.key)
     missed += not result.found
     if args.json:

@@ -38,6 +38,7 @@ RANGES = {
     "val_fraction": "[0, 1]",
     "test_fraction": "[0, 1]",
     "file_seconds": "(0, inf)",
+    "read_limits": "(0, inf)",
   },
   OutputOptions: {
     "vocab_size": "[512, inf)",

@@ -222,3 +222,21 @@ def test_a_finished_build_is_known_by_its_fingerprint(path):
   assert already_built(path, manifest["fingerprint"]) == manifest
   assert already_built(path, "another") is None
   assert manifest_lib.MANIFEST == "manifest.json"
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "type"])
+def test_no_module_of_the_working_folder_is_imported(
+  records, tmp_path, key, monkeypatch
+):
+  out = write(tmp_path / "ds", records)
+  (tmp_path / "mine.py").write_text("open('ran', 'w')\n")
+  features = (tmp_path / "ds" / "features.json").read_text()
+  own = '"pythonClassName": "tensorflow_datasets.core.features.scalar.Scalar"'
+  assert own in features
+  forged = features.replace(own, f'"{key}": "mine.Feature"', 1)
+  (tmp_path / "ds" / "features.json").write_text(forged)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend("")
+  with pytest.raises(DataError, match="names 'mine.Feature', which is no"):
+    open_source(out)[0]
+  assert not (tmp_path / "ran").exists()

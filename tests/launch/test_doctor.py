@@ -84,7 +84,8 @@ def test_needed_packages_are_those_of_the_setup():
 
 def test_lines_for_a_person_say_the_same(state):
   lines = doctor.describe(state).splitlines()
-  rows = dict(line.split(maxsplit=1) for line in lines[:8])
+  rows = dict(line.split(maxsplit=1) for line in lines[:9])
+  assert rows["sandbox"] == state["sandbox"]["means"]
   assert rows["v2a_jax"] == state["v2a_jax"]
   assert rows["devices"].startswith(f"{len(state['devices'])} x cpu")
   assert rows["bundled"] == ", ".join(state["bundles"])

@@ -119,6 +119,24 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
     ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
+    ({"request": {"prompts": "x"}}, "no such key, did you mean prompt?"),
+    (
+      {"request": {"num_candidates": 10**9}},
+      "num_candidates=1000000000 is not",
+    ),
+    ({"request": {"num_candidates": "4"}}, "'4' is not of type int"),
+    ({"request": {"num_candidates": True}}, "True is not of type int"),
+    ({"request": {"duration": float("nan")}}, "duration=nan is not in"),
+    ({"request": {"prompt": None}}, "prompt=None is not of type str"),
+    ({"request": {"speech": "yes"}}, "speech='yes' is not of type bool"),
+    ({"request": {"regenerate": [1, 2]}}, "regenerate[0] is not a pair"),
+    ({"request": {"sampler": []}}, "sampler=[] is not of type dict"),
+    ({"request": [1]}, "request is not an object"),
+    ({"delivery": {"own_key": False, "mode": 1}}, "delivery.mode: no such key"),
+    ({"delivery": {"own_key": False, "payload": 1e300}}, "is not of type int"),
+    ({"delivery": {"own_key": False, "loudness": 99}}, "loudness=99 is not in"),
+    ({"video": 5}, "is not a sidecar of v2a generate"),
+    ("[" * 200_000, "is not a sidecar of v2a generate"),
   ],
 )
 def test_a_sidecar_that_cannot_be_used_is_refused(
@@ -145,6 +163,8 @@ def test_a_sidecar_that_cannot_be_used_is_refused(
   [
     (["--num_candidates=0"], "0 is not a whole number in [1, inf)"),
     (["--duration=0"], "duration=0.0 is not in (0, inf)"),
+    (["--read_limits=0"], "0 is not a number above 0"),
+    (["--read_limits=1e-5"], "allow more with --read_limits=2"),
     (["--regenerate", "2-1"], "regenerate=2.0-1.0 is not a span in seconds"),
     (["--checkpoint=no/such/run"], "no/such/run"),
     (["--solver=eulr"], "config.sampler.solver='eulr' is not one of euler"),

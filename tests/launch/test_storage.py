@@ -112,7 +112,8 @@ def test_weights_travel_from_and_to_the_store(
     monkeypatch.setenv(name, environment[name])
   bundle = bucket / "bundle"
   succeeds(capsys, "weights", "export", trained[0], "-o", bundle)
-  names = ["CARD.md", "config.json", "tokenizer.model", "weights.safetensors"]
+  names = ["CARD.md", "config.json", "sha256.json", "tokenizer.model"]
+  names += ["weights.safetensors"]
   assert list(bundle.sizes()) == names
   from v2a_jax.experiment import load
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import av
 from media_synthetic import click, numbered
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_a_missing_stream_is_none():
   ("function", "argument", "reason"),
   [
     (time.sleep, 60, "takes over 1 s"),
+    (eval, "[0 for _ in iter(int, 1)]", "takes over 1 s of work"),
     (ctypes.string_at, 0, "crashes the decoder .SIGSEGV"),
     (os._exit, 3, "ended with code 3"),
     (bytearray, 8 << 30, "needs over 1,024 MiB"),
@@ -123,3 +125,63 @@ def test_the_child_never_loads_jax_and_dies_with_its_parent():
     time.sleep(0.05)
   with open(f"/proc/{out[0]}/stat", encoding="ascii") as file:
     assert file.read().split()[2] == "Z"  # a zombie: ended, not yet reaped
+
+
+def _repeated(path, out, times: int) -> None:
+  """Writes a file with the packets of another, so many times in a row."""
+  with av.open(str(path)) as source, av.open(str(out), "w") as target:
+    stream = source.streams.video[0]
+    copy = target.add_stream_from_template(stream)
+    packets = [
+      (p.pts, p.dts, p.duration, p.is_keyframe, bytes(p))
+      for p in source.demux(stream)
+      if p.size
+    ]
+    length = sum(packet[2] for packet in packets)
+    for turn in range(times):
+      for pts, dts, duration, is_keyframe, data in packets:
+        packet = av.Packet(data)
+        packet.stream, packet.time_base = copy, stream.time_base
+        packet.pts, packet.dts = pts + turn * length, dts + turn * length
+        packet.duration, packet.is_keyframe = duration, is_keyframe
+        target.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+  """Fifty minutes at 25 Hz, 75,000 frames."""
+  folder = tmp_path_factory.mktemp("long")
+  short = media.encode_video(numbered(50), fps=25, path=folder / "short.mp4")
+  _repeated(short, folder / "long.mp4", 1500)
+  return folder / "long.mp4"
+
+
+def test_a_long_clip_earns_the_time_that_it_takes(long_clip):
+  # Its frames take several times as long as work without frames may.
+  limits = media.Limits(seconds=1.0)
+  read = media.limited(media.read_video)
+  video = read(long_clip, size=(8, 8), max_fps=25, limits=limits)
+  assert video.frames.shape == (75_000, 8, 8, 3)
+  assert video.times[-1] == pytest.approx(75_000 / 25 - 0.04)
+
+
+def test_messages_name_the_flag_that_allows_more(long_clip):
+  read = functools.partial(media.limited(media.read_video), size=(8, 8))
+  for field, value, words in (
+    ("decoded_pixels", 1e6, "has over 0.001 billion pixels"),
+    ("frames", 100, "has over 100 frames"),
+    ("duration", 60, "claims to last 3,000 s"),
+  ):
+    limits = media.Limits(**{field: value})
+    with pytest.raises(media.MediaError, match=words) as e:
+      read(long_clip, limits=limits)
+    assert "--read_limits=2" in str(e.value) and field in str(e.value)
+  assert media.Limits().scaled(2) == media.Limits(
+    seconds=60.0,
+    memory_bytes=4 << 30,
+    file_bytes=16 << 30,
+    pixels=2 * 8192 * 4320,
+    decoded_pixels=8e11,
+    duration=8 * 3600.0,
+    frames=1_000_000,
+  )

@@ -1,5 +1,6 @@
 """Checkpoints: any mesh, any damage, a full disk."""
 
+import functools
 import json
 import resource
 import shutil
@@ -89,8 +90,8 @@ def remove(folder):
   _largest(folder).unlink()
 
 
-def empty_the_digests(folder):
-  (folder / "sha256.json").write_text("")
+def write_digests(text, folder):
+  (folder / "sha256.json").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,10 @@ def empty_the_digests(folder):
     flip_a_bit_of_the_optimizer,
     truncate,
     remove,
-    empty_the_digests,
+    functools.partial(write_digests, ""),
+    functools.partial(write_digests, "[]"),
+    functools.partial(write_digests, '{"files": []}'),
+    functools.partial(write_digests, '{"files": {}}'),
   ],
 )
 def test_damage_is_named_and_the_one_before_is_taken(workdir, damage, caplog):

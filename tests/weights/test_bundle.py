@@ -42,6 +42,7 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
   arrays["stray"] = arrays.pop(names[0])
   arrays[names[1]] = np.zeros((1, 2, 3), np.float32)
   safetensors.save_file(arrays, path)
+  bundle.write_digests(tmp_path)
   with pytest.raises(bundle.BundleError) as error:
     bundle.load_state(tmp_path, state)
   message = str(error.value)
@@ -49,10 +50,54 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
   assert f"{names[1]} is (1, 2, 3)" in message
 
 
+def _flip_a_bit(path, place):
+  data = bytearray(path.read_bytes())
+  data[place] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0, 9, -1])
+@pytest.mark.parametrize(
+  "name", [bundle.WEIGHTS, bundle.CONFIG, bundle.TOKENIZER, bundle.DIGESTS]
+)
+def test_a_flipped_bit_is_refused(tmp_path, name, place):
+  bundle.save(tmp_path, _state(), {"a": 1}, card="", tokenizer=b"0123456789")
+
+  def read():
+    bundle.read_config(tmp_path)
+    bundle.read_arrays(tmp_path)
+    bundle.tokenizers(tmp_path)
+
+  read()
+  if (name, place) == (bundle.DIGESTS, -1):
+    place = -20  # in a digest; the last byte is a newline
+  _flip_a_bit(tmp_path / name, place)
+  with pytest.raises(bundle.BundleError, match=f"{name}.*copy the bundle ag"):
+    read()
+
+
+def test_a_bundle_without_digests_loads_and_a_new_one_replaces_them(tmp_path):
+  bundle.save(tmp_path, _state(), {"a": 1}, card="")
+  (tmp_path / bundle.DIGESTS).unlink()
+  bundle.load_state(tmp_path, _state())
+  bundle.save(tmp_path, _state(), {"a": 2}, card="")
+  assert bundle.read_config(tmp_path) == {"a": 2}
+
+
+@pytest.mark.parametrize("name", ["codec_tiny", "diffusion_tiny"])
+def test_bundles_that_ship_have_digests(name):
+  folder = bundle.find(name)
+  assert (folder / bundle.DIGESTS).is_file()
+  for file in folder.iterdir():
+    if file.name not in (bundle.CARD, bundle.DIGESTS):
+      bundle.check_digest(folder, file.name)
+
+
 def test_a_truncated_file_is_one_line(tmp_path):
   bundle.save(tmp_path, _state(), {}, card="")
   path = tmp_path / bundle.WEIGHTS
   path.write_bytes(path.read_bytes()[:1000])
+  (tmp_path / bundle.DIGESTS).unlink()  # as in older bundles
   with pytest.raises(bundle.BundleError, match="cannot read .*safetensors"):
     bundle.load_state(tmp_path, _state())
 

@@ -148,3 +148,59 @@ def test_compressed_entries_are_refused(tmp_path):
     archive.writestr("a/data.pkl", b"\0" * 100000)
   with pytest.raises(torch_file.TorchFileError, match="compressed"):
     torch_file.read(path)
+
+
+def _nested(depth: int, inner, *, wrap):
+  """An object in which each level holds the one below twice."""
+  for _ in range(depth):
+    inner = wrap(inner)
+  return inner
+
+
+def _loop():
+  tree: dict = {}
+  tree["again"] = tree
+  return tree
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    _nested(64, {}, wrap=lambda x: {"a": x, "b": x}),
+    _loop(),
+  ],
+)
+def test_a_small_file_that_expands_for_ever_is_refused(tmp_path, content):
+  program = pickle.dumps(content, protocol=2)
+  path = _with_program(tmp_path, program)
+  assert path.stat().st_size < 4096
+  with pytest.raises(torch_file.TorchFileError, match="again and again"):
+    torch_file.read(path)
+
+
+def _doubled_tuples(end: bytes) -> bytes:
+  """A program whose stack holds 2^60 tuples, made of 60 references."""
+  steps = (b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
+  return b"\x80\x02})" + b"".join(steps) + end
+
+
+@pytest.mark.parametrize("end", [b"Ns.", b"Q.", b")R.", b"\x85R."])
+def test_references_to_references_are_not_followed(tmp_path, end):
+  with pytest.raises(torch_file.TorchFileError, match="forged.pt"):
+    torch_file.read(_with_program(tmp_path, _doubled_tuples(end)))
+
+
+def test_tensors_that_share_a_storage_are_bounded_by_the_file(tmp_path):
+  program = _tensor_program(0, (1 << 18,), (1,), 1 << 18)
+  # The program makes a tensor of the same storage once more for each REDUCE.
+  begin = program.index(b"ctorch._utils")
+  end = program.index(b"R", program.index(b"Q")) + 1
+  once = program[begin:end]
+  # Memo numbers may be set again.
+  body = b"".join(b"X\x04\0\0\0%04d" % i + once + b"s" for i in range(100))
+  data = bytes(4 << 18)
+  path = _with_program(
+    tmp_path, b"\x80\x02}" + body + b".", [("a/data/0", data)]
+  )
+  with pytest.raises(torch_file.TorchFileError, match="16 times the size"):
+    torch_file.read(path)

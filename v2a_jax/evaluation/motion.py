@@ -22,11 +22,12 @@ def detect(video: bytes, *, seconds: float) -> np.ndarray:
   Raises:
     MediaError: the video cannot be decoded.
   """
-  info = media.probe(video)
+  info = media.probe_limited(video)
   scale = min(1.0, SHORT_SIDE / min(info.height, info.width))
   size = (round(info.height * scale), round(info.width * scale))
   # More frames than the flow is computed on would only cost time.
-  frames = media.read_video(video, duration=seconds, max_fps=2 * FPS, size=size)
+  read = media.limited(media.read_video)
+  frames = read(video, duration=seconds, max_fps=2 * FPS, size=size)
   return flow_peaks(flow(frames.frames, frames.times))
 
 

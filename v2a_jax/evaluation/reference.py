@@ -110,7 +110,7 @@ def _waveform(record, config: LoaderConfig) -> np.ndarray | None:
   if not record["audio"]:
     return None
   try:
-    samples = media.read_audio(
+    samples = media.limited(media.read_audio)(
       record["audio"],
       sample_rate=config.sample_rate,
       channels=config.channels,

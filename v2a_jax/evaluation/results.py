@@ -184,7 +184,7 @@ def write_media(
 
 def _write_video(path: pathlib.Path, clip: Clip) -> None:
   """Writes the record's video, as it is where a browser can play it."""
-  info = media.probe(clip.video)
+  info = media.probe_limited(clip.video)
   plain = info.video_codec == "h264" and "mp4" in info.container
   fits = info.duration <= clip.seconds + _SLACK and not info.has_audio
   if plain and fits and not info.rotation:
@@ -193,7 +193,8 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   scale = min(1.0, _GALLERY_SIDE / min(info.height, info.width))
   even = lambda side: max(2, 2 * round(side * scale / 2))
   size = (even(info.height), even(info.width))
-  video = media.read_video(clip.video, duration=clip.seconds, size=size)
+  read = media.limited(media.read_video)
+  video = read(clip.video, duration=clip.seconds, size=size)
   times = video.times - video.times[0]
   media.encode_video(video.frames, times, path=path)
 

@@ -1,14 +1,16 @@
 """Reading, writing and muxing of video and audio files. Never imports jax.
 
 probe, read_video, read_audio     decode in this process, for trusted files
-probe_limited, read_clip          decode in a limited child process
+probe_limited, read_clip, limited decode in a confined child process
 encode_video, encode_audio, …     encode arrays to files or bytes
-mux                               copies video packets beside a new soundtrack
+mux                               copies video packets beside a new soundtrack, in
+                                  a confined child process
 
 No other package imports PyAV.
 """
 
 from v2a_jax.media.base import (
+  DEFAULT_LIMITS,
   Audio,
   Clip,
   Limits,
@@ -18,7 +20,13 @@ from v2a_jax.media.base import (
 )
 from v2a_jax.media.mux import mux, video_packets, video_packets_digest
 from v2a_jax.media.reader import probe, read_audio, read_video
-from v2a_jax.media.sandbox import probe_limited, read_clip, run_limited
+from v2a_jax.media.sandbox import (
+  enforced,
+  limited,
+  probe_limited,
+  read_clip,
+  run_limited,
+)
 from v2a_jax.media.timing import video_duration
 from v2a_jax.media.writer import (
   decode_flac,
@@ -29,6 +37,7 @@ from v2a_jax.media.writer import (
 )
 
 __all__ = [
+  "DEFAULT_LIMITS",
   "Audio",
   "Clip",
   "Limits",
@@ -39,6 +48,8 @@ __all__ = [
   "encode_audio",
   "encode_flac",
   "encode_video",
+  "enforced",
+  "limited",
   "mux",
   "probe",
   "probe_limited",

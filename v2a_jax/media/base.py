@@ -5,6 +5,7 @@ first audio sample in a file without video). All times are in seconds after it.
 """
 
 import dataclasses
+import math
 import os
 from typing import TypeAlias
 
@@ -38,16 +39,25 @@ def source_name(source: Source) -> str:
   return os.fspath(source)
 
 
+def more(field: str) -> str:
+  """Returns the advice that names the flag, and the field of `Limits`."""
+  return f"allow more with --read_limits=2 (in Python, Limits.{field})"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
   """Resource limits of one file; larger claims are refused before decoding.
 
   Attributes:
-    seconds: wall-clock seconds of one call (enforced in the sandbox).
+    seconds: CPU seconds that a call may take beyond what the packets and pixels
+      that it has decoded earn (see work.py), and seconds of wall-clock time for
+      which it may stand still (both enforced in the sandbox).
     memory_bytes: address space that a call may add (enforced in the sandbox),
       and size of the largest array that a read may return.
     file_bytes: size of the file in bytes.
     pixels: pixels of one stored frame.
+    decoded_pixels: pixels of all frames that one read decodes together; the
+      default is about two hours of 1080p at 25 frames a second.
     duration: duration that the file claims, in seconds.
     frames: number of frames that one read may return.
   """
@@ -56,8 +66,20 @@ class Limits:
   memory_bytes: int = 2 << 30
   file_bytes: int = 8 << 30
   pixels: int = 8192 * 4320
+  decoded_pixels: float = 4e11
   duration: float = 4 * 3600.0
-  frames: int = 50_000
+  frames: int = 500_000
+
+  def scaled(self, factor: float) -> "Limits":
+    """Returns limits that are `factor` times as high.
+
+    Raises:
+      ValueError: the factor is not above 0 and finite.
+    """
+    if not 0 < factor < math.inf:
+      raise ValueError(f"read_limits={factor} must be above 0 and finite")
+    values = dataclasses.asdict(self)
+    return Limits(**{k: type(v)(v * factor) for k, v in values.items()})
 
 
 DEFAULT_LIMITS = Limits()

@@ -11,15 +11,14 @@ import contextlib
 import dataclasses
 from fractions import Fraction
 import heapq
-import io
-import os
 from typing import BinaryIO
 
 import av
 from av.stream import Disposition
 
-from v2a_jax.basics.paths import PathError, local_path
-from v2a_jax.media.base import Limits, MediaError, Source, source_name
+from v2a_jax.media import work
+from v2a_jax.media.base import Limits, MediaError, Source, more, source_name
+from v2a_jax.media.opening import open_source
 
 # Demuxers that never open a second file.
 _FORMATS = (
@@ -31,7 +30,6 @@ _OPTIONS = {
   "format_whitelist": _FORMATS,
   "fflags": "+genpts",  # raw streams store no presentation times
 }
-_LFS_POINTER = b"version https://git-lfs"
 _MAX_TIME = 10**9  # seconds; larger times come from a broken time base
 
 av.logging.set_level(None)  # FFmpeg's errors arrive as exceptions
@@ -50,7 +48,7 @@ def open_input(
   """
   name = source_name(source)
   with contextlib.ExitStack() as stack:
-    file = stack.enter_context(_open_file(source, name, limits))
+    file = stack.enter_context(open_source(source, name, limits))
     try:
       container = stack.enter_context(_open(file))
     except av.FFmpegError as e:
@@ -77,43 +75,6 @@ def _open_error(file: BinaryIO) -> str:
     return log[0][2].strip() if log else ""
   finally:
     av.logging.set_level(None)
-
-
-def _open_file(source: Source, name: str, limits: Limits) -> BinaryIO:
-  if isinstance(source, bytes):
-    file, size = io.BytesIO(source), len(source)
-  else:
-    try:
-      source = local_path(source, "media")
-    except PathError as e:
-      raise MediaError(
-        name, "is not on this machine", "copy it, and give the local path"
-      ) from e
-    if not os.path.exists(source):
-      raise MediaError(name, "there is no such file", "check the path")
-    if not os.path.isfile(source):
-      raise MediaError(name, "is not a regular file", "give a media file")
-    try:
-      file, size = open(source, "rb"), os.path.getsize(source)
-    except OSError as e:
-      raise MediaError(name, str(e.strerror), "check its permissions") from e
-  if not size:
-    raise MediaError(name, "is empty (0 bytes)", "copy or download it again")
-  head = file.read(len(_LFS_POINTER))
-  file.seek(0)
-  if head == _LFS_POINTER:
-    file.close()
-    raise MediaError(
-      name, "is a Git LFS pointer, not the file", "run: git lfs pull"
-    )
-  if size > limits.file_bytes:
-    file.close()
-    raise MediaError(
-      name,
-      f"has {size:,} bytes, over the limit of {limits.file_bytes:,}",
-      "cut it, or raise Limits.file_bytes",
-    )
-  return file
 
 
 def _reason(error: Exception) -> str:
@@ -176,7 +137,7 @@ def check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
       name,
       f"has frames of {width} x {height}, over the limit of "
       f"{limits.pixels:,} pixels",
-      "make it smaller, or raise Limits.pixels",
+      f"make it smaller, or {more('pixels')}",
     )
 
 
@@ -187,7 +148,7 @@ def check_duration(seconds: Fraction, name: str, limits: Limits) -> None:
       name,
       f"claims to last {float(seconds):,.0f} s, over the limit of "
       f"{limits.duration:,.0f} s",
-      "cut it, or raise Limits.duration",
+      f"cut it, or {more('duration')}",
     )
 
 
@@ -220,6 +181,7 @@ def read_packets(
   dts_only = has_dts_only(container)
   try:
     for packet in container.demux(stream):
+      work.on_earned(work.PER_PACKET)
       if packet.size:  # PyAV ends with an empty packet that flushes decoders
         dts = packet.dts if packet.dts is not None else packet.pts or dts
         pts = packet.pts if packet.pts is not None else max(pts, dts)
@@ -245,7 +207,8 @@ class Decoder:
   corrupt, so far.
   """
 
-  def __init__(self, container, stream, name: str):
+  def __init__(self, container, stream, name: str, limits: Limits):
+    self._meter = work.Meter(name, limits)
     self._container, self._stream, self._name = container, stream, name
     rate = getattr(stream, "average_rate", None)
     self._step = 1 / rate if rate else Fraction(0)
@@ -263,6 +226,7 @@ class Decoder:
     """
     time, count, error = None, 0, None
     for packet in self._packets():
+      work.on_earned(work.PER_PACKET)
       if self._dts_only and packet.dts is not None:
         heapq.heappush(self._unused_dts, packet.dts)
       try:
@@ -281,6 +245,8 @@ class Decoder:
             "remux it to repair its time stamps",
           )
         count += 1
+        if not self._is_audio:
+          self._meter.count_frame(frame.width * frame.height)
         self.damaged += frame.is_corrupt
         yield time, frame
     if not count:

@@ -3,14 +3,18 @@
 The video packets are copied: same payloads, order, rotation and aspect ratio,
 and the same times relative to the first frame. (FFmpeg's muxers reframe what
 the container requires: H.264 from a transport stream, hidden frames of VP9.)
-All other streams of the source are dropped. The new audio has the duration of
-the video, to the sample.
+So are the title, the chapters and the other tags that the container has a place
+for, the time code, and the language of the sound. All other streams of the
+source are dropped. The new audio has the duration of the video, to the sample.
+
+The source is read, and the output written, in a confined process (sandbox.py).
 """
 
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 from fractions import Fraction
+import functools
 import hashlib
 import heapq
 import math
@@ -21,6 +25,7 @@ import av
 import numpy as np
 
 from v2a_jax.basics.paths import local_path
+from v2a_jax.media import tags
 from v2a_jax.media.base import (
   DEFAULT_LIMITS,
   Limits,
@@ -31,13 +36,16 @@ from v2a_jax.media.base import (
 from v2a_jax.media.container import (
   check_duration,
   find_track,
+  find_tracks,
   has_dts_only,
   open_input,
   read_packets,
 )
+from v2a_jax.media.opening import open_output
+from v2a_jax.media.sandbox import limited, run_limited
 from v2a_jax.media.timing import span_of
 from v2a_jax.media.track import AudioTrack, check_samples, fit_length
-from v2a_jax.media.writer import written
+from v2a_jax.media.writer import write_errors, written
 
 # Video codecs that players support in each container, in order of preference.
 _VIDEO = {
@@ -58,9 +66,8 @@ _MAX_TIMESCALE = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-  """Codec and timing of the video packets, from a first pass over a file."""
+  """Timing of the video packets, from a first pass over a file."""
 
-  codec: str  # canonical name
   duration: Fraction  # seconds of the visible video
   times: list[tuple[int, int]]  # (pts, dts) in ticks; first visible pts is 0
   # Ticks of the last packet. MP4 measures a track in decoding times; this makes
@@ -100,39 +107,82 @@ def mux(
     MediaError: the source has no video or cannot be read or copied, the samples
       are refused, or the output cannot be written.
   """
-  name = source_name(video_path)
-  plan = _plan(video_path, name, limits)
+  codec = limited(_video_codec)(video_path, limits=limits)
   out = local_path(out, "media")
-  suffix = _container_for(plan.codec, out.suffix.lower())
+  suffix = _container_for(codec, out.suffix.lower())
   out = out if out.suffix.lower() == suffix else out.with_suffix(suffix)
   is_path = not isinstance(video_path, bytes)
   if is_path and out.exists() and os.path.samefile(video_path, out):
     raise MediaError(str(out), "is the source itself", "write to another file")
   if audio_codec not in _AUDIO[suffix]:
     audio_codec = _AUDIO[suffix][0]
-  samples = check_samples(samples, str(out))
+  write = functools.partial(
+    _write,
+    samples=check_samples(samples, str(out)),
+    sample_rate=sample_rate,
+    suffix=suffix,
+    audio_codec=audio_codec,
+    bit_rate=bit_rate,
+    name=str(out),
+    limits=limits,
+  )
+  with written(out) as part:
+    part.touch()
+    run_limited(write, video_path, str(part), limits=limits, output=part)
+  return out
+
+
+def _video_codec(source: Source, *, limits: Limits) -> str:
+  """Returns the canonical name of the video's codec."""
+  with open_input(source, limits=limits) as container:
+    stream = find_track(container, "video", source_name(source), limits=limits)
+    return stream.codec_context.codec.canonical_name
+
+
+def _write(
+  video_path: Source,
+  part: str,
+  *,
+  samples: np.ndarray,
+  sample_rate: int,
+  suffix: str,
+  audio_codec: str,
+  bit_rate: int | None,
+  name: str,
+  limits: Limits,
+) -> None:
+  """Writes the output to `part`; the arguments are those of `mux`.
+
+  `suffix` is that of the container and `name` that of the output for errors.
+  """
+  source_path = source_name(video_path)
+  plan = _plan(video_path, source_path, limits)
   samples = fit_length(samples, round(plan.duration * sample_rate))
-  with open_input(video_path, limits=limits) as source, written(out) as part:
-    stream = find_track(source, "video", name, limits=limits)
+  with open_input(video_path, limits=limits) as source, write_errors(name):
+    tracks = find_tracks(source, source_path, limits=limits)
     with av.open(
-      str(part),
+      open_output(part),
       "w",
       format=_FORMATS[suffix],
-      container_options=_options(suffix, sample_rate, stream.time_base),
+      container_options=_options(suffix, sample_rate, tracks.video.time_base),
+      # The index is moved to the front, which reads the file again.
+      io_open=lambda url, flags, options: open_output(part),
     ) as container:
-      video = _copy_stream(container, stream)
+      video = _copy_stream(container, tracks.video)
       audio = AudioTrack(
         container,
         samples,
         sample_rate=sample_rate,
         codec=audio_codec,
         bit_rate=bit_rate,
-        name=str(out),
+        name=name,
       )
+      tags.copy(source, tracks, container, seconds=plan.duration)
       _interleave(
-        container, _copy_packets(source, stream, video, plan), audio.packets()
+        container,
+        _copy_packets(source, tracks.video, video, plan),
+        audio.packets(),
       )
-  return out
 
 
 def _container_for(codec: str, wanted: str) -> str:
@@ -148,7 +198,6 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
   """Reads the times of all video packets and repairs them where necessary."""
   with open_input(source, limits=limits) as container:
     stream = find_track(container, "video", name, limits=limits)
-    codec = stream.codec_context.codec.canonical_name
     packets = [
       (p.pts, p.dts, p.duration or 0, p.is_discard)
       for p in read_packets(container, stream)
@@ -169,7 +218,7 @@ def _plan(source, name: str, limits: Limits) -> _Plan:
   # The first packet that is visible, or that a visible one depends on.
   begin = min(dts for pts, dts in times if pts >= 0)
   tail = max(ticks - (times[-1][1] - begin), 1)
-  return _Plan(codec=codec, duration=span.duration, times=times, tail=tail)
+  return _Plan(duration=span.duration, times=times, tail=tail)
 
 
 def _check_hidden(packets, name: str, *, second: Fraction) -> int:

@@ -30,6 +30,7 @@ from v2a_jax.media.base import (
   ReadOptions,
   Source,
   Video,
+  more,
   source_name,
 )
 from v2a_jax.media.container import (
@@ -91,7 +92,7 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
 
 
 def _video_info(container, stream: av.VideoStream, name, limits) -> dict:
-  time, frame = next(Decoder(container, stream, name).frames())
+  time, frame = next(Decoder(container, stream, name, limits).frames())
   check_pixels(frame.width, frame.height, name, limits)
   orientation = picture.orientation(frame)
   stored = picture.square_size(frame, stream.sample_aspect_ratio)
@@ -156,7 +157,7 @@ def _decode_video(source, options: ReadOptions, *, seek: bool):
   name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
     stream = find_track(container, "video", name, limits=limits)
-    decoder = Decoder(container, stream, name)
+    decoder = Decoder(container, stream, name, limits)
     timed_frames = decoder.frames()
     origin, first = next(timed_frames)
     begin = origin + Fraction(options.start)
@@ -220,20 +221,25 @@ def _collect(timed_frames, stored: tuple[int, int], name: str, limits: Limits):
   height, width = stored
   scaler = picture.Scaler(height, width)
   budget = min(limits.frames, limits.memory_bytes // (6 * height * width))
-  frames, times = [], []
+  # One array that grows, so that a long clip is never held twice.
+  frames, times = np.zeros((0, height, width, 3), np.uint8), []
   for time, frame in timed_frames:
-    if len(frames) >= budget:
+    count = len(times)
+    if count >= budget:
       raise MediaError(
         name,
         f"has over {budget:,} frames of {width} x {height} in the window",
-        "read a shorter window, a lower frame rate or a smaller size",
+        "read a shorter window, a lower frame rate or a smaller size, or"
+        f" {more('frames, .memory_bytes')}",
       )
     check_pixels(frame.width, frame.height, name, limits)
-    frames.append(scaler(frame))
+    if count == len(frames):
+      room = min(count + count // 4 + 16, budget)
+      frames.resize((room, height, width, 3), refcheck=False)
+    frames[count] = scaler(frame)
     times.append(float(time))
-  if not frames:
-    return np.zeros((0, height, width, 3), np.uint8), np.zeros(0)
-  return np.stack(frames), np.array(times, np.float64)
+  frames.resize((len(times), height, width, 3), refcheck=False)
+  return frames, np.array(times, np.float64)
 
 
 def read_audio(
@@ -277,7 +283,7 @@ def read_audio(
     name = source_name(source)
     stream = find_tracks(container, name, limits=limits).video
     if stream is not None:
-      origin, _ = next(Decoder(container, stream, name).frames())
+      origin, _ = next(Decoder(container, stream, name, limits).frames())
   return sound.decode(source, options, origin=origin)
 
 

@@ -71,7 +71,7 @@ def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
   duration = None if options.duration is None else Fraction(options.duration)
   with open_input(source, limits=options.limits) as container:
     stream = find_track(container, "audio", name, limits=options.limits)
-    decoder = Decoder(container, stream, name)
+    decoder = Decoder(container, stream, name, options.limits)
     blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)
     if first is None:

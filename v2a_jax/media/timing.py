@@ -83,7 +83,9 @@ def measure(
     return span
 
 
-def video_duration(source: Source) -> Fraction:
+def video_duration(
+  source: Source, *, limits: Limits = DEFAULT_LIMITS
+) -> Fraction:
   """Returns the exact duration of a video in seconds.
 
   It is the last pts, plus the duration of the last frame, minus the first pts.
@@ -91,4 +93,4 @@ def video_duration(source: Source) -> Fraction:
   Raises:
     MediaError: the file has no readable video.
   """
-  return measure(source, "video").duration
+  return measure(source, "video", limits=limits).duration

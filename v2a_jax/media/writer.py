@@ -42,9 +42,15 @@ def written(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   path = local_path(path, "media").absolute()
   if not path.parent.is_dir():
     raise MediaError(str(path), "its folder does not exist", "create it")
+  with write_errors(path), files.written(path) as part:
+    yield part
+
+
+@contextlib.contextmanager
+def write_errors(path: str | os.PathLike) -> Iterator[None]:
+  """Turns errors of the disk and of encoders into a MediaError about `path`."""
   try:
-    with files.written(path) as part:
-      yield part
+    yield
   except (OSError, av.FFmpegError, soundfile.LibsndfileError) as e:
     reason = getattr(e, "strerror", None) or str(e)
     raise MediaError(

@@ -6,7 +6,6 @@ samples that it stands for are kept.
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 
 import numpy as np
 from scipy import ndimage
@@ -40,6 +39,7 @@ class Kept:
     *,
     latents: int,
     codec,
+    limits: media.Limits = media.DEFAULT_LIMITS,
   ) -> "Kept":
     """Reads a sound for `latents` latents of a codec.
 
@@ -48,18 +48,19 @@ class Kept:
       regenerate: (start, end) pairs in seconds, spans that are not kept.
       latents: number of latents of the soundtrack.
       codec: sizes of the codec.
+      limits: resource limits of the read.
 
     Raises:
       MediaError: the file cannot be read or has no sound.
     """
     rate, total = codec.sample_rate, latents * codec.hop
-    read = functools.partial(
-      media.read_audio,
+    sound = media.limited(media.read_audio)(
+      audio,
       sample_rate=rate,
       channels=codec.channels,
       duration=total / rate,
-    )
-    sound = media.run_limited(read, audio).samples[:total]
+      limits=limits,
+    ).samples[:total]
     mask = np.arange(total) < len(sound)
     for start, end in regenerate:
       mask[round(start * rate) : round(end * rate)] = False

@@ -57,6 +57,7 @@ class Soundtracks:
     candidates: soundtracks, ranked by `score_name`.
     score_name: name of the score that ranked them.
     model: description of the model, see `Soundtracker.describe`.
+    limits: resource limits of reading the picture.
   """
 
   video: pathlib.Path
@@ -64,6 +65,7 @@ class Soundtracks:
   candidates: tuple[Soundtrack, ...]
   score_name: str
   model: dict[str, Any]
+  limits: media.Limits = media.DEFAULT_LIMITS
 
   @property
   def best(self) -> Soundtrack:
@@ -151,6 +153,7 @@ def deliver(
       key=key,
       payload=payload,
       mark=mark,
+      limits=takes.limits,
     )
     rows.append(row | {"rank": rank})
     on_file(folder / row["video"])
@@ -172,7 +175,9 @@ def deliver(
   )
 
 
-def _write(take: Soundtrack, video, base, *, loudness, key, payload, mark):
+def _write(
+  take: Soundtrack, video, base, *, loudness, key, payload, mark, limits
+):
   """Writes one candidate; returns its row of the sidecar."""
   rate = take.sample_rate
   samples = level(take.samples, rate, loudness=loudness)
@@ -182,7 +187,11 @@ def _write(take: Soundtrack, video, base, *, loudness, key, payload, mark):
   wave = base.with_name(base.name + ".wav")
   media.write_wav(wave, samples, rate)
   muxed = media.mux(
-    video, samples, sample_rate=rate, out=base.with_name(base.name + ".mp4")
+    video,
+    samples,
+    sample_rate=rate,
+    out=base.with_name(base.name + ".mp4"),
+    limits=limits,
   )
   row = {
     "video": muxed.name,
@@ -194,7 +203,8 @@ def _write(take: Soundtrack, video, base, *, loudness, key, payload, mark):
     "watermark": None,
   }
   if mark:
-    heard = media.read_audio(muxed, sample_rate=rate)
+    read = media.limited(media.read_audio)
+    heard = read(muxed, sample_rate=rate, limits=limits)
     found = watermark.detect(heard.samples, rate, key=key)
     row["watermark"] = dataclasses.asdict(found)
   return row

@@ -170,8 +170,15 @@ class Soundtracker:
 
     return run
 
-  def __call__(self, video, **request) -> Soundtracks:
-    """Makes soundtracks for one video; arguments as in `Request`.
+  def __call__(
+    self, video, *, limits: media.Limits = media.DEFAULT_LIMITS, **request
+  ) -> Soundtracks:
+    """Makes soundtracks for one video.
+
+    Args:
+      video: path of the video.
+      limits: resource limits of reading it.
+      **request: fields of a `Request`.
 
     Raises:
       MediaError: the file cannot be read or has no picture.
@@ -179,16 +186,16 @@ class Soundtracker:
     """
     path = local_path(video, "the video")
     request = Request(**request)
-    seconds = media.run_limited(media.video_duration, path)
+    seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))
-    read = functools.partial(
-      media.read_video,
+    picture = media.limited(media.read_video)(
+      path,
       duration=float(seconds),
       max_fps=self.loader_config.fps,
       size=self.loader_config.frame_size,
+      limits=limits,
     )
-    picture = media.run_limited(read, path)
     rate = self.codec.config.latent_rate
     windows = Windows.cover(
       int(np.ceil(float(seconds) * rate)),
@@ -204,6 +211,7 @@ class Soundtracker:
         request.regenerate,
         latents=windows.total,
         codec=self.codec.config,
+        limits=limits,
       )
     samples = self.sample(
       jax.tree.map(repeat, cond),
@@ -226,6 +234,7 @@ class Soundtracker:
       candidates=tuple(takes),
       score_name=ranking.NAME,
       model=self.describe(),
+      limits=limits,
     )
 
   def _take(self, samples, seed: int, picture) -> Soundtrack:

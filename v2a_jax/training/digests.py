@@ -123,8 +123,15 @@ def read(path: epath.Path) -> dict[str, str]:
 
 
 def read_digests(folder: epath.Path) -> dict[str, str]:
-  """Reads {name: sha256} of a checkpoint's files; see `read`."""
-  return read(folder / DIGESTS)
+  """Reads {name: sha256} of a checkpoint's files; see `read`.
+
+  Raises:
+    OSError, ValueError: the file is missing or damaged, or names no file.
+  """
+  files = read(folder / DIGESTS)
+  if not files:
+    raise ValueError(f"{DIGESTS} is damaged: it names no file")
+  return files
 
 
 def count_processes(folder: epath.Path) -> int:

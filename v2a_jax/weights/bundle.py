@@ -6,6 +6,8 @@
   tokenizer.model       for generators
   prompt_tokenizer.model  where prompts have a tokenizer of their own
   CARD.md               data, licence, measured quality, how to reproduce it
+  sha256.json           digests of all these but the card, which are compared
+                        when a file is read (older bundles have none)
 
 `v2a_jax/assets/` holds the project's own bundles, which are named by their
 folder's name; others are named by their path.
@@ -27,10 +29,11 @@ from v2a_jax.weights import names
 ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.json", "CARD.md"
 TOKENIZER, PROMPT_TOKENIZER = "tokenizer.model", "prompt_tokenizer.model"
+DIGESTS = "sha256.json"
 
 
 class BundleError(ValueError):
-  """A bundle is missing, incomplete or of another model."""
+  """A bundle is missing, incomplete, damaged or of another model."""
 
 
 def find(name: str | pathlib.Path) -> pathlib.Path:
@@ -55,8 +58,9 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   """Reads the resolved config of a bundle or a workdir.
 
   Raises:
-    BundleError: config.json is missing or is not a JSON object.
+    BundleError: config.json is missing, damaged or not a JSON object.
   """
+  check_digest(folder, CONFIG)
   try:
     return files.read_json(folder / CONFIG)
   except FileNotFoundError:
@@ -72,8 +76,41 @@ def digest(folder: pathlib.Path) -> str:
   return files.sha256_of(folder / WEIGHTS)
 
 
+def check_digest(folder: pathlib.Path, name: str) -> None:
+  """Compares a file with the bundle's digests, if it has any.
+
+  Raises:
+    BundleError: the file, or the list of digests, is damaged.
+  """
+  place = folder / DIGESTS
+  if not place.is_file():
+    return
+  try:
+    listed = files.read_json(place)["files"][name]
+    found = files.sha256_of(cache.fetch(folder / name))
+  except FileNotFoundError:
+    raise BundleError(f"{folder / name} is missing") from None
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise BundleError(
+      f"{place} does not hold the sha256 of {name}"
+      f" ({type(error).__name__}); copy the bundle again"
+    ) from None
+  if found != listed:
+    raise BundleError(
+      f"{folder / name} does not have the sha256 of {DIGESTS}: it is damaged;"
+      " copy the bundle again"
+    )
+
+
 def tokenizers(folder: pathlib.Path) -> dict[str, str]:
-  """Returns the `LoaderConfig` fields of a bundle's or workdir's tokenizers."""
+  """Returns the `LoaderConfig` fields of a bundle's or workdir's tokenizers.
+
+  Raises:
+    BundleError: a tokenizer is damaged.
+  """
+  for name in (TOKENIZER, PROMPT_TOKENIZER):
+    if (folder / name).is_file():
+      check_digest(folder, name)
   own = folder / PROMPT_TOKENIZER
   more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
   return {"tokenizer": str(folder)} | more
@@ -101,6 +138,7 @@ def save(
     dtype: dtype in which floating-point arrays are stored.
   """
   folder.mkdir(parents=True, exist_ok=True)
+  (folder / DIGESTS).unlink(missing_ok=True)  # those of a bundle before
   arrays = {}
   for name, leaf in names.joined(names.flatten(state)).items():
     leaf = np.asarray(leaf)
@@ -115,15 +153,28 @@ def save(
   for name, model in models.items():
     if model is not None:
       files.write_whole(folder / name, model)
+  write_digests(folder)
+
+
+def write_digests(folder: pathlib.Path) -> None:
+  """Writes the digests of a bundle's files; last, because they make it whole."""
+  names = (WEIGHTS, CONFIG, TOKENIZER, PROMPT_TOKENIZER)
+  digests = {
+    name: files.sha256_of(folder / name)
+    for name in names
+    if (folder / name).is_file()
+  }
+  files.write_json(folder / DIGESTS, {"files": digests})
 
 
 def read_arrays(folder: pathlib.Path) -> dict[names.Name, np.ndarray]:
   """Reads a bundle's arrays by name, in their stored dtype.
 
   Raises:
-    BundleError: the file cannot be read.
+    BundleError: the file cannot be read, or is damaged.
   """
   path = folder / WEIGHTS
+  check_digest(folder, WEIGHTS)
   try:
     return names.split(safetensors.load_file(cache.fetch(path)))
   except (OSError, SafetensorError) as error:

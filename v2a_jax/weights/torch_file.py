@@ -10,6 +10,8 @@ Unpickling a file runs arbitrary code. Here `pickletools` parses the program,
 and the few operations that a plain state dict needs are interpreted below. No
 name is imported and nothing is called: a tensor in the program becomes a
 checked NumPy view of its storage, and any other operation or name is refused.
+A program may refer to the same object again and again, so a small file could
+describe endlessly many tensors: what it builds is bounded by the file's size.
 
 Format: https://docs.pytorch.org/docs/stable/notes/serialization.html
 """
@@ -45,6 +47,12 @@ _PUSHED = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
+_MAX_TENSORS = 1_000_000
+_MAX_DEPTH = 64  # of nested dicts
+# Tensors may share a storage, but not so that they are this much larger than
+# the file.
+_MAX_EXPANSION = 16
+_MIN_BYTES = 1 << 20
 
 
 class TorchFileError(ValueError):
@@ -60,6 +68,8 @@ class _Program:
 
   def __init__(self, archive: zipfile.ZipFile, folder: str):
     self._archive, self._folder = archive, folder
+    size = sum(entry.file_size for entry in archive.infolist())
+    self._bytes_left = max(size, _MIN_BYTES) * _MAX_EXPANSION
     self._stack: list[Any] = []
     self._memo: dict[int, Any] = {}
     self._storages: dict[str, np.ndarray] = {}
@@ -135,11 +145,12 @@ class _Program:
 
   def _op_setitem(self, _):
     key, value = self._pop(2)
-    self._stack[-1][key] = value
+    self._stack[-1][_checked_key(key)] = value
 
   def _op_setitems(self, _):
     items = self._pop_to_mark()
-    self._stack[-1].update(zip(items[::2], items[1::2], strict=True))
+    keys = map(_checked_key, items[::2])
+    self._stack[-1].update(zip(keys, items[1::2], strict=True))
 
   def _op_build(self, _):
     """Drops attributes of an object: the `_metadata` of a state dict."""
@@ -155,11 +166,17 @@ class _Program:
   def _op_binpersid(self, _):
     """Reads a storage: ("storage", type, key, device, number of elements)."""
     (identity,) = self._pop(1)
+    if not isinstance(identity, tuple) or len(identity) != 5:
+      raise TorchFileError("a storage that is not described as one")
     kind, name, key, _, count = identity
-    dtype = _DTYPES.get(str(name).removeprefix("torch "))
-    if kind != "storage" or not isinstance(name, _Name) or dtype is None:
-      raise TorchFileError(f"the storage {identity!r}")
-    self._stack.append(self._storage(str(key), np.dtype(dtype), int(count)))
+    if not isinstance(name, _Name) or not all(
+      isinstance(text, str) for text in (kind, key)
+    ):
+      raise TorchFileError("a storage that is not described as one")
+    dtype = _DTYPES.get(name.removeprefix("torch "))
+    if kind != "storage" or dtype is None or type(count) is not int:
+      raise TorchFileError(f"the storage {(kind, str(name), key)}")
+    self._stack.append(self._storage(key, np.dtype(dtype), count))
 
   def _storage(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
     if key not in self._storages:
@@ -174,42 +191,69 @@ class _Program:
   def _op_reduce(self, _):
     name, arguments = self._pop(2)
     if not isinstance(name, _Name):
-      raise TorchFileError(f"a call of {name!r}")
+      raise TorchFileError(f"a call of a {type(name).__name__}")
     if name == _TENSOR:
-      self._stack.append(_view(*arguments[:4]))
+      self._stack.append(self._view(*arguments[:4]))
     elif name == _PARAMETER:
       self._stack.append(arguments[0])
     elif name == _ORDERED:
-      self._stack.append(dict(*arguments))
+      pairs = arguments[0] if arguments else ()
+      self._stack.append({_checked_key(k): v for k, v in pairs})
     else:
       raise TorchFileError(f"a call of '{name.replace(' ', '.')}'")
 
+  def _view(self, storage, offset, shape, strides) -> np.ndarray:
+    """Copies a tensor out of its storage."""
+    if not isinstance(storage, np.ndarray):
+      raise TorchFileError("a tensor without a storage")
+    if not all(type(n) is int for n in (offset, *shape, *strides)):
+      raise TorchFileError("a tensor whose shape is not of numbers")
+    extent = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    fits = min((offset, *shape, *strides), default=0) >= 0
+    if math.prod(shape) and not (fits and offset + extent < storage.size):
+      raise TorchFileError(
+        f"a tensor {tuple(shape)} beyond its storage of {storage.size}"
+      )
+    if math.prod(shape) > storage.size:
+      raise TorchFileError(f"an expanded tensor {tuple(shape)}")
+    self._bytes_left -= math.prod(shape) * storage.itemsize
+    if self._bytes_left < 0:
+      raise TorchFileError(
+        f"tensors of over {_MAX_EXPANSION} times the size of the file"
+      )
+    bytewise = [s * storage.itemsize for s in strides]
+    start = storage[min(offset, storage.size) :]
+    return np.lib.stride_tricks.as_strided(start, shape, bytewise).copy()
 
-def _view(storage, offset, shape, strides) -> np.ndarray:
-  """Copies a tensor out of its storage."""
-  if not isinstance(storage, np.ndarray):
-    raise TorchFileError("a tensor without a storage")
-  extent = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-  fits = min((offset, *shape, *strides), default=0) >= 0
-  if math.prod(shape) and not (fits and offset + extent < storage.size):
-    raise TorchFileError(
-      f"a tensor {tuple(shape)} beyond its storage of {storage.size}"
-    )
-  if math.prod(shape) > storage.size:
-    raise TorchFileError(f"an expanded tensor {tuple(shape)}")
-  bytewise = [s * storage.itemsize for s in strides]
-  start = storage[min(offset, storage.size) :]
-  return np.lib.stride_tricks.as_strided(start, shape, bytewise).copy()
+
+def _checked_key(key: Any) -> str | int:
+  """Returns a key of a dict; others may take for ever to compare."""
+  if not isinstance(key, str | int):
+    raise TorchFileError(f"a dict with a {type(key).__name__} as key")
+  return key
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-  """Flattens `{"a": {"b": tensor}}` to `{"a.b": tensor}`; drops the rest."""
-  if isinstance(tree, np.ndarray):
-    return {prefix: tree}
-  leaves = {}
-  if isinstance(tree, Mapping):
-    for key, value in tree.items():
-      leaves |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+def _flatten(tree: Any) -> dict[str, np.ndarray]:
+  """Flattens `{"a": {"b": tensor}}` to `{"a.b": tensor}`; drops the rest.
+
+  Raises:
+    TorchFileError: there are too many values or too deep dicts, as where dicts
+      hold themselves or each other many times.
+  """
+  leaves, visited = {}, 0
+  stack = [("", tree, 0)]
+  while stack:
+    name, value, depth = stack.pop()
+    visited += 1
+    if visited > _MAX_TENSORS or depth > _MAX_DEPTH:
+      raise TorchFileError("dicts that hold each other again and again")
+    if isinstance(value, np.ndarray):
+      leaves[name] = value
+    elif isinstance(value, Mapping):
+      stack += [
+        (f"{name}.{key}" if name else str(key), part, depth + 1)
+        for key, part in reversed(value.items())
+      ]
   return leaves
 
 

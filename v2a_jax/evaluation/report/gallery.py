@@ -153,7 +153,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
 def _draw(track: Track, duration: float) -> None:
   """Sets the track's spectrogram, or a note if its sound cannot be read."""
   try:
-    sound = media.read_audio(
+    sound = media.limited(media.read_audio)(
       track.path, sample_rate=_RATE, channels=1, duration=duration
     )
   except media.MediaError as error:

@@ -20,7 +20,7 @@ import markupsafe
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_readable, check_writable
 from v2a_jax.basics.text import clock, shares
-from v2a_jax.evaluation.report import compare, figures, table
+from v2a_jax.evaluation.report import compare, figures, markdown, table
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
@@ -297,7 +297,9 @@ def _render(template: str, page: dict[str, Any]) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
+    finalize=markdown.escape if template.endswith(".md.jinja") else None,
   )
+  environment.filters["code"] = markdown.code
   environment.filters["script"] = _script_json
   parts = {
     name: markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))

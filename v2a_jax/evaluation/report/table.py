@@ -6,8 +6,11 @@ import io
 import json
 from typing import Any
 
+import markupsafe
+
 from v2a_jax.evaluation.report import compare
 from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.report.markdown import escape
 
 COLOURS = 6  # of the style sheet
 ROW_LABELS = {
@@ -67,14 +70,16 @@ def _row(label, colour, columns, row, bold) -> dict[str, Any]:
   return {"label": label, "colour": colour, "n": n, "cells": cells}
 
 
-def as_markdown(columns: Sequence[Column], table: list[dict]) -> str:
+def as_markdown(
+  columns: Sequence[Column], table: list[dict]
+) -> markupsafe.Markup:
   """Formats a table that `rows` returned as Markdown."""
 
   def line(cells):
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
   heads = [
-    " ".join(filter(None, [c.label, c.arrow, c.unit and f"({c.unit})"]))
+    escape(" ".join(filter(None, [c.label, c.arrow, c.unit and f"({c.unit})"])))
     for c in columns
   ]
   lines = [
@@ -83,12 +88,12 @@ def as_markdown(columns: Sequence[Column], table: list[dict]) -> str:
   ]
   for row in table:
     cells = [
-      (f"**{c['text']}**" if c["best"] else c["text"])
-      + (f" {c['interval']}" if c["interval"] else "")
+      (f"**{escape(c['text'])}**" if c["best"] else str(escape(c["text"])))
+      + (f" {escape(c['interval'])}" if c["interval"] else "")
       for c in row["cells"]
     ]
-    lines.append(line([row["label"], row["n"], *cells]))
-  return "\n".join(lines) + "\n"
+    lines.append(line([escape(row["label"]), row["n"], *cells]))
+  return markupsafe.Markup("\n".join(lines) + "\n")
 
 
 def as_csv(columns: Sequence[Column], table: list[dict]) -> str:
