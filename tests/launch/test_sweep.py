@@ -55,8 +55,14 @@ print("trained", run.name)
 """
 # Waits until it is stopped, or until another run waits beside it.
 WAITER = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 run = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
+def save(*_):
+  time.sleep(0.5)  # By now a killed tee would be gone.
+  print("saving", flush=True)
+  (run / "saved").touch()
+  sys.exit(143)
+signal.signal(signal.SIGTERM, save)
 (run / "checkpoints" / "3").mkdir(parents=True)
 (run / "waits").touch()
 while len(list(run.parent.glob("*/waits"))) < int(sys.argv[1]):
@@ -311,6 +317,8 @@ def test_a_signal_stops_the_run_and_it_can_be_resumed(
   )
   launcher.send_signal(number)
   assert launcher.wait(timeout=30) == 128 + number
+  assert (folder / name / "saved").exists()
+  assert "saving" in (folder / name / "log.txt").read_text()
   if number == signal.SIGINT:  # The shell may name the signal of the run first.
     assert launcher.stderr.read().endswith("v2a sweep: interrupted\n")
   row = rows(folder, capsys)[0]
