@@ -37,9 +37,11 @@ if [ "$(cat "$run/exit_code" 2>/dev/null)" = 0 ]; then
 fi
 rm -f "$run/exit_code"
 echo "$(uname -n) $$" > "$run/running"
+trap : INT TERM  # The training gets these signals too, and saves.
 {command} \\
 {arguments}
-  --workdir="$run" 2>&1 | tee -a "$run/log.txt"
+  --workdir="$run" 2>&1 |
+  (trap "" INT TERM; exec tee -a "$run/log.txt")
 code=${{PIPESTATUS[0]}}
 echo "$code" > "$run/exit_code"
 rm -f "$run/running"

@@ -1,6 +1,7 @@
 """Plan, launch and follow a grid of training runs."""
 
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 import pathlib
@@ -105,6 +106,7 @@ def _run_all(
   """Runs scripts, some at a time; returns the names of those that failed."""
   waiting, running, failed = list(points), {}, []
   shown = time.monotonic()
+  before = signal.signal(signal.SIGTERM, _exit)
   try:
     while waiting or running:
       while waiting and len(running) < jobs:
@@ -127,9 +129,25 @@ def _run_all(
         for point in running.values():
           print(_line(progress(point, folder / point.name)), flush=True)
   finally:
-    for process in running:  # The script and what it started.
-      os.killpg(process.pid, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    _stop(running, folder)
   return failed
+
+
+def _stop(
+  running: dict[subprocess.Popen, plan.Point], folder: pathlib.Path
+) -> None:
+  """Asks runs to save and end, waits for each, and says how it ended."""
+  for process in running:  # The script and what it started.
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGTERM)
+  for process, point in running.items():
+    process.wait()
+    print(_line(progress(point, folder / point.name)), flush=True)
+
+
+def _exit(number: int, _) -> None:
+  raise SystemExit(128 + number)
 
 
 def status(argv: list[str]) -> None:
