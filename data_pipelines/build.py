@@ -20,6 +20,7 @@ from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
 from data_pipelines.schema import DataError
 from data_pipelines.writer import Outcome
+from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
 
@@ -160,6 +161,7 @@ def build_scenes(
     pool=functools.partial(
       futures.ProcessPoolExecutor,
       mp_context=multiprocessing.get_context("spawn"),
+      initializer=end_with_parent,
     ),
     output=output,
     log=log,

@@ -29,10 +29,15 @@ from data_pipelines.tokenizer import (
   Tokenizer,
   load_prompt_tokenizer,
 )
+from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.settings import SettingError, check, choose, derived
 from v2a_jax.basics.text import did_you_mean, one_of
 
 _BAD = "bad"
+# So many records may be bad in a small data set too.
+_FEW_BAD = 8
+# So often are workers started again that were killed, in one run.
+_RESTARTS = 3
 _NAME_ONE = "give a folder of `v2a data build` or `v2a data scenes`"
 
 
@@ -70,8 +75,9 @@ class LoaderConfig:
       writes; 0 for none.
     encoder: digest of the encoder of the cached features; empty for any.
     frames: whether frames are decoded.
-    max_bad_fraction: largest fraction of the records that may fail to decode.
-      Each is logged by name and becomes an empty example of duration 0.
+    max_bad_fraction: largest fraction of the records that may fail to decode,
+      though eight always may, or an eighth of a small data set. Each is logged by name and becomes an empty
+      example of duration 0. With 0 the first one is an error.
   """
 
   paths: tuple[str, ...] = ()
@@ -98,7 +104,7 @@ class LoaderConfig:
   features: int = 0
   encoder: str = derived("features.encoder", default="")
   frames: bool = derived("features.decode_frames", default=True)
-  max_bad_fraction: float = 0.0
+  max_bad_fraction: float = 0.001
 
   def __post_init__(self):
     # Configs give lists and single values where tuples are meant.
@@ -223,22 +229,40 @@ class Loader:
     self.num_examples = len(records)
     self.bad: list[str] = []
     self._records, self._config = records, config
+    self._dataset, self._first = dataset, start_step
+    self._restarts = 0
     self._iterator = _start(dataset, config)
 
   def __iter__(self) -> "Loader":
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    try:
-      batch = next(self._iterator)
-    except Exception as error:
-      raise _unwrapped(error) from None
+    batch = self._next()
     if self._config.num_workers:
       # Copy: the workers' shared memory is freed when they end.
       batch = {key: np.array(value) for key, value in batch.items()}
     self._count_bad(batch["example"][batch.pop(_BAD)])
     self.step += 1
     return batch
+
+  def _next(self) -> dict[str, np.ndarray]:
+    """Reads a batch; starts workers again that were killed."""
+    while True:
+      try:
+        return next(self._iterator)
+      except Exception as error:
+        killed = "terminated unexpectedly" in str(error)
+        if not killed or self._restarts == _RESTARTS:
+          raise _unwrapped(error) from None
+      self._restarts += 1
+      logging.warning(
+        "a process that loads data was killed; all are started again at step"
+        " %d (%d of at most %d times)",
+        *(self.step, self._restarts, _RESTARTS),
+      )
+      self.close()
+      rest = self._dataset.slice(slice(self.step - self._first, None))
+      self._iterator = _start(rest, self._config)
 
   def __enter__(self) -> "Loader":
     return self
@@ -255,10 +279,12 @@ class Loader:
   def _count_bad(self, examples: np.ndarray) -> None:
     names = map(self._records.name, map(int, examples))
     self.bad = list(dict.fromkeys([*self.bad, *names]))
-    if len(self.bad) > self._config.max_bad_fraction * self.num_examples:
+    fraction = self._config.max_bad_fraction
+    few = max(1, min(_FEW_BAD, self.num_examples // 8))
+    if len(self.bad) > max(fraction * self.num_examples, few):
       raise DataError(
         f"{len(self.bad)} of {self.num_examples} records cannot be decoded,"
-        f" over max_bad_fraction={self._config.max_bad_fraction:g}; the last "
+        f" over max_bad_fraction={fraction:g}; the last "
         f"is {self.bad[-1]}"
       )
 
@@ -276,6 +302,11 @@ class _Decode(grain.transforms.RandomMap):
   def __post_init__(self):
     share = self.config.cache_mb / max(self.config.num_workers, 1)
     object.__setattr__(self, "cache", example_lib.MediaCache(share))
+
+  def __setstate__(self, state):
+    """Unpickles in a worker, which then ends with the process it works for."""
+    end_with_parent()
+    self.__dict__.update(state)
 
   def random_map(self, index: int, rng: np.random.Generator) -> Example:
     config, index = self.config, int(index)

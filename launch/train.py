@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     return 0
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
+  from v2a_jax.basics import parent
   from v2a_jax.experiment import parallelism
   from v2a_jax.experiment.workdir import open_experiment
   from v2a_jax.parallel import compile_cache, distributed
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
       ),
     )
   compile_cache.enable()
+  parent.stop_with_launcher()
   with contextlib.ExitStack() as stack:
     with distributed.together():
       experiment = open_experiment(config, args.workdir, stack=stack)

@@ -14,6 +14,7 @@ from typing import Any
 
 from launch import parsing
 from launch.sweep import plan
+from v2a_jax.basics import parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import clock
 
@@ -117,6 +118,7 @@ def _run_all(
           ["bash", str(folder / f"{point.name}.sh")],
           stdout=None if jobs == 1 else subprocess.DEVNULL,
           start_new_session=True,
+          env=os.environ | {parent.VARIABLE: str(os.getpid())},
         )
         running[process] = point
       time.sleep(POLL_SECONDS)

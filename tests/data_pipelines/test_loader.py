@@ -253,7 +253,9 @@ def test_a_bad_record_stops_by_name_or_is_masked_and_counted(config, tmp_path):
   records = [clip_record(i) for i in range(8)]
   records[3] = clip_record(3, video=b"not a video")
   bad = write(tmp_path / "bad", records)
-  config = dataclasses.replace(config, paths=(bad,), shuffle=False)
+  config = dataclasses.replace(
+    config, paths=(bad,), shuffle=False, max_bad_fraction=0.0
+  )
   with make_loader(config) as loader:
     with pytest.raises(DataError) as error:
       next(loader)
@@ -267,7 +269,9 @@ def test_a_bad_record_stops_by_name_or_is_masked_and_counted(config, tmp_path):
   assert batch["duration"].tolist() == [1, 1, 1, 0]
   for name in ("frame_mask", "prompt_mask", "audio"):
     assert not batch[name][3].any() and batch[name][2].any()
-  strict = dataclasses.replace(config, max_bad_fraction=0.01)
+  records[2] = clip_record(2, video=b"not a video")
+  worse = write(tmp_path / "worse", records)
+  strict = dataclasses.replace(config, paths=(worse,), max_bad_fraction=0.01)
   with make_loader(strict) as loader:
     with pytest.raises(DataError, match="over max_bad_fraction=0.01"):
       next(loader)

@@ -1,18 +1,18 @@
-"""Going back to good weights after a run has gone wrong."""
+"""Going back to good weights after a run has gone wrong.
+
+The functions take a `loop.Run`.
+"""
 
 import dataclasses
 import logging
-import typing
+from typing import Any
 
 from v2a_jax.training.health import NonFiniteError
-
-if typing.TYPE_CHECKING:
-  from v2a_jax.training.loop import Run
 
 _log = logging.getLogger(__name__)
 
 
-def go_back(run: "Run") -> None:
+def go_back(run: Any) -> None:
   """Restores the last good checkpoint of a run whose newest steps are bad.
 
   That is the newest one that a good step followed, or else the newest.
@@ -52,7 +52,7 @@ def go_back(run: "Run") -> None:
   )
 
 
-def failure(run: "Run") -> NonFiniteError:
+def failure(run: Any) -> NonFiniteError:
   """Returns the error that ends a run whose weights are ruined."""
   newest, root = _set_suspects_aside(run), run.checkpoints.root
   kept = f"{root} has no checkpoint from before"
@@ -64,7 +64,7 @@ def failure(run: "Run") -> NonFiniteError:
   )
 
 
-def _set_suspects_aside(run: "Run") -> int | None:
+def _set_suspects_aside(run: Any) -> int | None:
   """Moves checkpoints away that may be ruined, if good weights remain.
 
   The only ones there are stay: the batches may have been bad, not the weights.
