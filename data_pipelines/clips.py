@@ -194,6 +194,12 @@ def extract(
   return outcome, clips.records
 
 
+# Sample rates of sound, in Hz; others are of data that pose as sound.
+_RATES = (4_000, 768_000)
+# Encoders pad and cut sound by less than this.
+_GAP_SECONDS = 0.1
+
+
 class _Clips(NamedTuple):
   """Lists to which `_read_clips` appends; see `Outcome`."""
 
@@ -209,6 +215,11 @@ def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
     raise _Refused("no video", "only sound; --allow_audio_only keeps it")
   if not info.has_audio and not options.allow_video_only:
     raise _Refused("no audio", "no sound track; --allow_video_only keeps it")
+  low, high = _RATES
+  if info.has_audio and not low <= (info.sample_rate or low) <= high:
+    raise _Refused(
+      "sample rate", f"{info.sample_rate:,} Hz is not in [{low:,}, {high:,}]"
+    )
   cuts = stretches(info.duration, rows, options.max_seconds)
   for start, end, row in cuts:
     try:
@@ -281,6 +292,13 @@ def _read_media(path, info, start: float, end: float, options: ClipOptions):
     raise _Refused("too short", f"{duration:.3f} s can be decoded")
   if not len(sound) and not options.allow_video_only:
     raise _Refused("no audio", "no sound in this stretch can be decoded")
+  heard = len(sound) / rate
+  if heard and duration - heard > _GAP_SECONDS:
+    # What is missing is no silence to be learned: the record ends before it.
+    duration = heard
+    notes.append("cut where the sound ends")
+    if duration < options.min_seconds:
+      raise _Refused("too short", f"{duration:.3f} s have sound")
   damaged = sum(part.damaged for part in (clip.video, clip.audio) if part)
   notes += ["with damaged packets"] * bool(damaged)
   notes += ["silent"] * bool(len(sound) and not np.any(sound))

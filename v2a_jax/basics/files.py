@@ -17,8 +17,16 @@ from v2a_jax.basics.paths import as_path, is_remote
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-  """Returns the sha256 of a file's bytes in hexadecimal, in constant memory."""
-  with as_path(path).open("rb") as file:
+  """Returns the sha256 of a file's bytes in hexadecimal, in constant memory.
+
+  Raises:
+    OSError: the file is missing, or a pipe, socket or device, which might never
+      end.
+  """
+  path = as_path(path)
+  if not is_remote(path) and path.exists() and not path.is_file():
+    raise OSError(f"{path} is not a regular file")
+  with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

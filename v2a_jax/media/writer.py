@@ -110,7 +110,10 @@ def encode_video(
     stream.codec_context.time_base = Fraction(1, _TICKS)
     stream.codec_context.gop_size = max(round(rate * gop_seconds), 1)
     stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"crf": str(crf), "preset": "veryfast"}
+    settings = {"crf": str(crf), "preset": "veryfast"}
+    if codec == "libx264":  # With its macroblock tree, bytes vary by chance.
+      settings["x264-params"] = "mbtree=0"
+    stream.codec_context.options = settings
     packets = iter(())
     if samples is not None:
       packets = AudioTrack(
