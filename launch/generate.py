@@ -94,11 +94,13 @@ def main(argv: list[str]) -> int:
     raise parsing.UsageError("no video: name one, or a sidecar with --from")
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import Limits, MediaError
+  from v2a_jax.soundtrack import places
   from v2a_jax.soundtrack.request import Request
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   for job in jobs:  # Refuses a wrong value before weights are loaded.
     Request(**job.request)
+    places.stem_of(job.video)
   limits = Limits().scaled(args.read_limits)
   tracker = Soundtracker.load(checkpoint, step=step)
   failed = 0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import inspect
 import math
+import os
 import pathlib
 import re
 from typing import Any, NoReturn
@@ -131,6 +132,8 @@ class Parser(argparse.ArgumentParser):
       flag, equals, _ = arg.partition("=")
       if arg == "--":
         rest += [arg, *arguments]
+      elif arg.startswith("-") and flag not in known and os.path.exists(arg):
+        self.error(f"{arg} reads as a flag: name the file ./{arg}")
       elif self._takes_overrides and flag.startswith("--config."):
         if not equals:
           self.error(f"{arg} has no value: write {arg}=VALUE")

@@ -260,3 +260,52 @@ def test_a_file_without_sound_is_refused(clip, tmp_path, capsys):
   text = tmp_path / "notes.txt"
   text.write_text("rain on a tin roof")
   assert str(text) in refused(capsys, "watermark", "detect", text)
+
+
+def test_no_soundtrack_is_written_over_another(clip, tmp_path, capsys):
+  """Of videos of one name, and of one video with another prompt or seed."""
+  videos = [tmp_path / "x" / "clip.mp4", tmp_path / "y" / "clip.mp4"]
+  for video in videos:
+    video.parent.mkdir()
+    video.write_bytes(clip.read_bytes())
+  out = tmp_path / "out"
+  quick = ("--num_candidates=1", "--num_steps=1", "--guidance_video=1")
+  said = succeeds(capsys, "generate", *videos, "-o", out, *quick)
+  assert "2 of 2 videos have sound now" in said
+  first = {path: path.read_bytes() for path in out.rglob("*.*")}
+  assert {path.parent.name for path in first} == {"clip", "clip_2"}
+  succeeds(capsys, "generate", videos[0], "-o", out, *quick, "--seed=1")
+  succeeds(capsys, "generate", videos[0], "-o", out, *quick, "-p", "rain")
+  assert all(path.read_bytes() == data for path, data in first.items())
+  folders = sorted(path.name for path in out.iterdir())
+  assert folders == ["clip", "clip_2", "clip_3", "clip_4"]
+  for folder in folders:
+    sidecar = json.loads((out / folder / "clip.json").read_text())
+    (row,) = sidecar["candidates"]
+    assert (out / folder / row["video"]).exists()
+  # The same request gives the same files again.
+  succeeds(capsys, "generate", videos[0], "-o", out, *quick, "--seed=1")
+  assert sorted(path.name for path in out.iterdir()) == folders
+
+
+@pytest.mark.parametrize(
+  "name, hint",
+  [
+    ("...mp4", "nothing stands before the ending"),
+    ("\N{SNOWMAN}" * 80 + ".mp4", "the name is 240 bytes long"),
+  ],
+)
+def test_a_name_that_cannot_be_used_is_refused_before_the_work(
+  clip, tmp_path, capsys, name, hint
+):
+  video = tmp_path / name
+  video.write_bytes(clip.read_bytes())
+  assert hint in refused(capsys, "generate", video, "-o", tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_reads_as_a_flag(clip, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pathlib.Path("-dash.mp4").write_bytes(clip.read_bytes())
+  said = refused(capsys, "generate", "-dash.mp4", "-o", "out")
+  assert "name the file ./-dash.mp4" in said

@@ -25,6 +25,7 @@ import v2a_jax
 from v2a_jax import media, watermark
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
+from v2a_jax.soundtrack import places
 from v2a_jax.soundtrack.request import Request
 
 PEAK = 10 ** (-1 / 20)  # -1 dBFS
@@ -127,7 +128,8 @@ def deliver(
 
   Args:
     takes: candidates of a `Soundtracker`.
-    directory: a folder named after the video is made in it.
+    directory: a folder named after the video is made in it, with a number
+      where there is one of another video or request (`places.folder_for`).
     keep: number of candidates to write, best first; None for all.
     loudness: see `level`.
     key: key of the watermark; None for that of the environment, or the public
@@ -138,10 +140,18 @@ def deliver(
 
   Raises:
     MediaError: a file cannot be written; what was finished stays.
+    ValueError: no file can be named after the video.
   """
-  stem = takes.video.stem
-  folder = directory / stem
-  folder.mkdir(parents=True, exist_ok=True)
+  stem = places.stem_of(takes.video)
+  delivery = {
+    "keep": keep,
+    "loudness": loudness,
+    "payload": payload,
+    "mark": mark,
+    "own_key": key is not None,
+  }
+  described = describe(takes) | {"delivery": delivery}
+  folder = places.folder_for(directory, stem, described)
   rows = []
   for rank, take in enumerate(takes.candidates[:keep], start=1):
     name = f"{stem}__c{rank:02d}_s{take.seed:04d}"
@@ -158,16 +168,7 @@ def deliver(
     rows.append(row | {"rank": rank})
     on_file(folder / row["video"])
   sidecar = folder / f"{stem}.json"
-  delivery = {
-    "keep": keep,
-    "loudness": loudness,
-    "payload": payload,
-    "mark": mark,
-    "own_key": key is not None,
-  }
-  files.write_json(
-    sidecar, describe(takes) | {"delivery": delivery, "candidates": rows}
-  )
+  files.write_json(sidecar, described | {"candidates": rows})
   return Delivery(
     videos=tuple(folder / row["video"] for row in rows),
     waves=tuple(folder / row["wave"] for row in rows),
