@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines.manifest import fingerprint, read_manifest
+from data_pipelines.schema import DataError
 from v2a_jax.basics import files
 
 DATA = "data.json"
@@ -23,11 +24,15 @@ _log = logging.getLogger(__name__)
 def identify(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
   """Returns counts and digest of data sets, by path.
 
-  The digest is of the manifest's settings and of the digests of all shards.
+  The digest is of the manifest's settings and of the digests of all shards. A
+  data set that is not there is left out: whoever reads it says so.
   """
   found = {}
   for path in paths:
-    manifest = read_manifest(path)
+    try:
+      manifest = read_manifest(path)
+    except DataError:
+      continue
     parts = [manifest.get(key) for key in ("fingerprint", "shards")]
     counts = manifest.get("splits", {})
     found[path] = {"splits": counts, "sha256": fingerprint(parts)}
