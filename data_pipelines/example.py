@@ -288,7 +288,7 @@ def _check_crop(record, window: Window) -> None:
   cached = features_lib.unpack(record["features"], window.features)
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
   if not (cached.whole and whole):
-    raise schema.DataError(
+    raise schema.SettingsError(
       f"its cached features serve only the window at the start of its"
       f" {record['duration']:g} s: set data.crop='start', or build the data set"
       " of shorter clips"

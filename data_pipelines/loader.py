@@ -22,7 +22,12 @@ from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
 from data_pipelines import manifest
 from data_pipelines.example import Example
-from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
+from data_pipelines.schema import (
+  SPLITS,
+  TEXT_FIELDS,
+  DataError,
+  SettingsError,
+)
 from data_pipelines.source import Concatenated, open_source
 from data_pipelines.tokenizer import (
   TextTokenizer,
@@ -324,6 +329,8 @@ class _Decode(grain.transforms.RandomMap):
         gain_db=config.gain_db,
         cache=self.cache,
       )
+    except SettingsError:
+      raise  # Of every record, and so not of a bad one.
     except (ValueError, DataError) as error:  # MediaError is a ValueError
       return self._blank(index, error)
     return example | {_BAD: np.bool_(False)}

@@ -45,6 +45,10 @@ class DataError(RuntimeError):
   """A data set that cannot be read; one line: what, where, what to do."""
 
 
+class SettingsError(DataError):
+  """Settings that do not go with a data set, whatever its records hold."""
+
+
 def features():
   """Returns the TFDS `FeaturesDict` of a record; imports TFDS (0.7 s)."""
   import tensorflow_datasets as tfds
