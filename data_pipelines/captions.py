@@ -187,6 +187,8 @@ def parse_seconds(text: str) -> float | None:
 
 def _read_table(path: pathlib.Path):
   """Returns the header and (line number, value by column) of each row."""
+  if path.exists() and not path.is_file():
+    raise DataError(f"{path} is not a regular file; save the table as one")
   try:
     text = path.read_bytes().decode("utf-8-sig")
   except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 import pytest
@@ -265,3 +266,9 @@ def test_every_row_is_used_or_listed_with_a_reason(tmp_path, seed):
     stretches = [(row.start, row.end) for row in rows]
     assert len(set(stretches)) == len(stretches)
     assert all((end or np.inf) > (start or 0) for start, end in stretches)
+
+
+def test_a_table_that_is_a_pipe_is_refused_and_nothing_hangs(tmp_path):
+  os.mkfifo(tmp_path / "captions.csv")
+  with pytest.raises(DataError, match="captions.csv is not a regular file"):
+    captions.read_captions(tmp_path / "captions.csv", ["a.mp4"])
