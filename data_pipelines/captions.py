@@ -16,6 +16,7 @@ import pathlib
 import re
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.files import read_bytes
 from v2a_jax.basics.paths import as_path
 
 # Names of the columns of each field, in order of preference.
@@ -187,10 +188,8 @@ def parse_seconds(text: str) -> float | None:
 
 def _read_table(path: pathlib.Path):
   """Returns the header and (line number, value by column) of each row."""
-  if path.exists() and not path.is_file():
-    raise DataError(f"{path} is not a regular file; save the table as one")
   try:
-    text = path.read_bytes().decode("utf-8-sig")
+    text = read_bytes(path).decode("utf-8-sig")
   except FileNotFoundError:
     raise DataError(f"no captions file {path}; name a CSV file") from None
   except (OSError, UnicodeDecodeError) as error:

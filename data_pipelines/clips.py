@@ -194,10 +194,8 @@ def extract(
   return outcome, clips.records
 
 
-# Sample rates of sound, in Hz; others are of data that pose as sound.
-_RATES = (4_000, 768_000)
-# Encoders pad and cut sound by less than this.
-_GAP_SECONDS = 0.1
+# Sample rates in Hz and channels of sound; others are of data that pose as it.
+_RATES, _MOST_CHANNELS = (4_000, 768_000), 64
 
 
 class _Clips(NamedTuple):
@@ -220,6 +218,8 @@ def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
     raise _Refused(
       "sample rate", f"{info.sample_rate:,} Hz is not in [{low:,}, {high:,}]"
     )
+  if info.has_audio and (info.channels or 1) > _MOST_CHANNELS:
+    raise _Refused("channels", f"{info.channels} are over {_MOST_CHANNELS}")
   cuts = stretches(info.duration, rows, options.max_seconds)
   for start, end, row in cuts:
     try:
@@ -249,6 +249,10 @@ def _read_clips(path, name, sha256, rows, options, clips: _Clips) -> None:
 
 def _read_media(path, info, start: float, end: float, options: ClipOptions):
   """Returns video, audio and duration of one clip, and notes to count."""
+  if start >= info.duration:
+    raise _Refused(
+      "after the end", f"at {start:g} s; the file has {info.duration:g} s"
+    )
   if end - start < options.min_seconds:
     raise _Refused("too short", f"{end - start:.3f} s")
   keep = (
@@ -292,13 +296,9 @@ def _read_media(path, info, start: float, end: float, options: ClipOptions):
     raise _Refused("too short", f"{duration:.3f} s can be decoded")
   if not len(sound) and not options.allow_video_only:
     raise _Refused("no audio", "no sound in this stretch can be decoded")
-  heard = len(sound) / rate
-  if heard and duration - heard > _GAP_SECONDS:
-    # What is missing is no silence to be learned: the record ends before it.
-    duration = heard
-    notes.append("cut where the sound ends")
-    if duration < options.min_seconds:
-      raise _Refused("too short", f"{duration:.3f} s have sound")
+  missing = duration - len(sound) / rate
+  if len(sound) and missing > schema.SOUND_SLACK:
+    notes.append("with sound that ends early")
   damaged = sum(part.damaged for part in (clip.video, clip.audio) if part)
   notes += ["with damaged packets"] * bool(damaged)
   notes += ["silent"] * bool(len(sound) and not np.any(sound))

@@ -19,7 +19,7 @@ from data_pipelines import schema
 from data_pipelines.features import Features
 from data_pipelines.tokenizer import TextTokenizer, Tokenizer, spread
 from v2a_jax import media
-from v2a_jax.basics.settings import check
+from v2a_jax.basics.settings import SettingError, check
 
 Example = dict[str, np.ndarray]
 
@@ -172,8 +172,9 @@ def decode_record(
     cache: cache of decoded records, by `index`.
 
   Returns:
-    One row of a loader's batch. A record without sound has duration 0, so that
-    it has no weight in training.
+    One row of a loader's batch. Its duration ends with the sound, so that what
+    is missing of it has no weight in training and evaluation; without sound it
+    is 0.
 
   Raises:
     MediaError: the record's media cannot be decoded.
@@ -288,7 +289,7 @@ def _check_crop(record, window: Window) -> None:
   cached = features_lib.unpack(record["features"], window.features)
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
   if not (cached.whole and whole):
-    raise schema.SettingsError(
+    raise SettingError(
       f"its cached features serve only the window at the start of its"
       f" {record['duration']:g} s: set data.crop='start', or build the data set"
       " of shorter clips"
@@ -348,7 +349,9 @@ def _cut_audio(
   first = round((start - content.start) * window.sample_rate)
   cut = content.audio[first : first + length]
   audio[: len(cut)] = np.clip(cut, -1.0, 1.0)
-  seconds = seconds if len(content.audio) else 0.0
+  heard = len(cut) / window.sample_rate
+  if not heard or seconds - heard > schema.SOUND_SLACK:
+    seconds = heard  # What is missing is not silence.
   return dict(audio=audio, duration=np.float32(seconds))
 
 

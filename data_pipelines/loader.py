@@ -22,12 +22,7 @@ from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
 from data_pipelines import manifest
 from data_pipelines.example import Example
-from data_pipelines.schema import (
-  SPLITS,
-  TEXT_FIELDS,
-  DataError,
-  SettingsError,
-)
+from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
 from data_pipelines.source import Concatenated, open_source
 from data_pipelines.tokenizer import (
   TextTokenizer,
@@ -39,9 +34,9 @@ from v2a_jax.basics.settings import SettingError, check, choose, derived
 from v2a_jax.basics.text import did_you_mean, one_of
 
 _BAD = "bad"
-# So many records may be bad in a small data set too.
+# Number of bad records that a small data set may have too.
 _FEW_BAD = 8
-# So often are workers started again that were killed, in one run.
+# Number of times that killed workers are started again.
 _RESTARTS = 3
 _NAME_ONE = "give a folder of `v2a data build` or `v2a data scenes`"
 
@@ -80,9 +75,10 @@ class LoaderConfig:
       writes; 0 for none.
     encoder: digest of the encoder of the cached features; empty for any.
     frames: whether frames are decoded.
-    max_bad_fraction: largest fraction of the records that may fail to decode,
-      though eight always may, or an eighth of a small data set. Each is logged by name and becomes an empty
-      example of duration 0. With 0 the first one is an error.
+    max_bad_fraction: largest fraction of the records that may fail to decode, or
+      8 records, or of a small data set one in eight, if that is more. Each is
+      logged by name and becomes an empty example of duration 0. With 0 none may
+      fail.
   """
 
   paths: tuple[str, ...] = ()
@@ -329,8 +325,9 @@ class _Decode(grain.transforms.RandomMap):
         gain_db=config.gain_db,
         cache=self.cache,
       )
-    except SettingsError:
-      raise  # Of every record, and so not of a bad one.
+    except SettingError as error:  # No record is bad: it is so of all.
+      line = f"{self.records.name(index)}: {error}"
+      raise SettingError(line) from None
     except (ValueError, DataError) as error:  # MediaError is a ValueError
       return self._blank(index, error)
     return example | {_BAD: np.bool_(False)}
@@ -368,10 +365,10 @@ def _start(dataset, config: LoaderConfig):
 
 
 def _unwrapped(error: Exception) -> Exception:
-  """Returns the DataError inside Grain's wrapping, or the error itself."""
+  """Returns our error inside Grain's wrapping, or the error itself."""
   cause: BaseException | None = error
   while cause is not None:
-    if isinstance(cause, DataError):
-      return DataError(str(cause))
+    if isinstance(cause, DataError | SettingError):
+      return type(cause)(str(cause))
     cause = cause.__cause__ or cause.__context__
   return error

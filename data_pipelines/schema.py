@@ -41,12 +41,13 @@ class SchemaError(ValueError):
   """A record that breaks the schema; names the record, field and value."""
 
 
+# Seconds by which encoders may cut a clip's sound; if more is missing, the
+# sound ends there.
+SOUND_SLACK = 0.1
+
+
 class DataError(RuntimeError):
   """A data set that cannot be read; one line: what, where, what to do."""
-
-
-class SettingsError(DataError):
-  """Settings that do not go with a data set, whatever its records hold."""
 
 
 def features():

@@ -266,12 +266,14 @@ def existing(path: str, what: str) -> pathlib.Path:
   """Returns the path of something that must exist.
 
   Raises:
-    UsageError, PathError: nothing is there, or it is not on this machine; the
-      message calls it `what`.
+    UsageError, PathError: nothing is there, it is neither file nor folder, or
+      not on this machine; the message calls it `what`.
   """
   local = local_path(path, f"the {what}")
   if not local.exists():
     raise UsageError(f"no {what} at {path}")
+  if not (local.is_file() or local.is_dir()):
+    raise UsageError(f"{path} is a pipe or a device, not a {what}")
   return local
 
 

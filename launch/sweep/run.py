@@ -108,6 +108,8 @@ def _run_all(
   waiting, running, failed = list(points), {}, []
   shown = time.monotonic()
   before = signal.signal(signal.SIGTERM, _exit)
+  stack = contextlib.ExitStack()
+  inherited = stack.enter_context(parent.lifeline())
   try:
     while waiting or running:
       while waiting and len(running) < jobs:
@@ -118,7 +120,7 @@ def _run_all(
           ["bash", str(folder / f"{point.name}.sh")],
           stdout=None if jobs == 1 else subprocess.DEVNULL,
           start_new_session=True,
-          env=os.environ | {parent.VARIABLE: str(os.getpid())},
+          **inherited,
         )
         running[process] = point
       time.sleep(POLL_SECONDS)
@@ -133,6 +135,7 @@ def _run_all(
   finally:
     signal.signal(signal.SIGTERM, before)
     _stop(running, folder)
+    stack.close()
   return failed
 
 

@@ -1,13 +1,13 @@
 """Children end with the process that started them, however that ends."""
 
-import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+
+from tests.processes import ENVIRONMENT, all_end, is_running
 
 POOL = """
 from concurrent import futures
@@ -24,31 +24,35 @@ if __name__ == "__main__":
     list(pool.map(work, range(2)))
 """
 RUN = """
-import time
+import os, signal, sys, time
 from v2a_jax.basics.parent import stop_with_launcher
+def save(*_):
+  print("saved", flush=True)
+  sys.exit()
+signal.signal(signal.SIGTERM, save)
 stop_with_launcher()
-print("started", flush=True)
+print(os.getpid(), flush=True)
 time.sleep(100)
 """
 
 
-def start(tmp_path, code, **env):
-  script = tmp_path / "script.py"
+LAUNCHER = """
+import subprocess, sys, time
+from v2a_jax.basics.parent import lifeline
+with lifeline() as inherited:
+  subprocess.Popen([sys.executable, sys.argv[1]], **inherited)
+  time.sleep(100)
+"""
+
+
+def start(tmp_path, code, *arguments, **env):
+  script = tmp_path / f"script{len(list(tmp_path.iterdir()))}.py"
   script.write_text(code)
-  root = str(pathlib.Path(__file__).parents[2])
-  path = os.pathsep.join([root, *sys.path])
   return subprocess.Popen(
-    [sys.executable, script],
+    [sys.executable, script, *arguments],
     stdout=subprocess.PIPE,
-    env=os.environ | {"PYTHONPATH": path} | env,
+    env=ENVIRONMENT | env,
   )
-
-
-def is_running(pid):
-  try:
-    return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-  except (FileNotFoundError, ProcessLookupError):
-    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -57,20 +61,28 @@ def test_workers_of_a_pool_end_with_it(tmp_path, number):
   workers = [int(process.stdout.readline()) for _ in range(2)]
   process.send_signal(number)
   process.wait()
-  deadline = time.monotonic() + 5
-  while any(map(is_running, workers)):
-    assert time.monotonic() < deadline, "workers live on"
-    time.sleep(0.05)
+  assert all_end(workers)
 
 
 def test_a_run_is_stopped_when_its_launcher_is_killed(tmp_path):
-  launcher = subprocess.Popen(["sleep", "100"])
-  run = start(tmp_path, RUN, V2A_END_WITH=str(launcher.pid))
-  assert run.stdout.readline() == b"started\n"
-  assert run.poll() is None
+  run = tmp_path / "run.py"
+  run.write_text(RUN)
+  launcher = start(tmp_path, LAUNCHER, run)
+  number = int(launcher.stdout.readline())
+  time.sleep(0.5)
+  assert is_running(number)
   launcher.kill()
   launcher.wait()
-  assert run.wait(timeout=5) == -signal.SIGTERM
-  # Nor does one begin whose launcher is gone already.
-  late = start(tmp_path, RUN, V2A_END_WITH=str(launcher.pid))
-  assert late.wait(timeout=10) == -signal.SIGTERM
+  assert launcher.stdout.read() == b"saved\n"  # Its handler of SIGTERM ran.
+  assert all_end([number])
+
+
+def test_a_job_that_only_inherited_the_environment_goes_on(tmp_path):
+  """As one that a scheduler started after the launcher submitted it."""
+  for stale in ("7:12345", "0:1", "x", ""):
+    run = start(tmp_path, RUN, V2A_END_WITH=stale)
+    assert run.stdout.readline()
+    time.sleep(0.2)
+    assert run.poll() is None
+    run.kill()
+    run.wait()

@@ -13,11 +13,13 @@ import textwrap
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow_datasets as tfds
 
 from data_pipelines import build, scenes
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
+from data_pipelines.loader import LoaderConfig, make_loader
 from data_pipelines.schema import DataError
 from data_pipelines.writer import BuildError
 from tests.data_pipelines.samples import FILE_RATE, click, read, write_clip
@@ -274,15 +276,42 @@ def test_pipes_devices_and_odd_rates_are_dropped_and_nothing_hangs(tmp_path):
   assert reasons["slow.wav"].startswith("1 Hz is not in")
 
 
-def test_sound_that_ends_early_ends_the_clip(tmp_path):
+def test_a_range_after_the_end_and_too_many_channels_say_so(tmp_path):
+  folder = tmp_path / "clips"
+  write_clip(folder / "good.mp4")
+  write_clip(folder / "late.mp4")
+  soundfile.write(folder / "many.wav", np.zeros((8000, 65)), 8000)
+  (folder / "table.csv").write_text("file,start,end\nlate.mp4,5,6\n")
+  build.build_folder(
+    folder,
+    out=tmp_path / "ds",
+    captions_csv=folder / "table.csv",
+    options=ClipOptions(allow_audio_only=True),
+  )
+  drops = csv.DictReader((tmp_path / "ds" / "drops.csv").open())
+  reasons = {row["file"]: (row["reason"], row["detail"]) for row in drops}
+  assert reasons == {
+    "late.mp4": ("after the end", "at 5 s; the file has 1 s"),
+    "many.wav": ("channels", "65 are over 64"),
+  }
+
+
+def test_sound_that_ends_early_is_counted_and_the_rest_has_no_weight(tmp_path):
   """Silence that nobody recorded is neither learned nor taken for the truth."""
   folder = tmp_path / "clips"
   write_clip(folder / "short.mp4", seconds=2.0, audio=click(0.5, 0.2))
   options = ClipOptions(val_fraction=0, test_fraction=0)
   manifest = build.build_folder(folder, out=tmp_path / "ds", options=options)
+  assert manifest["notes"]["with sound that ends early"] == 1
   (record,) = read(tmp_path / "ds").values()
-  assert record["duration"] == pytest.approx(0.5, abs=0.1)
-  assert manifest["notes"]["cut where the sound ends"] == 1
+  assert record["duration"] == pytest.approx(2.0, abs=0.1)
+  config = LoaderConfig(
+    paths=(str(tmp_path / "ds"),), seconds=2.0, fps=10.0, batch_size=1
+  )
+  with make_loader(config) as loader:
+    batch = next(loader)
+  assert batch["duration"] == pytest.approx(0.5, abs=0.1)
+  assert batch["frame_mask"].sum() == 20  # The picture is seen to its end.
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/clips")

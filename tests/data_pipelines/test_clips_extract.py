@@ -194,7 +194,7 @@ def test_stretches_that_cannot_be_used_are_listed_with_their_times(tmp_path):
   assert len(records) == 1
   assert [(d["start"], d["reason"]) for d in outcome.drops] == [
     (0.5, "too short"),
-    (7.0, "too short"),
+    (7.0, "after the end"),
   ]
   outcome, records = extract(path, *rows[1:])
   assert records == [] and len(outcome.drops) == 1
@@ -232,7 +232,7 @@ def test_a_silent_track_is_noted(tmp_path):
   assert len(records) == 1 and "silent" in outcome.notes
 
 
-def test_a_clip_lasts_as_long_as_picture_and_sound(tmp_path):
+def test_a_clip_lasts_as_long_as_its_picture(tmp_path):
   """Sound after the last frame is cut; missing sound is not made up."""
   longer = write_clip(tmp_path / "longer.mp4", audio=click(3.0, 0.5))
   _, (record,) = extract(longer)
@@ -242,8 +242,8 @@ def test_a_clip_lasts_as_long_as_picture_and_sound(tmp_path):
   shorter = write_clip(tmp_path / "shorter.mp4", audio=click(0.75, 0.5))
   _, (record,) = extract(shorter)
   samples, rate = media.decode_flac(record["audio"])
-  assert record["duration"] == pytest.approx(0.75, abs=0.06)
-  assert len(samples) / rate == pytest.approx(record["duration"], abs=1e-3)
+  assert record["duration"] == pytest.approx(1.0, abs=0.06)
+  assert len(samples) / rate < 0.9
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "empty", "noise", "cut"])

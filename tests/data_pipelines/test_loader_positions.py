@@ -4,12 +4,10 @@ from collections import Counter
 import dataclasses
 import multiprocessing
 import os
-import pathlib
 import pickle
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from data_pipelines.loader import LoaderConfig, make_loader
 from data_pipelines.schema import DataError
 from tests.data_pipelines.samples import RATE, assert_same, sound_record, write
+from tests.processes import ENVIRONMENT, all_end
 
 NUM, BATCH = 11, 4  # an epoch is no whole number of batches
 
@@ -256,27 +255,10 @@ def test_workers_end_with_the_process_they_work_for(config, tmp_path):
   process = subprocess.Popen(
     [sys.executable, script, tmp_path / "config"],
     stdout=subprocess.PIPE,
-    env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    env=ENVIRONMENT,
   )
   workers = list(map(int, process.stdout.readline().split()))
   assert len(workers) == 2
   process.kill()
   process.wait()
-  deadline = time.monotonic() + 5
-  while any(map(is_running, workers)):
-    assert time.monotonic() < deadline, "workers live on"
-    time.sleep(0.05)
-
-
-def is_running(pid):
-  try:
-    return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-  except (FileNotFoundError, ProcessLookupError):
-    return False
-
-
-def test_a_closed_loader_can_be_closed_again(config):
-  loader = make_loader(config)
-  next(loader)
-  loader.close()
-  loader.close()
+  assert all_end(workers)

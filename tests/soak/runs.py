@@ -4,6 +4,7 @@ Each round is a process of its own, which trains the toy experiment of
 tests/training.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -12,29 +13,16 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import time
 
 from tests.soak.rounds import Tally, repeat
+from tests.training import toy_process
 from v2a_jax.training import digests
 
-TRAINING = pathlib.Path(__file__).parents[1] / "training"
 EVERY = 2  # Steps between checkpoints.
 
 
-def start(workdir: pathlib.Path, **settings) -> subprocess.Popen:
-  """Starts a run of the toy experiment."""
-  settings = {"workdir": str(workdir), "devices": 2, **settings}
-  path = os.pathsep.join([str(TRAINING.parents[1]), *sys.path])
-  return subprocess.Popen(
-    [sys.executable, str(TRAINING / "toy_training.py"), json.dumps(settings)],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env=os.environ | {"PYTHONPATH": path},
-    # A soak test that was started with nohup must not pass that on.
-    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-  )
+_start = functools.partial(toy_process.start, devices=2, mesh={})
 
 
 def end_of(process: subprocess.Popen, seconds: float = 60.0) -> int:
@@ -78,7 +66,7 @@ def kills(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
 
   def kill(seconds: float) -> str:
     before = newest(workdir)
-    process = start(
+    process = _start(
       workdir,
       num_train_steps=10**6,
       checkpoint_every=EVERY,
@@ -111,7 +99,7 @@ def readers_gone(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
 
   def leave(number: int) -> str:
     workdir = folder / f"pipe{number}"
-    process = start(workdir, num_train_steps=12, delay=0.02)
+    process = _start(workdir, num_train_steps=12, delay=0.02)
     steps_until(process, rng.randrange(1, 10))
     process.stdout.close()
     assert end_of(process) == 0, "did not end with 0"
@@ -131,7 +119,9 @@ def full_disks(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
 
   def fill(number: int) -> str:
     workdir = folder / f"full{number}"
-    process = start(workdir, num_train_steps=30, delay=0.05, checkpoint_every=3)
+    process = _start(
+      workdir, num_train_steps=30, delay=0.05, checkpoint_every=3
+    )
     steps_until(process, rng.randrange(1, 15))
     _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     size = (workdir / "metrics.jsonl").stat().st_size
@@ -161,7 +151,7 @@ def stops(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
   def stop(number: int) -> str:
     workdir = folder / f"stop{number}"
     which = rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-    process = start(workdir, num_train_steps=10**6, delay=0.02)
+    process = _start(workdir, num_train_steps=10**6, delay=0.02)
     seen = steps_until(process, rng.randrange(1, 10))
     process.send_signal(which)
     process.stdout.close()

@@ -7,8 +7,9 @@ import signal
 import subprocess
 
 import pytest
-from test_loop import losses_of, read_until, start
+from toy_training import losses_of
 
+from tests.training.toy_process import read_until, start
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.preemption import PreemptionGuard
 

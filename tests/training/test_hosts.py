@@ -8,9 +8,9 @@ import socket
 import time
 
 import pytest
-from test_loop import read_until, start
 from toy_training import experiment, losses_of
 
+from tests.training.toy_process import read_until, start
 from v2a_jax.training import hosts
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.goodput import Goodput

@@ -2,12 +2,9 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 from flax import nnx
@@ -24,6 +21,7 @@ from toy_training import (
   rows_of,
 )
 
+from tests.training.toy_process import MESH, read_until, start
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.health import NonFiniteError
@@ -32,32 +30,6 @@ from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.preemption import PreemptionGuard
 from v2a_jax.training.restore import restore_params
 from v2a_jax.weights import names
-
-HERE = pathlib.Path(__file__).parent
-MESH = dict(data=2, fsdp=2, tensor=2)
-
-
-def start(workdir, **settings):
-  """Starts `toy_training.py` as a process of its own."""
-  settings = {"workdir": str(workdir), "mesh": MESH, **settings}
-  path = os.pathsep.join([str(HERE.parents[1]), *sys.path])
-  return subprocess.Popen(
-    [sys.executable, str(HERE / "toy_training.py"), json.dumps(settings)],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env=os.environ | {"PYTHONPATH": path},
-  )
-
-
-def read_until(process, words):
-  """Reads lines until one starts with `words`; returns what was read."""
-  lines = []
-  for line in process.stdout:
-    lines.append(line)
-    if line.startswith(words):
-      return lines
-  raise AssertionError("".join(lines))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
-from typing import Any
+from typing import Any, BinaryIO
 import uuid
 
 from v2a_jax.basics.paths import as_path, is_remote
@@ -23,11 +24,42 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     OSError: the file is missing, or a pipe, socket or device, which might never
       end.
   """
-  path = as_path(path)
-  if not is_remote(path) and path.exists() and not path.is_file():
-    raise OSError(f"{path} is not a regular file")
-  with path.open("rb") as file:
+  with _open(path) as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+  """Returns the bytes of a file.
+
+  Raises:
+    OSError: as `sha256_of`.
+  """
+  with _open(path) as file:
+    return file.read()
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+  path = as_path(path)
+  return path.open("rb") if is_remote(path) else open(open_regular(path), "rb")
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+  """Opens a regular file of this machine; never blocks.
+
+  Returns:
+    Its descriptor.
+
+  Raises:
+    OSError: it cannot be opened, or is a folder, FIFO, socket or device.
+  """
+  # Asked first, because opening a device may have effects.
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise OSError(f"{os.fspath(path)} is not a regular file")
+  descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+  if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    os.close(descriptor)
+    raise OSError(f"{os.fspath(path)} is not a regular file")
+  return descriptor
 
 
 @contextlib.contextmanager
@@ -90,7 +122,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
   """
   path = as_path(path)
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(read_bytes(path))
   except ValueError as error:
     raise ValueError(f"{path} is not JSON ({error})") from None
   if not isinstance(value, dict):

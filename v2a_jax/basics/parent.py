@@ -3,16 +3,17 @@
 A process that is killed cannot stop its children, and nothing else would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import functools
 import multiprocessing
 import os
 import select
 import signal
 import threading
+from typing import Any
 
-# The launcher of a sweep puts its process id here, for the runs that it starts.
-VARIABLE = "V2A_END_WITH"
+_VARIABLE = "V2A_END_WITH"
 
 
 @functools.cache
@@ -23,24 +24,34 @@ def end_with_parent() -> None:
     _follow(parent.join, lambda: os._exit(1))
 
 
-def stop_with_launcher() -> None:
-  """Sends this process SIGTERM when the one in $V2A_END_WITH ends.
+@contextlib.contextmanager
+def lifeline() -> Iterator[dict[str, Any]]:
+  """Yields arguments of `Popen` for runs that are to stop with this process.
 
-  Where the system cannot watch a process that is not a child (it is Linux from
-  5.3 on that can), nothing is done.
+  They inherit one end of a pipe, whose other end is open in this process only,
+  and so closed when it is gone. `stop_with_launcher` watches for that.
   """
-  process = os.environ.get(VARIABLE, "")
-  if not process.isdigit() or not hasattr(os, "pidfd_open"):
-    return
-  stop = lambda: os.kill(os.getpid(), signal.SIGTERM)
+  end, own = os.pipe()
   try:
-    handle = os.pidfd_open(int(process))
-  except ProcessLookupError:
-    stop()
+    # The number alone might be another file of a process that only inherited
+    # the environment, such as a job of a scheduler.
+    name = f"{end}:{os.fstat(end).st_ino}"
+    yield {"pass_fds": (end,), "env": os.environ | {_VARIABLE: name}}
+  finally:
+    os.close(end)
+    os.close(own)
+
+
+def stop_with_launcher() -> None:
+  """Sends this process SIGTERM when the one that holds its lifeline ends."""
+  end, _, inode = os.environ.get(_VARIABLE, "").partition(":")
+  try:
+    inherited = str(os.fstat(int(end)).st_ino) == inode
+  except (ValueError, OSError):
     return
-  except OSError:
-    return
-  _follow(lambda: select.select([handle], [], []), stop)
+  if inherited:
+    wait = lambda: select.select([int(end)], [], [])
+    _follow(wait, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _follow(wait: Callable[[], object], then: Callable[[], object]) -> None:

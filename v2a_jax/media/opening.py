@@ -7,9 +7,9 @@ their descriptors.
 
 import io
 import os
-import stat
 from typing import BinaryIO
 
+from v2a_jax.basics.files import open_regular
 from v2a_jax.basics.paths import PathError, local_path
 from v2a_jax.media.base import Limits, MediaError, Source, more
 
@@ -57,22 +57,6 @@ class Descriptor(io.RawIOBase):
       count = os.pwrite(self._descriptor, left, self._position)
       self._position, left = self._position + count, left[count:]
     return len(data)
-
-
-def open_regular(path: str | os.PathLike, flags: int = os.O_RDONLY) -> int:
-  """Opens a regular file and returns its descriptor; never blocks.
-
-  Raises:
-    OSError: it cannot be opened, or is a folder, FIFO, socket or device.
-  """
-  # Asked first, because opening a device may have effects.
-  if not stat.S_ISREG(os.stat(path).st_mode):
-    raise OSError(f"{os.fspath(path)} is not a regular file")
-  descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-  if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-    os.close(descriptor)
-    raise OSError(f"{os.fspath(path)} is not a regular file")
-  return descriptor
 
 
 def open_output(path: str) -> BinaryIO:

@@ -27,6 +27,7 @@ import threading
 import time
 from typing import Any, TypeVar
 
+from v2a_jax.basics.files import open_regular
 from v2a_jax.media import reader, wire
 from v2a_jax.media.base import (
   DEFAULT_LIMITS,
@@ -39,7 +40,6 @@ from v2a_jax.media.base import (
   more,
   source_name,
 )
-from v2a_jax.media.opening import open_regular
 from v2a_jax.media.wire import LENGTH, MAX_FILES
 
 _T = TypeVar("_T")
