@@ -7,13 +7,11 @@ them, the sidecar, records every setting.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
-from launch import sidecar as sidecar_lib
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format
@@ -155,38 +153,34 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
 
 def read_sidecar(
   path: str, args: argparse.Namespace
-) -> tuple[str, int | None, list[Job]]:
+) -> tuple[str, int | str | None, list[Job]]:
   """Reads what made the soundtracks beside a sidecar: checkpoint, step, job.
 
   Raises:
     UsageError: it is no sidecar, or its video is not there.
   """
+  from launch import sidecar
+
   file = parsing.existing(path, "sidecar")
   try:
-    sidecar = json.loads(file.read_text())
-    source, delivery = sidecar["model"]["checkpoint"], dict(sidecar["delivery"])
-    own_key = delivery.pop("own_key")
-    request, video = sidecar["request"], os.fspath(sidecar["video"])
-    sidecar_lib.check(request, delivery, source, sidecar["candidates"])
-    expected = _digests(sidecar["candidates"])
-  except (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    *(RecursionError, OverflowError, OSError),
-  ) as error:
+    found = sidecar.read(file)
+  except (OSError, ValueError, RecursionError) as error:
     raise parsing.UsageError(
       f"{file} is not a sidecar of v2a generate ({error})"
     ) from None
-  if own_key and not args.key:
+  delivery = dataclasses.asdict(found.delivery)
+  if delivery.pop("own_key") and not args.key:
     raise parsing.UsageError(
       f"{file}: the watermark has a key of its own; give it with --key"
     )
   job = Job(
-    video=parsing.existing((args.video or [video])[0], "video"),
-    request=request,
+    video=parsing.existing((args.video or [found.video])[0], "video"),
+    request=vars(found.request),
     delivery=delivery | {"key": args.key},
-    expected=expected,
+    expected={row.seed: row.sha256_samples for row in found.candidates},
   )
-  return args.checkpoint or source["path"], source.get("step"), [job]
+  checkpoint = found.checkpoint
+  return args.checkpoint or checkpoint.path, checkpoint.step, [job]
 
 
 def _digests(candidates: list[dict]) -> dict[int, str]:
