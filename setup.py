@@ -62,6 +62,8 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
+    # Renders report.md as its readers do.
+    "markdown-it-py",
     "moto[s3]",
     "s3fs",
     "packaging",
