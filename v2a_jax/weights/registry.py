@@ -14,7 +14,6 @@ sha256 and that of its source.
 from collections.abc import Iterator
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import urllib.request
@@ -170,7 +169,7 @@ def load(
   converted = cache_dir() / weights.converted
   record = converted.with_suffix(".json")
   if path is None and converted.is_file() and record.is_file():
-    recorded = json.loads(record.read_text())
+    recorded = files.read_json(record)
     if recorded["source_sha256"] == weights.sha256:
       _check(converted, recorded["sha256"], "file was recorded with")
       return safetensors.load_file(converted)
