@@ -18,8 +18,10 @@ from data_pipelines import captions as captions_lib
 from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
+from data_pipelines.manifest import fingerprint
+from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.schema import DataError
-from data_pipelines.writer import Outcome
+from data_pipelines.writer import Outcome, restore
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
@@ -44,7 +46,9 @@ def build_folder(
 ) -> dict[str, Any]:
   """Turns a folder of clips into a data set and returns its manifest.
 
-  Starting the same build again continues it, or says that it is done.
+  Starting the same build again continues it, or says that it is done. After
+  files or captions have changed it brings the data set up to date and decodes
+  only what is new.
 
   Args:
     directory: folder that is searched, subfolders included, for media files.
@@ -71,6 +75,7 @@ def build_folder(
   if captions_csv is not None:
     table = captions_lib.read_captions(captions_csv, files, columns=columns)
     log(table.describe())
+  restore(out)
   rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
   plan = Plan(
     keys=files,
@@ -80,8 +85,10 @@ def build_folder(
     facts={
       "columns": table.columns,
       "files_ignored": others,
+      MEDIA: options.of_media,
       "rows_unmatched": len(table.unmatched),
     },
+    origin=fingerprint([str(directory.resolve()), limit]),
     unmatched=table.unmatched,
     description=f"Clips of {directory.resolve().name} with captions.",
   )
@@ -91,6 +98,7 @@ def build_folder(
     names=clips.clip_names(files),
     rows=table.rows,
     options=options,
+    earlier=open_readings(out, media=options.of_media),
   )
   return assemble(
     plan,
