@@ -29,7 +29,7 @@ from v2a_jax.basics.settings import SettingError, check
 _MEDIA_SUFFIXES = frozenset(
   ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .3gp .flv .wmv "
   ".ogv .gif .wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma "
-  ".mxf .ivf .caf .amr .au .w64".split()
+  ".mxf .ivf .caf .amr .au .w64 .dv .dif .vob .asf .qt .nut .m2v".split()
 )
 
 

@@ -19,6 +19,9 @@ from data_pipelines.readings import Reading
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError, check
 
+# A sound that stays below this is silence: -80 dB of full scale, which dither
+# does not reach.
+_SILENCE = 1e-4
 # Larger files are always re-encoded.
 _KEEP_BYTES = 32 << 20
 # Sample rates in Hz and channels of sound; others are of data that pose as it.
@@ -39,6 +42,9 @@ class ClipOptions:
       them whole.
     min_seconds: length in seconds below which clips are dropped.
     max_sample_rate: highest sample rate in Hz; higher ones are resampled.
+    audio_track: number of the sound track of files that have several, from 0;
+      None for the main one.
+    drop_silent: drop clips whose sound is silence, below -80 dB of full scale.
     allow_audio_only: keep clips without video.
     allow_video_only: keep clips without a sound track, for generation only:
       training learns nothing from them.
@@ -56,6 +62,8 @@ class ClipOptions:
   max_seconds: float = 10.0
   min_seconds: float = 0.1
   max_sample_rate: int = 48_000
+  audio_track: int | None = None
+  drop_silent: bool = False
   allow_audio_only: bool = False
   allow_video_only: bool = False
   val_fraction: float = 0.05
@@ -66,7 +74,7 @@ class ClipOptions:
   def __post_init__(self):
     check(self, short_side="[2, inf)", max_sample_rate="[1, inf)")
     check(self, max_fps="(0, inf)", file_seconds="(0, inf)")
-    check(self, read_limits="(0, inf)")
+    check(self, read_limits="(0, inf)", audio_track="[0, inf)")
     check(self, max_seconds="[0, inf)", min_seconds="[0, inf)")
     check(self, val_fraction="[0, 1]", test_fraction="[0, 1]")
     if self.val_fraction + self.test_fraction > 1:
@@ -109,7 +117,13 @@ class ClipFile:
 
   @functools.cached_property
   def _info(self) -> media.MediaInfo:
-    return media.probe_limited(self._path, limits=self._options.limits)
+    limits, number = self._options.limits, self._options.audio_track
+    info = media.probe_limited(self._path, limits=limits)
+    if number is None or number == info.audio_track:
+      return info
+    if number >= info.audio_tracks:  # `_refusal` says so
+      return info
+    return media.probe_limited(self._path, limits=limits, audio_track=number)
 
   def check(self) -> tuple[float | None, dict[str, Any]]:
     """Returns the file's length in seconds, and its part if it is refused."""
@@ -147,6 +161,10 @@ def _refusal(info: media.MediaInfo, options: ClipOptions):
     if options.allow_video_only:
       return None
     return "no audio", "no sound track; --allow_video_only keeps it"
+  number, tracks = options.audio_track, info.audio_tracks
+  if number is not None and number >= tracks:
+    text = f"only {tracks} sound track{'s' * (tracks > 1)}"
+    return text, f"--audio_track is {number}, counted from 0"
   if not low <= (info.sample_rate or low) <= high:
     text = f"{info.sample_rate:,} Hz is not in [{low:,}, {high:,}]"
     return "sample rate", text
@@ -181,6 +199,7 @@ def _read_media(path, info, start: float, end: float, options: ClipOptions):
     size=size if info.has_video else None,
     sample_rate=min(info.sample_rate or 16_000, options.max_sample_rate),
     channels=1 if info.channels == 1 else 2,
+    audio_track=options.audio_track,
     limits=options.limits,
   )
   sound = clip.audio.samples if clip.audio else np.zeros((0, 1), np.float32)
@@ -209,7 +228,12 @@ def _read_media(path, info, start: float, end: float, options: ClipOptions):
     notes.append("with sound that ends early")
   damaged = sum(part.damaged for part in (clip.video, clip.audio) if part)
   notes += ["with damaged packets"] * bool(damaged)
-  notes += ["silent"] * bool(len(sound) and not np.any(sound))
+  if len(sound) and np.abs(sound).max() < _SILENCE:
+    if options.drop_silent:
+      raise _Refused("silent", "its sound stays below -80 dB")
+    notes.append("silent")
+  if len(sound) and (track := info.several_tracks()):
+    notes.append(f"with {track}")
   audio = media.encode_flac(sound, rate) if len(sound) else b""
   return dict(video=video, audio=audio, duration=duration), notes
 
