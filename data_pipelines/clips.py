@@ -26,6 +26,9 @@ from v2a_jax.basics.files import sha256_of
 # Fraction by which a file's last clip may be longer than `max_seconds`: files
 # that were cut "to 10 s" last 10.03 s.
 _STRETCH = 0.05
+# A file that is longer than a stretch of its film by no more than this factor is
+# that stretch.
+_FILM_PART = 1.1
 # Fields of a record that a row of captions fills.
 _ROW_TEXTS = "caption audio_caption transcript label licence source".split()
 
@@ -58,6 +61,7 @@ def split_of(name: str, *, val: float, test: float) -> str:
 def clip_facts(record: Mapping[str, Any]) -> dict[str, Any]:
   """Returns what a build remembers of a record that it has written."""
   texts = [record["caption"], record["audio_caption"], record["transcript"]]
+  texts += record["other_captions"]
   return {
     "id": record["id"],
     "split": record["split"],
@@ -79,6 +83,8 @@ def stretches(
   for row in rows:
     start = row.start or 0.0
     end = duration if row.end is None else min(row.end, duration)
+    if row.of_film and row.end and duration <= (row.end - start) * _FILM_PART:
+      start, end = 0.0, duration  # The file is the stretch, not the film.
     length = end - start
     count = 1
     if max_seconds:
@@ -164,13 +170,14 @@ def _read_clips(file: ClipFile, name, sha256, rows, options, clips: _Clips):
       reason = part["reason"], part["detail"]
       clips.drops.append(drop(*reason, start=start, end=end))
       continue
-    whole = len(cuts) == 1 and not row.start and row.end is None
+    whole = len(cuts) == 1 and start == 0 and end == clips.seconds
     split = row.split or split_of(
       name, val=options.val_fraction, test=options.test_fraction
     )
     record = schema.make_record(
       id=name if whole else f"{name}_t{round(start * 1000):08d}",
       tags=list(row.tags),
+      other_captions=list(row.other_captions),
       split=split,
       sha256=sha256,
       **{field: getattr(row, field) for field in _ROW_TEXTS},
