@@ -118,15 +118,16 @@ def assemble(
   if (built := find_manifest(out)) and built.get("fingerprint") == digest:
     log(f"{out} is already built from the same input and settings")
     return built
-  update = bool(built and plan.origin) and built.get("origin") == plan.origin
-  changes = setting_changes(built or {}, settings)
+  changes = differences(built, plan, settings) if built else ""
   with DatasetWriter(
     out,
     fingerprint=digest,
     shard_bytes=int(output.shard_mb * 2**20),
-    overwrite=output.overwrite or (update and not changes),
+    overwrite=output.overwrite or bool(plan.origin and not changes),
     changes=changes,
   ) as writer:
+    if writer.discarded:
+      log("a build of other input or settings was interrupted; it starts anew")
     todo = [key for key in plan.keys if key not in writer.done]
     if len(todo) < len(plan.keys):
       log(f"continuing: {len(writer.done)} {plan.unit} are done already")
@@ -153,7 +154,7 @@ def assemble(
     )
   for line in summary(manifest, out, plan.unit):
     log(line)
-  if built:
+  if built and plan.origin:
     log(taken_over(outcomes))
   log(f"took {clock(seconds)}")
   return manifest
@@ -215,20 +216,25 @@ def summary(
   return lines
 
 
-def setting_changes(built: Mapping[str, Any], settings) -> str:
-  """Returns the settings that differ from a data set's, such as `fps was 1, …`.
+def differences(
+  built: Mapping[str, Any], plan: Plan, settings: Mapping[str, Any]
+) -> str:
+  """Returns why a data set is more than out of date, such as `fps was 1, is 2`.
 
   Args:
     built: manifest of the data set.
+    plan: plan of the new build.
     settings: settings of the new build.
   """
   old = built.get("settings", {})
-  lines = [
+  changes = [
     f"{key} was {old.get(key)}, is {settings.get(key)}"
     for key in sorted({*old, *settings})
     if old.get(key) != settings.get(key)
   ]
-  return ", ".join(lines[:3])
+  if plan.origin and built.get("origin") != plan.origin:
+    changes.append("another folder or --limit, or an earlier version's set")
+  return ", ".join(changes[:3])
 
 
 def taken_over(outcomes: Sequence[Outcome]) -> str:

@@ -113,7 +113,7 @@ def open_readings(
     if hashlib.sha256(data).hexdigest() != digest:
       return Readings()
     sources = {s: open_source(path, s) for s in manifest["splits"]}
-  except (schema.DataError, FileNotFoundError):
+  except (schema.DataError, OSError):
     return Readings()
   known = {}
   for line in data.decode().split("\n")[:-1]:

@@ -62,6 +62,7 @@ class DatasetWriter:
   Attributes:
     out: folder of the data set; it appears when the build is complete.
     done: outcomes by key, those of an interrupted build included.
+    discarded: whether an interrupted build of another fingerprint was there.
   """
 
   def __init__(
@@ -230,6 +231,7 @@ class DatasetWriter:
     """Reads the journal of a build of the same fingerprint, or starts anew."""
     build, journal = self._work / _BUILD, self._work / _JOURNAL
     same = build.is_file() and wanted in build.read_text()
+    self.discarded = not same and journal.is_file()
     if not same:
       for path in self._work.iterdir():
         if path.name != _LOCK:

@@ -128,10 +128,11 @@ def test_other_settings_start_anew(records, tmp_path):
   with pytest.raises(Interrupted):
     build(tmp_path / "ds", plan, stop_at(make, 4, []))
   other, _ = plan_of(records, settings={"size": 2})
-  calls = []
-  build(tmp_path / "ds", other, stop_at(make, -1, calls))
+  calls, lines = [], []
+  build(tmp_path / "ds", other, stop_at(make, -1, calls), log=lines.append)
   assert calls == plan.keys
   assert read_manifest(tmp_path / "ds")["settings"]["size"] == 2
+  assert "was interrupted; it starts anew" in lines[0]
 
 
 def test_a_record_of_an_interrupted_build_has_no_duplicate(tmp_path):

@@ -36,13 +36,14 @@ def table(root, *rows):
   (root / "captions.csv").write_text("\n".join(["file,caption", *rows, ""]))
 
 
-def build_again(root, out, *, options=OPTIONS, **output):
+def build_again(root, out, *, options=OPTIONS, limit=None, **output):
   """Builds in this process; returns the manifest and (taken over, decoded)."""
   lines = []
   manifest = build.build_folder(
     root,
     out=out,
     captions_csv=root / "captions.csv",
+    limit=limit,
     options=options,
     output=OutputOptions(**output),
     log=lines.append,
@@ -134,6 +135,23 @@ def test_another_folder_or_setting_is_refused(folder, tmp_path):
   assert contents(out) == before
   assert build_again(tmp_path / "other", out, overwrite=True)[1] == (4, 0)
   assert build_again(folder, out, options=options, overwrite=True)[1] == (0, 4)
+
+
+def test_a_data_set_on_a_store_is_brought_up_to_date(
+  folder, tmp_path, s3_url, monkeypatch
+):
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
+  build_again(folder, f"{s3_url}/ds")
+  table(folder, "a.mp4,another")
+  manifest, changed = build_again(folder, f"{s3_url}/ds")
+  assert changed == (4, 0)
+  assert manifest == build_again(folder, tmp_path / "fresh")[0]
+
+
+def test_more_files_than_the_limit_need_to_be_asked_for(folder, tmp_path):
+  build_again(folder, tmp_path / "ds")
+  with pytest.raises(BuildError, match="another folder or --limit"):
+    build_again(folder, tmp_path / "ds", limit=1)
 
 
 def test_an_interrupted_exchange_loses_neither_data_set(folder, tmp_path):
