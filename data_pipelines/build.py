@@ -19,8 +19,10 @@ from data_pipelines import captions as captions_lib
 from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
+from data_pipelines.manifest import fingerprint
+from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.schema import DataError
-from data_pipelines.writer import Outcome
+from data_pipelines.writer import Outcome, restore
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
@@ -28,7 +30,7 @@ from v2a_jax.basics.settings import SettingError, check
 _MEDIA_SUFFIXES = frozenset(
   ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .3gp .flv .wmv "
   ".ogv .gif .wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma "
-  ".mxf .ivf .caf .amr .au .w64".split()
+  ".mxf .ivf .caf .amr .au .w64 .dv .dif .vob .asf .qt .nut .m2v".split()
 )
 
 
@@ -45,7 +47,9 @@ def build_folder(
 ) -> dict[str, Any]:
   """Turns a folder of clips into a data set and returns its manifest.
 
-  Starting the same build again continues it, or says that it is done.
+  Starting the same build again continues it, or says that it is done. After
+  files or captions have changed it brings the data set up to date and decodes
+  only what is new.
 
   Args:
     directory: folder that is searched, subfolders included, for media files.
@@ -75,6 +79,7 @@ def build_folder(
     notes += table.notes
   for note in notes:
     log(note)
+  restore(out)
   rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
   plan = Plan(
     keys=files,
@@ -85,8 +90,10 @@ def build_folder(
       "columns": table.columns,
       "files_ignored": others.total(),
       "endings_ignored": others,
+      MEDIA: options.of_media,
       "rows_unmatched": len(table.unmatched),
     },
+    origin=fingerprint([str(directory.resolve()), limit]),
     unmatched=table.unmatched,
     description=f"Clips of {directory.resolve().name} with captions.",
   )
@@ -96,6 +103,7 @@ def build_folder(
     names=clips.clip_names(files),
     rows=table.rows,
     options=options,
+    earlier=open_readings(out, media=options.of_media),
   )
   return assemble(
     plan,

@@ -52,10 +52,9 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
   return manifest
 
 
-def already_built(out: str | os.PathLike, wanted: str) -> dict[str, Any] | None:
-  """Returns the manifest of a finished build `wanted`, or None."""
+def find_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
+  """Returns the manifest of a finished data set, or None if there is none."""
   try:
-    manifest = read_manifest(out)
+    return read_manifest(out)
   except schema.DataError:
     return None
-  return manifest if manifest.get("fingerprint") == wanted else None

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from data_pipelines.clips import fit_size
+from data_pipelines.clip_file import fit_size
 from data_pipelines.manifest import read_manifest
 from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source

@@ -44,6 +44,8 @@ request:
 --regenerate START-END...
                       spans in seconds of --audio, or of the video's own sound,
                       to generate anew
+--audio_track N       number of the sound track to keep where a file has several,
+                      from 0 (default: the main one)
 --read_limits FACTOR  how many times the usual work and memory reading a video
                       may take (default 1)
 {sampler_flags.ARGUMENTS}
@@ -61,6 +63,7 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
+  "audio_track",
 )
 
 
@@ -118,6 +121,7 @@ def main(argv: list[str]) -> int:
 
 def run(tracker, job: Job, output: str, limits) -> bool:
   """Makes one video's soundtracks; False if they are not those expected."""
+  _say_track(job, limits)
   takes = tracker(job.video, limits=limits, **job.request)
   delivery = takes.save(output, **job.delivery)
   for path, take in zip(delivery.videos, takes.candidates):
@@ -129,6 +133,24 @@ def run(tracker, job: Job, output: str, limits) -> bool:
   same = _digests(rows) == job.expected
   print("bit for bit the same sound" if same else "NOT the same sound")
   return same
+
+
+def _say_track(job: Job, limits) -> None:
+  """Says which of several sound tracks is kept."""
+  from v2a_jax import media
+
+  audio, number = job.request.get("audio"), job.request.get("audio_track")
+  file = audio or job.video
+  info = media.probe_limited(file, limits=limits, audio_track=number)
+  track = info.several_tracks()
+  if track and audio:
+    print(f"{file}: {track} is kept; --audio_track chooses", flush=True)
+  elif track:
+    print(
+      f"{file}: none of its {info.audio_tracks} sound tracks is kept; "
+      "--regenerate keeps one outside its spans",
+      flush=True,
+    )
 
 
 def typed_jobs(args: argparse.Namespace) -> list[Job]:

@@ -8,6 +8,7 @@ import pytest
 
 from launch import cli, generate, parsing
 from tests.launch.commands import refused, succeeds
+from tests.media.media_synthetic import write_tracks
 from v2a_jax import media, watermark
 from v2a_jax.soundtrack.request import Request
 
@@ -222,6 +223,28 @@ def test_spans_are_of_the_videos_own_sound_unless_another_is_named():
   assert request.regenerate == [(0.5, 1.0), (2.0, 2.5)]
   request, _ = typed("--regenerate", "0.5-1", "--audio=draft.wav")
   assert request.audio == "draft.wav"
+
+
+@pytest.mark.slow
+def test_which_of_several_tracks_is_kept_is_said(tmp_path, capsys):
+  film = write_tracks(tmp_path / "film.mkv", tones=(400, 900))
+  args = ("generate", film, "-o", tmp_path / "out", *QUICK)
+  shown = succeeds(capsys, *args, "--regenerate=0-0.2", "--audio_track=1")
+  assert "film.mkv: sound track 1 of 2 is kept" in shown
+  wav = next((tmp_path / "out").rglob("*.wav"))
+  sound = media.read_audio(wav, sample_rate=RATE, start=0.25).samples[:, 0]
+  loudest = np.argmax(np.abs(np.fft.rfft(sound))) * RATE / len(sound)
+  assert loudest == pytest.approx(900, abs=20)
+
+
+def test_a_track_that_is_not_there_or_not_kept_is_refused(tmp_path, capsys):
+  film = write_tracks(tmp_path / "film.mkv", tones=(400, 900))
+  args = ("generate", film, "-o", tmp_path / "out", *QUICK)
+  error = refused(capsys, *args, "--regenerate=0-0.2", "--audio_track=2")
+  assert "has 2 sound tracks, so there is no number 2" in error
+  error = refused(capsys, *args, "--audio_track=1")
+  assert "audio_track=1 is a track of the sound to keep" in error
+  assert not (tmp_path / "out").exists()
 
 
 def test_a_mark_is_found_in_files_and_the_status_says_so(tmp_path, capsys):

@@ -31,6 +31,8 @@ class Request:
     audio: file with sound to keep; the rest of the video's length, and the
       spans in `regenerate`, are generated to fit. "" for none.
     regenerate: (start, end) pairs in seconds, spans of `audio` to replace.
+    audio_track: number of the sound track in `audio`, from 0; None for the main
+      one.
     sampler: other values for fields of the sampler, such as {"num_steps": 50}
       or {"guidance": {"video": 3.0}}.
   """
@@ -46,6 +48,7 @@ class Request:
   duration: float | None = None
   audio: str = ""
   regenerate: tuple[tuple[float, float], ...] = ()
+  audio_track: int | None = None
   sampler: Any = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -54,6 +57,7 @@ class Request:
       num_candidates="[1, 1024]",
       seed="[0, 4294967295]",
       duration="(0, inf)",
+      audio_track="[0, inf)",
     )
     yes_or_no = (None, False, True)
     choose(self, speech=yes_or_no, music=yes_or_no, effects=yes_or_no)
@@ -66,6 +70,11 @@ class Request:
     if self.regenerate and not self.audio:
       raise SettingError(
         "regenerate needs the sound that it is a part of: audio"
+      )
+    if self.audio_track is not None and not self.audio:
+      raise SettingError(
+        f"audio_track={self.audio_track} is a track of the sound to keep: it"
+        " needs audio, or regenerate for the video's own"
       )
     check(self, regenerate="[0, inf)")
     for span in self.regenerate:
