@@ -124,3 +124,14 @@ def embed(
   np.add.at(totals, clips, logits)
   sizes = np.bincount(clips)[:, None]
   return Features(vectors, clips, (totals / sizes).astype(np.float32))
+
+
+def joined(features: Sequence[Features]) -> Features:
+  """Joins the features of single clips, in their order."""
+  counts = [len(of.vectors) for of in features]
+  merged = {
+    name: np.concatenate([getattr(of, name) for of in features])
+    for name, array in vars(features[0]).items()
+    if array is not None
+  }
+  return Features(**merged | {"clips": np.repeat(range(len(counts)), counts)})

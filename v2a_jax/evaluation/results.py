@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
-from v2a_jax.basics.files import sha256_of, write_json, write_whole
+from v2a_jax.basics.files import write_json, write_whole
 from v2a_jax.basics.paths import as_path
-from v2a_jax.evaluation.clips import Clip
+from v2a_jax.evaluation import folders
+from v2a_jax.evaluation.clips import Clip, Truth
 from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
-from v2a_jax.evaluation.rows import Tracker
+from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
 _PACKAGES = (
@@ -35,44 +35,31 @@ _GALLERY_SIDE = 360
 _SLACK = 0.05
 
 
-def describe_run(
-  tracker: Tracker, overrides: Mapping[str, Any] | None
-) -> dict[str, Any]:
-  """Describes the model, its training and the code."""
-  about = tracker.describe()
+def describe_run(about: Mapping[str, Any]) -> dict[str, Any]:
+  """Describes the system (see `systems.System`), its training and the code."""
   checkpoint = about["checkpoint"]
   now = datetime.datetime.now(datetime.UTC)
   return {
     "schema": SCHEMA,
+    "kind": about["kind"],
     "name": about["name"],
     "created": now.isoformat(timespec="seconds"),
     "checkpoint": checkpoint,
     "config": about["config"],
-    "sampler": _overridden(about["sampler"], overrides or {}),
+    "sampler": about["sampler"],
     "code": code_identity(),
     "curve": read_curve(checkpoint.get("path") or ""),
   }
 
 
-def _overridden(settings, overrides) -> dict[str, Any]:
-  """Returns settings with overrides; sections such as guidance are merged."""
-  changed = dict(settings)
-  for key, value in overrides.items():
-    section = isinstance(changed.get(key), dict)
-    changed[key] = changed[key] | dict(value) if section else value
-  return changed
-
-
-def describe_set(
-  path: str | os.PathLike, split: str, clips: Sequence[Clip]
-) -> dict[str, Any]:
+def describe_set(truth: Truth, clips: Sequence[Clip]) -> dict[str, Any]:
   """Describes the clips that were scored."""
   return {
-    "path": str(path),
-    "split": split,
+    "path": truth.path,
+    "split": truth.split,
     "n": len(clips),
     "seconds": float(sum(clip.seconds for clip in clips)),
-    "manifest_sha256": sha256_of(as_path(path) / MANIFEST),
+    "manifest_sha256": truth.digest,
   }
 
 
@@ -80,34 +67,37 @@ def describe_metric(
   metric: Metric,
   *,
   network: Embedding | None,
-  source_rate: int,
+  reference: Reference | None,
   facts: Mapping[str, str],
 ) -> dict[str, Any]:
   """Describes a metric and what identifies its variant.
 
-  `facts` are what else its value rests on, by name; also sentences of `about`.
-  `source_rate` of the sounds before embedding is in Hz.
+  `identity` holds what must be equal for two values to be compared, besides
+  what the `identity` of the whole run holds. `facts` are what else the value
+  rests on, by name; also sentences of `about`.
   """
-  identity = {}
+  identity = {"variant": getattr(metric, "variant", "") or metric.id}
   if network:
-    identity = {
-      "embedding": f"{network.id} {network.sha256[:12]}",
+    identity |= {
+      "embedding": f"{network.id} {network.sha256}",
       "window": (
         f"{network.window:g} s every {network.hop:g} s,"
         f" {network.sample_rate} Hz"
       ),
-      "source_rate": f"{source_rate} Hz",
     }
+  if reference:
+    facts = {"reference": reference.about} | dict(facts)
+    identity["reference clips"] = reference.digest
   identity |= facts
   sentences = [f"{name.capitalize()}: {text}." for name, text in facts.items()]
-  entry = {
+  return {
     "label": metric.label,
     "unit": metric.unit,
     "higher_is_better": DIRECTIONS[metric.direction],
     "judges_timing": metric.judges_timing,
     "about": " ".join([metric.about, *sentences]),
+    "identity": identity,
   }
-  return entry | ({"identity": identity} if identity else {})
 
 
 def code_identity() -> dict[str, Any]:
@@ -168,18 +158,30 @@ def write_media(
   """Writes a clip's video and the sound of each row, to `media` in the folder.
 
   Returns:
-    `video` and `audio` (by row), paths relative to the folder.
+    `video`, "" without a picture, and `audio` (by row), paths relative to the
+    folder.
   """
   name = re.sub(r"[^\w.-]+", "_", clip.id)
   (folder / "media").mkdir(parents=True, exist_ok=True)
-  video = pathlib.Path("media", f"{name}.mp4")
-  _write_video(folder / video, clip)
+  video = pathlib.Path("media", f"{name}.mp4") if clip.video else ""
+  if video:
+    _write_video(folder / video, clip)
   audio = {}
   for row, sound in sounds.items():
     audio[row] = f"media/{name}.{row}.m4a"
     samples = np.clip(sound[: len(clip.audio)], -1, 1)
     media.encode_audio(folder / audio[row], samples, sample_rate)
   return {"video": str(video), "audio": audio}
+
+
+def write_sound(
+  folder: pathlib.Path, id_: str, sound: np.ndarray, *, sample_rate: int
+) -> None:
+  """Writes a sound as it was made, as FLAC of 24 bits, named by the clip."""
+  path = folder / f"{folders.plain(id_)}.flac"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  samples = np.clip(sound, -1, 1)
+  write_whole(path, media.encode_flac(samples, sample_rate, bits=24))
 
 
 def _write_video(path: pathlib.Path, clip: Clip) -> None:

@@ -38,6 +38,7 @@ class AVAlign(base.ClipMetric):
     " reference sound; chance is not zero, see the shuffled row."
   )
   judges_timing = True
+  needs_video = True
 
   def get_state(self, sample: base.Sample) -> float:
     sound = audio_peaks(sample.waveform, sample.sample_rate)

@@ -85,6 +85,8 @@ class Metric(abc.ABC):
       is skipped. None for none.
     needs_reference: whether it needs that network's features of true sounds of
       other clips.
+    needs_video: whether it looks at the picture; clips without one are left
+      out.
   """
 
   id: str
@@ -95,6 +97,7 @@ class Metric(abc.ABC):
   judges_timing: bool = False
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
+  needs_video: bool = False
 
   def facts(self, clips: Sequence[Clip]) -> dict[str, str]:
     """Returns what the value rests on in this set of clips, by name.
