@@ -22,7 +22,10 @@ from v2a_jax.evaluation.report import page as report
 from v2a_jax.weights import registry as weights
 
 WEIGHTS = pathlib.Path(__file__).parents[2].parent / "shared" / "weights"
-DESCRIPTION = {"label", "unit", "higher_is_better", "judges_timing", "about"}
+DESCRIPTION = {
+  *("label", "unit", "higher_is_better", "judges_timing", "about"),
+  *("role", "variant"),
+}
 
 
 @pytest.fixture(scope="module")

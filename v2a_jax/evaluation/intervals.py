@@ -18,7 +18,7 @@ There are three forms, for three kinds of statistic:
 * an unbiased statistic of the whole set (kernel distance): percentiles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 import warnings
@@ -137,6 +137,31 @@ def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
   return statistic_of_sums(
     np.divide, defined, np.ones_like(defined), seed=seed, **extras
   )
+
+
+def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
+  """Estimates the median of one value per clip, by percentiles.
+
+  Undefined values (NaN) are left out and counted in the extra `undefined`.
+  """
+  values = np.asarray(values, np.float64)
+  defined = values[np.isfinite(values)]
+  extras = {}
+  if len(defined) < len(values):
+    extras["undefined"] = len(values) - len(defined)
+  n = len(defined)
+  if n < 2:
+    value = float(defined[0]) if n else np.nan
+    return Estimate(value, np.nan, np.nan, n, extras)
+  drawn = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
+  medians = np.median(defined[drawn], axis=1)
+  low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+  return Estimate(float(np.median(defined)), float(low), float(high), n, extras)
+
+
+def with_extras(estimate: Estimate, extras: Mapping[str, Any]) -> Estimate:
+  """Adds further entries to an estimate."""
+  return dataclasses.replace(estimate, extras=estimate.extras | extras)
 
 
 def pivotal(

@@ -105,6 +105,8 @@ def describe_metric(
     "unit": metric.unit,
     "higher_is_better": DIRECTIONS[metric.direction],
     "judges_timing": metric.judges_timing,
+    "role": metric.role,
+    "variant": metric.variant or metric.id,
     "about": " ".join([metric.about, *sentences]),
   }
   return entry | ({"identity": identity} if identity else {})

@@ -39,6 +39,7 @@ from v2a_jax.evaluation.embeddings import Embedding, Features
 T = TypeVar("T")
 # Directions, and the value of `higher_is_better` in results.json.
 DIRECTIONS = {"higher": True, "lower": False, "none": None}
+ROLES = ("quality", "sanity", "shown")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +79,11 @@ class Metric(abc.ABC):
     unit: unit of the value; "" for a bare number.
     direction: which values are better.
     about: what is measured and how to read it, in plain sentences.
+    role: what a report may conclude from it. `quality` is compared between runs
+      and with anchors, `sanity` between runs only, as an anchor can be right by
+      construction (noise is made at the true level), and `shown` with nothing.
+    variant: name of the formula with its constants; the id where empty. To be
+      changed when values change, so that older results are not compared.
     judges_timing: whether it measures synchronisation with the video. The
       paired difference between `generated` and `shuffled_video` is then
       reported too.
@@ -92,6 +98,8 @@ class Metric(abc.ABC):
   unit: str = ""
   direction: Literal["higher", "lower", "none"]
   about: str
+  role: Literal["quality", "sanity", "shown"] = "quality"
+  variant: str = ""
   judges_timing: bool = False
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
@@ -166,6 +174,8 @@ def check(metrics: Sequence[Metric]) -> None:
       raise ValueError(
         f"{name}.direction={metric.direction!r} {one_of(DIRECTIONS)}"
       )
+    if metric.role not in ROLES:
+      raise ValueError(f"{name}.role={metric.role!r} {one_of(ROLES)}")
     needs_features = isinstance(metric, SetMetric) or metric.needs_reference
     if needs_features and metric.embedding is None:
       raise ValueError(f"metric {name} needs features but has no embedding")

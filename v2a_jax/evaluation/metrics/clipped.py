@@ -14,6 +14,7 @@ class ClippedClips(base.ClipMetric):
   id = "clipped"
   label = "Clipped clips"
   direction = "lower"
+  role = "sanity"
   about = (
     "Share of clips with more than one sample in a thousand at full scale."
   )

@@ -119,7 +119,7 @@ class OnsetF1(base.ClipMetric):
 
 
 def _detected(sample: base.Sample) -> np.ndarray:
-  return detect(sample.waveform, sample.sample_rate)
+  return _peaks(strength_of(sample))
 
 
 def reference_onsets(sample: base.Sample) -> np.ndarray:
@@ -132,8 +132,12 @@ def reference_onsets(sample: base.Sample) -> np.ndarray:
   return (sample.truth or sample).cached(_detected)
 
 
-def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Detects onsets of [samples] or [samples, channels], seconds, ascending."""
+def strength(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Computes the strength of onsets of [samples] or [samples, channels].
+
+  Returns:
+    float32 [frames], dB, one every 10 ms; none for less than 64 ms of sound.
+  """
   mono = waveform if waveform.ndim == 1 else waveform.mean(axis=1)
   if sample_rate != SAMPLE_RATE:
     mono = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
@@ -142,14 +146,34 @@ def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
   power = librosa.feature.melspectrogram(
     y=mono, sr=SAMPLE_RATE, n_fft=_FFT, hop_length=_HOP, n_mels=_BANDS
   )
-  strength = librosa.onset.onset_strength(
+  return librosa.onset.onset_strength(
     S=librosa.power_to_db(power, ref=1.0, amin=_FLOOR, top_db=None),
     sr=SAMPLE_RATE,
     hop_length=_HOP,
     n_fft=_FFT,
   )
+
+
+def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Detects onsets of [samples] or [samples, channels], seconds, ascending."""
+  return _peaks(strength(waveform, sample_rate))
+
+
+def strength_of(sample: base.Sample) -> np.ndarray:
+  """Computes the strength of a sample's onsets, as `strength`, once."""
+  return sample.cached(_strength)
+
+
+def _strength(sample: base.Sample) -> np.ndarray:
+  return strength(sample.waveform, sample.sample_rate)
+
+
+def _peaks(rises: np.ndarray) -> np.ndarray:
+  """Returns the times of peaks of `strength`, seconds."""
+  if not len(rises):
+    return np.zeros(0)
   frames = onset_detector.peak_pick(
-    strength,
+    rises,
     pre_max=_NEAR,
     post_max=_NEAR + 1,
     pre_avg=_AROUND,

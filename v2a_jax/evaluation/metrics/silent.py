@@ -10,6 +10,7 @@ class SilentClips(base.ClipMetric):
   id = "silent"
   label = "Silent clips"
   direction = "lower"
+  role = "sanity"
   about = "Share of clips quieter than -60 dBFS (RMS)."
 
   def get_state(self, sample: base.Sample) -> bool:
