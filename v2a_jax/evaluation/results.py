@@ -19,17 +19,19 @@ import numpy as np
 
 from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
+from v2a_jax.basics import files as files_lib
 from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.embeddings import Embedding
-from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
+from v2a_jax.evaluation.embeddings import Embedding, Features
+from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.rows import Tracker
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
+EMBEDDINGS = "embeddings.npz"
 _CURVE_POINTS = 400
 _GALLERY_SIDE = 360
 _SLACK = 0.05
@@ -109,6 +111,8 @@ def describe_metric(
     "variant": metric.variant or metric.id,
     "about": " ".join([metric.about, *sentences]),
   }
+  if isinstance(metric, RatioMetric):
+    entry["ratio"] = [dict(metric.numerator), dict(metric.denominator)]
   return entry | ({"identity": identity} if identity else {})
 
 
@@ -199,6 +203,26 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   video = read(clip.video, duration=clip.seconds, size=size)
   times = video.times - video.times[0]
   media.encode_video(video.frames, times, path=path)
+
+
+def write_embeddings(
+  folder: pathlib.Path, rows: Mapping[str, Mapping[str, Features]]
+) -> None:
+  """Writes embeddings.npz: what set distances are computed from.
+
+  For each row and network the float16 array `<row>/<network>/vectors` [n, d]
+  and the clip of each vector, `<row>/<network>/clips`, in the order of the
+  clips in results.json.
+  """
+  arrays = {}
+  for row, networks in rows.items():
+    for id_, features in networks.items():
+      arrays[f"{row}/{id_}/vectors"] = features.vectors.astype(np.float16)
+      arrays[f"{row}/{id_}/clips"] = features.clips.astype(np.int32)
+  if arrays:
+    folder.mkdir(parents=True, exist_ok=True)
+    with files_lib.written(folder / EMBEDDINGS) as part:
+      np.savez(part, **arrays)
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:

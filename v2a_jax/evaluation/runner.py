@@ -139,6 +139,9 @@ def evaluate(
     content["clips"] = _write_clips(
       folder, clips, sounds, scorer, scores, gallery_clips
     )
+    results.write_embeddings(
+      folder, {row: of.features for row, of in scores.items()}
+    )
     content["wall_seconds"] = time.monotonic() - start
     results.write(folder, content)
   log(f"{as_path(out) / FILE} in {content['wall_seconds']:.0f} s")
@@ -287,6 +290,14 @@ def _write_clips(
       **shown,
       "events": [round(float(t), 4) for t in events],
       "scores": own_scores,
+      "counts": {row: scorer.counts(of, i) for row, of in scores.items()},
+      "pseudo_values": {
+        row: {
+          id_: round(float(values[i]), 5)
+          for id_, values in of.pseudo_values.items()
+        }
+        for row, of in scores.items()
+      },
     }
     entries.append(entry)
   return entries

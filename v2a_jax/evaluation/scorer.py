@@ -10,7 +10,12 @@ from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.intervals import Estimate
-from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
+from v2a_jax.evaluation.metrics.base import (
+  ClipMetric,
+  Metric,
+  RatioMetric,
+  Sample,
+)
 from v2a_jax.evaluation.reference import Reference
 
 
@@ -22,11 +27,16 @@ class Scores:
     estimates: value with its interval.
     by_clip: values float64 [clips] of per-clip metrics, NaN where undefined.
     states: states of the clips, of per-clip metrics.
+    pseudo_values: each clip's part in the metrics of the set, float64 [clips],
+      of those that can tell.
+    features: embedding features of the row, by `Embedding.id`.
   """
 
   estimates: dict[str, Estimate]
   by_clip: dict[str, np.ndarray]
   states: dict[str, list[Any]]
+  pseudo_values: dict[str, np.ndarray]
+  features: dict[str, Features]
 
 
 class Scorer:
@@ -75,7 +85,9 @@ class Scorer:
     sounds = [s[: len(c.audio)] for s, c in zip(sounds, self._clips)]
     features = self._embed(sounds)
     samples = self._samples(sounds, features, self.truth)
-    scores = Scores(estimates={}, by_clip={}, states={})
+    scores = Scores(
+      estimates={}, by_clip={}, states={}, pseudo_values={}, features=features
+    )
     for metric in self.metrics:
       if isinstance(metric, ClipMetric):
         states = [metric.get_state(sample) for sample in samples]
@@ -85,13 +97,23 @@ class Scorer:
       else:
         id_ = metric.embedding.id
         reference = self.references.get(id_)
+        reference = reference and reference.features
         estimate = metric.compute(
-          features[id_],
-          reference=reference and reference.features,
-          seed=self._seed,
+          features[id_], reference=reference, seed=self._seed
         )
+        parts = metric.pseudo_values(features[id_], reference=reference)
+        if parts is not None:
+          scores.pseudo_values[metric.id] = parts
       scores.estimates[metric.id] = estimate
     return scores
+
+  def counts(self, scores: Scores, clip: int) -> dict[str, dict[str, float]]:
+    """Returns a clip's counts, by metric, of metrics that are ratios of sums."""
+    return {
+      metric.id: metric.counts(scores.states[metric.id][clip])
+      for metric in self.metrics
+      if isinstance(metric, RatioMetric)
+    }
 
   def timing_differences(
     self, scores: Scores, other: Scores

@@ -18,7 +18,11 @@ from v2a_jax.evaluation.metrics.offset import (
   OnsetOffset,
   SyncError,
 )
-from v2a_jax.evaluation.metrics.onsets import OnsetF1
+from v2a_jax.evaluation.metrics.onsets import (
+  OnsetF1,
+  OnsetPrecision,
+  OnsetRecall,
+)
 from v2a_jax.evaluation.metrics.silent import SilentClips
 
 METRICS = (
@@ -36,5 +40,7 @@ METRICS = (
   ClippedClips(),
   LevelError(),
   DurationError(),
+  OnsetPrecision(milliseconds=100),
+  OnsetRecall(milliseconds=100),
   AVAlign(),
 )

@@ -145,6 +145,45 @@ class ClipMetric(Metric):
     return intervals.mean(apart, seed=seed)
 
 
+class RatioMetric(ClipMetric):
+  """A ratio of counts, each summed over clips first ("micro").
+
+  The state of a clip is a dataclass with the counts, which results.json keeps.
+
+  Attributes:
+    numerator: factor of each count in the numerator, which is at most the
+      denominator.
+    denominator: factor of each count in the denominator.
+  """
+
+  numerator: Mapping[str, float]
+  denominator: Mapping[str, float]
+
+  def counts(self, state: Any) -> dict[str, float]:
+    """Returns the counts of one clip, by name."""
+    return dataclasses.asdict(state)
+
+  def value(self, state: Any) -> float:
+    (above,), (below,) = self.columns([state])
+    return above / below if below else np.nan
+
+  def columns(self, states: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each clip's part of numerator and denominator, [clips]."""
+    counts = [self.counts(state) for state in states]
+    return tuple(
+      np.array([sum(f * c[name] for name, f in part.items()) for c in counts])
+      for part in (self.numerator, self.denominator)
+    )
+
+  def compute(self, states, *, seed=0) -> intervals.Estimate:
+    numerator, denominator = self.columns(states)
+    return intervals.ratio(numerator, denominator, seed=seed, bounds=(0, 1))
+
+  def compute_difference(self, states, others, *, seed=0):
+    columns = (*self.columns(states), *self.columns(others))
+    return intervals.ratio_difference(*columns, seed=seed)
+
+
 class SetMetric(Metric):
   """A metric of a whole set of sounds, computed from embedding features."""
 
@@ -157,6 +196,16 @@ class SetMetric(Metric):
     `reference` has features of true sounds of other clips, which cannot be None
     with `needs_reference`.
     """
+
+  def pseudo_values(
+    self, features: Features, *, reference: Features | None
+  ) -> np.ndarray | None:
+    """Returns each clip's part in the value, float64 [clips].
+
+    They are n F - (n - 1) F without the clip (Tukey's jackknife), so that rows
+    of the same clips can be compared clip by clip. None: cannot be told.
+    """
+    return None
 
 
 def check(metrics: Sequence[Metric]) -> None:

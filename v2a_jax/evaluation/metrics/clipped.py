@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import base
 
 _FULL_SCALE = 0.999
@@ -21,6 +22,9 @@ class ClippedClips(base.ClipMetric):
 
   def get_state(self, sample: base.Sample) -> bool:
     return is_clipped(sample.waveform)
+
+  def compute(self, states, *, seed=0) -> intervals.Estimate:
+    return intervals.share(states)
 
 
 def is_clipped(waveform: np.ndarray) -> bool:

@@ -25,14 +25,13 @@ does not turn into onsets. Against true times it reaches, at 50 ms, F = 0.92 in
 Its median delay of 10 ms is subtracted.
 """
 
-from collections.abc import Sequence
 import dataclasses
 
 import mir_eval
 import numpy as np
 import soxr
 
-from v2a_jax.evaluation import intervals, onset_detector
+from v2a_jax.evaluation import onset_detector
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.evaluation.onset_detector import librosa
 
@@ -58,38 +57,24 @@ class Counts:
   reference: int
   detected: int
 
-  @property
-  def f1(self) -> float:
-    """F1 of the clip; NaN where nothing is to be detected and nothing is."""
-    total = self.reference + self.detected
-    return 2 * self.hits / total if total else float("nan")
-
 
 @dataclasses.dataclass(frozen=True)
-class OnsetF1(base.ClipMetric):
-  """Micro-averaged F1 of onset times, matched within some milliseconds."""
+class _OnsetMetric(base.RatioMetric):
+  """A ratio of counts of onsets, matched within some milliseconds."""
 
   milliseconds: int
 
   direction = "higher"
-  judges_timing = True
+  name = ""
 
   @property
   def id(self) -> str:
-    return f"onset_f1_{self.milliseconds}ms"
+    return f"onset_{self.name}_{self.milliseconds}ms"
 
   @property
   def label(self) -> str:
-    return f"Onset F1 at {self.milliseconds} ms"
-
-  @property
-  def about(self) -> str:
-    return (
-      "Share of sound onsets that match the clip's true event times within"
-      f" {self.milliseconds} ms, as the harmonic mean of precision and recall,"
-      " summed over clips. Events off screen neither help nor hurt. The ground"
-      " truth row is what the detector itself reaches."
-    )
+    name = self.name.replace("f1", "F1")
+    return f"Onset {name} at {self.milliseconds} ms"
 
   def facts(self, clips) -> dict[str, str]:
     detected = sum(clip.events is None for clip in clips)
@@ -108,14 +93,43 @@ class OnsetF1(base.ClipMetric):
       ignored=sample.clip.off_screen,
     )
 
-  def value(self, state: Counts) -> float:
-    return state.f1
 
-  def compute(self, states, *, seed=0) -> intervals.Estimate:
-    return f1(states, seed=seed)
+class OnsetF1(_OnsetMetric):
+  """Micro-averaged F1 of onset times, matched within some milliseconds."""
 
-  def compute_difference(self, states, others, *, seed=0):
-    return f1_difference(states, others, seed=seed)
+  name = "f1"
+  judges_timing = True
+  numerator = {"hits": 2}
+  denominator = {"reference": 1, "detected": 1}
+
+  @property
+  def about(self) -> str:
+    return (
+      "Share of sound onsets that match the clip's true event times within"
+      f" {self.milliseconds} ms, as the harmonic mean of precision and recall,"
+      " summed over clips. Events off screen neither help nor hurt. The ground"
+      " truth row is what the detector itself reaches."
+    )
+
+
+class OnsetPrecision(_OnsetMetric):
+  """Share of the detected onsets that belong to an event."""
+
+  name = "precision"
+  role = "shown"
+  numerator = {"hits": 1}
+  denominator = {"detected": 1}
+  about = "Share of the detected onsets that match an event; part of F1."
+
+
+class OnsetRecall(_OnsetMetric):
+  """Share of the events that have an onset."""
+
+  name = "recall"
+  role = "shown"
+  numerator = {"hits": 1}
+  denominator = {"reference": 1}
+  about = "Share of the events that a detected onset matches; part of F1."
 
 
 def _detected(sample: base.Sample) -> np.ndarray:
@@ -207,37 +221,3 @@ def _pairs(reference, detected, tolerance) -> list[tuple[int, int]]:
   if not len(reference) or not len(detected):
     return []
   return mir_eval.util.match_events(reference, detected, tolerance)
-
-
-def _f1(hits, reference, detected):
-  return 2 * hits / (reference + detected)
-
-
-def f1(counts: Sequence[Counts], *, seed: int = 0) -> intervals.Estimate:
-  """Estimates micro-averaged F1; extras are `precision` and `recall`."""
-  columns = _columns(counts)
-  hits, reference, detected = (float(column.sum()) for column in columns)
-  return intervals.statistic_of_sums(
-    _f1,
-    *columns,
-    seed=seed,
-    precision=hits / detected if detected else float("nan"),
-    recall=hits / reference if reference else float("nan"),
-  )
-
-
-def f1_difference(
-  counts: Sequence[Counts], others: Sequence[Counts], *, seed: int = 0
-) -> intervals.Estimate:
-  """Estimates F1 of `counts` less that of `others`, on the same clips."""
-
-  def difference(*sums):
-    return _f1(*sums[:3]) - _f1(*sums[3:])
-
-  columns = (*_columns(counts), *_columns(others))
-  return intervals.statistic_of_sums(difference, *columns, seed=seed)
-
-
-def _columns(counts: Sequence[Counts]) -> tuple[np.ndarray, ...]:
-  table = np.array([dataclasses.astuple(c) for c in counts], np.float64)
-  return tuple(table.reshape(-1, 3).T)
