@@ -51,6 +51,7 @@ WORDS = {
 LEAST_LIFT = 0.05
 RATE = 16_000
 BATCH = 8
+F1 = onsets.OnsetF1(milliseconds=50)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,8 +159,8 @@ def main():
     figures = {
       "probability": intervals.mean(p),
       "change": intervals.mean(p - plain[0]),
-      "onset_f1": onsets.f1(counts),
-      "f1_change": onsets.f1_difference(counts, plain[1]),
+      "onset_f1": F1.compute(counts),
+      "f1_change": F1.compute_difference(counts, plain[1]),
     }
     results[name] = {k: v.to_json() for k, v in figures.items()}
     cells = (f"{v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}]"

@@ -20,7 +20,8 @@ CHECKPOINT...         workdir of v2a train, or bundle
 --seed SEED           random seed, 0 to 4294967295; clip i has seed + i
                       (default 0)
 --rows NAMES          rows to score, separated by commas: generated,
-                      ground_truth, codec, shuffled_video, silence, noise
+                      ground_truth, codec, shuffled_video, shifted,
+                      metronome, silence, noise
                       (default: all)
 --batch_size COUNT    number of clips that are generated at a time (default 8)
 --gallery_clips N     number of clips whose sounds are kept for the report

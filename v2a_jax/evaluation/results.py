@@ -3,7 +3,7 @@
 The layout is described in docs/architecture.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 from importlib import metadata
@@ -14,22 +14,24 @@ import pathlib
 import re
 import subprocess
 from typing import Any
+import zipfile
 
 import numpy as np
 
 from v2a_jax import media
-from v2a_jax.basics.files import write_json, write_whole
+from v2a_jax.basics.files import write_json, write_whole, written
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import folders
 from v2a_jax.evaluation.clips import Clip, Truth
-from v2a_jax.evaluation.embeddings import Embedding
-from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
+from v2a_jax.evaluation.embeddings import Embedding, Features
+from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
+EMBEDDINGS = "embeddings.npz"
 _CURVE_POINTS = 400
 _GALLERY_SIDE = 360
 _SLACK = 0.05
@@ -76,7 +78,7 @@ def describe_metric(
   what the `identity` of the whole run holds. `facts` are what else the value
   rests on, by name; also sentences of `about`.
   """
-  identity = {"variant": getattr(metric, "variant", "") or metric.id}
+  identity = {"variant": metric.variant or metric.id}
   if network:
     identity |= {
       "embedding": f"{network.id} {network.sha256}",
@@ -90,14 +92,19 @@ def describe_metric(
     identity["reference clips"] = reference.digest
   identity |= facts
   sentences = [f"{name.capitalize()}: {text}." for name, text in facts.items()]
-  return {
+  entry = {
     "label": metric.label,
     "unit": metric.unit,
     "higher_is_better": DIRECTIONS[metric.direction],
     "judges_timing": metric.judges_timing,
+    "role": metric.role,
+    "variant": metric.variant or metric.id,
     "about": " ".join([metric.about, *sentences]),
     "identity": identity,
   }
+  if isinstance(metric, RatioMetric):
+    entry["ratio"] = [dict(metric.numerator), dict(metric.denominator)]
+  return entry
 
 
 def code_identity() -> dict[str, Any]:
@@ -199,6 +206,32 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   video = read(clip.video, duration=clip.seconds, size=size)
   times = video.times - video.times[0]
   media.encode_video(video.frames, times, path=path)
+
+
+@contextlib.contextmanager
+def embeddings_file(
+  folder: pathlib.Path,
+) -> Iterator[Callable[[str, Mapping[str, Features]], None]]:
+  """Writes embeddings.npz, what set distances are computed from, row by row.
+
+  Yields a function of a row and its embeddings by network. For each it writes
+  the float16 array `<row>/<network>/vectors` [n, d] and the clip of each vector,
+  `<row>/<network>/clips`, in the order of the clips in results.json.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with written(folder / EMBEDDINGS) as part, zipfile.ZipFile(part, "w") as file:
+
+    def add(row: str, networks: Mapping[str, Features]) -> None:
+      for id_, features in networks.items():
+        for name, array in (
+          ("vectors", features.vectors.astype(np.float16)),
+          ("clips", features.clips.astype(np.int32)),
+        ):
+          path = f"{row}/{id_}/{name}.npy"
+          with file.open(path, "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array)
+
+    yield add
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:

@@ -8,6 +8,9 @@ codec           the true sound through the codec: the model's ceiling
 shuffled_video  the model, given another clip's video and this clip's words,
                 scored against this clip: the score of following words alone;
                 of a folder of sounds, the sound of another clip
+shifted         the true sound 120 ms late: the right sound out of time
+metronome       five clicks a second at the true sound's level: sound with
+                onsets that knows nothing of the clip
 silence         digital silence
 noise           pink noise at the true sound's level
 """
@@ -24,14 +27,18 @@ from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
-ROWS = tuple(
-  "generated ground_truth codec shuffled_video silence noise".split()
+ROWS = (
+  *("generated", "ground_truth", "codec", "shuffled_video"),
+  *("shifted", "metronome", "silence", "noise"),
 )
 # Rows that a model makes, and those that need a codec of its own.
 MODEL_ROWS = ("generated", "word_times", "codec", "shuffled_video")
 WORD_TIMES = "word_times"
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
 _LOWEST_HZ = 20.0
+SHIFT_MS = 120
+_CLICK_EVERY = 0.2  # seconds
+_CLICK_HZ, _CLICK_DECAY = 1000.0, 0.005  # a click's tone; seconds to 1 / e
 
 
 class Tracker(Protocol):
@@ -92,6 +99,11 @@ def make(
     return [clip.audio for clip in clips]
   if name == "silence":
     return [np.zeros_like(clip.audio) for clip in clips]
+  if name == "shifted":
+    delay = round(SHIFT_MS / 1000 * tracker.sample_rate)
+    return [delayed(clip.audio, delay) for clip in clips]
+  if name == "metronome":
+    return [metronome(clip.audio, tracker.sample_rate) for clip in clips]
   if name == "noise":
     return [
       pink_noise(
@@ -151,5 +163,25 @@ def pink_noise(true: np.ndarray, sample_rate: int, *, seed) -> np.ndarray:
   spectrum *= np.maximum(hz, _LOWEST_HZ)[:, None] ** -0.5
   spectrum[hz < _LOWEST_HZ] = 0
   noise = np.fft.irfft(spectrum, len(true), axis=0)
-  gain = level_dbfs(true) - level_dbfs(noise)
-  return np.clip(noise * 10 ** (gain / 20), -1, 1).astype(np.float32)
+  return at_level_of(noise, true)
+
+
+def delayed(sound: np.ndarray, samples: int) -> np.ndarray:
+  """Delays a sound, which begins with silence; negative: it begins early."""
+  gap = np.zeros_like(sound[: abs(samples)])
+  if samples < 0:
+    return np.concatenate([sound[-samples:], gap])
+  return np.concatenate([gap, sound])[: len(sound)]
+
+
+def metronome(true: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Makes five clicks a second, as long and, if they fit, loud as `true`."""
+  time = np.arange(len(true)) / sample_rate % _CLICK_EVERY
+  clicks = np.sin(2 * np.pi * _CLICK_HZ * time) * np.exp(-time / _CLICK_DECAY)
+  return at_level_of(np.repeat(clicks[:, None], true.shape[1], 1), true)
+
+
+def at_level_of(sound: np.ndarray, true: np.ndarray) -> np.ndarray:
+  """Scales a sound to the level of another, clipped at full scale."""
+  gain = level_dbfs(true) - level_dbfs(sound)
+  return np.clip(sound * 10 ** (gain / 20), -1, 1).astype(np.float32)

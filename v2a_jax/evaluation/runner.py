@@ -273,7 +273,7 @@ class _Job:
       "judged at": str(self.format),
       "seconds": str(self.format.seconds),
       "rows": list(self.rows),
-      "metrics": {m.id: getattr(m, "variant", "") for m in self.metrics},
+      "metrics": {m.id: m.variant for m in self.metrics},
       "networks": {
         id_: [of.sha256, of.window, of.hop] for id_, of in self.networks.items()
       },
@@ -378,7 +378,13 @@ class _Job:
       references=references,
       seed=self.options.interval_seed,
     )
-    content = self._content(summary, work, settings)
+    rows = []
+    with results.embeddings_file(base) as add:
+      for name in work.rows:
+        row = summary.row(name, work.rows)
+        add(name, row.features)
+        rows.append(dataclasses.replace(row, features=None))
+    content = self._content(summary, rows, settings)
     content["wall_seconds"] = time.monotonic() - start
     results.write(base, content)
     shutil.rmtree(base / "work", ignore_errors=True)
@@ -390,7 +396,7 @@ class _Job:
     self.log(f"{self.out / FILE} in {content['wall_seconds']:.0f} s")
     return content
 
-  def _content(self, summary: Summary, work, settings) -> dict[str, Any]:
+  def _content(self, summary: Summary, rows, settings) -> dict[str, Any]:
     scores = summary.scores
     about = self.system.describe()
     seeds = {"noise seed": self.options.noise_seed}
@@ -406,13 +412,13 @@ class _Job:
       },
       "metrics": summary.describe(),
       "skipped": summary.skipped() | self.missing,
-      "rows": [summary.row(row, work.rows) for row in work.rows],
+      "rows": [row.entry for row in rows],
       "failures": [vars(failure) for failure in scores.failures],
       "unmatched": self.unmatched,
       "notes": [*self.truth.notes, *summary.notes()],
       "seeds": self.seeds(),
       "settings": settings,
-      "clips": summary.clips(work.rows),
+      "clips": summary.clips(rows),
     }
 
 

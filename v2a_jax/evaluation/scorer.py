@@ -1,4 +1,4 @@
-"""Scores sounds by every metric: clip by clip, then all clips of a row."""
+"""Scores sounds clip by clip: embeddings, and what metrics keep of each."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -9,9 +9,7 @@ import numpy as np
 from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding, Features
-from v2a_jax.evaluation.intervals import Estimate
 from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
-from v2a_jax.evaluation.reference import Reference
 
 TRUTH = "ground_truth"
 
@@ -85,32 +83,6 @@ def _samples(clips, sounds, sample_rate, networks) -> list[Sample]:
     )
     for i, (clip, sound) in enumerate(zip(clips, sounds))
   ]
-
-
-def estimate(
-  metric: Metric,
-  *,
-  states: Sequence[Mapping[str, Any]],
-  features: Sequence[Mapping[str, Features]],
-  reference: Reference | None,
-  seed: int,
-) -> Estimate:
-  """Estimates a metric from all clips of a row.
-
-  Args:
-    metric: the metric.
-    states: what metrics keep of each clip, by metric id.
-    features: embeddings of each clip, by `Embedding.id`.
-    reference: what set distances are measured to.
-    seed: random seed of the interval.
-  """
-  if isinstance(metric, ClipMetric):
-    return metric.compute(kept(metric, states), seed=seed)
-  return metric.compute(
-    embeddings.joined([of[metric.embedding.id] for of in features]),
-    reference=reference and reference.features,
-    seed=seed,
-  )
 
 
 def kept(metric: Metric, states: Sequence[Mapping[str, Any]]) -> list[Any]:

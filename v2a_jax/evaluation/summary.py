@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from v2a_jax.evaluation import formats, parts, results, scorer
+from v2a_jax.evaluation import embeddings, formats, parts, results, scorer
 from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.intervals import Estimate
-from v2a_jax.evaluation.metrics.base import ClipMetric, Metric
+from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
 
 SHUFFLED = "shuffled_video"
@@ -143,23 +143,33 @@ class Summary:
       for metric in self.measured()
     }
 
-  def row(self, name: str, others: Sequence[str]) -> dict[str, Any]:
-    """Returns a row of results.json; `others` are the rows that there are."""
-    states, features = self.scores.states(name), self.scores.features(name)
-    entries = {}
+  def row(self, name: str, others: Sequence[str]) -> "Row":
+    """Scores a row; `others` are the rows that there are."""
+    states, parts_of = self.scores.states(name), self.scores.features(name)
+    features = {
+      id_: embeddings.joined([of[id_] for of in parts_of])
+      for id_ in self.networks
+    }
+    entries, pseudo_values = {}, {}
     for metric in self.measured():
-      entries[metric.id] = scorer.estimate(
-        metric,
-        states=states,
-        features=features,
-        reference=self._reference(metric),
-        seed=self.seed,
+      if isinstance(metric, ClipMetric):
+        kept = scorer.kept(metric, states)
+        entries[metric.id] = metric.compute(kept, seed=self.seed).to_json()
+        continue
+      of, reference = features[metric.embedding.id], self._reference(metric)
+      reference = reference and reference.features
+      entries[metric.id] = metric.compute(
+        of, reference=reference, seed=self.seed
       ).to_json()
+      values = metric.pseudo_values(of, reference=reference)
+      if values is not None:
+        pseudo_values[metric.id] = values
     if name == "generated" and SHUFFLED in others:
       for id_, difference in self._over(name, SHUFFLED).items():
         entries[id_]["over_shuffled"] = difference.to_json()
     kind = "model" if name == "generated" else "anchor"
-    return {"name": name, "kind": kind, "metrics": entries}
+    entry = {"name": name, "kind": kind, "metrics": entries}
+    return Row(entry, pseudo_values, features)
 
   def _over(self, name: str, other: str) -> dict[str, Estimate]:
     """Estimates one row less another in metrics that judge timing."""
@@ -174,23 +184,27 @@ class Summary:
       if metric.judges_timing and isinstance(metric, ClipMetric)
     }
 
-  def clips(self, rows: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the clips of results.json, with their scores."""
+  def clips(self, rows: Sequence["Row"]) -> list[dict[str, Any]]:
+    """Returns the clips of results.json, with their scores in all rows."""
     metrics = [m for m in self.measured() if isinstance(m, ClipMetric)]
+    ratios = [m for m in metrics if isinstance(m, RatioMetric)]
     values = {
-      row: {m.id: self._values(m, row) for m in metrics} for row in rows
+      row.name: {m.id: self._values(m, row.name) for m in metrics}
+      for row in rows
     }
     entries = []
     for i, scored in enumerate(self.scores.scored):
-      scores = {
-        row: {
-          id_: round(float(of[i]), 5)
-          for id_, of in by_metric.items()
-          if np.isfinite(of[i])
-        }
-        for row, by_metric in values.items()
+      own = {
+        "scores": {row: _of_clip(of, i) for row, of in values.items()},
+        "counts": {
+          row: {m.id: m.counts(of[m.id]) for m in ratios if m.id in of}
+          for row, of in scored.states.items()
+        },
+        "pseudo_values": {
+          row.name: _of_clip(row.pseudo_values, i) for row in rows
+        },
       }
-      entries.append({**scored.entry, "scores": scores})
+      entries.append({**scored.entry, **own})
     return entries
 
   def _values(self, metric: ClipMetric, row: str) -> np.ndarray:
@@ -219,3 +233,32 @@ class Summary:
           " upwards"
         )
     return list(dict.fromkeys(lines))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row with all that is known of it.
+
+  Attributes:
+    entry: what results.json says of it.
+    pseudo_values: each clip's part in metrics of the set, [clips], by metric.
+    features: embeddings by `Embedding.id`.
+  """
+
+  entry: Mapping[str, Any]
+  pseudo_values: Mapping[str, np.ndarray]
+  features: Mapping[str, Features] | None
+
+  @property
+  def name(self) -> str:
+    """Name of the row."""
+    return self.entry["name"]
+
+
+def _of_clip(values: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
+  """Returns the finite values of a clip, by metric, rounded."""
+  return {
+    id_: round(float(of[i]), 5)
+    for id_, of in values.items()
+    if np.isfinite(of[i])
+  }

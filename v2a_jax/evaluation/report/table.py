@@ -17,6 +17,8 @@ ROW_LABELS = {
   "ground_truth": "Ground truth",
   "codec": "Codec reconstruction",
   "shuffled_video": "Shuffled video",
+  "shifted": "True sound, 120 ms late",
+  "metronome": "Metronome",
   "silence": "Silence",
   "noise": "Noise",
 }
