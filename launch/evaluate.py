@@ -125,6 +125,8 @@ def _check(args: argparse.Namespace) -> None:
     raise error("checkpoints are judged by --set: leave --reference out")
   if args.reference and args.set:
     raise error("--set and --reference both name the true sounds: give one")
+  if (args.videos or args.captions) and not args.outputs:
+    raise error("--videos and --captions go with --outputs")
   if args.distance_to not in (None, "others", "own"):
     raise error(f"--distance_to {args.distance_to} is not one of others, own")
   if args.seconds is not None and not args.seconds >= 0.5:

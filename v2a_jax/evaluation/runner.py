@@ -391,7 +391,7 @@ class _Job:
     if base != self.out:
       files.upload(base, self.out, last=FILE)
       shutil.rmtree(base, ignore_errors=True)
-    for line in [*content["notes"], *_words(content["skipped"], self.missing)]:
+    for line in [*summary.notes(), *_words(content["skipped"], self.missing)]:
       self.log(line)
     self.log(f"{self.out / FILE} in {content['wall_seconds']:.0f} s")
     return content
