@@ -291,10 +291,11 @@ def _write_clips(
       "events": [round(float(t), 4) for t in events],
       "scores": own_scores,
       "counts": {row: scorer.counts(of, i) for row, of in scores.items()},
-      "pseudo_values": {
+      "parts": {
         row: {
-          id_: round(float(values[i]), 5)
-          for id_, values in of.pseudo_values.items()
+          id_: round(float(estimate.parts[i]), 5)
+          for id_, estimate in of.estimates.items()
+          if estimate.parts is not None and np.isfinite(estimate.parts[i])
         }
         for row, of in scores.items()
       },

@@ -27,15 +27,12 @@ class Scores:
     estimates: value with its interval.
     by_clip: values float64 [clips] of per-clip metrics, NaN where undefined.
     states: states of the clips, of per-clip metrics.
-    pseudo_values: each clip's part in the metrics of the set, float64 [clips],
-      of those that can tell.
     features: embedding features of the row, by `Embedding.id`.
   """
 
   estimates: dict[str, Estimate]
   by_clip: dict[str, np.ndarray]
   states: dict[str, list[Any]]
-  pseudo_values: dict[str, np.ndarray]
   features: dict[str, Features]
 
 
@@ -85,9 +82,7 @@ class Scorer:
     sounds = [s[: len(c.audio)] for s, c in zip(sounds, self._clips)]
     features = self._embed(sounds)
     samples = self._samples(sounds, features, self.truth)
-    scores = Scores(
-      estimates={}, by_clip={}, states={}, pseudo_values={}, features=features
-    )
+    scores = Scores(estimates={}, by_clip={}, states={}, features=features)
     for metric in self.metrics:
       if isinstance(metric, ClipMetric):
         states = [metric.get_state(sample) for sample in samples]
@@ -97,13 +92,11 @@ class Scorer:
       else:
         id_ = metric.embedding.id
         reference = self.references.get(id_)
-        reference = reference and reference.features
         estimate = metric.compute(
-          features[id_], reference=reference, seed=self._seed
+          features[id_],
+          reference=reference and reference.features,
+          seed=self._seed,
         )
-        parts = metric.pseudo_values(features[id_], reference=reference)
-        if parts is not None:
-          scores.pseudo_values[metric.id] = parts
       scores.estimates[metric.id] = estimate
     return scores
 

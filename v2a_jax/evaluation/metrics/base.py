@@ -193,19 +193,10 @@ class SetMetric(Metric):
   ) -> intervals.Estimate:
     """Estimates the metric from the features of all clips of a row.
 
+    With `parts` of the estimate, rows can be compared clip by clip.
     `reference` has features of true sounds of other clips, which cannot be None
     with `needs_reference`.
     """
-
-  def pseudo_values(
-    self, features: Features, *, reference: Features | None
-  ) -> np.ndarray | None:
-    """Returns each clip's part in the value, float64 [clips].
-
-    They are n F - (n - 1) F without the clip (Tukey's jackknife), so that rows
-    of the same clips can be compared clip by clip. None: cannot be told.
-    """
-    return None
 
 
 def check(metrics: Sequence[Metric]) -> None:
