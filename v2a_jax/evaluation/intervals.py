@@ -4,7 +4,7 @@ What is resampled is always the clip. Windows, onsets and frames of one clip
 depend on each other, and resampling them one by one gives intervals that are
 too narrow.
 
-There are four forms, for four kinds of statistic:
+There are three forms, for three kinds of statistic:
 
 * a mean of one value per clip, a ratio of sums over clips (micro F1), and the
   difference of two: the studentized bootstrap ("bootstrap-t"). A resample F*
@@ -15,16 +15,14 @@ There are four forms, for four kinds of statistic:
 * a share of clips: Wilson's score interval, "Probable inference, the law of
   succession, and statistical inference", JASA 1927.
 * a median: percentiles of resampled medians.
-* a biased statistic of the whole set (Fréchet distance, inception score): the
-  pivotal (basic) bootstrap. A resample F* is biased against F as F is against
-  the truth, so the truth is near 2F - mean(F*), and the interval is
-  [2F - q(1 - a/2), 2F - q(a/2)]. The percentile interval adds the bias a
-  second time and may never cover the truth.
-  Davison and Hinkley, "Bootstrap Methods and their Application", ch. 2 and 5.
+
+Statistics of the whole set (distances) have their own: metrics/kernel.py and
+extrapolation.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -33,7 +31,7 @@ from scipy import stats
 LEVEL = 0.95
 DRAWS = 5000
 _LEAST_ERROR = 0.2  # of a resample, in errors of the sample
-_COUNTS = 20_000_000  # numbers in memory at once
+_COUNTS = 2_000_000  # numbers in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +44,9 @@ class Estimate:
     high: upper end of the interval.
     n: number of clips that it rests on.
     extras: further entries for results.json, by name.
+    parts: each clip's part in the value of a statistic of the whole set, with
+      the value as their mean, float64 [clips]: rows of the same clips can be
+      compared by them as by scores of clips. None: not known.
   """
 
   value: float
@@ -53,6 +54,9 @@ class Estimate:
   high: float
   n: int
   extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+  parts: np.ndarray | None = dataclasses.field(
+    default=None, compare=False, repr=False
+  )
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain numbers; what is not finite is None, as JSON has no NaN."""
@@ -141,10 +145,8 @@ def _studentized(
     return Estimate(float(value), np.nan, np.nan, n, extras)
   if not np.ptp(columns, axis=0).any() or error == 0:
     return Estimate(float(value), float(value), float(value), n, extras)
-  rng = np.random.default_rng(seed)
   parts = []
-  for count in _parts(draws, n):
-    counts = rng.multinomial(n, np.full(n, 1 / n), count).astype(np.float64)
+  for counts in _resamples(n, draws, seed):
     drawn, errors = _with_error(counts @ columns, counts @ products, n)
     # A draw of nearly equal clips would have no error and an endless t.
     parts.append((drawn - value) / np.maximum(errors, _LEAST_ERROR * error))
@@ -158,10 +160,26 @@ def _studentized(
   return Estimate(float(value), float(low), float(high), n, extras)
 
 
-def _parts(draws: int, clips: int) -> list[int]:
-  """Splits draws so that the counts of a part fit into memory."""
-  size = max(1, min(draws, _COUNTS // clips))
-  return [min(size, draws - start) for start in range(0, draws, size)]
+def _resamples(clips: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+  """Draws how often each clip is resampled, float64 [some draws, clips]."""
+  if clips * draws <= _COUNTS:
+    yield _counts(clips, draws, seed)
+    return
+  size = max(1, _COUNTS // clips)
+  for part, start in enumerate(range(0, draws, size)):
+    rng = np.random.default_rng((seed, part))
+    yield _draw(rng, clips, min(size, draws - start))
+
+
+@functools.lru_cache(maxsize=4)
+def _counts(clips: int, draws: int, seed: int) -> np.ndarray:
+  """Draws once for all metrics of as many clips."""
+  return _draw(np.random.default_rng(seed), clips, draws)
+
+
+def _draw(rng, clips: int, draws: int) -> np.ndarray:
+  even = np.full(clips, 1 / clips)
+  return rng.multinomial(clips, even, draws).astype(np.float64)
 
 
 def _with_error(sums, products, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -212,33 +230,3 @@ def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
 def with_extras(estimate: Estimate, extras: Mapping[str, Any]) -> Estimate:
   """Adds further entries to an estimate."""
   return dataclasses.replace(estimate, extras=estimate.extras | extras)
-
-
-def pivotal(
-  value: float,
-  resampled: np.ndarray,
-  *,
-  n: int,
-  level: float = LEVEL,
-  **extras: Any,
-) -> Estimate:
-  """Estimates a biased statistic of a set of `n` clips, bias-corrected.
-
-  `value` is the statistic of the set as it is, which papers print and the extra
-  `plug_in` keeps. `resampled` has that of sets with resampled clips.
-  """
-  tail = (1 - level) / 2
-  upper, lower = np.quantile(resampled, [1 - tail, tail])
-  return Estimate(
-    float(2 * value - resampled.mean()),
-    float(2 * value - upper),
-    float(2 * value - lower),
-    n,
-    {"plug_in": float(value)} | extras,
-  )
-
-
-def clip_counts(num_clips: int, *, draws: int, seed: int) -> np.ndarray:
-  """Draws how often each clip is resampled, int [draws, clips]."""
-  rng = np.random.default_rng(seed)
-  return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), draws)

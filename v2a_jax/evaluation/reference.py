@@ -41,11 +41,13 @@ class Reference:
     features: their embedding features; None where there are fewer than two.
     about: where they come from, for results.json.
     digest: sha256 of their names, sounds and lengths.
+    own: whether they are the judged clips' own, in the same order.
   """
 
   features: embeddings.Features | None
   about: str
   digest: str = ""
+  own: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,9 @@ def own_of(
     return dict.fromkeys(ids, none)
   about = f"the {len(truth)} judged clips' own true sounds"
   return {
-    id_: Reference(embeddings.joined([of[id_] for of in truth]), about, digest)
+    id_: Reference(
+      embeddings.joined([of[id_] for of in truth]), about, digest, own=True
+    )
     for id_ in ids
   }
 

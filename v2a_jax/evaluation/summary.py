@@ -119,6 +119,8 @@ class Summary:
     reference = self._reference(metric)
     if reference and reference.features is None:
       return reference.about
+    if reference and reference.own and not metric.has_own:
+      return "it has no form for the judged clips' own true sounds"
     return ""
 
   def _reference(self, metric: Metric) -> Reference | None:
@@ -145,31 +147,35 @@ class Summary:
 
   def row(self, name: str, others: Sequence[str]) -> "Row":
     """Scores a row; `others` are the rows that there are."""
-    states, parts_of = self.scores.states(name), self.scores.features(name)
+    states, by_clip = self.scores.states(name), self.scores.features(name)
     features = {
-      id_: embeddings.joined([of[id_] for of in parts_of])
+      id_: embeddings.joined([of[id_] for of in by_clip])
       for id_ in self.networks
     }
-    entries, pseudo_values = {}, {}
-    for metric in self.measured():
-      if isinstance(metric, ClipMetric):
-        kept = scorer.kept(metric, states)
-        entries[metric.id] = metric.compute(kept, seed=self.seed).to_json()
-        continue
-      of, reference = features[metric.embedding.id], self._reference(metric)
-      reference = reference and reference.features
-      entries[metric.id] = metric.compute(
-        of, reference=reference, seed=self.seed
-      ).to_json()
-      values = metric.pseudo_values(of, reference=reference)
-      if values is not None:
-        pseudo_values[metric.id] = values
+    estimates = {
+      metric.id: self._estimate(metric, states, features)
+      for metric in self.measured()
+    }
+    entries = {id_: of.to_json() for id_, of in estimates.items()}
+    parts = {
+      id_: of.parts for id_, of in estimates.items() if of.parts is not None
+    }
     if name == "generated" and SHUFFLED in others:
       for id_, difference in self._over(name, SHUFFLED).items():
         entries[id_]["over_shuffled"] = difference.to_json()
     kind = "model" if name == "generated" else "anchor"
     entry = {"name": name, "kind": kind, "metrics": entries}
-    return Row(entry, pseudo_values, features)
+    return Row(entry, parts, features)
+
+  def _estimate(self, metric: Metric, states, features) -> Estimate:
+    if isinstance(metric, ClipMetric):
+      return metric.compute(scorer.kept(metric, states), seed=self.seed)
+    own, reference = features[metric.embedding.id], self._reference(metric)
+    if reference and reference.own:
+      return metric.compute_own(own, truth=reference.features, seed=self.seed)
+    return metric.compute(
+      own, reference=reference and reference.features, seed=self.seed
+    )
 
   def _over(self, name: str, other: str) -> dict[str, Estimate]:
     """Estimates one row less another in metrics that judge timing."""
@@ -200,9 +206,7 @@ class Summary:
           row: {m.id: m.counts(of[m.id]) for m in ratios if m.id in of}
           for row, of in scored.states.items()
         },
-        "pseudo_values": {
-          row.name: _of_clip(row.pseudo_values, i) for row in rows
-        },
+        "parts": {row.name: _of_clip(row.parts, i) for row in rows},
       }
       entries.append({**scored.entry, **own})
     return entries
@@ -241,12 +245,12 @@ class Row:
 
   Attributes:
     entry: what results.json says of it.
-    pseudo_values: each clip's part in metrics of the set, [clips], by metric.
+    parts: each clip's part in metrics of the set, [clips], by metric.
     features: embeddings by `Embedding.id`.
   """
 
   entry: Mapping[str, Any]
-  pseudo_values: Mapping[str, np.ndarray]
+  parts: Mapping[str, np.ndarray]
   features: Mapping[str, Features] | None
 
   @property

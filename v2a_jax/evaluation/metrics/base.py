@@ -188,7 +188,13 @@ class RatioMetric(ClipMetric):
 
 
 class SetMetric(Metric):
-  """A metric of a whole set of sounds, computed from embedding features."""
+  """A metric of a whole set of sounds, computed from embedding features.
+
+  Attributes:
+    has_own: whether there is `compute_own`.
+  """
+
+  has_own: bool = False
 
   @abc.abstractmethod
   def compute(
@@ -196,19 +202,16 @@ class SetMetric(Metric):
   ) -> intervals.Estimate:
     """Estimates the metric from the features of all clips of a row.
 
+    With `parts` of the estimate, rows can be compared clip by clip.
     `reference` has features of true sounds of other clips, which cannot be None
     with `needs_reference`.
     """
 
-  def pseudo_values(
-    self, features: Features, *, reference: Features | None
-  ) -> np.ndarray | None:
-    """Returns each clip's part in the value, float64 [clips].
-
-    They are n F - (n - 1) F without the clip (Tukey's jackknife), so that rows
-    of the same clips can be compared clip by clip. None: cannot be told.
-    """
-    return None
+  def compute_own(
+    self, features: Features, *, truth: Features, seed: int = 0
+  ) -> intervals.Estimate:
+    """Estimates the distance to the same clips' true sounds, clip by clip."""
+    raise NotImplementedError(f"{self.id} compares with other clips only")
 
 
 def check(metrics: Sequence[Metric]) -> None:

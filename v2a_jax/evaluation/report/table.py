@@ -28,7 +28,7 @@ _OF_THE_RUN = ("shuffled_video",)
 
 def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
   """Returns the generated rows, then the anchors, equal ones once."""
-  best = {column.id: compare.best_run(column, runs) for column in columns}
+  best = compare.best_runs(columns, runs)
   table = []
   for i, run in enumerate(runs):
     row = compare.row_of(run, compare.GENERATED)
