@@ -399,16 +399,19 @@ class _Job:
   def _content(self, summary: Summary, rows, settings) -> dict[str, Any]:
     scores = summary.scores
     about = self.system.describe()
-    seeds = {"noise seed": self.options.noise_seed}
-    if about["kind"] != "model":  # Its noise is its own.
-      seeds = {}
+    of_model = {
+      "noise seed": self.options.noise_seed,
+      "words": "without their times",
+    }
+    if about["kind"] != "model":
+      of_model = {}
     return results.describe_run(about) | {
       "set": results.describe_set(self.truth, scores.clips),
       "identity": {
         "clips": scores.digest,
         "judged at": str(self.format),
         "interval seed": self.options.interval_seed,
-        **seeds,
+        **of_model,
       },
       "metrics": summary.describe(),
       "skipped": summary.skipped() | self.missing,

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 
 from v2a_jax.evaluation import significance
+from v2a_jax.evaluation.report import comparable
 from v2a_jax.evaluation.report.columns import Column
 from v2a_jax.evaluation.report.differences import (
   Difference,
@@ -71,7 +72,12 @@ def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
   between = compare_runs(runs, columns)
   skills = judge_skills(runs, columns)
   sentences = [skill.sentence() for skill in skills]
-  if len(runs) == 2:
+  refused = [
+    Sentence("worse", lead, labels)
+    for lead, labels in comparable.not_compared(runs, _comparable(columns))
+  ]
+  sentences += refused
+  if len(runs) == 2 and (between or not refused):
     sentences += _pair(*runs, list(between.values()))
   elif len(runs) > 2:
     sentences += _ranking(runs, columns, between)
@@ -133,10 +139,14 @@ def best_runs(
 
 
 def _ranked(column: Column, runs: Sequence[dict]) -> list[int]:
-  """Returns indices of runs, the best first, those without a value left out."""
+  """Returns indices of runs, the best first.
+
+  Those without a value are left out, and those that may not be compared.
+  """
   values = [entry_of(run, GENERATED, column).get("value") for run in runs]
   known = [i for i, value in enumerate(values) if is_finite(value)]
-  return sorted(known, key=values.__getitem__, reverse=column.higher_is_better)
+  known.sort(key=values.__getitem__, reverse=column.higher_is_better)
+  return comparable.alike(column, runs, known)
 
 
 def beats(between: Between, column: Column, one: int, other: int) -> bool:
@@ -409,6 +419,7 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
         f"{run['name']} was scored on {clips} clips; under {_SMALL_SET},"
         " intervals are rough and distances between sets hardly mean anything."
       )
+    sentences += [f"{run['name']}: {note}." for note in run.get("notes", ())]
   if len({set_of(run) for run in runs}) > 1:
     sentences.append(
       "The runs were not scored on the same set, so no clips are paired."

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from v2a_jax.evaluation import intervals, significance
+from v2a_jax.evaluation.report import comparable
 from v2a_jax.evaluation.report.columns import Column
 from v2a_jax.evaluation.schema import is_finite
 
@@ -85,8 +86,10 @@ def set_of(run: dict) -> tuple:
 def difference(column: Column, first: Row, second: Row) -> Difference | None:
   """Compares two rows, each a run and the row's name, in one metric.
 
-  None where a row or its interval is missing.
+  None where a row or its interval is missing, or where runs may not be compared.
   """
+  if comparable.reasons(column, first[0], second[0]):
+    return None
   pairs = _shared(column, first, second)
   if len(pairs) >= 2:
     return _paired(column, pairs)
