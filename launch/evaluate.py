@@ -253,11 +253,11 @@ class _Systems:
 
   def seconds(self) -> float | None:
     """Returns the length that all are judged at; None for each its own."""
-    from v2a_jax.soundtrack.tracker import Soundtracker
-
     args = self._args
     if args.seconds or not args.checkpoint or not args.outputs:
       return args.seconds
+    from v2a_jax.soundtrack.tracker import Soundtracker
+
     load = lambda path: Soundtracker.load(path, step=args.step)
     return min(load(path).window_seconds for path in args.checkpoint)
 
