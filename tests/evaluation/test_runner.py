@@ -176,6 +176,14 @@ def test_a_sound_that_is_not_finite_is_a_failure(data, tmp_path, monkeypatch):
     evaluate(range(10))
 
 
+def test_a_row_with_word_times_stands_beside_it_if_asked(data, tmp_path):
+  content = evaluate_quickly(
+    data, tmp_path, rows=("generated",), word_times=True, num_clips=2
+  )
+  assert [row["name"] for row in content["rows"]] == ["generated", "word_times"]
+  assert content["identity"]["words"] == "without their times"
+
+
 def test_refusals_name_what_to_do(data, tmp_path):
   with pytest.raises(ValueError, match="ground_truth"):
     evaluate_quickly(data, tmp_path, rows=("truth",))
