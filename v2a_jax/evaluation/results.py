@@ -22,7 +22,7 @@ from v2a_jax import media
 from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.embeddings import Embedding
+from v2a_jax.evaluation.embeddings import Embedding, span
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
 from v2a_jax.evaluation.rows import Tracker
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
@@ -92,10 +92,7 @@ def describe_metric(
   if network:
     identity = {
       "embedding": f"{network.id} {network.sha256[:12]}",
-      "window": (
-        f"{network.window:g} s every {network.hop:g} s,"
-        f" {network.sample_rate} Hz"
-      ),
+      "window": span(network),
       "source_rate": f"{source_rate} Hz",
     }
   identity |= facts
