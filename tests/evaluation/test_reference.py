@@ -1,9 +1,13 @@
 """The cache of the reference's features."""
 
-from flashes import Follower, Mean
+from flashes import RATE, SECONDS, Mean
 import numpy as np
 
-from v2a_jax.evaluation import reference
+from v2a_jax.evaluation import clips, reference
+from v2a_jax.evaluation.formats import Format
+
+FORMAT = Format(sample_rate=RATE, channels=1, seconds=SECONDS)
+ABOUT = "true sounds of other clips: 3 of val, seed 0"
 
 
 def test_a_damaged_reference_cache_is_made_anew(data, tmp_path, monkeypatch):
@@ -11,18 +15,16 @@ def test_a_damaged_reference_cache_is_made_anew(data, tmp_path, monkeypatch):
   log = []
 
   def load():
-    return reference.load(
-      *(Mean(), data, "test"),
-      exclude=range(6),
-      num=3,
-      config=Follower(data).loader_config,
-      log=log.append,
+    draw = reference.Draw(
+      truth=clips.open_truth(data), judged=range(6), sounds=(), num=3, seed=0
     )
+    loaded = reference.load({"mean": Mean()}, draw, FORMAT, log=log.append)
+    return loaded["mean"]
 
   first = load()
   (cache,) = tmp_path.glob("evaluation/*.npz")
   whole = cache.read_bytes()
-  assert first.about == "true sounds of other clips: 3 of val" and not log
+  assert first.about == ABOUT and not log
   for damage in (
     whole[: len(whole) // 2],
     b"",

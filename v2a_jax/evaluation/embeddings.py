@@ -226,3 +226,14 @@ def _apply(embedding: Embedding, windows: Sequence[np.ndarray]):
         outputs[i] = np.zeros((len(lengths), part.shape[1]), np.float32)
       outputs[i][own] = part
   return outputs
+
+
+def joined(features: Sequence[Features]) -> Features:
+  """Joins the features of single clips, in their order."""
+  counts = [len(of.vectors) for of in features]
+  merged = {
+    name: np.concatenate([getattr(of, name) for of in features])
+    for name, array in vars(features[0]).items()
+    if array is not None
+  }
+  return Features(**merged | {"clips": np.repeat(range(len(counts)), counts)})

@@ -12,14 +12,27 @@ from v2a_jax.evaluation.metrics.inception import InceptionScore
 from v2a_jax.evaluation.metrics.kernel import KernelDistance
 from v2a_jax.evaluation.metrics.kl_divergence import KLDivergence
 from v2a_jax.evaluation.metrics.level_error import LevelError
-from v2a_jax.evaluation.metrics.onsets import OnsetF1
+from v2a_jax.evaluation.metrics.offset import (
+  EnvelopeOffset,
+  OnsetCorrelation,
+  OnsetOffset,
+  SyncError,
+)
+from v2a_jax.evaluation.metrics.onsets import (
+  OnsetF1,
+  OnsetPrecision,
+  OnsetRecall,
+)
 from v2a_jax.evaluation.metrics.silent import SilentClips
 
 METRICS = (
   FrechetDistance(),
   OnsetF1(milliseconds=50),
   OnsetF1(milliseconds=100),
-  AVAlign(),
+  OnsetCorrelation(),
+  SyncError(),
+  OnsetOffset(),
+  EnvelopeOffset(),
   KLDivergence(),
   InceptionScore(),
   KernelDistance(),
@@ -27,4 +40,7 @@ METRICS = (
   ClippedClips(),
   LevelError(),
   DurationError(),
+  OnsetPrecision(milliseconds=100),
+  OnsetRecall(milliseconds=100),
+  AVAlign(),
 )

@@ -10,6 +10,7 @@ class DurationError(base.ClipMetric):
   label = "Duration error"
   unit = "s"
   direction = "lower"
+  role = "sanity"
   about = "Mean distance of the sound's length from the length asked for."
 
   def get_state(self, sample: base.Sample) -> float:

@@ -156,17 +156,19 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
   checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
   facts = [
-    ("Trained", _trained(checkpoint)),
+    ("Trained", config and _trained(checkpoint)),
     ("Time", _time(run["curve"])),
-    ("Checkpoint", f"{checkpoint.get('path', '?')}"),
-    ("Weights", short(checkpoint.get("sha256"))),
-    ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
+    ("Checkpoint" if config else "Sounds", f"{checkpoint.get('path', '?')}"),
+    ("Weights" if config else "Digest", short(checkpoint.get("sha256"))),
+    ("Config", config and hashlib.sha256(canonical).hexdigest()[:12]),
     ("Sampler", listed(run["sampler"])),
     (
       "Set",
-      f"{clips.get('path', '?')}, split {clips.get('split', '?')}: "
-      f"{clips.get('n', '?')} clips of {clips.get('seconds', '?')} s",
+      f"{clips.get('path', '?')}{_split(clips)}: "
+      f"{clips.get('n', '?')} clips, together {clips.get('seconds', '?')} s",
     ),
+    ("Judged at", run.get("identity", {}).get("judged at")),
+    ("Unmatched files", _unmatched(run)),
     ("Set manifest", short(clips.get("manifest_sha256"))),
     ("Code", short(run["code"].get("git"))),
     ("Versions", listed(run["code"].get("versions", {}))),
@@ -177,6 +179,24 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
     "colour": index % table.COLOURS,
     "facts": [(label, text) for label, text in facts if text],
   }
+
+
+def _split(clips: dict) -> str:
+  return f", split {clips['split']}" if clips.get("split") else ""
+
+
+def _unmatched(run: dict) -> str:
+  """Counts files of either side that match nothing, with the first names."""
+  words = {
+    "without_output": "without a sound",
+    "without_truth": "without a clip",
+  }
+  parts = [
+    f"{side['count']} {words.get(name, name)} ({', '.join(side['names'][:3])})"
+    for name, side in (run.get("unmatched") or {}).items()
+    if side["count"]
+  ]
+  return "; ".join(parts)
 
 
 def _trained(checkpoint: dict) -> str:
@@ -269,7 +289,8 @@ def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
       json.dumps(c[name], default=str) if name in c else "\N{EN DASH}"
       for c in flat
     ]
-    if len(set(texts)) > 1:
+    # Sounds of other systems have no config, and so no other value.
+    if len({text for text, of in zip(texts, flat) if of}) > 1:
       out.append((name, texts))
   return out
 
