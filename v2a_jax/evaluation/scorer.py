@@ -66,9 +66,7 @@ class Scorer:
     self.references = references or {}
     self.metrics = [m for m in metrics if self._can_compute(m)]
     true = [clip.audio for clip in clips]
-    self._truth_features = self._embed(true)
-    nothing = [None] * len(clips)
-    self.truth = self._samples(true, self._truth_features, nothing)
+    self.truth = self._samples(true, self._embed(true), [None] * len(clips))
 
   def _can_compute(self, metric: Metric) -> bool:
     if not metric.embedding:
@@ -96,9 +94,7 @@ class Scorer:
         reference = self.references.get(id_)
         estimate = metric.compute(
           features[id_],
-          reference=self._truth_features[id_]
-          if metric.needs_truth
-          else reference and reference.features,
+          reference=reference and reference.features,
           seed=self._seed,
         )
       scores.estimates[metric.id] = estimate

@@ -8,10 +8,7 @@ from v2a_jax.evaluation.metrics.av_align import AVAlign
 from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
 from v2a_jax.evaluation.metrics.duration_error import DurationError
-from v2a_jax.evaluation.metrics.frechet import (
-  FrechetDistance,
-  OwnFrechetDistance,
-)
+from v2a_jax.evaluation.metrics.frechet import FrechetDistance
 from v2a_jax.evaluation.metrics.inception import InceptionScore
 from v2a_jax.evaluation.metrics.kernel import KernelDistance
 from v2a_jax.evaluation.metrics.kl_divergence import (
@@ -59,7 +56,6 @@ METRICS = (
   Bandwidth(),
   MultiResolutionSTFT(),
   LogSpectralDistance(),
-  OwnFrechetDistance(),
   ReverseKLDivergence(),
   AVAlign(),
 )

@@ -185,13 +185,7 @@ class RatioMetric(ClipMetric):
 
 
 class SetMetric(Metric):
-  """A metric of a whole set of sounds, computed from embedding features.
-
-  Attributes:
-    needs_truth: whether its reference is the true sounds of the judged clips.
-  """
-
-  needs_truth: bool = False
+  """A metric of a whole set of sounds, computed from embedding features."""
 
   @abc.abstractmethod
   def compute(
@@ -201,7 +195,7 @@ class SetMetric(Metric):
 
     With `parts` of the estimate, rows can be compared clip by clip.
     `reference` has features of true sounds of other clips, which cannot be None
-    with `needs_reference`; with `needs_truth`, of those of the same clips.
+    with `needs_reference`.
     """
 
 

@@ -31,29 +31,6 @@ from v2a_jax.evaluation import embeddings, intervals
 from v2a_jax.evaluation.extrapolation import Extrapolated, extrapolate
 from v2a_jax.evaluation.metrics import base
 
-
-class OwnFrechetDistance(base.SetMetric):
-  """Fréchet distance to the true sounds of the judged clips themselves."""
-
-  id = "fad_own_mn04"
-  variant = "frechet_plug_in_own_truth"
-  label = "FAD to own truth (mn04)"
-  direction = "lower"
-  role = "shown"
-  about = (
-    "Fréchet distance, uncorrected, to the true sounds of the same clips: the"
-    " variant of most video-to-audio papers. The ground truth row is 0 by"
-    " construction, and it has no interval."
-  )
-  embedding = embeddings.Mn04
-  needs_truth = True
-
-  def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
-    value = frechet_distance(features.vectors, reference.vectors)
-    clips = len(features.logits)
-    return intervals.Estimate(value, np.nan, np.nan, clips)
-
-
 _LARGE = 2000  # windows from which a decomposition pays for threads
 
 
