@@ -1,5 +1,7 @@
 """Set distances against closed forms and SciPy's matrix square root."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -175,3 +177,15 @@ def test_kernel_distance_is_unbiased_and_covers_zero():
     inside += estimate.low <= 0.0 <= estimate.high
   assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
   assert inside >= 53
+
+
+def test_memory_of_the_kernel_distance_is_not_that_of_all_pairs():
+  """All pairs of 3000 windows would take 72 MB."""
+  rng = RNG(0)
+  x = _features(rng.normal(size=(3000, 2)), np.repeat(np.arange(750), 4))
+  y = _features(rng.normal(size=(200, 2)), np.repeat(np.arange(50), 4))
+  tracemalloc.start()
+  kernel.kernel_distance(x, y)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 36e6
