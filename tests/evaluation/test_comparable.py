@@ -3,8 +3,8 @@
 import copy
 import json
 
-from report_results import METRICS, write_results
 import pytest
+from report_results import METRICS, write_results
 
 from v2a_jax.evaluation.report import compare
 from v2a_jax.evaluation.report import page as report
@@ -79,7 +79,10 @@ def test_other_runs_have_no_winner(run, over, words, tmp_path):
 @pytest.mark.parametrize(
   "fad, words",
   [
-    ({"embedding": f"mn04 {DIGESTS[1]}"}, "mn04 a1a1a1a1a1a1 against mn04 b2b2"),
+    (
+      {"embedding": f"mn04 {DIGESTS[1]}"},
+      "mn04 a1a1a1a1a1a1 against mn04 b2b2",
+    ),
     ({"window": "10 s"}, "window 1 s every 0.5 s, 32000 Hz against 10 s"),
     ({"reference clips": DIGESTS[1]}, "other reference clips"),
     ({"variant": "fad_old"}, "variant fad against fad_old"),
