@@ -10,7 +10,7 @@ of 128, for n of 16, 48 and 128, in three ways:
   gauss  windows with the means and the covariances, between clips and within
          clips, of the embeddings in a.npz, and a reference of those in b.npz
          (without it of a.npz too, so that the distance is 0); the truth is a
-         closed form
+         closed form; also the difference to a row like the reference
   halves real clips of a.npz, half of them the set and others the reference:
          the truth is 0
   drawn  real clips of a.npz drawn with replacement, which makes the score of
@@ -158,23 +158,26 @@ def true_kernel(a: Gauss, b: Gauss, y: embeddings.Features) -> float:
   return 100 * (mean(a, a) + mean(b, b) - 2 * mean(a, b))
 
 
-def sets(paths, repeats: int, kinds) -> None:
+def sets(paths, repeats: int, kinds, sizes) -> None:
   rng = np.random.default_rng(0)
   a, b = Gauss(paths[0]), Gauss(paths[-1])
   print(HEAD)
-  for n in SIZES if "gauss" in kinds else ():
-    fads, kads, truths = [], [], []
+  for n in sizes if "gauss" in kinds else ():
+    fads, kads, truths, gaps = [], [], [], []
     for _ in range(repeats):
       x, y = a.draw(n, rng), b.draw(REFERENCE, rng)
       fads.append(frechet.frechet(x, y))
       kads.append(kernel.kernel_distance(x, y))
       truths.append(true_kernel(a, b, y))
+      other = frechet.frechet(b.draw(n, rng), y)
+      gaps.append(intervals.mean(fads[-1].parts - other.parts))
     report(f"FAD, gauss, {n} clips", fads, true_frechet(a, b))
     report(f"KAD, gauss, {n} clips", kads, truths)
-  real(paths[0], repeats, kinds, rng)
+    report(f"FAD less FAD of b, {n} clips", gaps, true_frechet(a, b))
+  real(paths[0], repeats, kinds, sizes, rng)
 
 
-def real(path, repeats, kinds, rng) -> None:
+def real(path, repeats, kinds, sizes, rng) -> None:
   with np.load(path) as file:
     features = embeddings.Features(
       file["vectors"], file["clips"], file["logits"]
@@ -188,7 +191,7 @@ def real(path, repeats, kinds, rng) -> None:
     logits = features.logits[chosen]
     return embeddings.Features(np.concatenate(vectors), clips, logits)
 
-  for n in SIZES if "halves" in kinds else ():
+  for n in sizes if "halves" in kinds else ():
     pairs = []
     for _ in range(repeats):
       order = rng.permutation(count)
@@ -198,7 +201,7 @@ def real(path, repeats, kinds, rng) -> None:
     kads = [kernel.kernel_distance(*p) for p in pairs]
     report(f"KAD, halves, {n} clips", kads, 0)
   truth = inception.inception_score(features.logits).extras["plug_in"]
-  for n in SIZES if "drawn" in kinds else ():
+  for n in sizes if "drawn" in kinds else ():
     scores = [
       inception.inception_score(features.logits[rng.integers(count, size=n)])
       for _ in range(10 * repeats)
@@ -213,6 +216,7 @@ def main() -> None:
   parser.add_argument("-o", "--output", type=pathlib.Path)
   parser.add_argument("--weights", help="file or folder of mn04's weights")
   parser.add_argument("--repeats", type=int, default=100)
+  parser.add_argument("--clips", nargs="*", type=int, default=SIZES)
   parser.add_argument(
     "--kinds", nargs="*", default=["gauss", "halves", "drawn"]
   )
@@ -222,7 +226,7 @@ def main() -> None:
   elif args.what == "embed":
     embed(args.paths[0], args.output, args.weights)
   else:
-    sets(args.paths, args.repeats, args.kinds)
+    sets(args.paths, args.repeats, args.kinds, args.clips)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Set distances against closed forms and SciPy's matrix square root."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -195,3 +196,15 @@ def test_the_judged_clips_own_sounds_are_at_distance_zero(metric):
   assert same.value == pytest.approx(0, abs=1e-9)
   assert same.low <= 1e-9 and same.high >= -1e-9
   assert metric().compute_own(noisy, truth=truth).low > 0
+
+
+def test_memory_of_the_kernel_distance_is_not_that_of_all_pairs():
+  """All pairs of 3000 windows would take 72 MB."""
+  rng = RNG(0)
+  x = _features(rng.normal(size=(3000, 2)), np.repeat(np.arange(750), 4))
+  y = _features(rng.normal(size=(200, 2)), np.repeat(np.arange(50), 4))
+  tracemalloc.start()
+  kernel.kernel_distance(x, y)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 36e6

@@ -23,7 +23,7 @@ from v2a_jax.basics.files import write_json, write_whole, written
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import folders
 from v2a_jax.evaluation.clips import Clip, Truth
-from v2a_jax.evaluation.embeddings import Embedding, Features
+from v2a_jax.evaluation.embeddings import Embedding, Features, span
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
@@ -82,10 +82,7 @@ def describe_metric(
   if network:
     identity |= {
       "embedding": f"{network.id} {network.sha256}",
-      "window": (
-        f"{network.window:g} s every {network.hop:g} s,"
-        f" {network.sample_rate} Hz"
-      ),
+      "window": span(network),
     }
   if reference:
     facts = {"reference": reference.about} | dict(facts)
