@@ -1,22 +1,12 @@
 """The report in a real browser: no errors, no requests, keys that work."""
 
-import importlib.util
 import json
-import shutil
 import time
 
 import pytest
 from report_results import write_results
 
 from v2a_jax.evaluation.report import page as report
-
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-  not (_CHROMIUM and _DRIVER and importlib.util.find_spec("selenium")),
-  reason="needs selenium, chromium and chromium-driver (Debian packages)",
-)
 
 
 @pytest.fixture(scope="module")
@@ -27,32 +17,6 @@ def page(tmp_path_factory):
     write_results(root / "b", "ar", clips=8),
   ]
   return report.write_report(results, root / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-  from selenium import webdriver
-  from selenium.webdriver.chrome.service import Service
-
-  options = webdriver.ChromeOptions()
-  options.binary_location = _CHROMIUM
-  for flag in (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
-    "--window-size=1280,1000",
-    f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-  ):
-    options.add_argument(flag)
-  options.set_capability(
-    "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
-  )
-  driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
-  yield driver
-  driver.quit()
 
 
 def press(browser, *keys):

@@ -88,7 +88,7 @@ def _clip(id_, runs, columns, labels) -> Clip:
   ]
   _, run, first = entries[0]
   notes = []
-  video = _inside(run["folder"], first.get("video"), notes)
+  video = inside(run["folder"], first.get("video"), notes)
   tracks = _tracks(entries, columns, labels, notes)
   duration = float(first.get("duration") or 0) or 1.0
   for track in tracks:
@@ -105,7 +105,7 @@ def _clip(id_, runs, columns, labels) -> Clip:
   )
 
 
-def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
+def inside(folder: pathlib.Path, name: str | None, notes: list[str]):
   """Returns a file of a results folder, on this machine, or adds a note."""
   if not name:
     return None
@@ -128,7 +128,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
   tracks, seen = [], set()
   for row in ordered + [row for row in rows if row not in _ORDER]:
     for i, run, clip in entries:
-      path = _inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
+      path = inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
       if path is None:
         continue
       digest = files.sha256_of(path)
@@ -163,7 +163,7 @@ def _draw(track: Track, duration: float) -> None:
   mono = sound.samples[: len(samples), 0]
   samples[: len(mono)] = mono
   image = figures.spectrogram(samples, _RATE)
-  track.spectrogram = _data_url("image/webp", image)
+  track.spectrogram = _encoded("image/webp", image)
 
 
 def embedded_size(clips: Sequence[Clip]) -> int:
@@ -181,7 +181,7 @@ def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
 
   def address(path: pathlib.Path) -> str:
     if folder is None:
-      return _data_url(_kind(path), path.read_bytes())
+      return data_url(path)
     if path not in copied:
       folder.mkdir(parents=True, exist_ok=True)
       # Runs may use one name for different files.
@@ -202,5 +202,10 @@ def _kind(path: pathlib.Path) -> str:
   return _KINDS.get(path.suffix) or guess or "application/octet-stream"
 
 
-def _data_url(kind: str, data: bytes) -> str:
+def data_url(path: pathlib.Path | None) -> str:
+  """Returns a media file as an address that holds it; "" for none."""
+  return _encoded(_kind(path), path.read_bytes()) if path else ""
+
+
+def _encoded(kind: str, data: bytes) -> str:
   return f"data:{kind};base64,{base64.b64encode(data).decode()}"
