@@ -1,6 +1,5 @@
 """Set distances against closed forms and SciPy's matrix square root."""
 
-
 import numpy as np
 import pytest
 from scipy import linalg
