@@ -24,7 +24,14 @@ from v2a_jax.evaluation.report import page as report
 from v2a_jax.weights import registry as weights
 
 NUM = 6
-SOME = ("onset_f1_50ms", "onset_f1_100ms", "av_align", "silent", "level_error")
+SOME = (
+  "duration_error",
+  "onset_f1_50ms",
+  "onset_f1_100ms",
+  "av_align",
+  "silent",
+  "level_error",
+)
 
 
 class Fad(frechet.FrechetDistance):
@@ -122,13 +129,15 @@ def test_bad_sounds_are_named_and_not_replaced(truth, outputs, tmp_path):
   (outputs / "clip0.wav").unlink()
   soundfile.write(outputs / "clip0.wav", broken, RATE, subtype="FLOAT")
   (outputs / "clip2.ogg").write_bytes(b"")
-  soundfile.write(outputs / "clip4.wav", 0 * sound(4), RATE)
+  soundfile.write(outputs / "clip4.wav", np.zeros(3 * RATE), RATE)
   content = evaluate(outputs, clips.open_truth(truth), tmp_path / "out")
   reasons = {f["id"]: f["reason"] for f in content["failures"]}
   assert set(reasons) == {"clip0", "clip2"}
   assert "not finite" in reasons["clip0"] and "empty" in reasons["clip2"]
   assert content["set"]["n"] == NUM - 2
   assert value_of(content, "generated", "silent")["value"] == 0.25
+  scores = {c["id"]: c["scores"]["generated"] for c in content["clips"]}
+  assert scores["clip4"]["duration_error"] == 1.0  # It is a second too long.
 
 
 def test_one_clip_has_values_and_no_intervals(truth, outputs, tmp_path):
