@@ -139,3 +139,29 @@ def test_copies_the_table_and_switches_the_theme(browser, page):
   before = browser.execute_script(colour)
   browser.find_element(By.ID, "theme").click()
   assert browser.execute_script(colour) != before
+
+
+def test_a_phone_shows_row_names_sections_and_pictures(browser, page):
+  browser.execute_cdp_cmd(
+    "Emulation.setDeviceMetricsOverride",
+    {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True},
+  )
+  try:
+    browser.get(page.as_uri())
+    seen = browser.execute_script("""
+      const box = document.querySelector("#figures .scroll");
+      box.style.width = "250px";  // As with more columns than here.
+      box.scrollLeft = box.scrollWidth;
+      const name = box.querySelector("tbody th").getBoundingClientRect();
+      const links = [...document.querySelectorAll("nav a")];
+      return {
+        scrolled: box.scrollLeft, left: name.left, right: name.right,
+        links: links.filter((a) => a.offsetParent !== null).length,
+        wide: document.documentElement.scrollWidth,
+        posters: [...document.querySelectorAll("video")].every((v) => v.poster),
+      };""")
+  finally:
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+  assert seen["scrolled"] > 0
+  assert 0 <= seen["left"] < seen["right"] <= 200
+  assert seen["links"] >= 4 and seen["posters"] and seen["wide"] <= 390

@@ -18,6 +18,7 @@ from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
 from v2a_jax.evaluation.report import compare, figures
 from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.schema import is_finite
 
 # Order of the soundtracks, and so of their keys 1, 2, ...; other rows follow.
 _ORDER = ("ground_truth", compare.GENERATED, "codec", "shuffled_video")
@@ -50,6 +51,7 @@ class Clip:
   video: pathlib.Path | None
   tracks: list[Track]
   notes: list[str]  # what is missing
+  poster: str = ""  # data URL of an image
   video_url: str = ""  # filled in by `attach`
 
   @property
@@ -69,14 +71,58 @@ def collect(
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """Collects the first clips that have media, those of the first run first."""
+  """Collects clips that have media, from the worst to the best.
+
+  Of more than `max_clips`, those are taken that are evenly spread over them.
+  """
   ids = dict.fromkeys(
     clip["id"]
     for run in runs
     for clip in run["clips"]
     if clip.get("audio") or clip.get("video")
   )
-  return [_clip(id_, runs, columns, labels) for id_ in list(ids)[:max_clips]]
+  ids = _ranked(list(ids), runs, order_by(runs, columns))
+  if len(ids) > max_clips:
+    places = np.linspace(0, len(ids) - 1, max_clips).round().astype(int)
+    ids = [ids[place] for place in places]
+  return [_clip(id_, runs, columns, labels) for id_ in ids]
+
+
+def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> Column | None:
+  """Returns the metric that the clips are in the order of; None for none.
+
+  It is the first of timing, or else of quality, that the clips of the first run
+  have each.
+  """
+  known = [
+    column
+    for column in columns
+    if column.role == "quality"
+    and column.higher_is_better is not None
+    and len(set(_scores(runs[0], column).values())) > 1
+  ]
+  timing = [column for column in known if column.judges_timing]
+  return next(iter(timing + known), None)
+
+
+def _scores(run: dict, column: Column) -> dict[str, float]:
+  """Returns the scores of a run's sounds by clip, those that are numbers."""
+  found = {
+    clip["id"]: clip.get("scores", {}).get(compare.GENERATED, {}).get(column.id)
+    for clip in run["clips"]
+  }
+  return {id_: value for id_, value in found.items() if is_finite(value)}
+
+
+def _ranked(
+  ids: list[str], runs: Sequence[dict], column: Column | None
+) -> list[str]:
+  """Sorts clips by the first run's score, worst first; those without go last."""
+  if column is None:
+    return ids
+  scores = _scores(runs[0], column)
+  sign = 1 if column.higher_is_better else -1
+  return sorted(ids, key=lambda id_: sign * scores.get(id_, sign * np.inf))
 
 
 def _clip(id_, runs, columns, labels) -> Clip:
@@ -102,6 +148,7 @@ def _clip(id_, runs, columns, labels) -> Clip:
     video=video,
     tracks=tracks,
     notes=notes,
+    poster=_poster(video, duration),
   )
 
 
@@ -166,12 +213,27 @@ def _draw(track: Track, duration: float) -> None:
   track.spectrogram = _encoded("image/webp", image)
 
 
+def _poster(video: pathlib.Path | None, duration: float) -> str:
+  """Returns the frame in the middle of a video; "" if it cannot be read."""
+  if video is None:
+    return ""
+  read = media.limited(media.read_video)
+  try:
+    frames = read(video, start=duration / 2, max_fps=1).frames
+  except media.MediaError:
+    return ""
+  if not len(frames):
+    return ""
+  return _encoded("image/webp", figures.webp(frames[0][..., ::-1]))
+
+
 def embedded_size(clips: Sequence[Clip]) -> int:
   """Returns the size of all media of the clips in a page, bytes."""
   tracks = [track for clip in clips for track in clip.tracks]
   paths = {clip.video for clip in clips if clip.video}
   paths |= {track.path for track in tracks}
   images = sum(len(track.spectrogram) for track in tracks)
+  images += sum(len(clip.poster) for clip in clips)
   return images + sum(4 * -(-f.stat().st_size // 3) for f in paths)
 
 
