@@ -34,6 +34,7 @@ from v2a_jax import media
 from v2a_jax.batch import Batch
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.metrics import onsets
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.soundtrack.tracker import Soundtracker
@@ -51,6 +52,7 @@ WORDS = {
 LEAST_LIFT = 0.05
 RATE = 16_000
 BATCH = 8
+F1 = onsets.OnsetF1(milliseconds=50)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,12 @@ def main():
   network, tracker = embeddings.Mn04(), Soundtracker.load(args.checkpoint)
   classes = learn_classes(network, args.learn)
   print("AudioSet classes:", classes, flush=True)
-  records, indices = clips_lib.choose(args.unseen, "all", num=None, seed=0)
-  clips, _ = clips_lib.load(records, indices, tracker.loader_config)
+  records = clips_lib.open_truth(args.unseen, "all").records
+  config = tracker.loader_config
+  format = Format(sample_rate=RATE, channels=1, seconds=config.seconds)
+  read = clips_lib.Reader(records, format, config)
+  clips = [read(i, i) for i in range(len(records))]
+  clips = [c for c in clips if isinstance(c, clips_lib.Clip)]
   clips = [c for c in clips if c.label in classes and c.events is not None]
   clips = clips[: args.num_clips]
   own = tracker.experiment.sampler.guidance.video
@@ -158,8 +164,8 @@ def main():
     figures = {
       "probability": intervals.mean(p),
       "change": intervals.mean(p - plain[0]),
-      "onset_f1": onsets.f1(counts),
-      "f1_change": onsets.f1_difference(counts, plain[1]),
+      "onset_f1": F1.compute(counts),
+      "f1_change": F1.compute_difference(counts, plain[1]),
     }
     results[name] = {k: v.to_json() for k, v in figures.items()}
     cells = (f"{v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}]"

@@ -1,77 +1,276 @@
-"""Score checkpoints on held-out clips and write results.json.
+"""Score checkpoints, or sounds of any system, and write results.json.
 
-Every score has a confidence interval. The same scores of the true sound, of the
-codec alone, of another clip's video, of silence and of noise show what a number
-means, and some of the sounds are kept for the report.
+Checkpoints are judged on held-out clips of a data set. With --outputs, a folder
+of sounds of any system is judged by the true sounds of the same file names.
+Every score has a confidence interval, and the same scores of the true sound, of
+another clip's video, of silence and the like show what a number means.
+
+The same command goes on with an evaluation that was interrupted.
 """
+
+import argparse
+import dataclasses
+from typing import Any
 
 from launch import parsing, sampler_flags
-from v2a_jax.basics.paths import as_path
+from v2a_jax.basics.paths import as_path, is_remote, local_path
 
-ARGUMENTS = """
-CHECKPOINT...         workdir of v2a train, or bundle
---set DIR             folder of a data set (required)
---split NAME          split to evaluate: train, val, test or all (default test)
---num_clips N         number of clips, drawn at random; 0 for all (default 64)
--o, --output DIR      folder to write results.json to; with several checkpoints
-                      each gets a subfolder (required)
+ARGUMENTS = f"""
+[CHECKPOINT...]       workdir of v2a train, or bundle
+--outputs NAME=DIR    folder of sounds or videos of any system, and what to call
+                      it (default: as the folder); matched by file name, in
+                      subfolders by relative path (repeatable)
+-o, --output DIR      folder to write results.json to; several systems get a
+                      subfolder each (required)
+what they are judged by:
+--set DIR             folder of a data set
+--split NAME          split of the data set: train, val, test or all (default
+                      test)
+--reference DIR       folder of the true sounds of --outputs, or of videos with
+                      them, or of a data set (default: that of --set)
+--videos DIR          folder of the pictures, where the reference has none
+--captions FILE       CSV of captions, where the reference is a folder
+--num_clips N         number of clips, drawn at random; 0 for all (default: 64
+                      with a checkpoint, else all)
+--seconds SECONDS     judge no more of a clip, from its start (default: as long
+                      as the checkpoints make, or all)
+--rate RATE           sample rate in Hz to judge all sounds at (default: the
+                      highest of the true sounds, up to 48000)
+--distance_to NAME    what set distances such as FAD are measured to: others, true
+                      sounds of other clips, or own, those of the judged clips
+                      (default: others; own for a folder that has too few)
+--weights PATH        file or folder of the weights of embedding networks; by
+                      default they are looked for in $V2A_WEIGHTS and the cache
+how:
 --step STEP           training step of the checkpoint, or best: that of the best
                       validation result (default: the newest)
---seed SEED           random seed, 0 to 4294967295; clip i has seed + i
-                      (default 0)
 --rows NAMES          rows to score, separated by commas: generated,
-                      ground_truth, codec, shuffled_video, silence, noise
-                      (default: all)
+                      ground_truth, codec, shuffled_video, shifted, metronome,
+                      silence, noise (default: all that the system can have)
+--given_word_times    add a row of the model that is told when the words of a
+                      transcript are spoken; v2a generate is not told
 --batch_size COUNT    number of clips that are generated at a time (default 8)
+--seed SEED           random seed of the choice of clips, 0 to
+                      {parsing.MAX_SEED} (default 0)
+--noise_seed SEED     random seed of the model's noise; clip i has seed + i
+                      (default 0)
+--interval_seed SEED  random seed of the intervals (default 0)
+--reference_seed SEED random seed of the choice of other clips (default 0)
+--shard I/N           do the I-th of N shares; start all N with the same -o, the
+                      last to end writes the results (default 1/1)
+what is kept:
 --gallery_clips N     number of clips whose sounds are kept for the report
                       (default 12)
---weights PATH        file or folder of the mn04 weights; by default they are
-                      looked for in $V2A_WEIGHTS and the cache
+--keep_sounds         keep every sound of the model as FLAC, in sounds/
 """
-EXAMPLE = "v2a eval runs/diffusion runs/ar --set data/scenes -o runs/eval"
+EXAMPLE = """v2a eval runs/diffusion runs/ar --set data/scenes -o runs/eval
+  v2a eval --outputs rival=their/sounds --reference true/sounds -o eval"""
+_DEFAULT_CLIPS = 64
 
 
 def main(argv: list[str]) -> int:
   """Runs `v2a eval`."""
   arguments = ARGUMENTS + sampler_flags.ARGUMENTS
   args = parsing.Parser("v2a eval", __doc__, arguments, EXAMPLE).parse(argv)
-  names = [as_path(path).resolve().name for path in args.checkpoint]
-  if twins := [name for name in names if names.count(name) > 1]:
-    raise parsing.UsageError(
-      f"two checkpoints are named {twins[0]}, and results are written to a"
-      " subfolder of that name: evaluate them one by one, each with its own -o"
-    )
-  last = args.seed + args.num_clips - 1
-  if last > parsing.MAX_SEED:
-    raise parsing.UsageError(
-      f"--seed {args.seed} with {args.num_clips} clips needs seeds up to {last},"
-      f" the largest is {parsing.MAX_SEED}"
-    )
+  _check(args)
   # Here, so that a mistyped flag is answered before jax is imported.
-  from v2a_jax.evaluation import rows, runner
-  from v2a_jax.soundtrack.tracker import Soundtracker
+  from v2a_jax.evaluation import clips, runner
 
-  changes = sampler_flags.overrides(args)
-  for checkpoint, name in zip(args.checkpoint, names):
+  options = _options(args, runner.Options)
+  outputs = [_named(text) for text in args.outputs or ()]
+  names = unique_names(
+    [*args.checkpoint, *(path for _, path in outputs)],
+    given=[""] * len(args.checkpoint) + [name for name, _ in outputs],
+  )
+  truth = args.set
+  if outputs:
+    truth = clips.open_truth(
+      args.reference or args.set,
+      args.split,
+      videos=args.videos,
+      captions=args.captions,
+    )
+    print("\n".join(truth.notes), end="\n" * bool(truth.notes), flush=True)
+  systems = _Systems(args, truth, names)
+  options = dataclasses.replace(options, seconds=systems.seconds())
+  for name, system in systems:
     out = as_path(args.output)
     if len(names) > 1:
       out /= name
-      print(f"{checkpoint} -> {out}", flush=True)
-    tracker = Soundtracker.load(checkpoint, step=args.step)
-    tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
+      print(f"{name} -> {out}", flush=True)
     runner.evaluate(
-      tracker,
-      data=args.set,
+      system,
+      data=truth,
       out=out,
-      split=args.split,
-      num_clips=args.num_clips or None,
-      seed=args.seed,
-      rows=args.rows.split(",") if args.rows else rows.ROWS,
-      batch_size=args.batch_size,
-      gallery_clips=args.gallery_clips,
+      options=options,
+      eligible=systems.eligible,
+      unmatched=systems.unmatched.get(name),
       weights_path=args.weights,
-      sampler_overrides=changes,
       log=lambda line: print(line, flush=True),
     )
   print(f"next: v2a report {args.output} -o report.html")
   return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+  """Refuses flags that do not go together."""
+  error = parsing.UsageError
+  if not args.checkpoint and not args.outputs:
+    raise error("nothing to score: name a checkpoint, or --outputs DIR")
+  if args.checkpoint and not args.set:
+    raise error("required: --set, the data set that checkpoints are judged on")
+  if args.outputs and not (args.reference or args.set):
+    raise error("required: --reference, the true sounds (or --set)")
+  if args.reference and args.checkpoint:
+    raise error("checkpoints are judged by --set: leave --reference out")
+  if args.reference and args.set:
+    raise error("--set and --reference both name the true sounds: give one")
+  if (args.videos or args.captions) and not args.outputs:
+    raise error("--videos and --captions go with --outputs")
+  if args.distance_to not in (None, "others", "own"):
+    raise error(f"--distance_to {args.distance_to} is not one of others, own")
+  if args.seconds is not None and not args.seconds >= 0.5:
+    raise error(f"--seconds {args.seconds:g} is less than 0.5")
+  if _share(args.shard)[1] > 1 and is_remote(args.output):
+    raise error("--shard needs a folder of this machine, or one that is shared")
+  last = args.noise_seed + (_num_clips(args) or 1) - 1
+  if last > parsing.MAX_SEED:
+    raise error(
+      f"--noise_seed {args.noise_seed} with {args.num_clips} clips needs seeds"
+      f" up to {last}, the largest is {parsing.MAX_SEED}"
+    )
+
+
+def _share(text: str) -> tuple[int, int]:
+  """Parses I/N."""
+  i, slash, n = text.partition("/")
+  if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+    raise parsing.UsageError(
+      f"--shard {text} is no share of the work, such as 1/4 to 4/4"
+    )
+  return int(i), int(n)
+
+
+def _num_clips(args: argparse.Namespace) -> int | None:
+  """Returns the number of clips; None for all."""
+  if args.num_clips is None:
+    return _DEFAULT_CLIPS if args.checkpoint else None
+  return args.num_clips or None
+
+
+def _options(args: argparse.Namespace, cls: type) -> Any:
+  names = {field.name for field in dataclasses.fields(cls)}
+  fields = {k: v for k, v in vars(args).items() if k in names}
+  return cls(
+    **fields
+    | {
+      "num_clips": _num_clips(args),
+      "rows": args.rows.split(",") if args.rows else None,
+      "word_times": args.given_word_times,
+      "distance_to": args.distance_to or "",
+      "shard": _share(args.shard),
+    }
+  )
+
+
+def _named(text: str) -> tuple[str, str]:
+  """Splits NAME=DIR; a folder that is there may have "=" in its name."""
+  name, equals, path = text.partition("=")
+  if not equals or local_path(text, "the outputs").is_dir():
+    return "", text
+  return name, path
+
+
+def unique_names(paths: list[str], *, given: list[str]) -> list[str]:
+  """Returns a name for each path: its last parts, as many as are needed.
+
+  Args:
+    paths: paths of what is evaluated.
+    given: the name that is wanted for each; "" to make one.
+  """
+  parts = [as_path(path).resolve().parts for path in paths]
+  depth = [1] * len(paths)
+  while True:
+    names = [
+      name or "_".join(own[-count:])
+      for name, own, count in zip(given, parts, depth)
+    ]
+    twins = [
+      i
+      for i, name in enumerate(names)
+      if names.count(name) > 1 and not given[i] and depth[i] < len(parts[i]) - 1
+    ]
+    if not twins:
+      break
+    for i in twins:
+      depth[i] += 1
+  seen: dict[str, int] = {}
+  for i, name in enumerate(names):
+    seen[name] = seen.get(name, 0) + 1
+    names[i] = f"{name}_{seen[name]}" if seen[name] > 1 else name
+  return names
+
+
+class _Systems:
+  """The systems of a command, each loaded when its turn comes.
+
+  Attributes:
+    eligible: indices of the clips that every folder of outputs has a sound for;
+      None for all.
+    unmatched: what results.json says of files without a match, by name.
+  """
+
+  def __init__(self, args, truth, names: list[str]):
+    """Lists the folders of outputs and matches their files."""
+    from v2a_jax.evaluation import folders
+
+    self._args, self._names = args, names
+    self._folders, self.unmatched = {}, {}
+    self.eligible = None
+    if not args.outputs:
+      return
+    ids = truth.ids()
+    common = set(ids)
+    for text, name in zip(args.outputs, names[len(args.checkpoint) :]):
+      folder = folders.read_folder(_named(text)[1], f"the outputs {name}")
+      found = folders.match(ids, folder.names)
+      if not found.pairs:
+        raise ValueError(
+          f"no file name of {folder.path} ({folders.first(folder.names)}) is"
+          f" that of a clip of {truth.path} ({folders.first(ids)})"
+        )
+      for line in found.lines(str(folder.path), truth.path):
+        print(line, flush=True)
+      self._folders[name] = folder, found.pairs
+      self.unmatched[name] = found.to_json()
+      common &= set(found.pairs)
+    self.eligible = [i for i, id_ in enumerate(ids) if id_ in common]
+    if not common:
+      raise ValueError(
+        f"no clip of {truth.path} has a sound in every folder of --outputs:"
+        " evaluate them one by one"
+      )
+
+  def seconds(self) -> float | None:
+    """Returns the length that all are judged at; None for each its own."""
+    args = self._args
+    if args.seconds or not args.checkpoint or not args.outputs:
+      return args.seconds
+    from v2a_jax.soundtrack.tracker import Soundtracker
+
+    load = lambda path: Soundtracker.load(path, step=args.step)
+    return min(load(path).window_seconds for path in args.checkpoint)
+
+  def __iter__(self):
+    """Yields names and systems."""
+    from v2a_jax.evaluation import systems
+    from v2a_jax.soundtrack.tracker import Soundtracker
+
+    args = self._args
+    changes = sampler_flags.overrides(args)
+    for path, name in zip(args.checkpoint, self._names):
+      tracker = Soundtracker.load(path, step=args.step)
+      tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
+      yield name, systems.Model(tracker, changes)
+    for name, (folder, pairs) in self._folders.items():
+      yield name, systems.Outputs(name, folder, pairs)

@@ -245,6 +245,7 @@ def _span(text: str) -> tuple[float, float]:
 TYPES = {
   "N": _whole(0),
   "COUNT": _whole(1),
+  "RATE": _whole(8000, 192_000),
   "STEP": _step,
   "DTYPE": _dtype,
   "SEED": _whole(0, MAX_SEED),

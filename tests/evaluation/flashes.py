@@ -64,13 +64,13 @@ class Follower:
     self.seeds = []
 
   def sample(self, cond, *, seed, sampler):
-    self.seeds.append(seed)
+    self.seeds.append([int(one) for one in seed])
     sounds = []
     for i, frames in enumerate(cond.frames):
       bright = frames.mean(axis=(1, 2, 3)) > 130
       rises = np.flatnonzero(bright[1:] & ~bright[:-1]) + 1
       sounds.append(clicks(cond.frame_times[i][rises]))
-      if seed + i in self._broken:
+      if seed[i] in self._broken:
         sounds[-1][100] = np.nan
     return np.stack(sounds)
 
@@ -106,11 +106,19 @@ class Mean:
     return level, level
 
 
-def evaluate_quickly(data, out, **options):
-  """Evaluates a `Follower` without media and log."""
-  options = {"gallery_clips": 0, "log": lambda line: None} | options
-  follower = options.pop("tracker", None) or Follower(data)
-  return runner.evaluate(follower, data=data, out=out, **options)
+_CALL = ("metrics", "weights_path", "eligible", "log")
+
+
+def evaluate_quickly(data, out, *, tracker=None, **settings):
+  """Evaluates a `Follower`, or another system, without media and log."""
+  call = {k: settings.pop(k) for k in _CALL if k in settings}
+  return runner.evaluate(
+    tracker or Follower(data),
+    data=data,
+    out=out,
+    options=runner.Options(**{"gallery_clips": 0} | settings),
+    **{"log": lambda line: None} | call,
+  )
 
 
 def value_of(content, row, metric):

@@ -30,6 +30,8 @@ ROWS = {
   "ground_truth": 0.95,
   "codec": 0.9,
   "shuffled_video": 0.3,
+  "shifted": 0.3,
+  "metronome": 0.2,
   "silence": 0.0,
   "noise": 0.1,
 }

@@ -11,6 +11,7 @@ from v2a_jax import media
 from v2a_jax.evaluation.metrics import onsets
 
 CLIPS = pathlib.Path(__file__).parents[2].parent / "shared" / "clips"
+F1 = onsets.OnsetF1(milliseconds=50)
 TIMES = np.array([0.31, 0.9, 1.02, 1.77, 2.5])
 
 
@@ -49,7 +50,7 @@ def test_real_hits_are_found():
     sound = media.read_audio(CLIPS / name, sample_rate=16000, channels=1)
     detected = onsets.detect(sound.samples, 16000)
     counts.append(onsets.match(times, detected, tolerance=0.05))
-  assert onsets.f1(counts).value > 0.9
+  assert F1.compute(counts).value > 0.9
 
 
 def test_matching_equals_mir_eval():
@@ -59,7 +60,7 @@ def test_matching_equals_mir_eval():
     detected = np.sort(rng.uniform(0, 4, rng.integers(1, 9)))
     f, p, r = mir_eval.onset.f_measure(reference, detected, window=0.1)
     counts = onsets.match(reference, detected, tolerance=0.1)
-    assert counts.f1 == pytest.approx(f)
+    assert F1.value(counts) == pytest.approx(f)
     assert counts.hits / counts.detected == pytest.approx(p)
     assert counts.hits / counts.reference == pytest.approx(r)
 
@@ -83,14 +84,15 @@ def test_micro_average_and_its_parts():
     onsets.Counts(0, 0, 2),
     onsets.Counts(0, 1, 0),
   ]
-  estimate = onsets.f1(counts)
+  estimate = F1.compute(counts)
   assert estimate.value == pytest.approx(2 * 3 / (5 + 5))
-  assert estimate.extras == {"precision": 3 / 5, "recall": 3 / 5}
-  assert np.isnan(onsets.Counts(0, 0, 0).f1)
+  for part in (onsets.OnsetPrecision, onsets.OnsetRecall):
+    assert part(milliseconds=50).compute(counts).value == 3 / 5
+  assert np.isnan(F1.value(onsets.Counts(0, 0, 0)))
 
 
 def test_nothing_detected_is_zero_not_undefined():
-  estimate = onsets.f1([onsets.Counts(0, 3, 0), onsets.Counts(0, 2, 0)])
+  estimate = F1.compute([onsets.Counts(0, 3, 0), onsets.Counts(0, 2, 0)])
   assert estimate.value == 0.0 and (estimate.low, estimate.high) == (0.0, 0.0)
 
 
@@ -105,7 +107,7 @@ def test_difference_is_paired():
   worse = [
     onsets.Counts(max(c.hits - 1, 0), c.reference, c.detected) for c in good
   ]
-  difference = onsets.f1_difference(good, worse)
+  difference = F1.compute_difference(good, worse)
   assert 0 < difference.low < difference.value < difference.high < 0.15
-  wide = onsets.f1(good)
+  wide = F1.compute(good)
   assert difference.high - difference.low < (wide.high - wide.low) / 2

@@ -88,7 +88,9 @@ def bare(*args) -> subprocess.CompletedProcess:
     (["eval", *TINY, "--solver=eulr"], "config.sampler.solver='eulr' is not"),
     (["eval", *TINY, "--temperature=1"], "config.sampler.temperature: no such"),
     (["eval", *TINY, "--num_steps=0"], "num_steps=0 is not in [1, inf)"),
-    (["eval", "a/x", "b/x", "--set=y", "-o", "z"], "two checkpoints are named"),
+    (["eval", "-o", "z"], "name a checkpoint, or --outputs DIR"),
+    (["eval", "--outputs=a", "-o", "z"], "required: --reference"),
+    (["eval", "x", "--set=y", "-o", "z", "--shard=5/4"], "--shard 5/4 is no"),
     # Something is not there.
     (["report", "no.json", "-o", "x.html"], "no.json"),
     (["generate", "no/such.mp4", "-o", "x"], "no video at no/such.mp4"),
@@ -134,7 +136,7 @@ def test_seeds_that_are_counted_up_stay_below_the_largest(tmp_path, capsys):
   last = str(2**32 - 1)
   args = [*("generate", video, "-o", tmp_path / "out", "--seed", last)]
   assert f"needs seeds up to {2**32 + 2}" in refused(capsys, *args)
-  args = ["eval", "no/such", "--set=x", "-o", "y", "--seed", last]
+  args = ["eval", "no/such", "--set=x", "-o", "y", "--noise_seed", last]
   assert f"needs seeds up to {2**32 + 62}" in refused(capsys, *args)
   # One clip needs that seed alone, so what is missing comes next.
   assert "no/such" in refused(capsys, *args, "--num_clips=1")

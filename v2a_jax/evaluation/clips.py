@@ -1,23 +1,28 @@
-"""The clips that a model is evaluated on.
+"""The clips that systems are evaluated on.
 
-Which records are used is drawn from a seed, so all models evaluated with the
-same seed, set and number get the same clips. A record that cannot be used (no
-video, no sound, not decodable) is named with the reason and left out; no other
-record takes its place.
+Which ones are used is drawn from a seed, so all systems evaluated with the same
+seed, set and number get the same clips. A clip that cannot be used (no sound,
+not decodable, no picture for a model) is named with the reason and left out; no
+other takes its place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import source
+from data_pipelines import manifest, schema, source
 from data_pipelines.loader import LoaderConfig, make_decoder
-from v2a_jax.evaluation import motion
+from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.paths import as_path, is_remote
+from v2a_jax.evaluation import folders, motion
+from v2a_jax.evaluation.formats import Format
 
 LEAST_SECONDS = 0.5
+_TEXTS = ("transcript", "transcript_times")
+_TEXTS += ("transcript_mask", "transcript_timed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,26 +30,37 @@ class Clip:
   """One record as the evaluation uses it.
 
   Attributes:
-    video: bytes of the record's video file.
-    example: a loader's example, numpy arrays without a batch axis.
+    position: its place among the chosen clips, from which its seeds come.
+    video: bytes of the record's video file; empty without a picture.
+    example: a loader's example, numpy arrays without a batch axis; empty where
+      no model needs it. Words are without times, as `v2a generate` gives them.
+    word_times: the example's transcript with the true times of the words.
     audio: the true sound, float32 [samples, channels], as long as `seconds`.
-    seconds: length of the part of the window that exists.
+    seconds: length of the part that is judged.
     events: known event times on screen, seconds; None where none are known.
     off_screen: known event times off screen, seconds.
-    motion: times of the video's motion peaks, seconds.
+    motion: times of the video's motion peaks, seconds; None without a picture.
   """
 
+  position: int = 0
   id: str
   caption: str
   transcript: str
   label: str
   video: bytes
   example: Mapping[str, np.ndarray]
+  word_times: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   audio: np.ndarray
   seconds: float
   events: np.ndarray | None
   off_screen: np.ndarray
-  motion: np.ndarray
+  motion: np.ndarray | None
+
+  def light(self) -> "Clip":
+    """Returns the clip without its media."""
+    return dataclasses.replace(
+      self, video=b"", example={}, word_times={}, audio=self.audio[:0]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,67 +71,182 @@ class Failure:
   reason: str
 
 
-def choose(
-  path: str | os.PathLike, split: str, *, num: int | None, seed: int
-) -> tuple[source.Source, list[int]]:
-  """Draws `num` records to evaluate on, or all of them where None.
+@dataclasses.dataclass(frozen=True)
+class Truth:
+  """True sounds that systems are judged by: a split of a data set, or a folder.
 
-  Returns:
-    The split's records, and the indices of the chosen ones, ascending.
+  Attributes:
+    path: the data set or the folder.
+    split: the split; "" for a folder.
+    records: its records.
+    digest: sha256 of what says which clips there are.
+    notes: what was found odd, one line each.
+  """
+
+  path: str
+  split: str
+  records: Sequence[Mapping[str, Any]]
+  digest: str
+  notes: Sequence[str] = ()
+
+  @property
+  def is_set(self) -> bool:
+    """Whether it is a data set, with other splits and known events."""
+    return bool(self.split)
+
+  def ids(self) -> list[str]:
+    """Returns the names of all records; reads those of a data set."""
+    if isinstance(self.records, folders.FolderRecords):
+      return self.records.ids
+    return [self.records[i]["id"] for i in range(len(self.records))]
+
+
+def open_truth(
+  path: str | os.PathLike,
+  split: str = "test",
+  *,
+  videos: str | os.PathLike | None = None,
+  captions: str | os.PathLike | None = None,
+) -> Truth:
+  """Opens a data set, or a folder of sounds or videos.
+
+  Args:
+    path: its folder.
+    split: split of a data set.
+    videos: folder of pictures for a folder of sounds.
+    captions: table of captions for a folder.
 
   Raises:
-    DataError: there is no such data set or split.
-    ValueError: fewer than two records.
+    DataError: the data set or the table cannot be read.
+    ValueError: there is no folder, or it has no media.
   """
-  records = source.open_source(path, split)
-  count = len(records) if num is None else min(num, len(records))
-  if count < 2:
-    raise ValueError(
-      f"{path}: {count} clips of the split {split!r} to score; intervals need"
-      " two or more"
-    )
-  order = np.random.default_rng(seed).permutation(len(records))
-  return records, sorted(int(index) for index in order[:count])
-
-
-def load(
-  records: Sequence[Mapping[str, Any]],
-  indices: Sequence[int],
-  config: LoaderConfig,
-) -> tuple[list[Clip], list[Failure]]:
-  """Decodes the chosen records; those that cannot be used become failures."""
-  decode = make_decoder(config)
-  clips, failures = [], []
-  for index in indices:
-    record = records[index]
-    try:
-      clips.append(_clip(record, decode(record, index=index), config))
-    except ValueError as error:  # MediaError is one.
-      failures.append(Failure(record["id"], " ".join(str(error).split())))
-  return clips, failures
-
-
-def _clip(record, example, config: LoaderConfig) -> Clip:
-  seconds = float(example["duration"])
-  if not record["video"]:
-    raise ValueError("has no video")
-  if seconds < LEAST_SECONDS:
-    raise ValueError(f"has {seconds:g} s of sound; {LEAST_SECONDS} s needed")
-  samples = round(seconds * config.sample_rate)
-  on_screen, off_screen = _event_times(record["events"], seconds)
-  return Clip(
-    id=record["id"],
-    caption=next((record[f] for f in config.caption_fields if record[f]), ""),
-    transcript=record["transcript"],
-    label=record["label"],
-    video=record["video"],
-    example=example,
-    audio=example["audio"][:samples],
-    seconds=seconds,
-    events=on_screen if record["events"] else None,
-    off_screen=off_screen,
-    motion=motion.detect(record["video"], seconds=seconds),
+  folder = as_path(path)
+  made = is_remote(folder) or (folder / manifest.MANIFEST).is_file()
+  if made or not folder.is_dir() or not (videos or captions or _media(folder)):
+    if videos or captions:
+      raise ValueError(
+        f"{path}: videos and captions go with a folder of true sounds; a data"
+        " set has its own"
+      )
+    records = source.open_source(path, split)
+    digest = sha256_of(folder / manifest.MANIFEST)
+    return Truth(str(path), split, records, digest)
+  truth = folders.read_folder(folder, "the reference")
+  pictures = videos and folders.read_folder(videos, "the videos")
+  records = folders.FolderRecords(
+    truth, videos=pictures or None, captions=captions
   )
+  return Truth(str(path), "", records, records.digest, records.notes)
+
+
+def _media(folder) -> bool:
+  """Says whether a folder is one of media, not an unfinished data set."""
+  known = folders.SOUNDS | folders.VIDEOS
+  return any(file.suffix.lower() in known for file in folder.rglob("*"))
+
+
+def choose(eligible: Sequence[int], *, num: int | None, seed: int) -> list[int]:
+  """Draws `num` of the records, or all of them where None; ascending."""
+  order = np.random.default_rng(seed).permutation(len(eligible))
+  return sorted(int(eligible[place]) for place in order[:num])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Decodes chosen records.
+
+  Attributes:
+    records: the records.
+    format: rate, channels and length that sounds are judged at.
+    config: loader of the model under evaluation; None where no model is.
+    word_times: whether the model is also given the times of the words.
+  """
+
+  records: Sequence[Mapping[str, Any]]
+  format: Format
+  config: LoaderConfig | None = None
+  word_times: bool = False
+  _decode: Callable | None = None
+
+  def __post_init__(self):
+    if self.config and not self._decode:
+      object.__setattr__(self, "_decode", make_decoder(self.config))
+
+  def __call__(self, index: int, position: int) -> Clip | Failure:
+    """Returns the clip, or why it cannot be used."""
+    record = self.records[index]
+    try:
+      return self._clip(record, index, position)
+    except ValueError as error:  # MediaError is one.
+      return Failure(record["id"], " ".join(str(error).split()))
+
+  def _clip(self, record, index: int, position: int) -> Clip:
+    example, word_times = {}, {}
+    if self.config:
+      if not record["video"]:
+        raise ValueError("has no video")
+      example = self._decode(without_word_times(record), index=index)
+      if self.word_times:
+        texts = record | dict.fromkeys(schema.BYTES_FIELDS, b"")
+        timed = self._decode(texts, index=index)
+        word_times = {key: timed[key] for key in _TEXTS}
+    audio, seconds = self._sound(record, example)
+    on_screen, off_screen = _event_times(record["events"], seconds)
+    fields = self.config.caption_fields if self.config else _CAPTIONS
+    peaks = None
+    if record["video"]:
+      peaks = motion.detect(record["video"], seconds=seconds)
+    return Clip(
+      position=position,
+      id=record["id"],
+      caption=next((record[f] for f in fields if record[f]), ""),
+      transcript=record["transcript"],
+      label=record["label"],
+      video=record["video"],
+      example=example,
+      word_times=word_times,
+      audio=audio,
+      seconds=seconds,
+      events=on_screen if record["events"] else None,
+      off_screen=off_screen,
+      motion=peaks,
+    )
+
+  def _sound(self, record, example) -> tuple[np.ndarray, float]:
+    """Returns the true sound in the judge's format, and its length."""
+    if not record["audio"]:
+      raise ValueError("has no sound")
+    format, rate = self.format, self.format.sample_rate
+    seconds = min(record["duration"], format.seconds)
+    if self._decodes_alike(seconds):
+      heard = example["audio"][: round(float(example["duration"]) * rate)]
+    else:
+      heard = format.read(record["audio"], seconds=seconds)
+    missing = seconds - len(heard) / rate
+    if not np.isfinite(seconds) or missing > schema.SOUND_SLACK:
+      seconds = len(heard) / rate  # What is missing is not silence.
+    if seconds < LEAST_SECONDS:
+      raise ValueError(f"has {seconds:g} s of sound; {LEAST_SECONDS} s needed")
+    audio = np.zeros((round(seconds * rate), format.channels), np.float32)
+    audio[: len(heard)] = heard[: len(audio)]
+    return audio, seconds
+
+  def _decodes_alike(self, seconds: float) -> bool:
+    """Whether the model's example has the sound in the judge's format."""
+    c, format = self.config, self.format
+    if c is None:
+      return False
+    same = (c.sample_rate, c.channels) == (format.sample_rate, format.channels)
+    return same and seconds <= c.seconds
+
+
+_CAPTIONS = ("audio_caption", "caption")
+
+
+def without_word_times(record: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a record whose words have no times, as a user's transcript."""
+  words = " ".join(word["word"] for word in record["words"])
+  return {**record, "words": [], "transcript": record["transcript"] or words}
 
 
 def _event_times(events, seconds) -> tuple[np.ndarray, np.ndarray]:

@@ -1,27 +1,31 @@
 """Embeddings of sounds by frozen networks, for set distances and tagging.
 
 A clip is resampled once (soxr, high quality), mixed to mono, and cut into
-overlapping windows, so that a few clips still give many embeddings; each keeps
-the index of its clip, because intervals resample clips, not windows.
+windows, which for most networks overlap, so that a few clips still give many
+embeddings; each keeps the index of its clip, because intervals resample clips,
+not windows. Metrics name their embedding by its id, a key of `EMBEDDINGS`; its
+id, window and the sha256 of its weights stand beside every result.
 
-The sound's original sample rate is part of what is measured: a distance between
-sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble. So rows and
-reference always come at the model's own rate.
+Rows and reference come at one rate (formats.py), because a distance between
+sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import os
-from typing import Protocol
+import types
+from typing import ClassVar, Protocol
 
 import jax
 import numpy as np
 import soxr
 
-from v2a_jax.pretrained import mn04
+from v2a_jax.basics.text import one_of
+from v2a_jax.pretrained import aisfx, mn04, yamnet
 from v2a_jax.weights import registry as weights
 
-_BATCH = 32
+# A batch holds about this much sound, but no more windows than the other.
+_BATCH_SECONDS, _BATCH = 32.0, 32
 
 
 class Embedding(Protocol):
@@ -31,8 +35,10 @@ class Embedding(Protocol):
     id: short name, part of the id of every metric that uses it.
     sha256: digest of the weights file.
     sample_rate: rate that `apply` expects, Hz.
-    window: length of a window, seconds.
-    hop: distance between window starts, seconds.
+    window: length of a window, seconds; 0 for the whole clip.
+    hop: distance between window starts, seconds; 0 for the whole clip.
+    dim: number of features of a window, d.
+    classes: number of class logits, c; 0 where it does not tag.
   """
 
   id: str
@@ -40,34 +46,111 @@ class Embedding(Protocol):
   sample_rate: int
   window: float
   hop: float
+  dim: int
+  classes: int
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns embeddings [n, d] and class logits [n, c] of [n, samples]."""
     ...
 
 
-class Mn04:
-  """EfficientAT mn04 on 1 s windows, one every 0.5 s."""
+class Published:
+  """A network of `v2a_jax/pretrained` with its published weights.
 
-  id = "mn04"
-  sha256 = weights.WEIGHTS["mn04"].sha256
-  sample_rate = mn04.SAMPLE_RATE
-  window = 1.0
-  hop = 0.5
+  Attributes:
+    network: module with SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)`
+      and `apply(params, waveforms)`.
+    weights: name of the weights in `weights.WEIGHTS`.
+  """
+
+  id: ClassVar[str]
+  weights: ClassVar[str]
+  network: ClassVar[types.ModuleType]
+  window: ClassVar[float]
+  hop: ClassVar[float]
+  sha256: str
+  sample_rate: int
+  dim: int
+  classes: int
+
+  def __init_subclass__(cls):
+    cls.sha256 = weights.get(cls.weights).sha256
+    cls.sample_rate = cls.network.SAMPLE_RATE
+    cls.dim = cls.network.EMBEDDING_DIM
+    cls.classes = cls.network.NUM_CLASSES
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
     """Loads the weights; `path` and errors are those of `weights.find`."""
-    self._params = mn04.load(path)
-    self._run = jax.jit(mn04.apply)
+    self._params = self.network.load(path)
+    self.sha256 = weights.digest(self.weights, path)
+    self._run = jax.jit(self.network.apply)
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # One shape is compiled; the last batch is padded with silence.
     count = len(windows)
-    windows = np.pad(windows, ((0, -count % _BATCH), (0, 0)))
-    batches = np.split(windows, len(windows) // _BATCH)
+    seconds = windows.shape[1] / self.sample_rate
+    size = int(np.clip(_BATCH_SECONDS / seconds, 1, _BATCH))
+    windows = np.pad(windows, ((0, -count % size), (0, 0)))
+    batches = np.split(windows, len(windows) // size)
     outputs = [self._run(self._params, batch) for batch in batches]
     vectors, logits = (np.concatenate(parts)[:count] for parts in zip(*outputs))
     return vectors, logits
+
+
+class Mn04(Published):
+  """EfficientAT mn04 on 1 s windows, one every 0.5 s."""
+
+  id, weights, network = "mn04", "mn04", mn04
+  window, hop = 1.0, 0.5
+
+
+class Mn04Clip(Published):
+  """EfficientAT mn04 on whole clips, as taggers are used in papers."""
+
+  id, weights, network = "mn04_clip", "mn04", mn04
+  window = hop = 0.0
+
+
+class AiSFX(Published):
+  """aiSFX on 2.3 s windows, one every 1.2 s."""
+
+  id, weights, network = "aisfx", "aisfx", aisfx
+  window = aisfx.WINDOW / aisfx.SAMPLE_RATE
+  hop = aisfx.HOP / aisfx.SAMPLE_RATE
+
+
+class YAMNet(Published):
+  """YAMNet on 0.975 s windows, one every 0.48 s."""
+
+  id, weights, network = "yamnet", "yamnet", yamnet
+  window = yamnet.WINDOW / yamnet.SAMPLE_RATE
+  hop = yamnet.HOP / yamnet.SAMPLE_RATE
+
+
+EMBEDDINGS: dict[str, type[Published]] = {
+  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet)
+}
+
+
+def get(id_: str) -> type[Published]:
+  """Returns the embedding of an id.
+
+  Raises:
+    ValueError: there is none; names those there are.
+  """
+  if id_ not in EMBEDDINGS:
+    raise ValueError(f"embedding={id_!r} {one_of(EMBEDDINGS)}")
+  return EMBEDDINGS[id_]
+
+
+def span(embedding: Embedding) -> str:
+  """Says what is embedded at a time, for results."""
+  if not embedding.window:
+    return f"whole clips, {embedding.sample_rate} Hz"
+  return (
+    f"{embedding.window:g} s every {embedding.hop:g} s,"
+    f" {embedding.sample_rate} Hz"
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +160,8 @@ class Features:
   Attributes:
     vectors: embeddings of windows, float32 [n, d].
     clips: clip index of each window, int [n]; every clip has one or more.
-    logits: class logits, averaged over a clip's windows, float32 [clips, c].
+    logits: class logits, averaged over a clip's windows, float32 [clips, c];
+      c = 0 where the network does not tag.
   """
 
   vectors: np.ndarray
@@ -99,7 +183,8 @@ def cut(
   """Cuts a clip [samples, channels] into windows, float32 [n, window samples].
 
   What is left after the last whole window is not used, and a clip shorter than
-  one window is padded with silence.
+  one window is padded with silence. Whole clips are one window, of a tenth of a
+  second or more.
   """
   mono = np.asarray(waveform, np.float32).mean(axis=1)
   if sample_rate != embedding.sample_rate:
@@ -108,6 +193,8 @@ def cut(
     round(seconds * embedding.sample_rate)
     for seconds in (embedding.window, embedding.hop)
   )
+  if not length:
+    length = hop = max(len(mono), embedding.sample_rate // 10)
   mono = np.pad(mono, (0, max(0, length - len(mono))))
   windows = np.lib.stride_tricks.sliding_window_view(mono, length)
   return windows[::hop].astype(np.float32)
@@ -119,8 +206,33 @@ def embed(
   """Embeds one clip or more, each float32 [samples, channels]."""
   windows = [cut(w, sample_rate, embedding=embedding) for w in waveforms]
   clips = np.repeat(np.arange(len(windows)), [len(w) for w in windows])
-  vectors, logits = embedding.apply(np.concatenate(windows))
+  vectors, logits = _apply(embedding, windows)
   totals = np.zeros((len(windows), logits.shape[1]))
   np.add.at(totals, clips, logits)
   sizes = np.bincount(clips)[:, None]
   return Features(vectors, clips, (totals / sizes).astype(np.float32))
+
+
+def _apply(embedding: Embedding, windows: Sequence[np.ndarray]):
+  """Embeds the windows of clips, those of one length together."""
+  lengths = np.repeat([w.shape[1] for w in windows], [len(w) for w in windows])
+  outputs = [None, None]
+  for length in dict.fromkeys(lengths):
+    own = lengths == length
+    same = np.concatenate([w for w in windows if w.shape[1] == length])
+    for i, part in enumerate(embedding.apply(same)):
+      if outputs[i] is None:
+        outputs[i] = np.zeros((len(lengths), part.shape[1]), np.float32)
+      outputs[i][own] = part
+  return outputs
+
+
+def joined(features: Sequence[Features]) -> Features:
+  """Joins the features of single clips, in their order."""
+  counts = [len(of.vectors) for of in features]
+  merged = {
+    name: np.concatenate([getattr(of, name) for of in features])
+    for name, array in vars(features[0]).items()
+    if array is not None
+  }
+  return Features(**merged | {"clips": np.repeat(range(len(counts)), counts)})

@@ -6,28 +6,33 @@ too narrow.
 
 There are three forms, for three kinds of statistic:
 
-* a mean of one value per clip, and a ratio of sums over clips (micro F1): the
-  bias-corrected and accelerated bootstrap, by `scipy.stats.bootstrap`.
-  Efron, "Better bootstrap confidence intervals", JASA 1987.
-* a biased statistic of the whole set (Fréchet distance, inception score): the
-  pivotal (basic) bootstrap. A resample F* is biased against F as F is against
-  the truth, so the truth is near 2F - mean(F*), and the interval is
-  [2F - q(1 - a/2), 2F - q(a/2)]. The percentile interval adds the bias a
-  second time and may never cover the truth.
-  Davison and Hinkley, "Bootstrap Methods and their Application", ch. 2 and 5.
-* an unbiased statistic of the whole set (kernel distance): percentiles.
+* a mean of one value per clip, a ratio of sums over clips (micro F1), and the
+  difference of two: the studentized bootstrap ("bootstrap-t"). A resample F*
+  with standard error s*, by the delta method, gives t* = (F* - F) / s*, and the
+  interval is [F - s q(1 - a/2), F - s q(a/2)] with quantiles q of t*. Of
+  percentiles, BCa and this, only this covers with 16 clips (docs/evaluation.md).
+  Efron and Tibshirani, "An introduction to the bootstrap", 1993, ch. 12.
+* a share of clips: Wilson's score interval, "Probable inference, the law of
+  succession, and statistical inference", JASA 1927.
+* a median: percentiles of resampled medians.
+
+Statistics of the whole set (distances) have their own: metrics/kernel.py and
+extrapolation.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
-import warnings
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
 DRAWS = 5000
+_LEAST_ERROR = 0.2  # of a resample, in errors of the sample
+_FEWEST_DRAWS = 1000
+_COUNTS = 2_000_000  # numbers in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Estimate:
     high: upper end of the interval.
     n: number of clips that it rests on.
     extras: further entries for results.json, by name.
+    parts: each clip's part in the value of a statistic of the whole set, with
+      the value as their mean, float64 [clips]: rows of the same clips can be
+      compared by them as by scores of clips. None: not known.
   """
 
   value: float
@@ -47,6 +55,9 @@ class Estimate:
   high: float
   n: int
   extras: dict[str, Any] = dataclasses.field(default_factory=dict)
+  parts: np.ndarray | None = dataclasses.field(
+    default=None, compare=False, repr=False
+  )
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain numbers; what is not finite is None, as JSON has no NaN."""
@@ -63,107 +74,165 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def statistic_of_sums(
-  statistic: Callable[..., np.ndarray],
-  *columns: np.ndarray,
+def ratio(
+  numerator: np.ndarray,
+  denominator: np.ndarray,
+  *,
   seed: int = 0,
-  draws: int = DRAWS,
-  level: float = LEVEL,
+  bounds: tuple[float, float] = (-np.inf, np.inf),
   **extras: Any,
 ) -> Estimate:
-  """Estimates a function of column sums over clips, such as `tp / n`.
+  """Estimates the ratio of two sums over clips.
 
   Args:
-    statistic: takes one array of sums per column, returns an array of that
-      shape; NaN where it is undefined.
-    *columns: float [clips] each.
+    numerator: each clip's part, float [clips].
+    denominator: each clip's part, [clips].
     seed: random seed of the bootstrap.
-    draws: number of bootstrap resamples.
+    bounds: least and largest possible value, which limit the interval.
     **extras: further entries of the estimate.
 
   Returns:
     The estimate; its interval is the value itself where all clips are equal,
     and NaN for fewer than two clips.
   """
-  columns = tuple(np.asarray(c, np.float64) for c in columns)
-  n = len(columns[0])
-
-  def of_axis(*parts, axis):
-    with np.errstate(invalid="ignore", divide="ignore"):
-      return statistic(*(part.sum(axis=axis) for part in parts))
-
-  if n < 2:
-    value = float(of_axis(*columns, axis=0)) if n else np.nan
-    return Estimate(value, np.nan, np.nan, n, extras)
-  value = float(of_axis(*columns, axis=0))
-  if all(np.ptp(column) == 0 for column in columns):
-    return Estimate(value, value, value, n, extras)
-  with np.errstate(all="ignore"):
-    low, high = _bca(of_axis, columns, seed, draws, level)
-  return Estimate(value, low, high, n, extras)
+  columns = np.stack([numerator, denominator], 1).astype(np.float64)
+  estimate = _studentized(columns, seed, extras)
+  low, high = np.clip([estimate.low, estimate.high], *bounds)
+  return dataclasses.replace(estimate, low=float(low), high=float(high))
 
 
-def _bca(statistic, columns, seed, draws, level) -> tuple[float, float]:
-  """Returns the BCa interval; percentiles if the acceleration is undefined."""
-  for method in ("BCa", "percentile"):
-    with warnings.catch_warnings():
-      # The degenerate case is what percentiles are for.
-      warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-      interval = stats.bootstrap(
-        columns,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=draws,
-        confidence_level=level,
-        axis=0,
-        method=method,
-        rng=np.random.default_rng(seed),
-      ).confidence_interval
-    if np.isfinite([interval.low, interval.high]).all():
-      return float(interval.low), float(interval.high)
-  return np.nan, np.nan
+def ratio_difference(
+  numerator: np.ndarray,
+  denominator: np.ndarray,
+  other_numerator: np.ndarray,
+  other_denominator: np.ndarray,
+  *,
+  seed: int = 0,
+) -> Estimate:
+  """Estimates the ratio of sums less that of another row, same clips."""
+  columns = (numerator, denominator, other_numerator, other_denominator)
+  return _studentized(np.stack(columns, 1).astype(np.float64), seed, {})
 
 
-def mean(values: np.ndarray, *, seed: int = 0, **extras: Any) -> Estimate:
+def mean(
+  values: np.ndarray, *, seed: int = 0, draws: int = DRAWS, **extras: Any
+) -> Estimate:
   """Estimates the mean of one value per clip, [clips].
 
   Undefined values (NaN) are left out and counted in the extra `undefined`.
   """
+  defined, extras = _defined(values, extras)
+  columns = np.stack([defined, np.ones_like(defined)], 1)
+  return _studentized(columns, seed, extras, draws)
+
+
+def _defined(values, extras) -> tuple[np.ndarray, dict[str, Any]]:
   values = np.asarray(values, np.float64)
   defined = values[np.isfinite(values)]
   if len(defined) < len(values):
-    extras["undefined"] = len(values) - len(defined)
-  return statistic_of_sums(
-    np.divide, defined, np.ones_like(defined), seed=seed, **extras
-  )
+    extras = extras | {"undefined": len(values) - len(defined)}
+  return defined, extras
 
 
-def pivotal(
-  value: float,
-  resampled: np.ndarray,
-  *,
-  n: int,
-  level: float = LEVEL,
-  **extras: Any,
+def _studentized(
+  columns: np.ndarray, seed: int, extras: dict[str, Any], draws: int = DRAWS
 ) -> Estimate:
-  """Estimates a biased statistic of a set of `n` clips, bias-corrected.
+  """Estimates the first ratio of sums of columns [clips, 2 or 4], less a second."""
+  n = len(columns)
+  pairs = np.triu_indices(columns.shape[1])
+  products = columns[:, pairs[0]] * columns[:, pairs[1]]
+  value, error = _with_error(columns.sum(0), products.sum(0), n)
+  if n < 2 or not np.isfinite(value):
+    return Estimate(float(value), np.nan, np.nan, n, extras)
+  if not np.ptp(columns, axis=0).any() or error == 0:
+    return Estimate(float(value), float(value), float(value), n, extras)
+  parts = []
+  for counts in _resamples(n, draws, seed):
+    drawn, errors = _with_error(counts @ columns, counts @ products, n)
+    # A draw of nearly equal clips would have no error and an endless t.
+    parts.append((drawn - value) / np.maximum(errors, _LEAST_ERROR * error))
+  scores = np.concatenate(parts)
+  scores = scores[np.isfinite(scores)]
+  if not len(scores):
+    return Estimate(float(value), np.nan, np.nan, n, extras)
+  tail = (1 - LEVEL) / 2
+  upper, lower = np.quantile(scores, [1 - tail, tail])
+  low, high = value - error * upper, value - error * lower
+  return Estimate(float(value), float(low), float(high), n, extras)
 
-  `value` is the statistic of the set as it is, which papers print and the extra
-  `plug_in` keeps. `resampled` has that of sets with resampled clips.
+
+def _resamples(clips: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+  """Draws how often each clip is resampled, float64 [some draws, clips].
+
+  Of very many clips, fewer draws are taken: ends of an interval then vary by a
+  few percent of its width.
   """
-  tail = (1 - level) / 2
-  upper, lower = np.quantile(resampled, [1 - tail, tail])
-  return Estimate(
-    float(2 * value - resampled.mean()),
-    float(2 * value - upper),
-    float(2 * value - lower),
-    n,
-    {"plug_in": float(value)} | extras,
-  )
+  draws = min(draws, max(_FEWEST_DRAWS, _COUNTS // clips))
+  if clips * draws <= _COUNTS:
+    yield _counts(clips, draws, seed)
+    return
+  size = max(1, _COUNTS // clips)
+  for part, start in enumerate(range(0, draws, size)):
+    rng = np.random.default_rng((seed, part))
+    yield _draw(rng, clips, min(size, draws - start))
 
 
-def clip_counts(num_clips: int, *, draws: int, seed: int) -> np.ndarray:
-  """Draws how often each clip is resampled, int [draws, clips]."""
-  rng = np.random.default_rng(seed)
-  return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), draws)
+@functools.lru_cache(maxsize=4)
+def _counts(clips: int, draws: int, seed: int) -> np.ndarray:
+  """Draws once for all metrics of as many clips."""
+  return _draw(np.random.default_rng(seed), clips, draws)
+
+
+def _draw(rng, clips: int, draws: int) -> np.ndarray:
+  even = np.full(clips, 1 / clips)
+  return rng.multinomial(clips, even, draws).astype(np.float64)
+
+
+def _with_error(sums, products, n: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns statistics and standard errors from sums [..., k] over n clips.
+
+  `products` are the sums of products of columns, those of the upper triangle.
+  """
+  k = sums.shape[-1]
+  with np.errstate(invalid="ignore", divide="ignore"):
+    ratios = sums[..., 0::2] / sums[..., 1::2]
+    slopes = np.stack([1 / sums[..., 1::2], -ratios / sums[..., 1::2]], -1)
+    signs = np.where(np.arange(k // 2) == 0, 1.0, -1.0)
+    slopes = (slopes * signs[:, None]).reshape(*sums.shape)
+    rows, columns = np.triu_indices(k)
+    covariance = products - sums[..., rows] * sums[..., columns] / n
+    twice = np.where(rows == columns, 1.0, 2.0)
+    variance = twice * slopes[..., rows] * slopes[..., columns] * covariance
+    variance = variance.sum(-1) * n / max(n - 1, 1)
+  return (ratios * signs).sum(-1), np.sqrt(np.maximum(variance, 0.0))
+
+
+def share(states: Sequence[bool]) -> Estimate:
+  """Estimates the share of clips in which something is so, by Wilson."""
+  n, count = len(states), int(np.sum(states))
+  if not n:
+    return Estimate(np.nan, np.nan, np.nan, 0)
+  test = stats.binomtest(count, n)
+  interval = test.proportion_ci(LEVEL, method="wilson")
+  return Estimate(count / n, float(interval.low), float(interval.high), n)
+
+
+def median(values: Sequence[float], *, seed: int = 0) -> Estimate:
+  """Estimates the median of one value per clip, by percentiles.
+
+  Undefined values (NaN) are left out and counted in the extra `undefined`.
+  """
+  defined, extras = _defined(values, {})
+  n = len(defined)
+  if n < 2:
+    value = float(defined[0]) if n else np.nan
+    return Estimate(value, np.nan, np.nan, n, extras)
+  drawn = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
+  medians = np.median(defined[drawn], axis=1)
+  low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+  return Estimate(float(np.median(defined)), float(low), float(high), n, extras)
+
+
+def with_extras(estimate: Estimate, extras: Mapping[str, Any]) -> Estimate:
+  """Adds further entries to an estimate."""
+  return dataclasses.replace(estimate, extras=estimate.extras | extras)

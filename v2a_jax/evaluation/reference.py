@@ -1,147 +1,219 @@
-"""Features of true sounds of other clips, which set distances are measured to.
+"""Features of true sounds that set distances are measured to.
 
-(Sounds of the evaluated clips themselves would put the ground truth at zero by
-construction.) They depend on nothing of the model but its sample rate and
-window, so they are cached, under the digest of everything that they depend on.
+`others`: true sounds of other clips, drawn at random. Sounds of the judged
+clips themselves would put the ground truth at zero by construction, so they are
+left out, also where another record has the very same sound. The rest of the
+judged split comes first, then the other splits, and never the training split
+unless it is the one that is judged: a model that memorises would be rewarded.
+
+`own`: the judged clips' true sounds, as most published numbers have it. The
+ground truth's distance is then 0 and says nothing.
+
+Others depend on nothing of the system under evaluation, so they are cached,
+under the digest of everything that they depend on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
 from data_pipelines import manifest, source
-from data_pipelines.loader import LoaderConfig
 from v2a_jax import media
 from v2a_jax.basics import cache, files
-from v2a_jax.basics.paths import as_path
-from v2a_jax.evaluation import clips, embeddings
+from v2a_jax.evaluation import embeddings, formats
+from v2a_jax.evaluation.clips import LEAST_SECONDS, Truth
+from v2a_jax.evaluation.formats import Format
+from v2a_jax.evaluation.parts import DAMAGE
 
-_SPLITS = ("val", "test", "train")
-_DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+KINDS = ("others", "own")
+_HELD_OUT = ("val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """True sounds of other clips.
+  """True sounds that set distances are measured to.
 
   Attributes:
     features: their embedding features; None where there are fewer than two.
     about: where they come from, for results.json.
+    digest: sha256 of their names, sounds and lengths.
+    own: whether they are the judged clips' own, in the same order.
   """
 
   features: embeddings.Features | None
   about: str
+  digest: str = ""
+  own: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+  """Which other clips are taken.
+
+  Attributes:
+    truth: where the judged clips are from.
+    judged: indices of the judged records.
+    sounds: sha256 of the judged sounds.
+    num: number of sounds; fewer where there are no more.
+    seed: random seed of the choice.
+  """
+
+  truth: Truth
+  judged: Collection[int]
+  sounds: Collection[str]
+  num: int
+  seed: int
 
 
 def load(
-  network: embeddings.Embedding,
-  path: str | os.PathLike,
-  split: str,
+  networks: Mapping[str, embeddings.Embedding],
+  draw: Draw,
+  format: Format,
   *,
-  exclude: Sequence[int],
-  num: int,
-  config: LoaderConfig,
   log: Callable[[str], None] = print,
-) -> Reference:
+) -> dict[str, Reference]:
   """Embeds true sounds of other clips, or reads them from the cache.
 
-  They come from the rest of the evaluated split, then from the validation, test
-  and training splits, in this order, until there are `num`.
-
   Args:
-    network: the embedding network.
-    path: folder of the data set.
-    split: the evaluated split.
-    exclude: indices of its evaluated records.
-    num: number of sounds; fewer where the data set has no more.
-    config: the model's loader, with its rate, channels and window.
+    networks: embedding networks, by `Embedding.id`.
+    draw: which clips.
+    format: rate, channels and length that sounds are judged at.
     log: called with one line if the cache is damaged.
   """
-  digest = files.sha256_of(as_path(path) / manifest.MANIFEST)
+  found, drawn = {}, None
+  for id_, network in networks.items():
+    kept = _cache_file(network, draw, format)
+    if kept and (reference := _read(kept, log)):
+      found[id_] = reference
+      continue
+    drawn = drawn or _waveforms(draw, format)  # Once for all networks.
+    waveforms, about, digest = drawn
+    if len(waveforms) < 2:
+      reason = "there are no two other clips to be the reference"
+      found[id_] = Reference(None, reason)
+      continue
+    rate = format.sample_rate
+    features = embeddings.embed(network, waveforms, sample_rate=rate)
+    found[id_] = Reference(features, about, digest)
+    if kept:
+      _write(kept, found[id_])
+  return found
+
+
+def own_of(
+  truth: Sequence[Mapping[str, embeddings.Features]],
+  ids: Collection[str],
+  digest: str,
+) -> dict[str, Reference]:
+  """Returns the judged clips' true sounds as the reference of each network.
+
+  Args:
+    truth: embeddings of each clip's true sound, by `Embedding.id`.
+    ids: the networks that need a reference.
+    digest: sha256 of the clips.
+  """
+  if len(truth) < 2:
+    none = Reference(None, "one clip has no distance between sets")
+    return dict.fromkeys(ids, none)
+  about = f"the {len(truth)} judged clips' own true sounds"
+  return {
+    id_: Reference(
+      embeddings.joined([of[id_] for of in truth]), about, digest, own=True
+    )
+    for id_ in ids
+  }
+
+
+def _cache_file(network, draw: Draw, format: Format) -> pathlib.Path | None:
+  """Returns the file of the cache; None for a folder, which may change."""
+  if not draw.truth.is_set:
+    return None
   key = [
-    *(digest, split, sorted(exclude), num),
-    *(config.sample_rate, config.channels, config.seconds),
-    *(network.sha256, network.window, network.hop),
+    *(draw.truth.digest, draw.truth.split, draw.num, draw.seed),
+    *(sorted(draw.judged), sorted(draw.sounds)),
+    *(format.sample_rate, format.channels, str(format.seconds)),
+    *(network.id, network.sha256, network.window, network.hop),
   ]
   name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-  kept = cache.root() / "evaluation" / f"{name}.npz"
-  if reference := _read(kept, log):
-    return reference
-  waveforms, about = _waveforms(path, split, exclude, num, config)
-  if len(waveforms) < 2:
-    return Reference(None, "there are no two other clips to be the reference")
-  rate = config.sample_rate
-  features = embeddings.embed(network, waveforms, sample_rate=rate)
-  reference = Reference(features, about)
-  _write(kept, reference)
-  return reference
+  return cache.root() / "evaluation" / f"{name}.npz"
 
 
-def _waveforms(
-  path, split, exclude, num, config
-) -> tuple[list[np.ndarray], str]:
-  """Returns float32 [samples, channels] each, and where they come from."""
-  waveforms, counts = [], {}
-  splits = manifest.read_manifest(path)["splits"]
-  others = [name for name in _SPLITS if name in splits]
-  names = [split] if split == "all" else dict.fromkeys([split, *others])
-  for name in names:
-    records = source.open_source(path, name)
-    skipped = set(exclude) if name == split else set()
-    for index in sorted(set(range(len(records))) - skipped):
-      if len(waveforms) == num:
+def _waveforms(draw: Draw, format: Format) -> tuple[list[np.ndarray], str, str]:
+  """Returns float32 [samples, channels] each, where from, and the digest."""
+  waveforms, items, counts = [], [], {}
+  seen = set(draw.sounds)
+  for name, records, left_out in _places(draw):
+    rng = np.random.default_rng(draw.seed)
+    for index in rng.permutation(len(records)):
+      if len(waveforms) == draw.num:
         break
-      waveform = _waveform(records[index], config)
-      if waveform is not None:
-        waveforms.append(waveform)
-        counts[name] = counts.get(name, 0) + 1
+      if int(index) in left_out:
+        continue
+      record = records[int(index)]
+      digest = hashlib.sha256(record["audio"]).hexdigest()
+      waveform = None if digest in seen else _waveform(record, format)
+      if waveform is None:
+        continue
+      seen.add(digest)
+      waveforms.append(waveform)
+      seconds = len(waveform) / format.sample_rate
+      items.append((record["id"], digest, seconds))
+      counts[name] = counts.get(name, 0) + 1
   parts = ", ".join(f"{count} of {name}" for name, count in counts.items())
-  return waveforms, f"true sounds of other clips: {parts or 'none'}"
+  about = f"true sounds of other clips: {parts or 'none'}, seed {draw.seed}"
+  return waveforms, about, formats.digest(items)
 
 
-def _waveform(record, config: LoaderConfig) -> np.ndarray | None:
+def _places(draw: Draw) -> list[tuple[str, Sequence, Collection[int]]]:
+  """Returns (name, records, indices left out) to draw from, in turn."""
+  truth, judged = draw.truth, set(draw.judged)
+  if not truth.is_set:
+    return [(truth.path, truth.records, judged)]
+  places = [(truth.split, truth.records, judged)]
+  if truth.split != "all":
+    splits = manifest.read_manifest(truth.path)["splits"]
+    for name in _HELD_OUT:
+      if name in splits and name != truth.split:
+        places.append((name, source.open_source(truth.path, name), ()))
+  return places
+
+
+def _waveform(record, format: Format) -> np.ndarray | None:
   if not record["audio"]:
     return None
   try:
-    samples = media.limited(media.read_audio)(
-      record["audio"],
-      sample_rate=config.sample_rate,
-      channels=config.channels,
-      duration=min(config.seconds, record["duration"]),
-    ).samples
+    samples = format.read(record["audio"], seconds=record["duration"])
   except media.MediaError:
     return None  # The counts in `about` say how many there are.
-  if len(samples) < clips.LEAST_SECONDS * config.sample_rate:
-    return None
-  return np.clip(samples, -1.0, 1.0)
+  short = len(samples) < LEAST_SECONDS * format.sample_rate
+  return None if short else samples
 
 
 def _read(path: pathlib.Path, log) -> Reference | None:
   """Reads a cache file; None if it is missing or (logged) damaged."""
   try:
     with np.load(path, allow_pickle=False) as file:
-      arrays = (file["vectors"], file["clips"], file["logits"])
-      return Reference(embeddings.Features(*arrays), str(file["about"]))
+      arrays = {name: file[name] for name in file.files}
+      texts = [str(arrays.pop(name)) for name in ("about", "digest")]
+      return Reference(embeddings.Features(**arrays), *texts)
   except FileNotFoundError:
     return None
-  except (OSError, *_DAMAGE) as error:
+  except (OSError, TypeError, *DAMAGE) as error:
     log(f"{path} cannot be read ({error}); the reference is embedded again")
     return None
 
 
 def _write(path: pathlib.Path, reference: Reference) -> None:
   """Writes a cache file; does nothing where it cannot be written."""
-  arrays = vars(reference.features) | {"about": reference.about}
+  arrays = {k: v for k, v in vars(reference.features).items() if v is not None}
+  texts = {"about": reference.about, "digest": reference.digest}
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.written(path) as part:
-      np.savez(part, **arrays)
+      np.savez(part, **arrays, **texts)
   except OSError:
     pass

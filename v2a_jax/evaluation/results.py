@@ -3,7 +3,7 @@
 The layout is described in docs/architecture.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
 from importlib import metadata
@@ -14,65 +14,54 @@ import pathlib
 import re
 import subprocess
 from typing import Any
+import zipfile
 
 import numpy as np
 
-from data_pipelines.manifest import MANIFEST
 from v2a_jax import media
-from v2a_jax.basics.files import sha256_of, write_json, write_whole
+from v2a_jax.basics.files import write_json, write_whole, written
 from v2a_jax.basics.paths import as_path
-from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.embeddings import Embedding
-from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric
-from v2a_jax.evaluation.rows import Tracker
+from v2a_jax.evaluation import folders
+from v2a_jax.evaluation.clips import Clip, Truth
+from v2a_jax.evaluation.embeddings import Embedding, Features, span
+from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
+from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
 
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
+EMBEDDINGS = "embeddings.npz"
 _CURVE_POINTS = 400
 _GALLERY_SIDE = 360
 _SLACK = 0.05
 
 
-def describe_run(
-  tracker: Tracker, overrides: Mapping[str, Any] | None
-) -> dict[str, Any]:
-  """Describes the model, its training and the code."""
-  about = tracker.describe()
+def describe_run(about: Mapping[str, Any]) -> dict[str, Any]:
+  """Describes the system (see `systems.System`), its training and the code."""
   checkpoint = about["checkpoint"]
   now = datetime.datetime.now(datetime.UTC)
   return {
     "schema": SCHEMA,
+    "kind": about["kind"],
     "name": about["name"],
     "created": now.isoformat(timespec="seconds"),
     "checkpoint": checkpoint,
     "config": about["config"],
-    "sampler": _overridden(about["sampler"], overrides or {}),
+    "sampler": about["sampler"],
     "code": code_identity(),
     "curve": read_curve(checkpoint.get("path") or ""),
   }
 
 
-def _overridden(settings, overrides) -> dict[str, Any]:
-  """Returns settings with overrides; sections such as guidance are merged."""
-  changed = dict(settings)
-  for key, value in overrides.items():
-    section = isinstance(changed.get(key), dict)
-    changed[key] = changed[key] | dict(value) if section else value
-  return changed
-
-
-def describe_set(
-  path: str | os.PathLike, split: str, clips: Sequence[Clip]
-) -> dict[str, Any]:
+def describe_set(truth: Truth, clips: Sequence[Clip]) -> dict[str, Any]:
   """Describes the clips that were scored."""
   return {
-    "path": str(path),
-    "split": split,
+    "path": truth.path,
+    "split": truth.split,
     "n": len(clips),
     "seconds": float(sum(clip.seconds for clip in clips)),
-    "manifest_sha256": sha256_of(as_path(path) / MANIFEST),
+    "manifest_sha256": truth.digest,
   }
 
 
@@ -80,24 +69,24 @@ def describe_metric(
   metric: Metric,
   *,
   network: Embedding | None,
-  source_rate: int,
+  reference: Reference | None,
   facts: Mapping[str, str],
 ) -> dict[str, Any]:
   """Describes a metric and what identifies its variant.
 
-  `facts` are what else its value rests on, by name; also sentences of `about`.
-  `source_rate` of the sounds before embedding is in Hz.
+  `identity` holds what must be equal for two values to be compared, besides
+  what the `identity` of the whole run holds. `facts` are what else the value
+  rests on, by name; also sentences of `about`.
   """
-  identity = {}
+  identity = {"variant": metric.variant or metric.id}
   if network:
-    identity = {
-      "embedding": f"{network.id} {network.sha256[:12]}",
-      "window": (
-        f"{network.window:g} s every {network.hop:g} s,"
-        f" {network.sample_rate} Hz"
-      ),
-      "source_rate": f"{source_rate} Hz",
+    identity |= {
+      "embedding": f"{network.id} {network.sha256}",
+      "window": span(network),
     }
+  if reference:
+    facts = {"reference": reference.about} | dict(facts)
+    identity["reference clips"] = reference.digest
   identity |= facts
   sentences = [f"{name.capitalize()}: {text}." for name, text in facts.items()]
   entry = {
@@ -105,9 +94,14 @@ def describe_metric(
     "unit": metric.unit,
     "higher_is_better": DIRECTIONS[metric.direction],
     "judges_timing": metric.judges_timing,
+    "role": metric.role,
+    "variant": metric.variant or metric.id,
     "about": " ".join([metric.about, *sentences]),
+    "identity": identity,
   }
-  return entry | ({"identity": identity} if identity else {})
+  if isinstance(metric, RatioMetric):
+    entry["ratio"] = [dict(metric.numerator), dict(metric.denominator)]
+  return entry
 
 
 def code_identity() -> dict[str, Any]:
@@ -168,18 +162,30 @@ def write_media(
   """Writes a clip's video and the sound of each row, to `media` in the folder.
 
   Returns:
-    `video` and `audio` (by row), paths relative to the folder.
+    `video`, "" without a picture, and `audio` (by row), paths relative to the
+    folder.
   """
   name = re.sub(r"[^\w.-]+", "_", clip.id)
   (folder / "media").mkdir(parents=True, exist_ok=True)
-  video = pathlib.Path("media", f"{name}.mp4")
-  _write_video(folder / video, clip)
+  video = pathlib.Path("media", f"{name}.mp4") if clip.video else ""
+  if video:
+    _write_video(folder / video, clip)
   audio = {}
   for row, sound in sounds.items():
     audio[row] = f"media/{name}.{row}.m4a"
     samples = np.clip(sound[: len(clip.audio)], -1, 1)
     media.encode_audio(folder / audio[row], samples, sample_rate)
   return {"video": str(video), "audio": audio}
+
+
+def write_sound(
+  folder: pathlib.Path, id_: str, sound: np.ndarray, *, sample_rate: int
+) -> None:
+  """Writes a sound as it was made, as FLAC of 24 bits, named by the clip."""
+  path = folder / f"{folders.plain(id_)}.flac"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  samples = np.clip(sound, -1, 1)
+  write_whole(path, media.encode_flac(samples, sample_rate, bits=24))
 
 
 def _write_video(path: pathlib.Path, clip: Clip) -> None:
@@ -197,6 +203,32 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   video = read(clip.video, duration=clip.seconds, size=size)
   times = video.times - video.times[0]
   media.encode_video(video.frames, times, path=path)
+
+
+@contextlib.contextmanager
+def embeddings_file(
+  folder: pathlib.Path,
+) -> Iterator[Callable[[str, Mapping[str, Features]], None]]:
+  """Writes embeddings.npz, what set distances are computed from, row by row.
+
+  Yields a function of a row and its embeddings by network. For each it writes
+  the float16 array `<row>/<network>/vectors` [n, d] and the clip of each vector,
+  `<row>/<network>/clips`, in the order of the clips in results.json.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with written(folder / EMBEDDINGS) as part, zipfile.ZipFile(part, "w") as file:
+
+    def add(row: str, networks: Mapping[str, Features]) -> None:
+      for id_, features in networks.items():
+        for name, array in (
+          ("vectors", features.vectors.astype(np.float16)),
+          ("clips", features.clips.astype(np.int32)),
+        ):
+          path = f"{row}/{id_}/{name}.npy"
+          with file.open(path, "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, array)
+
+    yield add
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:

@@ -1,15 +1,21 @@
 """The rows of the results: the model, and anchors to read its scores by.
 
-generated       the model, given the clip's video, caption and transcript
+generated       the system under evaluation; a model is given the clip's video,
+                caption and transcript
+word_times      the model, given the true times of the words too; only if asked
 ground_truth    the clip's true sound: the score of a perfect model
 codec           the true sound through the codec: the model's ceiling
 shuffled_video  the model, given another clip's video and this clip's words,
-                scored against this clip: the score of following words alone
+                scored against this clip: the score of following words alone;
+                of a folder of sounds, the sound of another clip
+shifted         the true sound 120 ms late: the right sound out of time
+metronome       five clicks a second at the true sound's level: sound with
+                onsets that knows nothing of the clip
 silence         digital silence
 noise           pink noise at the true sound's level
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -21,11 +27,18 @@ from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
-ROWS = tuple(
-  "generated ground_truth codec shuffled_video silence noise".split()
+ROWS = (
+  *("generated", "ground_truth", "codec", "shuffled_video"),
+  *("shifted", "metronome", "silence", "noise"),
 )
+# Rows that a model makes, and those that need a codec of its own.
+MODEL_ROWS = ("generated", "word_times", "codec", "shuffled_video")
+WORD_TIMES = "word_times"
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
 _LOWEST_HZ = 20.0
+SHIFT_MS = 120
+_CLICK_EVERY = 0.2  # seconds
+_CLICK_HZ, _CLICK_DECAY = 1000.0, 0.005  # a click's tone; seconds to 1 / e
 
 
 class Tracker(Protocol):
@@ -34,8 +47,8 @@ class Tracker(Protocol):
   sample_rate: int  # of its sounds, Hz
   loader_config: Any  # of the examples that it takes
 
-  def sample(self, cond: Conditioning, *, seed: int, sampler: Any):
-    """Returns sounds [b, samples, channels], sound i drawn from seed + i."""
+  def sample(self, cond: Conditioning, *, seed: np.ndarray, sampler: Any):
+    """Returns sounds [b, samples, channels], one for each of `seed` [b]."""
 
   def reconstruct(self, audio: np.ndarray):
     """Returns sounds [b, samples, channels], encoded and decoded."""
@@ -49,8 +62,8 @@ class Settings:
   """How the sounds of a row are generated.
 
   Attributes:
-    seed: random seed of the model, of the shuffle and of the noise row. Clip i
-      is sampled with seed + i in both of the model's rows.
+    seed: random seed of the model and of the noise row. The clip at position i
+      is sampled with seed + i in all of the model's rows.
     batch_size: clips per call of the model.
     sampler: overrides of the sampler's fields.
   """
@@ -66,61 +79,79 @@ def make(
   clips: Sequence[Clip],
   *,
   settings: Settings,
-  progress: Callable[[int], None] = lambda done: None,
+  donors: Sequence[Clip] = (),
 ) -> list[np.ndarray]:
-  """Generates the sounds of a row, one of `ROWS`; `progress` gets clips done.
+  """Generates the sounds of a row, one of `ROWS` or `WORD_TIMES`.
 
-  Sounds are float32 [samples, channels], as long as the model's window, or as
-  the clip for rows without a model.
+  Args:
+    name: the row.
+    tracker: the model; rows that are not of `MODEL_ROWS` only read the
+      `sample_rate` of the true sounds.
+    clips: the clips.
+    settings: how sounds are generated.
+    donors: for each clip, the one whose video it gets in `shuffled_video`.
+
+  Returns:
+    float32 [samples, channels] each, as long as the model's window, or as the
+    clip for rows without a model.
   """
   if name == "ground_truth":
     return [clip.audio for clip in clips]
   if name == "silence":
     return [np.zeros_like(clip.audio) for clip in clips]
+  if name == "shifted":
+    delay = round(SHIFT_MS / 1000 * tracker.sample_rate)
+    return [delayed(clip.audio, delay) for clip in clips]
+  if name == "metronome":
+    return [metronome(clip.audio, tracker.sample_rate) for clip in clips]
   if name == "noise":
     return [
-      pink_noise(clip.audio, tracker.sample_rate, seed=(settings.seed, i))
-      for i, clip in enumerate(clips)
+      pink_noise(
+        clip.audio, tracker.sample_rate, seed=(settings.seed, clip.position)
+      )
+      for clip in clips
     ]
   if name == "codec":
-    call = lambda batch, start: tracker.reconstruct(batch["audio"])
-    return _batched(call, clips, settings.batch_size, progress)
+    call = lambda batch, seeds: tracker.reconstruct(batch["audio"])
+    return _batched(call, clips, settings)
   if name == "shuffled_video":
-    clips = with_other_videos(clips, seed=settings.seed)
+    clips = with_videos_of(clips, donors)
+  elif name == WORD_TIMES:
+    clips = [
+      dataclasses.replace(clip, example={**clip.example, **clip.word_times})
+      for clip in clips
+    ]
   elif name != "generated":
-    raise ValueError(f"row {name!r} {one_of(ROWS)}")
+    raise ValueError(f"row {name!r} {one_of((*ROWS, WORD_TIMES))}")
 
-  def sample(batch, start):
+  def sample(batch, seeds):
     cond = Batch.from_arrays(batch).cond
-    return tracker.sample(
-      cond, seed=settings.seed + start, sampler=settings.sampler
-    )
+    return tracker.sample(cond, seed=seeds, sampler=settings.sampler)
 
-  return _batched(sample, clips, settings.batch_size, progress)
+  return _batched(sample, clips, settings)
 
 
-def _batched(call, clips, size, progress) -> list[np.ndarray]:
+def _batched(call, clips, settings: Settings) -> list[np.ndarray]:
   """Calls with batches of one shape, so that one program is compiled."""
-  sounds = []
+  sounds, size = [], settings.batch_size
   for start in range(0, len(clips), size):
     part = clips[start : start + size]
-    batch = call(clips_lib.stacked(part, size=size), start)
+    places = [clip.position for clip in part]
+    places += places[-1:] * (size - len(part))
+    seeds = settings.seed + np.array(places, np.int64)
+    batch = call(clips_lib.stacked(part, size=size), seeds)
     sounds += list(np.asarray(batch, np.float32)[: len(part)])
-    progress(len(sounds))
   return sounds
 
 
-def with_other_videos(clips: Sequence[Clip], *, seed: int) -> list[Clip]:
-  """Gives every example the video of another clip.
-
-  The videos move one place along a random circle: each is used once.
-  """
-  order = np.random.default_rng(seed).permutation(len(clips))
-  donor = dict(zip(order, np.roll(order, 1)))
-  videos = [{k: clip.example[k] for k in _VIDEO_KEYS} for clip in clips]
+def with_videos_of(clips: Sequence[Clip], donors: Sequence[Clip]) -> list[Clip]:
+  """Gives the example of every clip the video of the donor beside it."""
   return [
-    dataclasses.replace(clip, example={**clip.example, **videos[donor[i]]})
-    for i, clip in enumerate(clips)
+    dataclasses.replace(
+      clip,
+      example={**clip.example, **{k: donor.example[k] for k in _VIDEO_KEYS}},
+    )
+    for clip, donor in zip(clips, donors, strict=True)
   ]
 
 
@@ -132,5 +163,25 @@ def pink_noise(true: np.ndarray, sample_rate: int, *, seed) -> np.ndarray:
   spectrum *= np.maximum(hz, _LOWEST_HZ)[:, None] ** -0.5
   spectrum[hz < _LOWEST_HZ] = 0
   noise = np.fft.irfft(spectrum, len(true), axis=0)
-  gain = level_dbfs(true) - level_dbfs(noise)
-  return np.clip(noise * 10 ** (gain / 20), -1, 1).astype(np.float32)
+  return at_level_of(noise, true)
+
+
+def delayed(sound: np.ndarray, samples: int) -> np.ndarray:
+  """Delays a sound, which begins with silence; negative: it begins early."""
+  gap = np.zeros_like(sound[: abs(samples)])
+  if samples < 0:
+    return np.concatenate([sound[-samples:], gap])
+  return np.concatenate([gap, sound])[: len(sound)]
+
+
+def metronome(true: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Makes five clicks a second, as long and, if they fit, loud as `true`."""
+  time = np.arange(len(true)) / sample_rate % _CLICK_EVERY
+  clicks = np.sin(2 * np.pi * _CLICK_HZ * time) * np.exp(-time / _CLICK_DECAY)
+  return at_level_of(np.repeat(clicks[:, None], true.shape[1], 1), true)
+
+
+def at_level_of(sound: np.ndarray, true: np.ndarray) -> np.ndarray:
+  """Scales a sound to the level of another, clipped at full scale."""
+  gain = level_dbfs(true) - level_dbfs(sound)
+  return np.clip(sound * 10 ** (gain / 20), -1, 1).astype(np.float32)

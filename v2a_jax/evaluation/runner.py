@@ -1,157 +1,179 @@
-"""Evaluates a model on held-out clips, beside its anchors, into results.json.
+"""Evaluates a system on held-out clips, beside its anchors, into results.json.
 
   evaluate(Soundtracker.load("runs/a"), data="data/scenes", out="eval/a")
 
-All rows (see rows.py) are generated for the same clips and scored by the same
-metrics (see metrics/). What cannot be measured is left out with the reason,
-never replaced: records that cannot be used are listed under `failures`, metrics
-that lack their weights under `skipped`.
+All rows (see rows.py) are made for the same clips, brought to one rate and scored
+by the same metrics (see metrics/). What cannot be measured is left out with the
+reason, never replaced: clips that cannot be used are listed under `failures`,
+metrics that cannot be measured under `skipped`.
+
+An evaluation can be killed at any moment: the same call goes on from there, with
+the same numbers (see parts.py). Several processes can share one (`shard`).
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+import hashlib
+import json
 import os
 import pathlib
+import shutil
 import time
 from typing import Any
 
 import numpy as np
 
-from v2a_jax.basics import files
-from v2a_jax.basics.paths import as_path, check_writable
-from v2a_jax.basics.text import clock
+from v2a_jax.basics import cache, claim, files
+from v2a_jax.basics.paths import as_path, check_writable, is_remote
 from v2a_jax.evaluation import clips as clips_lib
+from v2a_jax.evaluation import formats, results
 from v2a_jax.evaluation import reference as reference_lib
-from v2a_jax.evaluation import results
 from v2a_jax.evaluation import rows as rows_lib
-from v2a_jax.evaluation.clips import Clip, Failure
+from v2a_jax.evaluation import work as work_lib
+from v2a_jax.evaluation.clips import Truth
 from v2a_jax.evaluation.embeddings import Embedding
-from v2a_jax.evaluation.metrics import METRICS, onsets
+from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.metrics.base import Metric, check
 from v2a_jax.evaluation.schema import FILE
-from v2a_jax.evaluation.scorer import Scorer
+from v2a_jax.evaluation.summary import SHUFFLED, Scores, Summary
+from v2a_jax.evaluation.systems import Model, System
 from v2a_jax.weights import registry as weights
-
-REFERENCE_CLIPS = 128
-_LOG_SECONDS = 5.0
 
 Log = Callable[[str], None]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How a system is evaluated.
+
+  Attributes:
+    split: split of a data set.
+    num_clips: number of clips, drawn from `seed`; None for all of the split.
+    seed: random seed of the choice of clips, and of which other clip a clip's
+      shuffled row is from.
+    noise_seed: random seed of the model's noise and of the noise row.
+    interval_seed: random seed of the intervals.
+    reference_seed: random seed of the choice of reference clips.
+    rows: rows to make and score; None for all that the system can have.
+    word_times: add a row of the model that is given the times of the words.
+    batch_size: clips per call of the model.
+    seconds: length of what is judged of a clip; None for the model's window,
+      and for all of a clip where no model is.
+    rate: sample rate in Hz that all sounds are judged at; None for the highest
+      of the true sounds, up to 48,000.
+    gallery_clips: number of clips whose media are written.
+    keep_sounds: keep the system's sounds as FLAC in `sounds`.
+    distance_to: `others`, `own` or "" to choose; see reference.py.
+    reference_clips: least number of other clips that set distances are measured
+      to; at least the number of evaluated clips.
+    shard: (i, n): do the i-th of n shares of the work, from 1 on.
+  """
+
+  split: str = "test"
+  num_clips: int | None = 64
+  seed: int = 0
+  noise_seed: int = 0
+  interval_seed: int = 0
+  reference_seed: int = 0
+  rows: Sequence[str] | None = None
+  word_times: bool = False
+  batch_size: int = 8
+  seconds: float | None = None
+  rate: int | None = None
+  gallery_clips: int = 12
+  keep_sounds: bool = False
+  distance_to: str = ""
+  reference_clips: int = 128
+  shard: tuple[int, int] = (1, 1)
+
+
 def evaluate(
-  tracker: rows_lib.Tracker,
+  subject: rows_lib.Tracker | System,
   *,
-  data: str | os.PathLike,
+  data: str | os.PathLike | Truth,
   out: str | os.PathLike,
-  split: str = "test",
-  num_clips: int | None = 64,
-  seed: int = 0,
-  rows: Sequence[str] = rows_lib.ROWS,
+  options: Options = Options(),
   metrics: Sequence[Metric] = METRICS,
-  batch_size: int = 8,
-  sampler_overrides: Any = None,
-  gallery_clips: int = 12,
-  reference_clips: int = REFERENCE_CLIPS,
+  eligible: Sequence[int] | None = None,
+  unmatched: dict[str, Any] | None = None,
   weights_path: str | os.PathLike | None = None,
   log: Log = print,
-) -> dict[str, Any]:
-  """Scores a model and writes results.json with its media.
+) -> dict[str, Any] | None:
+  """Scores a system and writes results.json with its media.
 
   Args:
-    tracker: the model.
-    data: folder of a data set, of which `split` is used.
+    subject: a model, or a folder of sounds.
+    data: folder of a data set, or the true sounds.
     out: folder to write into.
-    num_clips: number of records to use, drawn from `seed`; None for all.
-    seed: random seed of the choice of clips, the model, anchors and intervals.
-    rows: rows to generate and score, of `rows.ROWS`.
+    options: how it is evaluated.
     metrics: metrics to compute.
-    batch_size: clips per call of the model.
-    sampler_overrides: fields of the sampler to change.
-    gallery_clips: number of clips whose media are written.
-    reference_clips: number of other clips whose true sounds set distances are
-      measured to; at least the number of evaluated clips.
-    weights_path: file or folder with the weights of the embedding network;
+    eligible: indices of the records to draw from; None for all.
+    unmatched: what results.json says of files that match nothing.
+    weights_path: file or folder with the weights of the embedding networks;
       None searches as `weights.find` does.
     log: called with lines of progress.
 
   Returns:
-    The content of results.json.
+    The content of results.json; None where other shards are not done.
 
   Raises:
     DataError: the data set is missing or unusable.
-    ValueError: an unknown row, a metric that is not complete, or fewer than two
-      clips that can be scored.
+    ClaimedError: another process writes to the folder.
+    ValueError: an unknown row, a metric that is not complete, no clip that can
+      be scored, or results of other settings in the folder.
     WrongWeightsError: the weights are not the published ones.
   """
   start = time.monotonic()
   # First what can be refused, then what takes minutes.
-  _check_rows(rows)
+  system = subject if hasattr(subject, "make") else Model(subject)
+  rows = _rows(system, options)
   check(metrics)
   check_writable(out)
-  config = tracker.loader_config
   networks, missing = _load_networks(metrics, weights_path, log)
-  records, indices = clips_lib.choose(data, split, num=num_clips, seed=seed)
-  clips, failures = clips_lib.load(records, indices, config)
-  for failure in failures:
-    log(f"not scored: {failure.id}: {failure.reason}")
-  log(f"{len(clips)} clips of {data} ({split})")
-  settings = rows_lib.Settings(
-    seed=seed, batch_size=batch_size, sampler=sampler_overrides
-  )
-  sounds = _generate(tracker, clips, rows, settings, log)
-  clips, sounds, not_finite = _finite(clips, sounds)
-  for failure in not_finite:
-    log(f"not scored: {failure.id}: {failure.reason}")
-  scorer = Scorer(
-    clips,
-    metrics,
-    sample_rate=config.sample_rate,
+  if not isinstance(data, Truth):
+    data = clips_lib.open_truth(data, options.split)
+  job = _Job(
+    system=system,
+    truth=data,
+    out=as_path(out),
+    options=options,
+    rows=rows,
+    metrics=[
+      m for m in metrics if not m.embedding or m.embedding.id in networks
+    ],
     networks=networks,
-    references=_load_references(
-      metrics,
-      networks,
-      *(data, split),
-      exclude=indices,
-      num=max(reference_clips, len(clips)),
-      config=config,
-      log=log,
-    ),
-    seed=seed,
-  )
-  scores = {}
-  for name, waveforms in sounds.items():
-    since = time.monotonic()
-    scores[name] = scorer.score(waveforms)
-    log(f"{name}: scored in {time.monotonic() - since:.1f} s")
-  content = results.describe_run(tracker, sampler_overrides) | {
-    "set": results.describe_set(data, split, clips),
-    "metrics": _describe_metrics(scorer, clips),
-    "skipped": {
-      m.id: missing.get(m.embedding.id)
-      or scorer.references[m.embedding.id].about
+    missing={
+      m.id: missing[m.embedding.id]
       for m in metrics
-      if m not in scorer.metrics
+      if m.embedding and m.embedding.id in missing
     },
-    "rows": [_row(name, scorer, scores) for name in rows],
-    "failures": [vars(failure) for failure in failures + not_finite],
-    "seed": seed,
-  }
-  with files.staged(out, last=FILE) as folder:
-    content["clips"] = _write_clips(
-      folder, clips, sounds, scorer, scores, gallery_clips
-    )
-    content["wall_seconds"] = time.monotonic() - start
-    results.write(folder, content)
-  log(f"{as_path(out) / FILE} in {content['wall_seconds']:.0f} s")
-  return content
+    entries=_entries(data, eligible, options),
+    unmatched=unmatched or {},
+    log=log,
+  )
+  log(f"{len(job.entries)} clips of {data.path}, judged at {job.format}")
+  return job.run(start)
 
 
-def _check_rows(rows: Sequence[str]) -> None:
-  unknown = [row for row in rows if row not in rows_lib.ROWS]
-  if unknown or not rows:
+def _rows(system: System, options: Options) -> list[str]:
+  """Returns the rows to make.
+
+  Raises:
+    ValueError: a row is unknown, or the system cannot have it.
+  """
+  mine = lambda row: row in system.rows or row not in rows_lib.MODEL_ROWS
+  known = [row for row in rows_lib.ROWS if mine(row)]
+  rows = list(known if options.rows is None else options.rows)
+  if unknown := [row for row in rows if row not in known]:
     raise ValueError(
-      f"rows {', '.join(unknown) or '(none)'}: choose from"
-      f" {', '.join(rows_lib.ROWS)}"
+      f"rows {', '.join(unknown)}: choose from {', '.join(known)}"
     )
+  if not rows:
+    raise ValueError(f"rows (none): choose from {', '.join(known)}")
+  if options.word_times and rows_lib.WORD_TIMES in system.rows:
+    rows.append(rows_lib.WORD_TIMES)
+  return rows
 
 
 def _load_networks(
@@ -169,124 +191,247 @@ def _load_networks(
   return networks, missing
 
 
-def _generate(tracker, clips, rows, settings, log) -> dict[str, list]:
-  """Generates the sounds of all rows, with progress about every 5 s."""
-  if len(clips) < 2:
+def _entries(
+  truth: Truth, eligible: Sequence[int] | None, options: Options
+) -> list[formats.Entry]:
+  if eligible is None:
+    eligible = range(len(truth.records))
+  indices = clips_lib.choose(eligible, num=options.num_clips, seed=options.seed)
+  if not indices:
+    raise ValueError(f"{truth.path}: there are no clips to score")
+  return formats.survey(truth.records, indices)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+  """One evaluation, when all that can be refused has been."""
+
+  system: System
+  truth: Truth
+  out: Any
+  options: Options
+  rows: Sequence[str]
+  metrics: Sequence[Metric]
+  networks: dict[str, Embedding]
+  missing: dict[str, str]
+  entries: Sequence[formats.Entry]
+  unmatched: dict[str, Any]
+  log: Log
+
+  @property
+  def format(self) -> formats.Format:
+    """Format that sounds are judged in."""
+    limits = (self.options.seconds, self.system.seconds)
+    seconds = min((s for s in limits if s), default=None)
+    return formats.choose(self.entries, rate=self.options.rate, seconds=seconds)
+
+  def run(self, start: float) -> dict[str, Any] | None:
+    """Does this process's share; the last one writes the results."""
+    settings = self.settings()
+    if done := self._finished(settings):
+      return done
+    base = self.out
+    if is_remote(base):
+      base = cache.place(base, "evaluations")
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    folder = base / "work" / key
+    i, n = self.options.shard
+    claimed = self.out if n == 1 else base / "work" / f"shard_{i}_of_{n}"
+    with claim.held(claimed):
+      work = self._work(base)
+      shares = [*range(work.num_parts)][i - 1 :: n]
+      work_lib.make_parts(work, folder, shares, self.log)
+      if n == 1:
+        return self._finish(folder, base, work, settings, start)
+    return self._merge(folder, base, work, settings, start)
+
+  def _merge(self, folder, base, work, settings, start):
+    """Writes the results if all shards are done, and no other process does."""
+    there = len([*folder.glob("part_*.npz")])
+    if there < work.num_parts and not self._finished(settings):
+      self.log(
+        f"{there} of {work.num_parts} parts are done; the last shard writes"
+        f" {self.out / FILE}"
+      )
+      return None
+    with contextlib.suppress(claim.ClaimedError), claim.held(self.out):
+      return self._finished(settings) or self._finish(
+        folder, base, work, settings, start
+      )
+    return None
+
+  def settings(self) -> dict[str, Any]:
+    """Returns all that numbers depend on, JSON-able."""
+    options, about = self.options, self.system.describe()
+    chosen = [(e.id, e.sha256, float(e.index)) for e in self.entries]
+    settings = {
+      "system": {k: about[k] for k in ("kind", "name", "sampler")},
+      "weights": about["checkpoint"].get("sha256"),
+      "config": formats.digest([(json.dumps(about, default=str), "", 0.0)]),
+      "set": [self.truth.digest, self.truth.split],
+      "clips": [len(chosen), formats.digest(chosen)],
+      "judged at": str(self.format),
+      "seconds": str(self.format.seconds),
+      "rows": list(self.rows),
+      "metrics": {m.id: m.variant for m in self.metrics},
+      "networks": {
+        id_: [of.sha256, of.window, of.hop] for id_, of in self.networks.items()
+      },
+      "seeds": self.seeds(),
+      "batch_size": options.batch_size,
+      "reference": [self._distance_to(), options.reference_clips],
+      "gallery_clips": options.gallery_clips,
+      "keep_sounds": options.keep_sounds,
+      "code": results.code_identity(),
+    }
+    return json.loads(json.dumps(settings, default=str))
+
+  def seeds(self) -> dict[str, int]:
+    """Returns the seeds by what they decide."""
+    o = self.options
+    return {
+      "clips": o.seed,
+      "noise": o.noise_seed,
+      "intervals": o.interval_seed,
+      "reference": o.reference_seed,
+    }
+
+  def _finished(self, settings) -> dict[str, Any] | None:
+    """Returns results of the same settings that are there; refuses others."""
+    path = self.out / FILE
+    try:
+      content = files.read_json(path)
+    except FileNotFoundError:
+      return None
+    before = content.get("settings") or {}
+    if before == settings:
+      self.log(f"{path} is there already (to do it again, remove it)")
+      return content
+    names = [k for k in settings if before.get(k) != settings[k]]
     raise ValueError(
-      f"{len(clips)} clips can be scored; two or more are needed"
+      f"{path} has results of other settings ({', '.join(names)}), which are"
+      " not written over: give another -o, or remove it"
     )
-  sounds = {}
-  for name in rows:
-    start = logged = time.monotonic()
 
-    def progress(done, name=name, start=start):
-      nonlocal logged
-      now = time.monotonic()
-      if now - logged > _LOG_SECONDS and done < len(clips):
-        left = (now - start) / done * (len(clips) - done)
-        log(f"  {name}: {done}/{len(clips)} clips, {clock(left)} to go")
-        logged = now
-
-    sounds[name] = rows_lib.make(
-      name, tracker, clips, settings=settings, progress=progress
+  def _work(self, base: pathlib.Path) -> work_lib.Work:
+    config = self.system.loader_config
+    rows = list(self.rows)
+    if len(self.entries) < 2 and SHUFFLED in rows:
+      rows.remove(SHUFFLED)
+    return work_lib.Work(
+      system=self.system,
+      entries=self.entries,
+      reader=clips_lib.Reader(
+        self.truth.records,
+        self.format,
+        config,
+        word_times=rows_lib.WORD_TIMES in rows,
+      ),
+      rows=rows,
+      metrics=self.metrics,
+      networks=self.networks,
+      settings=rows_lib.Settings(
+        seed=self.options.noise_seed, batch_size=self.options.batch_size
+      ),
+      order=np.random.default_rng(self.options.seed).permutation(
+        len(self.entries)
+      ),
+      gallery=self.options.gallery_clips,
+      folder=base,
+      keep_sounds=self.options.keep_sounds,
     )
-    log(f"{name}: {len(clips)} sounds in {time.monotonic() - start:.1f} s")
-  return sounds
+
+  def _distance_to(self) -> str:
+    """Returns what set distances are measured to; see reference.py."""
+    if kind := self.options.distance_to:
+      return kind
+    others = len(self.truth.records) - len(self.entries)
+    if self.truth.is_set or others >= len(self.entries):
+      return "others"
+    return "own"
+
+  def _references(self, scores: Scores) -> dict[str, reference_lib.Reference]:
+    needed = {m.embedding.id for m in self.metrics if m.needs_reference}
+    networks = {k: v for k, v in self.networks.items() if k in needed}
+    if self._distance_to() == "own":
+      truth = scores.features("ground_truth")
+      return reference_lib.own_of(truth, networks, scores.digest)
+    draw = reference_lib.Draw(
+      truth=self.truth,
+      judged=[entry.index for entry in self.entries],
+      sounds=[entry.sha256 for entry in self.entries],
+      num=max(self.options.reference_clips, len(self.entries)),
+      seed=self.options.reference_seed,
+    )
+    return reference_lib.load(networks, draw, self.format, log=self.log)
+
+  def _finish(self, folder, base, work, settings, start) -> dict[str, Any]:
+    """Computes the results from the parts, and writes them."""
+    scores = Scores.read(folder, work.num_parts)
+    references = self._references(scores)
+    for about in {reference.about for reference in references.values()}:
+      self.log(about)
+    summary = Summary(
+      scores=scores,
+      metrics=self.metrics,
+      networks=self.networks,
+      references=references,
+      seed=self.options.interval_seed,
+    )
+    rows = []
+    with results.embeddings_file(base) as add:
+      for name in work.rows:
+        row = summary.row(name, work.rows)
+        add(name, row.features)
+        rows.append(dataclasses.replace(row, features=None))
+    content = self._content(summary, rows, settings)
+    content["wall_seconds"] = time.monotonic() - start
+    results.write(base, content)
+    shutil.rmtree(base / "work", ignore_errors=True)
+    if base != self.out:
+      files.upload(base, self.out, last=FILE)
+      shutil.rmtree(base, ignore_errors=True)
+    for line in [*summary.notes(), *_words(content["skipped"], self.missing)]:
+      self.log(line)
+    self.log(f"{self.out / FILE} in {content['wall_seconds']:.0f} s")
+    return content
+
+  def _content(self, summary: Summary, rows, settings) -> dict[str, Any]:
+    scores = summary.scores
+    about = self.system.describe()
+    of_model = {
+      "noise seed": self.options.noise_seed,
+      "words": "without their times",
+    }
+    if about["kind"] != "model":
+      of_model = {}
+    return results.describe_run(about) | {
+      "set": results.describe_set(self.truth, scores.clips),
+      "identity": {
+        "clips": scores.digest,
+        "judged at": str(self.format),
+        "interval seed": self.options.interval_seed,
+        **of_model,
+      },
+      "metrics": summary.describe(),
+      "skipped": summary.skipped() | self.missing,
+      "rows": [row.entry for row in rows],
+      "failures": [vars(failure) for failure in scores.failures],
+      "unmatched": self.unmatched,
+      "notes": [*self.truth.notes, *summary.notes()],
+      "seeds": self.seeds(),
+      "settings": settings,
+      "clips": summary.clips(rows),
+    }
 
 
-def _finite(clips, sounds):
-  """Leaves out clips of which any row is not finite; returns failures last."""
-  bad = {
-    i: row
-    for row, waveforms in sounds.items()
-    for i, waveform in enumerate(waveforms)
-    if not np.isfinite(waveform).all()
-  }
-  failures = [
-    Failure(clips[i].id, f"the sound of the row {row} is not finite")
-    for i, row in sorted(bad.items())
+def _words(skipped: dict[str, str], said: dict[str, str]) -> list[str]:
+  """Says which metrics are not measured, each reason once."""
+  by_reason: dict[str, list[str]] = {}
+  for id_, reason in skipped.items():
+    if id_ not in said:
+      by_reason.setdefault(reason, []).append(id_)
+  return [
+    f"not measured: {', '.join(ids)}: {reason}"
+    for reason, ids in by_reason.items()
   ]
-  keep = lambda items: [x for i, x in enumerate(items) if i not in bad]
-  if failures and len(clips) - len(failures) < 2:
-    raise ValueError(
-      f"{len(failures)} of {len(clips)} clips have sounds that are not finite"
-      f" ({failures[0].reason}): is the checkpoint of a diverged run?"
-    )
-  return keep(clips), {row: keep(w) for row, w in sounds.items()}, failures
-
-
-def _load_references(
-  metrics, networks, data, split, *, log, **options
-) -> dict[str, reference_lib.Reference]:
-  """Loads the references that metrics need, by `Embedding.id`."""
-  needed = {m.embedding.id for m in metrics if m.needs_reference}
-  references = {
-    id_: reference_lib.load(network, data, split, log=log, **options)
-    for id_, network in networks.items()
-    if id_ in needed
-  }
-  for reference in references.values():
-    log(reference.about)
-  return references
-
-
-def _describe_metrics(scorer: Scorer, clips: Sequence[Clip]) -> dict[str, Any]:
-  """Describes the measured metrics, by id."""
-  described = {}
-  for metric in scorer.metrics:
-    network = metric.embedding and scorer.networks[metric.embedding.id]
-    facts = metric.facts(clips)
-    if metric.needs_reference:
-      facts = {"reference": scorer.references[network.id].about} | facts
-    described[metric.id] = results.describe_metric(
-      metric, network=network, source_rate=scorer.sample_rate, facts=facts
-    )
-  return described
-
-
-def _row(name: str, scorer: Scorer, scores) -> dict[str, Any]:
-  entries = {
-    id_: estimate.to_json() for id_, estimate in scores[name].estimates.items()
-  }
-  if name == "generated" and "shuffled_video" in scores:
-    differences = scorer.timing_differences(
-      scores[name], scores["shuffled_video"]
-    )
-    for id_, difference in differences.items():
-      entries[id_]["over_shuffled"] = difference.to_json()
-  kind = "model" if name == "generated" else "anchor"
-  return {"name": name, "kind": kind, "metrics": entries}
-
-
-def _write_clips(
-  out: pathlib.Path, clips, sounds, scorer: Scorer, scores, gallery: int
-) -> list[dict[str, Any]]:
-  """Writes media of the first clips; describes all clips with their scores."""
-  entries = []
-  for i, clip in enumerate(clips):
-    shown = {"video": "", "audio": {}}
-    if i < gallery:
-      own = {row: waveforms[i] for row, waveforms in sounds.items()}
-      rate = scorer.sample_rate
-      shown = results.write_media(out, clip, own, sample_rate=rate)
-    events = onsets.reference_onsets(scorer.truth[i])
-    own_scores = {
-      row: {
-        id_: round(float(values[i]), 5)
-        for id_, values in of.by_clip.items()
-        if np.isfinite(values[i])
-      }
-      for row, of in scores.items()
-    }
-    entry = {
-      "id": clip.id,
-      "caption": clip.caption,
-      "transcript": clip.transcript,
-      "label": clip.label,
-      "duration": clip.seconds,
-      **shown,
-      "events": [round(float(t), 4) for t in events],
-      "scores": own_scores,
-    }
-    entries.append(entry)
-  return entries

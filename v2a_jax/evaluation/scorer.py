@@ -1,4 +1,4 @@
-"""Scores rows of sounds for the same clips, by every metric."""
+"""Scores sounds clip by clip: embeddings, and what metrics keep of each."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -9,117 +9,84 @@ import numpy as np
 from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding, Features
-from v2a_jax.evaluation.intervals import Estimate
 from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
-from v2a_jax.evaluation.reference import Reference
+
+TRUTH = "ground_truth"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scores:
-  """Scores of one row, by metric id.
+class Judged:
+  """What is kept of the sounds of one clip.
 
   Attributes:
-    estimates: value with its interval.
-    by_clip: values float64 [clips] of per-clip metrics, NaN where undefined.
-    states: states of the clips, of per-clip metrics.
+    truth: sample of the true sound.
+    states: what per-clip metrics keep, by row and metric id.
+    features: embeddings by row and `Embedding.id`, the true sound's among them.
   """
 
-  estimates: dict[str, Estimate]
-  by_clip: dict[str, np.ndarray]
-  states: dict[str, list[Any]]
+  truth: Sample
+  states: Mapping[str, Mapping[str, Any]]
+  features: Mapping[str, Mapping[str, Features]]
 
 
-class Scorer:
-  """Scores rows of sounds for the same clips.
+def judge(
+  clips: Sequence[Clip],
+  sounds: Mapping[str, Sequence[np.ndarray]],
+  metrics: Sequence[Metric],
+  *,
+  sample_rate: int,
+  networks: Mapping[str, Embedding],
+) -> list[Judged]:
+  """Embeds sounds and computes what metrics keep of them.
 
-  Attributes:
-    metrics: the metrics whose network and reference are there.
-    sample_rate: rate of all sounds, Hz.
-    networks: embedding networks, by `Embedding.id`.
-    references: true sounds of other clips, by `Embedding.id`.
-    truth: samples of the clips' true sounds.
+  Args:
+    clips: the clips.
+    sounds: [samples, channels] of each clip, by row; the clip's length is used.
+    metrics: metrics whose network, if any, is in `networks`.
+    sample_rate: of all sounds, Hz.
+    networks: embedding networks by `Embedding.id`.
   """
+  truth = _samples(clips, [c.audio for c in clips], sample_rate, networks)
+  states = [{} for _ in clips]
+  features = [{TRUTH: sample.features} for sample in truth]
+  of_clip = [m for m in metrics if isinstance(m, ClipMetric)]
+  for row, of_row in sounds.items():
+    samples = truth
+    if row != TRUTH:
+      samples = _samples(clips, of_row, sample_rate, networks)
+    for i, sample in enumerate(samples):
+      sample = dataclasses.replace(sample, truth=truth[i])
+      features[i][row] = sample.features
+      states[i][row] = {
+        m.id: m.get_state(sample)
+        for m in of_clip
+        if sample.clip.video or not m.needs_video
+      }
+  return [
+    Judged(truth=t, states=s, features=f)
+    for t, s, f in zip(truth, states, features)
+  ]
 
-  def __init__(
-    self,
-    clips: Sequence[Clip],
-    metrics: Sequence[Metric],
-    *,
-    sample_rate: int,
-    networks: Mapping[str, Embedding] | None = None,
-    references: Mapping[str, Reference] | None = None,
-    seed: int = 0,
-  ):
-    """Embeds the true sounds of two clips or more."""
-    if len(clips) < 2:
-      raise ValueError(f"{len(clips)} clips to score; two or more are needed")
-    self._clips, self._seed = clips, seed
-    self.sample_rate = sample_rate
-    self.networks = networks or {}
-    self.references = references or {}
-    self.metrics = [m for m in metrics if self._can_compute(m)]
-    true = [clip.audio for clip in clips]
-    self.truth = self._samples(true, self._embed(true), [None] * len(clips))
 
-  def _can_compute(self, metric: Metric) -> bool:
-    if not metric.embedding:
-      return True
-    reference = self.references.get(metric.embedding.id)
-    return metric.embedding.id in self.networks and (
-      not metric.needs_reference
-      or (reference is not None and reference.features is not None)
+def _samples(clips, sounds, sample_rate, networks) -> list[Sample]:
+  seconds = [len(sound) / sample_rate for sound in sounds]
+  sounds = [s[: len(c.audio)] for s, c in zip(sounds, clips)]
+  parts = {
+    id_: embeddings.embed(network, sounds, sample_rate=sample_rate).split()
+    for id_, network in networks.items()
+  }
+  return [
+    Sample(
+      clip=clip,
+      waveform=sound,
+      sample_rate=sample_rate,
+      features={id_: of[i] for id_, of in parts.items()},
+      delivered_seconds=seconds[i],
     )
+    for i, (clip, sound) in enumerate(zip(clips, sounds))
+  ]
 
-  def score(self, sounds: Sequence[np.ndarray]) -> Scores:
-    """Scores one row; of [samples, channels], the clip's length is used."""
-    sounds = [s[: len(c.audio)] for s, c in zip(sounds, self._clips)]
-    features = self._embed(sounds)
-    samples = self._samples(sounds, features, self.truth)
-    scores = Scores(estimates={}, by_clip={}, states={})
-    for metric in self.metrics:
-      if isinstance(metric, ClipMetric):
-        states = [metric.get_state(sample) for sample in samples]
-        scores.states[metric.id] = states
-        scores.by_clip[metric.id] = metric.values(states)
-        estimate = metric.compute(states, seed=self._seed)
-      else:
-        id_ = metric.embedding.id
-        reference = self.references.get(id_)
-        estimate = metric.compute(
-          features[id_],
-          reference=reference and reference.features,
-          seed=self._seed,
-        )
-      scores.estimates[metric.id] = estimate
-    return scores
 
-  def timing_differences(
-    self, scores: Scores, other: Scores
-  ) -> dict[str, Estimate]:
-    """Estimates `scores` less `other` of per-clip metrics that judge timing."""
-    return {
-      metric.id: metric.compute_difference(
-        scores.states[metric.id], other.states[metric.id], seed=self._seed
-      )
-      for metric in self.metrics
-      if metric.judges_timing and metric.id in scores.states
-    }
-
-  def _embed(self, sounds) -> dict[str, Features]:
-    return {
-      id_: embeddings.embed(network, sounds, sample_rate=self.sample_rate)
-      for id_, network in self.networks.items()
-    }
-
-  def _samples(self, sounds, features, truth) -> list[Sample]:
-    split = {id_: of.split() for id_, of in features.items()}
-    return [
-      Sample(
-        clip=clip,
-        waveform=sound,
-        sample_rate=self.sample_rate,
-        features={id_: parts[i] for id_, parts in split.items()},
-        truth=true,
-      )
-      for i, (clip, sound, true) in enumerate(zip(self._clips, sounds, truth))
-    ]
+def kept(metric: Metric, states: Sequence[Mapping[str, Any]]) -> list[Any]:
+  """Lists what a metric keeps of the clips that it judges."""
+  return [of[metric.id] for of in states if metric.id in of]

@@ -17,19 +17,19 @@ Its weights are never trained here, so `convert` folds the batch norms into the
 convolutions.
 """
 
-from collections.abc import Mapping
 import functools
 import os
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.pretrained import convnet, spectrum
+from v2a_jax.pretrained.convnet import Params, State, conv, dense
 from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 32_000
-EMBEDDING_DIM = 384
+EMBEDDING_DIM, NUM_CLASSES = 384, 527
 FRAME_RATE = 6.25  # Hz, of `frames`
 FRAME_DIM = 8 * 48  # bands x channels
 
@@ -42,24 +42,14 @@ _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1)
 _LAST_RELU_BLOCK = 6
 _FRAME_BLOCK = 12
 
-Params = dict[str, jax.Array]
-
 
 def load(path: str | os.PathLike[str] | None = None) -> Params:
   """Reads the published weights; see `weights.registry.load`."""
   return convert(weights_lib.load("mn04", path))
 
 
-def convert(state: Mapping[str, np.ndarray]) -> Params:
-  """Converts a PyTorch state dict, with its batch norms folded.
-
-  Args:
-    state: arrays by the original's names; convolutions are [out, in, h, w].
-
-  Returns:
-    Arrays by name: `features.I…/w` is [h, w, in, out], dense `…/w` [in, out],
-    and `…/b` [out].
-  """
+def convert(state: State) -> Params:
+  """Converts a PyTorch state dict, with its batch norms folded."""
   params = {}
   for name, value in state.items():
     layer = name.removesuffix(".weight")
@@ -67,15 +57,10 @@ def convert(state: Mapping[str, np.ndarray]) -> Params:
       continue  # Biases and norms are taken with their layer.
     if value.ndim == 4:
       norm = layer.removesuffix("0") + "1"
-      scale = state[f"{norm}.weight"] / np.sqrt(
-        state[f"{norm}.running_var"] + _BATCH_NORM_EPSILON
-      )
-      value = (value * scale[:, None, None, None]).transpose(2, 3, 1, 0)
-      bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+      epsilon = _BATCH_NORM_EPSILON
+      params |= convnet.folded(state, layer, norm, epsilon=epsilon)
     else:
-      value, bias = value.T, state[f"{layer}.bias"]
-    params[f"{layer}/w"] = jnp.asarray(value, jnp.float32)
-    params[f"{layer}/b"] = jnp.asarray(bias, jnp.float32)
+      params |= convnet.layer(state, layer)
   return params
 
 
@@ -86,15 +71,10 @@ def mel_weights() -> np.ndarray:
   Triangles are straight in mel = 1127 ln(1 + f / 700), not in Hz, and the bin
   at half the sample rate has no weight.
   """
-  hz = np.arange(_FFT // 2) * SAMPLE_RATE / _FFT
-  to_mel = lambda f: 1127.0 * np.log1p(f / 700.0)
-  edges = np.linspace(0.0, to_mel(_TOP_HZ), _BANDS + 2)
-  left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-  mel = to_mel(hz)[:, None]
-  rising = (mel - left) / (centre - left)
-  falling = (right - mel) / (right - centre)
-  bands = np.maximum(0.0, np.minimum(rising, falling))
-  return np.pad(bands, ((0, 1), (0, 0))).astype(np.float32)
+  mels = spectrum.htk(np.arange(_FFT // 2) * SAMPLE_RATE / _FFT)
+  edges = spectrum.mel_edges(spectrum.htk, _BANDS, 0.0, _TOP_HZ)
+  filters = spectrum.triangles(mels, edges)
+  return np.pad(filters, ((0, 1), (0, 0))).astype(np.float32)
 
 
 def log_mel(waveform: jax.Array) -> jax.Array:
@@ -107,40 +87,15 @@ def log_mel(waveform: jax.Array) -> jax.Array:
     float32 [b, 128 bands, frames], one frame every 10 ms.
   """
   emphasised = waveform[:, 1:] - 0.97 * waveform[:, :-1]
-  padded = jnp.pad(emphasised, ((0, 0), (_FFT // 2, _FFT // 2)), mode="reflect")
-  count = 1 + (padded.shape[1] - _FFT) // _HOP
-  index = np.arange(count)[:, None] * _HOP + np.arange(_FFT)
-  window = np.pad(np.hanning(_WINDOW), (_FFT - _WINDOW) // 2)
-  frames = padded[:, index] * window.astype(np.float32)
-  power = jnp.square(jnp.abs(jnp.fft.rfft(frames)))
-  mel = jnp.matmul(power, mel_weights(), precision="highest")
+  window = np.pad(spectrum.hann(_WINDOW, periodic=False), (_FFT - _WINDOW) // 2)
+  framed = spectrum.centred(emphasised, _FFT, _HOP)
+  mel = spectrum.bands(spectrum.power(framed, window, _FFT), mel_weights())
   return (jnp.log(mel + 1e-5).swapaxes(1, 2) + 4.5) / 5.0
 
 
-def _conv(params: Params, name: str, x: jax.Array, *, stride=1) -> jax.Array:
-  """Convolves with symmetric padding; depthwise if the kernel is."""
-  kernel = params[f"{name}/w"]
-  half = kernel.shape[0] // 2
-  y = lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride, stride),
-    padding=((half, half), (half, half)),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=x.shape[-1] // kernel.shape[2],
-    precision="highest",
-  )
-  return y + params[f"{name}/b"]
-
-
-def _dense(params: Params, name: str, x: jax.Array) -> jax.Array:
-  product = jnp.matmul(x, params[f"{name}/w"], precision="highest")
-  return product + params[f"{name}/b"]
-
-
 def _squeeze_excite(params: Params, name: str, x: jax.Array) -> jax.Array:
-  squeezed = jax.nn.relu(_dense(params, f"{name}.fc1", x.mean((1, 2))))
-  gate = jax.nn.sigmoid(_dense(params, f"{name}.fc2", squeezed))
+  squeezed = jax.nn.relu(dense(params, f"{name}.fc1", x.mean((1, 2))))
+  gate = jax.nn.sigmoid(dense(params, f"{name}.fc2", squeezed))
   return x * gate[:, None, None, :]
 
 
@@ -151,13 +106,13 @@ def _block(params: Params, index: int, x: jax.Array) -> jax.Array:
   parts = [f"features.{index}.block.{part}" for part in range(4)]
   y = x
   if params[f"{parts[0]}.0/w"].shape[0] == 1:  # The first block has none.
-    y = activation(_conv(params, f"{parts.pop(0)}.0", y))
-  y = activation(_conv(params, f"{parts.pop(0)}.0", y, stride=stride))
+    y = activation(conv(params, f"{parts.pop(0)}.0", y))
+  y = activation(conv(params, f"{parts.pop(0)}.0", y, stride=stride))
   excite = f"{parts[0]}.conc_se_layers.0"
   if f"{excite}.fc1/w" in params:
     y = _squeeze_excite(params, excite, y)
     parts.pop(0)
-  y = _conv(params, f"{parts[0]}.0", y)
+  y = conv(params, f"{parts[0]}.0", y)
   return x + y if stride == 1 and x.shape == y.shape else y
 
 
@@ -165,7 +120,7 @@ def _blocks(params: Params, waveform: jax.Array, count: int) -> jax.Array:
   """Runs the first `count` blocks: [b, bands, frames, channels], bands and
   frames halved at each stride of 2."""
   x = log_mel(waveform)[..., None]
-  x = jax.nn.hard_swish(_conv(params, "features.0.0", x, stride=2))
+  x = jax.nn.hard_swish(conv(params, "features.0.0", x, stride=2))
   for index in range(1, count + 1):
     x = _block(params, index, x)
   return x
@@ -197,7 +152,7 @@ def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     order).
   """
   x = _blocks(params, waveform, len(_STRIDES))
-  x = jax.nn.hard_swish(_conv(params, "features.16.0", x))
+  x = jax.nn.hard_swish(conv(params, "features.16.0", x))
   embedding = x.mean((1, 2))
-  hidden = jax.nn.hard_swish(_dense(params, "classifier.2", embedding))
-  return embedding, _dense(params, "classifier.5", hidden)
+  hidden = jax.nn.hard_swish(dense(params, "classifier.2", embedding))
+  return embedding, dense(params, "classifier.5", hidden)

@@ -6,9 +6,9 @@ A file is searched for at the path that the caller gives; or else in the folders
 `~/.cache/v2a_jax/weights`. Its sha256 must be the one in `WEIGHTS`. Only
 `fetch` uses the network.
 
-PyTorch files are converted once to safetensors in the cache, by a reader that
-runs no code (torch_file.py); a JSON file beside the converted one records its
-sha256 and that of its source.
+Files are converted once to safetensors in the cache, by readers that run no
+code, in a process of their own (reading.py); a JSON file beside the converted
+one records its sha256 and that of its source.
 """
 
 from collections.abc import Iterator
@@ -16,66 +16,21 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import urllib.request
+import tempfile
+from typing import Any
 import warnings
+import zipfile
+import zlib
 
 import numpy as np
 from safetensors import numpy as safetensors
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import PathError, as_path
-from v2a_jax.weights import torch_file
+from v2a_jax.weights import download, reading
+from v2a_jax.weights.catalog import WEIGHTS, Weights
 
 PATH_VARIABLE = "V2A_WEIGHTS"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Weights:
-  """A published weight file.
-
-  Attributes:
-    name: its name in this project.
-    file: published file name.
-    sha256: sha256 of the file, in hexadecimal.
-    bytes: size of the file in bytes.
-    url: address that `fetch` downloads.
-    licence: SPDX identifier of the weights' licence.
-    about: one-line description.
-  """
-
-  name: str
-  file: str
-  sha256: str
-  bytes: int
-  url: str
-  licence: str
-  about: str
-
-  @property
-  def converted(self) -> str:
-    """File name after conversion."""
-    return pathlib.Path(self.file).stem + ".safetensors"
-
-
-WEIGHTS = {
-  weights.name: weights
-  for weights in [
-    Weights(
-      name="mn04",
-      file="mn04_as_mAP_432.pt",
-      sha256=(
-        "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
-      ),
-      bytes=4_066_513,
-      url=(
-        "https://github.com/fschmid56/EfficientAT/releases/download/"
-        "v0.0.1/mn04_as_mAP_432.pt"
-      ),
-      licence="MIT",
-      about="EfficientAT MobileNetV3, AudioSet classes, 32 kHz, for FAD",
-    )
-  ]
-}
 
 
 class MissingWeightsError(FileNotFoundError):
@@ -135,8 +90,7 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
     places = [path / weights.file if path.is_dir() else path]
   for place in places:
     if place.is_file():
-      whose = f"{weights.name} weights have"
-      return _check(cache.fetch(place), weights.sha256, whose)
+      return _check(cache.fetch(place), weights)
   raise MissingWeightsError(
     f"weights '{name}' not found (looked for"
     f" {', '.join(map(str, places))}): run `v2a weights fetch {name}`, or"
@@ -145,14 +99,30 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   )
 
 
-def _check(path: pathlib.Path, sha256: str, whose: str) -> pathlib.Path:
-  digest = files.sha256_of(path)
-  if digest != sha256:
+def _check(path: pathlib.Path, weights: Weights) -> pathlib.Path:
+  digest = _content_sha256(path, weights)
+  if not digest.startswith(weights.sha256):
     raise WrongWeightsError(
-      f"{path}: sha256 is {digest}, but the {whose} {sha256}; remove the file"
-      " and get it again with `v2a weights fetch`"
+      f"{path}: sha256 is {digest}, but the {weights.name} weights have"
+      f" {weights.sha256}; remove the file and get it again with `v2a weights"
+      " fetch`"
     )
   return path
+
+
+def _content_sha256(path: pathlib.Path, weights: Weights) -> str:
+  """Returns the sha256 of the weights in a file."""
+  if not reading.has_member(path, weights.member):
+    return files.sha256_of(path)
+  digest, left = hashlib.sha256(), weights.bytes + 1
+  try:
+    with zipfile.ZipFile(path) as archive, archive.open(weights.member) as file:
+      while left and (chunk := file.read(min(left, 1 << 20))):
+        digest.update(chunk)
+        left -= len(chunk)
+  except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    raise WrongWeightsError(f"{path} is damaged: {error}") from None
+  return digest.hexdigest()
 
 
 def load(
@@ -166,25 +136,48 @@ def load(
     MissingWeightsError, WrongWeightsError: see `find`.
   """
   weights = get(name)
-  converted = cache_dir() / weights.converted
-  record = converted.with_suffix(".json")
-  if path is None and converted.is_file() and record.is_file():
-    recorded = files.read_json(record)
-    if recorded["source_sha256"] == weights.sha256:
-      _check(converted, recorded["sha256"], "file was recorded with")
-      return safetensors.load_file(converted)
+  if path is None and (record := _conversion(weights)):
+    converted = cache_dir() / weights.converted
+    if files.sha256_of(converted) != record["sha256"]:
+      raise WrongWeightsError(
+        f"{converted} is damaged: its sha256 is not the recorded one; remove it"
+      )
+    return safetensors.load_file(converted)
   source = find(name, path)
   try:
     return safetensors.load_file(convert(name, source))
   except OSError as error:
     warnings.warn(f"converted weights are not kept: {error}", stacklevel=2)
-    return _read(source)
+    return safetensors.load(_read(source, weights))
 
 
-def _read(source: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads floating-point tensors only: the others count training batches."""
-  tensors = torch_file.read(source)
-  return {k: v for k, v in tensors.items() if v.dtype.kind == "f"}
+def digest(name: str, path: str | os.PathLike[str] | None = None) -> str:
+  """Returns the sha256 of the weights that `load` reads, all digits."""
+  weights = get(name)
+  if len(weights.sha256) == 64:
+    return weights.sha256
+  if path is None and (record := _conversion(weights)):
+    return record["source_sha256"]
+  return _content_sha256(find(name, path), weights)
+
+
+def _conversion(weights: Weights) -> dict[str, Any] | None:
+  """Returns the record of converted weights in the cache."""
+  converted = cache_dir() / weights.converted
+  try:
+    record = files.read_json(converted.with_suffix(".json"))
+  except FileNotFoundError:
+    return None
+  mine = record["source_sha256"].startswith(weights.sha256)
+  return record if mine and converted.is_file() else None
+
+
+def _read(source: pathlib.Path, weights: Weights) -> bytes:
+  """Returns the floating-point tensors of a file as safetensors."""
+  with tempfile.TemporaryDirectory() as folder:
+    target = pathlib.Path(folder, "weights.safetensors")
+    reading.to_safetensors(source, target, member=weights.member)
+    return target.read_bytes()
 
 
 def convert(
@@ -203,13 +196,14 @@ def convert(
   weights = get(name)
   source = find(name, path)
   target = _output_folder(out) / weights.converted
-  metadata = {
+  data = _read(source, weights)
+  record = {
     "source": weights.url,
-    "source_sha256": weights.sha256,
+    "source_sha256": _content_sha256(source, weights),
     "licence": weights.licence,
+    "credit": weights.credit,
+    "sha256": hashlib.sha256(data).hexdigest(),
   }
-  data = safetensors.save(_read(source), metadata=metadata)
-  record = metadata | {"sha256": hashlib.sha256(data).hexdigest()}
   files.write_whole(target, data)
   files.write_json(target.with_suffix(".json"), record)
   return target
@@ -239,26 +233,25 @@ def fetch(
     WrongWeightsError: the download has another size or sha256.
   """
   weights = get(name)
-  try:
-    with urllib.request.urlopen(weights.url, timeout=timeout_seconds) as reply:
-      data = reply.read(weights.bytes + 1)
-  except OSError as error:
-    raise OSError(
-      f"weights '{name}' could not be fetched from {weights.url}: {error};"
-      f" download them by other means and set {PATH_VARIABLE} to the folder"
-    ) from None
-  digest = hashlib.sha256(data).hexdigest()
-  if digest != weights.sha256:
-    raise WrongWeightsError(
-      f"{weights.url}: sha256 is {digest}, but the {name} weights have"
-      f" {weights.sha256}; nothing was kept"
-    )
   target = _output_folder(out) / weights.file
-  files.write_whole(target, data)
+  with files.written(target) as part:
+    try:
+      download.download(weights, part, timeout_seconds=timeout_seconds)
+    except OSError as error:
+      raise OSError(
+        f"weights '{name}' could not be fetched: {error}; download"
+        f" {weights.url} by other means and set {PATH_VARIABLE} to the folder"
+      ) from None
+    digest = _content_sha256(part, weights)
+    if not digest.startswith(weights.sha256):
+      raise WrongWeightsError(
+        f"{weights.url}: sha256 is {digest}, but the {name} weights have"
+        f" {weights.sha256}; nothing was kept"
+      )
   return target
 
 
-def listing() -> list[dict[str, str]]:
+def listing() -> list[dict[str, Any]]:
   """Lists the entries of `WEIGHTS` with the state of their files.
 
   Returns:
@@ -268,7 +261,7 @@ def listing() -> list[dict[str, str]]:
   return [_state(weights) for weights in WEIGHTS.values()]
 
 
-def _state(weights: Weights) -> dict[str, str]:
+def _state(weights: Weights) -> dict[str, Any]:
   entry = dataclasses.asdict(weights)
   try:
     return entry | {"state": "found", "path": str(find(weights.name))}

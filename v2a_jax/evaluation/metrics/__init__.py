@@ -5,26 +5,57 @@ to `METRICS`. Each file opens with the metric's formula and source.
 """
 
 from v2a_jax.evaluation.metrics.av_align import AVAlign
+from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
 from v2a_jax.evaluation.metrics.duration_error import DurationError
 from v2a_jax.evaluation.metrics.frechet import FrechetDistance
 from v2a_jax.evaluation.metrics.inception import InceptionScore
 from v2a_jax.evaluation.metrics.kernel import KernelDistance
-from v2a_jax.evaluation.metrics.kl_divergence import KLDivergence
+from v2a_jax.evaluation.metrics.kl_divergence import (
+  KLDivergence,
+  ReverseKLDivergence,
+)
 from v2a_jax.evaluation.metrics.level_error import LevelError
-from v2a_jax.evaluation.metrics.onsets import OnsetF1
+from v2a_jax.evaluation.metrics.loudness_error import LoudnessError
+from v2a_jax.evaluation.metrics.offset import (
+  EnvelopeOffset,
+  OnsetCorrelation,
+  OnsetOffset,
+  SyncError,
+)
+from v2a_jax.evaluation.metrics.onsets import (
+  OnsetF1,
+  OnsetPrecision,
+  OnsetRecall,
+)
 from v2a_jax.evaluation.metrics.silent import SilentClips
+from v2a_jax.evaluation.metrics.spectral import (
+  LogSpectralDistance,
+  MultiResolutionSTFT,
+)
 
 METRICS = (
   FrechetDistance(),
   OnsetF1(milliseconds=50),
   OnsetF1(milliseconds=100),
-  AVAlign(),
+  OnsetCorrelation(),
+  SyncError(),
+  OnsetOffset(),
+  EnvelopeOffset(),
   KLDivergence(),
   InceptionScore(),
   KernelDistance(),
   SilentClips(),
   ClippedClips(),
   LevelError(),
+  LoudnessError(),
+  LostBand(),
   DurationError(),
+  OnsetPrecision(milliseconds=100),
+  OnsetRecall(milliseconds=100),
+  Bandwidth(),
+  MultiResolutionSTFT(),
+  LogSpectralDistance(),
+  ReverseKLDivergence(),
+  AVAlign(),
 )

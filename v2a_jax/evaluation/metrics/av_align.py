@@ -13,7 +13,10 @@ The frame rate is fixed to 25 Hz, because the score depends on it: the tolerance
 is one frame, and chance alone gives .24 at 10 and .13 at 30 frames per second.
 A clip without peaks of either kind has no score (NaN) and is counted; the
 original divides by zero. The score also moves with camera motion and ignores
-sound off screen: read it against the shuffled row.
+sound off screen. On 25 real clips in which sound and picture belong together,
+true sounds had .16, sounds that were 320 ms late .13, white noise .21 and a
+metronome .29: more onsets are rewarded, wherever they are. So the number is
+shown, to be compared with published ones, and nothing is concluded from it.
 """
 
 import numpy as np
@@ -32,12 +35,14 @@ class AVAlign(base.ClipMetric):
   id = "av_align"
   label = "AV-Align"
   direction = "higher"
+  role = "shown"
   about = (
     "Overlap of the peaks of motion (optical flow at 25 frames a second) and"
-    " the onsets of sound, within one frame: intersection over union. Needs no"
-    " reference sound; chance is not zero, see the shuffled row."
+    " the onsets of sound, within one frame: intersection over union. For"
+    " comparison with published numbers only: white noise and a metronome can"
+    " have more than the true sound."
   )
-  judges_timing = True
+  needs_video = True
 
   def get_state(self, sample: base.Sample) -> float:
     sound = audio_peaks(sample.waveform, sample.sample_rate)

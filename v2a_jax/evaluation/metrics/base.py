@@ -39,6 +39,7 @@ from v2a_jax.evaluation.embeddings import Embedding, Features
 T = TypeVar("T")
 # Directions, and the value of `higher_is_better` in results.json.
 DIRECTIONS = {"higher": True, "lower": False, "none": None}
+ROLES = ("quality", "sanity", "shown")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +52,8 @@ class Sample:
     sample_rate: Hz.
     features: embedding features of this sound alone, by `Embedding.id`.
     truth: sample of the clip's true sound; None in that sample itself.
+    delivered_seconds: length of the sound as it was delivered; None for that of
+      `waveform`.
   """
 
   clip: Clip
@@ -58,6 +61,7 @@ class Sample:
   sample_rate: int
   features: Mapping[str, Features]
   truth: "Sample | None" = None
+  delivered_seconds: float | None = None
   _cache: dict[Callable, Any] = dataclasses.field(
     default_factory=dict, init=False, repr=False
   )
@@ -78,6 +82,11 @@ class Metric(abc.ABC):
     unit: unit of the value; "" for a bare number.
     direction: which values are better.
     about: what is measured and how to read it, in plain sentences.
+    role: what a report may conclude from it. `quality` is compared between runs
+      and with anchors, `sanity` between runs only, as an anchor can be right by
+      construction (noise is made at the true level), and `shown` with nothing.
+    variant: name of the formula with its constants; the id where empty. To be
+      changed when values change, so that older results are not compared.
     judges_timing: whether it measures synchronisation with the video. The
       paired difference between `generated` and `shuffled_video` is then
       reported too.
@@ -85,6 +94,8 @@ class Metric(abc.ABC):
       is skipped. None for none.
     needs_reference: whether it needs that network's features of true sounds of
       other clips.
+    needs_video: whether it looks at the picture; clips without one are left
+      out.
   """
 
   id: str
@@ -92,9 +103,12 @@ class Metric(abc.ABC):
   unit: str = ""
   direction: Literal["higher", "lower", "none"]
   about: str
+  role: Literal["quality", "sanity", "shown"] = "quality"
+  variant: str = ""
   judges_timing: bool = False
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
+  needs_video: bool = False
 
   def facts(self, clips: Sequence[Clip]) -> dict[str, str]:
     """Returns what the value rests on in this set of clips, by name.
@@ -137,8 +151,53 @@ class ClipMetric(Metric):
     return intervals.mean(apart, seed=seed)
 
 
+class RatioMetric(ClipMetric):
+  """A ratio of counts, each summed over clips first ("micro").
+
+  The state of a clip is a dataclass with the counts, which results.json keeps.
+
+  Attributes:
+    numerator: factor of each count in the numerator, which is at most the
+      denominator.
+    denominator: factor of each count in the denominator.
+  """
+
+  numerator: Mapping[str, float]
+  denominator: Mapping[str, float]
+
+  def counts(self, state: Any) -> dict[str, float]:
+    """Returns the counts of one clip, by name."""
+    return dataclasses.asdict(state)
+
+  def value(self, state: Any) -> float:
+    (above,), (below,) = self.columns([state])
+    return above / below if below else np.nan
+
+  def columns(self, states: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each clip's part of numerator and denominator, [clips]."""
+    counts = [self.counts(state) for state in states]
+    return tuple(
+      np.array([sum(f * c[name] for name, f in part.items()) for c in counts])
+      for part in (self.numerator, self.denominator)
+    )
+
+  def compute(self, states, *, seed=0) -> intervals.Estimate:
+    numerator, denominator = self.columns(states)
+    return intervals.ratio(numerator, denominator, seed=seed, bounds=(0, 1))
+
+  def compute_difference(self, states, others, *, seed=0):
+    columns = (*self.columns(states), *self.columns(others))
+    return intervals.ratio_difference(*columns, seed=seed)
+
+
 class SetMetric(Metric):
-  """A metric of a whole set of sounds, computed from embedding features."""
+  """A metric of a whole set of sounds, computed from embedding features.
+
+  Attributes:
+    has_own: whether there is `compute_own`.
+  """
+
+  has_own: bool = False
 
   @abc.abstractmethod
   def compute(
@@ -146,9 +205,16 @@ class SetMetric(Metric):
   ) -> intervals.Estimate:
     """Estimates the metric from the features of all clips of a row.
 
+    With `parts` of the estimate, rows can be compared clip by clip.
     `reference` has features of true sounds of other clips, which cannot be None
     with `needs_reference`.
     """
+
+  def compute_own(
+    self, features: Features, *, truth: Features, seed: int = 0
+  ) -> intervals.Estimate:
+    """Estimates the distance to the same clips' true sounds, clip by clip."""
+    raise NotImplementedError(f"{self.id} compares with other clips only")
 
 
 def check(metrics: Sequence[Metric]) -> None:
@@ -166,6 +232,8 @@ def check(metrics: Sequence[Metric]) -> None:
       raise ValueError(
         f"{name}.direction={metric.direction!r} {one_of(DIRECTIONS)}"
       )
+    if metric.role not in ROLES:
+      raise ValueError(f"{name}.role={metric.role!r} {one_of(ROLES)}")
     needs_features = isinstance(metric, SetMetric) or metric.needs_reference
     if needs_features and metric.embedding is None:
       raise ValueError(f"metric {name} needs features but has no embedding")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import base
 
 _FULL_SCALE = 0.999
@@ -14,12 +15,16 @@ class ClippedClips(base.ClipMetric):
   id = "clipped"
   label = "Clipped clips"
   direction = "lower"
+  role = "sanity"
   about = (
     "Share of clips with more than one sample in a thousand at full scale."
   )
 
   def get_state(self, sample: base.Sample) -> bool:
     return is_clipped(sample.waveform)
+
+  def compute(self, states, *, seed=0) -> intervals.Estimate:
+    return intervals.share(states)
 
 
 def is_clipped(waveform: np.ndarray) -> bool:

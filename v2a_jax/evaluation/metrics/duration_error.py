@@ -10,9 +10,12 @@ class DurationError(base.ClipMetric):
   label = "Duration error"
   unit = "s"
   direction = "lower"
+  role = "sanity"
   about = "Mean distance of the sound's length from the length asked for."
 
   def get_state(self, sample: base.Sample) -> float:
     rate = sample.sample_rate
-    seconds = len(sample.truth.waveform) / rate
-    return abs(len(sample.waveform) / rate - seconds)
+    asked = len(sample.truth.waveform) / rate
+    if sample.delivered_seconds is not None:
+      return abs(sample.delivered_seconds - asked)
+    return abs(len(sample.waveform) / rate - asked)

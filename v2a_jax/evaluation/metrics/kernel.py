@@ -7,11 +7,26 @@
 
 whose bandwidth s is the reference's median pairwise distance. Chung et al.,
 "KAD: no more FAD!", https://arxiv.org/abs/2502.15602. Pairs (x, x') from one
-clip are left out, as they depend on each other; the estimate is then unbiased,
-also when clips are resampled.
+clip are left out, as they depend on each other; the estimate is then unbiased.
+
+It is a U-statistic of clips, and its variance has the usual two orders
+
+  var = z_x / n + z_y / m + 2 e_xx / n(n-1) + 2 e_yy / m(m-1) + 4 e_xy / nm
+
+with e the variance of the kernel of two clips beside their own effects, and z
+that of a clip's effect, from which the part that e adds to a mean over few
+clips is taken: without this the interval of equal sets is twice too wide.
+Serfling, "Approximation theorems of mathematical statistics", 1980, ch. 5;
+for kernels Bounliphone et al., https://arxiv.org/abs/1511.04581.
+
+The kernel is summed in blocks of windows, so memory grows with their number and
+not with its square.
 """
 
+import dataclasses
+
 import numpy as np
+from scipy import stats
 from scipy.spatial import distance
 
 from v2a_jax.evaluation import embeddings, intervals
@@ -19,12 +34,14 @@ from v2a_jax.evaluation.metrics import base
 
 _SCALE = 100.0
 _BANDWIDTH_ROWS = 2000
+_BLOCK = 1024  # windows
 
 
 class KernelDistance(base.SetMetric):
   """Kernel distance to true sounds of other clips, on mn04 embeddings."""
 
   id = "kad_mn04"
+  variant = "mmd2_between_clips"
   label = "KAD (mn04)"
   direction = "lower"
   about = (
@@ -34,9 +51,13 @@ class KernelDistance(base.SetMetric):
   )
   embedding = embeddings.Mn04
   needs_reference = True
+  has_own = True
 
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
-    return kernel_distance(features, reference, seed=seed)
+    return kernel_distance(features, reference)
+
+  def compute_own(self, features, *, truth, seed=0) -> intervals.Estimate:
+    return kernel_distance(features, truth, own=True)
 
 
 def median_distance(rows: np.ndarray) -> float:
@@ -46,45 +67,139 @@ def median_distance(rows: np.ndarray) -> float:
 
 
 def kernel_distance(
-  x: embeddings.Features,
-  y: embeddings.Features,
-  *,
-  seed: int = 0,
-  draws: int = 1000,
+  x: embeddings.Features, y: embeddings.Features, *, own: bool = False
 ) -> intervals.Estimate:
-  """Estimates the kernel distance to the reference `y`, by percentiles.
+  """Estimates the kernel distance to the reference `y`.
 
-  The value may be negative; the extra is `reference_clips`.
+  With `own`, `y` has the true sounds of the clips of `x`. The value may be
+  negative; the extra is `reference_clips`.
   """
+  found = _distance(x, y, own)
+  n, m = int(x.clips.max()) + 1, int(y.clips.max()) + 1
+  half = stats.norm.ppf((1 + intervals.LEVEL) / 2) * found.error
+  return intervals.Estimate(
+    *(found.value, found.value - half, found.value + half, n),
+    {"reference_clips": m},
+    parts=found.parts,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  value: float
+  error: float  # standard error
+  parts: np.ndarray  # of each clip in the value, [clips]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+  """Means over pairs of clips of two sets, or of one set with itself.
+
+  Attributes:
+    value: mean kernel.
+    rows: effect of each clip of the first set, [clips]; mean 0.
+    columns: of the second.
+    rest: variance of a pair beside the effects of its clips.
+  """
+
+  value: float
+  rows: np.ndarray
+  columns: np.ndarray
+  rest: float
+
+
+def _distance(x: embeddings.Features, y: embeddings.Features, own) -> _Found:
   gamma = 1.0 / (2.0 * median_distance(y.vectors) ** 2 + 1e-8)
+  xx, yy = (_pairs(of, of, gamma, apart=True) for of in (x, y))
+  xy = _pairs(x, y, gamma, apart=own)
+  n, m = len(xx.rows), len(yy.rows)
+  effects = [2 * (xx.rows - xy.rows), 2 * (yy.rows - xy.columns)]
+  if own:  # A clip has its effect through both of its sounds.
+    effects = [effects[0] + effects[1]]
+  noise = [
+    4 * (xx.rest / max(n - 1, 1) + xy.rest / m),
+    4 * (yy.rest / max(m - 1, 1) + xy.rest / n),
+  ]
+  variance = 2 * xx.rest / (n * max(n - 1, 1)) + 4 * xy.rest / (n * m)
+  variance += 2 * yy.rest / (m * max(m - 1, 1))
+  for effect, added in zip(effects, noise):
+    spread = effect.var(ddof=1) if len(effect) > 1 else np.nan
+    variance += np.maximum(spread - added, 0) / len(effect)
+  value = _SCALE * (xx.value + yy.value - 2 * xy.value)
+  error = float(_SCALE * np.sqrt(variance))
+  return _Found(value, error, value + _SCALE * effects[0])
 
-  def sums(a, b):
-    """Sums the kernel over the windows of each pair of clips."""
-    squares = distance.cdist(a.vectors, b.vectors, "sqeuclidean")
-    kernel = np.exp(-gamma * squares)
-    fold = lambda clips: np.eye(clips.max() + 1)[clips]
-    return fold(a.clips).T @ kernel @ fold(b.clips)
 
-  xx, yy, xy = sums(x, x), sums(y, y), sums(x, y)
-  x_sizes, y_sizes = np.bincount(x.clips), np.bincount(y.clips)
-
-  def within(total, sizes, counts):
-    """Averages over pairs of different clips, for counts [draws, clips]."""
-    apart = 1.0 - np.eye(len(sizes))
-    pairs = np.outer(sizes, sizes) * apart
-    over = lambda m: np.einsum("ki,ij,kj->k", counts, m, counts, optimize=True)
-    return over(total * apart) / over(pairs)
-
-  def squared(a, b):
-    across = np.einsum("ki,ij,kj->k", a, xy, b, optimize=True)
-    across /= (a @ x_sizes) * (b @ y_sizes)
-    return within(xx, x_sizes, a) + within(yy, y_sizes, b) - 2 * across
-
-  num_x, num_y = len(x_sizes), len(y_sizes)
-  a = intervals.clip_counts(num_x, draws=draws, seed=seed).astype(float)
-  b = intervals.clip_counts(num_y, draws=draws, seed=seed + 1).astype(float)
-  value = squared(np.ones((1, num_x)), np.ones((1, num_y)))[0]
+def _pairs(
+  x: embeddings.Features, y: embeddings.Features, gamma, *, apart: bool
+) -> _Pairs:
+  """Averages the kernel over pairs of windows, only of different clips if asked."""
+  left, right = _blocks(x), _blocks(y)
+  rows = np.concatenate([np.zeros(len(block.sizes)) for block in left])
+  columns = np.concatenate([np.zeros(len(block.sizes)) for block in right])
+  row_pairs, column_pairs = np.zeros_like(rows), np.zeros_like(columns)
+  moments = np.zeros(3)  # sums of kernel^2, kernel x pairs, pairs^2
+  for a in left:
+    for b in right:
+      squares = distance.cdist(a.vectors, b.vectors, "sqeuclidean")
+      total = np.add.reduceat(np.exp(-gamma * squares), a.starts, axis=0)
+      total = np.add.reduceat(total, b.starts, axis=1)
+      pairs = np.outer(a.sizes, b.sizes).astype(np.float64)
+      if apart:
+        differ = a.clips[:, None] != b.clips
+        total, pairs = total * differ, pairs * differ
+      rows[a.clips] += total.sum(1)
+      columns[b.clips] += total.sum(0)
+      row_pairs[a.clips] += pairs.sum(1)
+      column_pairs[b.clips] += pairs.sum(0)
+      moments += [(total**2).sum(), (total * pairs).sum(), (pairs**2).sum()]
+  count = len(rows) * (len(columns) - apart)
   with np.errstate(invalid="ignore", divide="ignore"):
-    ends = np.nanquantile(squared(a, b), [0.025, 0.975])
-  numbers = (float(_SCALE * number) for number in (value, *ends))
-  return intervals.Estimate(*numbers, num_x, {"reference_clips": num_y})
+    value, mean_pairs = rows.sum() / row_pairs.sum(), row_pairs.sum() / count
+    scale = mean_pairs * count
+    rows = (rows - value * row_pairs) * len(rows) / scale
+    columns = (columns - value * column_pairs) * len(columns) / scale
+    spread = moments @ [1, -2 * value, value**2] / (mean_pairs**2 * count)
+    left_over = 1 - 1 / len(rows) - 1 / len(columns)
+    rest = (spread - (rows**2).mean() - (columns**2).mean()) / left_over
+  return _Pairs(float(value), rows, columns, max(float(rest), 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+  """Windows of a few whole clips.
+
+  Attributes:
+    vectors: float [windows, d].
+    clips: indices of the clips, [clips].
+    starts: index of each clip's first window, [clips].
+    sizes: number of each clip's windows, [clips].
+  """
+
+  vectors: np.ndarray
+  clips: np.ndarray
+  starts: np.ndarray
+  sizes: np.ndarray
+
+
+def _blocks(features: embeddings.Features) -> list[_Block]:
+  """Cuts windows, ordered by clip, into blocks of about `_BLOCK`."""
+  order = np.argsort(features.clips, kind="stable")
+  sizes = np.bincount(features.clips)
+  ends = np.cumsum(sizes)
+  blocks, first = [], 0
+  while first < len(sizes):
+    start = ends[first] - sizes[first]
+    last = int(np.searchsorted(ends, start + _BLOCK, side="right"))
+    last = max(last, first + 1)
+    clips = np.arange(first, last)
+    blocks.append(
+      _Block(
+        features.vectors[order[start : ends[last - 1]]],
+        clips,
+        ends[clips] - sizes[clips] - start,
+        sizes[clips],
+      )
+    )
+    first = last
+  return blocks

@@ -6,7 +6,8 @@ p is the posterior of the true sound, q that of the row's sound: softmax over
 the 527 class logits, logits averaged over the clip's windows, natural
 logarithm, no constant added inside it. This direction, KL(true || row), is that
 of av-benchmark (https://github.com/hkchengrex/av-benchmark) and most
-video-to-audio papers; some toolkits take the other.
+video-to-audio papers. Some toolkits, such as stable-audio-metrics, take the
+other, which is shown beside it: KL(row || true).
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ class KLDivergence(base.ClipMetric):
   """KL divergence from the true sound's posterior, by mn04."""
 
   id = "kl_mn04"
+  variant = "kl_true_row_mean_logits"
   label = "KL (mn04)"
   unit = "nats"
   direction = "lower"
@@ -35,6 +37,24 @@ class KLDivergence(base.ClipMetric):
     return kl_divergence(
       true.logits, sample.features[self.embedding.id].logits
     )[0]
+
+
+class ReverseKLDivergence(base.ClipMetric):
+  """KL divergence of the true sound's posterior from the row's, by mn04."""
+
+  id = "kl_reverse_mn04"
+  variant = "kl_row_true_mean_logits"
+  label = "KL reversed (mn04)"
+  unit = "nats"
+  direction = "lower"
+  role = "shown"
+  about = "As KL, in the other direction: KL(row || true)."
+  embedding = embeddings.Mn04
+
+  def get_state(self, sample: base.Sample) -> float:
+    true = sample.truth.features[self.embedding.id]
+    own = sample.features[self.embedding.id]
+    return kl_divergence(own.logits, true.logits)[0]
 
 
 def kl_divergence(true_logits: np.ndarray, logits: np.ndarray) -> np.ndarray:

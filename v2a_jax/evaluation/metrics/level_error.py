@@ -19,6 +19,7 @@ class LevelError(base.ClipMetric):
   label = "Level error"
   unit = "dB"
   direction = "lower"
+  role = "sanity"
   about = "Mean distance of the RMS level from that of the true sound."
 
   def get_state(self, sample: base.Sample) -> float:

@@ -25,14 +25,13 @@ does not turn into onsets. Against true times it reaches, at 50 ms, F = 0.92 in
 Its median delay of 10 ms is subtracted.
 """
 
-from collections.abc import Sequence
 import dataclasses
 
 import mir_eval
 import numpy as np
 import soxr
 
-from v2a_jax.evaluation import intervals, onset_detector
+from v2a_jax.evaluation import onset_detector
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.evaluation.onset_detector import librosa
 
@@ -58,38 +57,24 @@ class Counts:
   reference: int
   detected: int
 
-  @property
-  def f1(self) -> float:
-    """F1 of the clip; NaN where nothing is to be detected and nothing is."""
-    total = self.reference + self.detected
-    return 2 * self.hits / total if total else float("nan")
-
 
 @dataclasses.dataclass(frozen=True)
-class OnsetF1(base.ClipMetric):
-  """Micro-averaged F1 of onset times, matched within some milliseconds."""
+class _OnsetMetric(base.RatioMetric):
+  """A ratio of counts of onsets, matched within some milliseconds."""
 
   milliseconds: int
 
   direction = "higher"
-  judges_timing = True
+  name = ""
 
   @property
   def id(self) -> str:
-    return f"onset_f1_{self.milliseconds}ms"
+    return f"onset_{self.name}_{self.milliseconds}ms"
 
   @property
   def label(self) -> str:
-    return f"Onset F1 at {self.milliseconds} ms"
-
-  @property
-  def about(self) -> str:
-    return (
-      "Share of sound onsets that match the clip's true event times within"
-      f" {self.milliseconds} ms, as the harmonic mean of precision and recall,"
-      " summed over clips. Events off screen neither help nor hurt. The ground"
-      " truth row is what the detector itself reaches."
-    )
+    name = self.name.replace("f1", "F1")
+    return f"Onset {name} at {self.milliseconds} ms"
 
   def facts(self, clips) -> dict[str, str]:
     detected = sum(clip.events is None for clip in clips)
@@ -108,18 +93,47 @@ class OnsetF1(base.ClipMetric):
       ignored=sample.clip.off_screen,
     )
 
-  def value(self, state: Counts) -> float:
-    return state.f1
 
-  def compute(self, states, *, seed=0) -> intervals.Estimate:
-    return f1(states, seed=seed)
+class OnsetF1(_OnsetMetric):
+  """Micro-averaged F1 of onset times, matched within some milliseconds."""
 
-  def compute_difference(self, states, others, *, seed=0):
-    return f1_difference(states, others, seed=seed)
+  name = "f1"
+  judges_timing = True
+  numerator = {"hits": 2}
+  denominator = {"reference": 1, "detected": 1}
+
+  @property
+  def about(self) -> str:
+    return (
+      "Share of sound onsets that match the clip's true event times within"
+      f" {self.milliseconds} ms, as the harmonic mean of precision and recall,"
+      " summed over clips. Events off screen neither help nor hurt. The ground"
+      " truth row is what the detector itself reaches."
+    )
+
+
+class OnsetPrecision(_OnsetMetric):
+  """Share of the detected onsets that belong to an event."""
+
+  name = "precision"
+  role = "shown"
+  numerator = {"hits": 1}
+  denominator = {"detected": 1}
+  about = "Share of the detected onsets that match an event; part of F1."
+
+
+class OnsetRecall(_OnsetMetric):
+  """Share of the events that have an onset."""
+
+  name = "recall"
+  role = "shown"
+  numerator = {"hits": 1}
+  denominator = {"reference": 1}
+  about = "Share of the events that a detected onset matches; part of F1."
 
 
 def _detected(sample: base.Sample) -> np.ndarray:
-  return detect(sample.waveform, sample.sample_rate)
+  return _peaks(strength_of(sample))
 
 
 def reference_onsets(sample: base.Sample) -> np.ndarray:
@@ -132,8 +146,12 @@ def reference_onsets(sample: base.Sample) -> np.ndarray:
   return (sample.truth or sample).cached(_detected)
 
 
-def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Detects onsets of [samples] or [samples, channels], seconds, ascending."""
+def strength(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Computes the strength of onsets of [samples] or [samples, channels].
+
+  Returns:
+    float32 [frames], dB, one every 10 ms; none for less than 64 ms of sound.
+  """
   mono = waveform if waveform.ndim == 1 else waveform.mean(axis=1)
   if sample_rate != SAMPLE_RATE:
     mono = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="HQ")
@@ -142,14 +160,34 @@ def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
   power = librosa.feature.melspectrogram(
     y=mono, sr=SAMPLE_RATE, n_fft=_FFT, hop_length=_HOP, n_mels=_BANDS
   )
-  strength = librosa.onset.onset_strength(
+  return librosa.onset.onset_strength(
     S=librosa.power_to_db(power, ref=1.0, amin=_FLOOR, top_db=None),
     sr=SAMPLE_RATE,
     hop_length=_HOP,
     n_fft=_FFT,
   )
+
+
+def detect(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Detects onsets of [samples] or [samples, channels], seconds, ascending."""
+  return _peaks(strength(waveform, sample_rate))
+
+
+def strength_of(sample: base.Sample) -> np.ndarray:
+  """Computes the strength of a sample's onsets, as `strength`, once."""
+  return sample.cached(_strength)
+
+
+def _strength(sample: base.Sample) -> np.ndarray:
+  return strength(sample.waveform, sample.sample_rate)
+
+
+def _peaks(rises: np.ndarray) -> np.ndarray:
+  """Returns the times of peaks of `strength`, seconds."""
+  if not len(rises):
+    return np.zeros(0)
   frames = onset_detector.peak_pick(
-    strength,
+    rises,
     pre_max=_NEAR,
     post_max=_NEAR + 1,
     pre_avg=_AROUND,
@@ -183,37 +221,3 @@ def _pairs(reference, detected, tolerance) -> list[tuple[int, int]]:
   if not len(reference) or not len(detected):
     return []
   return mir_eval.util.match_events(reference, detected, tolerance)
-
-
-def _f1(hits, reference, detected):
-  return 2 * hits / (reference + detected)
-
-
-def f1(counts: Sequence[Counts], *, seed: int = 0) -> intervals.Estimate:
-  """Estimates micro-averaged F1; extras are `precision` and `recall`."""
-  columns = _columns(counts)
-  hits, reference, detected = (float(column.sum()) for column in columns)
-  return intervals.statistic_of_sums(
-    _f1,
-    *columns,
-    seed=seed,
-    precision=hits / detected if detected else float("nan"),
-    recall=hits / reference if reference else float("nan"),
-  )
-
-
-def f1_difference(
-  counts: Sequence[Counts], others: Sequence[Counts], *, seed: int = 0
-) -> intervals.Estimate:
-  """Estimates F1 of `counts` less that of `others`, on the same clips."""
-
-  def difference(*sums):
-    return _f1(*sums[:3]) - _f1(*sums[3:])
-
-  columns = (*_columns(counts), *_columns(others))
-  return intervals.statistic_of_sums(difference, *columns, seed=seed)
-
-
-def _columns(counts: Sequence[Counts]) -> tuple[np.ndarray, ...]:
-  table = np.array([dataclasses.astuple(c) for c in counts], np.float64)
-  return tuple(table.reshape(-1, 3).T)

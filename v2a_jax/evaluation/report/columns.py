@@ -13,7 +13,8 @@ _DECIMALS = 3  # where no interval says better
 class Column:
   """A metric as a column of the report, as results.json describes it.
 
-  `decimals` are the digits after the point, fit for the width of the intervals.
+  `ratio` has the factors of counts in numerator and denominator, for a ratio of
+  sums over clips. `decimals` are the digits after the point, fit for the width of the intervals.
   """
 
   id: str
@@ -22,6 +23,8 @@ class Column:
   higher_is_better: bool | None
   about: str = ""
   judges_timing: bool = False
+  role: str = "quality"
+  ratio: tuple[tuple[tuple[str, float], ...], ...] = ()
   decimals: int = _DECIMALS
 
   @property
@@ -64,6 +67,8 @@ def columns_of(runs: Sequence[dict]) -> list[Column]:
       higher_is_better=entry["higher_is_better"],
       about=entry.get("about", ""),
       judges_timing=entry.get("judges_timing", False),
+      role=entry.get("role", "quality"),
+      ratio=tuple(tuple(part.items()) for part in entry.get("ratio", ())),
       decimals=_decimals(id_, runs),
     )
     for id_, entry in described.items()

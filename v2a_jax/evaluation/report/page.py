@@ -20,7 +20,13 @@ import markupsafe
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_readable, check_writable
 from v2a_jax.basics.text import clock, shares
-from v2a_jax.evaluation.report import compare, figures, markdown, table
+from v2a_jax.evaluation.report import (
+  compare,
+  figures,
+  markdown,
+  slices,
+  table,
+)
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
@@ -136,11 +142,13 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "markdown": table.as_markdown(columns, rows),
     "csv": table.as_csv(columns, rows),
     "intervals": _interval_plots(columns, rows),
+    "slices": slices.slices(runs, columns, colours=table.COLOURS),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
     "gallery": gallery_lib.collect(
       runs, columns, labels=table.ROW_LABELS, max_clips=max_clips
     ),
+    "gallery_order": _order(runs, columns),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
       {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
@@ -150,23 +158,31 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
   }
 
 
+def _order(runs: list[dict], columns: Sequence[Column]) -> str:
+  """Returns the label of the metric that orders the gallery, "" for none."""
+  column = gallery_lib.order_by(runs, columns)
+  return column.label if column else ""
+
+
 def _facts(index: int, run: dict) -> dict[str, Any]:
   short = lambda digest: (digest or "")[:12]
   listed = lambda values: ", ".join(f"{k} {v}" for k, v in values.items())
   checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
   canonical = json.dumps(config, sort_keys=True, default=str).encode()
   facts = [
-    ("Trained", _trained(checkpoint)),
+    ("Trained", config and _trained(checkpoint)),
     ("Time", _time(run["curve"])),
-    ("Checkpoint", f"{checkpoint.get('path', '?')}"),
-    ("Weights", short(checkpoint.get("sha256"))),
-    ("Config", hashlib.sha256(canonical).hexdigest()[:12]),
+    ("Checkpoint" if config else "Sounds", f"{checkpoint.get('path', '?')}"),
+    ("Weights" if config else "Digest", short(checkpoint.get("sha256"))),
+    ("Config", config and hashlib.sha256(canonical).hexdigest()[:12]),
     ("Sampler", listed(run["sampler"])),
     (
       "Set",
-      f"{clips.get('path', '?')}, split {clips.get('split', '?')}: "
-      f"{clips.get('n', '?')} clips of {clips.get('seconds', '?')} s",
+      f"{clips.get('path', '?')}{_split(clips)}: "
+      f"{clips.get('n', '?')} clips, together {clips.get('seconds', '?')} s",
     ),
+    ("Judged at", run.get("identity", {}).get("judged at")),
+    ("Unmatched files", _unmatched(run)),
     ("Set manifest", short(clips.get("manifest_sha256"))),
     ("Code", short(run["code"].get("git"))),
     ("Versions", listed(run["code"].get("versions", {}))),
@@ -177,6 +193,24 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
     "colour": index % table.COLOURS,
     "facts": [(label, text) for label, text in facts if text],
   }
+
+
+def _split(clips: dict) -> str:
+  return f", split {clips['split']}" if clips.get("split") else ""
+
+
+def _unmatched(run: dict) -> str:
+  """Counts files of either side that match nothing, with the first names."""
+  words = {
+    "without_output": "without a sound",
+    "without_truth": "without a clip",
+  }
+  parts = [
+    f"{side['count']} {words.get(name, name)} ({', '.join(side['names'][:3])})"
+    for name, side in (run.get("unmatched") or {}).items()
+    if side["count"]
+  ]
+  return "; ".join(parts)
 
 
 def _trained(checkpoint: dict) -> str:
@@ -269,7 +303,8 @@ def config_differences(configs: Sequence[dict]) -> list[tuple[str, list[str]]]:
       json.dumps(c[name], default=str) if name in c else "\N{EN DASH}"
       for c in flat
     ]
-    if len(set(texts)) > 1:
+    # Sounds of other systems have no config, and so no other value.
+    if len({text for text, of in zip(texts, flat) if of}) > 1:
       out.append((name, texts))
   return out
 

@@ -17,16 +17,19 @@ ROW_LABELS = {
   "ground_truth": "Ground truth",
   "codec": "Codec reconstruction",
   "shuffled_video": "Shuffled video",
+  "word_times": "Word times given",
+  "shifted": "True sound, 120 ms late",
+  "metronome": "Metronome",
   "silence": "Silence",
   "noise": "Noise",
 }
 # Anchors that the run's model generates: each run keeps its own.
-_OF_THE_RUN = ("shuffled_video",)
+_OF_THE_RUN = ("shuffled_video", "word_times")
 
 
 def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
   """Returns the generated rows, then the anchors, equal ones once."""
-  best = {column.id: compare.best_run(column, runs) for column in columns}
+  best = compare.best_runs(columns, runs)
   table = []
   for i, run in enumerate(runs):
     row = compare.row_of(run, compare.GENERATED)

@@ -1,0 +1,233 @@
+"""How often 95 % intervals hold the truth.
+
+  python -m benchmarks.interval_coverage clips
+  python -m benchmarks.interval_coverage embed DIR_A -o a.npz  # of sounds
+  python -m benchmarks.interval_coverage sets a.npz [b.npz] --repeats 100
+
+`clips` simulates scores of clips. `sets` draws sets of n clips and a reference
+of 128, for n of 16, 48 and 128, in three ways:
+
+  gauss  windows with the means and the covariances, between clips and within
+         clips, of the embeddings in a.npz, and a reference of those in b.npz
+         (without it of a.npz too, so that the distance is 0); the truth is a
+         closed form; also the difference to a row like the reference
+  halves real clips of a.npz, half of them the set and others the reference:
+         the truth is 0
+  drawn  real clips of a.npz drawn with replacement, which makes the score of
+         all of them the truth of the inception score
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from v2a_jax import media
+from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation.metrics import frechet, inception, kernel
+from v2a_jax.evaluation.metrics.offset import median_with_spread
+
+SIZES = (16, 48, 128)
+REFERENCE = 128
+
+
+def report(name: str, found: list, truths) -> None:
+  """Prints coverage, misses on each side, bias and width."""
+  found = [(e.low, e.high, e.value) for e in found]
+  low, high, value = np.array(found, float).T
+  truths = np.broadcast_to(truths, low.shape)
+  inside = np.mean((low <= truths) & (truths <= high))
+  error = 100 * np.sqrt(inside * (1 - inside) / len(low))
+  print(
+    f"| {name} | {100 * inside:.1f} ± {error:.1f}"
+    f" | {100 * np.mean(truths < low):.1f} / {100 * np.mean(truths > high):.1f}"
+    f" | {np.mean(value - truths):+.3f} | {value.std(ddof=1):.3f}"
+    f" | {np.mean(high - low):.3f} | {len(low)} |",
+    flush=True,
+  )
+
+
+HEAD = (
+  "| case | covered % | truth below / above % | bias | sd | width | repeats |\n"
+  "|---|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def _onsets(rng, n):
+  """Draws 2 hits and reference + detected of clips of different difficulty."""
+  reference = rng.poisson(4, n) + 1
+  detected = rng.poisson(4, n) + 1
+  share = rng.beta(3, 2, n)
+  hits = rng.binomial(np.minimum(reference, detected), share)
+  return 2.0 * hits, (reference + detected).astype(float)
+
+
+def clips(repeats: int) -> None:
+  rng = np.random.default_rng(0)
+  above, below = _onsets(np.random.default_rng(1), 2_000_000)
+  ratio = above.sum() / below.sum()
+  normal = lambda n: intervals.mean(rng.normal(size=n), draws=2000)
+  skewed = lambda n: intervals.mean(rng.exponential(size=n), draws=2000)
+  f1 = lambda n: intervals.ratio(*_onsets(rng, n), bounds=(0, 1))
+
+  def paired(n):
+    one, (two, total) = _onsets(rng, n), _onsets(rng, n)
+    return intervals.ratio_difference(*one, two, total)
+
+  cases = {
+    "mean, normal scores": (normal, 0.0),
+    "mean, exponential scores": (skewed, 1.0),
+    "onset F1": (f1, ratio),
+    "difference of onset F1": (paired, 0.0),
+    "share of clips, 10 %": (
+      lambda n: intervals.share(rng.random(n) < 0.1),
+      0.1,
+    ),
+    "median offset": (lambda n: median_with_spread(rng.standard_t(2, n)), 0.0),
+  }
+  print(HEAD)
+  for name, (draw, truth) in cases.items():
+    for n in SIZES:
+      report(f"{name}, {n} clips", [draw(n) for _ in range(repeats)], truth)
+
+
+def embed(folder: pathlib.Path, out: pathlib.Path, weights) -> None:
+  network = embeddings.Mn04(weights)
+  kinds = (".wav", ".flac", ".ogg")
+  paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds)
+  rate = network.sample_rate
+  read = lambda path: (
+    media.read_audio(path, sample_rate=rate, channels=1, duration=10.0).samples
+  )
+  features = embeddings.embed(network, list(map(read, paths)), sample_rate=rate)
+  np.savez(out, **vars(features))
+  print(f"{len(paths)} sounds, {len(features.vectors)} windows -> {out}")
+
+
+class Gauss:
+  """Clips of which the mean and the windows are Gaussian, as in real ones."""
+
+  def __init__(self, path):
+    with np.load(path) as file:
+      vectors, clips = file["vectors"].astype(float), file["clips"]
+    count, self.windows = clips.max() + 1, len(vectors) // (clips.max() + 1)
+    means = np.stack([vectors[clips == i].mean(0) for i in range(count)])
+    rest = vectors - means[clips]
+    within = rest.T @ rest / (len(vectors) - count)
+    between = np.cov(means, rowvar=False) - within / self.windows
+    self.mean = means.mean(0)
+    self.roots = [_root(between), _root(within)]
+    self.covariance = sum(root @ root for root in self.roots)
+
+  def draw(self, n, rng) -> embeddings.Features:
+    d = len(self.mean)
+    own = rng.normal(size=(n, 1, d)) @ self.roots[0]
+    windows = rng.normal(size=(n, self.windows, d)) @ self.roots[1]
+    return _features((self.mean + own + windows).astype(np.float32))
+
+
+def _root(matrix) -> np.ndarray:
+  values, vectors = np.linalg.eigh(matrix)
+  return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def _features(windows) -> embeddings.Features:
+  n, k, d = windows.shape
+  clips = np.repeat(np.arange(n), k)
+  return embeddings.Features(windows.reshape(-1, d), clips, np.zeros((n, 1)))
+
+
+def true_frechet(a: Gauss, b: Gauss) -> float:
+  root = _root(a.covariance)
+  cross = np.linalg.eigvalsh(root @ b.covariance @ root)
+  apart = np.square(a.mean - b.mean).sum()
+  spread = np.trace(a.covariance) + np.trace(b.covariance)
+  return apart + spread - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+
+
+def true_kernel(a: Gauss, b: Gauss, y: embeddings.Features) -> float:
+  """Returns the kernel distance with the bandwidth of the reference `y`."""
+  gamma = 1 / (2 * kernel.median_distance(y.vectors) ** 2 + 1e-8)
+
+  def mean(one, two):
+    apart = one.mean - two.mean
+    wide = np.eye(len(apart)) + 2 * gamma * (one.covariance + two.covariance)
+    _, log_size = np.linalg.slogdet(wide)
+    return np.exp(-log_size / 2 - gamma * apart @ np.linalg.solve(wide, apart))
+
+  return 100 * (mean(a, a) + mean(b, b) - 2 * mean(a, b))
+
+
+def sets(paths, repeats: int, kinds, sizes) -> None:
+  rng = np.random.default_rng(0)
+  a, b = Gauss(paths[0]), Gauss(paths[-1])
+  print(HEAD)
+  for n in sizes if "gauss" in kinds else ():
+    fads, kads, truths, gaps = [], [], [], []
+    for _ in range(repeats):
+      x, y = a.draw(n, rng), b.draw(REFERENCE, rng)
+      fads.append(frechet.frechet(x, y))
+      kads.append(kernel.kernel_distance(x, y))
+      truths.append(true_kernel(a, b, y))
+      other = frechet.frechet(b.draw(n, rng), y)
+      gaps.append(intervals.mean(fads[-1].parts - other.parts))
+    report(f"FAD, gauss, {n} clips", fads, true_frechet(a, b))
+    report(f"KAD, gauss, {n} clips", kads, truths)
+    report(f"FAD less FAD of b, {n} clips", gaps, true_frechet(a, b))
+  real(paths[0], repeats, kinds, sizes, rng)
+
+
+def real(path, repeats, kinds, sizes, rng) -> None:
+  with np.load(path) as file:
+    features = embeddings.Features(
+      file["vectors"], file["clips"], file["logits"]
+    )
+  count = len(features.logits)
+  parts = features.split()
+
+  def joined(chosen):
+    vectors = [parts[i].vectors for i in chosen]
+    clips = np.repeat(np.arange(len(chosen)), [len(v) for v in vectors])
+    logits = features.logits[chosen]
+    return embeddings.Features(np.concatenate(vectors), clips, logits)
+
+  for n in sizes if "halves" in kinds else ():
+    pairs = []
+    for _ in range(repeats):
+      order = rng.permutation(count)
+      other = order[n : n + min(REFERENCE, count - n)]
+      pairs.append((joined(order[:n]), joined(other)))
+    report(f"FAD, halves, {n} clips", [frechet.frechet(*p) for p in pairs], 0)
+    kads = [kernel.kernel_distance(*p) for p in pairs]
+    report(f"KAD, halves, {n} clips", kads, 0)
+  truth = inception.inception_score(features.logits).extras["plug_in"]
+  for n in sizes if "drawn" in kinds else ():
+    scores = [
+      inception.inception_score(features.logits[rng.integers(count, size=n)])
+      for _ in range(10 * repeats)
+    ]
+    report(f"IS, drawn, {n} clips", scores, truth)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("what", choices=["clips", "embed", "sets"])
+  parser.add_argument("paths", nargs="*", type=pathlib.Path)
+  parser.add_argument("-o", "--output", type=pathlib.Path)
+  parser.add_argument("--weights", help="file or folder of mn04's weights")
+  parser.add_argument("--repeats", type=int, default=100)
+  parser.add_argument("--clips", nargs="*", type=int, default=SIZES)
+  parser.add_argument(
+    "--kinds", nargs="*", default=["gauss", "halves", "drawn"]
+  )
+  args = parser.parse_args()
+  if args.what == "clips":
+    clips(args.repeats)
+  elif args.what == "embed":
+    embed(args.paths[0], args.output, args.weights)
+  else:
+    sets(args.paths, args.repeats, args.kinds, args.clips)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,124 @@
+"""How often a report names a winner among equal models, and among unequal ones.
+
+  python -m benchmarks.verdict_errors
+
+Reports are made of simulated results, by the code that writes real ones: scores
+of clips with a part that is the clip's own and one of the model's, counts of
+onsets, and embeddings, of which Fréchet and kernel distances to a reference of
+64 clips are taken. Models are equal, or the second is worse by an effect in
+every metric. Printed is the share of reports that name any difference, with the
+standard error, and the share that would without Holm's correction.
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+
+from v2a_jax.evaluation import embeddings
+from v2a_jax.evaluation.metrics import frechet, kernel
+from v2a_jax.evaluation.report import differences
+from v2a_jax.evaluation.report.columns import columns_of
+
+SIZES = (5, 8, 16, 48)
+DIM, WINDOWS, REFERENCE = 12, 4, 64
+SCORES = 4  # metrics with scores of clips
+RATIO = [{"hits": 2}, {"reference": 1, "detected": 1}]
+
+
+def metrics() -> dict:
+  ids = [f"score_{i}" for i in range(SCORES)]
+  described = {id_: {"higher_is_better": True} for id_ in ids}
+  described["onsets"] = {"higher_is_better": True, "ratio": RATIO}
+  lower = {"higher_is_better": False}
+  return described | {"fad": lower, "kad": lower}
+
+
+def features(windows) -> embeddings.Features:
+  n = len(windows)
+  clips = np.repeat(np.arange(n), WINDOWS)
+  vectors = windows.reshape(-1, DIM)
+  return embeddings.Features(vectors, clips, np.zeros((n, 1)))
+
+
+def draw(rng, n: int, models: int, effect: float) -> list[dict]:
+  """Draws results of models on the same clips; the last is worse."""
+  scale = 0.8 ** np.arange(DIM)
+  sound = lambda: rng.normal(size=(n, 1, DIM)) * scale
+  window = lambda n: rng.normal(size=(n, WINDOWS, DIM)) * scale
+  ref = rng.normal(size=(REFERENCE, 1, DIM)) * scale + window(REFERENCE)
+  reference, shared = features(ref), sound()
+  own = rng.exponential(size=(n, SCORES))
+  events = rng.poisson(4, n) + 1
+  ease = rng.beta(3, 2, n)
+  runs = []
+  for model in range(models):
+    worse = effect if model == models - 1 else 0.0
+    scores = own + 0.7 * rng.standard_t(4, size=(n, SCORES)) - worse
+    hits = rng.binomial(events, np.clip(ease - 0.3 * worse, 0, 1))
+    detected = hits + rng.poisson(2, n)
+    made = features(shared + sound() + window(n) + 0.4 + worse * scale)
+    sets = {
+      "fad": frechet.frechet(made, reference),
+      "kad": kernel.kernel_distance(made, reference),
+    }
+    clips = []
+    for i in range(n):
+      counts = dict(hits=hits[i], reference=events[i], detected=detected[i])
+      values = {f"score_{k}": float(x) for k, x in enumerate(scores[i])}
+      parts = {id_: float(e.parts[i]) for id_, e in sets.items()}
+      clips.append(
+        {
+          "id": str(i),
+          "scores": {"generated": values},
+          "counts": {"generated": {"onsets": counts}},
+          "parts": {"generated": parts},
+        }
+      )
+    row = {"name": "generated", "metrics": {}}
+    set_ = {"n": n, "manifest_sha256": "", "split": "test"}
+    run = {"name": str(model), "set": set_, "metrics": metrics()}
+    runs.append(run | {"rows": [row], "clips": clips})
+  return runs
+
+
+def named(runs) -> tuple[bool, bool]:
+  """Returns whether any difference is named, with and without correction."""
+  gaps = [
+    gap
+    for first, second in itertools.combinations(runs, 2)
+    for gap in differences.differences(
+      columns_of(runs), (first, "generated"), (second, "generated")
+    )
+  ]
+  corrected = differences.corrected(gaps)
+  return tuple(any(gap.sign for gap in of) for of in (corrected, gaps))
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--repeats", type=int, default=300)
+  parser.add_argument("--clips", type=int, nargs="*", default=SIZES)
+  args = parser.parse_args()
+  rng = np.random.default_rng(0)
+  print(
+    "| clips | models | effect | reports that name one, % | uncorrected, % |"
+  )
+  print("|---:|---:|---:|---:|---:|")
+  cases = [(n, 2, 0.0) for n in args.clips] + [(16, 8, 0.0)]
+  for n, models, effect in cases + [(n, 2, 0.5) for n in args.clips]:
+    repeats = args.repeats if models == 2 else args.repeats // 5
+    found = np.array(
+      [named(draw(rng, n, models, effect)) for _ in range(repeats)]
+    )
+    share = found.mean(axis=0)
+    error = 100 * np.sqrt(share[0] * (1 - share[0]) / repeats)
+    print(
+      f"| {n} | {models} | {effect} | {100 * share[0]:.1f} ± {error:.1f}"
+      f" | {100 * share[1]:.1f} |",
+      flush=True,
+    )
+
+
+if __name__ == "__main__":
+  main()
