@@ -16,8 +16,9 @@ from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
 from data_pipelines.manifest import find_manifest, fingerprint
+from data_pipelines.places import restore
 from data_pipelines.progress import Progress
-from data_pipelines.readings import reading_lines
+from data_pipelines.readings import MEDIA, reading_lines
 from data_pipelines.writer import DatasetWriter, Outcome, listing
 from v2a_jax.basics.settings import check
 from v2a_jax.basics.text import clock
@@ -114,7 +115,7 @@ def assemble(
   digest = fingerprint(
     [schema.SCHEMA_VERSION, settings, output.shard_mb, plan.keys, plan.inputs]
   )
-  writer_lib.restore(out)
+  restore(out)
   if (built := find_manifest(out)) and built.get("fingerprint") == digest:
     log(f"{out} is already built from the same input and settings")
     return built
@@ -125,6 +126,7 @@ def assemble(
     shard_bytes=int(output.shard_mb * 2**20),
     overwrite=output.overwrite or bool(plan.origin and not changes),
     changes=changes,
+    media=plan.facts.get(MEDIA),
   ) as writer:
     if writer.discarded:
       log("a build of other input or settings was interrupted; it starts anew")
@@ -154,7 +156,7 @@ def assemble(
     )
   for line in summary(manifest, out, plan.unit):
     log(line)
-  if built and plan.origin:
+  if plan.origin and (built or writer.discarded):
     log(taken_over(outcomes))
   log(f"took {clock(seconds)}")
   return manifest
@@ -242,7 +244,7 @@ def taken_over(outcomes: Sequence[Outcome]) -> str:
   clips = [p for o in outcomes for p in o.parts if "reason" not in p]
   taken = sum("taken" in part for part in clips)
   return (
-    f"{taken} clips were taken over from the data set that was there, "
+    f"{taken} clips were taken over from an earlier build, "
     f"{len(clips) - taken} were decoded"
   )
 

@@ -20,9 +20,10 @@ from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
 from data_pipelines.manifest import fingerprint
+from data_pipelines.places import restore, work_place
 from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.schema import DataError
-from data_pipelines.writer import Outcome, restore
+from data_pipelines.writer import Outcome
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
@@ -103,7 +104,7 @@ def build_folder(
     names=clips.clip_names(files),
     rows=table.rows,
     options=options,
-    earlier=open_readings(out, media=options.of_media),
+    earlier=open_readings(out, work_place(out), media=options.of_media),
   )
   return assemble(
     plan,

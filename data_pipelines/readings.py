@@ -18,9 +18,15 @@ from typing import Any
 
 from data_pipelines import schema
 from data_pipelines.manifest import read_manifest
-from data_pipelines.shard import Outcome
+from data_pipelines.shard import (
+  BUILD,
+  JOURNAL,
+  Outcome,
+  ShardRecords,
+  read_journal,
+)
 from data_pipelines.source import Source, open_source
-from v2a_jax.basics.files import read_bytes
+from v2a_jax.basics.files import read_bytes, read_json
 from v2a_jax.basics.paths import as_path
 
 READINGS = "readings.jsonl"
@@ -65,7 +71,7 @@ class Reading:
   sha256: str
   seconds: float | None
   parts: Mapping[tuple[float | None, float | None], Mapping[str, Any]]
-  sources: Mapping[str, Source]
+  sources: Mapping[str, Source | ShardRecords]
 
   def part(self, start: float | None, end: float | None) -> dict | None:
     """Returns the stretch as an entry of `Outcome.parts`, or None."""
@@ -96,29 +102,53 @@ class Readings:
 
 
 def open_readings(
-  path: str | os.PathLike, *, media: Mapping[str, Any]
+  path: str | os.PathLike, work: pathlib.Path, *, media: Mapping[str, Any]
 ) -> Readings:
-  """Opens what a finished data set has for a build with the settings `media`.
+  """Opens what earlier builds have for a build with the settings `media`.
 
-  Returns nothing known if there is no data set, or one of other settings, or
-  one that is damaged: then everything is read again.
+  What is missing, of other settings or damaged gives nothing: it is read again.
+
+  Args:
+    path: folder of a finished data set.
+    work: folder of an interrupted build.
+    media: see `ClipOptions.of_media`.
   """
-  path = as_path(path)
+  known = {}
+  for opened in (_interrupted(work, media), _finished(as_path(path), media)):
+    for line, sources in opened:
+      entry = json.loads(line)
+      parts = {(part["start"], part["end"]): part for part in entry["parts"]}
+      key = entry["sha256"], pathlib.PurePath(entry["file"]).suffix.lower()
+      known[key] = Reading(entry["sha256"], entry["seconds"], parts, sources)
+  return Readings(known)
+
+
+def _finished(path, media) -> list[tuple[str, Mapping[str, Source]]]:
+  """Returns the lines of a data set's readings, each with its records."""
   try:
     manifest = read_manifest(path)
     digest = manifest.get("readings")
     if manifest.get(MEDIA) != media or not digest:
-      return Readings()
+      return []
     data = read_bytes(path / READINGS)
     if hashlib.sha256(data).hexdigest() != digest:
-      return Readings()
+      return []
     sources = {s: open_source(path, s) for s in manifest["splits"]}
   except (schema.DataError, OSError):
-    return Readings()
-  known = {}
-  for line in data.decode().split("\n")[:-1]:
-    entry = json.loads(line)
-    parts = {(part["start"], part["end"]): part for part in entry["parts"]}
-    key = entry["sha256"], pathlib.PurePath(entry["file"]).suffix.lower()
-    known[key] = Reading(entry["sha256"], entry["seconds"], parts, sources)
-  return Readings(known)
+    return []
+  return [(line, sources) for line in data.decode().split("\n")[:-1]]
+
+
+def _interrupted(work, media) -> list[tuple[str, Mapping[str, ShardRecords]]]:
+  """Returns the same of the closed shards of a build that was interrupted."""
+  try:
+    if read_json(work / BUILD).get("media") != media:
+      return []
+    shards, outcomes = read_journal(work / JOURNAL)
+    paths: dict[str, list[pathlib.Path]] = {}
+    for shard in shards:
+      paths.setdefault(shard["split"], []).append(work / shard["file"])
+    sources = {s: ShardRecords(files) for s, files in paths.items()}
+  except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    return []
+  return [(line, sources) for line in reading_lines(outcomes)]

@@ -5,16 +5,22 @@ media in them is compressed: random reads are 3 times faster than with the
 default (https://github.com/google/array_record).
 """
 
+import bisect
 from collections.abc import Mapping, Sequence
 import dataclasses
 import errno
+import itertools
+import json
 import pathlib
 from typing import Any
 
 from array_record.python import array_record_module as array_record
 
+from data_pipelines import schema
 from v2a_jax.basics.files import sha256_of
 
+JOURNAL = "journal.jsonl"  # of a build that is under way
+BUILD = "build.json"  # what it builds
 _OPTIONS = "group_size:1,uncompressed"
 
 
@@ -95,6 +101,44 @@ class Shard:
       "bytes": self._path.stat().st_size,
       "sha256": sha256_of(self._path),
     }
+
+
+class ShardRecords:
+  """Records of closed shards by index, without the data set's metadata.
+
+  The files stay readable after they have been removed.
+  """
+
+  def __init__(self, paths: Sequence[pathlib.Path]):
+    """Opens the files; raises RuntimeError if one is none."""
+    self._readers = [array_record.ArrayRecordReader(str(p)) for p in paths]
+    counts = [reader.num_records() for reader in self._readers]
+    self._ends = list(itertools.accumulate(counts))
+    self._features = schema.features()
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    number = bisect.bisect_right(self._ends, index)
+    first = self._ends[number - 1] if number else 0
+    try:
+      (data,) = self._readers[number].read([index - first])
+      return schema.decode(self._features.deserialize_example_np(data))
+    except (RuntimeError, ValueError, KeyError) as error:
+      raise schema.DataError(f"record {index}: {error}") from None
+
+
+def read_journal(
+  path: pathlib.Path,
+) -> tuple[list[dict[str, Any]], list[Outcome]]:
+  """Returns the closed shards and the outcomes of a build; a cut line is left."""
+  shards, outcomes = [], []
+  for line in path.read_text("utf-8").split("\n"):  # captions have U+2028
+    try:
+      entry = json.loads(line)
+    except ValueError:
+      continue
+    shards += [entry["shard"]] if "shard" in entry else []
+    outcomes += [Outcome(**item) for item in entry["items"]]
+  return shards, outcomes
 
 
 def disk_error(path: pathlib.Path, error: Exception | str) -> BuildError:

@@ -28,18 +28,25 @@ from typing import Any
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.manifest import MANIFEST
+from data_pipelines.places import old_place, work_place
 from data_pipelines.readings import READINGS
-from data_pipelines.shard import BuildError, Outcome, Shard, disk_error
-from v2a_jax.basics import cache, files
+from data_pipelines.shard import (
+  BUILD,
+  JOURNAL,
+  BuildError,
+  Outcome,
+  Shard,
+  disk_error,
+  read_journal,
+)
+from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_writable, is_remote
 
 DROPS = "drops.csv"
 REPORT = "report.html"
 UNMATCHED = "unmatched.csv"
-_JOURNAL = "journal.jsonl"
-_BUILD = "build.json"
 _LOCK = "lock"
-_OWN = (_JOURNAL, _BUILD, _LOCK)
+_OWN = (JOURNAL, BUILD, _LOCK)
 # Files of a data set besides its shards; the last two are those of TFDS.
 _DATASET_FILES = (
   *(MANIFEST, READINGS, DROPS, UNMATCHED, REPORT, tokenizer_lib.FILENAME),
@@ -73,6 +80,7 @@ class DatasetWriter:
     shard_bytes: int = 128 << 20,
     overwrite: bool = False,
     changes: str = "",
+    media: Any = None,
   ):
     """Starts the build of `out`, or continues it.
 
@@ -83,6 +91,7 @@ class DatasetWriter:
       shard_bytes: a shard is closed once its records have this many bytes.
       overwrite: whether to replace a finished data set of another fingerprint.
       changes: what differs from it, for the error.
+      media: settings that shape the media, JSON-able; see readings.py.
 
     Raises:
       BuildError: `out` exists and may not be overwritten, is being built by
@@ -91,9 +100,7 @@ class DatasetWriter:
     self.out = as_path(out)
     check_writable(self.out)
     self._check_target(overwrite, changes)
-    self._work = self.out.with_name(self.out.name + ".building")
-    if is_remote(self.out):
-      self._work = cache.place(self.out, "builds")
+    self._work = work_place(out)
     self._shard_bytes = shard_bytes
     self._features = schema.features()
     self._open: dict[str, Shard] = {}
@@ -110,7 +117,7 @@ class DatasetWriter:
       ) from None
     except OSError as error:
       raise BuildError(f"cannot write to {self._work}: {error}") from None
-    self._continue_or_restart(fingerprint)
+    self._continue_or_restart(fingerprint, media)
 
   def __enter__(self) -> "DatasetWriter":
     return self
@@ -227,16 +234,18 @@ class DatasetWriter:
         " to replace it"
       )
 
-  def _continue_or_restart(self, wanted: str) -> None:
+  def _continue_or_restart(self, wanted: str, media) -> None:
     """Reads the journal of a build of the same fingerprint, or starts anew."""
-    build, journal = self._work / _BUILD, self._work / _JOURNAL
+    build, journal = self._work / BUILD, self._work / JOURNAL
     same = build.is_file() and wanted in build.read_text()
     self.discarded = not same and journal.is_file()
     if not same:
       for path in self._work.iterdir():
         if path.name != _LOCK:
           path.unlink()
-      build.write_text(json.dumps({"fingerprint": wanted}) + "\n")
+      build.write_text(
+        json.dumps({"fingerprint": wanted, "media": media}) + "\n"
+      )
       journal.touch()
     # `_name_shards` may have run before the interruption.
     for path in self._work.iterdir():
@@ -245,14 +254,8 @@ class DatasetWriter:
     text = journal.read_text("utf-8")
     if not text.endswith("\n"):  # the last line was cut off: end it
       journal.write_text(f"{text}\n", "utf-8")
-    for line in text.split("\n"):  # not `splitlines`: captions have U+2028
-      try:
-        entry = json.loads(line)
-      except ValueError:
-        continue
-      self._shards += [entry["shard"]] if "shard" in entry else []
-      for item in entry["items"]:
-        self.done[item["key"]] = Outcome(**item)
+    self._shards, outcomes = read_journal(journal)
+    self.done = {outcome.key: outcome for outcome in outcomes}
     entered = {shard["file"] for shard in self._shards}
     for path in self._work.iterdir():
       if _PART.fullmatch(path.name) and path.name not in entered:
@@ -266,7 +269,7 @@ class DatasetWriter:
 
   def _journal(self, entry: Mapping[str, Any]) -> None:
     try:
-      with open(self._work / _JOURNAL, "a", encoding="utf-8") as file:
+      with open(self._work / JOURNAL, "a", encoding="utf-8") as file:
         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -339,7 +342,7 @@ class DatasetWriter:
     if is_remote(self.out):
       self._upload()
       return
-    old = _old_place(self.out)
+    old = old_place(self.out)
     if self.out.exists():
       shutil.rmtree(old, ignore_errors=True)
       self.out.rename(old)
@@ -372,21 +375,6 @@ class DatasetWriter:
       if _FINAL.fullmatch(name) or name in _DATASET_FILES:
         (self.out / name).unlink(missing_ok=True)
     shutil.rmtree(self._work)
-
-
-def restore(out: str | os.PathLike) -> None:
-  """Puts a data set back whose replacement was interrupted between two renames.
-
-  Raises:
-    PathError: `out` is no path.
-  """
-  out = as_path(out)
-  if not is_remote(out) and not out.exists() and _old_place(out).is_dir():
-    _old_place(out).rename(out)
-
-
-def _old_place(out: pathlib.Path) -> pathlib.Path:
-  return out.with_name(out.name + ".old")
 
 
 def listing(counts: Mapping[str, int]) -> str:

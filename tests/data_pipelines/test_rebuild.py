@@ -4,6 +4,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -12,7 +15,7 @@ from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
 from data_pipelines.writer import BuildError
 from tests.data_pipelines.samples import flip_byte, read, write_clip
-from tests.launch.commands import v2a
+from tests.launch.commands import ENV, v2a
 
 
 @pytest.fixture
@@ -152,6 +155,34 @@ def test_more_files_than_the_limit_need_to_be_asked_for(folder, tmp_path):
   build_again(folder, tmp_path / "ds")
   with pytest.raises(BuildError, match="another folder or --limit"):
     build_again(folder, tmp_path / "ds", limit=1)
+
+
+def test_what_an_interrupted_build_has_read_is_taken_over(folder, tmp_path):
+  """Killed without warning; then a caption is corrected."""
+  script = textwrap.dedent("""
+    import os, signal, sys
+    from data_pipelines import build, writer
+    from data_pipelines.assemble import OutputOptions
+    from data_pipelines.clips import ClipOptions
+    close = writer.DatasetWriter._close_shard
+    def kill(self, split):
+      close(self, split)
+      if len(self._shards) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    writer.DatasetWriter._close_shard = kill
+    build.build_folder(
+      sys.argv[1],
+      out=sys.argv[2],
+      options=ClipOptions(max_seconds=1.0),
+      output=OutputOptions(shard_mb=1e-3),
+    )
+  """)
+  out = tmp_path / "ds"
+  command = [sys.executable, "-c", script, str(folder), str(out)]
+  assert subprocess.run(command, check=False, env=ENV).returncode < 0
+  table(folder, "a.mp4,corrected")
+  assert build_again(folder, out)[1] == (3, 1)
+  assert_as_new(folder, out, tmp_path)
 
 
 def test_an_interrupted_exchange_loses_neither_data_set(folder, tmp_path):
