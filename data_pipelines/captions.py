@@ -191,7 +191,13 @@ def _find(find: FileIndex, name: str, row: Row) -> tuple[str | None, Row, str]:
 
 
 def _add(rows: list[Row], row: Row) -> str:
-  """Adds a row to those of its file; returns why it says nothing new, or ""."""
+  """Adds a row to those of its file; returns why it is not used, or ""."""
+  for old in rows:
+    # Parts of one recording in training and in test would be no test.
+    if row.split and old.split and row.split != old.split:
+      return (
+        f"split {row.split}, but line {old.line} puts the file in {old.split}"
+      )
   times = lambda row: (row.start, row.end)
   for place, old in enumerate(rows):
     if times(old) == times(row):

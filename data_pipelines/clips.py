@@ -157,6 +157,9 @@ def _read_clips(file: ClipFile, name, sha256, rows, options, clips: _Clips):
     clips.parts.append(refused)
     clips.drops.append(drop(refused["reason"], refused["detail"]))
     return
+  split = next((row.split for row in rows if row.split), "") or split_of(
+    name, val=options.val_fraction, test=options.test_fraction
+  )
   cuts = stretches(clips.seconds, rows, options.max_seconds)
   for start, end, row in cuts:
     try:
@@ -171,9 +174,6 @@ def _read_clips(file: ClipFile, name, sha256, rows, options, clips: _Clips):
       clips.drops.append(drop(*reason, start=start, end=end))
       continue
     whole = len(cuts) == 1 and start == 0 and end == clips.seconds
-    split = row.split or split_of(
-      name, val=options.val_fraction, test=options.test_fraction
-    )
     record = schema.make_record(
       id=name if whole else f"{name}_t{round(start * 1000):08d}",
       tags=list(row.tags),

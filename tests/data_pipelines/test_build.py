@@ -296,6 +296,23 @@ def test_a_range_after_the_end_and_too_many_channels_say_so(tmp_path):
   }
 
 
+def test_parts_of_one_file_are_all_in_one_split(tmp_path):
+  """A set whose test clips were in a training shard could not be read."""
+  folder = tmp_path / "clips"
+  write_clip(folder / "long.mp4", seconds=2.0)
+  (folder / "table.csv").write_text(
+    "file,caption,start,end,split\nlong.mp4,one,0,0.5,\n"
+    "long.mp4,two,0.5,1,test\nlong.mp4,three,1,2,train\n"
+  )
+  manifest = build.build_folder(
+    folder, out=tmp_path / "ds", captions_csv=folder / "table.csv"
+  )
+  assert manifest["splits"] == {"test": 2}
+  assert {r["split"] for r in read(tmp_path / "ds").values()} == {"test"}
+  text = (tmp_path / "ds" / "unmatched.csv").read_text()
+  assert '4,long.mp4,"split train, but line 3 puts the file in test"' in text
+
+
 def test_sound_that_ends_early_is_counted_and_the_rest_has_no_weight(tmp_path):
   """Silence that nobody recorded is neither learned nor taken for the truth."""
   folder = tmp_path / "clips"

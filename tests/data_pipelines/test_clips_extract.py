@@ -175,7 +175,8 @@ def test_a_row_with_times_is_a_clip_of_its_own(tmp_path):
   outcome, (early, late) = extract(path, *rows, val_fraction=1, test_fraction=0)
   assert [early["caption"], late["caption"]] == ["early", "late"]
   assert [early["id"], late["id"]] == ["a_t00000000", "a_t00001000"]
-  assert [early["split"], late["split"]] == ["val", "test"]
+  # A file is in one split, that of the first row which names one.
+  assert [early["split"], late["split"]] == ["test", "test"]
   assert early["duration"] == pytest.approx(0.5, abs=1e-6)
   assert late["duration"] == pytest.approx(0.75, abs=1e-6)
   assert flash_and_click(late) == pytest.approx((0.25, 0.25), abs=2e-3)
