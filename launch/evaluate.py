@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
     if len(names) > 1:
       out /= name
       print(f"{name} -> {out}", flush=True)
-    runner.evaluate(
+    done = runner.evaluate(
       system,
       data=truth,
       out=out,
@@ -108,7 +108,8 @@ def main(argv: list[str]) -> int:
       weights_path=args.weights,
       log=lambda line: print(line, flush=True),
     )
-  print(f"next: v2a report {args.output} -o report.html")
+  if done:
+    print(f"next: v2a report {args.output} -o report.html")
   return 0
 
 
