@@ -137,6 +137,18 @@ def test_parts_tell_which_clip_is_far():
   assert np.argmax(frechet.frechet(x, y).parts) == 5
 
 
+def test_memory_of_the_kernel_distance_is_not_that_of_all_pairs():
+  """All pairs of 3000 windows would take 72 MB."""
+  rng = RNG(0)
+  x = _features(rng.normal(size=(3000, 2)), np.repeat(np.arange(750), 4))
+  y = _features(rng.normal(size=(200, 2)), np.repeat(np.arange(50), 4))
+  tracemalloc.start()
+  kernel.kernel_distance(x, y)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 36e6
+
+
 def test_kernel_distance_does_not_depend_on_the_blocks(monkeypatch):
   x, y = _clips(RNG(0), 9), _clips(RNG(1), 8)
   whole = kernel.kernel_distance(x, y)
@@ -184,15 +196,3 @@ def test_kernel_distance_is_unbiased_and_covers_zero():
     inside += estimate.low <= 0.0 <= estimate.high
   assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
   assert inside >= 53
-
-
-def test_memory_of_the_kernel_distance_is_not_that_of_all_pairs():
-  """All pairs of 3000 windows would take 72 MB."""
-  rng = RNG(0)
-  x = _features(rng.normal(size=(3000, 2)), np.repeat(np.arange(750), 4))
-  y = _features(rng.normal(size=(200, 2)), np.repeat(np.arange(50), 4))
-  tracemalloc.start()
-  kernel.kernel_distance(x, y)
-  _, peak = tracemalloc.get_traced_memory()
-  tracemalloc.stop()
-  assert peak < 36e6
