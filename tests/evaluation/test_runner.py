@@ -205,7 +205,8 @@ def test_distances_with_the_real_network(data, tmp_path, monkeypatch):
   content = evaluate("out")
   assert list(content["metrics"]) == [m.id for m in METRICS]
   fad = lambda row: value_of(content, row, "fad_mn04")
-  assert fad("silence")["low"] > fad("ground_truth")["high"]
+  assert fad("silence")["value"] > 2 * fad("ground_truth")["value"]
+  assert fad("silence")["low"] is None  # Of so few clips it would not hold.
   assert fad("generated")["reference_clips"] == 4
   assert "4 of val" in content["metrics"]["fad_mn04"]["about"]
   assert value_of(content, "ground_truth", "kl_mn04")["value"] == 0.0
