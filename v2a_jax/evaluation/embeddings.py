@@ -62,9 +62,13 @@ class Published:
     network: module with SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)`
       and `apply(params, waveforms)`.
     weights: name of the weights in `weights.WEIGHTS`.
+    label: its name in reports.
+    about: what is embedded, in words: the first line of the class's docstring.
   """
 
   id: ClassVar[str]
+  label: ClassVar[str]
+  about: ClassVar[str]
   weights: ClassVar[str]
   network: ClassVar[types.ModuleType]
   window: ClassVar[float]
@@ -75,6 +79,7 @@ class Published:
   classes: int
 
   def __init_subclass__(cls):
+    cls.about = cls.__doc__.splitlines()[0].rstrip(".")
     cls.sha256 = weights.get(cls.weights).sha256
     cls.sample_rate = cls.network.SAMPLE_RATE
     cls.dim = cls.network.EMBEDDING_DIM
@@ -102,6 +107,7 @@ class Mn04(Published):
   """EfficientAT mn04 on 1 s windows, one every 0.5 s."""
 
   id, weights, network = "mn04", "mn04", mn04
+  label = "mn04"
   window, hop = 1.0, 0.5
 
 
@@ -109,6 +115,7 @@ class Mn04Clip(Published):
   """EfficientAT mn04 on whole clips, as taggers are used in papers."""
 
   id, weights, network = "mn04_clip", "mn04", mn04
+  label = "mn04, whole clips"
   window = hop = 0.0
 
 
@@ -116,6 +123,7 @@ class AiSFX(Published):
   """aiSFX on 2.3 s windows, one every 1.2 s."""
 
   id, weights, network = "aisfx", "aisfx", aisfx
+  label = "aiSFX"
   window = aisfx.WINDOW / aisfx.SAMPLE_RATE
   hop = aisfx.HOP / aisfx.SAMPLE_RATE
 
@@ -124,6 +132,7 @@ class YAMNet(Published):
   """YAMNet on 0.975 s windows, one every 0.48 s."""
 
   id, weights, network = "yamnet", "yamnet", yamnet
+  label = "YAMNet"
   window = yamnet.WINDOW / yamnet.SAMPLE_RATE
   hop = yamnet.HOP / yamnet.SAMPLE_RATE
 

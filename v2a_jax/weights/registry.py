@@ -89,8 +89,9 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   else:
     path = as_path(path).expanduser()
     places = [path / weights.file if path.is_dir() else path]
+  others = {of.file for of in WEIGHTS.values()} - {weights.file}
   for place in places:
-    if place.is_file():
+    if place.is_file() and place.name not in others:
       return _check(cache.fetch(place), weights)
   raise MissingWeightsError(
     f"weights '{name}' not found (looked for"
@@ -220,7 +221,7 @@ def fetch(
   name: str,
   *,
   out: str | os.PathLike[str] | None = None,
-  timeout_seconds: float = 60.0,
+  timeout_seconds: float = 30.0,
 ) -> pathlib.Path:
   """Downloads weights; writes nothing unless their sha256 is right.
 
@@ -240,8 +241,8 @@ def fetch(
       download.download(weights, part, timeout_seconds=timeout_seconds)
     except OSError as error:
       raise OSError(
-        f"weights '{name}' could not be fetched: {error}; download"
-        f" {weights.url} by other means and set {PATH_VARIABLE} to the folder"
+        f"weights '{name}' could not be fetched from {weights.url}: {error};"
+        f" download them by other means and set {PATH_VARIABLE} to the folder"
       ) from None
     digest = _content_sha256(part, weights)
     if not digest.startswith(weights.sha256):
