@@ -12,6 +12,7 @@ one records its sha256 and that of its source.
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -235,8 +236,9 @@ def fetch(
     WrongWeightsError: the download has another size or sha256.
   """
   weights = get(name)
-  target = _output_folder(out) / weights.file
-  with files.written(target) as part:
+  folder = cache_dir() if out is None else as_path(out).expanduser()
+  target = folder / weights.file
+  with _new_folder(folder), files.written(target) as part:
     try:
       download.download(weights, part, timeout_seconds=timeout_seconds)
     except OSError as error:
@@ -251,6 +253,20 @@ def fetch(
         f" {weights.sha256}; nothing was kept"
       )
   return target
+
+
+@contextlib.contextmanager
+def _new_folder(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder; after an exception takes back what it made."""
+  made = [path for path in (folder, *folder.parents) if not path.exists()]
+  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):
+      for path in made:
+        path.rmdir()
+    raise
 
 
 def listing() -> list[dict[str, Any]]:
