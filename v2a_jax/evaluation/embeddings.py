@@ -22,7 +22,7 @@ import numpy as np
 import soxr
 
 from v2a_jax.basics.text import one_of
-from v2a_jax.pretrained import aisfx, mn04, yamnet
+from v2a_jax.pretrained import aisfx, cnn14, mn04, passt, vggish, yamnet
 from v2a_jax.weights import registry as weights
 
 # A batch holds about this much sound, but no more windows than the other.
@@ -137,8 +137,33 @@ class YAMNet(Published):
   hop = yamnet.HOP / yamnet.SAMPLE_RATE
 
 
+class VGGish(Published):
+  """VGGish before its last ReLU on 0.96 s windows, one after the other."""
+
+  id, weights, network = "vggish", "vggish", vggish
+  label = "VGGish"
+  window = vggish.WINDOW / vggish.SAMPLE_RATE
+  hop = vggish.HOP / vggish.SAMPLE_RATE
+
+
+class Cnn14(Published):
+  """PANNs Cnn14 on whole clips."""
+
+  id, weights, network = "cnn14", "cnn14", cnn14
+  label = "PANNs"
+  window = hop = 0.0
+
+
+class PaSST(Published):
+  """PaSST-S on 10 s windows, padded with silence, one every 5 s."""
+
+  id, weights, network = "passt", "passt", passt
+  label = "PaSST"
+  window, hop = 10.0, 5.0
+
+
 EMBEDDINGS: dict[str, type[Published]] = {
-  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet)
+  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet, VGGish, Cnn14, PaSST)
 }
 
 
