@@ -203,7 +203,8 @@ def test_distances_with_the_real_network(data, tmp_path, monkeypatch):
     weights_path=WEIGHTS,
   )
   content = evaluate("out")
-  assert list(content["metrics"]) == [m.id for m in METRICS]
+  measured = [m.id for m in METRICS if not m.id.endswith("aisfx")]
+  assert list(content["metrics"]) == measured
   fad = lambda row: value_of(content, row, "fad_mn04")
   assert fad("silence")["value"] > 2 * fad("ground_truth")["value"]
   assert fad("silence")["low"] is None  # Of so few clips it would not hold.
