@@ -130,10 +130,11 @@ def _codecs(codecs: dict[str, list[str]]) -> str:
 
 
 def _weights(rows: list[dict]) -> str:
-  where = lambda row: (
-    f"at {row['path']}" if row["path"] else f"(v2a weights fetch {row['name']})"
-  )
-  return ", ".join(f"{row['name']} {row['state']} {where(row)}" for row in rows)
+  here = [f"{r['name']} {r['state']} at {r['path']}" for r in rows if r["path"]]
+  missing = ", ".join(row["name"] for row in rows if not row["path"])
+  if missing:
+    here.append(f"missing {missing} (v2a weights fetch NAME)")
+  return "; ".join(here)
 
 
 def version(package: str) -> str | None:

@@ -39,6 +39,9 @@ what they are judged by:
 --distance_to NAME    what set distances such as FAD are measured to: others, true
                       sounds of other clips, or own, those of the judged clips
                       (default: others; own for a folder that has too few)
+--embeddings NAMES    embeddings for set distances, and for classes where they
+                      tag, separated by commas; v2a weights has their weights
+                      (default mn04,aisfx)
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
@@ -74,9 +77,11 @@ def main(argv: list[str]) -> int:
   args = parsing.Parser("v2a eval", __doc__, arguments, EXAMPLE).parse(argv)
   _check(args)
   # Here, so that a mistyped flag is answered before jax is imported.
-  from v2a_jax.evaluation import clips, runner
+  from v2a_jax.evaluation import clips, metrics, runner
 
   options = _options(args, runner.Options)
+  asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
+  chosen = metrics.choose(asked)
   outputs = [_named(text) for text in args.outputs or ()]
   names = unique_names(
     [*args.checkpoint, *(path for _, path in outputs)],
@@ -98,17 +103,19 @@ def main(argv: list[str]) -> int:
     if len(names) > 1:
       out /= name
       print(f"{name} -> {out}", flush=True)
-    runner.evaluate(
+    done = runner.evaluate(
       system,
       data=truth,
       out=out,
       options=options,
       eligible=systems.eligible,
       unmatched=systems.unmatched.get(name),
+      metrics=chosen,
       weights_path=args.weights,
       log=lambda line: print(line, flush=True),
     )
-  print(f"next: v2a report {args.output} -o report.html")
+  if done:
+    print(f"next: v2a report {args.output} -o report.html")
   return 0
 
 

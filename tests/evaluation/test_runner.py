@@ -203,9 +203,11 @@ def test_distances_with_the_real_network(data, tmp_path, monkeypatch):
     weights_path=WEIGHTS,
   )
   content = evaluate("out")
-  assert list(content["metrics"]) == [m.id for m in METRICS]
+  measured = [m.id for m in METRICS if not m.id.endswith("aisfx")]
+  assert list(content["metrics"]) == measured
   fad = lambda row: value_of(content, row, "fad_mn04")
-  assert fad("silence")["low"] > fad("ground_truth")["high"]
+  assert fad("silence")["value"] > 2 * fad("ground_truth")["value"]
+  assert fad("silence")["low"] is None  # Of so few clips it would not hold.
   assert fad("generated")["reference_clips"] == 4
   assert "4 of val" in content["metrics"]["fad_mn04"]["about"]
   assert value_of(content, "ground_truth", "kl_mn04")["value"] == 0.0

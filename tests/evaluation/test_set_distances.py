@@ -122,6 +122,13 @@ def test_too_few_clips_have_a_plug_in_value_only():
   assert estimate.extras["plug_in"] > 0
 
 
+def test_few_clips_have_a_value_without_an_interval():
+  for clips, known in ((31, False), (32, True)):
+    estimate = frechet.frechet(_clips(RNG(0), clips), _clips(RNG(1), 40))
+    assert np.isfinite(estimate.value)
+    assert np.isfinite(estimate.low) == np.isfinite(estimate.high) == known
+
+
 def test_parts_tell_which_clip_is_far():
   x, y = _clips(RNG(0), 12), _clips(RNG(1), 40)
   x.vectors[x.clips == 5] += 3.0

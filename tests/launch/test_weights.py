@@ -59,7 +59,7 @@ def test_the_list_shows_a_wrong_file_by_its_path(
   file = tmp_path / "mn04_as_mAP_432.pt"
   file.write_bytes(b"something else")
   monkeypatch.setenv("V2A_WEIGHTS", str(tmp_path))
-  (row,) = json.loads(succeeds(capsys, "weights", "list", "--json"))
+  row, *_ = json.loads(succeeds(capsys, "weights", "list", "--json"))
   assert (row["state"], row["path"]) == ("wrong", str(file))
 
 
@@ -91,7 +91,10 @@ def test_a_named_file_goes_where_it_is_told(cache, published, tmp_path, capsys):
   "args,words",
   [
     (["fetch", "mn05"], "no weights are named 'mn05', did you mean mn04?"),
-    (["convert", "zzz"], "no weights are named 'zzz'; there are: mn04"),
+    (
+      ["convert", "zzz"],
+      "no weights are named 'zzz'; there are: mn04, aisfx, ",
+    ),
     (["convert", "mn04"], "weights 'mn04' not found (looked for "),
     (["convert", "mn04"], "run `v2a weights fetch mn04`, or download https://"),
     (["convert", "mn04", "no/such.pt"], "not found (looked for no/such.pt)"),

@@ -40,11 +40,11 @@ def assert_close(got, wanted, *, name=""):
 
 
 def sounds(rate, seconds, seed=0):
-  """A sweep, noise, a click and silence, float32 [4, samples]."""
+  """A sweep with noise, noise, a click and silence, float32 [4, samples]."""
   rng, count = np.random.default_rng(seed), int(rate * seconds)
   t = np.arange(count) / rate
   sweep = 0.3 * np.sin(2 * np.pi * (200 + 0.1 * rate * t) * t)
   click = np.zeros(count)
   click[count // 3 : count // 3 + 100] = np.hanning(100)
   noise = 0.01 * rng.standard_normal(count)
-  return np.stack([sweep, noise, click, 0 * t]).astype(np.float32)
+  return np.stack([sweep + noise, noise, click, 0 * t]).astype(np.float32)

@@ -21,7 +21,7 @@ import numpy as np
 import soxr
 
 from v2a_jax.basics.text import one_of
-from v2a_jax.pretrained import aisfx, mn04, yamnet
+from v2a_jax.pretrained import aisfx, cnn14, mn04, passt, vggish, yamnet
 from v2a_jax.weights import registry as weights
 
 # A batch holds about this much sound, but no more windows than the other.
@@ -61,9 +61,13 @@ class Published:
     network: module with SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)`
       and `apply(params, waveforms)`.
     weights: name of the weights in `weights.WEIGHTS`.
+    label: its name in reports.
+    about: what is embedded, in words: the first line of the class's docstring.
   """
 
   id: ClassVar[str]
+  label: ClassVar[str]
+  about: ClassVar[str]
   weights: ClassVar[str]
   network: ClassVar[types.ModuleType]
   window: ClassVar[float]
@@ -74,6 +78,7 @@ class Published:
   classes: int
 
   def __init_subclass__(cls):
+    cls.about = cls.__doc__.splitlines()[0].rstrip(".")
     cls.sha256 = weights.get(cls.weights).sha256
     cls.sample_rate = cls.network.SAMPLE_RATE
     cls.dim = cls.network.EMBEDDING_DIM
@@ -101,6 +106,7 @@ class Mn04(Published):
   """EfficientAT mn04 on 1 s windows, one every 0.5 s."""
 
   id, weights, network = "mn04", "mn04", mn04
+  label = "mn04"
   window, hop = 1.0, 0.5
 
 
@@ -108,6 +114,7 @@ class Mn04Clip(Published):
   """EfficientAT mn04 on whole clips, as taggers are used in papers."""
 
   id, weights, network = "mn04_clip", "mn04", mn04
+  label = "mn04, whole clips"
   window = hop = 0.0
 
 
@@ -115,6 +122,7 @@ class AiSFX(Published):
   """aiSFX on 2.3 s windows, one every 1.2 s."""
 
   id, weights, network = "aisfx", "aisfx", aisfx
+  label = "aiSFX"
   window = aisfx.WINDOW / aisfx.SAMPLE_RATE
   hop = aisfx.HOP / aisfx.SAMPLE_RATE
 
@@ -123,12 +131,38 @@ class YAMNet(Published):
   """YAMNet on 0.975 s windows, one every 0.48 s."""
 
   id, weights, network = "yamnet", "yamnet", yamnet
+  label = "YAMNet"
   window = yamnet.WINDOW / yamnet.SAMPLE_RATE
   hop = yamnet.HOP / yamnet.SAMPLE_RATE
 
 
+class VGGish(Published):
+  """VGGish before its last ReLU on 0.96 s windows, one after the other."""
+
+  id, weights, network = "vggish", "vggish", vggish
+  label = "VGGish"
+  window = vggish.WINDOW / vggish.SAMPLE_RATE
+  hop = vggish.HOP / vggish.SAMPLE_RATE
+
+
+class Cnn14(Published):
+  """PANNs Cnn14 on whole clips."""
+
+  id, weights, network = "cnn14", "cnn14", cnn14
+  label = "PANNs"
+  window = hop = 0.0
+
+
+class PaSST(Published):
+  """PaSST-S on 10 s windows, padded with silence, one every 5 s."""
+
+  id, weights, network = "passt", "passt", passt
+  label = "PaSST"
+  window, hop = 10.0, 5.0
+
+
 EMBEDDINGS: dict[str, type[Published]] = {
-  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet)
+  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet, VGGish, Cnn14, PaSST)
 }
 
 

@@ -12,6 +12,7 @@ one records its sha256 and that of its source.
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -88,8 +89,9 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   else:
     path = as_path(path).expanduser()
     places = [path / weights.file if path.is_dir() else path]
+  others = {of.file for of in WEIGHTS.values()} - {weights.file}
   for place in places:
-    if place.is_file():
+    if place.is_file() and place.name not in others:
       return _check(cache.fetch(place), weights)
   raise MissingWeightsError(
     f"weights '{name}' not found (looked for"
@@ -219,7 +221,7 @@ def fetch(
   name: str,
   *,
   out: str | os.PathLike[str] | None = None,
-  timeout_seconds: float = 60.0,
+  timeout_seconds: float = 30.0,
 ) -> pathlib.Path:
   """Downloads weights; writes nothing unless their sha256 is right.
 
@@ -233,14 +235,15 @@ def fetch(
     WrongWeightsError: the download has another size or sha256.
   """
   weights = get(name)
-  target = _output_folder(out) / weights.file
-  with files.written(target) as part:
+  folder = cache_dir() if out is None else as_path(out).expanduser()
+  target = folder / weights.file
+  with _new_folder(folder), files.written(target) as part:
     try:
       download.download(weights, part, timeout_seconds=timeout_seconds)
     except OSError as error:
       raise OSError(
-        f"weights '{name}' could not be fetched: {error}; download"
-        f" {weights.url} by other means and set {PATH_VARIABLE} to the folder"
+        f"weights '{name}' could not be fetched from {weights.url}: {error};"
+        f" download them by other means and set {PATH_VARIABLE} to the folder"
       ) from None
     digest = _content_sha256(part, weights)
     if not digest.startswith(weights.sha256):
@@ -249,6 +252,20 @@ def fetch(
         f" {weights.sha256}; nothing was kept"
       )
   return target
+
+
+@contextlib.contextmanager
+def _new_folder(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a folder; after an exception takes back what it made."""
+  made = [path for path in (folder, *folder.parents) if not path.exists()]
+  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):
+      for path in made:
+        path.rmdir()
+    raise
 
 
 def listing() -> list[dict[str, Any]]:

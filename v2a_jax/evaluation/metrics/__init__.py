@@ -1,11 +1,15 @@
 """The metrics of an evaluation, in the order of the report's columns.
 
 To add one, write its class in a file of its own (see base.py) and add a line
-to `METRICS`. Each file opens with the metric's formula and source.
+to `choose`. Each file opens with the metric's formula and source.
 """
 
+from collections.abc import Sequence
+
+from v2a_jax.evaluation import embeddings as embeddings_lib
 from v2a_jax.evaluation.metrics.av_align import AVAlign
 from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
+from v2a_jax.evaluation.metrics.base import Metric
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
 from v2a_jax.evaluation.metrics.duration_error import DurationError
 from v2a_jax.evaluation.metrics.frechet import FrechetDistance
@@ -34,28 +38,45 @@ from v2a_jax.evaluation.metrics.spectral import (
   MultiResolutionSTFT,
 )
 
-METRICS = (
-  FrechetDistance(),
-  OnsetF1(milliseconds=50),
-  OnsetF1(milliseconds=100),
-  OnsetCorrelation(),
-  SyncError(),
-  OnsetOffset(),
-  EnvelopeOffset(),
-  KLDivergence(),
-  InceptionScore(),
-  KernelDistance(),
-  SilentClips(),
-  ClippedClips(),
-  LevelError(),
-  LoudnessError(),
-  LostBand(),
-  DurationError(),
-  OnsetPrecision(milliseconds=100),
-  OnsetRecall(milliseconds=100),
-  Bandwidth(),
-  MultiResolutionSTFT(),
-  LogSpectralDistance(),
-  ReverseKLDivergence(),
-  AVAlign(),
-)
+EMBEDDINGS = ("mn04", "aisfx")
+
+
+def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
+  """Returns the metrics that are computed, on some embeddings.
+
+  Args:
+    embeddings: ids in `embeddings.EMBEDDINGS`; sets of sounds are compared on
+      each, and classes by those that tag.
+
+  Raises:
+    ValueError: there is no embedding of that id.
+  """
+  taggers = [id_ for id_ in embeddings if embeddings_lib.get(id_).classes]
+  return (
+    *map(FrechetDistance, embeddings),
+    OnsetF1(milliseconds=50),
+    OnsetF1(milliseconds=100),
+    OnsetCorrelation(),
+    SyncError(),
+    OnsetOffset(),
+    EnvelopeOffset(),
+    *map(KLDivergence, taggers),
+    *map(InceptionScore, taggers),
+    *map(KernelDistance, embeddings),
+    SilentClips(),
+    ClippedClips(),
+    LevelError(),
+    LoudnessError(),
+    LostBand(),
+    DurationError(),
+    OnsetPrecision(milliseconds=100),
+    OnsetRecall(milliseconds=100),
+    Bandwidth(),
+    MultiResolutionSTFT(),
+    LogSpectralDistance(),
+    *map(ReverseKLDivergence, taggers),
+    AVAlign(),
+  )
+
+
+METRICS = choose()

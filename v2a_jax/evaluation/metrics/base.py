@@ -1,6 +1,6 @@
 """What a metric states about itself, and how its value is computed.
 
-A metric is one class in one file of this folder and one line of `METRICS` in
+A metric is one class in one file of this folder and one line of `choose` in
 `__init__.py`; whatever scores, describes or reports metrics reads the class.
 There are two kinds:
 
@@ -27,12 +27,12 @@ A new per-clip metric, complete:
 import abc
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from v2a_jax.basics.text import one_of
-from v2a_jax.evaluation import intervals
+from v2a_jax.evaluation import embeddings, intervals
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding, Features
 
@@ -117,6 +117,34 @@ class Metric(abc.ABC):
     at the end of its `about`.
     """
     return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class OnEmbedding(Metric):
+  """A metric of one embedding.
+
+  Attributes:
+    network: id of the embedding, of `embeddings.EMBEDDINGS`.
+    stem: first part of the metric's id.
+    name: first part of its label.
+  """
+
+  network: str = "mn04"
+
+  stem: ClassVar[str]
+  name: ClassVar[str]
+
+  @property
+  def embedding(self) -> type[embeddings.Published]:
+    return embeddings.get(self.network)
+
+  @property
+  def id(self) -> str:
+    return f"{self.stem}_{self.network}"
+
+  @property
+  def label(self) -> str:
+    return f"{self.name} ({self.embedding.label})"
 
 
 class ClipMetric(Metric):

@@ -24,6 +24,8 @@ with the singular value decomposition A B' = U s V'; so one decomposition gives
 the distance and the influence of every clip of both sets.
 """
 
+import dataclasses
+
 import numpy as np
 import threadpoolctl
 
@@ -34,23 +36,25 @@ from v2a_jax.evaluation.metrics import base
 _LARGE = 2000  # windows from which a decomposition pays for threads
 
 
-class FrechetDistance(base.SetMetric):
-  """Fréchet distance to true sounds of other clips, on mn04 embeddings."""
+@dataclasses.dataclass(frozen=True)
+class FrechetDistance(base.OnEmbedding, base.SetMetric):
+  """Fréchet distance to true sounds of other clips."""
 
-  id = "fad_mn04"
+  stem, name = "fad", "FAD"
   variant = "frechet_extrapolated"
-  label = "FAD (mn04)"
   direction = "lower"
-  about = (
-    "Fréchet distance between the row's sounds and true sounds of other clips,"
-    " on EfficientAT mn04 embeddings of 1 s windows. Extrapolated to endless"
-    " sets, which leaves some bias with few clips: read it against the ground"
-    " truth row. `plug_in` is the uncorrected value that papers print; not"
-    " comparable with VGGish FAD."
-  )
-  embedding = embeddings.Mn04
   needs_reference = True
   has_own = True
+
+  @property
+  def about(self) -> str:
+    return (
+      "Fréchet distance between the row's sounds and true sounds of other clips,"
+      f" on {self.embedding.about}. Extrapolated to endless sets, which leaves"
+      " some bias with few clips: read it against the ground truth row."
+      " `plug_in` is the uncorrected value that papers print. Only distances on"
+      " the same embedding can be compared."
+    )
 
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
     return frechet(features, reference, seed=seed)

@@ -9,26 +9,27 @@ clips bias downwards, so it is extrapolated to endless many (extrapolation.py)
 there, in nats. The influence of a clip is KL(q || mean q) less the mean.
 """
 
+import dataclasses
+
 import numpy as np
 from scipy import special
 
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.extrapolation import Extrapolated, extrapolate
 from v2a_jax.evaluation.metrics import base
 
 
-class InceptionScore(base.SetMetric):
-  """Inception score of mn04's AudioSet posteriors."""
+@dataclasses.dataclass(frozen=True)
+class InceptionScore(base.OnEmbedding, base.SetMetric):
+  """Inception score of a tagger's posteriors."""
 
-  id = "is_mn04"
+  stem, name = "is", "Inception score"
   variant = "inception_extrapolated"
-  label = "Inception score (mn04)"
   direction = "higher"
   about = (
     "How sure the tagger is of each clip and how varied the clips are; it says"
     " nothing about fitting the video. Corrected for small sets."
   )
-  embedding = embeddings.Mn04
 
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
     return inception_score(features.logits, seed=seed)

@@ -37,19 +37,18 @@ _BANDWIDTH_ROWS = 2000
 _BLOCK = 1024  # windows
 
 
-class KernelDistance(base.SetMetric):
-  """Kernel distance to true sounds of other clips, on mn04 embeddings."""
+@dataclasses.dataclass(frozen=True)
+class KernelDistance(base.OnEmbedding, base.SetMetric):
+  """Kernel distance to true sounds of other clips."""
 
-  id = "kad_mn04"
+  stem, name = "kad", "KAD"
   variant = "mmd2_between_clips"
-  label = "KAD (mn04)"
   direction = "lower"
   about = (
     "100 x squared kernel distance between the same sets as FAD, bandwidth from"
     " the reference's median distance, pairs within a clip left out. Unbiased,"
     " so it can be slightly negative."
   )
-  embedding = embeddings.Mn04
   needs_reference = True
   has_own = True
 

@@ -3,34 +3,37 @@
   KL = mean over clips of  sum_c p_c ln(p_c / q_c)
 
 p is the posterior of the true sound, q that of the row's sound: softmax over
-the 527 class logits, logits averaged over the clip's windows, natural
+the class logits, logits averaged over the clip's windows, natural
 logarithm, no constant added inside it. This direction, KL(true || row), is that
 of av-benchmark (https://github.com/hkchengrex/av-benchmark) and most
 video-to-audio papers. Some toolkits, such as stable-audio-metrics, take the
 other, which is shown beside it: KL(row || true).
 """
 
+import dataclasses
+
 import numpy as np
 from scipy import special
 
-from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.metrics import base
 
 
-class KLDivergence(base.ClipMetric):
-  """KL divergence from the true sound's posterior, by mn04."""
+@dataclasses.dataclass(frozen=True)
+class KLDivergence(base.OnEmbedding, base.ClipMetric):
+  """KL divergence from the true sound's posterior."""
 
-  id = "kl_mn04"
+  stem, name = "kl", "KL"
   variant = "kl_true_row_mean_logits"
-  label = "KL (mn04)"
   unit = "nats"
   direction = "lower"
-  about = (
-    "Divergence of the row's class posterior from that of the same clip's true"
-    " sound, KL(true || row), softmax over AudioSet's 527 classes by"
-    " EfficientAT mn04."
-  )
-  embedding = embeddings.Mn04
+
+  @property
+  def about(self) -> str:
+    return (
+      "Divergence of the row's class posterior from that of the same clip's true"
+      f" sound, KL(true || row), softmax over {self.embedding.classes} classes"
+      f" by {self.embedding.about}."
+    )
 
   def get_state(self, sample: base.Sample) -> float:
     true = sample.truth.features[self.embedding.id]
@@ -39,17 +42,16 @@ class KLDivergence(base.ClipMetric):
     )[0]
 
 
-class ReverseKLDivergence(base.ClipMetric):
-  """KL divergence of the true sound's posterior from the row's, by mn04."""
+@dataclasses.dataclass(frozen=True)
+class ReverseKLDivergence(base.OnEmbedding, base.ClipMetric):
+  """KL divergence of the true sound's posterior from the row's."""
 
-  id = "kl_reverse_mn04"
+  stem, name = "kl_reverse", "KL reversed"
   variant = "kl_row_true_mean_logits"
-  label = "KL reversed (mn04)"
   unit = "nats"
   direction = "lower"
   role = "shown"
   about = "As KL, in the other direction: KL(row || true)."
-  embedding = embeddings.Mn04
 
   def get_state(self, sample: base.Sample) -> float:
     true = sample.truth.features[self.embedding.id]
