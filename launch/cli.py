@@ -21,7 +21,7 @@ VERBS = {
   "plan": ("plan", "Compile a training step for a TPU pod that is not here"),
   "data": ("data", "Build data sets from clips or procedural scenes"),
   "train": ("train", "Train a codec or a generator, or continue a run"),
-  "eval": ("evaluate", "Score checkpoints on held-out clips"),
+  "eval": ("evaluate", "Score checkpoints, or sounds of any system"),
   "report": ("report", "Write a web page that compares evaluations"),
   "sweep": ("sweep.run", "Plan, launch and follow a grid of runs"),
   "generate": ("generate", "Generate soundtracks for silent videos"),

@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     if len(names) > 1:
       out /= name
       print(f"{name} -> {out}", flush=True)
-    runner.evaluate(
+    done = runner.evaluate(
       system,
       data=truth,
       out=out,
@@ -114,7 +114,8 @@ def main(argv: list[str]) -> int:
       weights_path=args.weights,
       log=lambda line: print(line, flush=True),
     )
-  print(f"next: v2a report {args.output} -o report.html")
+  if done:
+    print(f"next: v2a report {args.output} -o report.html")
   return 0
 
 
@@ -259,11 +260,11 @@ class _Systems:
 
   def seconds(self) -> float | None:
     """Returns the length that all are judged at; None for each its own."""
-    from v2a_jax.soundtrack.tracker import Soundtracker
-
     args = self._args
     if args.seconds or not args.checkpoint or not args.outputs:
       return args.seconds
+    from v2a_jax.soundtrack.tracker import Soundtracker
+
     load = lambda path: Soundtracker.load(path, step=args.step)
     return min(load(path).window_seconds for path in args.checkpoint)
 

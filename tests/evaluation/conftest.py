@@ -16,12 +16,16 @@ def data(tmp_path_factory):
   records = [make_record(i, "test") for i in range(5)]
   records.append(make_record(5, "test", audio=b""))
   records += [make_record(10 + i, "val") for i in range(4)]
+  return build(records, tmp_path_factory.mktemp("data") / "flashes")
+
+
+def build(records, out):
+  """Builds a data set of records."""
   by_key = {record["id"]: record for record in records}
 
   def make(key):
     return Outcome(key=key, clips=[clip_facts(by_key[key])]), [by_key[key]]
 
-  out = tmp_path_factory.mktemp("data") / "flashes"
   plan = Plan(keys=list(by_key), unit="clips", settings={}, description="test")
   assemble(
     plan,

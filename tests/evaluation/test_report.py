@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_results import RATE, write_results
 
-from v2a_jax.evaluation.report import compare, figures
+from v2a_jax.evaluation.report import compare, figures, slices
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report import table as report_table
 from v2a_jax.evaluation.report.columns import columns_of
@@ -448,3 +448,23 @@ def test_curves_keep_extremes_and_average_the_rest():
   assert curve.y.mean() == pytest.approx(3.0, abs=0.05)
   svg = figures.curves_svg("a & b", [curve])
   assert svg.startswith("<svg") and "a &amp; b" in svg
+
+
+def test_parts_of_the_set_are_scored_by_class_and_speech(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0, clips=14)
+  content = json.loads(path.read_text())
+  for i, clip in enumerate(content["clips"]):
+    clip["label"] = ("dog", "<drum>")[i < 6] if i < 12 else "rare"
+  path.write_text(json.dumps(content))
+  run = load(path)
+  columns, parts = slices.slices([run], columns_of([run]), colours=6)
+  assert [column.id for column in columns] == ["onset_f1_50"]
+  assert [(part.name, part.n) for part in parts] == [
+    *(("<drum>", 6), ("dog", 6)),
+    *(("with speech", 7), ("without speech", 7)),
+  ]
+  scores = [c["scores"]["generated"]["onset_f1_50"] for c in run["clips"][:6]]
+  assert float(parts[0].cells[0][0]) == pytest.approx(np.mean(scores), abs=0.01)
+  page = report.write_report([path], tmp_path / "r.html")
+  assert "&lt;drum&gt;" in page.read_text()
+  assert "| dog | run | 6 | 0." in page.with_suffix(".md").read_text()

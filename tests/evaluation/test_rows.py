@@ -1,6 +1,6 @@
 """Which clips are used, and what anchors sound like."""
 
-from flashes import RATE, SECONDS, Follower
+from flashes import RATE, SECONDS, Follower, make_record
 import numpy as np
 import pytest
 
@@ -30,6 +30,27 @@ def test_every_video_is_given_to_another_clip(data):
     assert frames(clip) != frames(other)
     for key in ("prompt", "transcript", "audio"):
       np.testing.assert_array_equal(clip.example[key], other.example[key])
+
+
+def test_a_model_is_not_told_when_words_are_spoken(data):
+  words = [
+    {"word": "one", "start": 1.5, "end": 1.7},
+    {"word": "two", "start": 1.8},
+  ]
+  record = make_record(0, "test", words=words, transcript="one two")
+  format = Format(sample_rate=RATE, channels=1, seconds=SECONDS)
+  config = Follower(data).loader_config
+  clip = clips_lib.Reader([record], format, config, word_times=True)(0, 0)
+  seen = clip.example
+  assert not seen["transcript_timed"]
+  ids = seen["transcript_mask"]
+  assert ids.any() and seen["transcript_times"][ids].min() < 1.0
+  # As `v2a generate` has them; the row that is told has the true times.
+  assert clip.word_times["transcript_timed"]
+  assert clip.word_times["transcript_times"][ids].min() == pytest.approx(1.5)
+  np.testing.assert_array_equal(
+    clip.word_times["transcript"], seen["transcript"]
+  )
 
 
 def test_pink_noise_has_the_level_and_falls_by_3_db_an_octave():

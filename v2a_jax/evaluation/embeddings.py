@@ -6,9 +6,8 @@ embeddings; each keeps the index of its clip, because intervals resample clips,
 not windows. Metrics name their embedding by its id, a key of `EMBEDDINGS`; its
 id, window and the sha256 of its weights stand beside every result.
 
-The sound's original sample rate is part of what is measured: a distance between
-sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble. So rows and
-reference always come at the model's own rate.
+Rows and reference come at one rate (formats.py), because a distance between
+sounds of 16 kHz and sounds of 48 kHz is mostly the missing treble.
 """
 
 from collections.abc import Sequence

@@ -31,6 +31,9 @@ from v2a_jax.evaluation import intervals
 
 SPLITS = 4  # into two halves each
 FEWEST = 4  # clips of a set
+# Of fewer, the bias that is left is as large as the error, so that an interval
+# would hold the truth too seldom (docs/evaluation.md); none is given.
+FEWEST_FOR_INTERVAL = 32
 
 # From the indices of the clips of each set to the value, and the influence of
 # each of these clips, whose mean is 0.
@@ -52,13 +55,18 @@ class Extrapolated:
   influence: tuple[np.ndarray, ...]
 
   def estimate(self, **extras) -> intervals.Estimate:
-    """Returns the estimate, of which the first set has the clips."""
+    """Returns the estimate, of which the first set has the clips.
+
+    Its interval is undefined for fewer than 32 clips in a set.
+    """
     sizes = [len(part) for part in self.influence]
     extras = {"plug_in": self.plug_in} | extras
     variance = sum(part.var(ddof=1) / len(part) for part in self.influence)
     t = stats.t.ppf((1 + intervals.LEVEL) / 2, min(sizes) - 1)
     half = float(t * np.sqrt(variance))
     low, high = self.value - half, self.value + half
+    if min(sizes) < FEWEST_FOR_INTERVAL:
+      low = high = np.nan
     parts = self.value + self.influence[0]
     return intervals.Estimate(
       self.value, low, high, sizes[0], extras, parts=parts

@@ -379,7 +379,10 @@ class _Job:
       seed=self.options.interval_seed,
     )
     rows = []
-    with results.embeddings_file(base) as add:
+    writer = contextlib.nullcontext(lambda row, features: None)
+    if self.networks:
+      writer = results.embeddings_file(base)
+    with writer as add:
       for name in work.rows:
         row = summary.row(name, work.rows)
         add(name, row.features)

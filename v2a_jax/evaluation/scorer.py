@@ -53,8 +53,7 @@ def judge(
   for row, of_row in sounds.items():
     samples = truth
     if row != TRUTH:
-      cut = [s[: len(c.audio)] for s, c in zip(of_row, clips)]
-      samples = _samples(clips, cut, sample_rate, networks)
+      samples = _samples(clips, of_row, sample_rate, networks)
     for i, sample in enumerate(samples):
       sample = dataclasses.replace(sample, truth=truth[i])
       features[i][row] = sample.features
@@ -70,6 +69,8 @@ def judge(
 
 
 def _samples(clips, sounds, sample_rate, networks) -> list[Sample]:
+  seconds = [len(sound) / sample_rate for sound in sounds]
+  sounds = [s[: len(c.audio)] for s, c in zip(sounds, clips)]
   parts = {
     id_: embeddings.embed(network, sounds, sample_rate=sample_rate).split()
     for id_, network in networks.items()
@@ -80,6 +81,7 @@ def _samples(clips, sounds, sample_rate, networks) -> list[Sample]:
       waveform=sound,
       sample_rate=sample_rate,
       features={id_: of[i] for id_, of in parts.items()},
+      delivered_seconds=seconds[i],
     )
     for i, (clip, sound) in enumerate(zip(clips, sounds))
   ]

@@ -79,7 +79,7 @@ def _drawn(clips: int, seed: int):
   size = max(1, min(_DRAWS, _VALUES // clips))
   for start in range(0, _DRAWS, size):
     count = min(size, _DRAWS - start)
-    yield rng.integers(0, 2, (count, clips)).astype(np.float64)
+    yield rng.integers(0, 2, (count, clips), np.uint8).astype(np.float64)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -79,7 +79,9 @@ class Model:
     sounds = rows_lib.make(
       row, self.tracker, clips, settings=settings, donors=donors
     )
-    return sounds, self.tracker.sample_rate
+    rate = self.tracker.sample_rate
+    # As long as the clip, as `v2a generate` delivers them.
+    return [s[: round(c.seconds * rate)] for s, c in zip(sounds, clips)], rate
 
 
 def _overridden(settings, overrides) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Sample:
     sample_rate: Hz.
     features: embedding features of this sound alone, by `Embedding.id`.
     truth: sample of the clip's true sound; None in that sample itself.
+    delivered_seconds: length of the sound as it was delivered; None for that of
+      `waveform`.
   """
 
   clip: Clip
@@ -59,6 +61,7 @@ class Sample:
   sample_rate: int
   features: Mapping[str, Features]
   truth: "Sample | None" = None
+  delivered_seconds: float | None = None
   _cache: dict[Callable, Any] = dataclasses.field(
     default_factory=dict, init=False, repr=False
   )

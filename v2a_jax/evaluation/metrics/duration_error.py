@@ -15,5 +15,7 @@ class DurationError(base.ClipMetric):
 
   def get_state(self, sample: base.Sample) -> float:
     rate = sample.sample_rate
-    seconds = len(sample.truth.waveform) / rate
-    return abs(len(sample.waveform) / rate - seconds)
+    asked = len(sample.truth.waveform) / rate
+    if sample.delivered_seconds is not None:
+      return abs(sample.delivered_seconds - asked)
+    return abs(len(sample.waveform) / rate - asked)

@@ -104,7 +104,7 @@ def _comparable(columns: Sequence[Column]) -> list[Column]:
   ]
 
 
-def _quality(columns: Sequence[Column]) -> list[Column]:
+def quality(columns: Sequence[Column]) -> list[Column]:
   """Returns the metrics in which runs are compared with anchors."""
   return [c for c in _comparable(columns) if c.role == "quality"]
 
@@ -292,10 +292,10 @@ def judge_skills(
   found = [
     (i, gap)
     for i, run in enumerate(runs)
-    for gap in differences(_quality(columns), (run, GENERATED), (run, SHUFFLED))
+    for gap in differences(quality(columns), (run, GENERATED), (run, SHUFFLED))
   ]
   gaps = corrected([gap for _, gap in found])
-  timing = [c for c in _quality(columns) if c.judges_timing]
+  timing = [c for c in quality(columns) if c.judges_timing]
   skills = []
   for i, run in enumerate(runs):
     own = tuple(gap for (j, _), gap in zip(found, gaps) if j == i)
@@ -319,7 +319,7 @@ def _against_blind(runs, columns) -> list[Sentence]:
   found = [
     (i, gap)
     for i, (run, row) in enumerate(rows)
-    for gap in differences(_quality(columns), (run, GENERATED), (run, row))
+    for gap in differences(quality(columns), (run, GENERATED), (run, row))
   ]
   gaps = corrected([gap for _, gap in found])
   sentences = []
@@ -435,7 +435,11 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
       " are equal, one report in twenty names any difference. Intervals are of"
       " one difference each."
     )
-  unpaired = [c.label for c in columns if not _has_clips(c, runs)]
+  unpaired = [
+    c.label
+    for c in columns
+    if not has_clips(c, runs, "scores", "counts", "parts")
+  ]
   if unpaired:
     sentences.append(
       f"{join(unpaired)}: a value of the whole set, compared through intervals "
@@ -444,12 +448,12 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
   return sentences
 
 
-def _has_clips(column: Column, runs) -> bool:
-  """Returns whether a metric has a value, or a part in it, for clips."""
+def has_clips(column: Column, runs, *kinds: str) -> bool:
+  """Returns whether clips have values of a metric, of any of the kinds."""
   return any(
     column.id in row
     for run in runs
     for clip in run["clips"]
-    for kind in ("scores", "counts", "parts")
+    for kind in kinds
     for row in clip.get(kind, {}).values()
   )

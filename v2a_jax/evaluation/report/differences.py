@@ -129,7 +129,7 @@ def _shared(column, first: Row, second: Row) -> np.ndarray:
     return np.zeros((0, 4))
   others = {clip["id"]: clip for clip in other["clips"]}
   pairs = [
-    (_terms(clip, row, column), _terms(others[clip["id"]], other_row, column))
+    (terms(clip, row, column), terms(others[clip["id"]], other_row, column))
     for clip in run["clips"]
     if clip["id"] in others
   ]
@@ -137,7 +137,7 @@ def _shared(column, first: Row, second: Row) -> np.ndarray:
   return np.array(known, float).reshape(-1, 4)
 
 
-def _terms(clip: dict, row: str, column: Column) -> tuple | None:
+def terms(clip: dict, row: str, column: Column) -> tuple | None:
   """Returns the clip's part of numerator and denominator, or None."""
   counts = clip.get("counts", {}).get(row, {}).get(column.id)
   if column.ratio and counts:

@@ -20,7 +20,13 @@ import markupsafe
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_readable, check_writable
 from v2a_jax.basics.text import clock, shares
-from v2a_jax.evaluation.report import compare, figures, markdown, table
+from v2a_jax.evaluation.report import (
+  compare,
+  figures,
+  markdown,
+  slices,
+  table,
+)
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
@@ -136,6 +142,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "markdown": table.as_markdown(columns, rows),
     "csv": table.as_csv(columns, rows),
     "intervals": _interval_plots(columns, rows),
+    "slices": slices.slices(runs, columns, colours=table.COLOURS),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
     "gallery": gallery_lib.collect(
