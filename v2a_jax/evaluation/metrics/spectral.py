@@ -16,7 +16,7 @@ one in both.
 """
 
 import numpy as np
-from scipy import signal
+from scipy import fft, signal
 
 from v2a_jax.evaluation.metrics import base
 
@@ -59,16 +59,19 @@ class LogSpectralDistance(base.ClipMetric):
 def magnitudes(
   waveform: np.ndarray, size: int, hop: int, window: int
 ) -> np.ndarray:
-  """Computes magnitudes of [samples, channels], [channels, frames, size/2+1]."""
+  """Computes magnitudes of [samples, channels], [channels, frames, size/2+1].
+
+  In float32, which takes a third of the time.
+  """
   half = size // 2
   mirrored = np.pad(
-    waveform.T.astype(np.float64), ((0, 0), (half, half)), mode="reflect"
+    waveform.T.astype(np.float32), ((0, 0), (half, half)), mode="reflect"
   )
   frames = np.lib.stride_tricks.sliding_window_view(mirrored, size, axis=1)
   before = (size - window) // 2
-  hann = np.zeros(size)
+  hann = np.zeros(size, np.float32)
   hann[before : before + window] = signal.get_window("hann", window)
-  return np.abs(np.fft.rfft(frames[:, ::hop] * hann))
+  return np.abs(fft.rfft(frames[:, ::hop] * hann))
 
 
 def _alike(x: np.ndarray, y: np.ndarray) -> list[np.ndarray] | None:
