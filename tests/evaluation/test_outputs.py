@@ -19,7 +19,7 @@ from launch import cli
 from tests.launch.commands import refused, succeeds
 from v2a_jax import media
 from v2a_jax.evaluation import clips, folders, systems
-from v2a_jax.evaluation.metrics import METRICS, frechet
+from v2a_jax.evaluation.metrics import METRICS, base, frechet
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.weights import registry as weights
 
@@ -34,11 +34,19 @@ SOME = (
 )
 
 
-class Fad(frechet.FrechetDistance):
+class Fad(base.SetMetric):
   """The Fréchet distance on an embedding without weights."""
 
-  id = "fad_mean"
+  id, label, direction = "fad_mean", "FAD (mean)", "lower"
+  about = "Fréchet distance of mean levels."
   embedding = Mean
+  needs_reference = has_own = True
+
+  def compute(self, features, *, reference, seed=0):
+    return frechet.frechet(features, reference, seed=seed)
+
+  def compute_own(self, features, *, truth, seed=0):
+    return frechet.frechet(features, truth, seed=seed, own=True)
 
 
 MEASURED = (*(m for m in METRICS if m.id in SOME), Fad())
