@@ -49,7 +49,7 @@ EXTRAS = {
   # Compiles for TPU pods on a machine without one: v2a plan.
   "plan": ["libtpu"],
   "gpu": ["jax[cuda12]"],
-  "eval": ["librosa", "mir_eval", "opencv-python-headless"],
+  "eval": ["krippendorff", "librosa", "mir_eval", "opencv-python-headless"],
   "ui": ["gradio>=6.1"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
@@ -62,6 +62,8 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
+    # Renders report.md as its readers do.
+    "markdown-it-py",
     "moto[s3]",
     "s3fs",
     "packaging",
@@ -91,6 +93,7 @@ setup(
   ),
   package_data={
     "v2a_jax": ["assets/**"],
+    "v2a_jax.evaluation.listening": ["templates/**"],
     "v2a_jax.evaluation.report": ["templates/**"],
     "data_pipelines": ["templates/**"],
     "launch": ["templates/*", "README.md"],

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
-from data_pipelines.manifest import already_built, fingerprint
+from data_pipelines.manifest import find_manifest, fingerprint
 from data_pipelines.progress import Progress
+from data_pipelines.readings import reading_lines
 from data_pipelines.writer import DatasetWriter, Outcome, listing
 from v2a_jax.basics.settings import check
 from v2a_jax.basics.text import clock
@@ -37,7 +38,8 @@ class OutputOptions:
       empty to train one on the captions and transcripts.
     workers: files or scenes that are processed at a time.
     shard_mb: size of a shard in MiB.
-    overwrite: replace a finished data set that was built differently.
+    overwrite: replace a finished data set that was built differently; what it
+      holds of the same files in the same form is not decoded again.
   """
 
   vocab_size: int = 1024
@@ -62,6 +64,8 @@ class Plan:
     inputs: further JSON-able input. A build is continued, or already done, if
       keys, settings and inputs are the same.
     facts: further entries of the manifest.
+    origin: name of the place that the items come from. A finished data set of
+      the same origin and settings is brought up to date; "" for never.
     unmatched: (line, file, reason) of the captions that were not used; None
       without a table of captions.
     description: one sentence for TFDS.
@@ -72,6 +76,7 @@ class Plan:
   settings: Mapping[str, Any]
   inputs: Any = None
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  origin: str = ""
   unmatched: Sequence[tuple[int, str, str]] | None = None
   description: str
 
@@ -109,14 +114,18 @@ def assemble(
   digest = fingerprint(
     [schema.SCHEMA_VERSION, settings, output.shard_mb, plan.keys, plan.inputs]
   )
-  if manifest := already_built(out, digest):
+  writer_lib.restore(out)
+  if (built := find_manifest(out)) and built.get("fingerprint") == digest:
     log(f"{out} is already built from the same input and settings")
-    return manifest
+    return built
+  update = bool(built and plan.origin) and built.get("origin") == plan.origin
+  changes = setting_changes(built or {}, settings)
   with DatasetWriter(
     out,
     fingerprint=digest,
     shard_bytes=int(output.shard_mb * 2**20),
-    overwrite=output.overwrite,
+    overwrite=output.overwrite or (update and not changes),
+    changes=changes,
   ) as writer:
     todo = [key for key in plan.keys if key not in writer.done]
     if len(todo) < len(plan.keys):
@@ -131,6 +140,7 @@ def assemble(
       "schema_version": schema.SCHEMA_VERSION,
       "fingerprint": digest,
       "settings": settings,
+      "origin": plan.origin,
       **count(outcomes),
       **plan.facts,
     }
@@ -139,9 +149,12 @@ def assemble(
       description=plan.description,
       tokenizer=model,
       unmatched=plan.unmatched,
+      readings="".join(reading_lines(outcomes)),
     )
   for line in summary(manifest, out, plan.unit):
     log(line)
+  if built:
+    log(taken_over(outcomes))
   log(f"took {clock(seconds)}")
   return manifest
 
@@ -200,6 +213,32 @@ def summary(
     f"{manifest['tokenizer']['vocab_size']}"
   )
   return lines
+
+
+def setting_changes(built: Mapping[str, Any], settings) -> str:
+  """Returns the settings that differ from a data set's, such as `fps was 1, …`.
+
+  Args:
+    built: manifest of the data set.
+    settings: settings of the new build.
+  """
+  old = built.get("settings", {})
+  lines = [
+    f"{key} was {old.get(key)}, is {settings.get(key)}"
+    for key in sorted({*old, *settings})
+    if old.get(key) != settings.get(key)
+  ]
+  return ", ".join(lines[:3])
+
+
+def taken_over(outcomes: Sequence[Outcome]) -> str:
+  """Returns how many clips came from the data set that was replaced."""
+  clips = [p for o in outcomes for p in o.parts if "reason" not in p]
+  taken = sum("taken" in part for part in clips)
+  return (
+    f"{taken} clips were taken over from the data set that was there, "
+    f"{len(clips) - taken} were decoded"
+  )
 
 
 def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:

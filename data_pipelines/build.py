@@ -5,7 +5,8 @@ files ─► clips.extract (in the media sandbox) ─┐
 seeds ─► data_pipelines.scenes (in processes) ─┘
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 import dataclasses
 import functools
@@ -18,8 +19,10 @@ from data_pipelines import captions as captions_lib
 from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
+from data_pipelines.manifest import fingerprint
+from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.schema import DataError
-from data_pipelines.writer import Outcome
+from data_pipelines.writer import Outcome, restore
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
@@ -27,7 +30,7 @@ from v2a_jax.basics.settings import SettingError, check
 _MEDIA_SUFFIXES = frozenset(
   ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .3gp .flv .wmv "
   ".ogv .gif .wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma "
-  ".mxf .ivf .caf .amr .au .w64".split()
+  ".mxf .ivf .caf .amr .au .w64 .dv .dif .vob .asf .qt .nut .m2v".split()
 )
 
 
@@ -44,7 +47,9 @@ def build_folder(
 ) -> dict[str, Any]:
   """Turns a folder of clips into a data set and returns its manifest.
 
-  Starting the same build again continues it, or says that it is done.
+  Starting the same build again continues it, or says that it is done. After
+  files or captions have changed it brings the data set up to date and decodes
+  only what is new.
 
   Args:
     directory: folder that is searched, subfolders included, for media files.
@@ -64,13 +69,17 @@ def build_folder(
   if limit is not None and limit < 1:
     raise SettingError(f"limit={limit} is not in [1, inf)")
   directory = local_path(directory, "the folder of clips")
-  files, others = find_media(directory)
+  files, others, notes = find_media(directory)
   files = files[:limit]
-  log(f"{len(files)} media files in {directory} ({others} others ignored)")
+  log(f"{len(files)} media files in {directory}{_ignored(others)}")
   table = captions_lib.Captions({}, {}, [], [])
   if captions_csv is not None:
     table = captions_lib.read_captions(captions_csv, files, columns=columns)
     log(table.describe())
+    notes += table.notes
+  for note in notes:
+    log(note)
+  restore(out)
   rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
   plan = Plan(
     keys=files,
@@ -79,9 +88,12 @@ def build_folder(
     inputs=[_stats(directory, files), rows],
     facts={
       "columns": table.columns,
-      "files_ignored": others,
+      "files_ignored": others.total(),
+      "endings_ignored": others,
+      MEDIA: options.of_media,
       "rows_unmatched": len(table.unmatched),
     },
+    origin=fingerprint([str(directory.resolve()), limit]),
     unmatched=table.unmatched,
     description=f"Clips of {directory.resolve().name} with captions.",
   )
@@ -91,6 +103,7 @@ def build_folder(
     names=clips.clip_names(files),
     rows=table.rows,
     options=options,
+    earlier=open_readings(out, media=options.of_media),
   )
   return assemble(
     plan,
@@ -168,34 +181,79 @@ def build_scenes(
   )
 
 
-def find_media(directory: pathlib.Path) -> tuple[list[str], int]:
-  """Returns the media files below a folder, and the number of other files.
+def find_media(
+  directory: pathlib.Path,
+) -> tuple[list[str], Counter[str], list[str]]:
+  """Finds the media files below a folder, in linked folders too.
 
-  The paths are relative, with forward slashes, sorted; hidden files and
-  folders are left out of both.
+  Hidden files and folders are left out of everything.
+
+  Returns:
+    (paths relative to the folder, with forward slashes, sorted; number of other
+    files by their ending; a line for each link that was not followed).
 
   Raises:
     DataError: no such folder, or no media file in it.
   """
   if not directory.is_dir():
     raise DataError(f"no folder {directory}")
-  files, others = [], 0
-  for root, folders, names in os.walk(directory):
-    folders[:] = [name for name in folders if not name.startswith(".")]
+  files, others, notes = [], Counter(), []
+  for folder, names in _folders(directory, notes):
     for name in names:
       if name.startswith("."):
         continue
-      path = pathlib.Path(root, name)
+      path = folder / name
       if path.suffix.lower() in _MEDIA_SUFFIXES:
         files.append(path.relative_to(directory).as_posix())
       else:
-        others += 1
+        others[path.suffix.lower() or "without an ending"] += 1
   if not files:
     raise DataError(
-      f"no media file in {directory} ({others} files with other suffixes);"
-      " name a folder of clips"
+      f"no media file in {directory}{_ignored(others)}; name a folder of clips"
     )
-  return sorted(files), others
+  return sorted(files), others, notes
+
+
+def _folders(
+  directory: pathlib.Path, notes: list[str]
+) -> Iterator[tuple[pathlib.Path, list[str]]]:
+  """Yields folders and the names of their files, linked folders once."""
+
+  def identity(path):
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+  def refused(error: OSError) -> None:
+    notes.append(f"{error.filename} is left out: {error.strerror}")
+
+  # A link to a folder that is searched anyway adds nothing.
+  real = {identity(root) for root, _, _ in os.walk(directory)}
+  seen = set(real)
+  for root, folders, names in os.walk(
+    directory, followlinks=True, onerror=refused
+  ):
+    yield pathlib.Path(root), names
+    below = sorted(name for name in folders if not name.startswith("."))
+    folders.clear()
+    for name in below:
+      path = pathlib.Path(root, name)
+      own = identity(path)
+      if path.is_symlink() or own not in real:
+        if own in seen:
+          notes.append(f"{path} is left out: its folder is searched already")
+          continue
+        seen.add(own)
+      folders.append(name)
+
+
+def _ignored(others: Counter[str]) -> str:
+  """Returns ` (3 others ignored: 2 .txt, 1 .json)`, or "" for none."""
+  if not others:
+    return ""
+  often = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+  endings = [f"{n} {ending}" for ending, n in often[:8]]
+  more = "" if len(others) <= 8 else ", …"
+  return f" ({others.total()} others ignored: {', '.join(endings)}{more})"
 
 
 def _stats(directory: pathlib.Path, files: list[str]) -> list:

@@ -7,29 +7,26 @@ returned for the user to see.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-import csv
 import dataclasses
-import io
 import math
 import os
-import pathlib
 import re
 
-from data_pipelines.schema import DataError
-from v2a_jax.basics.files import read_bytes
-from v2a_jax.basics.paths import as_path
+from data_pipelines.file_names import FileIndex
+from data_pipelines.schema import PRESENCE_TAGS, DataError
+from data_pipelines.tables import read_table
 
 # Names of the columns of each field, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
   field: tuple(names.split())
   for field, names in {
     "file": "file filename file_name path filepath file_path video video_path"
-    " video_id audio audio_path clip name id",
+    " video_id audio audio_path clip ytid youtube_id name id",
     "caption": "caption video_caption prompt text description title",
     "audio_caption": "audio_caption sound_caption audio_description"
     " audio_prompt sound",
     "transcript": "transcript transcription speech spoken",
-    "label": "label category class labels event",
+    "label": "label category class labels positive_labels event",
     "tags": "tags tag",
     "licence": "licence license rights",
     "source": "source url origin",
@@ -40,6 +37,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 # Fields that take the first value that is not empty from several columns.
 _WITH_FALLBACK = ("file", "label")
+# Columns with the ids of films, from which the files may have been cut.
+_FILM_COLUMNS = ("ytid", "youtube_id")
+# Seconds of a stretch of a film whose end is not given: AudioSet's and VGGSound's.
+_FILM_SECONDS = 10.0
+# Fields of text that may have delimiters in it, and no other meaning.
+_FREE_TEXT = ("caption", "audio_caption", "transcript", "label")
+_VGGSOUND = ("ytid", "start_seconds", "label", "split")
 _SPLITS = {
   "train": ("train", "training"),
   "val": ("val", "valid", "validation", "dev"),
@@ -53,10 +57,13 @@ class Row:
 
   Attributes:
     line: line of the table at which the row ends; 0 without a table.
+    other_captions: further captions of the same stretch.
     tags: kinds of sound; see `schema.presence`.
     split: train, val or test; "" to choose by a hash of the name.
     start: seconds at which the stretch begins; None for the file's start.
     end: seconds at which the stretch ends; None for the file's end.
+    of_film: whether the times are those of a film, of which the file may be just
+      this stretch.
   """
 
   line: int
@@ -64,12 +71,14 @@ class Row:
   audio_caption: str = ""
   transcript: str = ""
   label: str = ""
+  other_captions: tuple[str, ...] = ()
   tags: tuple[str, ...] = ()
   licence: str = ""
   source: str = ""
   split: str = ""
   start: float | None = None
   end: float | None = None
+  of_film: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +91,14 @@ class Captions:
     columns: columns of the table by the field that they fill, in order.
     ignored_columns: the other columns of the table.
     unmatched: (line, file name in the table, reason) of the rows not used.
+    notes: what was guessed in reading the table, one line each.
   """
 
   rows: Mapping[str, Sequence[Row]]
   columns: Mapping[str, Sequence[str]]
   ignored_columns: Sequence[str]
   unmatched: Sequence[tuple[int, str, str]]
+  notes: Sequence[str] = ()
 
   def describe(self) -> str:
     """Returns one line that names the column of each field."""
@@ -105,10 +116,13 @@ def read_captions(
   *,
   columns: Mapping[str, str] | None = None,
 ) -> Captions:
-  """Reads a CSV (or TSV) file in UTF-8 and matches its rows to files.
+  """Reads a table and matches its rows to files.
+
+  Several rows of a file give it several captions, or are of stretches of it.
 
   Args:
-    path: table with a header.
+    path: table, see `tables.read_table`. AudioSet's and VGGSound's need no line
+      that names the columns, nor do tables of a file and a caption.
     files: relative paths with forward slashes.
     columns: column by field, where detection by name would be wrong.
 
@@ -116,28 +130,81 @@ def read_captions(
     DataError: the table is missing or unreadable, has no column of file names,
       or `columns` or a split is unknown.
   """
-  path = as_path(path)
-  header, lines = _read_table(path)
-  mapping = detect_columns(header, overrides=columns or {}, where=str(path))
-  find = _FileIndex(files)
+  where, find = str(path), FileIndex(files)
+
+  def without_header(rows: Sequence[Sequence[str]]) -> Sequence[str]:
+    return () if columns else _guess_columns(rows, find)
+
+  def ends_with_text(header: Sequence[str]) -> bool:
+    found = detect_columns(header, overrides=columns or {}, where=where)
+    return any(header[-1] in found.get(field, ()) for field in _FREE_TEXT)
+
+  table = read_table(
+    path, without_header=without_header, ends_with_text=ends_with_text
+  )
+  mapping = detect_columns(table.header, overrides=columns or {}, where=where)
   rows: dict[str, list[Row]] = defaultdict(list)
   unmatched = []
-  for number, line in lines:
-    name, row, problem = _parse(number, line, mapping, where=str(path))
-    file, missing = find(name) if name else (None, "no file name")
-    problem = problem or missing
-    if not problem and any(
-      (row.start, row.end) == (old.start, old.end) for old in rows[file]
-    ):
-      problem = "a second row for the same file (the first is used)"
+  for number, cells in table.lines:
+    name, row, problem = _parse(number, cells, mapping, where=where)
+    if not problem:
+      file, row, problem = _find(find, name, row)
+    if not problem:
+      problem = _add(rows[file], row)
     if problem:
       unmatched.append((number, name, problem))
-    else:
-      rows[file].append(row)
   used = {column for names in mapping.values() for column in names}
-  ignored = [column for column in header if column not in used]
+  ignored = [column for column in table.header if column not in used]
   rows = {file: stretches for file, stretches in rows.items() if stretches}
-  return Captions(rows, mapping, ignored, unmatched)
+  notes = [*table.notes, *find.notes()]
+  return Captions(rows, mapping, ignored, unmatched, notes)
+
+
+def _guess_columns(
+  rows: Sequence[Sequence[str]], find: FileIndex
+) -> Sequence[str]:
+  """Returns the columns of a table whose first row is not their names."""
+  first = [cell.strip() for cell in rows[0]]
+  if any(_plain(cell) in COLUMNS["file"] for cell in first):
+    return ()
+  if len(first) == 4 and first[1].isdigit() and first[3] in ("train", "test"):
+    return _VGGSOUND
+  named = re.search(r"\w\.[A-Za-z]\w{1,3}$", first[0])
+  if len(first) > 1 and (named or find(first[0])[0]):
+    return ("file", "caption")
+  return ()
+
+
+def _find(find: FileIndex, name: str, row: Row) -> tuple[str | None, Row, str]:
+  """Returns the file of a row, the row with the times in it, and a problem."""
+  if not row.of_film:
+    file, problem = find(name)
+    return file, row, problem
+  start, end = row.start or 0.0, row.end
+  if file := find.part_of_film(name, start, end):
+    # The file is the stretch.
+    return file, dataclasses.replace(row, start=None, end=None), ""
+  file, problem = find(name)
+  if end is None and row.start is not None:
+    row = dataclasses.replace(row, end=start + _FILM_SECONDS)
+  return file, row, problem
+
+
+def _add(rows: list[Row], row: Row) -> str:
+  """Adds a row to those of its file; returns why it says nothing new, or ""."""
+  times = lambda row: (row.start, row.end)
+  for place, old in enumerate(rows):
+    if times(old) == times(row):
+      known = {old.caption, old.audio_caption, *old.other_captions, ""}
+      texts = (row.caption, row.audio_caption, *row.other_captions)
+      new = [text for text in dict.fromkeys(texts) if text not in known]
+      if not new:
+        return "a second row for the same file (the first is used)"
+      captions = (*old.other_captions, *new)
+      rows[place] = dataclasses.replace(old, other_captions=captions)
+      return ""
+  rows.append(row)
+  return ""
 
 
 def detect_columns(
@@ -148,7 +215,7 @@ def detect_columns(
   Raises:
     DataError: no column of file names, or an override does not exist.
   """
-  plain = {re.sub(r"[\s\-]+", "_", c.strip().lower()): c for c in header}
+  plain = {_plain(column): column for column in header}
   mapping: dict[str, list[str]] = {}
   for field, column in overrides.items():
     if field not in COLUMNS or column not in header:
@@ -162,12 +229,20 @@ def detect_columns(
     own = [plain[n] for n in names if n in plain and plain[n] not in taken]
     if own and field not in mapping:
       mapping[field] = own if field in _WITH_FALLBACK else own[:1]
+  if "caption" not in overrides:
+    numbered = [c for c in header if re.fullmatch(r"captions?_?\d+", _plain(c))]
+    if columns := mapping.get("caption", []) + numbered:
+      mapping["caption"] = columns
   if "file" not in mapping:
     raise DataError(
       f"{where}: no column of file names among {', '.join(header)}; "
       "rename one to `file` or name it with --columns file=NAME"
     )
   return {field: mapping[field] for field in COLUMNS if field in mapping}
+
+
+def _plain(column: str) -> str:
+  return re.sub(r"[\s\-]+", "_", column.strip().lower())
 
 
 def parse_seconds(text: str) -> float | None:
@@ -186,52 +261,61 @@ def parse_seconds(text: str) -> float | None:
   return seconds
 
 
-def _read_table(path: pathlib.Path):
-  """Returns the header and (line number, value by column) of each row."""
-  try:
-    text = read_bytes(path).decode("utf-8-sig")
-  except FileNotFoundError:
-    raise DataError(f"no captions file {path}; name a CSV file") from None
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(
-      f"cannot read {path}: {error}; it should be a CSV file in UTF-8"
-    ) from None
-  first = text.split("\n", 1)[0]
-  delimiter = max(",\t;|", key=first.count)
-  reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-  try:
-    header = [column for column in reader.fieldnames or () if column]
-    # `line_num` is the line at which a row ends.
-    lines = [(reader.line_num, line) for line in reader]
-  except csv.Error as error:
-    raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-  if not header:
-    raise DataError(f"{path} is empty; its first line must name the columns")
-  return header, lines
-
-
-def _parse(number: int, line: Mapping, mapping: Mapping, *, where: str):
+def _parse(
+  number: int,
+  cells: Mapping[str, str | list[str]],
+  mapping: Mapping[str, Sequence[str]],
+  *,
+  where: str,
+) -> tuple[str, Row, str]:
   """Returns a row's file name, the row, and a problem or ""."""
   values = {
-    field: next(filter(None, ((line[n] or "").strip() for n in names)), "")
-    for field, names in mapping.items()
+    field: [
+      (column, text) for column in columns for text in _texts(cells, column)
+    ]
+    for field, columns in mapping.items()
   }
-  name = values.pop("file")
-  values["split"] = _split(values.get("split", ""), f"{where}, line {number}")
-  values["tags"] = tuple(
-    filter(None, re.split(r"[\s,;|\[\]\"']+", values.get("tags", "")))
-  )
-  problem = ""
+  column, name = (values.pop("file") or [("", "")])[0]
+  tags = [text for _, text in values.pop("tags", ())]
+  captions = [text for _, text in values.pop("caption", ())]
+  found = {field: own[0][1] if own else "" for field, own in values.items()}
+  found["split"] = _split(found.get("split", ""), f"{where}, line {number}")
+  problem = "" if name else "no file name"
   for field in ("start", "end"):
     try:
-      values[field] = parse_seconds(values.get(field, ""))
+      found[field] = parse_seconds(found.get(field, ""))
     except ValueError:
-      problem = f"{field} is not a time: {values[field]!r}"
-      values[field] = None
-  start, end = values["start"] or 0.0, values["end"]
+      problem = f"{field} is not a time: {found[field]!r}"
+      found[field] = None
+  start, end = found["start"] or 0.0, found["end"]
   if end is not None and end <= start:
     problem = problem or f"end {end:g} s is not after start {start:g} s"
-  return name, Row(line=number, **values), problem
+  row = Row(
+    line=number,
+    caption=captions[0] if captions else "",
+    other_captions=tuple(dict.fromkeys(captions))[1:],
+    tags=tuple(tag for text in tags for tag in _tags(text)),
+    of_film=_plain(column) in _FILM_COLUMNS,
+    **found,
+  )
+  return name, row, problem
+
+
+def _texts(cells: Mapping[str, str | list[str]], column: str) -> list[str]:
+  """Returns the texts of a cell that are not empty."""
+  value = cells.get(column, "")
+  texts = value if isinstance(value, list) else [value]
+  return [text.strip() for text in texts if text.strip()]
+
+
+def _tags(text: str) -> list[str]:
+  """Returns the tags of a cell, between commas, semicolons or bars."""
+  tags = [tag.strip(" []\"'") for tag in re.split("[,;|]", text)]
+  tags = [tag for tag in tags if tag]
+  words = text.split()
+  if len(tags) == 1 and all(word.lower() in PRESENCE_TAGS for word in words):
+    return words  # `speech music`: there is no such kind of sound.
+  return tags
 
 
 def _split(text: str, where: str) -> str:
@@ -242,32 +326,3 @@ def _split(text: str, where: str) -> str:
   if text:
     raise DataError(f"{where}: split is {text!r}, not train, val or test")
   return ""
-
-
-class _FileIndex:
-  """Finds files by path, then by name, then by name without suffix."""
-
-  def __init__(self, files: Sequence[str]):
-    self._exact = {file: file for file in files}
-    self._loose: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-      path = pathlib.PurePosixPath(file)
-      keys = {path.name, path.stem, str(path.with_suffix(""))}
-      for key in keys - {file}:
-        self._loose[key].append(file)
-
-  def __call__(self, name: str) -> tuple[str | None, str]:
-    """Returns the file and "", or None and the reason."""
-    path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    # Paths may begin above or below the folder: drop leading parts.
-    for skip in range(len(path.parts)):
-      tail = "/".join(path.parts[skip:])
-      if tail in self._exact:
-        return tail, ""
-    for skip in range(len(path.parts)):
-      files = self._loose.get("/".join(path.parts[skip:]), [])
-      if len(files) == 1:
-        return files[0], ""
-      if files:
-        return None, f"{len(files)} files have this name, e.g. {files[0]}"
-    return None, "no such file"

@@ -7,7 +7,6 @@ cache, which are made one by one.
 
 from collections.abc import Mapping, Sequence
 import functools
-import hashlib
 import os
 import pathlib
 from typing import Any
@@ -35,12 +34,12 @@ class Copy:
   @functools.cached_property
   def folder(self) -> pathlib.Path:
     """The local folder, with what describes the data set."""
-    digest = hashlib.sha256((self._path / MANIFEST).read_bytes()).hexdigest()
+    digest = files.sha256_of(self._path / MANIFEST)
     folder = cache.root() / "datasets" / digest[:32]
     folder.mkdir(parents=True, exist_ok=True)
     for name in _DESCRIPTION:
       if not (folder / name).is_file():
-        files.write_whole(folder / name, (self._path / name).read_bytes())
+        files.write_whole(folder / name, files.read_bytes(self._path / name))
     return folder
 
   def fetch(self, number: int) -> None:

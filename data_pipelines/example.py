@@ -357,6 +357,7 @@ def _cut_audio(
 
 def _prompt(record, window: Window, tokenizer: TextTokenizer, rng) -> Example:
   texts = [record[field] for field in window.caption_fields if record[field]]
+  texts += record["other_captions"]
   pick = 0 if rng is None or not texts else int(rng.integers(len(texts)))
   ids, mask = tokenizer.encode(
     texts[pick] if texts else "", window.prompt_length

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from data_pipelines import schema
+from v2a_jax.basics.files import read_json
 from v2a_jax.basics.paths import as_path, check_readable
 
 MANIFEST = "manifest.json"
@@ -32,14 +33,14 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
       "`v2a data scenes`"
     )
   try:
-    manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+    manifest = read_json(path / MANIFEST)
     version = manifest["schema_version"]
   except FileNotFoundError:
     raise schema.DataError(
       f"{path} has no {MANIFEST}, so it is no finished data set; build it with"
       " `v2a data build` or `v2a data scenes`"
     ) from None
-  except (ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError) as error:
     raise schema.DataError(
       f"{path / MANIFEST} is damaged ({error}); build the data set again"
     ) from None
@@ -51,10 +52,9 @@ def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
   return manifest
 
 
-def already_built(out: str | os.PathLike, wanted: str) -> dict[str, Any] | None:
-  """Returns the manifest of a finished build `wanted`, or None."""
+def find_manifest(out: str | os.PathLike) -> dict[str, Any] | None:
+  """Returns the manifest of a finished data set, or None if there is none."""
   try:
-    manifest = read_manifest(out)
+    return read_manifest(out)
   except schema.DataError:
     return None
-  return manifest if manifest.get("fingerprint") == wanted else None

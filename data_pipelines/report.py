@@ -18,13 +18,13 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from data_pipelines.clips import fit_size
+from data_pipelines.clip_file import fit_size
 from data_pipelines.manifest import read_manifest
 from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
 from data_pipelines.writer import DROPS, REPORT
 from v2a_jax import media
-from v2a_jax.basics.files import write_whole
+from v2a_jax.basics.files import read_bytes, write_whole
 from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.basics.text import clock
@@ -220,7 +220,7 @@ def _preview(record: dict[str, Any]) -> tuple[str, bytes]:
 def _read_drops(path: pathlib.Path) -> list[dict[str, str]]:
   if not path.is_file():
     return []
-  text = path.read_bytes().decode()
+  text = read_bytes(path).decode()
   return list(csv.DictReader(io.StringIO(text, newline="")))
 
 

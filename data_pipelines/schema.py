@@ -20,7 +20,7 @@ DATASET_NAME = "v2a"
 
 TEXT_FIELDS = ("id", "caption", "audio_caption", "transcript", "label",
                "licence", "source", "split", "sha256")  # fmt: skip
-JSON_FIELDS = ("words", "events", "tags")
+JSON_FIELDS = ("words", "events", "tags", "other_captions")
 # `features` stand for the frames of `video`: see features.py.
 BYTES_FIELDS = ("video", "audio", "features")
 FIELDS = (*TEXT_FIELDS, *JSON_FIELDS, *BYTES_FIELDS, "duration")
@@ -108,8 +108,11 @@ def validate(record: Mapping[str, Any]) -> None:
         raise SchemaError(
           f"record {name!r}: an entry of {field} needs {key!r}: {entry!r}"
         )
-  if not all(isinstance(tag, str) for tag in lists["tags"]):
-    raise SchemaError(f"record {name!r}: tags must be words: {lists['tags']}")
+  for field in ("tags", "other_captions"):
+    if not all(isinstance(text, str) for text in lists[field]):
+      raise SchemaError(
+        f"record {name!r}: {field} must be texts: {lists[field]}"
+      )
 
 
 def encode(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,10 +134,10 @@ def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
     value = stored[field]
     record[field] = value.decode() if isinstance(value, bytes) else str(value)
   for field in BYTES_FIELDS:
-    # Sets without cached features may lack the field.
+    # Sets from before a field was there lack it.
     record[field] = bytes(stored.get(field, b""))
   for field in JSON_FIELDS:
-    text = stored[field]
+    text = stored.get(field, "")
     record[field] = json.loads(text) if text else []
   record["duration"] = float(stored["duration"])
   return record

@@ -33,6 +33,10 @@ class Outcome:
     drops: {"start", "end", "reason", "detail"} of each stretch that was not
       written; start and end (seconds) are None for the whole item.
     notes: remarks that the manifest counts, such as "re-encoded".
+    seconds: length of the source file; None without one, or if it is refused.
+    parts: {"start", "end"} of each stretch of the file that was looked at, with
+      the "notes" of its clip, or "reason" and "detail" of a drop; "taken" if an
+      earlier build had read it. See readings.py.
   """
 
   key: str
@@ -40,6 +44,8 @@ class Outcome:
   clips: Sequence[Mapping[str, Any]] = ()
   drops: Sequence[Mapping[str, Any]] = ()
   notes: Sequence[str] = ()
+  seconds: float | None = None
+  parts: Sequence[Mapping[str, Any]] = ()
 
 
 class Shard:

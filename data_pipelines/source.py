@@ -18,7 +18,7 @@ from typing import Any
 
 from data_pipelines import copies, schema
 from data_pipelines.manifest import read_manifest
-from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.files import read_bytes, sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.text import did_you_mean
 
@@ -102,7 +102,7 @@ def _check_features(folder: pathlib.Path) -> None:
   def collect(pairs: list[tuple[str, Any]]) -> None:
     named.extend(value for key, value in pairs if key in _CLASS_KEYS)
 
-  json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=collect)
+  json.loads(read_bytes(path), object_pairs_hook=collect)
   for name in named:
     if not str(name).startswith(_TFDS_FEATURES):
       raise schema.DataError(

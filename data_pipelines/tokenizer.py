@@ -24,6 +24,7 @@ import numpy as np
 import sentencepiece
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.files import read_bytes
 from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError
 
@@ -139,7 +140,7 @@ class Tokenizer(TextTokenizer):
     path = as_path(path)
     path = path / FILENAME if path.is_dir() else path
     try:
-      return cls(path.read_bytes())
+      return cls(read_bytes(path))
     except FileNotFoundError:
       raise DataError(
         f"no tokenizer at {path}; every data set built by `v2a data` has one"
@@ -199,7 +200,7 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
   """
   path = as_path(path)
   try:
-    model = path.read_bytes()
+    model = read_bytes(path)
     is_json = model.lstrip().startswith(b"{")
     return BytePairs(model) if is_json else Tokenizer(model)
   except (OSError, RuntimeError, ValueError) as error:

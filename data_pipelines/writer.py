@@ -28,6 +28,7 @@ from typing import Any
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.manifest import MANIFEST
+from data_pipelines.readings import READINGS
 from data_pipelines.shard import BuildError, Outcome, Shard, disk_error
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import as_path, check_writable, is_remote
@@ -39,6 +40,11 @@ _JOURNAL = "journal.jsonl"
 _BUILD = "build.json"
 _LOCK = "lock"
 _OWN = (_JOURNAL, _BUILD, _LOCK)
+# Files of a data set besides its shards; the last two are those of TFDS.
+_DATASET_FILES = (
+  *(MANIFEST, READINGS, DROPS, UNMATCHED, REPORT, tokenizer_lib.FILENAME),
+  *("dataset_info.json", "features.json"),
+)
 # Free space that the disk must keep, to close shards and write the metadata.
 _RESERVE_BYTES = 16 << 20
 _PART = re.compile(r"(train|val|test)-(\d{5})\.part")
@@ -65,6 +71,7 @@ class DatasetWriter:
     fingerprint: str,
     shard_bytes: int = 128 << 20,
     overwrite: bool = False,
+    changes: str = "",
   ):
     """Starts the build of `out`, or continues it.
 
@@ -74,6 +81,7 @@ class DatasetWriter:
         with the same one.
       shard_bytes: a shard is closed once its records have this many bytes.
       overwrite: whether to replace a finished data set of another fingerprint.
+      changes: what differs from it, for the error.
 
     Raises:
       BuildError: `out` exists and may not be overwritten, is being built by
@@ -81,7 +89,7 @@ class DatasetWriter:
     """
     self.out = as_path(out)
     check_writable(self.out)
-    self._check_target(overwrite)
+    self._check_target(overwrite, changes)
     self._work = self.out.with_name(self.out.name + ".building")
     if is_remote(self.out):
       self._work = cache.place(self.out, "builds")
@@ -148,6 +156,7 @@ class DatasetWriter:
     description: str,
     tokenizer: bytes,
     unmatched: Sequence[tuple[int, str, str]] | None = None,
+    readings: str = "",
   ) -> dict[str, Any]:
     """Completes the data set, renames it to `out`, returns the whole manifest.
 
@@ -156,6 +165,7 @@ class DatasetWriter:
       description: one sentence for TFDS.
       tokenizer: the sentencepiece model's bytes.
       unmatched: see `assemble.Plan`.
+      readings: content of `readings.jsonl`; "" for none.
 
     Raises:
       BuildError: nothing was kept, or the disk is full. The next attempt
@@ -181,6 +191,9 @@ class DatasetWriter:
       if unmatched is not None:
         header = ("line", "file", "reason")
         _write_csv(self._work / UNMATCHED, header, unmatched)
+      if readings:
+        (self._work / READINGS).write_text(readings, "utf-8")
+        whole["readings"] = hashlib.sha256(readings.encode()).hexdigest()
       self._save_drops()
       files.write_json(self._work / MANIFEST, whole, ensure_ascii=False)
       self._swap_in()
@@ -198,7 +211,7 @@ class DatasetWriter:
     )
     return message.SerializeToString(deterministic=True)
 
-  def _check_target(self, overwrite: bool) -> None:
+  def _check_target(self, overwrite: bool, changes: str) -> None:
     if not self.out.exists() or not any(self.out.iterdir()):
       return
     if not (self.out / MANIFEST).is_file():
@@ -208,8 +221,9 @@ class DatasetWriter:
       )
     if not overwrite:
       raise BuildError(
-        f"{self.out} is a data set built from other files or settings; give "
-        "another folder, or --overwrite to replace it"
+        f"{self.out} is a data set built from other files or settings"
+        f"{f' ({changes})' * bool(changes)}; give another folder, or --overwrite"
+        " to replace it"
       )
 
   def _continue_or_restart(self, wanted: str) -> None:
@@ -323,14 +337,23 @@ class DatasetWriter:
     if is_remote(self.out):
       self._upload()
       return
-    for name in _OWN:
-      (self._work / name).unlink()
-    old = self.out.with_name(self.out.name + ".old")
+    old = _old_place(self.out)
     if self.out.exists():
       shutil.rmtree(old, ignore_errors=True)
       self.out.rename(old)
     self._work.rename(self.out)
-    shutil.rmtree(old, ignore_errors=True)
+    for name in _OWN:
+      (self.out / name).unlink()
+    if old.is_dir():
+      self._keep_foreign_files(old)
+      shutil.rmtree(old, ignore_errors=True)
+
+  def _keep_foreign_files(self, old: pathlib.Path) -> None:
+    """Moves what users have put into the replaced data set to the new one."""
+    for path in old.iterdir():
+      own = path.name in (*_DATASET_FILES, *_OWN) or _FINAL.fullmatch(path.name)
+      if not own and not (self.out / path.name).exists():
+        path.rename(self.out / path.name)
 
   def _upload(self) -> None:
     """Uploads the data set and removes what an earlier one had besides."""
@@ -344,9 +367,24 @@ class DatasetWriter:
         " command again to upload it"
       ) from None
     for name in earlier - set(names):
-      if _FINAL.fullmatch(name) or name in (UNMATCHED, REPORT):
+      if _FINAL.fullmatch(name) or name in _DATASET_FILES:
         (self.out / name).unlink(missing_ok=True)
     shutil.rmtree(self._work)
+
+
+def restore(out: str | os.PathLike) -> None:
+  """Puts a data set back whose replacement was interrupted between two renames.
+
+  Raises:
+    PathError: `out` is no path.
+  """
+  out = as_path(out)
+  if not is_remote(out) and not out.exists() and _old_place(out).is_dir():
+    _old_place(out).rename(out)
+
+
+def _old_place(out: pathlib.Path) -> pathlib.Path:
+  return out.with_name(out.name + ".old")
 
 
 def listing(counts: Mapping[str, int]) -> str:

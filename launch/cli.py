@@ -23,6 +23,7 @@ VERBS = {
   "train": ("train", "Train a codec or a generator, or continue a run"),
   "eval": ("evaluate", "Score checkpoints, or sounds of any system"),
   "report": ("report", "Write a web page that compares evaluations"),
+  "listen": ("listen", "Make a blind listening test and score its answers"),
   "sweep": ("sweep.run", "Plan, launch and follow a grid of runs"),
   "generate": ("generate", "Generate soundtracks for silent videos"),
   "watermark": ("watermark", "Detect the watermark of generated sound"),

@@ -10,8 +10,9 @@ OUTPUT = """
 """
 BUILD = f"""
 FOLDER                folder of clips, subfolders included
---captions FILE       CSV table of captions, transcripts and labels by file;
-                      columns are recognised by their usual names
+--captions FILE       table of captions, transcripts and labels by file: CSV of
+                      any kind, JSON lines or Parquet; VGGSound's and AudioSet's
+                      are known, other columns recognised by their usual names
 --columns FIELD=COLUMN...
                       columns of the table with other names, such as
                       file=clip_path caption=text_en

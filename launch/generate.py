@@ -7,13 +7,11 @@ them, the sidecar, records every setting.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
-from launch import sidecar as sidecar_lib
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format
@@ -46,6 +44,8 @@ request:
 --regenerate START-END...
                       spans in seconds of --audio, or of the video's own sound,
                       to generate anew
+--audio_track N       number of the sound track to keep where a file has several,
+                      from 0 (default: the main one)
 --read_limits FACTOR  how many times the usual work and memory reading a video
                       may take (default 1)
 {sampler_flags.ARGUMENTS}
@@ -63,6 +63,7 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
+  "audio_track",
 )
 
 
@@ -120,6 +121,7 @@ def main(argv: list[str]) -> int:
 
 def run(tracker, job: Job, output: str, limits) -> bool:
   """Makes one video's soundtracks; False if they are not those expected."""
+  _say_track(job, limits)
   takes = tracker(job.video, limits=limits, **job.request)
   delivery = takes.save(output, **job.delivery)
   for path, take in zip(delivery.videos, takes.candidates):
@@ -131,6 +133,24 @@ def run(tracker, job: Job, output: str, limits) -> bool:
   same = _digests(rows) == job.expected
   print("bit for bit the same sound" if same else "NOT the same sound")
   return same
+
+
+def _say_track(job: Job, limits) -> None:
+  """Says which of several sound tracks is kept."""
+  from v2a_jax import media
+
+  audio, number = job.request.get("audio"), job.request.get("audio_track")
+  file = audio or job.video
+  info = media.probe_limited(file, limits=limits, audio_track=number)
+  track = info.several_tracks()
+  if track and audio:
+    print(f"{file}: {track} is kept; --audio_track chooses", flush=True)
+  elif track:
+    print(
+      f"{file}: none of its {info.audio_tracks} sound tracks is kept; "
+      "--regenerate keeps one outside its spans",
+      flush=True,
+    )
 
 
 def typed_jobs(args: argparse.Namespace) -> list[Job]:
@@ -155,38 +175,34 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
 
 def read_sidecar(
   path: str, args: argparse.Namespace
-) -> tuple[str, int | None, list[Job]]:
+) -> tuple[str, int | str | None, list[Job]]:
   """Reads what made the soundtracks beside a sidecar: checkpoint, step, job.
 
   Raises:
     UsageError: it is no sidecar, or its video is not there.
   """
+  from launch import sidecar
+
   file = parsing.existing(path, "sidecar")
   try:
-    sidecar = json.loads(file.read_text())
-    source, delivery = sidecar["model"]["checkpoint"], dict(sidecar["delivery"])
-    own_key = delivery.pop("own_key")
-    request, video = sidecar["request"], os.fspath(sidecar["video"])
-    sidecar_lib.check(request, delivery, source, sidecar["candidates"])
-    expected = _digests(sidecar["candidates"])
-  except (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    *(RecursionError, OverflowError, OSError),
-  ) as error:
+    found = sidecar.read(file)
+  except (OSError, ValueError, RecursionError) as error:
     raise parsing.UsageError(
       f"{file} is not a sidecar of v2a generate ({error})"
     ) from None
-  if own_key and not args.key:
+  delivery = dataclasses.asdict(found.delivery)
+  if delivery.pop("own_key") and not args.key:
     raise parsing.UsageError(
       f"{file}: the watermark has a key of its own; give it with --key"
     )
   job = Job(
-    video=parsing.existing((args.video or [video])[0], "video"),
-    request=request,
+    video=parsing.existing((args.video or [found.video])[0], "video"),
+    request=vars(found.request),
     delivery=delivery | {"key": args.key},
-    expected=expected,
+    expected={row.seed: row.sha256_samples for row in found.candidates},
   )
-  return args.checkpoint or source["path"], source.get("step"), [job]
+  checkpoint = found.checkpoint
+  return args.checkpoint or checkpoint.path, checkpoint.step, [job]
 
 
 def _digests(candidates: list[dict]) -> dict[int, str]:

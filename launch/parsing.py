@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import describe
@@ -112,7 +112,8 @@ class Parser(argparse.ArgumentParser):
       else:
         shown = f"{default:g}" if isinstance(default, float) else default
         text += f" (default {shown})" if default != "" else ""
-        kind = type(default)
+        # A field of None has a type such as `int | None`.
+        kind = type(default) if default is not None else get_args(field.type)[0]
         metavar = {int: "N", float: "X", str: "PATH"}[kind]
         how = {"type": kind, "metavar": metavar}
       self.add_argument(name, default=default, help=text, **how)

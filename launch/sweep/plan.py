@@ -10,7 +10,6 @@ A config file names its grids itself, as generators of dotted overrides:
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -194,9 +193,9 @@ def read(folder: pathlib.Path) -> list[Point]:
       f"no plan in {folder}; v2a sweep plan -o {folder} makes it"
     )
   try:
-    plan = json.loads(file.read_text())
+    plan = files.read_json(file)
     if plan["schema"] != SCHEMA:
       raise UsageError(f"{file} has schema {plan['schema']}, not {SCHEMA}")
     return [Point(**point) for point in plan["points"]]
-  except (json.JSONDecodeError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise UsageError(f"{file} is not a plan ({error})") from None

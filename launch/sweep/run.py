@@ -1,6 +1,6 @@
 """Plan, launch and follow a grid of training runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 import json
 import os
@@ -142,13 +142,25 @@ def _run_all(
 def _stop(
   running: dict[subprocess.Popen, plan.Point], folder: pathlib.Path
 ) -> None:
-  """Asks runs to save and end, waits for each, and says how it ended."""
-  for process in running:  # The script and what it started.
+  """Asks runs to save and end, waits for each, and says how it ended.
+
+  Ctrl-C while they save ends them at once.
+  """
+  _signal(running, signal.SIGTERM)
+  try:
+    for process, point in running.items():
+      process.wait()
+      print(_line(progress(point, folder / point.name)), flush=True)
+  except KeyboardInterrupt:
+    _signal(running, signal.SIGKILL)
+    raise
+
+
+def _signal(running: Iterable[subprocess.Popen], number: int) -> None:
+  """Sends a signal to scripts and what they started."""
+  for process in running:
     with contextlib.suppress(ProcessLookupError):
-      os.killpg(process.pid, signal.SIGTERM)
-  for process, point in running.items():
-    process.wait()
-    print(_line(progress(point, folder / point.name)), flush=True)
+      os.killpg(process.pid, number)
 
 
 def _exit(number: int, _) -> None:

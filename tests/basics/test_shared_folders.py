@@ -19,6 +19,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_a_local_file_is_not_copied(tmp_path):
+  (tmp_path / "x").touch()
   assert cache.fetch(tmp_path / "x") == tmp_path / "x"
 
 

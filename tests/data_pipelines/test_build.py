@@ -325,3 +325,60 @@ def test_real_clips_with_their_captions(tmp_path):
   assert manifest["counts"]["items_kept"] == 6
   assert manifest["counts"]["clips_without_caption"] == 0
   assert manifest["rows_unmatched"] == 64
+
+
+def test_linked_folders_are_searched_once_and_endings_named(tmp_path):
+  folder, other = tmp_path / "clips", tmp_path / "other"
+  write_clip(folder / "a.mp4")
+  write_clip(other / "deep/b.mp4", flash=0.25)
+  (folder / "linked").symlink_to(other)
+  (folder / "again").symlink_to(other)
+  (other / "deep" / "up").symlink_to(folder)
+  (other / "deep" / "round").symlink_to(other)
+  (folder / "notes.txt").touch()
+  (folder / "README").touch()
+  files, others, notes = build.find_media(folder)
+  assert files == ["a.mp4", "again/deep/b.mp4"]
+  assert others == {".txt": 1, "without an ending": 1}
+  assert sorted(note.split()[0] for note in notes) == [
+    str(folder / name)
+    for name in ("again/deep/round", "again/deep/up", "linked")
+  ]
+  lines = []
+  build.build_folder(folder, out=tmp_path / "ds", log=lines.append)
+  assert "(2 others ignored: 1 .txt, 1 without an ending)" in lines[0]
+  assert sum("is searched already" in line for line in lines) == 3
+
+
+def test_a_file_is_the_stretch_of_its_film_or_the_film(tmp_path):
+  folder = tmp_path / "clips"
+  write_clip(folder / "cut_000030.mp4", seconds=1.0)
+  write_clip(folder / "whole.mp4", seconds=2.5, flash=1.75)
+  write_clip(folder / "same.mp4", seconds=1.0, flash=0.25)
+  (folder / "table.csv").write_text(
+    "ytid,start_seconds,end_seconds\ncut,30,31\nwhole,1,2\nsame,30,31\n"
+  )
+  build.build_folder(
+    folder, out=tmp_path / "ds", captions_csv=folder / "table.csv"
+  )
+  seconds = {k: r["duration"] for k, r in read(tmp_path / "ds").items()}
+  assert seconds == {
+    "cut_000030": pytest.approx(1.0, abs=0.05),
+    "whole_t00001000": pytest.approx(1.0, abs=0.05),
+    "same": pytest.approx(1.0, abs=0.05),
+  }
+
+
+def test_several_captions_are_in_the_record(tmp_path):
+  folder = tmp_path / "clips"
+  write_clip(folder / "a.mp4")
+  (folder / "table.csv").write_text("file,caption\na,one\na,two\na,three\n")
+  build.build_folder(
+    folder,
+    out=tmp_path / "ds",
+    captions_csv=folder / "table.csv",
+    options=ClipOptions(val_fraction=0, test_fraction=0),
+  )
+  record = read(tmp_path / "ds")["a"]
+  assert record["caption"] == "one"
+  assert record["other_captions"] == ["two", "three"]

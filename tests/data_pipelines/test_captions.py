@@ -5,6 +5,8 @@ import io
 import os
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 import pytest
 
 from data_pipelines import captions
@@ -53,13 +55,12 @@ def test_rows_without_a_file_are_listed_with_the_reason(tmp_path):
   reasons = {line: reason for line, _, reason in table.unmatched}
   assert reasons[2] == "no such file"
   assert reasons[3].startswith("2 files have this name")
-  assert reasons[5].startswith("a second row for the same file")
   assert reasons[6] == "start is not a time: 'two'"
   assert reasons[7] == "end 2 s is not after start 3 s"
   assert reasons[10] == "no file name"
   times = [(row.start, row.end) for row in table.rows["b/bird.webm"]]
   assert times == [(1.5, 3.0), (3.0, 4.0)]
-  assert len(table.unmatched) + 3 == 9
+  assert len(table.unmatched) + 4 == 9
 
 
 def test_overrides(tmp_path):
@@ -76,17 +77,17 @@ def test_overrides(tmp_path):
   [
     ("", {}, "is empty"),
     ("caption\nx\n", {}, "no column of file names"),
-    (b"file,caption\n\xff\xfe,x\n", {}, "UTF-8"),
+    (b"file,caption\n\x81\xfe,x\n", {}, "CSV file in UTF-8"),
+    ("file,caption\na,x\n".encode("utf-16-le"), {}, "CSV file in UTF-8"),
+    ("file,caption,caption\na,x,y\n", {}, "two columns are called caption"),
+    ('{"file": "a"}\n[1]\n', {}, "row 2 is not a JSON object"),
+    ('{"file": "a"\n', {}, "one JSON object a line"),
+    (b"PAR1" + bytes(90) + b"PAR1", {}, "cannot read"),
+    ("file,caption,split\ndog,one, two,test\n", {}, "line 2: 4 cells in 3"),
+    ("a,b\nx,y\n", {}, "--columns file=NAME"),
     ("file,split\ndog,middle\n", {}, "line 2: split is 'middle'"),
     ("file,x\n", {"columns": {"captoin": "x"}}, "cannot take 'captoin'"),
     ("file,x\n", {"columns": {"caption": "y"}}, "columns are file, x"),
-    # Tables that people bring, which are not (yet) read.
-    (b"file,caption\na.mp4,caf\xe9 chatter\n", {}, "CSV file in UTF-8"),
-    ("file\tcaption\na.mp4\tx\n".encode("utf-16"), {}, "CSV file in UTF-8"),
-    ("ytid,start_seconds,label\na,30,dog\n", {}, "among ytid, start_seconds"),
-    ("A.MP4,no header here\nb.mp4,two\n", {}, "--columns file=NAME"),
-    ('{"file":"a.mp4","caption":"x"}\n', {}, "no column of file names"),
-    ("sep=;\nfile;caption\na.mp4;rain, on tin\n", {}, "among sep="),
     ('file,caption\ndog,"' + "x" * 200_000 + '"\n', {}, "field limit"),
   ],
 )
@@ -109,14 +110,111 @@ def test_missing_file(tmp_path):
     captions.read_captions(tmp_path / "none.csv", FILES)
 
 
-def test_the_first_of_several_rows_of_a_file_is_used(tmp_path):
+def test_several_captions_of_a_file_are_kept(tmp_path):
   table = read(tmp_path, "file,caption\ndog,one\ndog,two\ndog.mp4,three\n")
   (row,) = table.rows["a/dog.mp4"]
-  assert row.caption == "one"
+  assert (row.caption, row.other_captions) == ("one", ("two", "three"))
+  table = read(
+    tmp_path, "file,caption_1,caption_2,caption_3\ndog,one,,two\nbird,,b,b\n"
+  )
+  (dog,), (bird,) = table.rows["a/dog.mp4"], table.rows["b/bird.webm"]
+  assert (dog.caption, dog.other_captions) == ("one", ("two",))
+  assert (bird.caption, bird.other_captions) == ("b", ())
+
+
+def test_a_row_that_says_nothing_new_is_listed(tmp_path):
+  table = read(tmp_path, "file,caption\ndog,one\ndog,one\ndog.mp4,\n")
   assert [(line, name) for line, name, _ in table.unmatched] == [
     (3, "dog"),
     (4, "dog.mp4"),
   ]
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "file,caption\ndog,a bark, far away\n",
+    "file,caption,,\ndog,a bark, far away,\n",
+    'file, caption\ndog, "a bark, far away"\n',
+    "sep=;\r\nfile;caption\r\ndog;a bark, far away\r\n",
+    "\ufefffile\tcaption\ndog\ta bark, far away\n",
+    "dog.mp4;a bark, far away\nfish.mp4;fish\n",
+    '{"file": "dog", "caption": "a bark, far away", "x": null}\n\n',
+    '[{"file": "dog", "caption": ["a bark, far away"]}]',
+    "# clips of mine\nfile,caption\ndog,a bark, far away\n",
+    "file\tcaption\ndog\ta bark, far away\n".encode("utf-16"),
+  ],
+)
+def test_tables_as_people_have_them(tmp_path, text):
+  (row,) = read(tmp_path, text).rows["a/dog.mp4"]
+  assert row.caption == "a bark, far away"
+
+
+def test_what_was_guessed_is_said(tmp_path):
+  notes = lambda text: "; ".join(read(tmp_path, text).notes)
+  said = notes("file,caption\nfish,x\ndog,a, b\nbird,c, d\n")
+  assert said.startswith("2 rows have too many cells (the first is line 3)")
+  assert "no line names the columns" in notes("dog.mp4,x\n")
+  assert "Windows-1252" in notes(b"file,caption\ndog,caf\xe9\n")
+  assert "such as DOG.wav for a/dog.mp4" in notes("file\nDOG.wav\n")
+  assert notes("file,caption\ndog,a\n") == ""
+
+
+def test_parquet(tmp_path):
+  captions_of = {"dog": ["x", "y"], "bird": []}
+  columns = {
+    "file": list(captions_of),
+    "caption": list(captions_of.values()),
+    "tags": [None, ["a b"]],
+  }
+  parquet.write_table(pa.table(columns), tmp_path / "captions.parquet")
+  table = captions.read_captions(tmp_path / "captions.parquet", FILES)
+  (dog,), (bird,) = table.rows["a/dog.mp4"], table.rows["b/bird.webm"]
+  assert (dog.caption, dog.other_captions, dog.tags) == ("x", ("y",), ())
+  assert (bird.caption, bird.tags) == ("", ("a b",))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "ytid,start_seconds,label,split\n-a1,30,rain,test\n",
+    "-a1,30,rain,test\n-b2,0,dog,train\n",
+    "# Segments, csv created Sun Mar 5\n# num_ytids=1\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+    '-a1, 30.000, 40.000, "rain"\n',
+  ],
+)
+@pytest.mark.parametrize(
+  "file, times",
+  [
+    ("x/-a1_000030.mp4", (None, None)),
+    ("-a1_30000.wav", (None, None)),
+    ("-a1.mkv", (30.0, 40.0)),
+  ],
+)
+def test_tables_of_youtube_ids(tmp_path, text, file, times):
+  path = tmp_path / "table.csv"
+  path.write_text(text)
+  (row,) = captions.read_captions(path, [file, "other.mp4"]).rows[file]
+  assert (row.label, (row.start, row.end), row.of_film) == ("rain", times, True)
+
+
+@pytest.mark.parametrize(
+  "name", ["cafe\u0301.mp4", "caf\xe9.MP4", "CAF\xc9", "caf\xe9.wav"]
+)
+def test_names_in_another_spelling(tmp_path, name):
+  path = tmp_path / "table.csv"
+  path.write_text(f"file,caption\n{name},x\ncaffe,y\n")
+  table = captions.read_captions(path, ["caf\xe9.mp4", "b.mp4"])
+  assert list(table.rows) == ["caf\xe9.mp4"]
+  assert table.unmatched[0][2].endswith("did you mean caf\xe9.mp4?")
+
+
+def test_a_name_of_two_files_in_other_case_is_not_guessed(tmp_path):
+  path = tmp_path / "table.csv"
+  path.write_text("file,caption\nDoG.mp4,x\n")
+  table = captions.read_captions(path, ["dog.mp4", "Dog.mp4"])
+  assert not table.rows and "2 files" in table.unmatched[0][2]
 
 
 def test_a_line_number_is_where_the_row_ends_in_an_editor(tmp_path):
@@ -199,6 +297,8 @@ def test_splits_have_many_names(tmp_path, text, split):
   "text,tags",
   [
     ("speech music", ("speech", "music")),
+    ("bird singing;music", ("bird singing", "music")),
+    ("bird singing", ("bird singing",)),
     ("speech;music", ("speech", "music")),
     ("['speech', 'music']", ("speech", "music")),
     ("[]", ()),
@@ -206,7 +306,7 @@ def test_splits_have_many_names(tmp_path, text, split):
     ("effects", ("effects",)),
   ],
 )
-def test_tags_are_words(tmp_path, text, tags):
+def test_tags_are_between_delimiters(tmp_path, text, tags):
   table = read(tmp_path, f'file,tags\ndog,"{text}"\n')
   assert table.rows["a/dog.mp4"][0].tags == tags
 
@@ -234,7 +334,8 @@ def test_seconds_are_read_as_numbers_or_as_times():
     ("y/x/dog.mp4", "x/dog.mp4"),
     ("x/dog", "x/dog.mp4"),
     ("./dog.mp4", "dog.mp4"),
-    ("cat.mp4", None),
+    ("cat.mp4", "x/cat.webm"),
+    ("fish.mp4", None),
     ("x/cat", "x/cat.webm"),
   ],
 )
@@ -258,9 +359,9 @@ def test_every_row_is_used_or_listed_with_a_reason(tmp_path, seed):
     writer.writerow([*map(rng.choice, (names, times, times)), f"c{i}"])
   table = read(tmp_path, file.getvalue())
   used = [row for rows in table.rows.values() for row in rows]
-  assert len(used) + len(table.unmatched) == 60
-  lines = [row.line for row in used] + [line for line, _, _ in table.unmatched]
-  assert sorted(lines) == list(range(2, 62))
+  kept = [c for row in used for c in (row.caption, *row.other_captions)]
+  unused = [f"c{line - 2}" for line, _, _ in table.unmatched]
+  assert sorted(kept + unused) == sorted(f"c{i}" for i in range(60))
   assert all(reason for _, _, reason in table.unmatched)
   for rows in table.rows.values():
     stretches = [(row.start, row.end) for row in rows]

@@ -24,6 +24,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.tokenizer import Tokenizer
 from tests.data_pipelines.samples import RATE, clip_record
 from v2a_jax import media
+from v2a_jax.basics.settings import SettingError
 
 WINDOW = Window(
   seconds=1.0,
@@ -282,6 +283,29 @@ def test_the_preferred_caption_is_the_prompt(tokenizer):
   assert 0.2 < share < 0.8 and draws.count(prompt("a dog")) == 40 * (1 - share)
 
 
+def test_all_captions_come_up_in_training_and_the_first_elsewhere(tokenizer):
+  texts = ["a dog", "it barks", "far away"]
+  record = counting_record() | {"video": b"", "caption": texts[0]}
+  record["other_captions"] = texts[1:]
+  ids = {
+    text: tuple(decode(record | {"caption": text}, tokenizer)["prompt"])
+    for text in texts
+  }
+  draws = [
+    tuple(
+      decode(
+        record,
+        tokenizer,
+        rng=np.random.default_rng(seed),
+        random_caption=True,
+      )["prompt"]
+    )
+    for seed in range(60)
+  ]
+  assert all(draws.count(ids[text]) > 6 for text in texts)
+  assert tuple(decode(record, tokenizer)["prompt"]) == ids["a dog"]
+
+
 def test_an_empty_example_has_the_shapes_of_a_full_one(tokenizer):
   window = dataclasses.replace(WINDOW, features=3)
   times = np.arange(60) / 20
@@ -329,7 +353,7 @@ def test_features_of_other_frames_are_refused(tokenizer):
   first = Features(np.arange(20) / 20, np.zeros((20, 1), np.float32), False)
   record |= {"features": features_lib.pack(first)}
   assert decode(record, tokenizer, window)["features"].shape == (20, 1)
-  with pytest.raises(DataError, match="set data.crop='start'"):
+  with pytest.raises(SettingError, match="set data.crop='start'"):
     decode(
       record, tokenizer, window, rng=np.random.default_rng(0), crop="random"
     )

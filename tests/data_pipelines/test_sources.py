@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines import manifest as manifest_lib
 from data_pipelines import schema
-from data_pipelines.manifest import already_built, fingerprint, read_manifest
+from data_pipelines.manifest import find_manifest, fingerprint, read_manifest
 from data_pipelines.schema import SCHEMA_VERSION, DataError
 from data_pipelines.source import Concatenated, open_source
 from tests.data_pipelines.samples import flip_byte, read, sound_record, write
@@ -197,13 +197,13 @@ def test_a_manifest_that_cannot_be_used_is_one_line(tmp_path, text, words):
       use(tmp_path)
     assert words in str(error.value) and str(tmp_path) in str(error.value)
     assert "build" in str(error.value) and "\n" not in str(error.value)
-  assert already_built(tmp_path, "x") is None
+  assert find_manifest(tmp_path) is None
 
 
 def test_no_data_set_says_how_one_is_made(tmp_path):
   with pytest.raises(DataError, match="no data set at .*v2a data scenes"):
     read_manifest(tmp_path / "nowhere")
-  assert already_built(tmp_path / "nowhere", "x") is None
+  assert find_manifest(tmp_path / "nowhere") is None
 
 
 def test_a_fingerprint_is_of_the_values_alone():
@@ -217,10 +217,8 @@ def test_a_fingerprint_is_of_the_values_alone():
   assert len(marks | {mark}) == len(changed) + 1
 
 
-def test_a_finished_build_is_known_by_its_fingerprint(path):
-  manifest = read_manifest(path)
-  assert already_built(path, manifest["fingerprint"]) == manifest
-  assert already_built(path, "another") is None
+def test_the_manifest_of_a_finished_build_is_found(path):
+  assert find_manifest(path) == read_manifest(path)
   assert manifest_lib.MANIFEST == "manifest.json"
 
 

@@ -309,7 +309,7 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
     "Ground truth",
     "Shuffled video · ar",
     "model.name",
-    "The first 2 of 12 clips",
+    "2 of 12 clips, from the worst to the best of diffusion by Onset F1 at 50 ms",
     "x<y",
   ):
     assert part in text, part
@@ -335,6 +335,24 @@ def test_ground_truth_that_runs_share_is_one_row_and_one_track(results):
   names = [track.label for track in clip.tracks]
   assert names[:3] == ["Ground truth", "diffusion", "ar"]
   assert names.count("Ground truth") == 1
+
+
+def test_the_gallery_goes_from_the_worst_clip_to_the_best(tmp_path):
+  results = [write_results(tmp_path / "a", "a", clips=5, with_media=5)]
+  runs = report.load_runs(results)
+  columns = columns_of(runs)
+  scores = {
+    clip["id"]: clip["scores"]["generated"]["onset_f1_50"]
+    for clip in runs[0]["clips"]
+  }
+  for number in (5, 3):
+    clips = report.gallery_lib.collect(
+      runs, columns, labels=report_table.ROW_LABELS, max_clips=number
+    )
+    found = [scores[clip.id] for clip in clips]
+    assert found == sorted(found) and len(found) == number
+    assert (found[0], found[-1]) == (min(scores.values()), max(scores.values()))
+    assert all(clip.poster.startswith("data:image/webp") for clip in clips)
 
 
 def test_media_go_beside_a_page_that_would_be_too_large(results, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parallel import modes
-from v2a_jax.experiment import cost, plan
+from v2a_jax.experiment import cost, plan, roofline
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.topology import Chip
@@ -73,7 +73,7 @@ def test_slices_exchange_each_gradient_once(exp):
   weights = sum(x.size * 4 for x in jax.tree.leaves(program.state.params))
   # Of two slices of four devices, each holds a quarter of the sums of its
   # slice, sends half of that, and later the half that it has finished.
-  sent = plan._between_slices(program, mesh, 2)
+  sent = roofline.sent_between_slices(program, mesh, 2)
   assert sent == pytest.approx(weights / 4)
 
 

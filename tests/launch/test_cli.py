@@ -1,10 +1,8 @@
 """The door of all commands: errors of one line, exit statuses, signals."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -215,24 +213,6 @@ def test_a_full_disk_is_one_line():
     )
   assert run.returncode == 2
   assert run.stderr == "v2a weights: [Errno 28] No space left on device\n"
-
-
-def test_an_interrupt_ends_with_status_130(tmp_path):
-  """The interrupt reaches a command that waits for its reader."""
-  os.mkfifo(tmp_path / "plan.json")
-  run = subprocess.Popen(
-    [sys.executable, "-m", "launch.cli", "sweep", "status", tmp_path],
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-    env=ENV,
-  )
-  # Opens once the command has opened the other end.
-  with open(tmp_path / "plan.json", "w"):
-    time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=30) == 130
-  assert run.stderr.read() == "v2a sweep: interrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from launch import cli, generate, parsing
 from tests.launch.commands import refused, succeeds
+from tests.media.media_synthetic import write_tracks
 from v2a_jax import media, watermark
 from v2a_jax.soundtrack.request import Request
 
@@ -111,11 +112,11 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
 @pytest.mark.parametrize(
   "change,words",
   [
-    ("{", "is not a sidecar of v2a generate (Expecting"),
+    ("{", "is not JSON (Expecting"),
     ("[]", "is not a sidecar of v2a generate"),
-    ({"model": {}}, "is not a sidecar of v2a generate ('checkpoint')"),
-    ({"delivery": None}, "is not a sidecar of v2a generate"),
-    ({"candidates": [{"seed": 1}]}, "('sha256_samples')"),
+    ({"model": {}}, "model.checkpoint is not an object"),
+    ({"delivery": None}, "delivery is not an object"),
+    ({"candidates": [{"seed": 1}]}, "sha256_samples is missing"),
     ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
     ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
@@ -124,18 +125,21 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
       {"request": {"num_candidates": 10**9}},
       "num_candidates=1000000000 is not",
     ),
-    ({"request": {"num_candidates": "4"}}, "'4' is not of type int"),
+    (
+      {"request": {"num_candidates": "4"}},
+      "num_candidates='4' is not of type int",
+    ),
     ({"request": {"num_candidates": True}}, "True is not of type int"),
     ({"request": {"duration": float("nan")}}, "duration=nan is not in"),
     ({"request": {"prompt": None}}, "prompt=None is not of type str"),
-    ({"request": {"speech": "yes"}}, "speech='yes' is not of type bool"),
-    ({"request": {"regenerate": [1, 2]}}, "regenerate[0] is not a pair"),
-    ({"request": {"sampler": []}}, "sampler=[] is not of type dict"),
+    ({"request": {"speech": "yes"}}, "speech='yes' is not one of"),
+    ({"request": {"regenerate": [1, 2], "audio": "a"}}, "is not a pair"),
+    ({"request": {"sampler": []}}, "sampler=() is not a section"),
     ({"request": [1]}, "request is not an object"),
     ({"delivery": {"own_key": False, "mode": 1}}, "delivery.mode: no such key"),
     ({"delivery": {"own_key": False, "payload": 1e300}}, "is not of type int"),
     ({"delivery": {"own_key": False, "loudness": 99}}, "loudness=99 is not in"),
-    ({"video": 5}, "is not a sidecar of v2a generate"),
+    ({"video": 5}, "video=5 is not a path"),
     ("[" * 200_000, "is not a sidecar of v2a generate"),
   ],
 )
@@ -219,6 +223,28 @@ def test_spans_are_of_the_videos_own_sound_unless_another_is_named():
   assert request.regenerate == [(0.5, 1.0), (2.0, 2.5)]
   request, _ = typed("--regenerate", "0.5-1", "--audio=draft.wav")
   assert request.audio == "draft.wav"
+
+
+@pytest.mark.slow
+def test_which_of_several_tracks_is_kept_is_said(tmp_path, capsys):
+  film = write_tracks(tmp_path / "film.mkv", tones=(400, 900))
+  args = ("generate", film, "-o", tmp_path / "out", *QUICK)
+  shown = succeeds(capsys, *args, "--regenerate=0-0.2", "--audio_track=1")
+  assert "film.mkv: sound track 1 of 2 is kept" in shown
+  wav = next((tmp_path / "out").rglob("*.wav"))
+  sound = media.read_audio(wav, sample_rate=RATE, start=0.25).samples[:, 0]
+  loudest = np.argmax(np.abs(np.fft.rfft(sound))) * RATE / len(sound)
+  assert loudest == pytest.approx(900, abs=20)
+
+
+def test_a_track_that_is_not_there_or_not_kept_is_refused(tmp_path, capsys):
+  film = write_tracks(tmp_path / "film.mkv", tones=(400, 900))
+  args = ("generate", film, "-o", tmp_path / "out", *QUICK)
+  error = refused(capsys, *args, "--regenerate=0-0.2", "--audio_track=2")
+  assert "has 2 sound tracks, so there is no number 2" in error
+  error = refused(capsys, *args, "--audio_track=1")
+  assert "audio_track=1 is a track of the sound to keep" in error
+  assert not (tmp_path / "out").exists()
 
 
 def test_a_mark_is_found_in_files_and_the_status_says_so(tmp_path, capsys):

@@ -11,6 +11,7 @@ from tests.launch.commands import python, succeeds
 # Verbs, and the commands of those that have some.
 COMMANDS = {
   "data": ("build", "scenes", "features", "report"),
+  "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status"),
   "watermark": ("detect",),
   "weights": ("list", "fetch", "convert", "export"),

@@ -14,6 +14,7 @@ from launch import cli
 from launch.parsing import UsageError
 from launch.sweep import plan, run
 from tests.launch.commands import ENV, ROOT, refused, succeeds
+from tests.processes import all_end
 
 CONFIG = """
 from configs import diffusion_tiny
@@ -56,6 +57,7 @@ print("trained", run.name)
 # Waits until it is stopped, or until another run waits beside it.
 WAITER = """
 import pathlib, signal, sys, time
+from v2a_jax.basics.parent import stop_with_launcher
 run = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
 def save(*_):
   time.sleep(0.5)  # By now a killed tee would be gone.
@@ -63,9 +65,19 @@ def save(*_):
   (run / "saved").touch()
   sys.exit(143)
 signal.signal(signal.SIGTERM, save)
+stop_with_launcher()
 (run / "checkpoints" / "3").mkdir(parents=True)
 (run / "waits").touch()
 while len(list(run.parent.glob("*/waits"))) < int(sys.argv[1]):
+  time.sleep(0.05)
+"""
+DEAF = """
+import os, pathlib, signal, sys, time
+run = pathlib.Path(sys.argv[-1].removeprefix("--workdir="))
+signal.signal(signal.SIGTERM, lambda *_: (run / "asked").touch())
+(run / "waits.part").write_text(str(os.getpid()))
+(run / "waits.part").rename(run / "waits")
+while True:
   time.sleep(0.05)
 """
 
@@ -290,7 +302,9 @@ def test_jobs_run_at_the_same_time(planned, config, trainer, capsys):
   assert {row["state"] for row in rows(folder, capsys)} == {"DONE"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+)
 def test_a_signal_stops_the_run_and_it_can_be_resumed(
   number, planned, config, trainer, capsys
 ):
@@ -316,13 +330,45 @@ def test_a_signal_stops_the_run_and_it_can_be_resumed(
     capsys, "sweep", "launch", folder
   )
   launcher.send_signal(number)
-  assert launcher.wait(timeout=30) == 128 + number
+  killed = number == signal.SIGKILL
+  assert launcher.wait(timeout=30) == (-number if killed else 128 + number)
+  deadline = time.monotonic() + (10 if killed else 0)
+  while not (folder / name / "exit_code").exists():
+    assert time.monotonic() < deadline, "the run goes on"
+    time.sleep(0.05)
   assert (folder / name / "saved").exists()
   assert "saving" in (folder / name / "log.txt").read_text()
   if number == signal.SIGINT:  # The shell may name the signal of the run first.
     assert launcher.stderr.read().endswith("v2a sweep: interrupted\n")
   row = rows(folder, capsys)[0]
   assert (row["state"], row["step"]) == ("RESUME", 3)
+
+
+def test_a_second_ctrl_c_ends_runs_that_do_not_end(
+  planned, config, trainer, capsys
+):
+  folder = planned.with_name("deaf")
+  args = ["sweep", "plan", f"--config={config}", "-o", folder]
+  succeeds(capsys, *args, f"--command={trainer(DEAF, '2')}")
+  (name,) = (point.name for point in plan.read(folder))
+  launcher = subprocess.Popen(
+    [sys.executable, "-m", "launch.cli", "sweep", "launch", folder],
+    stdout=subprocess.DEVNULL,
+    cwd=ROOT,
+    env=ENV,
+  )
+  asked = folder / name / "asked"
+  deadline = time.monotonic() + 60
+  while not (folder / name / "waits").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  launcher.send_signal(signal.SIGINT)
+  while not asked.exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  launcher.send_signal(signal.SIGINT)
+  assert launcher.wait(timeout=10) == 130
+  assert all_end([int((folder / name / "waits").read_text())])
 
 
 def test_the_state_of_a_run_is_in_its_files(planned, capsys):

@@ -98,6 +98,56 @@ def write_clip(
   return str(path)
 
 
+def write_tracks(
+  path,
+  *,
+  tones,
+  languages=None,
+  count: int = 13,
+  codec: str = "libx264",
+  audio_codec: str = "pcm_s16le",
+  size: tuple[int, int] = (32, 64),
+) -> str:
+  """Writes 25 frames a second, and a stereo track of 48 kHz for each tone.
+
+  Args:
+    path: path whose suffix chooses the container.
+    tones: frequency in Hz of each track; 0 for silence.
+    languages: language of each track; "" for none.
+    count: number of frames.
+    codec: video encoder.
+    audio_codec: audio encoder.
+    size: height and width in pixels.
+  """
+  rate, length = 48_000, 48_000 // 25
+  with av.open(str(path), "w") as container:
+    video = container.add_stream(codec, rate=25)
+    (video.height, video.width), video.pix_fmt = size, "yuv420p"
+    tracks = []
+    for tone, language in zip(tones, languages or [""] * len(tones)):
+      track = container.add_stream(audio_codec, rate=rate, layout="stereo")
+      track.metadata.update({"language": language} if language else {})
+      block = track.codec_context.frame_size or 0
+      resampler = av.AudioResampler(track.format, "stereo", rate, block)
+      tracks.append((tone, track, resampler))
+    pixels = np.zeros((*size, 3), np.uint8)
+    for i in range(count):
+      frame = av.VideoFrame.from_ndarray(pixels + 9 * i, format="rgb24")
+      frame.pts, frame.time_base = i, Fraction(1, 25)
+      container.mux(video.encode(frame))
+      for tone, track, resampler in tracks:
+        times = (i * length + np.arange(length)) / rate
+        wave = 9e3 * np.sin(2 * np.pi * tone * times)
+        wave = np.repeat(wave, 2).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = rate, i * length
+        for part in resampler.resample(frame):
+          container.mux(track.encode(part))
+    for stream in (video, *(track for _, track, _ in tracks)):
+      container.mux(stream.encode(None))
+  return str(path)
+
+
 def with_damaged_packet(path, kind: str, index: int) -> bytes:
   """Returns the bytes of a file in which one packet is overwritten by zeros.
 

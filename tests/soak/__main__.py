@@ -7,7 +7,7 @@ import pathlib
 import sys
 import tempfile
 
-from tests.soak import files, runs
+from tests.soak import files, loaders, runs
 from tests.soak.rounds import HEADER
 
 ROUNDS = {
@@ -15,6 +15,7 @@ ROUNDS = {
   runs.stops: 50,
   runs.readers_gone: 50,
   runs.full_disks: 50,
+  loaders.workers_killed: 50,
   files.clips: 2000,
   files.builds: 100,
   files.sidecars: 500,

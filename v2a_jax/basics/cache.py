@@ -54,10 +54,11 @@ def fetch(
 
   Raises:
     FileNotFoundError: there is no such file.
-    OSError: the copy has another size or sha256, or the cache's disk is full.
+    OSError: it is no regular file, the copy has another size or sha256, or the cache's disk is full.
   """
   path = as_path(path)
   if not is_remote(path):
+    files.check_regular(path)
     return path
   version = sha256 or path.version()
   copy = root() / "files" / version[:32] / path.name

@@ -52,14 +52,22 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
   Raises:
     OSError: it cannot be opened, or is a folder, FIFO, socket or device.
   """
-  # Asked first, because opening a device may have effects.
-  if not stat.S_ISREG(os.stat(path).st_mode):
-    raise OSError(f"{os.fspath(path)} is not a regular file")
+  check_regular(path)  # Opening a device may have effects.
   descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
   if not stat.S_ISREG(os.fstat(descriptor).st_mode):
     os.close(descriptor)
     raise OSError(f"{os.fspath(path)} is not a regular file")
   return descriptor
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+  """Refuses what is there and is no regular file, for those who open it later.
+
+  Raises:
+    OSError: it is missing, or a folder, FIFO, socket or device.
+  """
+  if not stat.S_ISREG(os.stat(path).st_mode):
+    raise OSError(f"{os.fspath(path)} is not a regular file")
 
 
 @contextlib.contextmanager

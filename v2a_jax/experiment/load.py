@@ -55,14 +55,18 @@ def load(checkpoint, *, step: int | str | None = None) -> Trained:
   """
   path = as_path(checkpoint)
   check_readable(path)
-  has_weights = (path / bundle.WEIGHTS).is_file()
-  if (path / "checkpoints").is_dir() or (path.is_dir() and not has_weights):
+  if (path / "checkpoints").is_dir():
     trained = from_workdir(path, step=step)
     if trained.experiment.trains_codec:
       raise bundle.BundleError(
         f"{path} holds a codec: name the workdir or bundle of a generator"
       )
     return trained
+  if path.is_dir() and not (path / bundle.WEIGHTS).is_file():
+    raise bundle.BundleError(
+      f"{path} holds neither checkpoints nor {bundle.WEIGHTS}: name a workdir of"
+      " `v2a train` or a bundle"
+    )
   return _from_bundle(bundle.find(path))
 
 

@@ -3,26 +3,19 @@
 The program is that of `training/program.py`, lowered with the shapes and layouts
 of a run and compiled ahead of time for the devices of a topology. Memory and
 collectives are the compiler's word; FLOPs are counted (`cost.py`). The time of a
-step is bounded from below (Williams, Waterman and Patterson, "Roofline", 2009):
-
-  t >= max(F / P, B / M, C / L)
-
-for the FLOPs F of a chip and its peak P; the bytes B that a step must read or
-write in memory at rate M, which are at least its arguments and results and
-twice its temporaries; and the bytes C that a chip sends, at rate L.
+step is bounded from below (`roofline.py`), where it reads or writes at least its
+arguments and results and twice its temporaries.
 """
 
 import functools
-import math
 import re
 import time
 from typing import Any
 
 from flax import nnx
 import jax
-import jax.numpy as jnp
 
-from v2a_jax.experiment import cost, jaxprs, parallelism
+from v2a_jax.experiment import cost, jaxprs, parallelism, roofline
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import collectives, sharding
 from v2a_jax.parallel import mesh as mesh_lib
@@ -168,10 +161,10 @@ def plan_step(
   bounds = {"memory": touched / chip.hbm_rate}
   bounds["links"] = found["moved"] / chip.link_rate
   if num_slices > 1:
-    bounds["slices"] = _between_slices(program, mesh, num_slices) / (
-      chip.slice_rate
-    )
-  return found | _bound(experiment, mesh, bounds, peak=peak)
+    bounds["slices"] = roofline.sent_between_slices(
+      program, mesh, num_slices
+    ) / (chip.slice_rate)
+  return found | roofline.time_of_step(experiment, mesh, bounds, peak=peak)
 
 
 def estimate_step(experiment, topology: Topology) -> dict[str, Any]:
@@ -203,7 +196,7 @@ def estimate_step(experiment, topology: Topology) -> dict[str, Any]:
   )
   bounds = {"links": moved / chip.link_rate}
   if topology.num_slices > 1:
-    sent = _between_slices(program, mesh, topology.num_slices)
+    sent = roofline.sent_between_slices(program, mesh, topology.num_slices)
     bounds["slices"] = sent / chip.slice_rate
   found = {
     "chosen": chosen,
@@ -219,7 +212,7 @@ def estimate_step(experiment, topology: Topology) -> dict[str, Any]:
   if not found["fits"]:
     found["remedies"] = _remedies(experiment, mesh, clips)
   peak = PEAK_FLOPS[chip.gpu]
-  return found | _bound(experiment, mesh, bounds, peak=peak)
+  return found | roofline.time_of_step(experiment, mesh, bounds, peak=peak)
 
 
 def plan_sampler(
@@ -284,7 +277,7 @@ def plan_sampler(
     "compute": flops / peak,
     "memory": (touched + found["passes"] * weights) / chip.hbm_rate,
   }
-  return found | _time(bounds, clips, flops=flops)
+  return found | roofline.time_of(bounds, clips, flops=flops)
 
 
 def _compile(found: dict[str, Any], lowered, mesh, chip: Chip) -> int | None:
@@ -366,48 +359,6 @@ def summarise(moved: list[collectives.Collective]) -> list[dict[str, Any]]:
     row["times"] += c.times
     row["moved"] += c.moved
   return sorted(rows.values(), key=lambda row: -row["moved"])
-
-
-def _between_slices(program: Program, mesh, num_slices: int) -> float:
-  """Returns the least bytes that a device sends to other slices in a step.
-
-  Gradients are summed and split within each slice, so that every device has a
-  part of them to sum with the other slices.
-  """
-  size = jnp.dtype(program.rows.reduce_dtype).itemsize
-  whole = sum(x.size * size for x in jax.tree.leaves(program.state.params))
-  return 2 * (num_slices - 1) / num_slices * whole / mesh.size * num_slices
-
-
-def _bound(
-  experiment, mesh, bounds: dict[str, float], *, peak: float
-) -> dict[str, Any]:
-  """Bounds the time of a step from below, by computing and by `bounds`."""
-  needed, run = cost.flops_of_clip(experiment)
-  share = experiment.batch_size / mesh.size
-  compute = run * share / peak
-  found = _time(
-    {"compute": compute, **bounds}, experiment.batch_size, flops=needed * share
-  )
-  least = None
-  if mesh.shape["context"] * mesh.shape["tensor"] == 1:
-    sending = max(bounds["links"], bounds.get("slices", 0.0))
-    least = math.ceil(experiment.batch_size * sending / compute)
-  return found | {
-    "mfu": needed * share / peak / found["step_seconds"],
-    "least_batch": least,
-  }
-
-
-def _time(bounds: dict[str, float], clips: int, *, flops: float):
-  """Returns the time that the slowest resource needs, and clips a day."""
-  seconds = max(bounds.values())
-  return {
-    "flops": flops,
-    "bounds": bounds,
-    "step_seconds": seconds,
-    "clips_a_day": 86_400 * clips / seconds,
-  }
 
 
 def _remedies(experiment, mesh, clips: int) -> list[str]:

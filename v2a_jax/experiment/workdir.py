@@ -20,6 +20,7 @@ from v2a_jax.basics.paths import as_path, check_readable
 from v2a_jax.experiment import changes, features, init_weights
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError, look_up
+from v2a_jax.training.digests import list_steps
 from v2a_jax.weights import bundle
 
 # What must not change while a run is continued.
@@ -71,12 +72,7 @@ def open_experiment(
 def has_checkpoints(workdir: pathlib.Path) -> bool:
   """Says whether something was trained in a workdir."""
   described = (workdir / bundle.CONFIG).is_file()
-  return described and any((workdir / "checkpoints").glob("[0-9]*"))
-
-
-def _newest_step(workdir: pathlib.Path) -> int:
-  names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
-  return max((int(name) for name in names if name.isdigit()), default=0)
+  return described and bool(list_steps(workdir / "checkpoints"))
 
 
 def _check_validation(experiment: Experiment) -> None:
@@ -178,7 +174,7 @@ def _write(
       before=before,
       config=_as_json(experiment.config),
       data=sets,
-      step=_newest_step(workdir),
+      step=max(list_steps(workdir / "checkpoints"), default=0),
     )
   workdir.mkdir(parents=True, exist_ok=True)
   files.write_json(workdir / bundle.CONFIG, experiment.config, sort_keys=True)
@@ -201,15 +197,15 @@ def _check_same_model(
       f" {'keeps an' if old else 'keeps no'} average of the weights, and"
       f" {new} does not go with that; leave it, or use another --workdir"
     )
-  for key in _IDENTITY:
-    old = look_up(before, key)
-    new = _as_json(look_up(experiment.config, key))
-    if old != new:
-      where, old, new = _first_difference(key, old, new)
-      raise ConfigError(
-        f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
-        " use the config it was trained with, or another --workdir"
-      )
+  then, now = (
+    {key: look_up(config, key) for key in _IDENTITY}
+    for config in (before, _as_json(experiment.config))
+  )
+  for where, old, new in changes.differences(then, now):
+    raise ConfigError(
+      f"{workdir} was trained with config.{where}={old!r}, not {new!r};"
+      " use the config it was trained with, or another --workdir"
+    )
   for name, model in tokenizers.items():
     file, key = workdir / name, name.partition(".")[0]
     if not file.is_file() or file.read_bytes() != model:
@@ -225,11 +221,3 @@ def _as_json(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {key: _as_json(item) for key, item in value.items()}
   return [_as_json(x) for x in value] if isinstance(value, tuple) else value
-
-
-def _first_difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-  """Returns (dotted key, old, new) of the first leaf that differs."""
-  if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-    return where, old, new
-  key = min(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-  return _first_difference(f"{where}.{key}", old.get(key), new.get(key))

@@ -98,6 +98,8 @@ class ReadOptions:
     sample_rate: sample rate of the returned audio in Hz; None only where no
       audio is read.
     channels: 1 (mean of all), 2, or None for the channels of the file.
+    audio_track: number of the audio stream among those of the file, from 0;
+      None for the main one, as FFmpeg sees it.
     limits: resource limits of the read.
   """
 
@@ -107,6 +109,7 @@ class ReadOptions:
   size: tuple[int, int] | None = None
   sample_rate: int | None = None
   channels: int | None = None
+  audio_track: int | None = None
   limits: Limits = DEFAULT_LIMITS
 
   def __post_init__(self):
@@ -120,6 +123,8 @@ class ReadOptions:
       raise ValueError(f"size={self.size} must be at least 1 x 1 pixels")
     if self.channels not in (None, 1, 2):
       raise ValueError(f"channels={self.channels} must be 1, 2 or None")
+    if self.audio_track is not None and self.audio_track < 0:
+      raise ValueError(f"audio_track={self.audio_track} must be at least 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +147,9 @@ class MediaInfo:
     audio_codec: FFmpeg's name of the codec, such as "aac".
     sample_rate: sample rate of the audio in Hz.
     channels: number of audio channels.
+    audio_tracks: number of audio streams.
+    audio_track: number of the one that is read, from 0.
+    language: its language as the file names it, such as "eng".
   """
 
   container: str
@@ -157,6 +165,19 @@ class MediaInfo:
   audio_codec: str = ""
   sample_rate: int = 0
   channels: int = 0
+  audio_tracks: int = 0
+  audio_track: int = 0
+  language: str = ""
+
+  def several_tracks(self) -> str:
+    """Returns which of several audio streams is read; "" if there is one."""
+    if self.audio_tracks < 2:
+      return ""
+    known = self.language not in ("", "und")
+    return (
+      f"sound track {self.audio_track} of {self.audio_tracks}"
+      f"{f' ({self.language})' * known}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from v2a_jax.media.opening import open_source
 # Demuxers that never open a second file.
 _FORMATS = (
   "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,wav,w64,flac,mp3,"
-  "aac,ac3,aiff,au,caf,asf,gif,h264,hevc,ivf,m4v,mxf,nut,amr"
+  "aac,ac3,aiff,au,caf,asf,gif,h264,hevc,ivf,m4v,mxf,nut,amr,dv"
 )
 _OPTIONS = {
   "protocol_whitelist": "none",
@@ -52,8 +52,7 @@ def open_input(
     try:
       container = stack.enter_context(_open(file))
     except av.FFmpegError as e:
-      reason = f"cannot be opened: {_open_error(file) or _reason(e)}"
-      raise MediaError(name, reason, "replace it with a complete file") from e
+      raise _unopened(file, name, e) from e
     try:
       yield container
     except av.FFmpegError as e:
@@ -64,15 +63,25 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
   return av.open(file, options=_OPTIONS, metadata_errors="replace")
 
 
-def _open_error(file: BinaryIO) -> str:
-  """Returns what FFmpeg logs, such as "moov atom not found", or ""."""
+def _unopened(file: BinaryIO, name: str, error: Exception) -> MediaError:
+  """Returns why FFmpeg cannot open a file."""
+  format_name, text = _logged(file)
+  if text.startswith("Format not on whitelist"):
+    reason = f"cannot be opened: its format, {format_name}, is not read here"
+    return MediaError(name, reason, "convert it, for example to MP4 or WAV")
+  reason = f"cannot be opened: {text or _reason(error)}"
+  return MediaError(name, reason, "replace it with a complete file")
+
+
+def _logged(file: BinaryIO) -> tuple[str, str]:
+  """Returns the format and the error that FFmpeg logs, or two times ""."""
   file.seek(0)
   av.logging.set_level(av.logging.ERROR)
   try:
     with av.logging.Capture() as log, _open(file):
-      return ""
+      return "", ""
   except av.FFmpegError:
-    return log[0][2].strip() if log else ""
+    return (log[0][1], log[0][2].strip()) if log else ("", "")
   finally:
     av.logging.set_level(None)
 
@@ -90,15 +99,29 @@ class Tracks:
 
 
 def find_tracks(
-  container: av.container.InputContainer, name: str, *, limits: Limits
+  container: av.container.InputContainer,
+  name: str,
+  *,
+  limits: Limits,
+  audio_track: int | None = None,
 ) -> Tracks:
   """Returns the main video and audio stream, ready to be decoded.
 
+  Args:
+    container: opened file.
+    name: what errors call it.
+    limits: resource limits.
+    audio_track: number of the audio stream, from 0; None for the main one.
+
   Raises:
-    MediaError: there is none with a decoder, or the headers are over a limit.
+    MediaError: there is none with a decoder or of this number, or the headers
+      are over a limit.
   """
   video = _best(container, "video")
-  audio = _best(container, "audio")
+  if audio_track is None:
+    audio = _best(container, "audio")
+  else:
+    audio = _numbered(container, audio_track, name)
   if video is None and audio is None:
     raise MediaError(
       name, "has no video or audio that can be decoded", "replace it"
@@ -118,13 +141,21 @@ def find_tracks(
   return Tracks(video, audio)
 
 
-def find_track(container, kind: str, name: str, *, limits: Limits):
-  """Returns the main stream of a kind, "video" or "audio".
+def find_track(
+  container,
+  kind: str,
+  name: str,
+  *,
+  limits: Limits,
+  audio_track: int | None = None,
+):
+  """Returns the main stream of a kind, "video" or "audio"; see `find_tracks`.
 
   Raises:
     MediaError: there is none, or as `find_tracks`.
   """
-  stream = getattr(find_tracks(container, name, limits=limits), kind)
+  tracks = find_tracks(container, name, limits=limits, audio_track=audio_track)
+  stream = getattr(tracks, kind)
   if stream is None:
     raise MediaError(name, f"has no {kind}", f"give a file with {kind}")
   return stream
@@ -167,6 +198,25 @@ def _best(container: av.container.InputContainer, kind: str):
   if usable(best):
     return best
   return next(filter(usable, container.streams), None)
+
+
+def _numbered(container, number: int, name: str) -> av.AudioStream:
+  """Returns an audio stream by its number; raises MediaError if there is none.
+
+  Streams without a decoder count, as they do in FFmpeg's `0:a:1`.
+  """
+  streams = container.streams.audio
+  if number >= len(streams):
+    raise MediaError(
+      name,
+      f"has {len(streams)} sound tracks, so there is no number {number}",
+      "give --audio_track another number, counted from 0",
+    )
+  if streams[number].codec_context is None:
+    raise MediaError(
+      name, f"its sound track {number} cannot be decoded", "give another"
+    )
+  return streams[number]
 
 
 def read_packets(

@@ -51,7 +51,10 @@ from v2a_jax.media.writer import write_errors, written
 _VIDEO = {
   ".mp4": {"h264", "hevc", "av1", "vp9", "vvc", "mpeg4", "mpeg2video"},
   ".webm": {"vp8", "vp9", "av1"},
-  ".mov": {"h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "qtrle", "png"},
+  ".mov": {
+    *("h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "qtrle", "png"),
+    "dvvideo",
+  },
   ".mkv": set(),  # every codec; see _container_for
 }
 _AUDIO = {  # audio codecs of each container, the default first

@@ -45,12 +45,18 @@ from v2a_jax.media.container import (
 _MIN_SEEK = 5  # seconds; below, decoding from the first frame is cheaper
 
 
-def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
+def probe(
+  source: Source,
+  *,
+  limits: Limits = DEFAULT_LIMITS,
+  audio_track: int | None = None,
+) -> MediaInfo:
   """Reads the metadata of a file and checks that its first frame decodes.
 
   Args:
     source: path, or bytes of the file.
     limits: resource limits; those on the headers are checked here.
+    audio_track: number of the audio stream, from 0; None for the main one.
 
   Returns:
     Metadata; `duration` is the one in the headers, else it is measured.
@@ -61,7 +67,9 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
   """
   name = source_name(source)
   with open_input(source, limits=limits) as container:
-    tracks = find_tracks(container, name, limits=limits)
+    tracks = find_tracks(
+      container, name, limits=limits, audio_track=audio_track
+    )
     main = tracks.video or tracks.audio
     info = MediaInfo(
       container=container.format.name,
@@ -76,13 +84,16 @@ def probe(source: Source, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
       fields |= {
         "sample_rate": context.sample_rate,
         "channels": context.channels,
+        "audio_tracks": len(container.streams.audio),
+        "audio_track": container.streams.audio.index(tracks.audio),
+        "language": tracks.audio.metadata.get("language", ""),
       }
     if tracks.video is not None:
       fields |= _video_info(container, tracks.video, name, limits)
     info = dataclasses.replace(info, **fields)
   if not info.duration or (info.has_video and not info.fps):
     kind = "video" if info.has_video else "audio"
-    span = timing.measure(source, kind, limits=limits)
+    span = timing.measure(source, kind, limits=limits, audio_track=audio_track)
     seconds = float(span.duration)
     fps = span.packets / seconds if info.has_video and seconds else 0.0
     info = dataclasses.replace(
@@ -249,6 +260,7 @@ def read_audio(
   channels: int | None = None,
   start: float = 0.0,
   duration: float | None = None,
+  audio_track: int | None = None,
   limits: Limits = DEFAULT_LIMITS,
 ) -> Audio:
   """Reads the audio presented in [start, start + duration).
@@ -260,6 +272,7 @@ def read_audio(
     start: start of the window in seconds after the first video frame.
     duration: length of the window in seconds; None reads to the end of the
       audio.
+    audio_track: number of the audio stream, from 0; None for the main one.
     limits: resource limits of the read.
 
   Returns:
@@ -276,6 +289,7 @@ def read_audio(
     channels=channels,
     start=start,
     duration=duration,
+    audio_track=audio_track,
     limits=limits,
   )
   origin = None
@@ -289,7 +303,7 @@ def read_audio(
 
 def decode_clip(source: Source, options: ReadOptions) -> Clip:
   """Does the work of `sandbox.read_clip`, in this process."""
-  info = probe(source, limits=options.limits)
+  info = probe(source, limits=options.limits, audio_track=options.audio_track)
   video, audio, origin = None, None, None
   if info.has_video:
     video, origin = _read_video(source, options)

@@ -52,14 +52,18 @@ _VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 
 
 def probe_limited(
-  source: Source, *, limits: Limits = DEFAULT_LIMITS
+  source: Source,
+  *,
+  limits: Limits = DEFAULT_LIMITS,
+  audio_track: int | None = None,
 ) -> MediaInfo:
   """Calls `reader.probe` in a child process under limits.
 
   Raises:
     MediaError: as `reader.probe`, or it crashed or exceeded a limit.
   """
-  return limited(reader.probe)(source, limits=limits)
+  probe = limited(reader.probe)
+  return probe(source, limits=limits, audio_track=audio_track)
 
 
 def read_clip(
@@ -71,6 +75,7 @@ def read_clip(
   size: tuple[int, int] | None = None,
   start: float = 0.0,
   duration: float | None = None,
+  audio_track: int | None = None,
   limits: Limits = DEFAULT_LIMITS,
 ) -> Clip:
   """Reads metadata, frames and audio of one file in a child process.
@@ -91,6 +96,7 @@ def read_clip(
     size=size,
     start=start,
     duration=duration,
+    audio_track=audio_track,
     limits=limits,
   )
   return run_limited(reader.decode_clip, source, options, limits=limits)

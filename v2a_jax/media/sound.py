@@ -70,7 +70,13 @@ def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
   name, sample_rate = source_name(source), options.sample_rate
   duration = None if options.duration is None else Fraction(options.duration)
   with open_input(source, limits=options.limits) as container:
-    stream = find_track(container, "audio", name, limits=options.limits)
+    stream = find_track(
+      container,
+      "audio",
+      name,
+      limits=options.limits,
+      audio_track=options.audio_track,
+    )
     decoder = Decoder(container, stream, name, options.limits)
     blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)

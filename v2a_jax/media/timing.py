@@ -63,7 +63,11 @@ def span_of(packets: list[tuple[int, int]], stream, name: str) -> Span:
 
 
 def measure(
-  source: Source, kind: str, *, limits: Limits = DEFAULT_LIMITS
+  source: Source,
+  kind: str,
+  *,
+  limits: Limits = DEFAULT_LIMITS,
+  audio_track: int | None = None,
 ) -> Span:
   """Measures the stream "video" or "audio" by its packets, without decoding.
 
@@ -72,7 +76,9 @@ def measure(
   """
   name = source_name(source)
   with open_input(source, limits=limits) as container:
-    stream = find_track(container, kind, name, limits=limits)
+    stream = find_track(
+      container, kind, name, limits=limits, audio_track=audio_track
+    )
     packets = [
       (packet.pts, packet.duration or 0)
       for packet in read_packets(container, stream)

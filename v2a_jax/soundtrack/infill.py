@@ -39,6 +39,7 @@ class Kept:
     *,
     latents: int,
     codec,
+    audio_track: int | None = None,
     limits: media.Limits = media.DEFAULT_LIMITS,
   ) -> "Kept":
     """Reads a sound for `latents` latents of a codec.
@@ -48,6 +49,7 @@ class Kept:
       regenerate: (start, end) pairs in seconds, spans that are not kept.
       latents: number of latents of the soundtrack.
       codec: sizes of the codec.
+      audio_track: number of the sound track, from 0; None for the main one.
       limits: resource limits of the read.
 
     Raises:
@@ -59,6 +61,7 @@ class Kept:
       sample_rate=rate,
       channels=codec.channels,
       duration=total / rate,
+      audio_track=audio_track,
       limits=limits,
     ).samples[:total]
     mask = np.arange(total) < len(sound)

@@ -211,6 +211,7 @@ class Soundtracker:
         request.regenerate,
         latents=windows.total,
         codec=self.codec.config,
+        audio_track=request.audio_track,
         limits=limits,
       )
     samples = self.sample(

@@ -19,6 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from v2a_jax.basics.files import sha256_of
 from v2a_jax.training import digests
 from v2a_jax.training.digests import DIGESTS, is_remote, list_names
 
@@ -106,7 +107,7 @@ def fetch(
 
 
 def _is(path: epath.Path, digest: str) -> bool:
-  return path.exists() and digests.sha256_of(path) == digest
+  return path.exists() and sha256_of(path) == digest
 
 
 def unfinished(root: epath.Path) -> dict[int, epath.Path]:

@@ -12,10 +12,11 @@ Folders may be on object stores: gs:// or s3://.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 import concurrent.futures
-import hashlib
 import json
 
 from etils import epath
+
+from v2a_jax.basics.files import read_json, sha256_of
 
 DIGESTS = "sha256.json"
 _PART = "sha256.process_"
@@ -68,12 +69,6 @@ def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, str]:
     return dict(zip(names, pool.map(sha256_of, paths)))
 
 
-def sha256_of(path: epath.Path) -> str:
-  """Returns the sha256 of a file's bytes in hexadecimal, in constant memory."""
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_part(item: epath.Path, index: int) -> None:
   """Writes the digests of what process `index` wrote of one item."""
   own = {f"ocdbt.process_{index}", f"process_{index}"}
@@ -114,7 +109,7 @@ def read(path: epath.Path) -> dict[str, str]:
     OSError, ValueError: the file is missing or damaged.
   """
   try:
-    files = json.loads(path.read_text())["files"]
+    files = read_json(path)["files"]
     return {str(name): str(digest) for name, digest in files.items()}
   except FileNotFoundError:
     raise FileNotFoundError(f"{path.name} is missing") from None
@@ -136,12 +131,12 @@ def read_digests(folder: epath.Path) -> dict[str, str]:
 
 def count_processes(folder: epath.Path) -> int:
   """Returns how many processes saved a sound checkpoint."""
-  return json.loads((folder / DIGESTS).read_text()).get("processes", 1)
+  return read_json(folder / DIGESTS).get("processes", 1)
 
 
 def identity(folder: epath.Path) -> str:
   """Returns one sha256 that names all of a checkpoint: that of its digests."""
-  return hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
+  return sha256_of(folder / DIGESTS)
 
 
 def find_damage(

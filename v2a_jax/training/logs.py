@@ -68,11 +68,11 @@ class MetricLog:
 
   def say(self, text: str) -> None:
     """Prints a line for people."""
-    self._each(lambda w: isinstance(w, ProgressWriter) and w.say(text))
+    self._each(lambda writer: writer.say(text))
 
   def rewind(self, step: int) -> None:
     """Forgets the rows after a step; they are about to be written again."""
-    self._each(lambda w: isinstance(w, JsonlWriter) and w.rewind(step))
+    self._each(lambda writer: writer.rewind(step))
 
   def close(self) -> None:
     self._each(lambda writer: writer.close())

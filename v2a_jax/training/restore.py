@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 import logging
 import pathlib
 import tempfile
@@ -12,6 +11,7 @@ from etils import epath
 from flax import nnx
 import jax
 
+from v2a_jax.basics import files
 from v2a_jax.training import checkpoint_arrays, copies, digests
 from v2a_jax.training.checkpoint_arrays import WEIGHTS, CheckpointError
 from v2a_jax.training.digests import find_damage, list_steps
@@ -181,4 +181,4 @@ def read_score(path: epath.Path) -> Mapping[str, Any] | None:
 
 def read_json(path: epath.Path, item: str) -> dict[str, Any]:
   """Reads `data` or `meta` of a checkpoint."""
-  return json.loads((path / item / "metadata").read_text())
+  return files.read_json(path / item / "metadata")

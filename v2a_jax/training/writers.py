@@ -39,12 +39,24 @@ class Writer(Protocol):
 
   name: str
 
-  def write(self, step: int, metrics: Mapping[str, float]) -> None: ...
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes the metrics of a step.
 
-  def close(self) -> None: ...
+    Raises:
+      OSError: they cannot be written.
+    """
+
+  def close(self) -> None:
+    """Ends what is written."""
+
+  def say(self, text: str) -> None:
+    """Prints a line, where this is for people."""
+
+  def rewind(self, step: int) -> None:
+    """Drops the rows after a step, where they can be dropped."""
 
 
-class JsonlWriter:
+class JsonlWriter(Writer):
   """One JSON object a line in `<workdir>/metrics.jsonl`, `step` among its keys.
 
   Rows after `start_step` are left-overs of steps that were lost and are about
@@ -63,7 +75,6 @@ class JsonlWriter:
     self._file.write(json.dumps({"step": step, **row}) + "\n")
 
   def rewind(self, step: int) -> None:
-    """Drops the rows after a step."""
     try:
       self._file.close()
       _drop_after(self._path, step)
@@ -74,7 +85,7 @@ class JsonlWriter:
     self._file.close()
 
 
-class WandbWriter:
+class WandbWriter(Writer):
   """A wandb run whose id outlives the process, so that a resume continues it.
 
   wandb writes to this machine only. For a workdir on an object store that is a
@@ -143,14 +154,14 @@ def _check_server(url: str) -> None:
   if urllib.request.getproxies():
     return  # The proxy connects.
   parts = urllib.parse.urlsplit(url)
-  port = parts.port or {"http": 80}.get(parts.scheme, 443)
+  port = parts.port or (80 if parts.scheme == "http" else 443)
   try:
     socket.create_connection((parts.hostname, port), timeout=5).close()
   except OSError as error:
     raise OSError(f"{url}: {error.strerror or error}") from None
 
 
-class ProgressWriter:
+class ProgressWriter(Writer):
   """The progress line: in place on a terminal, a line each time in a log."""
 
   name = "the progress line"
@@ -165,7 +176,6 @@ class ProgressWriter:
     self._print(f"\r\x1b[2K{line}" if self._in_place else line + "\n")
 
   def say(self, text: str) -> None:
-    """Prints a line of its own."""
     self._print(("\r\x1b[2K" if self._in_place else "") + text + "\n")
 
   def close(self) -> None:

@@ -83,7 +83,7 @@ def check_digest(folder: pathlib.Path, name: str) -> None:
     BundleError: the file, or the list of digests, is damaged.
   """
   place = folder / DIGESTS
-  if not place.is_file():
+  if not place.exists():
     return
   try:
     listed = files.read_json(place)["files"][name]

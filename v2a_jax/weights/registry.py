@@ -15,7 +15,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import tempfile
@@ -168,7 +167,7 @@ def _conversion(weights: Weights) -> dict[str, Any] | None:
   """Returns the record of converted weights in the cache."""
   converted = cache_dir() / weights.converted
   try:
-    record = json.loads(converted.with_suffix(".json").read_text())
+    record = files.read_json(converted.with_suffix(".json"))
   except FileNotFoundError:
     return None
   mine = record["source_sha256"].startswith(weights.sha256)

@@ -209,6 +209,11 @@ def spectrogram(samples: np.ndarray, sample_rate: int) -> bytes:
   image = cv2.applyColorMap(
     np.flipud((shade * 255).astype(np.uint8)), cv2.COLORMAP_MAGMA
   )
+  return webp(image)
+
+
+def webp(image: np.ndarray) -> bytes:
+  """Encodes an image, uint8 [h w 3] in the order blue, green, red."""
   quality = [cv2.IMWRITE_WEBP_QUALITY, _WEBP_QUALITY]
   return cv2.imencode(".webp", image, quality)[1].tobytes()
 

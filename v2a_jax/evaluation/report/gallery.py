@@ -18,6 +18,7 @@ from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
 from v2a_jax.evaluation.report import compare, figures
 from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.schema import is_finite
 
 # Order of the soundtracks, and so of their keys 1, 2, ...; other rows follow.
 _ORDER = ("ground_truth", compare.GENERATED, "codec", "shuffled_video")
@@ -50,6 +51,7 @@ class Clip:
   video: pathlib.Path | None
   tracks: list[Track]
   notes: list[str]  # what is missing
+  poster: str = ""  # data URL of an image
   video_url: str = ""  # filled in by `attach`
 
   @property
@@ -69,14 +71,58 @@ def collect(
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """Collects the first clips that have media, those of the first run first."""
+  """Collects clips that have media, from the worst to the best.
+
+  Of more than `max_clips`, those are taken that are evenly spread over them.
+  """
   ids = dict.fromkeys(
     clip["id"]
     for run in runs
     for clip in run["clips"]
     if clip.get("audio") or clip.get("video")
   )
-  return [_clip(id_, runs, columns, labels) for id_ in list(ids)[:max_clips]]
+  ids = _ranked(list(ids), runs, order_by(runs, columns))
+  if len(ids) > max_clips:
+    places = np.linspace(0, len(ids) - 1, max_clips).round().astype(int)
+    ids = [ids[place] for place in places]
+  return [_clip(id_, runs, columns, labels) for id_ in ids]
+
+
+def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> Column | None:
+  """Returns the metric that the clips are in the order of; None for none.
+
+  It is the first of timing, or else of quality, that the clips of the first run
+  have each.
+  """
+  known = [
+    column
+    for column in columns
+    if column.role == "quality"
+    and column.higher_is_better is not None
+    and len(set(_scores(runs[0], column).values())) > 1
+  ]
+  timing = [column for column in known if column.judges_timing]
+  return next(iter(timing + known), None)
+
+
+def _scores(run: dict, column: Column) -> dict[str, float]:
+  """Returns the scores of a run's sounds by clip, those that are numbers."""
+  found = {
+    clip["id"]: clip.get("scores", {}).get(compare.GENERATED, {}).get(column.id)
+    for clip in run["clips"]
+  }
+  return {id_: value for id_, value in found.items() if is_finite(value)}
+
+
+def _ranked(
+  ids: list[str], runs: Sequence[dict], column: Column | None
+) -> list[str]:
+  """Sorts clips by the first run's score, worst first; those without go last."""
+  if column is None:
+    return ids
+  scores = _scores(runs[0], column)
+  sign = 1 if column.higher_is_better else -1
+  return sorted(ids, key=lambda id_: sign * scores.get(id_, sign * np.inf))
 
 
 def _clip(id_, runs, columns, labels) -> Clip:
@@ -88,7 +134,7 @@ def _clip(id_, runs, columns, labels) -> Clip:
   ]
   _, run, first = entries[0]
   notes = []
-  video = _inside(run["folder"], first.get("video"), notes)
+  video = inside(run["folder"], first.get("video"), notes)
   tracks = _tracks(entries, columns, labels, notes)
   duration = float(first.get("duration") or 0) or 1.0
   for track in tracks:
@@ -102,10 +148,11 @@ def _clip(id_, runs, columns, labels) -> Clip:
     video=video,
     tracks=tracks,
     notes=notes,
+    poster=_poster(video, duration),
   )
 
 
-def _inside(folder: pathlib.Path, name: str | None, notes: list[str]):
+def inside(folder: pathlib.Path, name: str | None, notes: list[str]):
   """Returns a file of a results folder, on this machine, or adds a note."""
   if not name:
     return None
@@ -128,7 +175,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
   tracks, seen = [], set()
   for row in ordered + [row for row in rows if row not in _ORDER]:
     for i, run, clip in entries:
-      path = _inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
+      path = inside(run["folder"], (clip.get("audio") or {}).get(row), notes)
       if path is None:
         continue
       digest = files.sha256_of(path)
@@ -163,7 +210,21 @@ def _draw(track: Track, duration: float) -> None:
   mono = sound.samples[: len(samples), 0]
   samples[: len(mono)] = mono
   image = figures.spectrogram(samples, _RATE)
-  track.spectrogram = _data_url("image/webp", image)
+  track.spectrogram = _encoded("image/webp", image)
+
+
+def _poster(video: pathlib.Path | None, duration: float) -> str:
+  """Returns the frame in the middle of a video; "" if it cannot be read."""
+  if video is None:
+    return ""
+  read = media.limited(media.read_video)
+  try:
+    frames = read(video, start=duration / 2, max_fps=1).frames
+  except media.MediaError:
+    return ""
+  if not len(frames):
+    return ""
+  return _encoded("image/webp", figures.webp(frames[0][..., ::-1]))
 
 
 def embedded_size(clips: Sequence[Clip]) -> int:
@@ -172,6 +233,7 @@ def embedded_size(clips: Sequence[Clip]) -> int:
   paths = {clip.video for clip in clips if clip.video}
   paths |= {track.path for track in tracks}
   images = sum(len(track.spectrogram) for track in tracks)
+  images += sum(len(clip.poster) for clip in clips)
   return images + sum(4 * -(-f.stat().st_size // 3) for f in paths)
 
 
@@ -181,7 +243,7 @@ def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
 
   def address(path: pathlib.Path) -> str:
     if folder is None:
-      return _data_url(_kind(path), path.read_bytes())
+      return data_url(path)
     if path not in copied:
       folder.mkdir(parents=True, exist_ok=True)
       # Runs may use one name for different files.
@@ -202,5 +264,10 @@ def _kind(path: pathlib.Path) -> str:
   return _KINDS.get(path.suffix) or guess or "application/octet-stream"
 
 
-def _data_url(kind: str, data: bytes) -> str:
+def data_url(path: pathlib.Path | None) -> str:
+  """Returns a media file as an address that holds it; "" for none."""
+  return _encoded(_kind(path), path.read_bytes()) if path else ""
+
+
+def _encoded(kind: str, data: bytes) -> str:
   return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -148,6 +148,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "gallery": gallery_lib.collect(
       runs, columns, labels=table.ROW_LABELS, max_clips=max_clips
     ),
+    "gallery_order": _order(runs, columns),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
       {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
@@ -155,6 +156,12 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
       for f in run["failures"]
     ],
   }
+
+
+def _order(runs: list[dict], columns: Sequence[Column]) -> str:
+  """Returns the label of the metric that orders the gallery, "" for none."""
+  column = gallery_lib.order_by(runs, columns)
+  return column.label if column else ""
 
 
 def _facts(index: int, run: dict) -> dict[str, Any]:

@@ -183,7 +183,7 @@
     if (event.key === " " && on.closest("button, a") && !on.closest(".pick")) return;
     const clip = active || clips[0];
     if (event.key === " ") clip.toggle();
-    else if (/^[1-8]$/.test(event.key)) clip.pick(Number(event.key) - 1);
+    else if (/^[1-9]$/.test(event.key)) clip.pick(Number(event.key) - 1);
     else if (event.key === "ArrowLeft" && active) clip.seek(clip.time - STEP);
     else if (event.key === "ArrowRight" && active) clip.seek(clip.time + STEP);
     else if (event.key === "j") go(active ? 1 : 0);

@@ -1,0 +1,1 @@
+"""Listening tests: a page for listeners, and what their answers say."""
