@@ -70,6 +70,8 @@ $(VENV)/.parity: $(VENV)/.installed
 	  $(PIP) install --retries 0 $(REFERENCES) -c constraints.txt \
 	    --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || \
 	  echo "no CPU build of torch found: parity tests will skip"
+	@$(PIP) install --retries 0 ai-edge-litert -c constraints.txt 2>/dev/null || \
+	  echo "no TensorFlow Lite found: its test will skip"
 	@touch $@
 
 # The compiler for TPUs, in a folder of its own: JAX would look for TPUs on any

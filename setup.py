@@ -75,7 +75,7 @@ EXTRAS = {
   ],
   # References that ports are compared with, and the reader of `.pt` files;
   # nothing that runs imports it. Tests that need it skip where it is absent.
-  "parity": ["pillow", "torch>=2.13", "transformers>=5.23"],
+  "parity": ["ai-edge-litert", "pillow", "torch>=2.13", "transformers>=5.23"],
 }
 
 setup(

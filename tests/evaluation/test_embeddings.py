@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from v2a_jax.evaluation import embeddings
+from v2a_jax.evaluation import embeddings, metrics
 from v2a_jax.evaluation.metrics import frechet
 from v2a_jax.pretrained import mn04
 from v2a_jax.weights import registry as weights
@@ -64,6 +64,37 @@ def test_windows_know_their_clip():
       part.vectors, features.vectors[features.clips == i]
     )
     np.testing.assert_array_equal(part.logits, features.logits[i : i + 1])
+
+
+def test_whole_clips_of_any_length_keep_their_order():
+  class Clips(Levels):
+    window = hop = 0.0
+
+  lengths = (8000, 3000, 8000, 12000, 10)
+  clips = [np.full((n, 1), i / 8, np.float32) for i, n in enumerate(lengths)]
+  features = embeddings.embed(Clips(), clips, sample_rate=8000)
+  np.testing.assert_array_equal(features.clips, range(5))
+  np.testing.assert_allclose(features.vectors[:, 1], np.arange(5) / 8)
+  # Ten samples are padded to a tenth of a second.
+  np.testing.assert_allclose(features.vectors[4, 0], 0.5 * 10 / 800, rtol=1e-5)
+
+
+def test_metrics_choose_embeddings_by_id():
+  chosen = {metric.id: metric for metric in metrics.choose(["vggish", "cnn14"])}
+  assert {"fad_vggish", "kad_vggish", "fad_cnn14", "kl_cnn14"} <= chosen.keys()
+  assert "kl_vggish" not in chosen  # It does not tag.
+  assert chosen["fad_cnn14"].embedding.sha256.startswith("e2ee543a")
+  assert {"fad_mn04", "fad_aisfx"} <= {metric.id for metric in metrics.METRICS}
+  with pytest.raises(ValueError, match="'vgg' is not one of mn04, "):
+    metrics.choose(["vgg"])
+
+
+@pytest.mark.parametrize("id_", embeddings.EMBEDDINGS)
+def test_an_embedding_says_what_it_is(id_):
+  embedding = embeddings.get(id_)
+  assert embedding.dim > 0 and embedding.classes >= 0
+  assert str(embedding.sample_rate) in embeddings.span(embedding)
+  assert len(embedding.label) > 3 and embedding.about[-1] != "."
 
 
 def test_mn04_distances_grow_with_noise(monkeypatch, tmp_path):

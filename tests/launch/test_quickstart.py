@@ -32,6 +32,20 @@ def test_held_out_clips_are_written_without_sound(tmp_path):
     assert info.duration == pytest.approx(4.0, abs=0.1)
 
 
+def test_it_goes_on_where_the_embedding_cannot_be_fetched(
+  tmp_path, monkeypatch, capfd
+):
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
+  monkeypatch.delenv("V2A_WEIGHTS", raising=False)
+  monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+  monkeypatch.setenv("PIP_NO_INDEX", "1")
+  quickstart.Road(tmp_path, SMOKE).fetch()
+  shown = capfd.readouterr()
+  assert "$ v2a weights fetch aisfx\n" in shown.out
+  assert "going on without its Fréchet distance" in shown.out
+  assert "could not be fetched" in shown.err and shown.err.count("\n") == 1
+
+
 def test_a_failing_step_ends_with_its_status(capfd):
   with pytest.raises(SystemExit) as end:
     quickstart.v2a("report", "no/such.json", "-o", "x.html")

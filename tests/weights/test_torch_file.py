@@ -70,6 +70,24 @@ def test_reads_a_modules_state_dict(tmp_path):
     np.testing.assert_array_equal(read[name], tensor.numpy())
 
 
+def test_reads_files_of_before_pytorch_1_6(tmp_path):
+  base = torch.arange(12.0)
+  content = {"model": {"w": base.view(3, 4).T, "half": base[2:5].half()}}
+  path = tmp_path / "old.pth"
+  torch.save(
+    (content, {"classes": np.int64(3)}),
+    path,
+    _use_new_zipfile_serialization=False,
+  )
+  read = torch_file.read(path)
+  assert list(read) == ["0.model.w", "0.model.half"]
+  np.testing.assert_array_equal(read["0.model.w"], content["model"]["w"])
+  np.testing.assert_array_equal(read["0.model.half"], content["model"]["half"])
+  path.write_bytes(path.read_bytes()[:-8])
+  with pytest.raises(torch_file.TorchFileError, match="old.pth"):
+    torch_file.read(path)
+
+
 class _Attack:
   def __init__(self, path):
     self._path = path

@@ -61,10 +61,7 @@ def convert(state: State) -> Params:
 def mel_weights() -> np.ndarray:
   """Returns the filters, float32 [fft/2 + 1, bands]."""
   hz = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT
-  edges = spectrum.mel_edges(spectrum.slaney, _BANDS, _LOW_HZ, _TOP_HZ)
-  edges = spectrum.inverse(spectrum.slaney, edges)
-  filters = spectrum.triangles(hz, edges) * 2 / (edges[2:] - edges[:-2])
-  return filters.astype(np.float32)
+  return spectrum.slaney_filters(hz, _BANDS, _LOW_HZ, _TOP_HZ)
 
 
 def log_mel(waveform: jax.Array) -> jax.Array:
@@ -78,9 +75,7 @@ def log_mel(waveform: jax.Array) -> jax.Array:
   """
   framed = spectrum.centred(waveform, _FFT, _HOP)
   power = spectrum.power(framed, spectrum.hann(_FFT), _FFT)
-  return 10 * jnp.log10(
-    jnp.maximum(spectrum.bands(power, mel_weights()), 1e-10)
-  )
+  return spectrum.decibels(spectrum.bands(power, mel_weights()))
 
 
 def blocks(params: Params, mel: jax.Array) -> jax.Array:

@@ -1,11 +1,12 @@
-"""Layers of published convolutional networks, with batch norms folded.
+"""Layers of published audio networks, with batch norms folded.
 
 Weights are never trained here, so a network is a dict of arrays by the
 original's layer names: `NAME/w`, [h, w, in, out] or [in, out], and `NAME/b`,
 [out]. Pictures are [b, h, w, c]. Products are full float32 on every device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+import re
 
 import jax
 from jax import lax
@@ -37,6 +38,20 @@ def norm_affine(state: State, norm: str, *, epsilon: float):
   variance = state[f"{norm}.running_var"] + epsilon
   scale = state[f"{norm}.weight"] / np.sqrt(variance)
   return scale, state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+
+
+def norm(state: State, name: str) -> Params:
+  """Converts a layer norm, which `layer_norm` runs."""
+  return {
+    f"{name}/scale": jnp.asarray(state[f"{name}.weight"], jnp.float32),
+    f"{name}/shift": jnp.asarray(state[f"{name}.bias"], jnp.float32),
+  }
+
+
+def count(names: Iterable[str], start: str) -> int:
+  """Counts the parts that are named `start` and an index."""
+  rest = (name[len(start) :] for name in names if name.startswith(start))
+  return len({re.split("[./]", name)[0] for name in rest})
 
 
 def _params(name, kernel, bias) -> Params:
@@ -77,6 +92,15 @@ def dense(params: Params, name: str, x: jax.Array) -> jax.Array:
   """Maps [..., in] to [..., out]."""
   product = jnp.matmul(x, params[f"{name}/w"], precision="highest")
   return product + params[f"{name}/b"]
+
+
+def layer_norm(
+  params: Params, name: str, x: jax.Array, *, epsilon: float
+) -> jax.Array:
+  """Normalises the last axis, with gain and bias."""
+  x = x - x.mean(axis=-1, keepdims=True)
+  x = x / jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + epsilon)
+  return x * params[f"{name}/scale"] + params[f"{name}/shift"]
 
 
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:

@@ -13,6 +13,7 @@ https://arxiv.org/abs/2110.05069. Weights: https://github.com/kkoutini/PaSST
 (Apache-2.0). Its front end is that of mn04.
 """
 
+import functools
 import os
 
 import jax
@@ -45,27 +46,15 @@ def convert(state: State) -> Params:
     "bands": to_channels_last("freq_new_pos_embed"),
     "times": to_channels_last("time_new_pos_embed"),
   } | convnet.layer(state, "patch_embed.proj")
-  names = ["norm", "head.0"]
-  for index in range(num_layers(state)):
-    names += [f"blocks.{index}.norm1", f"blocks.{index}.norm2"]
+  norms = ["norm", "head.0"]
+  for index in range(convnet.count(state, "blocks.")):
+    norms += [f"blocks.{index}.norm1", f"blocks.{index}.norm2"]
     for name in _DENSE:
       params |= convnet.layer(state, f"blocks.{index}.{name}")
-  for name in names:
-    params[f"{name}/scale"] = state[f"{name}.weight"]
-    params[f"{name}/bias"] = state[f"{name}.bias"]
+  for name in norms:
+    params |= convnet.norm(state, name)
   params |= convnet.layer(state, "head.1")
   return {name: jnp.asarray(value) for name, value in params.items()}
-
-
-def num_layers(names) -> int:
-  """Counts the layers in a state dict or in converted weights."""
-  return len({n.split(".")[1] for n in names if n.startswith("blocks.")})
-
-
-def _norm(params: Params, name: str, x: jax.Array, epsilon: float) -> jax.Array:
-  x = x - x.mean(axis=-1, keepdims=True)
-  x = x / jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + epsilon)
-  return x * params[f"{name}/scale"] + params[f"{name}/bias"]
 
 
 def _attend(params: Params, name: str, x: jax.Array) -> jax.Array:
@@ -78,12 +67,9 @@ def _attend(params: Params, name: str, x: jax.Array) -> jax.Array:
 
 
 def _block(params: Params, name: str, x: jax.Array) -> jax.Array:
-  x = x + _attend(
-    params, f"{name}.attn", _norm(params, f"{name}.norm1", x, 1e-6)
-  )
-  y = convnet.dense(
-    params, f"{name}.mlp.fc1", _norm(params, f"{name}.norm2", x, 1e-6)
-  )
+  norm = functools.partial(convnet.layer_norm, params, epsilon=1e-6)
+  x = x + _attend(params, f"{name}.attn", norm(f"{name}.norm1", x))
+  y = convnet.dense(params, f"{name}.mlp.fc1", norm(f"{name}.norm2", x))
   y = jax.nn.gelu(y, approximate=False)
   return x + convnet.dense(params, f"{name}.mlp.fc2", y)
 
@@ -113,9 +99,10 @@ def encode(params: Params, mel: jax.Array) -> jax.Array:
   b, width = x.shape[0], x.shape[-1]
   tokens = jnp.broadcast_to(params["tokens"], (b, 2, width))
   x = jnp.concatenate([tokens, x.reshape(b, -1, width)], axis=1)
-  for index in range(num_layers(params)):
+  for index in range(convnet.count(params, "blocks.")):
     x = _block(params, f"blocks.{index}", x)
-  return _norm(params, "norm", x[:, :2], 1e-6).mean(axis=1)
+  x = convnet.layer_norm(params, "norm", x[:, :2], epsilon=1e-6)
+  return x.mean(axis=1)
 
 
 def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -131,5 +118,5 @@ def apply(params: Params, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     order).
   """
   embedding = encode(params, log_mel(waveform))
-  hidden = _norm(params, "head.0", embedding, 1e-5)
+  hidden = convnet.layer_norm(params, "head.0", embedding, epsilon=1e-5)
   return embedding, convnet.dense(params, "head.1", hidden)

@@ -56,6 +56,18 @@ def mel_edges(scale: Scale, bands: int, low: float, high: float) -> np.ndarray:
   return np.linspace(scale(low), scale(high), bands + 2)
 
 
+def slaney_filters(
+  hz: np.ndarray, bands: int, low: float, high: float
+) -> np.ndarray:
+  """Returns triangles of equal area, straight in Hz, float32 [bins, bands].
+
+  Their edges are equally far on Slaney's scale; these are librosa's filters.
+  """
+  edges = inverse(slaney, mel_edges(slaney, bands, low, high))
+  filters = triangles(hz, edges) * 2 / (edges[2:] - edges[:-2])
+  return filters.astype(np.float32)
+
+
 def frames(waveform: jax.Array, length: int, hop: int) -> jax.Array:
   """Cuts [b, samples] into whole overlapping frames, [b, t, length]."""
   count = 1 + (waveform.shape[-1] - length) // hop
@@ -83,6 +95,11 @@ def magnitude(framed: jax.Array, window: np.ndarray, fft: int) -> jax.Array:
 def power(framed: jax.Array, window: np.ndarray, fft: int) -> jax.Array:
   """Returns the squares of `magnitude`."""
   return jnp.square(magnitude(framed, window, fft))
+
+
+def decibels(power: jax.Array) -> jax.Array:
+  """Returns 10 log10 of power, at least -100 dB."""
+  return 10 * jnp.log10(jnp.maximum(power, 1e-10))
 
 
 def bands(spectrum: jax.Array, filters: np.ndarray) -> jax.Array:
