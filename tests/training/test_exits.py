@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 
@@ -78,6 +79,28 @@ def fill(folder: pathlib.Path) -> pathlib.Path:
         pass
     except OSError:
       return filler
+
+
+def test_files_that_may_not_grow_for_a_while_cost_one_line_each(tmp_path):
+  """The run's log, heartbeat, rows and checkpoints all fail."""
+  workdir = tmp_path / "run"
+  settings = dict(num_train_steps=15, checkpoint_every=3, devices=2, mesh={})
+  process = start(workdir, delay=0.1, **settings)
+  lines = read_until(process, "step 4/15")
+  _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+  resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64, most))
+  lines += read_until(process, "step 10/15")
+  resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+  output = "".join(lines) + process.communicate(timeout=60)[0]
+  assert process.returncode == 0, output
+  assert "Traceback" not in output and "Logging error" not in output, output
+  assert list_steps(workdir / "checkpoints")[0] == 15
+  text = (workdir / "metrics.jsonl").read_text()
+  assert [json.loads(row)["step"] for row in text.splitlines()] == list(
+    range(1, 16)
+  )
+  log = (workdir / "hosts" / "0.log").read_text()
+  assert all(f"saving step {step}" in log for step in (3, 6, 9, 12, 15))
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_step(small_disk):

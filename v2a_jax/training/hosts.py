@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import threading
 import time
 from typing import Any
@@ -38,6 +39,21 @@ _NAME_EVERY = 600.0
 _log = logging.getLogger(__name__)
 
 
+class _LogFile(logging.FileHandler):
+  """A log file of which a full disk costs nothing but time.
+
+  What cannot be written stays in the stream's buffer until it can.
+  """
+
+  def handleError(self, record: logging.LogRecord) -> None:
+    if not isinstance(sys.exc_info()[1], OSError):
+      super().handleError(record)
+
+  def close(self) -> None:
+    with contextlib.suppress(OSError):
+      super().close()
+
+
 @contextlib.contextmanager
 def log_file(workdir: pathlib.Path):
   """Appends this process's log lines to its file inside the `with` block.
@@ -46,7 +62,7 @@ def log_file(workdir: pathlib.Path):
   plain lines.
   """
   path, root = _local_log(workdir), logging.root
-  file = logging.FileHandler(path)
+  file = _LogFile(path)
   file.setFormatter(
     logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
   )
