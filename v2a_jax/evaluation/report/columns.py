@@ -75,6 +75,18 @@ def columns_of(runs: Sequence[dict]) -> list[Column]:
   ]
 
 
+def compared(columns: Sequence[Column]) -> list[Column]:
+  """Returns the metrics in which runs are compared."""
+  return [
+    c for c in columns if c.higher_is_better is not None and c.role != "shown"
+  ]
+
+
+def quality(columns: Sequence[Column]) -> list[Column]:
+  """Returns the metrics in which runs are compared with anchors."""
+  return [c for c in compared(columns) if c.role == "quality"]
+
+
 def _decimals(id_: str, runs: Sequence[dict]) -> int:
   """Returns how many decimals show two digits of the typical half width."""
   widths = []

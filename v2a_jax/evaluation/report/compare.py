@@ -2,69 +2,40 @@
 
 A difference is named where the permutation test finds it at 5 %, corrected by
 Holm for the number of comparisons of its question: run against run (all pairs,
-all metrics), each run against itself with videos shuffled, and each run against
-sounds that know nothing of the clip. That a sound is in time is concluded only
-from a metric that tells, in these very results, the true sound from noise, from
-a metronome and from itself 120 ms late.
+all metrics), each run against itself with videos shuffled (skill.py), and each
+run against sounds that know nothing of the clip.
 """
 
 from collections.abc import Sequence
-import dataclasses
 import itertools
 
-from v2a_jax.evaluation import significance
 from v2a_jax.evaluation.report import comparable
-from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.report.columns import Column, compared, quality
 from v2a_jax.evaluation.report.differences import (
   Difference,
   corrected,
   difference,
   differences,
   entry_of,
+  in_words,
   row_of,
   set_of,
+)
+from v2a_jax.evaluation.report.sentence import Sentence, join
+from v2a_jax.evaluation.report.skill import (
+  GENERATED,
+  GROUND_TRUTH,
+  SHUFFLED,
+  Skill,
+  judge_skills,
 )
 from v2a_jax.evaluation.schema import is_finite
 
 __all__ = ["row_of"]  # also for the other parts of the report
 
-GENERATED = "generated"
-SHUFFLED = "shuffled_video"
-GROUND_TRUTH = "ground_truth"
 # Rows without any input: a model that does not beat them shows no skill.
 BLIND = ("silence", "noise", "metronome")
-# What a judge of timing has to tell from the true sound.
-OUT_OF_TIME = ("shifted", "metronome", "noise")
 _SMALL_SET = 50  # clips
-
-
-@dataclasses.dataclass(frozen=True)
-class Sentence:
-  """A line of the verdict: a beginning and the parts that it lists.
-
-  `kind` is `better`, `tie` or `worse`.
-  """
-
-  kind: str
-  lead: str
-  parts: tuple[str, ...] = ()
-
-  @property
-  def text(self) -> str:
-    """The whole sentence."""
-    return f"{self.lead} {self.rest}".strip() + "."
-
-  @property
-  def rest(self) -> str:
-    """The listed parts."""
-    return join(self.parts)
-
-
-def join(parts: Sequence[str]) -> str:
-  """Lists parts as a sentence does."""
-  if len(parts) < 2:
-    return "".join(parts)
-  return ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
@@ -74,7 +45,7 @@ def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
   sentences = [skill.sentence() for skill in skills]
   refused = [
     Sentence("worse", lead, labels)
-    for lead, labels in comparable.not_compared(runs, _comparable(columns))
+    for lead, labels in comparable.not_compared(runs, compared(columns))
   ]
   sentences += refused
   if len(runs) == 2 and (between or not refused):
@@ -97,23 +68,11 @@ def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
 Between = dict[tuple[int, int, str], Difference]
 
 
-def _comparable(columns: Sequence[Column]) -> list[Column]:
-  """Returns the metrics in which runs are compared."""
-  return [
-    c for c in columns if c.higher_is_better is not None and c.role != "shown"
-  ]
-
-
-def quality(columns: Sequence[Column]) -> list[Column]:
-  """Returns the metrics in which runs are compared with anchors."""
-  return [c for c in _comparable(columns) if c.role == "quality"]
-
-
 def compare_runs(runs: Sequence[dict], columns: Sequence[Column]) -> Between:
   """Compares all pairs of runs in all metrics, corrected for their number."""
   found = {
     (i, j, column.id): gap
-    for column in _comparable(columns)
+    for column in compared(columns)
     for i, j in itertools.combinations(range(len(runs)), 2)
     if (gap := difference(column, (runs[i], GENERATED), (runs[j], GENERATED)))
   }
@@ -128,7 +87,7 @@ def best_runs(
   It is, where it beats the next best by the test of the verdict.
   """
   between, best = compare_runs(runs, columns), {}
-  for column in _comparable(columns):
+  for column in compared(columns):
     ranked = _ranked(column, runs)
     if len(ranked) < 2:
       continue
@@ -158,7 +117,7 @@ def beats(between: Between, column: Column, one: int, other: int) -> bool:
 def _pair(first: dict, second: dict, gaps: Sequence[Difference]):
   sentences = []
   for sign, winner, loser in ((1, first, second), (-1, second, first)):
-    words = _words(gaps, sign)
+    words = in_words(gaps, sign)
     if words:
       lead = f"{winner['name']} beats {loser['name']} on"
       sentences.append(Sentence("better", lead, words))
@@ -174,14 +133,10 @@ def _pair(first: dict, second: dict, gaps: Sequence[Difference]):
   return sentences
 
 
-def _words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:
-  return tuple(gap.words() for gap in gaps if gap.sign == sign)
-
-
 def _ranking(runs, columns, between: Between) -> list[Sentence]:
   """Writes an order of the runs for each metric that tells some apart."""
   sentences, ties = [], []
-  for column in _comparable(columns):
+  for column in compared(columns):
     ranked = _ranked(column, runs)
     beaten = {
       i: sum(beats(between, column, i, j) for j in ranked if j != i)
@@ -204,116 +159,6 @@ def _ranking(runs, columns, between: Between) -> list[Sentence]:
   return sentences
 
 
-# Does a run follow its video?
-
-
-@dataclasses.dataclass(frozen=True)
-class Skill:
-  """Whether a run follows its video.
-
-  Attributes:
-    run: the run.
-    gaps: differences to itself with videos shuffled, corrected.
-    judges: metrics from which "in time" may be concluded.
-    suspects: the other metrics of timing.
-  """
-
-  run: dict
-  gaps: tuple[Difference, ...]
-  judges: tuple[Column, ...]
-  suspects: tuple[Column, ...]
-
-  @property
-  def responds(self) -> bool:
-    """Whether it is better than with videos shuffled, in any metric."""
-    return any(gap.sign == 1 for gap in self.gaps)
-
-  @property
-  def in_time(self) -> bool:
-    """Whether it is, in a metric that judges timing."""
-    return any(g.sign == 1 and g.column in self.judges for g in self.gaps)
-
-  @property
-  def clause(self) -> str:
-    """The answer without a subject, or "" where it was not asked."""
-    if self.in_time:
-      return "follows the video in time"
-    if self.responds:
-      return (
-        "responds to the video, but no metric here shows that it is in time"
-      )
-    return "is not shown to follow the video" if self.gaps else ""
-
-  def sentence(self) -> Sentence:
-    """Writes which metrics judge timing here."""
-    name = self.run["name"]
-    if self.judges:
-      lead = f"Timing of {name} is judged by"
-      return Sentence("tie", lead, tuple(c.label for c in self.judges))
-    lead = f"Nothing measured here can tell whether {name} is in time: "
-    missing = [r for r in OUT_OF_TIME if not row_of(self.run, r)]
-    if not row_of(self.run, GROUND_TRUTH):
-      missing.insert(0, GROUND_TRUTH)
-    if missing:
-      return Sentence("tie", f"{lead}it has no row {join(missing)}")
-    if self.run["set"].get("n", 0) < significance.FEWEST:
-      few = f"fewer than {significance.FEWEST} clips"
-      return Sentence("tie", f"{lead}{few} cannot be tested at 5 %")
-    labels = join([c.label for c in self.suspects]) or "no metric"
-    rivals = "noise, a metronome and a shift of 120 ms"
-    return Sentence(
-      "tie", f"{lead}{labels} does not tell the true sound from {rivals}"
-    )
-
-  def against_shuffled(self) -> list[Sentence]:
-    """Writes the differences to the run with videos shuffled."""
-    name, sentences = self.run["name"], []
-    better, worse = _words(self.gaps, 1), _words(self.gaps, -1)
-    if better:
-      lead = f"{name} {self.clause}: it beats itself with videos shuffled on"
-      kind = "better" if self.in_time else "tie"
-      sentences.append(Sentence(kind, lead, better))
-    elif self.gaps:
-      lead = (
-        f"{name} cannot be told from itself with videos shuffled: no metric"
-        " here shows that it follows the video"
-      )
-      sentences.append(Sentence("tie", lead))
-    if worse:
-      lead = f"{name} is worse than itself with videos shuffled on"
-      sentences.append(Sentence("worse", lead, worse))
-    return sentences
-
-
-def judge_skills(
-  runs: Sequence[dict], columns: Sequence[Column]
-) -> list[Skill]:
-  """Compares each run with itself with videos shuffled."""
-  found = [
-    (i, gap)
-    for i, run in enumerate(runs)
-    for gap in differences(quality(columns), (run, GENERATED), (run, SHUFFLED))
-  ]
-  gaps = corrected([gap for _, gap in found])
-  timing = [c for c in quality(columns) if c.judges_timing]
-  skills = []
-  for i, run in enumerate(runs):
-    own = tuple(gap for (j, _), gap in zip(found, gaps) if j == i)
-    judges = tuple(c for c in timing if tells_time(run, c))
-    suspects = tuple(c for c in timing if c not in judges)
-    skills.append(Skill(run, own, judges, suspects))
-  return skills
-
-
-def tells_time(run: dict, column: Column) -> bool:
-  """Returns whether a metric tells the true sound from all out of time."""
-  for row in OUT_OF_TIME:
-    gap = difference(column, (run, GROUND_TRUTH), (run, row))
-    if gap is None or gap.sign != 1:
-      return False
-  return True
-
-
 def _against_blind(runs, columns) -> list[Sentence]:
   rows = [(run, row) for run in runs for row in BLIND]
   found = [
@@ -325,7 +170,7 @@ def _against_blind(runs, columns) -> list[Sentence]:
   sentences = []
   for i, (run, row) in enumerate(rows):
     own = [gap for (j, _), gap in zip(found, gaps) if j == i]
-    if words := _words(own, -1):
+    if words := in_words(own, -1):
       lead = f"{row.title()} beats {run['name']} on"
       sentences.append(Sentence("worse", lead, words))
   return sentences
@@ -428,7 +273,7 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
     "One training seed per run: differences between seeds are not in any"
     " interval."
   )
-  count = len(_comparable(columns)) * len(runs) * (len(runs) - 1) // 2
+  count = len(compared(columns)) * len(runs) * (len(runs) - 1) // 2
   if count > 1:
     sentences.append(
       f"{count} comparisons between runs were corrected together: where runs"

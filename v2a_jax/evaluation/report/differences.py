@@ -160,3 +160,8 @@ def _paired(column: Column, pairs: np.ndarray) -> Difference | None:
   return Difference(
     column, estimate.value, estimate.low, estimate.high, len(pairs), p
   )
+
+
+def in_words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:
+  """Returns the differences of a sign, 1 for better, in words."""
+  return tuple(gap.words() for gap in gaps if gap.sign == sign)
