@@ -28,7 +28,7 @@ quickstart: install
 test: install parity tpu browser lint
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-# Kills, full disks and damaged files by the hundred; about two hours.
+# Kills, full disks and damaged files by the hundred; it takes hours.
 # SHARE=0.1 does a tenth of the rounds.
 soak: install
 	@$(BIN)/python -m tests.soak $(SHARE)
