@@ -6,7 +6,6 @@ another exception, which a user would see as a traceback, or a hang.
 
 from collections.abc import Callable
 import contextlib
-import functools
 import io
 import json
 import pathlib
@@ -230,8 +229,14 @@ def bundles(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
 
 
 def captions(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
-  """Damaged tables of captions."""
+  """Damaged tables of captions: CSV, JSON lines and Parquet."""
+  import pyarrow as pa
+  from pyarrow import parquet
+
   from data_pipelines.captions import read_captions
+
+  tally = Tally("damaged captions file", "read, or one line")
+  rng, path = random.Random(seed), folder / "captions"
 
   table = (
     "file,start,end,caption,tags\n"
@@ -239,12 +244,22 @@ def captions(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
     "b.mp4,,,rain on a roof,rain\n"
     "sub/c.mp4,1:02,0:01:04.5,caf\u00e9 noise,\n"
   ).encode()
-  path = folder / "captions.csv"
-  files = ["a.mp4", "b.mp4", "sub/c.mp4"]
-  read = functools.partial(read_captions, path, files)
-  return _mutants(
-    "damaged captions file", table, path, lambda: read() and 0, mutate_text
-  )(rounds, seed)
+  columns = {"file": ["a.mp4", "b.mp4"], "caption": [["x", "y"], ["z"]]}
+  parquet.write_table(pa.table(columns), path)
+  lines = b'{"file": "a.mp4", "caption": ["x", "y"]}\n{"file": "b.mp4"}\n'
+  originals = (
+    (table, mutate_text),
+    (lines, mutate_text),
+    (path.read_bytes(), mutate),
+  )
+
+  def once(number: int) -> str:
+    original, change = originals[number % len(originals)]
+    path.write_bytes(change(original, rng))
+    files = ["a.mp4", "b.mp4", "sub/c.mp4"]
+    return quietly(lambda: read_captions(path, files) and 0)
+
+  return repeat(tally, range(rounds), once)
 
 
 def results(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
