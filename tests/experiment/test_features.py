@@ -19,6 +19,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
 from tests import tiny
+from v2a_jax.basics.settings import SettingError
 from v2a_jax.experiment import cost, features, sections, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
@@ -164,7 +165,7 @@ def test_features_of_another_encoder_are_refused(scenes, bundles, tmp_path):
   def refused(where=seen, **changes):
     changes = {"data.features": 16, "data.crop": "start"} | changes
     config = config_of(where, **(shared | changes))
-    with pytest.raises((DataError, ConfigError)) as error:
+    with pytest.raises((DataError, ConfigError, SettingError)) as error:
       made = workdir.open_experiment(config, tmp_path / "run")
       with made.open_loader("train") as loader:
         next(loader)
