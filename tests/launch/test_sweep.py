@@ -302,15 +302,8 @@ def test_jobs_run_at_the_same_time(planned, config, trainer, capsys):
   assert {row["state"] for row in rows(folder, capsys)} == {"DONE"}
 
 
-@pytest.mark.parametrize(
-  "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-)
-def test_a_signal_stops_the_run_and_it_can_be_resumed(
-  number, planned, config, trainer, capsys
-):
-  folder = planned.with_name("alone")
-  args = ["sweep", "plan", f"--config={config}", "-o", folder]
-  succeeds(capsys, *args, f"--command={trainer(WAITER, '2')}")
+def launched(folder):
+  """Starts `v2a sweep launch` of one run, and waits until the run waits."""
   (name,) = (point.name for point in plan.read(folder))
   launcher = subprocess.Popen(
     [sys.executable, "-m", "launch.cli", "sweep", "launch", folder],
@@ -320,10 +313,27 @@ def test_a_signal_stops_the_run_and_it_can_be_resumed(
     cwd=ROOT,
     env=ENV,
   )
+  wait_for(folder / name / "waits", launcher)
+  return launcher, name
+
+
+def wait_for(path, launcher):
   deadline = time.monotonic() + 60
-  while not (folder / name / "waits").exists():
+  while not path.exists():
     assert time.monotonic() < deadline and launcher.poll() is None
     time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+  "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+)
+def test_a_signal_stops_the_run_and_it_can_be_resumed(
+  number, planned, config, trainer, capsys
+):
+  folder = planned.with_name("alone")
+  args = ["sweep", "plan", f"--config={config}", "-o", folder]
+  succeeds(capsys, *args, f"--command={trainer(WAITER, '2')}")
+  launcher, name = launched(folder)
   assert rows(folder, capsys)[0]["state"] == "RUNNING"
   # A second launch leaves it alone.
   assert f"{name}: RUNNING, skipped" in succeeds(
@@ -350,22 +360,9 @@ def test_a_second_ctrl_c_ends_runs_that_do_not_end(
   folder = planned.with_name("deaf")
   args = ["sweep", "plan", f"--config={config}", "-o", folder]
   succeeds(capsys, *args, f"--command={trainer(DEAF, '2')}")
-  (name,) = (point.name for point in plan.read(folder))
-  launcher = subprocess.Popen(
-    [sys.executable, "-m", "launch.cli", "sweep", "launch", folder],
-    stdout=subprocess.DEVNULL,
-    cwd=ROOT,
-    env=ENV,
-  )
-  asked = folder / name / "asked"
-  deadline = time.monotonic() + 60
-  while not (folder / name / "waits").exists():
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
+  launcher, name = launched(folder)
   launcher.send_signal(signal.SIGINT)
-  while not asked.exists():
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
+  wait_for(folder / name / "asked", launcher)
   launcher.send_signal(signal.SIGINT)
   assert launcher.wait(timeout=10) == 130
   assert all_end([int((folder / name / "waits").read_text())])
