@@ -5,14 +5,15 @@ of sounds of any system is judged by the true sounds of the same file names.
 Every score has a confidence interval, and the same scores of the true sound, of
 another clip's video, of silence and the like show what a number means.
 
-The same command goes on with an evaluation that was interrupted.
+The same command goes on with an evaluation that was interrupted. `v2a eval
+distort` scores true sounds that are made worse on purpose.
 """
 
 import argparse
 import dataclasses
 from typing import Any
 
-from launch import parsing, sampler_flags
+from launch import distort, parsing, sampler_flags
 from v2a_jax.basics.paths import as_path, is_remote, local_path
 
 ARGUMENTS = f"""
@@ -72,7 +73,9 @@ _DEFAULT_CLIPS = 64
 
 
 def main(argv: list[str]) -> int:
-  """Runs `v2a eval`."""
+  """Runs `v2a eval`, or `v2a eval distort`."""
+  if argv[:1] == ["distort"]:
+    return distort.main(argv[1:])
   arguments = ARGUMENTS + sampler_flags.ARGUMENTS
   args = parsing.Parser("v2a eval", __doc__, arguments, EXAMPLE).parse(argv)
   _check(args)

@@ -19,6 +19,7 @@ COMMANDS = {
 PAGES = [()]
 for verb in cli.VERBS:
   PAGES += [(verb,), *((verb, name) for name in COMMANDS.get(verb, ()))]
+PAGES.append(("eval", "distort"))
 # Pages that list flags, not commands.
 LEAVES = [
   page for page in PAGES if page and page not in [(v,) for v in COMMANDS]
