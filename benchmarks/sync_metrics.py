@@ -41,15 +41,9 @@ def read(video, audio, *, events=None) -> clips_lib.Clip:
   ).samples
   return clips_lib.Clip(
     id="",
-    caption="",
-    transcript="",
-    label="",
-    video=b"",
-    example={},
     audio=sound,
     seconds=len(sound) / RATE,
     events=events,
-    off_screen=np.zeros(0),
     motion=motion.detect(video, seconds=LONGEST),
   )
 

@@ -235,7 +235,7 @@ def differences(
     if old.get(key) != settings.get(key)
   ]
   if plan.origin and built.get("origin") != plan.origin:
-    changes.append("another folder or --limit, or an earlier version's set")
+    changes.append("another folder or --limit")
   return ", ".join(changes[:3])
 
 

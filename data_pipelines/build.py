@@ -5,8 +5,7 @@ files ─► clips.extract (in the media sandbox) ─┐
 seeds ─► data_pipelines.scenes (in processes) ─┘
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent import futures
 import dataclasses
 import functools
@@ -20,19 +19,13 @@ from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.clips import ClipOptions
 from data_pipelines.manifest import fingerprint
+from data_pipelines.media_files import find_media
 from data_pipelines.places import restore, work_place
 from data_pipelines.readings import MEDIA, open_readings
-from data_pipelines.schema import DataError
 from data_pipelines.writer import Outcome
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError, check
-
-_MEDIA_SUFFIXES = frozenset(
-  ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .3gp .flv .wmv "
-  ".ogv .gif .wav .flac .mp3 .ogg .oga .opus .m4a .aac .aif .aiff .wma "
-  ".mxf .ivf .caf .amr .au .w64 .dv .dif .vob .asf .qt .nut .m2v".split()
-)
 
 
 def build_folder(
@@ -70,15 +63,14 @@ def build_folder(
   if limit is not None and limit < 1:
     raise SettingError(f"limit={limit} is not in [1, inf)")
   directory = local_path(directory, "the folder of clips")
-  files, others, notes = find_media(directory)
-  files = files[:limit]
-  log(f"{len(files)} media files in {directory}{_ignored(others)}")
+  found = find_media(directory)
+  files = found.files[:limit]
+  log(f"{found} in {directory}" + f", of which {limit} are used" * bool(limit))
   table = captions_lib.Captions({}, {}, [], [])
   if captions_csv is not None:
     table = captions_lib.read_captions(captions_csv, files, columns=columns)
     log(table.describe())
-    notes += table.notes
-  for note in notes:
+  for note in [*found.notes, *table.notes]:
     log(note)
   restore(out)
   rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
@@ -89,8 +81,8 @@ def build_folder(
     inputs=[_stats(directory, files), rows],
     facts={
       "columns": table.columns,
-      "files_ignored": others.total(),
-      "endings_ignored": others,
+      "files_ignored": found.others.total(),
+      "endings_ignored": found.others,
       MEDIA: options.of_media,
       "rows_unmatched": len(table.unmatched),
     },
@@ -180,81 +172,6 @@ def build_scenes(
     output=output,
     log=log,
   )
-
-
-def find_media(
-  directory: pathlib.Path,
-) -> tuple[list[str], Counter[str], list[str]]:
-  """Finds the media files below a folder, in linked folders too.
-
-  Hidden files and folders are left out of everything.
-
-  Returns:
-    (paths relative to the folder, with forward slashes, sorted; number of other
-    files by their ending; a line for each link that was not followed).
-
-  Raises:
-    DataError: no such folder, or no media file in it.
-  """
-  if not directory.is_dir():
-    raise DataError(f"no folder {directory}")
-  files, others, notes = [], Counter(), []
-  for folder, names in _folders(directory, notes):
-    for name in names:
-      if name.startswith("."):
-        continue
-      path = folder / name
-      if path.suffix.lower() in _MEDIA_SUFFIXES:
-        files.append(path.relative_to(directory).as_posix())
-      else:
-        others[path.suffix.lower() or "without an ending"] += 1
-  if not files:
-    raise DataError(
-      f"no media file in {directory}{_ignored(others)}; name a folder of clips"
-    )
-  return sorted(files), others, notes
-
-
-def _folders(
-  directory: pathlib.Path, notes: list[str]
-) -> Iterator[tuple[pathlib.Path, list[str]]]:
-  """Yields folders and the names of their files, linked folders once."""
-
-  def identity(path):
-    stat = os.stat(path)
-    return stat.st_dev, stat.st_ino
-
-  def refused(error: OSError) -> None:
-    notes.append(f"{error.filename} is left out: {error.strerror}")
-
-  # A link to a folder that is searched anyway adds nothing.
-  real = {identity(root) for root, _, _ in os.walk(directory)}
-  seen = set(real)
-  for root, folders, names in os.walk(
-    directory, followlinks=True, onerror=refused
-  ):
-    yield pathlib.Path(root), names
-    below = sorted(name for name in folders if not name.startswith("."))
-    folders.clear()
-    for name in below:
-      path = pathlib.Path(root, name)
-      own = identity(path)
-      if path.is_symlink() or own not in real:
-        if own in seen:
-          notes.append(f"{path} is left out: its folder is searched already")
-          continue
-        seen.add(own)
-      folders.append(name)
-
-
-def _ignored(others: Counter[str]) -> str:
-  """Returns ` (3 others ignored: 2 .txt, 1 .json)`, or "" for none."""
-  if not others:
-    return ""
-  often = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-  endings = [f"{n} {ending}" for ending, n in often[:8]]
-  more = "" if len(others) <= 8 else ", …"
-  return f" ({others.total()} others ignored: {', '.join(endings)}{more})"
 
 
 def _stats(directory: pathlib.Path, files: list[str]) -> list:

@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 _WITH_FALLBACK = ("file", "label")
 # Columns with the ids of films, from which the files may have been cut.
 _FILM_COLUMNS = ("ytid", "youtube_id")
-# Seconds of a stretch of a film whose end is not given: AudioSet's and VGGSound's.
+# Seconds of a stretch whose end is not given, as in AudioSet and VGGSound.
 _FILM_SECONDS = 10.0
 # Fields of text that may have delimiters in it, and no other meaning.
 _FREE_TEXT = ("caption", "audio_caption", "transcript", "label")
@@ -62,8 +62,8 @@ class Row:
     split: train, val or test; "" to choose by a hash of the name.
     start: seconds at which the stretch begins; None for the file's start.
     end: seconds at which the stretch ends; None for the file's end.
-    of_film: whether the times are those of a film, of which the file may be just
-      this stretch.
+    of_film: whether the times are those of a film, of which the file may be no
+      more than this stretch.
   """
 
   line: int
@@ -170,7 +170,7 @@ def _guess_columns(
   if len(first) == 4 and first[1].isdigit() and first[3] in ("train", "test"):
     return _VGGSOUND
   named = re.search(r"\w\.[A-Za-z]\w{1,3}$", first[0])
-  if len(first) > 1 and (named or find(first[0])[0]):
+  if len(first) > 1 and (named or first[0] in find):
     return ("file", "caption")
   return ()
 

@@ -26,8 +26,7 @@ from v2a_jax.basics.files import sha256_of
 # Fraction by which a file's last clip may be longer than `max_seconds`: files
 # that were cut "to 10 s" last 10.03 s.
 _STRETCH = 0.05
-# A file that is longer than a stretch of its film by no more than this factor is
-# that stretch.
+# A file at most this many times as long as a stretch of its film is the stretch.
 _FILM_PART = 1.1
 # Fields of a record that a row of captions fills.
 _ROW_TEXTS = "caption audio_caption transcript label licence source".split()

@@ -33,8 +33,22 @@ class FileIndex:
     self._loose: list[tuple[str, str]] = []
     self._hints = _MOST_HINTS
 
+  def __contains__(self, name: str) -> bool:
+    """Says whether a file has this name, however it is written."""
+    return self._look_up(name)[0] is not None
+
   def __call__(self, name: str) -> tuple[str | None, str]:
     """Returns the file and "", or None and the reason."""
+    file, problem = self._look_up(name)
+    if file is None and not problem:
+      stem = pathlib.PurePosixPath(name.replace("\\", "/")).stem
+      return None, "no such file" + self._hint(stem)
+    if file and problem:
+      self._loose.append((name, file))
+    return file, "" if file else problem
+
+  def _look_up(self, name: str) -> tuple[str | None, str]:
+    """Returns a file and how its name differs, or None and why not one."""
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
     tails = ["/".join(path.parts[i:]) for i in range(len(path.parts))]
     # Paths may begin above or below the folder: drop leading parts.
@@ -51,10 +65,8 @@ class FileIndex:
         if len(files) > 1:
           return None, f"{len(files)} files have this name, e.g. {files[0]}"
         if files:
-          if table is self._plain:
-            self._loose.append((name, files[0]))
-          return files[0], ""
-    return None, "no such file" + self._hint(path.stem)
+          return files[0], "in another spelling" * (table is self._plain)
+    return None, ""
 
   def part_of_film(
     self, film: str, start: float, end: float | None
@@ -83,8 +95,8 @@ class FileIndex:
     if self._loose:
       name, file = self._loose[0]
       yield (
-        f"{len(self._loose)} file names of the table are in another case, spelling"
-        f" or suffix than in the folder, such as {name} for {file}"
+        "file names of the table in another case, spelling or suffix than in"
+        f" the folder: {len(self._loose)}, such as {name} for {file}"
       )
 
   def _hint(self, stem: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATASET_NAME = "v2a"
 
 TEXT_FIELDS = ("id", "caption", "audio_caption", "transcript", "label",
@@ -134,10 +134,9 @@ def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
     value = stored[field]
     record[field] = value.decode() if isinstance(value, bytes) else str(value)
   for field in BYTES_FIELDS:
-    # Sets from before a field was there lack it.
-    record[field] = bytes(stored.get(field, b""))
+    record[field] = bytes(stored[field])
   for field in JSON_FIELDS:
-    text = stored.get(field, "")
+    text = stored[field]
     record[field] = json.loads(text) if text else []
   record["duration"] = float(stored["duration"])
   return record

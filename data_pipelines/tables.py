@@ -86,7 +86,7 @@ def _decode(data: bytes, where: str) -> tuple[str, list[str]]:
     notes = ["the table is not in UTF-8 and was read as Windows-1252"]
   if "\0" in text:
     raise DataError(
-      f"cannot read {where}: it holds bytes of 0; save it as a CSV file in UTF-8"
+      f"cannot read {where}: it has zero bytes; save it as a CSV file in UTF-8"
     )
   return text, notes
 
@@ -131,7 +131,7 @@ def _csv(
     lines.append((number, cells))
   if joined:
     notes.append(
-      f"{len(joined)} rows have too many cells (the first is line {joined[0]}):"
+      f"rows with too many cells: {len(joined)}, the first in line {joined[0]};"
       f" their {header[-1]} was taken to the end of the line"
     )
   return Table([name for name in header if name], lines, notes)
@@ -140,8 +140,8 @@ def _csv(
 def _rows(text: str, where: str) -> tuple[str, list[tuple[int, list[str]]]]:
   """Returns the delimiter and (number of its last line, cells) of each row.
 
-  Takes the delimiter from Excel's `sep=;`, if it is there. AudioSet's comments are left out, but for the last, which names its
-  columns.
+  Takes the delimiter from Excel's `sep=;`, if it is there. Comments are left
+  out, but for AudioSet's last, which names the columns.
   """
   skipped, sep = 0, ""
   lines = text.splitlines(keepends=True)

@@ -30,7 +30,7 @@ what they are judged by:
 --reference DIR       folder of the true sounds of --outputs, or of videos with
                       them, or of a data set (default: that of --set)
 --videos DIR          folder of the pictures, where the reference has none
---captions FILE       CSV of captions, where the reference is a folder
+--captions FILE       table of captions, where the reference is a folder
 --num_clips N         number of clips, drawn at random; 0 for all (default: 64
                       with a checkpoint, else all)
 --seconds SECONDS     judge no more of a clip, from its start (default: as long
@@ -266,10 +266,9 @@ class _Systems:
     args = self._args
     if args.seconds or not args.checkpoint or not args.outputs:
       return args.seconds
-    from v2a_jax.soundtrack.tracker import Soundtracker
+    from v2a_jax.experiment.load import read_experiment
 
-    load = lambda path: Soundtracker.load(path, step=args.step)
-    return min(load(path).window_seconds for path in args.checkpoint)
+    return min(read_experiment(path).data.seconds for path in args.checkpoint)
 
   def __iter__(self):
     """Yields names and systems."""

@@ -136,7 +136,7 @@ def run(tracker, job: Job, output: str, limits) -> bool:
 
 
 def _say_track(job: Job, limits) -> None:
-  """Says which of several sound tracks is kept."""
+  """Says what becomes of the sound tracks of a file that has several."""
   from v2a_jax import media
 
   audio, number = job.request.get("audio"), job.request.get("audio_track")
@@ -147,8 +147,8 @@ def _say_track(job: Job, limits) -> None:
     print(f"{file}: {track} is kept; --audio_track chooses", flush=True)
   elif track:
     print(
-      f"{file}: none of its {info.audio_tracks} sound tracks is kept; "
-      "--regenerate keeps one outside its spans",
+      f"{file}: the new sound replaces its {info.audio_tracks} sound tracks;"
+      " with --regenerate START-END the rest of one is kept",
       flush=True,
     )
 

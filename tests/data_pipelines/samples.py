@@ -8,6 +8,7 @@ import numpy as np
 from data_pipelines import schema, source
 from data_pipelines.assemble import OutputOptions, Plan, assemble
 from data_pipelines.clips import clip_facts
+from data_pipelines.loader import LoaderConfig
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 
@@ -107,6 +108,21 @@ def flip_byte(path, place=None):
   data = bytearray(pathlib.Path(path).read_bytes())
   data[len(data) // 2 if place is None else place] ^= 255
   pathlib.Path(path).write_bytes(data)
+
+
+def loader_config(path, **settings) -> LoaderConfig:
+  """Settings for sounds of `sound_record`: four a batch, and tiny."""
+  return LoaderConfig(
+    paths=(path,),
+    batch_size=4,
+    seconds=0.05,
+    fps=5,
+    frame_size=4,
+    sample_rate=RATE,
+    prompt_length=4,
+    transcript_length=2,
+    **settings,
+  )
 
 
 def assert_same(left, right):

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from data_pipelines import build, scenes
+from data_pipelines import build, media_files, scenes
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
 from data_pipelines.loader import LoaderConfig, make_loader
@@ -227,7 +227,7 @@ def test_nothing_is_overwritten_by_mistake(folder, tmp_path):
   assert (tmp_path / "mine/letter.txt").read_text() == "keep"
   with pytest.raises(DataError, match="no folder"):
     build.build_folder(tmp_path / "nowhere", out=tmp_path / "x")
-  with pytest.raises(DataError, match="no media file in"):
+  with pytest.raises(DataError, match="0 media files .1 other"):
     build.build_folder(tmp_path / "mine", out=tmp_path / "x")
   (tmp_path / "bad").mkdir()
   (tmp_path / "bad/a.mp4").write_bytes(b"garbage")
@@ -354,10 +354,10 @@ def test_linked_folders_are_searched_once_and_endings_named(tmp_path):
   (other / "deep" / "round").symlink_to(other)
   (folder / "notes.txt").touch()
   (folder / "README").touch()
-  files, others, notes = build.find_media(folder)
-  assert files == ["a.mp4", "again/deep/b.mp4"]
-  assert others == {".txt": 1, "without an ending": 1}
-  assert sorted(note.split()[0] for note in notes) == [
+  found = media_files.find_media(folder)
+  assert found.files == ["a.mp4", "again/deep/b.mp4"]
+  assert found.others == {".txt": 1, "without an ending": 1}
+  assert sorted(note.split()[0] for note in found.notes) == [
     str(folder / name)
     for name in ("again/deep/round", "again/deep/up", "linked")
   ]

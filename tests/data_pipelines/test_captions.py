@@ -153,10 +153,13 @@ def test_tables_as_people_have_them(tmp_path, text):
 def test_what_was_guessed_is_said(tmp_path):
   notes = lambda text: "; ".join(read(tmp_path, text).notes)
   said = notes("file,caption\nfish,x\ndog,a, b\nbird,c, d\n")
-  assert said.startswith("2 rows have too many cells (the first is line 3)")
+  assert said.startswith("rows with too many cells: 2, the first in line 3;")
   assert "no line names the columns" in notes("dog.mp4,x\n")
   assert "Windows-1252" in notes(b"file,caption\ndog,caf\xe9\n")
-  assert "such as DOG.wav for a/dog.mp4" in notes("file\nDOG.wav\n")
+  assert "suffix than in the folder: 1, such as DOG.wav for a/dog.mp4" in (
+    notes("file\nDOG.wav\n")
+  )
+  assert "folder: 1, such as DOG for a/dog.mp4" in notes("DOG,x\nfish,y\n")
   assert notes("file,caption\ndog,a\n") == ""
 
 

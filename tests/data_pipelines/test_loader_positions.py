@@ -12,9 +12,14 @@ import sys
 import numpy as np
 import pytest
 
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
 from data_pipelines.schema import DataError
-from tests.data_pipelines.samples import RATE, assert_same, sound_record, write
+from tests.data_pipelines.samples import (
+  assert_same,
+  loader_config,
+  sound_record,
+  write,
+)
 from tests.processes import ENVIRONMENT, all_end
 
 NUM, BATCH = 11, 4  # an epoch is no whole number of batches
@@ -28,19 +33,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def config(path):
-  return LoaderConfig(
-    paths=(path,),
-    batch_size=BATCH,
-    seconds=0.05,
-    fps=5,
-    frame_size=4,
-    sample_rate=RATE,
-    prompt_length=4,
-    transcript_length=2,
-    gain_db=6.0,
-    num_threads=0,
-    seed=5,
-  )
+  return loader_config(path, gain_db=6.0, num_threads=0, seed=5)
 
 
 def read(config, steps, **where):

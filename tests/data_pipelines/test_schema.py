@@ -78,12 +78,6 @@ def test_lists_may_be_json_text():
   assert schema.decode(schema.encode(original)) == original
 
 
-def test_a_set_from_before_cached_features_can_be_read():
-  stored = schema.encode(record())
-  stored.pop("features")
-  assert schema.decode(stored)["features"] == b""
-
-
 def test_text_comes_as_bytes_from_tfds():
   original = record(caption="Größe 日本", tags=["é"])
   stored = {

@@ -183,7 +183,7 @@ def test_a_shard_of_another_size_is_refused_when_it_is_opened(
   [
     (None, "has no manifest.json, so it is no finished data set"),
     ("", "manifest.json is damaged"),
-    ('{"schema_version": 1', "manifest.json is damaged"),
+    ('{"schema_version": ', "manifest.json is damaged"),
     ("[1, 2]", "manifest.json is damaged"),
     ('{"splits": {}}', "manifest.json is damaged"),
     ('{"schema_version": 99}', f"99, this code reads {SCHEMA_VERSION}"),

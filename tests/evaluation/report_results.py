@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from v2a_jax import media
+from v2a_jax.evaluation.schema import SCHEMA
 
 RATE = 16_000
 SECONDS = 2.0
@@ -95,7 +96,7 @@ def write_results(
       }
     )
   results = {
-    "schema": 1,
+    "schema": SCHEMA,
     "name": name,
     "created": "2026-11-20T10:00:00+00:00",
     "wall_seconds": 61.2,
@@ -120,6 +121,7 @@ def write_results(
       "seconds": SECONDS,
       "manifest_sha256": "b" * 64,
     },
+    "identity": {},
     "metrics": METRICS,
     "rows": [
       {

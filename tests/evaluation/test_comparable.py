@@ -95,13 +95,11 @@ def test_a_metric_of_another_kind_has_no_winner(fad, words, tmp_path):
   assert "second beats first on Onset F1" in text
 
 
-def test_results_of_before_are_not_compared_with_those_of_now(tmp_path):
+def test_results_that_do_not_say_what_they_rest_on_are_refused(tmp_path):
   make_runs(tmp_path)
   path = tmp_path / "second" / "results.json"
   content = json.loads(path.read_text())
   del content["identity"]
   path.write_text(json.dumps(content))
-  runs = report.load_runs([tmp_path / "first", tmp_path / "second"])
-  assert "recorded in one of them only" in verdict(runs)
-  page = report.write_report([tmp_path], tmp_path / "report.html")
-  assert "not compared on any metric" in page.with_suffix(".md").read_text()
+  with pytest.raises(ValueError, match="lacks .*identity.*v2a eval"):
+    report.load_runs([tmp_path])

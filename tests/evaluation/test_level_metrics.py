@@ -14,19 +14,8 @@ TONE = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)[:, None]
 
 def sample(waveform, true=TONE) -> Sample:
   """A sample as the scorer makes it, of a clip without events."""
-  clip = Clip(
-    id="tone",
-    caption="",
-    transcript="",
-    label="",
-    video=b"",
-    example={},
-    audio=true,
-    seconds=len(true) / 16000,
-    events=None,
-    off_screen=np.zeros(0),
-    motion=np.zeros(0),
-  )
+  seconds = len(true) / 16000
+  clip = Clip(id="tone", audio=true, seconds=seconds, motion=np.zeros(0))
   common = dict(clip=clip, sample_rate=16000, features={})
   truth = Sample(waveform=true, **common)
   return Sample(waveform=waveform, truth=truth, **common)

@@ -13,6 +13,7 @@ from v2a_jax.evaluation.report import compare, figures, slices
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report import table as report_table
 from v2a_jax.evaluation.report.columns import columns_of
+from v2a_jax.evaluation.report.differences import difference, row_of
 from v2a_jax.evaluation.results import read_curve
 
 
@@ -136,7 +137,7 @@ def test_shares_begin_at_chance(tmp_path):
   run = load(write_results(tmp_path / "a", "run", with_media=0))
   columns = columns_of([run])
   entries = {
-    name: compare.row_of(run, name)["metrics"]["onset_f1_50"]
+    name: row_of(run, name)["metrics"]["onset_f1_50"]
     for name in ("generated", "ground_truth", "shuffled_video")
   }
   for name, value in zip(entries, (0.4, 0.9, 0.4)):
@@ -205,7 +206,7 @@ def test_direction_is_that_of_the_metric(tmp_path):
   high_fad = write_results(tmp_path / "b", "far", with_media=0)
   runs = report.load_runs([low_fad, high_fad])
   for run, value in zip(runs, (2.0, 30.0)):
-    entry = compare.row_of(run, "generated")["metrics"]["fad"]
+    entry = row_of(run, "generated")["metrics"]["fad"]
     entry.update(value=value, low=value - 1, high=value + 1)
   columns = columns_of(runs)
   texts = [sentence.text for sentence in compare.verdict(runs, columns)]
@@ -225,7 +226,7 @@ def test_says_where_noise_does_better(tmp_path):
 
 def test_anchors_that_differ_name_their_run(results):
   runs = report.load_runs(results)
-  compare.row_of(runs[1], "codec")["metrics"]["fad"]["value"] = 1.5
+  row_of(runs[1], "codec")["metrics"]["fad"]["value"] = 1.5
   labels = [r["label"] for r in report_table.rows(runs, columns_of(runs))]
   assert "Codec reconstruction · diffusion" in labels
   assert "Codec reconstruction · ar" in labels
@@ -254,9 +255,7 @@ def test_other_sets_are_not_paired(results, tmp_path):
   )
   runs = [load(results[0]), load(other)]
   column = columns_of(runs)[0]
-  gap = compare.difference(
-    column, (runs[0], "generated"), (runs[1], "generated")
-  )
+  gap = difference(column, (runs[0], "generated"), (runs[1], "generated"))
   assert gap.pairs == 0
   # Independent intervals of half width h give one of h sqrt(2).
   assert gap.high - gap.low == pytest.approx(2 * 0.05 * np.sqrt(2))
@@ -268,7 +267,7 @@ def test_undefined_figures_are_shown_and_not_compared(results):
   for run in runs:
     for clip in run["clips"]:
       clip["scores"] = {}
-    entry = compare.row_of(run, "generated")["metrics"]["onset_f1_50"]
+    entry = row_of(run, "generated")["metrics"]["onset_f1_50"]
     entry.update(value=None, low=None, high=None)
   columns = columns_of(runs)
   assert not compare.best_runs(columns, runs)
@@ -394,8 +393,8 @@ def test_refuses_what_is_no_results_file(tmp_path):
   bad.write_text("{")
   with pytest.raises(ValueError, match="bad.json is not JSON"):
     report.write_report([bad], tmp_path / "r.html")
-  bad.write_text('{"schema": 2}')
-  with pytest.raises(ValueError, match="schema 2, not 1"):
+  bad.write_text('{"schema": 1}')
+  with pytest.raises(ValueError, match="schema 1, not 2"):
     report.write_report([bad], tmp_path / "r.html")
 
 

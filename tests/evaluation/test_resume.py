@@ -58,21 +58,21 @@ def test_a_killed_evaluation_goes_on_with_the_same_numbers(data, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     evaluate(data, out, tracker=Killed(data))
   assert not (out / results.FILE).exists()
-  first, *_ = made = sorted(out.glob("work/*/part_*.npz"))
+  first, *_ = made = sorted(out.glob("parts/*/part_*.npz"))
   assert 0 < len(made) < 3
   log, follower = [], Follower(data)
   again = evaluate(data, out, tracker=follower, log=log.append)
   assert lasting(again) == lasting(whole)
   assert any("2 clips were scored before" in line for line in log)
   assert len(follower.seeds) < 6  # The first batch was not made again.
-  assert not (out / "work").exists()
+  assert not (out / "parts").exists()
 
 
 def test_a_damaged_part_is_made_anew(data, tmp_path):
   whole, out, log = evaluate(data, tmp_path / "whole"), tmp_path / "out", []
   with pytest.raises(KeyboardInterrupt):
     evaluate(data, out, tracker=Killed(data))
-  (part,) = out.glob("work/*/part_*.npz")
+  (part,) = out.glob("parts/*/part_*.npz")
   part.write_bytes(part.read_bytes()[:200])
   again = evaluate(data, out, log=log.append)
   assert lasting(again) == lasting(whole)
@@ -171,7 +171,7 @@ def test_a_process_that_is_killed_and_started_again(data, tmp_path, capsys):
   env.pop(weights.PATH_VARIABLE, None)
   process = subprocess.Popen(command, cwd=ROOT, env=env)
   until = time.monotonic() + 120
-  while not [*tmp_path.glob("out/work/*/part_*.npz")]:
+  while not [*tmp_path.glob("out/parts/*/part_*.npz")]:
     assert process.poll() is None and time.monotonic() < until
     time.sleep(0.01)
   process.send_signal(signal.SIGKILL)

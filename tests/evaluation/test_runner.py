@@ -56,7 +56,7 @@ def evaluation(data, tmp_path_factory):
 
 def test_results_have_the_documented_form(evaluation):
   content, _, _, _ = evaluation
-  assert content["schema"] == 1 and content["name"] == "follower"
+  assert content["schema"] == 2 and content["name"] == "follower"
   assert content["checkpoint"]["step"] == 7 and content["seeds"]["noise"] == 3
   assert [row["name"] for row in content["rows"]] == list(rows.ROWS)
   assert content["rows"][0]["kind"] == "model"

@@ -11,6 +11,7 @@ from v2a_jax.evaluation import rows
 from v2a_jax.evaluation.metrics import METRICS, av_align, base, offset
 from v2a_jax.evaluation.report import compare
 from v2a_jax.evaluation.report.columns import columns_of
+from v2a_jax.evaluation.report.differences import row_of
 
 RATE, SECONDS, CLIPS = 16_000, 2.0, 8
 JUDGES = tuple(
@@ -96,9 +97,9 @@ def test_a_model_in_time_is_said_to_be_by_metrics_that_can_tell(states):
   assert texts[0] == "In short: run follows the video in time."
   (judged,) = [t for t in texts if t.startswith("Timing of run is judged by")]
   assert "Onset correlation" in judged and "Sync error" in judged
-  lateness = compare.row_of(run, "generated")["metrics"]["onset_offset"]
+  lateness = row_of(run, "generated")["metrics"]["onset_offset"]
   assert lateness["value"] == pytest.approx(10, abs=5)
-  late = compare.row_of(run, "shifted")["metrics"]["onset_offset"]
+  late = row_of(run, "shifted")["metrics"]["onset_offset"]
   assert late["value"] == pytest.approx(120, abs=5) and late["spread"] < 5
 
 

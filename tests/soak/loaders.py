@@ -6,8 +6,13 @@ import pathlib
 import random
 import signal
 
-from data_pipelines.loader import LoaderConfig, make_loader
-from tests.data_pipelines.samples import RATE, assert_same, sound_record, write
+from data_pipelines.loader import make_loader
+from tests.data_pipelines.samples import (
+  assert_same,
+  loader_config,
+  sound_record,
+  write,
+)
 from tests.processes import all_end
 from tests.soak.rounds import Tally, repeat
 
@@ -23,17 +28,7 @@ def workers_killed(
   )
   rng = random.Random(seed)
   records = [sound_record(i, audio_caption=f"a {i}") for i in range(11)]
-  config = LoaderConfig(
-    paths=(write(folder / "set", records),),
-    batch_size=4,
-    seconds=0.05,
-    fps=5,
-    frame_size=4,
-    sample_rate=RATE,
-    prompt_length=4,
-    transcript_length=2,
-    num_workers=2,
-  )
+  config = loader_config(write(folder / "set", records), num_workers=2)
   with make_loader(config) as loader:
     wanted = [next(loader) for _ in range(STEPS)]
 

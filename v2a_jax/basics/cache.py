@@ -54,7 +54,8 @@ def fetch(
 
   Raises:
     FileNotFoundError: there is no such file.
-    OSError: it is no regular file, the copy has another size or sha256, or the cache's disk is full.
+    OSError: it is no regular file, the copy has another size or sha256, or the
+      cache's disk is full.
   """
   path = as_path(path)
   if not is_remote(path):

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines import manifest, schema, source
 from data_pipelines.loader import LoaderConfig, make_decoder
+from data_pipelines.media_files import find_media
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.evaluation import folders, motion
@@ -44,17 +45,19 @@ class Clip:
 
   position: int = 0
   id: str
-  caption: str
-  transcript: str
-  label: str
-  video: bytes
-  example: Mapping[str, np.ndarray]
+  caption: str = ""
+  transcript: str = ""
+  label: str = ""
+  video: bytes = b""
+  example: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   word_times: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   audio: np.ndarray
   seconds: float
-  events: np.ndarray | None
-  off_screen: np.ndarray
-  motion: np.ndarray | None
+  events: np.ndarray | None = None
+  off_screen: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros(0)
+  )
+  motion: np.ndarray | None = None
 
   def light(self) -> "Clip":
     """Returns the clip without its media."""
@@ -141,8 +144,10 @@ def open_truth(
 
 def _media(folder) -> bool:
   """Says whether a folder is one of media, not an unfinished data set."""
-  known = folders.SOUNDS | folders.VIDEOS
-  return any(file.suffix.lower() in known for file in folder.rglob("*"))
+  try:
+    return bool(find_media(folder).files)
+  except schema.DataError:
+    return False
 
 
 def choose(eligible: Sequence[int], *, num: int | None, seed: int) -> list[int]:

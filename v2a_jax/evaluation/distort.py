@@ -21,6 +21,7 @@ from v2a_jax.evaluation.clips import Clip, Truth
 from v2a_jax.evaluation.metrics.base import Metric
 from v2a_jax.evaluation.options import Options
 from v2a_jax.evaluation.rows import delayed
+from v2a_jax.evaluation.schema import GENERATED
 
 CURVES = "curves.json"
 # Amounts of each distortion, from none to most, and what they are.
@@ -80,7 +81,7 @@ class Distorted:
   kind: str
   amount: float
 
-  rows = ("generated",)
+  rows = (GENERATED,)
   loader_config = None
   seconds = None
 
@@ -144,8 +145,7 @@ def write_curves(
   for kind in kinds:
     if kind not in AMOUNTS:
       raise ValueError(f"distortion {kind!r} {one_of(AMOUNTS)}")
-  rows = ("generated",)
-  options = dataclasses.replace(options, rows=rows, gallery_clips=0)
+  options = dataclasses.replace(options, rows=(GENERATED,), gallery_clips=0)
   points, described = [], {}
   for system in _systems(kinds):
     log(system.name)

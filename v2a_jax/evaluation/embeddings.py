@@ -59,7 +59,8 @@ class Published:
 
   Attributes:
     network: module with SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)`
-      and `apply(params, waveforms)`.
+      and `apply(params, waveforms)`; and WINDOW and HOP in samples, where the
+      class does not state `window` and `hop`.
     weights: name of the weights in `weights.WEIGHTS`.
     label: its name in reports.
     about: what is embedded, in words: the first line of the class's docstring.
@@ -81,6 +82,9 @@ class Published:
     cls.about = cls.__doc__.splitlines()[0].rstrip(".")
     cls.sha256 = weights.get(cls.weights).sha256
     cls.sample_rate = cls.network.SAMPLE_RATE
+    if "window" not in vars(cls):
+      cls.window = cls.network.WINDOW / cls.sample_rate
+      cls.hop = cls.network.HOP / cls.sample_rate
     cls.dim = cls.network.EMBEDDING_DIM
     cls.classes = cls.network.NUM_CLASSES
 
@@ -123,8 +127,6 @@ class AiSFX(Published):
 
   id, weights, network = "aisfx", "aisfx", aisfx
   label = "aiSFX"
-  window = aisfx.WINDOW / aisfx.SAMPLE_RATE
-  hop = aisfx.HOP / aisfx.SAMPLE_RATE
 
 
 class YAMNet(Published):
@@ -132,8 +134,6 @@ class YAMNet(Published):
 
   id, weights, network = "yamnet", "yamnet", yamnet
   label = "YAMNet"
-  window = yamnet.WINDOW / yamnet.SAMPLE_RATE
-  hop = yamnet.HOP / yamnet.SAMPLE_RATE
 
 
 class VGGish(Published):
@@ -141,8 +141,6 @@ class VGGish(Published):
 
   id, weights, network = "vggish", "vggish", vggish
   label = "VGGish"
-  window = vggish.WINDOW / vggish.SAMPLE_RATE
-  hop = vggish.HOP / vggish.SAMPLE_RATE
 
 
 class Cnn14(Published):

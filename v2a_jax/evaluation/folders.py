@@ -14,19 +14,15 @@ import os
 import pathlib
 import re
 from typing import Any
+import unicodedata
 
 from data_pipelines import captions as captions_lib
 from data_pipelines import schema
+from data_pipelines.media_files import SOUNDS, find_media
 from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
 
-SOUNDS = frozenset(
-  ".wav .flac .ogg .oga .opus .mp3 .m4a .aac .aif .aiff .wma".split()
-)
-VIDEOS = frozenset(
-  ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .ogv .3gp .wmv .flv".split()
-)
 _NAMED = 3  # names that a message shows
 
 
@@ -57,50 +53,42 @@ class Folder:
 def read_folder(path: str | os.PathLike, what: str) -> Folder:
   """Lists the media files of a folder, subfolders included.
 
-  Hidden files, and files of other suffixes, are left out.
+  Names are in Unicode's composed form, whatever the file system has.
 
   Args:
     path: local folder.
     what: what messages call it, such as "the outputs".
 
   Raises:
-    ValueError: it is no folder, has no media file, or two of one name.
+    DataError: it has no media file.
+    ValueError: it is no folder, or has two files of one name.
   """
   path = local_path(path, what)
   if not path.is_dir():
     raise ValueError(f"{path}: {what} must be a folder, and there is none")
-  found = {"sound": {}, "video": {}}
-  others = 0
-  for file in sorted(path.rglob("*")):
-    inside = file.relative_to(path)
-    if any(part.startswith(".") for part in inside.parts) or file.is_dir():
-      continue
-    kind = _kind(file) if file.is_file() else ""  # No pipes, no devices.
-    others += not kind
-    if not kind:
-      continue
-    name = inside.with_suffix("").as_posix()
-    if twin := found[kind].get(name):
+  sounds, videos = {}, {}
+  for name in find_media(path).files:
+    file = path / name
+    found = sounds if file.suffix.lower() in SOUNDS else videos
+    name = composed(pathlib.PurePosixPath(name).with_suffix("").as_posix())
+    if twin := found.get(name):
       raise ValueError(
         f"{path}: {twin.name} and {file.name} have one name ({name!r}): keep"
         " one of them"
       )
-    found[kind][name] = file
-  if not any(found.values()):
-    raise ValueError(
-      f"{path}: {what} has no sound or video ({others} other files)"
-    )
-  return Folder(path, found["sound"], found["video"])
+    if file.is_file():  # No pipes, no devices.
+      found[name] = file
+  return Folder(path, sounds, videos)
 
 
-def _kind(file: pathlib.Path) -> str:
-  suffix = file.suffix.lower()
-  return "sound" * (suffix in SOUNDS) + "video" * (suffix in VIDEOS)
+def composed(name: str) -> str:
+  """Returns a name with accents as NFC has them; macOS takes them apart."""
+  return unicodedata.normalize("NFC", name)
 
 
 def plain(id_: str) -> str:
   """Returns the name of the file that is kept for a record of this id."""
-  return re.sub(r"[^\w./-]+", "_", id_)
+  return re.sub(r"[^\w./-]+", "_", composed(id_))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +138,10 @@ def first(names: Sequence[str]) -> str:
 
 
 def match(ids: Iterable[str], names: Iterable[str]) -> Match:
-  """Matches ids of records with names of files, exactly or as `plain`."""
+  """Matches ids of records with names of a `Folder`, as they are or `plain`."""
   left, pairs, missing = set(names), {}, []
   for id_ in ids:
-    name = next((n for n in (id_, plain(id_)) if n in left), None)
+    name = next((n for n in (composed(id_), plain(id_)) if n in left), None)
     if name is None:
       missing.append(id_)
     else:

@@ -145,7 +145,7 @@ def _clip_from_json(plain: Mapping[str, Any]) -> Clip:
     if fields[name] is not None:
       fields[name] = np.array(fields[name], np.float64)
   silence = np.zeros((0, channels), np.float32)
-  return Clip(video=b"", example={}, audio=silence, **fields)
+  return Clip(audio=silence, **fields)
 
 
 def to_json(value: Any) -> Any:

@@ -6,6 +6,7 @@ The layout is described in docs/architecture.md.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import datetime
+import functools
 from importlib import metadata
 import json
 import math
@@ -104,6 +105,7 @@ def describe_metric(
   return entry
 
 
+@functools.cache
 def code_identity() -> dict[str, Any]:
   """Returns the code's commit ("" outside a checkout) and package versions."""
   versions = {}

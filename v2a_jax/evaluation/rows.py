@@ -26,14 +26,15 @@ from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.evaluation import clips as clips_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
+from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
 
 ROWS = (
-  *("generated", "ground_truth", "codec", "shuffled_video"),
+  *(GENERATED, GROUND_TRUTH, "codec", SHUFFLED),
   *("shifted", "metronome", "silence", "noise"),
 )
 # Rows that a model makes, and those that need a codec of its own.
-MODEL_ROWS = ("generated", "word_times", "codec", "shuffled_video")
 WORD_TIMES = "word_times"
+MODEL_ROWS = (GENERATED, WORD_TIMES, "codec", SHUFFLED)
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
 _LOWEST_HZ = 20.0
 SHIFT_MS = 120
@@ -95,7 +96,7 @@ def make(
     float32 [samples, channels] each, as long as the model's window, or as the
     clip for rows without a model.
   """
-  if name == "ground_truth":
+  if name == GROUND_TRUTH:
     return [clip.audio for clip in clips]
   if name == "silence":
     return [np.zeros_like(clip.audio) for clip in clips]
@@ -114,14 +115,14 @@ def make(
   if name == "codec":
     call = lambda batch, seeds: tracker.reconstruct(batch["audio"])
     return _batched(call, clips, settings)
-  if name == "shuffled_video":
+  if name == SHUFFLED:
     clips = with_videos_of(clips, donors)
   elif name == WORD_TIMES:
     clips = [
       dataclasses.replace(clip, example={**clip.example, **clip.word_times})
       for clip in clips
     ]
-  elif name != "generated":
+  elif name != GENERATED:
     raise ValueError(f"row {name!r} {one_of((*ROWS, WORD_TIMES))}")
 
   def sample(batch, seeds):

@@ -14,7 +14,6 @@ the same numbers (see parts.py). Several processes can share one (`shard`).
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.manifest import fingerprint
 from v2a_jax.basics import cache, claim, files
 from v2a_jax.basics.paths import as_path, check_writable, is_remote
 from v2a_jax.evaluation import clips as clips_lib
@@ -36,12 +36,13 @@ from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.metrics.base import Metric, check
 from v2a_jax.evaluation.options import Options
-from v2a_jax.evaluation.schema import FILE
-from v2a_jax.evaluation.summary import SHUFFLED, Scores, Summary
+from v2a_jax.evaluation.schema import FILE, GROUND_TRUTH, SHUFFLED
+from v2a_jax.evaluation.summary import Scores, Summary
 from v2a_jax.evaluation.systems import Model, System
 from v2a_jax.weights import registry as weights
 
 Log = Callable[[str], None]
+PARTS = "parts"  # folder of what an evaluation keeps while it works
 
 
 def evaluate(
@@ -189,10 +190,9 @@ class _Job:
     base = self.out
     if is_remote(base):
       base = cache.place(base, "evaluations")
-    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    folder = base / "work" / key
+    folder = base / PARTS / fingerprint(settings)[:16]
     i, n = self.options.shard
-    claimed = self.out if n == 1 else base / "work" / f"shard_{i}_of_{n}"
+    claimed = self.out if n == 1 else base / PARTS / f"shard_{i}_of_{n}"
     with claim.held(claimed):
       work = self._work(base)
       shares = [*range(work.num_parts)][i - 1 :: n]
@@ -219,13 +219,13 @@ class _Job:
   def settings(self) -> dict[str, Any]:
     """Returns all that numbers depend on, JSON-able."""
     options, about = self.options, self.system.describe()
-    chosen = [(e.id, e.sha256, float(e.index)) for e in self.entries]
+    chosen = [(e.id, e.sha256, e.index) for e in self.entries]
     settings = {
       "system": {k: about[k] for k in ("kind", "name", "sampler")},
       "weights": about["checkpoint"].get("sha256"),
-      "config": formats.digest([(json.dumps(about, default=str), "", 0.0)]),
+      "config": fingerprint(json.loads(json.dumps(about, default=str))),
       "set": [self.truth.digest, self.truth.split],
-      "clips": [len(chosen), formats.digest(chosen)],
+      "clips": [len(chosen), fingerprint(chosen)],
       "judged at": str(self.format),
       "seconds": str(self.format.seconds),
       "rows": list(self.rows),
@@ -310,7 +310,7 @@ class _Job:
     needed = {m.embedding.id for m in self.metrics if m.needs_reference}
     networks = {k: v for k, v in self.networks.items() if k in needed}
     if self._distance_to() == "own":
-      truth = scores.features("ground_truth")
+      truth = scores.features(GROUND_TRUTH)
       return reference_lib.own_of(truth, networks, scores.digest)
     draw = reference_lib.Draw(
       truth=self.truth,
@@ -346,7 +346,7 @@ class _Job:
     content = self._content(summary, rows, settings)
     content["wall_seconds"] = time.monotonic() - start
     results.write(base, content)
-    shutil.rmtree(base / "work", ignore_errors=True)
+    shutil.rmtree(base / PARTS, ignore_errors=True)
     if base != self.out:
       files.upload(base, self.out, last=FILE)
       shutil.rmtree(base, ignore_errors=True)

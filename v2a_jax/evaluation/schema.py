@@ -4,7 +4,11 @@ import math
 from typing import Any
 
 FILE = "results.json"
-SCHEMA = 1
+SCHEMA = 2
+# Rows that others are compared with; see rows.py.
+GENERATED = "generated"
+GROUND_TRUTH = "ground_truth"
+SHUFFLED = "shuffled_video"
 
 
 def is_finite(value: Any) -> bool:

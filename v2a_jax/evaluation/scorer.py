@@ -10,8 +10,7 @@ from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
-
-TRUTH = "ground_truth"
+from v2a_jax.evaluation.schema import GROUND_TRUTH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,11 +47,11 @@ def judge(
   """
   truth = _samples(clips, [c.audio for c in clips], sample_rate, networks)
   states = [{} for _ in clips]
-  features = [{TRUTH: sample.features} for sample in truth]
+  features = [{GROUND_TRUTH: sample.features} for sample in truth]
   of_clip = [m for m in metrics if isinstance(m, ClipMetric)]
   for row, of_row in sounds.items():
     samples = truth
-    if row != TRUTH:
+    if row != GROUND_TRUTH:
       samples = _samples(clips, of_row, sample_rate, networks)
     for i, sample in enumerate(samples):
       sample = dataclasses.replace(sample, truth=truth[i])

@@ -13,10 +13,15 @@ from v2a_jax.evaluation import embeddings, formats, parts, results, scorer
 from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.intervals import Estimate
-from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, RatioMetric
+from v2a_jax.evaluation.metrics.base import (
+  ClipMetric,
+  Metric,
+  RatioMetric,
+  SetMetric,
+)
 from v2a_jax.evaluation.reference import Reference
+from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
 
-SHUFFLED = "shuffled_video"
 _NO_PICTURE = (
   "it looks at the picture, and no clip has one: give --videos, or videos as"
   " the --reference"
@@ -160,10 +165,10 @@ class Summary:
     parts = {
       id_: of.parts for id_, of in estimates.items() if of.parts is not None
     }
-    if name == "generated" and SHUFFLED in others:
+    if name == GENERATED and SHUFFLED in others:
       for id_, difference in self._over(name, SHUFFLED).items():
         entries[id_]["over_shuffled"] = difference.to_json()
-    kind = "model" if name == "generated" else "anchor"
+    kind = "model" if name == GENERATED else "anchor"
     entry = {"name": name, "kind": kind, "metrics": entries}
     return Row(entry, parts, features)
 
@@ -226,17 +231,9 @@ class Summary:
     if count == 1:
       lines.append("one clip was scored: there are no intervals")
     for metric in self.measured():
-      if not metric.needs_reference or isinstance(metric, ClipMetric):
-        continue
-      features = self.references[metric.embedding.id].features
-      dim = features.vectors.shape[1]
-      if count < dim:
-        lines.append(
-          f"{metric.label}: {count} clips for embeddings of {dim} dimensions:"
-          " a covariance of so few is not full, and the distance is biased"
-          " upwards"
-        )
-    return list(dict.fromkeys(lines))
+      if isinstance(metric, SetMetric) and (note := metric.weakness(count)):
+        lines.append(f"{metric.label}: {note}")
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from v2a_jax.evaluation import folders
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.formats import Format
+from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
 
 
 class System(Protocol):
@@ -107,7 +108,7 @@ class Outputs:
   folder: folders.Folder
   files: Mapping[str, str]
 
-  rows = ("generated", "shuffled_video")
+  rows = (GENERATED, SHUFFLED)
   loader_config = None
   seconds = None
 
@@ -136,7 +137,7 @@ class Outputs:
       raise ValueError(f"{self._file(clip)}: is empty")
 
   def make(self, row, clips, *, donors, settings, format):
-    if row == "shuffled_video":
+    if row == SHUFFLED:
       clips = donors
     return [self._read(clip, format) for clip in clips], format.sample_rate
 

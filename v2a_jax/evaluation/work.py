@@ -23,6 +23,7 @@ from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.formats import Entry, Format
 from v2a_jax.evaluation.metrics import onsets
 from v2a_jax.evaluation.metrics.base import Metric
+from v2a_jax.evaluation.schema import SHUFFLED
 
 _LOG_SECONDS = 5.0
 
@@ -111,7 +112,7 @@ class Worker:
 
   def _before(self, number: int) -> Clip | None:
     """Returns the last clip before a part that can be read, in the circle."""
-    if "shuffled_video" not in self._work.rows:
+    if SHUFFLED not in self._work.rows:
       return None
     if self._last and self._last[0] == number - 1:
       return self._last[1]

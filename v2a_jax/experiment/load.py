@@ -41,6 +41,23 @@ class Trained:
     return found
 
 
+def read_experiment(checkpoint) -> Experiment:
+  """Reads the settings of a generator, without its weights.
+
+  Args:
+    checkpoint: as for `load`.
+
+  Raises:
+    BundleError: it is missing or damaged.
+  """
+  path = as_path(checkpoint)
+  check_readable(path)
+  folder = path if path.is_dir() else bundle.find(path)
+  config = bundle.read_config(folder)
+  config.pop("trained", None)  # A bundle's history.
+  return Experiment.from_config(config)
+
+
 def load(checkpoint, *, step: int | str | None = None) -> Trained:
   """Loads a generator.
 

@@ -34,7 +34,8 @@ from v2a_jax.weights import published
 SAMPLE_RATE = 48_000
 EMBEDDING_DIM, NUM_CLASSES = 512, 0
 
-_FFT, _HOP, _BANDS, _LOW_HZ, _TOP_HZ = 1024, 480, 64, 50.0, 14_000.0
+_FFT, _HOP = 1024, 480
+_FILTERS = (SAMPLE_RATE, _FFT, 64, 50.0, 14_000.0)
 _FOLDS, _PATCH, _EPSILON = 4, 4, 1e-5
 _ENCODER = "audio_model.audio_encoder."
 _DENSE = (
@@ -92,13 +93,6 @@ def _position_bias(table: np.ndarray) -> jax.Array:
   return jnp.asarray(table[index].transpose(2, 0, 1))
 
 
-@functools.cache
-def mel_weights() -> np.ndarray:
-  """Returns the filters, float32 [fft/2 + 1, bands]."""
-  hz = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT
-  return spectrum.slaney_filters(hz, _BANDS, _LOW_HZ, _TOP_HZ)
-
-
 def log_mel(waveform: jax.Array) -> jax.Array:
   """Computes the network's input.
 
@@ -108,9 +102,8 @@ def log_mel(waveform: jax.Array) -> jax.Array:
   Returns:
     float32 [b, frames, 64 bands] in dB, one frame every 10 ms.
   """
-  framed = spectrum.centred(waveform, _FFT, _HOP)
-  power = spectrum.power(framed, spectrum.hann(_FFT), _FFT)
-  return spectrum.decibels(spectrum.bands(power, mel_weights()))
+  filters = spectrum.slaney_filters(*_FILTERS)
+  return spectrum.log_mel(waveform, filters, fft=_FFT, hop=_HOP)
 
 
 @functools.cache

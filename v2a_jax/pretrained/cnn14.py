@@ -14,12 +14,10 @@ Hann window, the ends mirrored; 64 triangles of equal area, straight in Hz, thei
 edges on Slaney's mel scale from 50 to 8000 Hz; decibels, at least -100.
 """
 
-import functools
 import os
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from v2a_jax.pretrained import convnet, spectrum
 from v2a_jax.pretrained.convnet import Params, State
@@ -28,7 +26,8 @@ from v2a_jax.weights import registry as weights_lib
 SAMPLE_RATE = 16_000
 EMBEDDING_DIM, NUM_CLASSES = 2048, 527
 
-_FFT, _HOP, _BANDS, _LOW_HZ, _TOP_HZ = 512, 160, 64, 50.0, 8000.0
+_FFT, _HOP = 512, 160
+_FILTERS = (SAMPLE_RATE, _FFT, 64, 50.0, 8000.0)
 _BLOCKS = [f"conv_block{i}" for i in range(1, 7)]
 _SHORTEST = 32  # frames: five halvings
 
@@ -57,13 +56,6 @@ def convert(state: State) -> Params:
   return params
 
 
-@functools.cache
-def mel_weights() -> np.ndarray:
-  """Returns the filters, float32 [fft/2 + 1, bands]."""
-  hz = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT
-  return spectrum.slaney_filters(hz, _BANDS, _LOW_HZ, _TOP_HZ)
-
-
 def log_mel(waveform: jax.Array) -> jax.Array:
   """Computes the network's input, before its norm.
 
@@ -73,9 +65,8 @@ def log_mel(waveform: jax.Array) -> jax.Array:
   Returns:
     float32 [b, frames, 64 bands] in dB, one frame every 10 ms.
   """
-  framed = spectrum.centred(waveform, _FFT, _HOP)
-  power = spectrum.power(framed, spectrum.hann(_FFT), _FFT)
-  return spectrum.decibels(spectrum.bands(power, mel_weights()))
+  filters = spectrum.slaney_filters(*_FILTERS)
+  return spectrum.log_mel(waveform, filters, fft=_FFT, hop=_HOP)
 
 
 def blocks(params: Params, mel: jax.Array) -> jax.Array:

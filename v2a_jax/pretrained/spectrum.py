@@ -8,6 +8,7 @@ window, scale and filters; these are the parts they share. Mel scales:
 """
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +57,16 @@ def mel_edges(scale: Scale, bands: int, low: float, high: float) -> np.ndarray:
   return np.linspace(scale(low), scale(high), bands + 2)
 
 
+@functools.cache
 def slaney_filters(
-  hz: np.ndarray, bands: int, low: float, high: float
+  sample_rate: int, fft: int, bands: int, low: float, high: float
 ) -> np.ndarray:
-  """Returns triangles of equal area, straight in Hz, float32 [bins, bands].
+  """Returns triangles of equal area, straight in Hz, [fft / 2 + 1, bands].
 
   Their edges are equally far on Slaney's scale; these are librosa's filters.
+  float32.
   """
+  hz = np.arange(fft // 2 + 1) * sample_rate / fft
   edges = inverse(slaney, mel_edges(slaney, bands, low, high))
   filters = triangles(hz, edges) * 2 / (edges[2:] - edges[:-2])
   return filters.astype(np.float32)
@@ -100,6 +104,17 @@ def power(framed: jax.Array, window: np.ndarray, fft: int) -> jax.Array:
 def decibels(power: jax.Array) -> jax.Array:
   """Returns 10 log10 of power, at least -100 dB."""
   return 10 * jnp.log10(jnp.maximum(power, 1e-10))
+
+
+def log_mel(
+  waveform: jax.Array, filters: np.ndarray, *, fft: int, hop: int
+) -> jax.Array:
+  """Returns the power in bands in dB, [b, frames, bands].
+
+  Frames are centred, with Hann windows as long as the FFT.
+  """
+  framed = centred(waveform, fft, hop)
+  return decibels(bands(power(framed, hann(fft), fft), filters))
 
 
 def bands(spectrum: jax.Array, filters: np.ndarray) -> jax.Array:

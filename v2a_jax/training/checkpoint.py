@@ -57,7 +57,7 @@ _STORAGE_ERRORS = {
 # Orbax logs hundreds of lines of threads' tracebacks for an error that it also
 # raises, and that is reported here in one.
 logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname)
-# As does asyncio, of the files of a save beside the one that failed first.
+# asyncio logs it again, for each file of the save after the first that failed.
 logging.getLogger("asyncio").addFilter(
   lambda r: "orbax-checkpoint-tmp" not in r.getMessage()
 )

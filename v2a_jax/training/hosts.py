@@ -40,10 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class _LogFile(logging.FileHandler):
-  """A log file of which a full disk costs nothing but time.
-
-  What cannot be written stays in the stream's buffer until it can.
-  """
+  """A log file whose lines wait in its buffer while the disk is full."""
 
   def handleError(self, record: logging.LogRecord) -> None:
     if not isinstance(sys.exc_info()[1], OSError):

@@ -29,6 +29,7 @@ import zipfile
 
 import numpy as np
 
+from v2a_jax.basics import files
 from v2a_jax.weights.torch_program import (
   Program,
   Storage,
@@ -136,7 +137,7 @@ def read(
   try:
     if hasattr(source, "read"):
       return _read_file(source)
-    with open(source, "rb") as file:
+    with open(files.open_regular(source), "rb") as file:
       return _read_file(file)
   except TorchFileError as error:
     raise TorchFileError(

@@ -21,7 +21,8 @@ from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import check, choose
-from v2a_jax.evaluation.report import compare, gallery, page
+from v2a_jax.evaluation.report import gallery, page
+from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH
 from v2a_jax.soundtrack.takes import level
 
 SCHEMA = 1
@@ -48,7 +49,7 @@ class ListeningOptions:
   """
 
   kind: str = PAIRS
-  rows: tuple[str, ...] = ("ground_truth",)
+  rows: tuple[str, ...] = (GROUND_TRUTH,)
   num_clips: int = 12
   loudness: float = -23.0
   seed: int = 0
@@ -141,8 +142,8 @@ def _collect(
   for run in runs:
     for clip in run["clips"]:
       own = sounds.setdefault(clip["id"], {})
-      for row in (compare.GENERATED, *rows):
-        name = run["name"] if row == compare.GENERATED else row
+      for row in (GENERATED, *rows):
+        name = run["name"] if row == GENERATED else row
         path = gallery.inside(run["folder"], clip.get("audio", {}).get(row), [])
         if path:
           systems[name] = None

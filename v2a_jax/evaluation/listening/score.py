@@ -214,8 +214,8 @@ def agreement(answers: Sequence[Answer]) -> float | None:
 def describe(scores: Mapping[str, Any]) -> list[str]:
   """Returns lines that say what was found, for people."""
   lines = [
-    f"{scores['listeners']} listeners, {scores['clips']} clips,"
-    f" {sum(row['n'] for row in scores['rows'])} answers"
+    f"listeners: {scores['listeners']}, clips: {scores['clips']},"
+    f" answers: {sum(row['n'] for row in scores['rows'])}"
   ]
   for row in scores["rows"]:
     if scores["kind"] == PAIRS:

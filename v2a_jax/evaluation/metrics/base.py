@@ -238,6 +238,10 @@ class SetMetric(Metric):
     with `needs_reference`.
     """
 
+  def weakness(self, clips: int) -> str:
+    """Says what makes the value weak with so many clips; "" for nothing."""
+    return ""
+
   def compute_own(
     self, features: Features, *, truth: Features, seed: int = 0
   ) -> intervals.Estimate:

@@ -56,6 +56,15 @@ class FrechetDistance(base.OnEmbedding, base.SetMetric):
       " the same embedding can be compared."
     )
 
+  def weakness(self, clips: int) -> str:
+    dim = self.embedding.dim
+    if clips >= dim:
+      return ""
+    return (
+      f"{clips} clips are fewer than the {dim} dimensions of the embedding:"
+      " some of the bias of few clips is left"
+    )
+
   def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
     return frechet(features, reference, seed=seed)
 

@@ -14,7 +14,8 @@ class Column:
   """A metric as a column of the report, as results.json describes it.
 
   `ratio` has the factors of counts in numerator and denominator, for a ratio of
-  sums over clips. `decimals` are the digits after the point, fit for the width of the intervals.
+  sums over clips. `decimals` are the digits after the point, fit for the width
+  of the intervals.
   """
 
   id: str

@@ -12,8 +12,6 @@ import re
 
 from v2a_jax.evaluation.report.columns import Column
 
-# Results that lack these are of another version, and say nothing of it.
-_REQUIRED = ("clips", "judged at")
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
@@ -24,31 +22,25 @@ def reasons(column: Column, first: dict, second: dict) -> tuple[str, ...]:
   one, other = (_identity(column, run) for run in (first, second))
   found = []
   for key in {**one, **other}:
-    missing = (key in one) != (key in other)
-    if one.get(key) == other.get(key) or (missing and key not in _REQUIRED):
-      continue
-    found.append(_words(key, one, other, (first, second)))
+    # A seed of a model's noise, and the like, may be in one alone.
+    if key in one and key in other and one[key] != other[key]:
+      found.append(_words(key, one, other, (first, second)))
   return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _identity(column: Column, run: dict) -> dict[str, str]:
   metric = run["metrics"].get(column.id) or {}
-  return {**run.get("identity", {}), **metric.get("identity", {})}
+  return {**run["identity"], **metric.get("identity", {})}
 
 
 def _words(key: str, one: dict, other: dict, runs: Sequence[dict]) -> str:
   """Says what differs in one part of the identity."""
-  if key == "clips" and key in one and key in other:
+  if key == "clips":
     return _clips(runs)
   if key == "reference clips":
     alike = one.get("reference") == other.get("reference")
     return "other reference clips" if alike else ""
-  values = (
-    _DIGEST.sub(r"\1", str(of.get(key, "not recorded"))) for of in (one, other)
-  )
-  first, second = values
-  if key == "clips":
-    return "the judged clips are recorded in one of them only"
+  first, second = (_DIGEST.sub(r"\1", str(of[key])) for of in (one, other))
   return f"{key} {first} against {second}"
 
 

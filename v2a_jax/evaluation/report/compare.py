@@ -18,20 +18,16 @@ from v2a_jax.evaluation.report.differences import (
   differences,
   entry_of,
   in_words,
-  row_of,
   set_of,
 )
 from v2a_jax.evaluation.report.sentence import Sentence, join
-from v2a_jax.evaluation.report.skill import (
+from v2a_jax.evaluation.report.skill import Skill, judge_skills
+from v2a_jax.evaluation.schema import (
   GENERATED,
   GROUND_TRUTH,
   SHUFFLED,
-  Skill,
-  judge_skills,
+  is_finite,
 )
-from v2a_jax.evaluation.schema import is_finite
-
-__all__ = ["row_of"]  # also for the other parts of the report
 
 # Rows without any input: a model that does not beat them shows no skill.
 BLIND = ("silence", "noise", "metronome")

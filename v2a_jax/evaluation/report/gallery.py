@@ -16,12 +16,17 @@ import numpy as np
 from v2a_jax import media
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
-from v2a_jax.evaluation.report import compare, figures
+from v2a_jax.evaluation.report import figures
 from v2a_jax.evaluation.report.columns import Column
-from v2a_jax.evaluation.schema import is_finite
+from v2a_jax.evaluation.schema import (
+  GENERATED,
+  GROUND_TRUTH,
+  SHUFFLED,
+  is_finite,
+)
 
 # Order of the soundtracks, and so of their keys 1, 2, ...; other rows follow.
-_ORDER = ("ground_truth", compare.GENERATED, "codec", "shuffled_video")
+_ORDER = (GROUND_TRUTH, GENERATED, "codec", SHUFFLED)
 _RATE = 16_000  # Hz, of the spectrograms
 _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
@@ -108,7 +113,7 @@ def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> Column | None:
 def _scores(run: dict, column: Column) -> dict[str, float]:
   """Returns the scores of a run's sounds by clip, those that are numbers."""
   found = {
-    clip["id"]: clip.get("scores", {}).get(compare.GENERATED, {}).get(column.id)
+    clip["id"]: clip.get("scores", {}).get(GENERATED, {}).get(column.id)
     for clip in run["clips"]
   }
   return {id_: value for id_, value in found.items() if is_finite(value)}
@@ -179,7 +184,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
       if path is None:
         continue
       digest = files.sha256_of(path)
-      generated = row == compare.GENERATED
+      generated = row == GENERATED
       if not generated and (row, digest) in seen:
         continue
       again = any(other == row for other, _ in seen)
@@ -187,7 +192,7 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
       label = labels.get(row, row)
       if generated:
         label = run["name"]
-      elif again or (len(entries) > 1 and row == compare.SHUFFLED):
+      elif again or (len(entries) > 1 and row == SHUFFLED):
         label = f"{label} · {run['name']}"
       values = clip.get("scores", {}).get(row, {})
       scores = [

@@ -36,7 +36,8 @@ _CURVES = 12
 # Names and prefixes of curves: the losses, their parts, then the machine.
 _CURVE_ORDER = ("train/loss", "eval/loss", "eval_mean/loss", "eval_mean/")
 _CURVE_ORDER += ("train/", "eval/", "perf/", "goodput/")
-_REQUIRED = ("name", "checkpoint", "set", "metrics", "rows", "clips")
+_REQUIRED = ("name", "checkpoint", "set", "identity", "metrics", "rows")
+_REQUIRED += ("clips",)
 
 
 def write_report(

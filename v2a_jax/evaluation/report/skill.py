@@ -19,10 +19,8 @@ from v2a_jax.evaluation.report.differences import (
   row_of,
 )
 from v2a_jax.evaluation.report.sentence import Sentence, join
+from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
 
-GENERATED = "generated"
-SHUFFLED = "shuffled_video"
-GROUND_TRUTH = "ground_truth"
 # What a judge of timing has to tell from the true sound.
 OUT_OF_TIME = ("shifted", "metronome", "noise")
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.report import compare
-from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.report.columns import Column, quality
 from v2a_jax.evaluation.report.differences import terms
+from v2a_jax.evaluation.schema import GENERATED
 
 FEWEST = 4  # clips of a slice
 
@@ -42,7 +43,7 @@ def slices(
 ) -> tuple[list[Column], list[Slice]]:
   """Returns the columns that have slices, and the slices of all runs."""
   columns = [
-    c for c in compare.quality(columns) if compare.has_clips(c, runs, "scores")
+    c for c in quality(columns) if compare.has_clips(c, runs, "scores")
   ]
   found = []
   for name in _names(runs) if columns else ():
@@ -68,7 +69,7 @@ def _names(runs) -> list[str]:
 
 
 def _cell(column: Column, clips) -> tuple[str, str]:
-  known = [terms(clip, compare.GENERATED, column) for clip in clips]
+  known = [terms(clip, GENERATED, column) for clip in clips]
   pairs = np.array([t for t in known if t is not None]).reshape(-1, 2)
   estimate = intervals.ratio(*pairs.T)
   interval = column.format_interval(*map(_plain, (estimate.low, estimate.high)))

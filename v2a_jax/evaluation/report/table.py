@@ -10,13 +10,15 @@ import markupsafe
 
 from v2a_jax.evaluation.report import compare
 from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.report.differences import row_of
 from v2a_jax.evaluation.report.markdown import escape
+from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
 
 COLOURS = 6  # of the style sheet
 ROW_LABELS = {
-  "ground_truth": "Ground truth",
+  GROUND_TRUTH: "Ground truth",
   "codec": "Codec reconstruction",
-  "shuffled_video": "Shuffled video",
+  SHUFFLED: "Shuffled video",
   "word_times": "Word times given",
   "shifted": "True sound, 120 ms late",
   "metronome": "Metronome",
@@ -24,7 +26,7 @@ ROW_LABELS = {
   "noise": "Noise",
 }
 # Anchors that the run's model generates: each run keeps its own.
-_OF_THE_RUN = ("shuffled_video", "word_times")
+_OF_THE_RUN = (SHUFFLED, "word_times")
 
 
 def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
@@ -32,14 +34,14 @@ def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
   best = compare.best_runs(columns, runs)
   table = []
   for i, run in enumerate(runs):
-    row = compare.row_of(run, compare.GENERATED)
+    row = row_of(run, GENERATED)
     if row:
       bold = {id_ for id_, index in best.items() if index == i}
       table.append(_row(run["name"], i % COLOURS, columns, row, bold))
   for name in _anchor_names(runs):
     own: dict[str, tuple[dict, dict]] = {}
     for run in runs:
-      row = compare.row_of(run, name)
+      row = row_of(run, name)
       if row is not None:
         values = json.dumps(row["metrics"], sort_keys=True)
         key = run["name"] if name in _OF_THE_RUN else values
@@ -56,7 +58,7 @@ def _anchor_names(runs) -> list[str]:
   names = [row["name"] for run in runs for row in run["rows"]]
   ordered = [name for name in ROW_LABELS if name in names]
   others = [n for n in dict.fromkeys(names) if n not in ROW_LABELS]
-  return ordered + [name for name in others if name != compare.GENERATED]
+  return ordered + [name for name in others if name != GENERATED]
 
 
 def _row(label, colour, columns, row, bold) -> dict[str, Any]:
