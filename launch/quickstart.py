@@ -26,7 +26,8 @@ ARGUMENTS = f"""
 --scale NAME          full, or smoke to see that every step works (default full)
 {parsing.OVERRIDES}"""
 EXAMPLE = f"{PROG} --out runs/quickstart --config.train_seconds=600"
-EMBEDDING = "aisfx"
+# Networks that judge sounds, and what is not measured without them.
+NETWORKS = {"aisfx": "a Fréchet distance", "silero": "unwanted speech"}
 CONFIGS = ("configs/diffusion_tiny.py", "configs/ar_tiny.py")
 
 
@@ -135,7 +136,7 @@ class Road:
     minutes = f"{2 * s.train_seconds / 60:g} minutes"
     return [
       ("check this machine", self.check),
-      ("fetch a network that compares sets of sounds, 23 MB", self.fetch),
+      ("fetch networks that judge sounds, 34 MB", self.fetch),
       (f"render {s.scenes} scenes with their sound", self.render),
       (f"train diffusion and autoregression, at most {minutes}", self.train),
       (f"score both on {s.clips} held-out clips", self.score),
@@ -150,19 +151,20 @@ class Road:
     print("\n".join(doctor.describe(doctor.examine()).splitlines()[:7]))
 
   def fetch(self) -> None:
-    """Fetches an embedding, without which no distance to true sounds is known.
+    """Fetches networks that judge sounds.
 
-    All else works without, so that an absent network is one line.
+    All else works without them, so that an absent connection is one line each.
     """
     # Here: the first step needs only Python, and can say what is missing.
     from v2a_jax.weights import registry
 
-    print(f"    $ v2a weights fetch {EMBEDDING}", flush=True)
-    (entry,) = (e for e in registry.listing() if e["name"] == EMBEDDING)
-    if entry["state"] in ("found", "converted"):
-      print(f"    there already: {entry['path']}", flush=True)
-    elif run(["weights", "fetch", EMBEDDING]):
-      print("    going on without its Fréchet distance", flush=True)
+    entries = {entry["name"]: entry for entry in registry.listing()}
+    for name, use in NETWORKS.items():
+      print(f"    $ v2a weights fetch {name}", flush=True)
+      if entries[name]["state"] in ("found", "converted"):
+        print(f"    there already: {entries[name]['path']}", flush=True)
+      elif run(["weights", "fetch", name]):
+        print(f"    going on without {use}", flush=True)
 
   def render(self) -> None:
     v2a(

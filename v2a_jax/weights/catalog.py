@@ -40,6 +40,11 @@ class Weights:
   member: str = ""
 
   @property
+  def files(self) -> tuple[str, ...]:
+    """Names that the weights may have: the file's, and what is within it."""
+    return (self.file, *filter(None, [pathlib.PurePath(self.member).name]))
+
+  @property
   def converted(self) -> str:
     """File name after conversion."""
     return pathlib.Path(self.file).stem + ".safetensors"
@@ -82,6 +87,17 @@ WEIGHTS = {
         'A. B. Ma and A. Lerch, "Representation Learning for the Automatic'
         ' Indexing of Sound Effects Libraries", ISMIR 2022'
       ),
+    ),
+    Weights(
+      name="silero",
+      file="silero_vad-6.2.3-py3-none-any.whl",
+      member="silero_vad/data/silero_vad_16k.safetensors",
+      package="silero-vad==6.2.3",
+      sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+      bytes=1_239_748,
+      url="https://pypi.org/project/silero-vad/6.2.3/",
+      licence="MIT",
+      about="Silero VAD, voice activity, 16 kHz, for unwanted speech",
     ),
     Weights(
       name="yamnet",

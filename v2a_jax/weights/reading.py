@@ -16,6 +16,7 @@ import sys
 import zipfile
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from v2a_jax.weights import tflite_file, torch_file
@@ -24,7 +25,11 @@ _SECONDS = 900  # of processor time
 _MEMORY = 4 << 30  # bytes beside a multiple of the file
 _MULTIPLE = 8
 _REFUSED = 3
-ERRORS = (torch_file.TorchFileError, tflite_file.TFLiteFileError)
+ERRORS = (
+  torch_file.TorchFileError,
+  tflite_file.TFLiteFileError,
+  SafetensorError,
+)
 
 
 class UnreadableError(ValueError):
@@ -45,7 +50,7 @@ def to_safetensors(
   """Writes the floating-point tensors of a file as safetensors.
 
   Args:
-    source: a checkpoint of PyTorch, or a model of TensorFlow Lite.
+    source: a checkpoint of PyTorch, a model of TensorFlow Lite, or safetensors.
     target: path to write to.
     member: name of the checkpoint where `source` is an archive that has it.
 
@@ -74,7 +79,13 @@ def read(path: pathlib.Path, *, member: str = "") -> dict[str, np.ndarray]:
   """Reads floating-point tensors only: the others count training batches."""
   if has_member(path, member):
     with zipfile.ZipFile(path) as archive:
-      tensors = torch_file.read(io.BytesIO(archive.read(member)), name=path)
+      data = archive.read(member)
+    if member.endswith(".safetensors"):
+      tensors = safetensors.load(data)
+    else:
+      tensors = torch_file.read(io.BytesIO(data), name=path)
+  elif path.suffix == ".safetensors":
+    tensors = safetensors.load_file(path)
   elif path.suffix == ".tflite":
     tensors = tflite_file.read(path)
   else:

@@ -69,7 +69,10 @@ def _places(weights: Weights) -> Iterator[pathlib.Path]:
   listed = listed.split(os.pathsep)
   for place in [*filter(None, listed), cache_dir()]:
     place = pathlib.Path(place).expanduser()
-    yield place if place.name == weights.file else place / weights.file
+    if place.name in weights.files:
+      yield place
+    else:
+      yield from (place / name for name in weights.files)
 
 
 def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -88,8 +91,10 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
     places = list(_places(weights))
   else:
     path = as_path(path).expanduser()
-    places = [path / weights.file if path.is_dir() else path]
-  others = {of.file for of in WEIGHTS.values()} - {weights.file}
+    inside = [path / name for name in weights.files]
+    places = inside if path.is_dir() else [path]
+  others = {name for of in WEIGHTS.values() for name in of.files}
+  others -= set(weights.files)
   for place in places:
     if place.is_file() and place.name not in others:
       return _check(cache.fetch(place), weights)

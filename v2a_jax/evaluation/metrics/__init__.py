@@ -37,6 +37,8 @@ from v2a_jax.evaluation.metrics.spectral import (
   LogSpectralDistance,
   MultiResolutionSTFT,
 )
+from v2a_jax.evaluation.metrics.unwanted import UnwantedMusic, UnwantedSpeech
+from v2a_jax.evaluation.metrics.words import SceneWords, WordsHeard
 
 EMBEDDINGS = ("mn04", "aisfx")
 
@@ -63,6 +65,10 @@ def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
     *map(KLDivergence, taggers),
     *map(InceptionScore, taggers),
     *map(KernelDistance, embeddings),
+    WordsHeard(),
+    SceneWords(),
+    UnwantedSpeech(),
+    UnwantedMusic(),
     SilentClips(),
     ClippedClips(),
     LevelError(),
