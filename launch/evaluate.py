@@ -43,6 +43,8 @@ what they are judged by:
 --embeddings NAMES    embeddings for set distances, and for classes where they
                       tag, separated by commas; v2a weights has their weights
                       (default mn04,aisfx)
+--toolkits            also compute KAD as kadtk and the inception score as
+                      av-benchmark do, to be held against published numbers
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
@@ -84,7 +86,7 @@ def main(argv: list[str]) -> int:
 
   options = _options(args, runner.Options)
   asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
-  chosen = metrics.choose(asked)
+  chosen = metrics.choose(asked, toolkits=args.toolkits)
   outputs = [_named(text) for text in args.outputs or ()]
   names = unique_names(
     [*args.checkpoint, *(path for _, path in outputs)],
