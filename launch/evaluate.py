@@ -10,6 +10,7 @@ distort` scores true sounds that are made worse on purpose.
 """
 
 import argparse
+from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
@@ -48,8 +49,10 @@ what they are judged by:
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
---step STEP           training step of the checkpoint, or best: that of the best
-                      validation result (default: the newest)
+--step STEPS          training step of the checkpoint; best: that of the best
+                      validation result; each: of every checkpoint, and while
+                      it is trained of new ones as they come (default: the
+                      newest)
 --rows NAMES          rows to score, separated by commas: generated,
                       ground_truth, codec, shuffled_video, shifted, metronome,
                       silence, noise (default: all that the system can have)
@@ -105,7 +108,7 @@ def main(argv: list[str]) -> int:
   options = dataclasses.replace(options, seconds=systems.seconds())
   for name, system in systems:
     out = as_path(args.output)
-    if len(names) > 1:
+    if len(names) > 1 or args.step == "each":
       out /= name
       print(f"{name} -> {out}", flush=True)
     done = runner.evaluate(
@@ -272,6 +275,18 @@ class _Systems:
 
     return min(read_experiment(path).data.seconds for path in args.checkpoint)
 
+  def _steps(self, path: str, name: str) -> Iterator[tuple[int | str, str]]:
+    """Yields steps of a checkpoint, with what results of each are called."""
+    if self._args.step != "each":
+      yield self._args.step, name
+      return
+    from v2a_jax.experiment import workdir
+
+    if not workdir.has_checkpoints(as_path(path)):
+      raise ValueError(f"{path}: --step each needs a workdir with checkpoints")
+    for step in workdir.each_step(path):
+      yield step, f"{name}_step_{step}"
+
   def __iter__(self):
     """Yields names and systems."""
     from v2a_jax.evaluation import systems
@@ -280,8 +295,10 @@ class _Systems:
     args = self._args
     changes = sampler_flags.overrides(args)
     for path, name in zip(args.checkpoint, self._names):
-      tracker = Soundtracker.load(path, step=args.step)
-      tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
-      yield name, systems.Model(tracker, changes)
+      for step, label in self._steps(path, name):
+        tracker = Soundtracker.load(path, step=step)
+        tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
+        shown = label if args.step == "each" else ""
+        yield label, systems.Model(tracker, changes, name=shown)
     for name, (folder, pairs) in self._folders.items():
       yield name, systems.Outputs(name, folder, pairs)

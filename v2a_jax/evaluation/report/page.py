@@ -25,6 +25,7 @@ from v2a_jax.evaluation.report import (
   figures,
   markdown,
   slices,
+  steps,
   table,
 )
 from v2a_jax.evaluation.report import gallery as gallery_lib
@@ -144,6 +145,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "csv": table.as_csv(columns, rows),
     "intervals": _interval_plots(columns, rows),
     "slices": slices.slices(runs, columns, colours=table.COLOURS),
+    "steps": steps.plots(runs, columns, colours=table.COLOURS),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
     "gallery": gallery_lib.collect(
