@@ -58,6 +58,8 @@ how:
                       silence, noise (default: all that the system can have)
 --given_word_times    add a row of the model that is told when the words of a
                       transcript are spoken; v2a generate is not told
+--degraded            add rows of the model that is given compressed, noisy, slow
+                      and film-like pictures
 --batch_size COUNT    number of clips that are generated at a time (default 8)
 --seed SEED           random seed of the choice of clips, 0 to
                       {parsing.MAX_SEED} (default 0)

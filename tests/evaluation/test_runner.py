@@ -16,7 +16,7 @@ from data_pipelines import schema
 from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path
-from v2a_jax.evaluation import results, rows, runner
+from v2a_jax.evaluation import pictures, results, rows, runner
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.weights import registry as weights
@@ -182,6 +182,17 @@ def test_a_row_with_word_times_stands_beside_it_if_asked(data, tmp_path):
   )
   assert [row["name"] for row in content["rows"]] == ["generated", "word_times"]
   assert content["identity"]["words"] == "without their times"
+
+
+def test_rows_with_worse_pictures_stand_beside_it_if_asked(data, tmp_path):
+  """The follower clicks where frames turn bright, also when compressed."""
+  content = evaluate_quickly(
+    data, tmp_path, rows=("generated",), degraded=True, num_clips=2
+  )
+  names = [row["name"] for row in content["rows"]]
+  assert names == ["generated", *pictures.DEGRADED]
+  f1 = lambda row: value_of(content, row, "onset_f1_100ms")["value"]
+  assert f1("compressed_video") == f1("generated") == 1.0
 
 
 def test_refusals_name_what_to_do(data, tmp_path):
