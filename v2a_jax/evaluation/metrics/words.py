@@ -95,10 +95,14 @@ def spoken(transcript: str) -> list[str]:
 
 
 def recognise(waveform: np.ndarray, sample_rate: int) -> str:
-  """Returns what PocketSphinx hears in [samples, channels]."""
+  """Returns what PocketSphinx hears in [samples, channels], "" in silence."""
   mono = soxr.resample(waveform.mean(axis=1), sample_rate, _RATE)
   samples = np.round(np.clip(mono, -1, 1) * 32767).astype("<i2")
+  if not samples.any():
+    return ""
   decoder = _decoder()
+  # Else what it hears depends on the sounds that it heard before.
+  decoder.reinit_feat(decoder.config)
   decoder.start_utt()
   decoder.process_raw(samples.tobytes(), full_utt=True)
   decoder.end_utt()
@@ -110,5 +114,4 @@ def recognise(waveform: np.ndarray, sample_rate: int) -> str:
 def _decoder() -> Any:
   import pocketsphinx  # It brings a large model, which takes time to load.
 
-  # The mean is of each sound alone, not carried on from the one before.
   return pocketsphinx.Decoder(samprate=_RATE, cmn="batch", loglevel="FATAL")
