@@ -1,15 +1,16 @@
 """Finding, checking and converting weights, with a small set of our own."""
 
+import dataclasses
 import hashlib
-import http.server
 import json
 import os
-import threading
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from v2a_jax.basics.files import sha256_of
+from v2a_jax.weights import reading
 from v2a_jax.weights import registry as weights
 
 
@@ -100,40 +101,63 @@ def test_damaged_conversion_is_refused(entry):
 
 
 @pytest.fixture
-def server(entry, monkeypatch):
-  """Serves the published folder on this machine."""
+def checkpoint(entry, tmp_path, monkeypatch):
+  """Replaces the entry's file by a checkpoint of nested dicts."""
   tiny, source = entry
 
-  class Handler(http.server.SimpleHTTPRequestHandler):
-    def __init__(self, *args):
-      super().__init__(*args, directory=str(source.parent))
+  def write(tree, **changes):
+    torch = pytest.importorskip("torch")
+    torch.save(tree, source)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    changed = dataclasses.replace(tiny, sha256=digest, **changes)
+    monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+    return source
 
-    def log_message(self, *_):
-      pass
-
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{running.server_port}/tiny.pt"
-    monkeypatch.setitem(
-      weights.WEIGHTS, "tiny", weights.dataclasses.replace(tiny, url=url)
-    )
-    yield source
-    running.shutdown()
+  return write
 
 
-def test_fetch_brings_the_file(server):
-  path = weights.fetch("tiny")
-  assert path.read_bytes() == server.read_bytes()
-  assert weights.find("tiny") == path
+def test_only_the_named_part_of_a_checkpoint_is_kept(checkpoint):
+  torch = pytest.importorskip("torch")
+  tree = {
+    "generator": {"w": torch.ones(2)},
+    "optimizer": {"generator": torch.ones(3)},
+    "steps": 9,
+  }
+  source = checkpoint(tree, part="generator.")
+  assert list(weights.load("tiny", source)) == ["generator.w"]
+  source = checkpoint({"discriminator": tree["generator"]}, part="generator.")
+  with pytest.raises(reading.UnreadableError, match=r"tensors generator\.\*"):
+    weights.load("tiny", source)
 
 
-def test_fetch_keeps_nothing_wrong(server):
-  server.write_bytes(server.read_bytes() + b"more")
-  with pytest.raises(weights.WrongWeightsError, match="nothing was kept"):
-    weights.fetch("tiny")
-  assert not weights.cache_dir().exists()
+def test_some_arrays_are_read_alone(checkpoint):
+  torch = pytest.importorskip("torch")
+  source = checkpoint({"a": torch.ones(2), "b": torch.zeros(3)})
+  arrays = weights.load("tiny", source, only=("b", "c"))
+  assert list(arrays) == ["b"] and not arrays["b"].any()
 
 
-def test_fetch_without_a_connection_names_the_address(entry):
-  with pytest.raises(OSError, match="127.0.0.1:1/tiny.pt"):
-    weights.fetch("tiny")
+def test_a_file_of_safetensors_under_its_other_name(entry, monkeypatch):
+  tiny, source = entry
+  other = source.with_name("other.safetensors")
+  changed = dataclasses.replace(tiny, sha256="", also=other.name)
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+  monkeypatch.setenv(weights.PATH_VARIABLE, str(source.parent))
+  source.unlink()
+  safetensors.save_file({"logit_scale": np.ones(1, np.float32)}, other)
+  assert weights.find("tiny") == other
+  assert weights.load("tiny")["logit_scale"].shape == (1,)
+  other.write_bytes(other.read_bytes()[:-2])
+  with pytest.raises(reading.UnreadableError, match="other.safetensors"):
+    weights.load("tiny", other)
+
+
+def test_a_cut_checkpoint_is_one_line(checkpoint, monkeypatch):
+  torch = pytest.importorskip("torch")
+  source = checkpoint({"a": torch.ones(2000)})
+  source.write_bytes(source.read_bytes()[:-900])
+  changed = dataclasses.replace(weights.get("tiny"), sha256="")
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+  with pytest.raises(reading.UnreadableError, match="tiny.pt: not a readable"):
+    weights.convert("tiny", source)
+  assert not list(weights.cache_dir().iterdir())
