@@ -1,15 +1,8 @@
 """Reads networks from folders as `transformers` saves them.
 
 A folder holds config.json and model.safetensors, or instead of the latter
-model.safetensors.index.json and the files that it lists. A table maps the paths
-of an nnx module to the published names:
-
-  {"stack/blocks/attention/q": "encoder.layers.{}.self_attn.q_proj", ...}
-
-A row for a module covers its `kernel`, `scale` or `embedding` (published as
-`weight`) and its `bias`; a row for a parameter gives the whole name. `{}` is
-the index in a stack, whose parameters have a leading axis of layers. PyTorch's
-kernels [out, in, ...] become [..., in, out].
+model.safetensors.index.json and the files that it lists. A table says
+where each parameter of an nnx module is in them (tables.py).
 
 Names and shapes of all tensors are compared before any weight is read.
 """
@@ -19,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import types
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -31,15 +25,13 @@ from v2a_jax.basics import cache, files, settings
 from v2a_jax.basics.paths import as_path
 from v2a_jax.weights import names
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
+from v2a_jax.weights.tables import Placed, Shape, Table, Tensor
 
 CONFIG = "config.json"
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-
 M = TypeVar("M", bound=nnx.Module)
-Shape = tuple[int, ...]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -111,7 +103,7 @@ def sizes(cls: type, values: Mapping[str, Any], source: pathlib.Path) -> Any:
 def load(
   folder: pathlib.Path,
   make: Callable[[nnx.Rngs], M],
-  table: Mapping[str, str],
+  table: Table,
   *,
   rename: Callable[[str], str | None] = lambda name: name,
   param_dtype: Any = jnp.float32,
@@ -131,22 +123,70 @@ def load(
     WrongWeightsError: it is not safetensors, or tensors are missing, extra or
       misshapen; all are named.
   """
+  with contextlib.ExitStack() as stack:
+    tensors = _open(folder, rename, stack)
+    return assemble(
+      tensors, make, table, source=folder, param_dtype=param_dtype
+    )
+
+
+def assemble(
+  tensors: Mapping[str, Tensor],
+  make: Callable[[nnx.Rngs], M],
+  table: Table,
+  *,
+  source: str | os.PathLike[str],
+  unread: Mapping[str, Shape] = types.MappingProxyType({}),
+  param_dtype: Any = jnp.float32,
+) -> M:
+  """Makes a module with published tensors.
+
+  Args:
+    tensors: published tensors by name.
+    make: see `load`.
+    table: see `load`.
+    source: where the tensors are from, for errors.
+    unread: shapes of tensors that must be there but are no part of the module.
+    param_dtype: dtype of the parameters.
+
+  Raises:
+    WrongWeightsError: tensors are missing, extra or misshapen; all are named.
+  """
+  graphdef, state, wanted = _find(make, table)
+  check(tensors, _shapes(wanted) | dict(unread), source)
+  dtype = jnp.dtype(param_dtype)
+  arrays = {
+    path: jnp.asarray(one.read(tensors, dtype)) for path, one in wanted.items()
+  }
+  return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
+
+
+def shapes(make: Callable[[nnx.Rngs], nnx.Module], table: Table):
+  """Returns the shapes of the published tensors that a module is made of.
+
+  Args:
+    make: see `load`.
+    table: see `load`.
+
+  Returns:
+    Shape by published name.
+  """
+  return _shapes(_find(make, table)[2])
+
+
+def _find(make, table: Table):
+  """Returns the graph of a module, its state of shapes and where each array is."""
   # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
   graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   wanted = {
-    path: _Wanted.find(path, leaf.shape, table)
+    path: Placed.find(path, leaf.shape, table)
     for path, leaf in names.joined(names.flatten(state)).items()
   }
-  with contextlib.ExitStack() as stack:
-    tensors = _open(folder, rename, stack)
-    shapes = {name: one.shape for one in wanted.values() for name in one.names}
-    check(tensors, shapes, folder)
-    dtype = jnp.dtype(param_dtype)
-    arrays = {
-      path: jnp.asarray(one.read(tensors, dtype))
-      for path, one in wanted.items()
-    }
-  return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
+  return graphdef, state, wanted
+
+
+def _shapes(wanted: Mapping[str, Placed]) -> dict[str, Shape]:
+  return {n: one.published for one in wanted.values() for n in one.names}
 
 
 def check(
@@ -188,7 +228,7 @@ class Network:
 
   config: type
   make: Callable[..., nnx.Module]
-  table: Callable[[Any], Mapping[str, str]]
+  table: Callable[[Any], Table]
   model_types: Mapping[str, str | None]
   shared: tuple[str, ...] = ()
   rename: Callable[[str], str | None] = lambda name: name
@@ -228,62 +268,11 @@ class Network:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Wanted:
-  """A parameter of the module and its published tensors.
-
-  Attributes:
-    names: published names: one, or one per layer of a stack.
-    stacked: whether the parameter has a leading axis of layers.
-    axes: axes of a published tensor in the parameter's order.
-    shape: shape of a published tensor.
-  """
-
-  names: tuple[str, ...]
-  stacked: bool
-  axes: tuple[int, ...]
-  shape: Shape
-
-  @classmethod
-  def find(cls, path: str, shape: Shape, table: Mapping[str, str]):
-    """Looks a parameter up in the table; KeyError if it has no row."""
-    module, _, leaf = path.rpartition("/")
-    if path in table:
-      name = table[path]
-    else:
-      name = f"{table[module]}.{_LEAVES.get(leaf, leaf)}"
-    names, stacked = (name,), "{}" in name
-    if stacked:
-      names = tuple(name.format(index) for index in range(shape[0]))
-      shape = shape[1:]
-    axes = tuple(range(len(shape)))
-    if leaf == "kernel":
-      axes = (*axes[2:], 1, 0)
-    published = tuple(shape[axis] for axis in np.argsort(axes))
-    return cls(names, stacked, axes, published)
-
-  def read(self, tensors: Mapping[str, "_Tensor"], dtype) -> np.ndarray:
-    """Reads the parameter."""
-    arrays = [
-      tensors[name].read().transpose(self.axes).astype(dtype)
-      for name in self.names
-    ]
-    return np.stack(arrays) if self.stacked else arrays[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A tensor in an open file that is not read yet."""
-
-  shape: Shape
-  read: Callable[[], np.ndarray]
-
-
 def _open(
   folder: pathlib.Path,
   rename: Callable[[str], str | None],
   stack: contextlib.ExitStack,
-) -> dict[str, _Tensor]:
+) -> dict[str, Tensor]:
   """Opens a folder's tensors, by `rename`d names."""
   tensors = {}
   for path in _files(folder):
@@ -296,7 +285,7 @@ def _open(
       if (new_name := rename(name)) is not None:
         shape = tuple(file.get_slice(name).get_shape())
         read = lambda file=file, name=name: file.get_tensor(name)
-        tensors[new_name] = _Tensor(shape, read)
+        tensors[new_name] = Tensor(shape, read)
   return tensors
 
 
