@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 PRESENCE = ("speech", "music", "effects")
 ABSENT, PRESENT, UNKNOWN = 0, 1, 2
+CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +56,7 @@ class Conditioning:
     """Drops conditions in the examples where `where` (bool or [b]) holds.
 
     Args:
-      *names: any of `video`, `prompt`, `transcript`, `presence`.
+      *names: any of `CONDITIONS`.
       where: True for all examples, or a bool array [b].
     """
     keep = ~jnp.broadcast_to(jnp.asarray(where), self.presence.shape[:1])

@@ -19,7 +19,6 @@ OBJECTIVES = {
   "next_latents": NextLatents(),
   "next_token": NextToken(),
 }
-CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 def _model(name):

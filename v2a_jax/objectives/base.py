@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.basics import settings
-from v2a_jax.batch import Batch, Conditioning
+from v2a_jax.batch import CONDITIONS, Batch, Conditioning
 from v2a_jax.objectives.corruption import TIMES, Corruption
 from v2a_jax.parallel import rows
-
-CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 @dataclasses.dataclass(frozen=True)
