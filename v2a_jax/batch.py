@@ -83,6 +83,8 @@ class Batch:
     example: int [b], which records these are.
     target: latents [b t c] or codes [b t q] to produce, filled in by a target
       (`codec/target.py`); None before.
+    target_std: float32 [b t c], deviation of the latents, of which `target` is
+      then the mean; None where they are certain.
     target_times: float32 [t], seconds.
     target_mask: bool [b t], True where the clip exists.
     representation: float32 [b t f], a teacher's features at the same times
@@ -94,6 +96,7 @@ class Batch:
   cond: Conditioning
   example: Any
   target: Any = None
+  target_std: Any = None
   target_times: Any = None
   target_mask: Any = None
   representation: Any = None

@@ -15,7 +15,7 @@ from safetensors import numpy as safetensors
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.codec import dac, dac_files
 from v2a_jax.codec import frozen as frozen_codec
-from v2a_jax.weights import names
+from v2a_jax.weights import names, state_dict
 from v2a_jax.weights import registry as weights
 
 # Even and odd strides, as in the published models.
@@ -287,7 +287,7 @@ def test_wrong_tensors_are_all_named_in_one_line(folder, arrays):
 
 def test_a_lone_half_of_weight_norm_is_named(arrays):
   lone = {"encoder.conv1.weight_g": np.ones((4, 1, 1), np.float32)}
-  assert dac_files.fold_weight_norm(lone) == lone
+  assert state_dict.fold_weight_norm(lone) == lone
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])

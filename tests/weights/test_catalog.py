@@ -6,7 +6,7 @@ import string
 import pytest
 
 from v2a_jax.evaluation import embeddings
-from v2a_jax.weights.catalog import WEIGHTS
+from v2a_jax.weights.catalog import SETS, WEIGHTS
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "weights.md"
 
@@ -18,7 +18,8 @@ def test_every_file_is_described(name):
     line for line in text.splitlines() if line.startswith(f"| `{name}`")
   )
   assert weights.licence in row
-  assert weights.sha256[:8] in row
+  digest = weights.sha256[:8] or weights.md5[:8] or "no digest is published"
+  assert digest in row
   assert not weights.credit or weights.credit in text
 
 
@@ -26,9 +27,18 @@ def test_every_file_is_described(name):
 def test_every_entry_can_be_checked_and_fetched(name):
   weights = WEIGHTS[name]
   assert weights.name == name and weights.url.startswith("https://")
-  assert 8 <= len(weights.sha256) <= 64
-  assert set(weights.sha256) <= set(string.hexdigits.lower())
+  assert not weights.sha256 or 8 <= len(weights.sha256) <= 64
+  assert not weights.md5 or len(weights.md5) == 32 and not weights.sha256
+  assert set(weights.sha256 + weights.md5) <= set(string.hexdigits.lower())
   assert bool(weights.member) == bool(weights.package)
+
+
+def test_a_set_names_entries_and_no_two_files_share_a_name():
+  for name, parts in SETS.items():
+    assert name not in WEIGHTS and set(parts) <= WEIGHTS.keys()
+  for name in ("file", "converted"):
+    names = [getattr(weights, name) for weights in WEIGHTS.values()]
+    assert len(set(names)) == len(names)
 
 
 def test_every_embedding_is_described():

@@ -92,16 +92,35 @@ class Stages(nnx.Module):
     return sum(self.stages[i](codes[..., i]) for i in range(count))
 
 
-class LatentCodec(nnx.Module):
-  """Calibrated latents and codes from an `encoder`, `quantizer` and `decoder`.
+class Calibrated(nnx.Module):
+  """Latents that are standardised by measured means and deviations.
 
-  A subclass makes these three and defines `encode` and `decode`.
+  A subclass has a `decoder`, or its own `decoder_halo`, and defines `encode`
+  and `decode`.
   """
 
   def __init__(self, config):
     self.config = config
     self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
     self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
+
+  @property
+  def decoder_halo(self) -> int:
+    """Latents on either side of one that its samples depend on."""
+    return self.decoder.halo
+
+  def _standardised(self, z: jax.Array) -> jax.Array:
+    return (z - self.latent_mean[...]) / self.latent_std[...]
+
+  def _raw(self, latents: jax.Array) -> jax.Array:
+    return latents * self.latent_std[...] + self.latent_mean[...]
+
+
+class LatentCodec(Calibrated):
+  """Calibrated latents and codes from an `encoder`, `quantizer` and `decoder`.
+
+  A subclass makes these three and defines `encode` and `decode`.
+  """
 
   def quantize(
     self, latents: jax.Array, num_codebooks: int | None = None
@@ -118,14 +137,3 @@ class LatentCodec(nnx.Module):
     """Converts the first codes of [b, t, q] to latents [b, t, c]; None: all."""
     z = self.quantizer.dequantize(codes[..., :num_codebooks])
     return self._standardised(z)
-
-  @property
-  def decoder_halo(self) -> int:
-    """Latents on either side of one that its samples depend on."""
-    return self.decoder.halo
-
-  def _standardised(self, z: jax.Array) -> jax.Array:
-    return (z - self.latent_mean[...]) / self.latent_std[...]
-
-  def _raw(self, latents: jax.Array) -> jax.Array:
-    return latents * self.latent_std[...] + self.latent_mean[...]

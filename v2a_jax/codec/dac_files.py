@@ -26,7 +26,7 @@ from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.paths import as_path
 from v2a_jax.codec import dac
 from v2a_jax.codec.base import Buffer
-from v2a_jax.weights import names, published
+from v2a_jax.weights import published, state_dict
 from v2a_jax.weights.registry import WrongWeightsError
 
 CONFIG, FILE = published.CONFIG, published.FILE
@@ -42,12 +42,6 @@ _KEYS = {
   "codebook_size": "codebook_size",
   "codebook_dim": "codebook_dim",
 }
-_LEAVES = {"kernel": "weight", "embedding": "weight"}
-# Length g and direction v of a weight w = g v / |v|: old and new PyTorch.
-_WEIGHT_NORM = (
-  (".weight_g", ".weight_v"),
-  (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
-)
 
 
 def recognises(name: str) -> bool:
@@ -82,20 +76,14 @@ def load(name: str) -> dac.Dac:
   values = published.read_config(folder, _MODEL_TYPES)
   config = _config(values, folder / CONFIG)
   statistics = _statistics(values, config.latent_dim, folder / CONFIG)
-  tensors = fold_weight_norm(published.read_tensors(folder))
+  tensors = state_dict.fold_weight_norm(published.read_tensors(folder))
   codec = nnx.eval_shape(lambda: make(config))
-  params = nnx.state(codec, nnx.Param)
-  leaves = names.flatten(params)
-  shapes = {_tensor(name): _shape(name, leaf) for name, leaf in leaves.items()}
-  published.check(tensors, shapes, folder / FILE)
-  arrays = {
-    # The axes of a kernel are reversed; other shapes differ at most in ones.
-    name: tensor.T if name[-1] == "kernel" else tensor.reshape(leaf.shape)
-    for name, leaf in leaves.items()
-    for tensor in (tensors[_tensor(name)],)
+  shapes = {
+    name: (1, *shape, 1) if name.endswith(".alpha") else shape
+    for name, shape in state_dict.shapes(codec).items()
   }
-  cast = lambda array, leaf: jnp.asarray(array, leaf.dtype)
-  nnx.update(codec, names.fill(params, arrays, cast))
+  published.check(tensors, shapes, folder / FILE)
+  state_dict.fill(codec, tensors)
   for field, value in statistics.items():
     setattr(codec, field, value)
   return codec
@@ -104,39 +92,6 @@ def load(name: str) -> dac.Dac:
 def digest(name: str) -> str:
   """Computes the sha256 of the weights, in hexadecimal."""
   return sha256_of(as_path(name) / FILE)
-
-
-def _tensor(name: names.Name) -> str:
-  """Converts encoder/block/0/conv1/kernel to encoder.block.0.conv1.weight."""
-  *layer, leaf = name
-  return ".".join([*layer, _LEAVES.get(leaf, leaf)])
-
-
-def _shape(name: names.Name, leaf: Any) -> tuple[int, ...]:
-  """Returns the published shape of a parameter."""
-  shape = (1, *leaf.shape, 1) if name[-1] == "alpha" else leaf.shape
-  return shape[::-1] if name[-1] == "kernel" else shape
-
-
-def fold_weight_norm(
-  tensors: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-  """Replaces each pair of weight normalisation by one `….weight`.
-
-  w = g v / |v|, with the norm over all axes but the first (Salimans and Kingma,
-  https://arxiv.org/abs/1602.07868). Other tensors stay as they are.
-  """
-  folded = dict(tensors)
-  for length, direction in _WEIGHT_NORM:
-    for name in [name for name in tensors if name.endswith(length)]:
-      layer = name.removesuffix(length)
-      g, v = tensors[name], tensors.get(layer + direction)
-      if v is None or g.shape != (len(v), *(1,) * (v.ndim - 1)):
-        continue
-      norm = np.sqrt(np.square(v).sum(tuple(range(1, v.ndim)), keepdims=True))
-      folded[f"{layer}.weight"] = g * v / norm
-      del folded[name], folded[layer + direction]
-  return folded
 
 
 def _config(values: Mapping[str, Any], path: pathlib.Path) -> dac.DacConfig:

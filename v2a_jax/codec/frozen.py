@@ -1,7 +1,9 @@
 """Frozen codecs, which a generator uses, by name.
 
 A kind of codec is a module with `recognises(name)`, `read_config(name)`,
-`make(config)`, `load(name)` and `digest(name)`; see `patches.py`. To add one,
+`make(config)`, `load(name)` and `digest(name)`; see `patches.py`. Its codec has
+`encode`, `decode`, `decoder_halo` and, where generators are trained on draws of
+the latents, `distribution(waveform)`, their mean and deviation. To add one,
 write the module and insert it in `KINDS`, in front of `bundled`, which takes
 every name.
 """
@@ -13,9 +15,9 @@ from typing import Any
 
 from flax import nnx
 
-from v2a_jax.codec import bundled, dac_files, patches
+from v2a_jax.codec import bundled, dac_files, mmaudio, patches
 
-KINDS: list[types.ModuleType] = [patches, dac_files, bundled]
+KINDS: list[types.ModuleType] = [patches, mmaudio, dac_files, bundled]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no hash
@@ -45,7 +47,8 @@ def describe(name: str) -> FrozenCodec:
 
   Args:
     name: a bundle (its folder, or its name in `assets/`), a folder with a DAC,
-      or `patches:RATE:HOP:CHANNELS` for patches of the waveform itself.
+      `mmaudio:16k` or another of MMAudio's (`mmaudio.py`), or
+      `patches:RATE:HOP:CHANNELS` for patches of the waveform itself.
 
   Raises:
     BundleError, MissingWeightsError, WrongWeightsError, SettingError: there is

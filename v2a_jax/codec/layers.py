@@ -57,11 +57,22 @@ class Snake(nnx.Module):
 
 
 def conv(
-  in_features: int, out_features: int, taps: int, *, rngs, dilation: int = 1
+  in_features: int,
+  out_features: int,
+  taps: int,
+  *,
+  rngs,
+  dilation: int = 1,
+  use_bias: bool = True,
 ) -> nnx.Conv:
   """Makes a convolution over time that keeps the length."""
   return nnx.Conv(
-    in_features, out_features, (taps,), kernel_dilation=(dilation,), rngs=rngs
+    in_features,
+    out_features,
+    (taps,),
+    kernel_dilation=(dilation,),
+    use_bias=use_bias,
+    rngs=rngs,
   )
 
 

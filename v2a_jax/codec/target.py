@@ -39,6 +39,15 @@ class Latents:
     """Encodes a waveform [b samples channels], given the codec's state."""
     return self.codec.merge(state).encode(waveform)
 
+  def distribution(
+    self, state: Any, waveform: jax.Array
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Returns what `encode` does, and its deviation if the codec has one."""
+    codec = self.codec.merge(state)
+    if hasattr(codec, "distribution"):
+      return codec.distribution(waveform)
+    return codec.encode(waveform), None
+
   def latents(self, state: Any, target: jax.Array) -> jax.Array:
     """Returns the latents [b t c] that the codec's decoder takes."""
     del state
@@ -46,11 +55,12 @@ class Latents:
 
   def __call__(self, state: Any, batch: Batch) -> Batch:
     """Fills in `target`, its times and its mask, given the codec's state."""
-    target = self.encode(state, batch.audio)
+    target, std = self.distribution(state, batch.audio)
     rate = self.codec.config.latent_rate
     steps = jnp.arange(target.shape[1], dtype=jnp.float32)
     return batch.replace(
       target=jax.lax.stop_gradient(target),
+      target_std=jax.lax.stop_gradient(std),
       target_times=(steps + 0.5) / rate,
       # The step in which the clip ends still holds sound.
       target_mask=steps / rate < batch.duration[:, None],
@@ -76,6 +86,10 @@ class Codes(Latents):
     """Encodes and quantizes a waveform; see `Latents.encode`."""
     codec = self.codec.merge(state)
     return codec.quantize(codec.encode(waveform), self.num_codebooks)
+
+  def distribution(self, state, waveform):
+    """Returns what `encode` does, and None: codes are certain."""
+    return self.encode(state, waveform), None
 
   def latents(self, state: Any, target: jax.Array) -> jax.Array:
     """Converts codes to latents; see `Latents.latents`."""

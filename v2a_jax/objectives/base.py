@@ -158,6 +158,13 @@ class FlowObjective(GeneratorObjective):
     sample = lambda key, shape: drawn(key, shape, self.time_mean, self.time_std)
     return rows.draw(sample, key, shape)
 
+  def latents(self, batch: Batch, *, key: jax.Array, train: bool) -> jax.Array:
+    """Draws the latents [b t c] of a batch; outside training, their mean."""
+    if not train or batch.target_std is None:
+      return batch.target
+    noise = rows.draw(jax.random.normal, key, batch.target.shape)
+    return batch.target + batch.target_std * noise
+
 
 def by_quarter(loss, time) -> dict[str, jax.Array]:
   """Splits a loss [b] by the quarter of diffusion time [b] it belongs to.

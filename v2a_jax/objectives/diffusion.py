@@ -96,8 +96,8 @@ class Diffusion(base.FlowObjective):
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
-    k_time, k_noise, k_drop, k_known = jax.random.split(key, 4)
-    latents = batch.target
+    k_time, k_noise, k_drop, k_known, k_data = jax.random.split(key, 5)
+    latents = self.latents(batch, key=k_data, train=train)
     time = self.sample_time(k_time, latents.shape[:1])
     noise = rows.draw(jax.random.normal, k_noise, latents.shape)
     at = time[:, None, None]
@@ -128,7 +128,7 @@ class Diffusion(base.FlowObjective):
   def evaluate(self, model, batch, *, key):
     """Returns losses by condition and by quarter of diffusion time."""
     metrics = super().evaluate(model, batch, key=key)
-    k_time, *_ = jax.random.split(key, 4)  # as in `loss`
+    k_time, *_ = jax.random.split(key, 5)  # as in `loss`
     time = self.sample_time(k_time, batch.target.shape[:1])
     return metrics | base.by_quarter(metrics["loss"], time)
 

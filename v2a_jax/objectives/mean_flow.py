@@ -52,8 +52,8 @@ class MeanFlow(base.FlowObjective):
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
-    k_time, k_noise, k_drop = jax.random.split(key, 3)
-    latents = batch.target
+    k_time, k_noise, k_drop, k_data = jax.random.split(key, 4)
+    latents = self.latents(batch, key=k_data, train=train)
     noise = rows.draw(jax.random.normal, k_noise, latents.shape)
     start, end = self.sample_times(k_time, latents.shape[0])
     cond = self.drop(batch.cond, key=k_drop, train=train)
@@ -86,7 +86,7 @@ class MeanFlow(base.FlowObjective):
   def evaluate(self, model, batch, *, key):
     """Returns losses by condition and by quarter of the interval's start."""
     metrics = super().evaluate(model, batch, key=key)
-    k_time, *_ = jax.random.split(key, 3)  # as in `loss`
+    k_time, *_ = jax.random.split(key, 4)  # as in `loss`
     start, _ = self.sample_times(k_time, len(batch.target))
     return metrics | base.by_quarter(metrics["loss"], start)
 

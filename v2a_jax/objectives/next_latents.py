@@ -26,9 +26,9 @@ class NextLatents(base.FlowObjective):
 
   def loss(self, model, batch, *, key, train):
     """Returns loss [b] and metrics of [b]; see `base.Objective`."""
-    k_time, k_noise, k_drop = jax.random.split(key, 3)
+    k_time, k_noise, k_drop, k_data = jax.random.split(key, 4)
     cond = self.drop(batch.cond, key=k_drop, train=train)
-    latents = batch.target
+    latents = self.latents(batch, key=k_data, train=train)
     b, t, c = latents.shape
     draws = (b, t, model.backbone.config.num_draws)
     time = self.sample_time(k_time, draws)

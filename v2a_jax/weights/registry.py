@@ -11,7 +11,7 @@ code, in a process of their own (reading.py); a JSON file beside the converted
 one records its sha256 and that of its source.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ import zipfile
 import zlib
 
 import numpy as np
-from safetensors import numpy as safetensors
+from safetensors import safe_open
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import PathError, as_path
@@ -128,11 +128,19 @@ def _content_sha256(path: pathlib.Path, weights: Weights) -> str:
 
 
 def load(
-  name: str, path: str | os.PathLike[str] | None = None
+  name: str,
+  path: str | os.PathLike[str] | None = None,
+  *,
+  only: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
   """Reads floating-point arrays by name; converts them at the first call.
 
   If the cache cannot be written, warns and reads the source itself.
+
+  Args:
+    name: key of `WEIGHTS`.
+    path: see `find`.
+    only: names of the arrays that are read, where they exist; () for all.
 
   Raises:
     MissingWeightsError, WrongWeightsError: see `find`.
@@ -144,13 +152,29 @@ def load(
       raise WrongWeightsError(
         f"{converted} is damaged: its sha256 is not the recorded one; remove it"
       )
-    return safetensors.load_file(converted)
+    return _arrays(converted, only)
   source = find(name, path)
   try:
-    return safetensors.load_file(convert(name, source))
+    return _arrays(convert(name, source), only)
   except OSError as error:
     warnings.warn(f"converted weights are not kept: {error}", stacklevel=2)
-    return safetensors.load(_read(source, weights))
+    with tempfile.TemporaryDirectory() as folder:
+      target = pathlib.Path(folder, weights.converted)
+      _to_safetensors(source, target, weights)
+      return _arrays(target, only)
+
+
+def _to_safetensors(
+  source: pathlib.Path, target: pathlib.Path, weights: Weights
+) -> None:
+  which = {"member": weights.member, "part": weights.part}
+  reading.to_safetensors(source, target, **which)
+
+
+def _arrays(path: pathlib.Path, only: Collection[str]) -> dict[str, np.ndarray]:
+  with safe_open(path, "numpy") as file:
+    names = [name for name in file.keys() if not only or name in only]
+    return {name: file.get_tensor(name) for name in names}
 
 
 def digest(name: str, path: str | os.PathLike[str] | None = None) -> str:
@@ -174,14 +198,6 @@ def _conversion(weights: Weights) -> dict[str, Any] | None:
   return record if mine and converted.is_file() else None
 
 
-def _read(source: pathlib.Path, weights: Weights) -> bytes:
-  """Returns the floating-point tensors of a file as safetensors."""
-  with tempfile.TemporaryDirectory() as folder:
-    target = pathlib.Path(folder, "weights.safetensors")
-    reading.to_safetensors(source, target, member=weights.member)
-    return target.read_bytes()
-
-
 def convert(
   name: str,
   path: str | os.PathLike[str] | None = None,
@@ -198,15 +214,15 @@ def convert(
   weights = get(name)
   source = find(name, path)
   target = _output_folder(out) / weights.converted
-  data = _read(source, weights)
   record = {
     "source": weights.url,
     "source_sha256": _content_sha256(source, weights),
     "licence": weights.licence,
     "credit": weights.credit,
-    "sha256": hashlib.sha256(data).hexdigest(),
   }
-  files.write_whole(target, data)
+  with files.written(target) as part:
+    _to_safetensors(source, part, weights)
+    record["sha256"] = files.sha256_of(part)
   files.write_json(target.with_suffix(".json"), record)
   return target
 
