@@ -16,9 +16,8 @@ from v2a_jax.conditioning.mmaudio import MMAudioConditionerConfig
 from v2a_jax.models.generator import Generator
 from v2a_jax.models.mmaudio import MMAudioConfig
 from v2a_jax.weights import published
-from v2a_jax.weights.tables import Row, Table, in_memory
+from v2a_jax.weights.tables import Row, Shape, Table, in_memory
 
-STATISTICS = ("latent_mean", "latent_std")
 # Tables that the network computes; older files may hold them.
 _COMPUTED = ("t_embed.freqs", "latent_rot", "clip_rot")
 
@@ -47,8 +46,13 @@ def load_network(
     lambda rngs: make(model, conditioner, rngs),
     table(model),
     source=source,
-    unread=dict.fromkeys(STATISTICS, (1, 1, model.channels)),
+    unread=unread(model),
   )
+
+
+def unread(model: MMAudioConfig) -> dict[str, Shape]:
+  """Returns the shapes of tensors of a checkpoint that the codec reads."""
+  return dict.fromkeys(("latent_mean", "latent_std"), (1, 1, model.channels))
 
 
 def make(
@@ -68,9 +72,10 @@ def table(model: MMAudioConfig) -> Table:
     rows[f"{path}/embed"] = Row(name=f"{name}.0", taps=kernel)
     mlp(f"{path}/mlp", f"{name}.{1 + has_activation}", mlp_kernel)
 
-  def mlp(path: str, name: str, kernel: int):
-    for ours, theirs in (("up", "w1"), ("down", "w2"), ("value", "w3")):
-      rows[f"{path}/{ours}"] = Row(name=f"{name}.{theirs}", taps=kernel)
+  def mlp(path: str, name: str, kernel: int, first: int = 0):
+    for part, theirs in (("up", "w1"), ("down", "w2"), ("value", "w3")):
+      row = Row(name=f"{name}.{theirs}", taps=kernel, first=first)
+      rows[f"{path}/{part}"] = row
 
   def stream(path: str, name: str, *, kernel: int, first: int, full: bool):
     row = lambda name, **kwargs: Row(name=name, first=first, **kwargs)
@@ -80,7 +85,7 @@ def table(model: MMAudioConfig) -> Table:
       rows[f"{path}/{norm}"] = row(f"{name}.attn.{norm}")
     if full:
       rows[f"{path}/out"] = row(f"{name}.linear1", taps=kernel)
-      mlp(f"{path}/mlp", f"{name}.ffn", kernel)
+      mlp(f"{path}/mlp", f"{name}.ffn", kernel, first)
 
   stem("backbone/stem", "audio_input_proj", kernel=7, mlp_kernel=7)
   stem(f"{ours}clip_stem", "clip_input_proj", kernel=1, mlp_kernel=3)
