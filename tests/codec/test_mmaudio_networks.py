@@ -69,7 +69,8 @@ def vocoder_tensors():
   module = nnx.eval_shape(lambda: mmaudio_files.make_vocoder(VOCODER))
   tensors = {}
   for name, shape in state_dict.shapes(module).items():
-    tensors[name] = rng.normal(0, 0.3, shape).astype(np.float32)
+    spread = 0.5 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.3
+    tensors[name] = rng.normal(0, spread, shape).astype(np.float32)
     if name.endswith("act.alpha"):
       for part in ("upsample", "downsample.lowpass"):
         filter_ = name.replace("act.alpha", f"{part}.filter")

@@ -20,6 +20,7 @@ Weights are found by `weights.registry`: `v2a weights fetch mmaudio:16k`.
 
 import dataclasses
 import hashlib
+import math
 
 from flax import nnx
 import jax
@@ -48,6 +49,14 @@ class MMAudioConfig:
 
   vae: MelVaeConfig
   vocoder: BigVGANConfig
+
+  def __post_init__(self):
+    made = (self.vocoder.mels, math.prod(self.vocoder.strides))
+    if made != (self.vae.mels, self.vae.hop):
+      raise settings.SettingError(
+        f"vocoder: its mels and hop are {made}, and those of the spectra"
+        f" {(self.vae.mels, self.vae.hop)}"
+      )
 
   @property
   def sample_rate(self) -> int:
