@@ -7,7 +7,7 @@ where each parameter of an nnx module is in them (tables.py).
 Names and shapes of all tensors are compared before any weight is read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from v2a_jax.basics import cache, files, settings
 from v2a_jax.basics.paths import as_path
-from v2a_jax.weights import names
+from v2a_jax.weights import names, reading
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 from v2a_jax.weights.tables import Placed, Shape, Table, Tensor
 
@@ -100,36 +100,6 @@ def sizes(cls: type, values: Mapping[str, Any], source: pathlib.Path) -> Any:
     raise WrongWeightsError(f"{source}: {error}") from None
 
 
-def load(
-  folder: pathlib.Path,
-  make: Callable[[nnx.Rngs], M],
-  table: Table,
-  *,
-  rename: Callable[[str], str | None] = lambda name: name,
-  param_dtype: Any = jnp.float32,
-) -> M:
-  """Makes a module with the weights of a folder.
-
-  Args:
-    folder: folder that holds model.safetensors, or its index and its parts.
-    make: `make(rngs)`, the module; only traced.
-    table: published name by path; see the module's docstring.
-    rename: maps a name in the file to one in the table; None for a tensor of
-      a part that is left out.
-    param_dtype: dtype of the parameters.
-
-  Raises:
-    MissingWeightsError: there is no such file.
-    WrongWeightsError: it is not safetensors, or tensors are missing, extra or
-      misshapen; all are named.
-  """
-  with contextlib.ExitStack() as stack:
-    tensors = _open(folder, rename, stack)
-    return assemble(
-      tensors, make, table, source=folder, param_dtype=param_dtype
-    )
-
-
 def assemble(
   tensors: Mapping[str, Tensor],
   make: Callable[[nnx.Rngs], M],
@@ -143,8 +113,8 @@ def assemble(
 
   Args:
     tensors: published tensors by name.
-    make: see `load`.
-    table: see `load`.
+    make: `make(rngs)`, the module; only traced.
+    table: where its parameters are; see `tables`.
     source: where the tensors are from, for errors.
     unread: shapes of tensors that must be there but are no part of the module.
     param_dtype: dtype of the parameters.
@@ -165,8 +135,8 @@ def shapes(make: Callable[[nnx.Rngs], nnx.Module], table: Table):
   """Returns the shapes of the published tensors that a module is made of.
 
   Args:
-    make: see `load`.
-    table: see `load`.
+    make: see `assemble`.
+    table: see `assemble`.
 
   Returns:
     Shape by published name.
@@ -207,9 +177,9 @@ def check(
 
 
 def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads all tensors of a folder by name; raises as `load` does."""
+  """Reads all tensors of a folder by name; raises as `Network.load` does."""
   with contextlib.ExitStack() as stack:
-    tensors = _open(folder, lambda name: name, stack)
+    tensors = open_files(_files(folder), stack)
     return {name: tensor.read() for name, tensor in tensors.items()}
 
 
@@ -220,10 +190,11 @@ class Network:
   Attributes:
     config: settings class of its sizes, named as in config.json.
     make: `make(config, rngs=, dtype=)`, the module.
-    table: `table(config)`, the table of `load`.
+    table: `table(config)`, where the parameters are; see `tables`.
     model_types: see `read_config`.
     shared: see `read_config`.
-    rename: see `load`.
+    rename: maps a name in a file to one in the table; None for a tensor of a
+      part that is left out.
   """
 
   config: type
@@ -250,43 +221,95 @@ class Network:
     dtype: Any = "float32",
     param_dtype: Any = "float32",
   ) -> Any:
-    """Reads the network in a folder; see the function `load`.
+    """Reads the network in a folder.
 
     Args:
       folder: folder that holds config.json and model.safetensors.
       dtype: dtype of the computation.
       param_dtype: dtype of the parameters.
+
+    Raises:
+      MissingWeightsError: there is no such file.
+      WrongWeightsError: it is damaged, or tensors are missing, extra or
+        misshapen; all are named.
     """
     folder = as_path(folder)
     config = self.read_config(folder)
-    return load(
-      folder,
+    with contextlib.ExitStack() as stack:
+      tensors = open_files(self.files(folder), stack)
+      return self.assemble(
+        tensors, config, source=folder, dtype=dtype, param_dtype=param_dtype
+      )
+
+  def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the files of a folder's tensors.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: there are none, or not all.
+    """
+    return _files(folder)
+
+  def assemble(
+    self,
+    tensors: Mapping[str, Tensor],
+    config: Any,
+    *,
+    source: str | os.PathLike[str],
+    dtype: Any = "float32",
+    param_dtype: Any = "float32",
+  ) -> Any:
+    """Makes the network of tensors by published name; see `assemble`."""
+    renamed = {self.rename(name): one for name, one in tensors.items()}
+    renamed.pop(None, None)
+    return assemble(
+      renamed,
       lambda rngs: self.make(config, rngs=rngs, dtype=dtype),
       self.table(config),
-      rename=self.rename,
+      source=source,
       param_dtype=param_dtype,
     )
 
 
-def _open(
-  folder: pathlib.Path,
-  rename: Callable[[str], str | None],
-  stack: contextlib.ExitStack,
+def open_files(
+  paths: Iterable[pathlib.Path], stack: contextlib.ExitStack
 ) -> dict[str, Tensor]:
-  """Opens a folder's tensors, by `rename`d names."""
+  """Opens the tensors of files by name; none is read.
+
+  Args:
+    paths: safetensors, or checkpoints of PyTorch, which are converted once and
+      kept in the cache.
+    stack: what closes the files.
+
+  Raises:
+    WrongWeightsError: a file cannot be read.
+  """
   tensors = {}
-  for path in _files(folder):
+  for path in paths:
     try:
-      file = safe_open(cache.fetch(path), "numpy")
+      local = cache.fetch(path)
+      if local.suffix != ".safetensors":
+        local = _converted(local)
+      file = safe_open(local, "numpy")
       stack.enter_context(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, reading.UnreadableError) as error:
       raise WrongWeightsError(f"cannot read {path}: {error}") from None
     for name in file.keys():
-      if (new_name := rename(name)) is not None:
-        shape = tuple(file.get_slice(name).get_shape())
-        read = lambda file=file, name=name: file.get_tensor(name)
-        tensors[new_name] = Tensor(shape, read)
+      read = lambda file=file, name=name: file.get_tensor(name)
+      shape = tuple(file.get_slice(name).get_shape())
+      tensors[name] = Tensor(shape, read)
   return tensors
+
+
+def _converted(path: pathlib.Path) -> pathlib.Path:
+  """Returns a checkpoint of PyTorch as safetensors in the cache."""
+  facts = path.stat()
+  version = f"{path.absolute()}-{facts.st_size}-{facts.st_mtime_ns}"
+  kept = cache.place(version, "converted").with_suffix(".safetensors")
+  if not kept.is_file():
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with files.written(kept) as part:
+      reading.to_safetensors(path, part)
+  return kept
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
