@@ -169,7 +169,9 @@ def test_a_clip_is_cut_into_segments_that_overlap():
   tower = synchformer.VISUAL.make(sizes, rngs=nnx.Rngs(0))
   shape = (35, 32, 32, 3)
   frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  encode = nnx.jit(lambda tower, frames: tower(frames))
+  encode = nnx.jit(
+    lambda tower, x: tower.encode_clip(tower.preprocess(x[None])[0])
+  )
   features = np.asarray(encode(tower, frames))
   assert features.shape == (3 * 8, 16)
   pixels = frames.astype(np.float32) / 127.5 - 1

@@ -6,6 +6,7 @@ unconditional branches of guidance are the same computation.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
 import jax
@@ -48,6 +49,9 @@ class ConditionerConfig(video.PixelConfig):
     dtype: dtype of the computation.
   """
 
+  reads_transcript: ClassVar[bool] = True
+  views: ClassVar[tuple] = ()  # Frames are those of the loader.
+
   vocab_size: int = 1024
   text_depth: int = 1
   semantic: semantic_lib.SemanticConfig = semantic_lib.SemanticConfig()
@@ -77,6 +81,11 @@ class ConditionerConfig(video.PixelConfig):
         f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such"
         " as 8 with tune='lora', and 0 otherwise"
       )
+
+  @property
+  def reads_frames(self) -> bool:
+    """Whether frames are read beside their cached features."""
+    return bool(self.semantic.name)
 
   def make(self, *, rngs: nnx.Rngs) -> "Conditioner":
     """Makes the encoders, with the frame part frozen or adapted by `tune`."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from v2a_jax.basics import settings
 from v2a_jax.basics.paths import as_path
+from v2a_jax.conditioning.mmaudio import SYNC_NETWORKS
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS
 from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
@@ -75,6 +76,8 @@ class Part:
 PARTS = (
   Part("semantic", ("conditioner", "semantic", "tower"), TOWERS),
   Part("prompt_encoder", ("conditioner", "prompt", "encoder"), NETWORKS),
+  Part("clip", ("conditioner", "clip"), TOWERS),
+  Part("sync", ("conditioner", "sync"), SYNC_NETWORKS),
 )
 
 
@@ -100,7 +103,7 @@ def fill_sizes(
   if before is None and init_from:
     before = bundle.read_config(source_folder(init_from))
   for part in PARTS:
-    section = conditioner[part.section]
+    section = conditioner.get(part.section, {"name": ""})
     if section["name"] not in part.networks or section["sizes"]:
       continue
     earlier = look_up(before or {}, part.key) or {}
@@ -147,8 +150,8 @@ class InitWeights:
     """Returns where an experiment's first weights come from."""
     published = []
     for part in PARTS if experiment.conditioner else ():
-      section = getattr(experiment.conditioner, part.section)
-      if section.name in part.networks:
+      section = getattr(experiment.conditioner, part.section, None)
+      if section and section.name in part.networks:
         published.append((part, section))
     run = experiment.run
     return cls(run.init_from, run.init_fresh, tuple(published))

@@ -185,22 +185,26 @@ class Synchformer(nnx.Module):
       norm=lambda: norm(width, **common),
     )
 
-  def __call__(self, frames, *, batch_size: int = 4):
-    """Encodes a clip at 25 frames a second.
+  def preprocess(self, frames):
+    """Resizes and normalises frames [b n h w 3]; see `pixels.preprocess`."""
+    size = self.config.image_size
+    return pixels_lib.preprocess(
+      frames, size=size, mean=_MEAN, std=_STD, crop=True
+    )
+
+  def encode_clip(self, pixels, *, batch_size: int = 4):
+    """Encodes the preprocessed frames of one clip, a few segments at a time.
 
     Args:
-      frames: [n h w 3] of any size, uint8, or floats in [0, 1]; n at least
-        `segment`. Frames after the last whole segment are left out.
+      pixels: [n image_size image_size 3] at `FPS`, n at least `segment`; frames
+        after the last whole segment are left out.
       batch_size: number of segments that are encoded at a time.
 
     Returns:
-      [s·moments hidden_size] in `dtype`, s segments.
+      [s·moments hidden_size] in `dtype`, of s segments.
     """
     c = self.config
-    pixels = pixels_lib.preprocess(
-      frames[None], size=c.image_size, mean=_MEAN, std=_STD, crop=True
-    )[0]
-    starts = range(0, len(frames) - c.segment + 1, c.stride)
+    starts = range(0, len(pixels) - c.segment + 1, c.stride)
     segments = jnp.stack([pixels[i : i + c.segment] for i in starts])
     encode = lambda one: self.encode(one[None])[0]
     features = jax.lax.map(encode, segments, batch_size=batch_size)
