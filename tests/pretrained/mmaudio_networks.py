@@ -10,6 +10,7 @@ from v2a_jax.batch import Conditioning
 from v2a_jax.conditioning.mmaudio import MMAudioConditionerConfig
 from v2a_jax.experiment import mmaudio
 from v2a_jax.models.mmaudio import VARIANTS, MMAudioConfig
+from v2a_jax.weights import tables
 
 B = 2
 RATES = {20: 31.25, 40: 44_100 / 1024}  # latents a second, by channels
@@ -60,7 +61,9 @@ def generator(name):
   """The generator whose outputs `name` holds."""
   weights = reference.weights(name)
   model, conditioner = sizes({k: v.shape for k, v in weights.items()})
-  return mmaudio.load_network(weights, model, conditioner, source=name)
+  return mmaudio.load_network(
+    tables.in_memory(weights), model, conditioner, source=name
+  )
 
 
 def conditioning(clip, sync, text) -> Conditioning:

@@ -1,7 +1,5 @@
 """MMAudio's flow network against outputs of the original."""
 
-import functools
-
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.guidance import Guidance, combine, spread
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.weights import published
+from v2a_jax.weights import tables
 from v2a_jax.weights.registry import WrongWeightsError
 
 TINY = ("network_tiny_v1", "network_tiny_v2")
@@ -112,15 +110,14 @@ def test_names_and_shapes_are_the_published_ones(variant):
   shapes = reference.shapes(f"shapes_{variant}")
   channels = shapes["latent_mean"][-1]
   model, conditioner = networks.published_sizes(variant, channels)
-  found = published.shapes(
-    functools.partial(mmaudio.make, model, conditioner), mmaudio.table(model)
-  )
-  assert found | mmaudio.unread(model) == shapes
+  assert mmaudio.shapes(model, conditioner) == shapes
 
 
 def load(weights, name="network_tiny_v1"):
   model, conditioner = networks.sizes(reference.shapes(name))
-  return mmaudio.load_network(weights, model, conditioner, source="a.pth")
+  return mmaudio.load_network(
+    tables.in_memory(weights), model, conditioner, source="a.pth"
+  )
 
 
 def test_wrong_tensors_are_all_named_in_one_line():
@@ -139,6 +136,17 @@ def test_wrong_tensors_are_all_named_in_one_line():
     "empty_clip_feat is (1, 5), the model has (1, 48)",
   ):
     assert fault in message
+
+
+def test_the_checkpoint_of_another_network_is_recognised():
+  shapes = reference.shapes("shapes_small_44k")
+  tensors = {
+    name: tables.Tensor(shape, read=None) for name, shape in shapes.items()
+  }
+  model, conditioner = networks.published_sizes("small_16k", 20)
+  with pytest.raises(WrongWeightsError) as caught:
+    mmaudio.load_network(tensors, model, conditioner, source="a.pth")
+  assert str(caught.value).startswith("a.pth holds the network small_44k")
 
 
 def test_tables_that_older_files_hold_are_left_out():
