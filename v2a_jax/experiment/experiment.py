@@ -146,7 +146,9 @@ class Experiment:
         f"config.lora.rank={self.lora.rank} adapts the whole model, so"
         " config.model.conditioner.tune='lora' has nothing left: use one of them"
       )
-    if self.conditioner.prompt_encoder.name and not self.data.prompt_tokenizer:
+    # What is started from has its own.
+    tokenizer = self.data.prompt_tokenizer or self.run.init_from
+    if self.conditioner.prompt_encoder.name and not tokenizer:
       raise ConfigError(
         "config.data.prompt_tokenizer is empty, but"
         " config.model.conditioner.prompt_encoder reads ids of its own: name the"

@@ -71,6 +71,7 @@ def config(name: str) -> dict[str, Any]:
       "fps": 8.0,
       "features": 1024 + 3 * 768,
       "prompt_length": text.max_length,
+      "prompt_tokenizer": str(tokenizer(name)),
     },
     "model": {"name": "mmaudio", "conditioner": conditioner}
     | VARIANTS[variant],

@@ -269,6 +269,8 @@ def converted(weights: Weights) -> pathlib.Path | None:
 
 def _conversion(weights: Weights) -> dict[str, Any] | None:
   """Returns the record of converted weights in the cache."""
+  if not weights.has_tensors:
+    return None
   converted = cache_dir() / weights.converted
   try:
     record = files.read_json(converted.with_suffix(".json"))
