@@ -134,6 +134,19 @@ class Conditioner(nnx.Module):
     return self.video if self.semantic is None else self.semantic
 
   @property
+  def feature_dim(self) -> int:
+    """Number of features of a frame that data sets may keep."""
+    return self.tuned_encoder.feature_dim
+
+  @property
+  def frame_part(self) -> tuple[list, list[tuple[str, ...]]]:
+    """What those depend on: settings, and how names of weights begin."""
+    stream = self.tuned_encoder
+    where = "video" if self.semantic is None else "semantic"
+    parts = [("conditioner", where, name) for name in stream.frame_part]
+    return [type(stream).__name__, stream.settings, self.config.dtype], parts
+
+  @property
   def streams(self) -> dict[str, nnx.Module]:
     """The encoders by the name of the `jax.named_scope` that each runs in.
 

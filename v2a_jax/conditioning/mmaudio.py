@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from v2a_jax.basics import settings
 from v2a_jax.batch import Conditioning
@@ -117,12 +118,13 @@ class MMAudioConditionerConfig:
     sync_dim: number of features of synchronisation.
     text_dim: number of features of a token of the prompt.
     text_length: number of tokens of the prompt, with padding.
+    seconds: length of the window in seconds.
     width: number of features of a condition token; the backbone's width.
     version: version of the network; the backbone's.
     dtype: dtype of the computation.
   """
 
-  tune: ClassVar[str] = "full"
+  tune: ClassVar[str] = "frozen"  # the towers; the input layers are trained
   reads_transcript: ClassVar[bool] = False
   reads_frames: ClassVar[bool] = False  # beside their features
 
@@ -133,6 +135,7 @@ class MMAudioConditionerConfig:
   sync_dim: int = 768
   text_dim: int = 1024
   text_length: int = settings.derived("data.prompt_length", default=77)
+  seconds: float = settings.derived("data.seconds", default=8.0)
   width: int = settings.derived("model.width")
   version: int = settings.derived("model.version", default=1)
   dtype: str = settings.derived("model.dtype", default="float32")
@@ -157,6 +160,26 @@ class MMAudioConditionerConfig:
         f"{ours}={getattr(self, ours)}, but {section} {network.name!r} has"
         f" {found} features: set {ours}={found}"
       )
+
+  @property
+  def sync_per_frame(self) -> int:
+    """Number of features of synchronisation for each frame that CLIP sees.
+
+    Raises:
+      SettingError: it is no whole number for windows of this length.
+    """
+    frames = round(CLIP_FPS * self.seconds)
+    sizes = self.sync.sizes or synchformer.SynchformerConfig()
+    segments = (round(synchformer.FPS * self.seconds) - sizes.segment) // (
+      sizes.stride
+    ) + 1
+    count, rest = divmod(sizes.moments * segments, frames)
+    if rest:
+      raise settings.SettingError(
+        f"seconds={self.seconds:g}: features of its frames cannot be kept with"
+        " a data set; use 8"
+      )
+    return count
 
   @property
   def views(self) -> tuple[View, ...]:
@@ -223,6 +246,20 @@ class MMAudioConditioner(nnx.Module):
     self.summary = GatedMLP(c.width, 1, **common)
 
   @property
+  def feature_dim(self) -> int:
+    """Number of features of a frame that data sets keep; see `pack`."""
+    c = self.config
+    return c.clip_dim + c.sync_per_frame * c.sync_dim
+
+  @property
+  def frame_part(self) -> tuple[list, list[tuple[str, ...]]]:
+    """What those depend on: settings, and how names of weights begin."""
+    c = self.config
+    sizes = [dataclasses.asdict(x.sizes) for x in (c.clip, c.sync) if x.sizes]
+    parts = [("conditioner", name) for name in ("clip", "sync")]
+    return ["mmaudio", sizes, c.dtype], parts
+
+  @property
   def streams(self) -> dict[str, nnx.Module]:
     """The encoders by the name of the `jax.named_scope` that each runs in."""
     streams = {
@@ -278,6 +315,15 @@ class MMAudioConditioner(nnx.Module):
     summary = self.clip_summary(mean(clip)) + self.text_summary(mean(text))
     summary = by_batch(self.summary(by_batch(summary)))[:, 0]
     return Tokens(clip=clip, sync=sync, text=text, summary=summary)
+
+  def pack(self, features):
+    """Joins features of a clip to float32 [n f + g·m/n], as data sets keep them.
+
+    Args:
+      features: `clip` [n f] and `sync` [m g].
+    """
+    clip, sync = features["clip"], features["sync"]
+    return np.concatenate([clip, sync.reshape(len(clip), -1)], axis=-1)
 
   def _features(self, features):
     """Returns features of frames [b n f] and of synchronisation [b m g]."""

@@ -27,10 +27,10 @@ from v2a_jax.basics.settings import SettingError
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import frozen, streaming
 from v2a_jax.experiment import load
+from v2a_jax.experiment.footage import Footage
 from v2a_jax.sampling import ranking
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.soundtrack.footage import Footage
 from v2a_jax.soundtrack.infill import Kept
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
@@ -223,7 +223,7 @@ class Soundtracker:
     cond = self._conditions(picture, windows, request)
     if self._footage:
       starts = [start / rate for start in windows.starts]
-      features = self._footage.features(path, starts, limits=limits)
+      features = self._features(path, starts, limits)
       cond = cond.replace(frames=None, features=features)
     repeat = lambda x: np.tile(x, (n,) + (1,) * (x.ndim - 1))
     kept = None
@@ -313,6 +313,20 @@ class Soundtracker:
         )
       )
     return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+  def _features(self, path, starts, limits):
+    """Encodes the windows from `starts` seconds on by the model's towers."""
+    part = functools.partial
+    windows = [
+      self._footage.features(
+        path,
+        start=start,
+        read=part(media.limited(media.read_video), limits=limits),
+        probe=part(media.probe_limited, limits=limits),
+      )
+      for start in starts
+    ]
+    return jax.tree.map(lambda *x: np.stack(x), *windows)
 
   def _negative(self, request, rows: int):
     """Encodes the negative prompt for so many rows; None without one."""
