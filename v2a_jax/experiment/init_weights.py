@@ -101,12 +101,12 @@ def fill_sizes(
     BundleError, MissingWeightsError, WrongWeightsError: the source cannot be
       read.
   """
-  if before is None and init_from:
-    before = source_config(init_from)
   for part in PARTS:
     section = conditioner.get(part.section, {"name": ""})
     if section["name"] not in part.networks or section["sizes"]:
       continue
+    if before is None and init_from:
+      before = source_config(init_from)
     earlier = look_up(before or {}, part.key) or {}
     same = all(section[key] == earlier.get(key) for key in ("name", "path"))
     if same and earlier.get("sizes"):
