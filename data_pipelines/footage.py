@@ -1,8 +1,8 @@
 """Footage at instants of an even grid, as published image networks see it.
 
 At each instant k / fps of a window stands the first frame at or after it, so
-that footage of fewer frames repeats some. After the last frame of a clip, that
-one stays. The networks resize frames themselves; only those that are more than
+that footage of fewer frames repeats some. At instants after the last frame of a
+clip, what stood before them stays. The networks resize frames themselves; only those that are more than
 twice as large as is needed are first made smaller, by averaging.
 """
 
