@@ -1,13 +1,16 @@
 """Finding, checking and converting weights, with a small set of our own."""
 
+import dataclasses
 import hashlib
 import json
 import os
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from v2a_jax.basics.files import sha256_of
+from v2a_jax.weights import reading
 from v2a_jax.weights import registry as weights
 
 
@@ -95,3 +98,66 @@ def test_damaged_conversion_is_refused(entry):
   path.write_bytes(bytes(data))
   with pytest.raises(weights.WrongWeightsError, match="tiny.safetensors"):
     weights.load("tiny")
+
+
+@pytest.fixture
+def checkpoint(entry, tmp_path, monkeypatch):
+  """Replaces the entry's file by a checkpoint of nested dicts."""
+  tiny, source = entry
+
+  def write(tree, **changes):
+    torch = pytest.importorskip("torch")
+    torch.save(tree, source)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    changed = dataclasses.replace(tiny, sha256=digest, **changes)
+    monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+    return source
+
+  return write
+
+
+def test_only_the_named_part_of_a_checkpoint_is_kept(checkpoint):
+  torch = pytest.importorskip("torch")
+  tree = {
+    "generator": {"w": torch.ones(2)},
+    "optimizer": {"generator": torch.ones(3)},
+    "steps": 9,
+  }
+  source = checkpoint(tree, part="generator.")
+  assert list(weights.load("tiny", source)) == ["generator.w"]
+  source = checkpoint({"discriminator": tree["generator"]}, part="generator.")
+  with pytest.raises(reading.UnreadableError, match=r"tensors generator\.\*"):
+    weights.load("tiny", source)
+
+
+def test_some_arrays_are_read_alone(checkpoint):
+  torch = pytest.importorskip("torch")
+  source = checkpoint({"a": torch.ones(2), "b": torch.zeros(3)})
+  arrays = weights.load("tiny", source, only=("b", "c"))
+  assert list(arrays) == ["b"] and not arrays["b"].any()
+
+
+def test_a_file_of_safetensors_under_its_other_name(entry, monkeypatch):
+  tiny, source = entry
+  other = source.with_name("other.safetensors")
+  changed = dataclasses.replace(tiny, sha256="", also=other.name)
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+  monkeypatch.setenv(weights.PATH_VARIABLE, str(source.parent))
+  source.unlink()
+  safetensors.save_file({"logit_scale": np.ones(1, np.float32)}, other)
+  assert weights.find("tiny") == other
+  assert weights.load("tiny")["logit_scale"].shape == (1,)
+  other.write_bytes(other.read_bytes()[:-2])
+  with pytest.raises(reading.UnreadableError, match="other.safetensors"):
+    weights.load("tiny", other)
+
+
+def test_a_cut_checkpoint_is_one_line(checkpoint, monkeypatch):
+  torch = pytest.importorskip("torch")
+  source = checkpoint({"a": torch.ones(2000)})
+  source.write_bytes(source.read_bytes()[:-900])
+  changed = dataclasses.replace(weights.get("tiny"), sha256="")
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+  with pytest.raises(reading.UnreadableError, match="tiny.pt: not a readable"):
+    weights.convert("tiny", source)
+  assert not list(weights.cache_dir().iterdir())

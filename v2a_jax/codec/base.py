@@ -21,11 +21,27 @@ p left off).
 """
 
 from collections.abc import Sequence
+import dataclasses
 import math
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A part of a decoder that runs in windows of its own.
+
+  Attributes:
+    method: name of the codec's method that maps [b, t, c] to [b, t factor, d].
+    halo: steps on either side of one that what it becomes depends on.
+    factor: steps of the output a step of the input.
+  """
+
+  method: str
+  halo: int
+  factor: int
 
 
 class Buffer(nnx.Variable):

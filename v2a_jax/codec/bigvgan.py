@@ -29,7 +29,7 @@ import numpy as np
 from v2a_jax.basics import settings
 from v2a_jax.codec.base import reach, reach_up
 from v2a_jax.codec.dac import Upsample
-from v2a_jax.codec.layers import conv
+from v2a_jax.codec.layers import conv, sine_squared
 
 _KERNELS, _DILATIONS = (3, 7, 11), (1, 3, 5)
 _TAPS = 12
@@ -94,8 +94,8 @@ class SnakeBeta(nnx.Module):
     self.beta = nnx.Param(jnp.zeros((features,)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    sine = jnp.sin(x * jnp.exp(self.alpha[...]))
-    return x + jnp.square(sine) / (jnp.exp(self.beta[...]) + 1e-9)
+    wave = sine_squared(x * jnp.exp(self.alpha[...]))
+    return x + wave / (jnp.exp(self.beta[...]) + 1e-9)
 
 
 class Activation(nnx.Module):

@@ -3,7 +3,8 @@
 A kind of codec is a module with `recognises(name)`, `read_config(name)`,
 `make(config)`, `load(name)` and `digest(name)`; see `patches.py`. Its codec has
 `encode`, `decode`, `decoder_halo` and, where generators are trained on draws of
-the latents, `distribution(waveform)`, their mean and deviation. To add one,
+the latents, `distribution(waveform)`, their mean and deviation; a decoder in
+parts may name them, `decoder_stages` (`streaming.py`). To add one,
 write the module and insert it in `KINDS`, in front of `bundled`, which takes
 every name.
 """

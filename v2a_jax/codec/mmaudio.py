@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.basics.text import one_of
 from v2a_jax.codec import mel_vae, mmaudio_files
-from v2a_jax.codec.base import Buffer, Calibrated, padded
+from v2a_jax.codec.base import Buffer, Calibrated, Stage, padded
 from v2a_jax.codec.bigvgan import BigVGANConfig
 from v2a_jax.codec.mel_vae import MelVaeConfig
 from v2a_jax.weights import registry
@@ -143,7 +143,23 @@ class MMAudio(Calibrated):
 
   def decode(self, latents: jax.Array) -> jax.Array:
     """Decodes latents [b, t, c] to a waveform [b, t hop, 1]."""
-    return self.vocoder(self.vae.decode(self._raw(latents)))
+    return self.to_sound(self.to_mel(latents))
+
+  def to_mel(self, latents: jax.Array) -> jax.Array:
+    """Decodes latents [b, t, c] to log-mels [b, 2 t, mels]."""
+    return self.vae.decode(self._raw(latents))
+
+  def to_sound(self, mel: jax.Array) -> jax.Array:
+    """Decodes log-mels [b, t, mels] to a waveform [b, t hop / 2, 1]."""
+    return self.vocoder(mel)
+
+  @property
+  def decoder_stages(self) -> tuple[Stage, Stage]:
+    """The halves of `decode`, of which the first has a halo of 8 seconds."""
+    return (
+      Stage("to_mel", self.vae.decoder.halo(0), 2),
+      Stage("to_sound", self.vocoder.halo, self.config.vae.hop),
+    )
 
   @property
   def decoder_halo(self) -> int:

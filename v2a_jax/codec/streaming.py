@@ -9,6 +9,10 @@ of which the samples of latents [k chunk, (k + 1) chunk) are kept. No window
 reaches beyond the latents: the first begins and the last ends where they do,
 where each layer pads with zeros as it does in `decode`. So the result equals
 that of `decode`, and all windows have one shape, which is compiled once.
+
+A codec may name the stages of its decoder, `decoder_stages`, each with its own
+halo: then each stage decodes all windows before the next begins, and only the
+first pays for a wide halo. What stages pass on is kept for the whole sound.
 """
 
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from v2a_jax.codec.base import LatentCodec
+from v2a_jax.codec.base import LatentCodec, Stage
 
 CHUNK = 512  # latents: 12 to 20 seconds at 43 to 25 Hz
 
@@ -40,15 +44,24 @@ def stream(
   """
   if chunk < 1:
     raise ValueError(f"stream: chunk={chunk} latents; give at least 1.")
-  graphdef, state = nnx.split(codec)
-  latents = np.asarray(latents)
-  halo, hop, total = codec.decoder_halo, codec.config.hop, latents.shape[1]
+  whole = Stage("decode", codec.decoder_halo, codec.config.hop)
+  *stages, last = getattr(codec, "decoder_stages", (whole,))
+  split, x = nnx.split(codec), np.asarray(latents)
+  for stage in stages:
+    x = np.concatenate(list(_windows(split, stage, x, chunk)), axis=1)
+    chunk *= stage.factor
+  yield from _windows(split, last, x, chunk)
+
+
+def _windows(split, stage: Stage, x, chunk: int) -> Iterator[np.ndarray]:
+  """Yields what a stage makes of each `chunk` steps of x [b, t, c]."""
+  halo, factor, total = stage.halo, stage.factor, x.shape[1]
   width = min(chunk + 2 * halo, total)
   step = chunk if width < total else total
   for start in range(0, total, step):
     first = min(max(start - halo, 0), total - width)
-    window = _decode(graphdef, state, latents[:, first : first + width])
-    kept = slice((start - first) * hop, (start - first + step) * hop)
+    window = _run(*split, stage.method, x[:, first : first + width])
+    kept = slice((start - first) * factor, (start - first + step) * factor)
     yield np.asarray(window)[:, kept]
 
 
@@ -57,9 +70,9 @@ def decode(codec: LatentCodec, latents, *, chunk: int = CHUNK) -> np.ndarray:
   return np.concatenate(list(stream(codec, latents, chunk=chunk)), axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _decode(graphdef, state, latents):
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _run(graphdef, state, method, x):
   codec = nnx.merge(graphdef, state)
-  if jnp.issubdtype(latents.dtype, jnp.integer):
-    latents = codec.dequantize(latents)
-  return codec.decode(latents)
+  if jnp.issubdtype(x.dtype, jnp.integer):
+    x = codec.dequantize(x)
+  return getattr(codec, method)(x)

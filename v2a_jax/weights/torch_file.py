@@ -48,23 +48,24 @@ _OLD_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 
 
 class _Reader:
-  """Copies tensors out of their storages."""
+  """Copies tensors out of their storages, of which it keeps the last in memory."""
 
   def __init__(self, read: Callable[[Storage], bytes], size: int):
     """Reads storages by `read`, of a file of `size` bytes."""
-    self._read, self._arrays = read, {}
+    self._read, self._last = read, (None, None)
     self._bytes_left = max(size, _MIN_BYTES) * _MAX_EXPANSION
 
   def _array(self, storage: Storage) -> np.ndarray:
     key, dtype, count = dataclasses.astuple(storage)
-    if key not in self._arrays:
+    if self._last[0] != storage:
+      self._last = (None, None)  # Before the next one is read.
       data = self._read(storage)
       if len(data) < count * dtype.itemsize:
         raise TorchFileError(
           f"storage {key} has {len(data)} bytes, {count} x {dtype} expected"
         )
-      self._arrays[key] = np.frombuffer(data, dtype, count)
-    return self._arrays[key]
+      self._last = storage, np.frombuffer(data, dtype, count)
+    return self._last[1]
 
   def copy(self, tensor: Tensor) -> np.ndarray:
     """Copies a tensor out of its storage."""
