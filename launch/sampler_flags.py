@@ -12,6 +12,8 @@ sampler (default: as in the config of the checkpoint):
                       guidance scale of the transcript
 --guidance_negative_prompt X
                       guidance scale away from the negative prompt
+--guidance_joint X    guidance scale of all conditions together, away from the
+                      negative prompt without the video, as in MMAudio
 --num_steps N         number of solver steps
 --solver NAME         solver of a model of latents: euler, heun, dpmpp_2m or
                       average

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from v2a_jax.batch import UNKNOWN
 from v2a_jax.models.pattern import PATTERNS
 from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
@@ -74,6 +75,29 @@ def test_guidance_weights_by_hand():
   np.testing.assert_allclose(combine(outputs, weights), by_hand, rtol=1e-5)
   same = combine(spread(outputs[:b], weights), weights)
   np.testing.assert_allclose(same, outputs[:b], rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_negative", [False, True])
+def test_joint_guidance_leaves_from_the_negative_prompt_alone(with_negative):
+  cond = tiny.conditioning()
+  negative = (cond.transcript, cond.transcript_mask)
+  stacked, weights = Guidance(joint=4.5).branches(
+    cond, negative if with_negative else None
+  )
+  np.testing.assert_allclose(weights, [4.5, -3.5])
+  b = 2
+  jax.tree.map(
+    lambda x, y: np.testing.assert_array_equal(x[:b], y), stacked, cond
+  )
+  for mask in (stacked.frame_mask, stacked.transcript_mask):
+    assert not mask[b:].any()
+  assert (stacked.presence[b:] == UNKNOWN).all()
+  assert stacked.prompt_mask[b:].all() == with_negative
+  if with_negative:
+    np.testing.assert_array_equal(stacked.prompt[b:], cond.transcript)
+  both, weights = Guidance(video=2.0, joint=3.0).branches(cond, None)
+  np.testing.assert_allclose(weights, [4.0, -1.0, -2.0])
+  assert both.prompt_mask[b : 2 * b].all() and not both.frame_mask[b:].any()
 
 
 @pytest.mark.parametrize("total", [1, 8, 9, 12, 13, 31])

@@ -119,9 +119,11 @@ def _with_tokenizers(
   source = experiment.run.init_from
   if not (resumes or source):
     return experiment
-  folder = workdir if resumes else init_weights.source_folder(source)
   data = experiment.data
-  paths = bundle.tokenizers(folder)
+  if resumes:
+    paths = bundle.tokenizers(workdir)
+  else:
+    paths = init_weights.source_tokenizers(source)
   paths = {k: path for k, path in paths.items() if not getattr(data, k)}
   return dataclasses.replace(
     experiment, data=dataclasses.replace(data, **paths)
@@ -132,7 +134,7 @@ def _check_vocabulary(experiment: Experiment) -> None:
   """Refuses a tokenizer with more ids than the model has embeddings."""
   data, conditioner = experiment.data, experiment.conditioner
   ids = data.load_tokenizer().vocab_size
-  size = conditioner.vocab_size
+  size = conditioner.vocab_size if conditioner.reads_transcript else ids
   if ids > size:
     raise ConfigError(
       f"config.model.conditioner.vocab_size={size}, but the tokenizer of"

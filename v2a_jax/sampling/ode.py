@@ -54,12 +54,15 @@ class ODESampler:
     Returns:
       float32 [b windows.total c].
     """
+    shape = (draw.windows.total, model.backbone.config.channels)
+    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(draw.keys)
+    return self.carry(noise, model, objective, cond, draw)
+
+  def carry(self, noise, model, objective, cond, draw: Draw):
+    """Carries noise [b windows.total c] to latents; see `__call__`."""
     cond, weights = self.guidance.branches(cond, draw.negative)
     tokens = model.encode(cond)
     windows, known = draw.windows, draw.known
-    shape = (windows.total, model.backbone.config.channels)
-    noise = jax.vmap(lambda key: jax.random.normal(key, shape))(draw.keys)
-
     by_window = lambda x: guidance_lib.spread(windows.split(x), weights)
     known_windows = known and jax.tree.map(by_window, known)
     path = objective.corruption

@@ -78,6 +78,11 @@ class Weights:
     return "no digest is published"
 
   @property
+  def has_tensors(self) -> bool:
+    """Whether it is weights; else it is a file that belongs to some."""
+    return not self.file.endswith(".json")
+
+  @property
   def converted(self) -> str:
     """File name after conversion."""
     return pathlib.Path(self.file).stem + ".safetensors"
@@ -268,6 +273,19 @@ WEIGHTS = {
       licence="apple-sample-code-license",
       about="CLIP ViT-H/14 at 384 pixels, image and text, 3.9 GB",
     ),
+    *(
+      Weights(
+        name=name,
+        file=file,
+        url=f"{_HUB}/apple/DFN5B-CLIP-ViT-H-14-384/resolve/main/{file}",
+        licence="apple-sample-code-license",
+        about=f"{what} of that CLIP, no weights",
+      )
+      for name, file, what in (
+        ("clip_config", "open_clip_config.json", "sizes"),
+        ("clip_tokenizer", "tokenizer.json", "tokenizer"),
+      )
+    ),
   ]
 }
 
@@ -275,7 +293,7 @@ _CODECS = {
   "16k": ("mmaudio_vae_16k", "bigvgan_16k"),
   "44k": ("mmaudio_vae_44k", "bigvgan_v2_44k"),
 }
-_TOWERS = ("clip_dfn5b", "synchformer")
+_TOWERS = ("clip_dfn5b", "clip_config", "clip_tokenizer", "synchformer")
 
 # Entries that are used together.
 SETS: dict[str, tuple[str, ...]] = {
