@@ -52,8 +52,18 @@ class Tracker(Protocol):
   sample_rate: int  # of its sounds, Hz
   loader_config: Any  # of the examples that it takes
 
-  def sample(self, cond: Conditioning, *, seed: np.ndarray, sampler: Any):
-    """Returns sounds [b, samples, channels], one for each of `seed` [b]."""
+  def sample(
+    self,
+    cond: Conditioning,
+    *,
+    seed: np.ndarray,
+    seconds: np.ndarray,
+    sampler: Any,
+  ):
+    """Returns sounds [b, samples, channels], one for each of `seed` [b].
+
+    `seconds` [b] are the lengths of the clips.
+    """
 
   def reconstruct(self, audio: np.ndarray):
     """Returns sounds [b, samples, channels], encoded and decoded."""
@@ -138,7 +148,9 @@ def make(
 
   def sample(batch, seeds):
     cond = Batch.from_arrays(batch).cond
-    return tracker.sample(cond, seed=seeds, sampler=settings.sampler)
+    return tracker.sample(
+      cond, seed=seeds, seconds=batch["duration"], sampler=settings.sampler
+    )
 
   return _batched(sample, clips, settings)
 

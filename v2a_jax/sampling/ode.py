@@ -65,6 +65,7 @@ class ODESampler:
     windows, known = draw.windows, draw.known
     by_window = lambda x: guidance_lib.spread(windows.split(x), weights)
     known_windows = known and jax.tree.map(by_window, known)
+    mask = None if draw.mask is None else by_window(draw.mask)
     path = objective.corruption
 
     def predict(x, t, until=None):
@@ -77,6 +78,7 @@ class ODESampler:
         every(t),
         tokens,
         times=draw.times,
+        mask=mask,
         known=known_windows,
         until=None if until is None else every(until),
       )
