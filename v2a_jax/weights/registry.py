@@ -269,6 +269,7 @@ def convert(
   }
   with files.written(target) as part:
     _to_safetensors(source, part, weights)
+    part.chmod(0o644)
     record["sha256"] = files.sha256_of(part)
   files.write_json(target.with_suffix(".json"), record)
   return target
