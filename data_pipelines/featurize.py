@@ -24,8 +24,7 @@ from data_pipelines.source import open_source
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 
-# uint8 frames [n h w 3] -> float32 features [n f].
-Encode = Callable[[np.ndarray], np.ndarray]
+Encode = Callable[[Mapping[str, Any]], Features]
 
 
 def add_features(
@@ -44,10 +43,10 @@ def add_features(
   Args:
     source: folder of the data set.
     out: folder of the copy.
-    encode: maps frames uint8 [n h w 3] to features float32 [n f].
+    encode: maps a record to the features of its frames; see `of_frames`.
     encoder: digest of the encoder.
     window: the loader's window; its `features` is the size of a feature.
-    whole: whether to encode whole records, or only the window at their start.
+    whole: whether whole records are encoded, or only the window at their start.
     output: how the copy is written; its tokenizer is the source's.
     log: called with each line of the progress report.
 
@@ -65,13 +64,12 @@ def add_features(
     seconds=0.0 if whole else window.seconds,
   )
   entry = dataclasses.asdict(facts)
-  frames_only = dataclasses.replace(window, frames=True, features=0)
 
   def make(key: str) -> Item:
     split, index = key.split("/")
     record = splits[split][int(index)]
     try:
-      features = _encode_record(record, encode, frames_only, whole=whole)
+      features = encode(record)
     except media.MediaError as error:
       drops = [assemble_lib.drop("unreadable", error.reason)]
       return Outcome(key=key, drops=drops), []
@@ -98,18 +96,29 @@ def add_features(
   )
 
 
-def _encode_record(
-  record: Mapping[str, Any], encode: Encode, window: Window, *, whole: bool
-) -> Features:
-  """Returns features of the frames that the loader decodes from a record."""
-  if whole and record["video"]:
-    content = media.read_video(
-      record["video"], max_fps=window.fps, size=window.frame_size
-    )
-  else:
-    content = example_lib.decode_media(record, window)
-  frames, times = content.frames, content.times
-  if not whole:
-    indices = example_lib.indices_inside(times, window, 0.0)
-    frames, times = frames[indices], times[indices]
-  return Features(times, np.asarray(encode(frames), np.float32), whole)
+def of_frames(
+  encode: Callable[[np.ndarray], np.ndarray], window: Window, *, whole: bool
+) -> Encode:
+  """Makes features of the frames that the loader decodes from a record.
+
+  Args:
+    encode: maps frames uint8 [n h w 3] to features float32 [n f].
+    window: the loader's window.
+    whole: whether to encode whole records, or only the window at their start.
+  """
+  window = dataclasses.replace(window, frames=True, features=0)
+
+  def encode_record(record: Mapping[str, Any]) -> Features:
+    if whole and record["video"]:
+      content = media.read_video(
+        record["video"], max_fps=window.fps, size=window.frame_size
+      )
+    else:
+      content = example_lib.decode_media(record, window)
+    frames, times = content.frames, content.times
+    if not whole:
+      indices = example_lib.indices_inside(times, window, 0.0)
+      frames, times = frames[indices], times[indices]
+    return Features(times, np.asarray(encode(frames), np.float32), whole)
+
+  return encode_record

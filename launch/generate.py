@@ -18,8 +18,8 @@ ARGUMENTS = f"""
 -o, --output DIR      folder to write to; each video gets a subfolder (required)
 --from SIDECAR        generate the soundtracks of a sidecar again, with the same
                       settings; the exit status is 1 if the sound differs
---checkpoint DIR      workdir of v2a train, or bundle (default: the bundled
-                      diffusion_tiny)
+--checkpoint NAME     workdir of v2a train, bundle, or a published model such as
+                      mmaudio:small_16k (default: the bundled diffusion_tiny)
 --step STEP           training step of the checkpoint, or best: that of the best
                       validation result (default: the newest)
 request:

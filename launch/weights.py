@@ -134,7 +134,7 @@ def convert(argv: list[str]) -> None:
     )
   from v2a_jax.weights import registry
 
-  for part in parts:
+  for part in filter(lambda part: registry.get(part).has_tensors, parts):
     print(registry.convert(part, args.file, out=args.output))
 
 

@@ -33,7 +33,7 @@ MAY = {
   "sampling": "batch models objectives",
   "training": "objectives parallel weights batch",
   "experiment": "batch codec conditioning data_pipelines models objectives"
-  " parallel sampling training weights",
+  " parallel pretrained sampling training weights",
   "soundtrack": "v2a_jax batch codec data_pipelines experiment media sampling"
   " watermark weights",
   "evaluation": "batch data_pipelines media pretrained soundtrack v2a_jax"
@@ -200,6 +200,7 @@ def test_every_package_that_is_imported_is_declared():
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",
     "google": "protobuf",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
   }
   declared = {

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 PRESENCE = ("speech", "music", "effects")
 ABSENT, PRESENT, UNKNOWN = 0, 1, 2
+CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +26,8 @@ class Conditioning:
     frames: uint8 [b n h w 3]; None where `features` are all that is read.
     frame_times: float32 [b n], seconds.
     frame_mask: bool [b n].
-    prompt: int32 [b l], token ids of the caption or prompt.
+    prompt: int32 [b l], token ids of the caption or prompt; float32 [b l f],
+      their features, for a model that has no encoder of them.
     prompt_mask: bool [b l].
     transcript: int32 [b s], token ids of the spoken words.
     transcript_times: float32 [b s], seconds.
@@ -33,7 +35,8 @@ class Conditioning:
     transcript_timed: bool [b], whether the times are known, or only spread.
     presence: int32 [b 3], flags of speech, music and effects (`PRESENCE`).
     features: float32 [b n f], cached features of the frames, which the model
-      then does not compute; None for none.
+      then does not compute, or a mapping of such arrays by the name of their
+      tower (`conditioning/mmaudio.py`); None for none.
   """
 
   frames: Any = None
@@ -55,7 +58,7 @@ class Conditioning:
     """Drops conditions in the examples where `where` (bool or [b]) holds.
 
     Args:
-      *names: any of `video`, `prompt`, `transcript`, `presence`.
+      *names: any of `CONDITIONS`.
       where: True for all examples, or a bool array [b].
     """
     keep = ~jnp.broadcast_to(jnp.asarray(where), self.presence.shape[:1])

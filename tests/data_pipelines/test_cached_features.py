@@ -8,7 +8,7 @@ import pytest
 from data_pipelines import features as features_lib
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.features import FeatureFacts
-from data_pipelines.featurize import add_features
+from data_pipelines.featurize import add_features, of_frames
 from data_pipelines.loader import LoaderConfig, make_loader
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
@@ -62,12 +62,13 @@ def config(path):
 
 
 def add(config, path, out, *, whole, function=encode, encoder="abc", **options):
+  window = dataclasses.replace(config.window, features=DIM)
   return add_features(
     path,
     out=out,
-    encode=function,
+    encode=of_frames(function, window, whole=whole),
     encoder=encoder,
-    window=dataclasses.replace(config.window, features=DIM),
+    window=window,
     whole=whole,
     output=OutputOptions(**options),
     log=lambda _: None,

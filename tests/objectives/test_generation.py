@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from tests import tiny
+from v2a_jax.batch import UNKNOWN
 from v2a_jax.objectives import base
 from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
@@ -90,6 +91,20 @@ def test_conditions_are_dropped_independently_at_their_rate():
   np.testing.assert_allclose(masks.mean(axis=1), 0.75, atol=0.03)
   corr = np.corrcoef(masks)
   np.testing.assert_allclose(corr, np.eye(3), atol=0.06)
+
+
+def test_all_conditions_are_dropped_together_at_their_rate():
+  cond = tiny.conditioning(4000, n=1, size=8, words=1)
+  cond = cond.replace(presence=np.ones_like(cond.presence))
+  objective = Diffusion(cond_drop_rate=0.0, cond_drop_all_rate=0.25)
+  kept = objective.drop(cond, key=jax.random.key(0), train=True)
+  gone = ~np.asarray(kept.frame_mask[:, 0])
+  np.testing.assert_allclose(gone.mean(), 0.25, atol=0.03)
+  for mask in (kept.prompt_mask, kept.transcript_mask):
+    np.testing.assert_array_equal(mask[:, 0], ~gone)
+  np.testing.assert_array_equal((kept.presence == UNKNOWN).all(axis=1), gone)
+  same = objective.drop(cond, key=jax.random.key(0), train=False)
+  jax.tree.map(np.testing.assert_array_equal, same, cond)
 
 
 def test_a_share_of_the_examples_is_given_all_but_a_hole():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from v2a_jax.batch import CONDITIONS
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_latents import NextLatents
@@ -19,7 +20,6 @@ OBJECTIVES = {
   "next_latents": NextLatents(),
   "next_token": NextToken(),
 }
-CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 def _model(name):

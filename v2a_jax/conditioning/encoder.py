@@ -6,6 +6,7 @@ unconditional branches of guidance are the same computation.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from flax import nnx
 import jax
@@ -48,6 +49,9 @@ class ConditionerConfig(video.PixelConfig):
     dtype: dtype of the computation.
   """
 
+  reads_transcript: ClassVar[bool] = True
+  views: ClassVar[tuple] = ()  # Frames are those of the loader.
+
   vocab_size: int = 1024
   text_depth: int = 1
   semantic: semantic_lib.SemanticConfig = semantic_lib.SemanticConfig()
@@ -77,6 +81,11 @@ class ConditionerConfig(video.PixelConfig):
         f"tune={self.tune!r} with lora.rank={self.lora.rank}: set a rank such"
         " as 8 with tune='lora', and 0 otherwise"
       )
+
+  @property
+  def reads_frames(self) -> bool:
+    """Whether frames are read beside their cached features."""
+    return bool(self.semantic.name)
 
   def make(self, *, rngs: nnx.Rngs) -> "Conditioner":
     """Makes the encoders, with the frame part frozen or adapted by `tune`."""
@@ -123,6 +132,19 @@ class Conditioner(nnx.Module):
   def tuned_encoder(self) -> nnx.Module:
     """The encoder whose frame part can be tuned, frozen or cached."""
     return self.video if self.semantic is None else self.semantic
+
+  @property
+  def feature_dim(self) -> int:
+    """Number of features of a frame that data sets may keep."""
+    return self.tuned_encoder.feature_dim
+
+  @property
+  def frame_part(self) -> tuple[list, list[tuple[str, ...]]]:
+    """What those depend on: settings, and how names of weights begin."""
+    stream = self.tuned_encoder
+    where = "video" if self.semantic is None else "semantic"
+    parts = [("conditioner", where, name) for name in stream.frame_part]
+    return [type(stream).__name__, stream.settings, self.config.dtype], parts
 
   @property
   def streams(self) -> dict[str, nnx.Module]:

@@ -17,11 +17,11 @@ from v2a_jax.basics import settings
 from v2a_jax.conditioning import tokens as tokens_lib
 from v2a_jax.conditioning import video
 from v2a_jax.models import layers
-from v2a_jax.pretrained import vit
+from v2a_jax.pretrained import open_clip, vit
 
 # Published vision towers that encode one frame at a time: `config` (class of the
 # sizes), `make(sizes, rngs=, dtype=)`, `read_config(folder)`, `load(folder)`.
-TOWERS = {"vit": vit.NETWORK}
+TOWERS = {"vit": vit.NETWORK, "open_clip": open_clip.VISION}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,13 @@ from flax import nnx
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers, lora
 from v2a_jax.parallel import sharding
-from v2a_jax.pretrained import clap_text, t5
+from v2a_jax.pretrained import clap_text, open_clip, t5
 
-NETWORKS = {"t5": t5.NETWORK, "clap": clap_text.NETWORK}
+NETWORKS = {
+  "t5": t5.NETWORK,
+  "clap": clap_text.NETWORK,
+  "open_clip": open_clip.TEXT,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from v2a_jax.basics import settings
 from v2a_jax.batch import Batch
 from v2a_jax.codec import frozen as codecs
 from v2a_jax.codec.target import TARGETS
-from v2a_jax.conditioning.encoder import Conditioner, ConditionerConfig
 from v2a_jax.experiment import cost, init_weights, jaxprs, sections
 from v2a_jax.experiment.sections import ConfigError, DataConfig, RootConfig
 from v2a_jax.models import lora
@@ -54,7 +53,7 @@ class Experiment:
   run: RootConfig
   data: DataConfig
   model: Any
-  conditioner: ConditionerConfig | None
+  conditioner: Any
   objective: Objective
   sampler: Any
   optimizer: OptimizerConfig
@@ -105,7 +104,7 @@ class Experiment:
       sources["data"] = config["data"]
       conditioner = make(sections.CONDITIONER)
     decodes = not config["data"]["features"] or bool(
-      conditioner and conditioner.semantic.name
+      conditioner and conditioner.reads_frames
     )
     sources["features"] = {"decode_frames": decodes}
     experiment = cls(
@@ -147,7 +146,9 @@ class Experiment:
         f"config.lora.rank={self.lora.rank} adapts the whole model, so"
         " config.model.conditioner.tune='lora' has nothing left: use one of them"
       )
-    if self.conditioner.prompt_encoder.name and not self.data.prompt_tokenizer:
+    # What is started from has its own.
+    tokenizer = self.data.prompt_tokenizer or self.run.init_from
+    if self.conditioner.prompt_encoder.name and not tokenizer:
       raise ConfigError(
         "config.data.prompt_tokenizer is empty, but"
         " config.model.conditioner.prompt_encoder reads ids of its own: name the"
@@ -193,7 +194,7 @@ class Experiment:
     return abstract_model(self.make_model)
 
   @functools.cached_property
-  def abstract_conditioner(self) -> Conditioner:
+  def abstract_conditioner(self) -> nnx.Module:
     """The condition encoders, with shapes for arrays."""
     return nnx.merge(*self.abstract).conditioner
 

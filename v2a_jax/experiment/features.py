@@ -17,27 +17,26 @@ import numpy as np
 
 from data_pipelines import featurize, manifest
 from data_pipelines.assemble import OutputOptions
-from v2a_jax.conditioning.encoder import Conditioner
+from data_pipelines.features import Features
 from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.footage import Footage
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
 from v2a_jax.weights import names
 
 
-def digest(conditioner: Conditioner, weights: Mapping[names.Name, Any]) -> str:
+def digest(conditioner: nnx.Module, weights: Mapping[names.Name, Any]) -> str:
   """Returns the sha256 of all that a frame's feature depends on but the frame.
 
   Args:
-    conditioner: condition encoders whose frame part it is; may be of shapes.
+    conditioner: condition encoders; their `frame_part` may be of shapes.
     weights: arrays of the whole model by name.
   """
-  stream = conditioner.tuned_encoder
-  where = "video" if conditioner.semantic is None else "semantic"
+  settings, parts = conditioner.frame_part
   mark = hashlib.sha256()
-  settings = [type(stream).__name__, stream.settings, conditioner.config.dtype]
   mark.update(json.dumps(settings, sort_keys=True).encode())
   for name in sorted(weights, key=str):
-    if name[:2] == ("conditioner", where) and name[2] in stream.frame_part:
+    if any(name[: len(part)] == part for part in parts):
       array = np.asarray(weights[name], np.float32)
       mark.update(json.dumps([name[2:], array.shape]).encode())
       mark.update(array.tobytes())
@@ -45,7 +44,7 @@ def digest(conditioner: Conditioner, weights: Mapping[names.Name, Any]) -> str:
 
 
 def make_encoder(
-  conditioner: Conditioner, count: int
+  conditioner: nnx.Module, count: int
 ) -> Callable[[np.ndarray], np.ndarray]:
   """Returns a function from frames uint8 [n h w 3] to features float32 [n f].
 
@@ -101,22 +100,42 @@ def write(
   """
   manifest.read_manifest(source)  # Before anything is compiled.
   conditioner = lora.merge(model).conditioner
-  stream = conditioner.tuned_encoder
   window = dataclasses.replace(
-    experiment.data.window, features=stream.feature_dim, frames=True
+    experiment.data.window, features=conditioner.feature_dim, frames=True
   )
+  if conditioner.config.views:
+    whole, encode = False, _of_footage(conditioner, window)
+  else:
+    stream = conditioner.tuned_encoder
+    whole = not stream.sees_neighbours
+    encode = make_encoder(conditioner, window.num_frames)
+    encode = featurize.of_frames(encode, window, whole=whole)
   mark = digest(conditioner, names.flatten(nnx.state(model)))
-  log(f"{stream.feature_dim} features per frame, of encoder {mark[:12]}")
+  log(f"{window.features} features per frame, of encoder {mark[:12]}")
   return featurize.add_features(
     source,
     out=out,
-    encode=make_encoder(conditioner, window.num_frames),
+    encode=encode,
     encoder=mark,
     window=window,
-    whole=not stream.sees_neighbours,
+    whole=whole,
     output=output,
     log=log,
   )
+
+
+def _of_footage(conditioner, window) -> featurize.Encode:
+  """Makes features of the window at a record's start, by towers of footage."""
+  footage = Footage(conditioner, seconds=window.seconds)
+  times = np.arange(window.num_frames) / window.fps
+
+  def encode(record) -> Features:
+    if not record["video"]:
+      return Features(times[:0], np.zeros((0, window.features), np.float32))
+    values = conditioner.pack(footage.features(record["video"]))
+    return Features(times, values, whole=False)
+
+  return encode
 
 
 def first_model(experiment: Experiment) -> nnx.Module:
@@ -152,7 +171,7 @@ def check_sizes(experiment: Experiment) -> None:
       f"config.data.features={wanted} needs an encoder that stays as it is, but"
       f" config.model.conditioner.tune={tune!r}: set 'frozen'"
     )
-  size = experiment.abstract_conditioner.tuned_encoder.feature_dim
+  size = experiment.abstract_conditioner.feature_dim
   if wanted != size:
     raise ConfigError(
       f"config.data.features={wanted}, but the encoder has {size} features per"

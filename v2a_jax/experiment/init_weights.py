@@ -18,8 +18,10 @@ import numpy as np
 
 from v2a_jax.basics import settings
 from v2a_jax.basics.paths import as_path
+from v2a_jax.conditioning.mmaudio import SYNC_NETWORKS
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS
+from v2a_jax.experiment import mmaudio, sections
 from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
 from v2a_jax.models import lora
 from v2a_jax.training import restore
@@ -75,6 +77,8 @@ class Part:
 PARTS = (
   Part("semantic", ("conditioner", "semantic", "tower"), TOWERS),
   Part("prompt_encoder", ("conditioner", "prompt", "encoder"), NETWORKS),
+  Part("clip", ("conditioner", "clip"), TOWERS),
+  Part("sync", ("conditioner", "sync"), SYNC_NETWORKS),
 )
 
 
@@ -97,12 +101,12 @@ def fill_sizes(
     BundleError, MissingWeightsError, WrongWeightsError: the source cannot be
       read.
   """
-  if before is None and init_from:
-    before = bundle.read_config(source_folder(init_from))
   for part in PARTS:
-    section = conditioner[part.section]
+    section = conditioner.get(part.section, {"name": ""})
     if section["name"] not in part.networks or section["sizes"]:
       continue
+    if before is None and init_from:
+      before = source_config(init_from)
     earlier = look_up(before or {}, part.key) or {}
     same = all(section[key] == earlier.get(key) for key in ("name", "path"))
     if same and earlier.get("sizes"):
@@ -117,12 +121,27 @@ def fill_sizes(
       )
 
 
-def source_folder(name: str) -> pathlib.Path:
-  """Returns the folder that `init_from` names.
+def source_config(name: str) -> dict[str, Any]:
+  """Reads the config of what `init_from` names.
 
   Raises:
-    BundleError: there is nothing of that name.
+    BundleError, ConfigError, MissingWeightsError: there is nothing of that
+      name, or not all of it.
   """
+  if mmaudio.recognises(name):
+    return sections.complete(mmaudio.config(name))
+  return bundle.read_config(_folder(name))
+
+
+def source_tokenizers(name: str) -> dict[str, str]:
+  """Returns the `LoaderConfig` fields of the tokenizers of what `init_from`
+  names; raises as `source_config` does."""
+  if mmaudio.recognises(name):
+    return {"prompt_tokenizer": str(mmaudio.tokenizer(name))}
+  return bundle.tokenizers(_folder(name))
+
+
+def _folder(name: str) -> pathlib.Path:
   folder = as_path(name)
   is_workdir = (folder / bundle.TOKENIZER).is_file()
   return folder if is_workdir else bundle.find(folder)
@@ -133,25 +152,36 @@ class InitWeights:
   """Where the weights of a new run come from; false if all start fresh.
 
   Attributes:
-    source: workdir or bundle whose weights are taken; "" for none.
+    source: workdir, bundle or published generator whose weights are taken; ""
+      for none.
     fresh: parts that start fresh all the same, such as "backbone/interval".
     published: published parts, each with its section's settings.
+    model: sizes of the backbone.
+    conditioner: sizes of the condition encoders.
   """
 
   source: str
   fresh: tuple[str, ...]
   published: tuple[tuple[Part, Any], ...]
+  model: Any
+  conditioner: Any
 
   @classmethod
   def of(cls, experiment) -> "InitWeights":
     """Returns where an experiment's first weights come from."""
     published = []
     for part in PARTS if experiment.conditioner else ():
-      section = getattr(experiment.conditioner, part.section)
-      if section.name in part.networks:
+      section = getattr(experiment.conditioner, part.section, None)
+      if section and section.name in part.networks:
         published.append((part, section))
     run = experiment.run
-    return cls(run.init_from, run.init_fresh, tuple(published))
+    return cls(
+      run.init_from,
+      run.init_fresh,
+      tuple(published),
+      experiment.model,
+      experiment.conditioner,
+    )
 
   def __bool__(self) -> bool:
     return bool(self.source or self.published)
@@ -179,7 +209,7 @@ class InitWeights:
       if name[-1] not in lora.NEW and not _under(name, self.fresh)
     }
     if self.source:
-      arrays = read_saved(self.source)
+      arrays = self._saved()
       arrays = {k: v for k, v in arrays.items() if not _under(k, self.fresh)}
       _compare(self.source, arrays, wanted)
       return {k: np.asarray(v, wanted[k].dtype) for k, v in arrays.items()}
@@ -190,6 +220,11 @@ class InitWeights:
       _compare(section.path, theirs, ours)
       arrays |= theirs
     return arrays
+
+  def _saved(self) -> dict[names.Name, Any]:
+    if mmaudio.recognises(self.source):
+      return mmaudio.read(self.source, self.model, self.conditioner)
+    return read_saved(self.source)
 
   def _check_fresh(self, wanted) -> None:
     for part in self.fresh:

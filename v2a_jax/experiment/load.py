@@ -1,5 +1,6 @@
 """A trained model with what goes with it, from a work directory or a bundle."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import pathlib
@@ -10,9 +11,10 @@ from flax import nnx
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
 from v2a_jax.basics.paths import as_path, check_readable
+from v2a_jax.experiment import mmaudio
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.training import restore
-from v2a_jax.weights import bundle
+from v2a_jax.weights import bundle, names, registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,23 +24,27 @@ class Trained:
   Attributes:
     experiment: experiment that trained it.
     model: a `Generator`; of a codec's workdir, a `CodecGAN`.
-    folder: folder that holds it, with the tokenizers it was trained with.
+    tokenizer_files: fields of a `LoaderConfig` that name the tokenizers it was
+      trained with.
     source: `path`, `sha256`, and how far it was trained; JSON-able.
   """
 
   experiment: Experiment
   model: nnx.Module
-  folder: pathlib.Path
+  tokenizer_files: Mapping[str, str]
   source: dict[str, Any]
 
   @functools.cached_property
   def tokenizers(self) -> dict[str, TextTokenizer]:
-    """`tokenizer`, and `prompt_tokenizer` where prompts have their own."""
-    paths = bundle.tokenizers(self.folder)
-    found = {"tokenizer": tokenizer_lib.Tokenizer.load(paths["tokenizer"])}
-    if own := paths.get("prompt_tokenizer"):
-      found["prompt_tokenizer"] = tokenizer_lib.load_prompt_tokenizer(own)
-    return found
+    """`tokenizer`, and `prompt_tokenizer` where prompts have their own.
+
+    A published generator that speaks no words has the second alone.
+    """
+    load = {
+      "tokenizer": tokenizer_lib.Tokenizer.load,
+      "prompt_tokenizer": tokenizer_lib.load_prompt_tokenizer,
+    }
+    return {k: load[k](path) for k, path in self.tokenizer_files.items()}
 
 
 def read_experiment(checkpoint) -> Experiment:
@@ -50,6 +56,8 @@ def read_experiment(checkpoint) -> Experiment:
   Raises:
     BundleError: it is missing or damaged.
   """
+  if mmaudio.recognises(checkpoint):
+    return Experiment.from_config(mmaudio.config(checkpoint))
   path = as_path(checkpoint)
   check_readable(path)
   folder = path if path.is_dir() else bundle.find(path)
@@ -62,14 +70,17 @@ def load(checkpoint, *, step: int | str | None = None) -> Trained:
   """Loads a generator.
 
   Args:
-    checkpoint: a workdir of `v2a train`, a bundle's folder, or the name of a
-      bundle in `assets/`.
+    checkpoint: a workdir of `v2a train`, a bundle's folder, the name of a
+      bundle in `assets/`, or a published generator such as `mmaudio:small_16k`.
     step: step of a workdir's checkpoint; "best" for that of the best validation
       result, None for the newest.
 
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
+    ConfigError, MissingWeightsError, WrongWeightsError: so is a published one.
   """
+  if mmaudio.recognises(checkpoint):
+    return _from_published(checkpoint)
   path = as_path(checkpoint)
   check_readable(path)
   if (path / "checkpoints").is_dir():
@@ -98,7 +109,19 @@ def _from_bundle(folder: pathlib.Path) -> Trained:
     "path": folder.name if ours else str(folder.absolute()),
     "sha256": bundle.digest(folder),
   }
-  return Trained(experiment, nnx.merge(graphdef, state), folder, source)
+  files = bundle.tokenizers(folder)
+  return Trained(experiment, nnx.merge(graphdef, state), files, source)
+
+
+def _from_published(name: str) -> Trained:
+  registry.check_here(name)
+  experiment = Experiment.from_config(mmaudio.config(name))
+  graphdef, *parts = experiment.abstract
+  arrays = mmaudio.read(name, experiment.model, experiment.conditioner)
+  state = names.fill(nnx.merge_state(*parts), arrays)
+  files = {"prompt_tokenizer": str(mmaudio.tokenizer(name))}
+  source = {"path": name, "sha256": registry.digest(mmaudio.file_of(name))}
+  return Trained(experiment, nnx.merge(graphdef, state), files, source)
 
 
 def from_workdir(path, *, step: int | str | None = None) -> Trained:
@@ -125,4 +148,4 @@ def from_workdir(path, *, step: int | str | None = None) -> Trained:
     "train_seconds": restored.meta["train_seconds"],
     "sha256": restored.sha256,
   }
-  return Trained(experiment, model, path, source)
+  return Trained(experiment, model, bundle.tokenizers(path), source)

@@ -3,7 +3,8 @@
   config.<key>               `RootConfig`
   config.data                `DataConfig`
   config.model               the class in `MODELS` that `model.name` names, and
-                             `ConditionerConfig` in `model.conditioner`
+                             in `model.conditioner` that of `CONDITIONERS`
+                             which the model's class names
   config.objective, .sampler the classes that their `name` names
   config.optimizer, .mesh, .parallel, .lora
 
@@ -20,7 +21,7 @@ from data_pipelines.loader import LoaderConfig
 from v2a_jax.basics import settings
 from v2a_jax.basics.text import did_you_mean, one_of
 from v2a_jax.codec.target import TARGETS
-from v2a_jax.conditioning.encoder import ConditionerConfig
+from v2a_jax.conditioning import CONDITIONERS
 from v2a_jax.models import BACKBONES
 from v2a_jax.models.lora import LoraConfig
 from v2a_jax.objectives import OBJECTIVES
@@ -103,7 +104,7 @@ def classes(names: Mapping[str, str]) -> dict[str, type]:
       raise ConfigError(f"config.{section}.name={name!r} {one_of(table)}{hint}")
     found[section] = table[name]
   if names["model"] in BACKBONES:
-    found[CONDITIONER] = ConditionerConfig
+    found[CONDITIONER] = CONDITIONERS[found["model"].conditioner]
   return found
 
 

@@ -1,6 +1,7 @@
 """Settings shared by all transformers."""
 
 import dataclasses
+from typing import ClassVar
 
 from v2a_jax.basics.settings import SettingError, check, choose
 from v2a_jax.models.attend import IMPLEMENTATIONS
@@ -25,6 +26,8 @@ class TransformerConfig:
     unroll: number of blocks unrolled in each scan.
     dtype: dtype of the computation, `float32` or `bfloat16`.
   """
+
+  conditioner: ClassVar[str] = "streams"
 
   width: int
   num_heads: int

@@ -13,6 +13,7 @@ class BackboneConfig(Protocol):
     family: `diffusion`, `tokens` or `next_latents`; objectives and samplers of
       the same family go with it.
     target: what it generates, `latents` or `codes`.
+    conditioner: name of its condition encoders, of `conditioning.CONDITIONERS`.
     width: number of features of a condition token.
     num_heads: number of attention heads, also of the condition encoders.
     remat: rematerialisation policy, also of the condition encoders.
@@ -22,6 +23,7 @@ class BackboneConfig(Protocol):
 
   family: ClassVar[str]
   target: ClassVar[str]
+  conditioner: ClassVar[str]
   width: int
   num_heads: int
   remat: str

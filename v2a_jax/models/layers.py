@@ -6,13 +6,13 @@ mesh). Norms, softmax and rotary angles are float32 whatever `dtype` is.
 
 from collections.abc import Callable
 import functools
-import math
 from typing import Any
 
 from flax import nnx
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+import numpy as np
 
 from v2a_jax.parallel import rows
 from v2a_jax.parallel.sharding import partitioned, split_by
@@ -152,8 +152,10 @@ def rotary(x, times, *, shortest: float = 0.04, longest: float = 40.0):
 def sinusoidal(value, size: int, *, scale: float = 1000.0):
   """Returns sinusoidal features [..., size] of scalars [...] in [0, 1]."""
   half = size // 2
-  frequency = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
-  angle = scale * value[..., None].astype(jnp.float32) * frequency
+  # Rounded as published models have them: scale · frequency may be large.
+  ramp = np.float32(np.arange(half) / half)
+  frequency = 1 / np.float32(10_000.0 ** np.float64(ramp)) * np.float32(scale)
+  angle = value[..., None].astype(jnp.float32) * frequency
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 

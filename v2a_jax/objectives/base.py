@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from v2a_jax.basics import settings
-from v2a_jax.batch import Batch, Conditioning
+from v2a_jax.batch import CONDITIONS, Batch, Conditioning
 from v2a_jax.objectives.corruption import TIMES, Corruption
 from v2a_jax.parallel import rows
-
-CONDITIONS = ("video", "prompt", "transcript", "presence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +64,8 @@ class GeneratorObjective:
   Attributes:
     cond_drop_rate: probability in [0, 1] that a condition is dropped, drawn for
       each condition independently.
+    cond_drop_all_rate: probability in [0, 1] that all conditions of an example
+      are dropped together, as in the branch of joint guidance.
     alignment_weight: weight of the aligner's error in seconds; 0 without one.
   """
 
@@ -78,10 +78,16 @@ class GeneratorObjective:
   )
 
   cond_drop_rate: float = 0.1
+  cond_drop_all_rate: float = 0.0
   alignment_weight: float = 0.0
 
   def __post_init__(self):
-    settings.check(self, cond_drop_rate="[0, 1]", alignment_weight="[0, inf)")
+    settings.check(
+      self,
+      cond_drop_rate="[0, 1]",
+      cond_drop_all_rate="[0, 1]",
+      alignment_weight="[0, inf)",
+    )
 
   def target(self, representation: Any, *, sample_rate: int) -> Any:
     """Returns what fills in a batch's target.
@@ -94,10 +100,19 @@ class GeneratorObjective:
     return representation
 
   def drop(self, cond: Conditioning, *, key, train: bool) -> Conditioning:
-    """Drops conditions at `cond_drop_rate` in training."""
+    """Drops conditions at `cond_drop_rate` and together, in training."""
     if not train:
       return cond
-    return drop_conditions(cond, key=key, rate=self.cond_drop_rate)
+    cond = drop_conditions(cond, key=key, rate=self.cond_drop_rate)
+    if not self.cond_drop_all_rate:
+      return cond
+    drawn = lambda key, shape: jax.random.bernoulli(
+      key, self.cond_drop_all_rate, shape
+    )
+    together = rows.draw(
+      drawn, jax.random.fold_in(key, 1), cond.presence.shape[:1]
+    )
+    return cond.without(*CONDITIONS, where=together)
 
   def align(self, loss, metrics, tokens, *, shown: Conditioning, batch: Batch):
     """Adds the aligner's error; see `with_alignment`."""

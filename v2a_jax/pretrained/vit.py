@@ -258,8 +258,12 @@ class ViT(nnx.Module):
       frames: [b n h w 3] of any size, uint8, or floats in [0, 1].
       tokens: whether patch tokens are returned, too.
     """
+    return self.encode(self.preprocess(frames), tokens=tokens)
+
+  def preprocess(self, frames):
+    """Resizes and normalises frames [b n h w 3]; see `pixels.preprocess`."""
     config = self.config
-    pixels = pixels_lib.preprocess(
+    return pixels_lib.preprocess(
       frames,
       size=config.image_size,
       mean=config.image_mean,
@@ -267,7 +271,19 @@ class ViT(nnx.Module):
       resample=config.resample,
       crop=config.do_center_crop,
     )
-    return self.encode(pixels, tokens=tokens)
+
+  def encode_clip(self, pixels, *, batch_size: int = 8):
+    """Encodes the preprocessed frames of one clip, a few at a time.
+
+    Args:
+      pixels: [n image_size image_size 3].
+      batch_size: number of frames that are encoded at a time.
+
+    Returns:
+      Features [n feature_dim] in `dtype`.
+    """
+    encode = lambda one: self.encode(one[None, None])[0, 0]
+    return jax.lax.map(encode, pixels, batch_size=batch_size)
 
   def encode(self, pixels, *, tokens: bool = False):
     """Encodes preprocessed frames.

@@ -23,16 +23,17 @@ from data_pipelines import example as example_lib
 from data_pipelines.tokenizer import spread
 from v2a_jax import media
 from v2a_jax.basics.paths import local_path
+from v2a_jax.basics.settings import SettingError
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import frozen, streaming
 from v2a_jax.experiment import load
+from v2a_jax.experiment.footage import Footage
 from v2a_jax.sampling import ranking
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.soundtrack.infill import Kept
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
-from v2a_jax.weights import bundle
 
 DEFAULT = "diffusion_tiny"  # the bundle that is used when none is named
 
@@ -51,19 +52,24 @@ class Soundtracker:
     """Takes a loaded model; reads its codec."""
     self.experiment = trained.experiment
     self.codec = frozen.load(self.experiment.run.codec)
-    self.tokenizer = trained.tokenizers["tokenizer"]
+    self.tokenizer = trained.tokenizers.get("tokenizer")
     self.prompt_tokenizer = trained.tokenizers.get(
       "prompt_tokenizer", self.tokenizer
     )
     # The model's tokenizers, wherever its training data is now, and frames.
     self.loader_config = dataclasses.replace(
       self.experiment.data,
-      **bundle.tokenizers(trained.folder),
+      **trained.tokenizer_files,
       features=0,
       frames=True,
     )
     self.sample_rate = self.codec.config.sample_rate
     self.window_seconds = self.loader_config.seconds
+    self._footage = None
+    if self.experiment.conditioner.views:
+      self._footage = Footage(
+        trained.model.conditioner, seconds=self.window_seconds
+      )
     self._graphdef, self._params = nnx.split(trained.model)
     self._source = dict(trained.source)
 
@@ -71,17 +77,24 @@ class Soundtracker:
   def load(
     cls, checkpoint=None, *, step: int | str | None = None
   ) -> "Soundtracker":
-    """Loads a workdir of `v2a train`, a bundle, or the bundled model.
+    """Loads a workdir of `v2a train`, a bundle, or a model by its name.
 
     Args:
-      checkpoint: folder of either kind, or the name of a bundled model.
+      checkpoint: folder of either kind, the name of a bundled model, or that of
+        a published one, such as `mmaudio:small_16k`.
       step: step of a workdir's checkpoint; "best" for that of the best validation
       result, None for the newest.
 
     Raises:
-      BundleError, CheckpointError: it is missing, damaged or of another model.
+      BundleError, CheckpointError, MissingWeightsError, WrongWeightsError: it
+        is missing, damaged or of another model.
     """
     return cls(load.load(checkpoint or DEFAULT, step=step))
+
+  @property
+  def _speaks(self) -> bool:
+    """Whether the model reads a transcript."""
+    return self.experiment.conditioner.reads_transcript
 
   def describe(self) -> dict[str, Any]:
     """Returns where the weights are from and how they are used; JSON-able."""
@@ -100,6 +113,7 @@ class Soundtracker:
     seed=0,
     negative=None,
     windows=None,
+    seconds=None,
     sampler=None,
     known=None,
   ) -> np.ndarray:
@@ -110,6 +124,8 @@ class Soundtracker:
       seed: int, row i gets seed + i; or ints [b].
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: tiling of a clip by windows; None for one window each.
+      seconds: length of each clip in seconds, [b]; None for as long as windows
+        reach. A diffusion model does not see what comes after, as in training.
       sampler: other values for fields of the sampler, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]), a
         sound and which of its latents are kept.
@@ -129,9 +145,13 @@ class Soundtracker:
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
     if not callable(sampler):
       sampler = self.experiment.sampler_with(sampler)
+    mask = None
+    if seconds is not None:
+      starts = np.arange(windows.total) / rate
+      mask = starts < np.asarray(seconds)[:, None]
     run = self._compiled(sampler, windows)
     target = run(
-      self._params, self.codec.state, cond, keys, times, negative, known
+      self._params, self.codec.state, cond, keys, times, negative, known, mask
     )
     # In pieces, so that the memory of the decoder does not grow with the clip.
     return streaming.decode(self.codec.merge(), target)
@@ -142,12 +162,17 @@ class Soundtracker:
     experiment = self.experiment
 
     @jax.jit
-    def run(params, codec_state, cond, keys, times, negative, known):
+    def run(params, codec_state, cond, keys, times, negative, known, mask):
       if known is not None:
         sound, mask = known
         known = experiment.representation.encode(codec_state, sound), mask
       draw = Draw(
-        keys=keys, times=times, windows=windows, negative=negative, known=known
+        keys=keys,
+        times=times,
+        windows=windows,
+        negative=negative,
+        known=known,
+        mask=mask,
       )
       model = nnx.merge(self._graphdef, params)
       return sampler(model, experiment.objective, cond, draw)
@@ -186,6 +211,11 @@ class Soundtracker:
     """
     path = local_path(video, "the video")
     request = Request(**request)
+    if request.transcript and not self._speaks:
+      raise SettingError(
+        f"transcript={request.transcript!r}: {self.experiment.run.name} speaks no"
+        " given words; describe speech in the prompt"
+      )
     seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))
@@ -203,6 +233,10 @@ class Soundtracker:
     )
     n = request.num_candidates
     cond = self._conditions(picture, windows, request)
+    if self._footage:
+      starts = [start / rate for start in windows.starts]
+      features = self._features(path, starts, limits)
+      cond = cond.replace(frames=None, features=features)
     repeat = lambda x: np.tile(x, (n,) + (1,) * (x.ndim - 1))
     kept = None
     if request.audio:
@@ -218,6 +252,7 @@ class Soundtracker:
       jax.tree.map(repeat, cond),
       seed=request.seed,
       windows=windows,
+      seconds=np.full(n, float(seconds)),
       negative=self._negative(request, n * windows.count),
       sampler=request.sampler,
       known=jax.tree.map(repeat, kept.known) if kept else None,
@@ -261,6 +296,7 @@ class Soundtracker:
       request.prompt, window.prompt_length
     )
     words = request.transcript.split()
+    length = window.transcript_length
     onsets = spread([None] * len(words), windows.total / rate)
     rows = []
     for start in windows.starts:
@@ -270,9 +306,13 @@ class Soundtracker:
         for word, onset in zip(words, onsets)
         if 0 <= onset - begin < window.seconds
       ]
-      ids, times, mask = self.tokenizer.encode_words(
-        spoken, window.transcript_length, window.seconds
-      )
+      if self._speaks:
+        ids, times, mask = self.tokenizer.encode_words(
+          spoken, length, window.seconds
+        )
+      else:
+        ids, times = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        mask = np.zeros(length, bool)
       rows.append(
         Conditioning(
           **example_lib.cut_frames(whole, window, begin),
@@ -286,6 +326,20 @@ class Soundtracker:
         )
       )
     return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+  def _features(self, path, starts, limits):
+    """Encodes the windows from `starts` seconds on by the model's towers."""
+    part = functools.partial
+    windows = [
+      self._footage.features(
+        path,
+        start=start,
+        read=part(media.limited(media.read_video), limits=limits),
+        probe=part(media.probe_limited, limits=limits),
+      )
+      for start in starts
+    ]
+    return jax.tree.map(lambda *x: np.stack(x), *windows)
 
   def _negative(self, request, rows: int):
     """Encodes the negative prompt for so many rows; None without one."""

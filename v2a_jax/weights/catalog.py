@@ -78,6 +78,11 @@ class Weights:
     return "no digest is published"
 
   @property
+  def has_tensors(self) -> bool:
+    """Whether it is weights; else it is a file that belongs to some."""
+    return not self.file.endswith(".json")
+
+  @property
   def converted(self) -> str:
     """File name after conversion."""
     return pathlib.Path(self.file).stem + ".safetensors"
@@ -135,6 +140,18 @@ WEIGHTS = {
         'A. B. Ma and A. Lerch, "Representation Learning for the Automatic'
         ' Indexing of Sound Effects Libraries", ISMIR 2022'
       ),
+    ),
+    Weights(
+      name="silero",
+      file="silero_vad-6.2.3-py3-none-any.whl",
+      member="silero_vad/data/silero_vad_16k.safetensors",
+      also="silero_vad_16k.safetensors",
+      package="silero-vad==6.2.3",
+      sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+      bytes=1_239_748,
+      url="https://pypi.org/project/silero-vad/6.2.3/",
+      licence="MIT",
+      about="Silero VAD, voice activity, 16 kHz, for unwanted speech",
     ),
     Weights(
       name="yamnet",
@@ -256,6 +273,19 @@ WEIGHTS = {
       licence="apple-sample-code-license",
       about="CLIP ViT-H/14 at 384 pixels, image and text, 3.9 GB",
     ),
+    *(
+      Weights(
+        name=name,
+        file=file,
+        url=f"{_HUB}/apple/DFN5B-CLIP-ViT-H-14-384/resolve/main/{file}",
+        licence="apple-sample-code-license",
+        about=f"{what} of that CLIP, no weights",
+      )
+      for name, file, what in (
+        ("clip_config", "open_clip_config.json", "sizes"),
+        ("clip_tokenizer", "tokenizer.json", "tokenizer"),
+      )
+    ),
   ]
 }
 
@@ -263,7 +293,7 @@ _CODECS = {
   "16k": ("mmaudio_vae_16k", "bigvgan_16k"),
   "44k": ("mmaudio_vae_44k", "bigvgan_v2_44k"),
 }
-_TOWERS = ("clip_dfn5b", "synchformer")
+_TOWERS = ("clip_dfn5b", "clip_config", "clip_tokenizer", "synchformer")
 
 # Entries that are used together.
 SETS: dict[str, tuple[str, ...]] = {

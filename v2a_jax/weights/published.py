@@ -1,24 +1,18 @@
 """Reads networks from folders as `transformers` saves them.
 
 A folder holds config.json and model.safetensors, or instead of the latter
-model.safetensors.index.json and the files that it lists. A table maps the paths
-of an nnx module to the published names:
-
-  {"stack/blocks/attention/q": "encoder.layers.{}.self_attn.q_proj", ...}
-
-A row for a module covers its `kernel`, `scale` or `embedding` (published as
-`weight`) and its `bias`; a row for a parameter gives the whole name. `{}` is
-the index in a stack, whose parameters have a leading axis of layers. PyTorch's
-kernels [out, in, ...] become [..., in, out].
+model.safetensors.index.json and the files that it lists. A table says
+where each parameter of an nnx module is in them (tables.py).
 
 Names and shapes of all tensors are compared before any weight is read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
 import os
 import pathlib
+import types
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -29,17 +23,15 @@ from safetensors import SafetensorError, safe_open
 
 from v2a_jax.basics import cache, files, settings
 from v2a_jax.basics.paths import as_path
-from v2a_jax.weights import names
+from v2a_jax.weights import names, reading
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
+from v2a_jax.weights.tables import Placed, Shape, Table, Tensor
 
 CONFIG = "config.json"
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-
 M = TypeVar("M", bound=nnx.Module)
-Shape = tuple[int, ...]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -108,45 +100,63 @@ def sizes(cls: type, values: Mapping[str, Any], source: pathlib.Path) -> Any:
     raise WrongWeightsError(f"{source}: {error}") from None
 
 
-def load(
-  folder: pathlib.Path,
+def assemble(
+  tensors: Mapping[str, Tensor],
   make: Callable[[nnx.Rngs], M],
-  table: Mapping[str, str],
+  table: Table,
   *,
-  rename: Callable[[str], str | None] = lambda name: name,
+  source: str | os.PathLike[str],
+  unread: Mapping[str, Shape] = types.MappingProxyType({}),
   param_dtype: Any = jnp.float32,
 ) -> M:
-  """Makes a module with the weights of a folder.
+  """Makes a module with published tensors.
 
   Args:
-    folder: folder that holds model.safetensors, or its index and its parts.
+    tensors: published tensors by name.
     make: `make(rngs)`, the module; only traced.
-    table: published name by path; see the module's docstring.
-    rename: maps a name in the file to one in the table; None for a tensor of
-      a part that is left out.
+    table: where its parameters are; see `tables`.
+    source: where the tensors are from, for errors.
+    unread: shapes of tensors that must be there but are no part of the module.
     param_dtype: dtype of the parameters.
 
   Raises:
-    MissingWeightsError: there is no such file.
-    WrongWeightsError: it is not safetensors, or tensors are missing, extra or
-      misshapen; all are named.
+    WrongWeightsError: tensors are missing, extra or misshapen; all are named.
   """
+  graphdef, state, wanted = _find(make, table)
+  check(tensors, _shapes(wanted) | dict(unread), source)
+  dtype = jnp.dtype(param_dtype)
+  arrays = {
+    path: jnp.asarray(one.read(tensors, dtype)) for path, one in wanted.items()
+  }
+  return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
+
+
+def shapes(make: Callable[[nnx.Rngs], nnx.Module], table: Table):
+  """Returns the shapes of the published tensors that a module is made of.
+
+  Args:
+    make: see `assemble`.
+    table: see `assemble`.
+
+  Returns:
+    Shape by published name.
+  """
+  return _shapes(_find(make, table)[2])
+
+
+def _find(make, table: Table):
+  """Returns the graph of a module, its state of shapes and where each array is."""
   # Not `nnx.eval_shape`: under a mesh it takes logical names for mesh axes.
   graphdef, state = jax.eval_shape(lambda: nnx.split(make(nnx.Rngs(0))))
   wanted = {
-    path: _Wanted.find(path, leaf.shape, table)
+    path: Placed.find(path, leaf.shape, table)
     for path, leaf in names.joined(names.flatten(state)).items()
   }
-  with contextlib.ExitStack() as stack:
-    tensors = _open(folder, rename, stack)
-    shapes = {name: one.shape for one in wanted.values() for name in one.names}
-    check(tensors, shapes, folder)
-    dtype = jnp.dtype(param_dtype)
-    arrays = {
-      path: jnp.asarray(one.read(tensors, dtype))
-      for path, one in wanted.items()
-    }
-  return nnx.merge(graphdef, names.fill(state, names.split(arrays)))
+  return graphdef, state, wanted
+
+
+def _shapes(wanted: Mapping[str, Placed]) -> dict[str, Shape]:
+  return {n: one.published for one in wanted.values() for n in one.names}
 
 
 def check(
@@ -167,9 +177,9 @@ def check(
 
 
 def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads all tensors of a folder by name; raises as `load` does."""
+  """Reads all tensors of a folder by name; raises as `Network.load` does."""
   with contextlib.ExitStack() as stack:
-    tensors = _open(folder, lambda name: name, stack)
+    tensors = open_files(_files(folder), stack)
     return {name: tensor.read() for name, tensor in tensors.items()}
 
 
@@ -180,15 +190,16 @@ class Network:
   Attributes:
     config: settings class of its sizes, named as in config.json.
     make: `make(config, rngs=, dtype=)`, the module.
-    table: `table(config)`, the table of `load`.
+    table: `table(config)`, where the parameters are; see `tables`.
     model_types: see `read_config`.
     shared: see `read_config`.
-    rename: see `load`.
+    rename: maps a name in a file to one in the table; None for a tensor of a
+      part that is left out.
   """
 
   config: type
   make: Callable[..., nnx.Module]
-  table: Callable[[Any], Mapping[str, str]]
+  table: Callable[[Any], Table]
   model_types: Mapping[str, str | None]
   shared: tuple[str, ...] = ()
   rename: Callable[[str], str | None] = lambda name: name
@@ -210,94 +221,95 @@ class Network:
     dtype: Any = "float32",
     param_dtype: Any = "float32",
   ) -> Any:
-    """Reads the network in a folder; see the function `load`.
+    """Reads the network in a folder.
 
     Args:
       folder: folder that holds config.json and model.safetensors.
       dtype: dtype of the computation.
       param_dtype: dtype of the parameters.
+
+    Raises:
+      MissingWeightsError: there is no such file.
+      WrongWeightsError: it is damaged, or tensors are missing, extra or
+        misshapen; all are named.
     """
     folder = as_path(folder)
     config = self.read_config(folder)
-    return load(
-      folder,
+    with contextlib.ExitStack() as stack:
+      tensors = open_files(self.files(folder), stack)
+      return self.assemble(
+        tensors, config, source=folder, dtype=dtype, param_dtype=param_dtype
+      )
+
+  def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the files of a folder's tensors.
+
+    Raises:
+      MissingWeightsError, WrongWeightsError: there are none, or not all.
+    """
+    return _files(folder)
+
+  def assemble(
+    self,
+    tensors: Mapping[str, Tensor],
+    config: Any,
+    *,
+    source: str | os.PathLike[str],
+    dtype: Any = "float32",
+    param_dtype: Any = "float32",
+  ) -> Any:
+    """Makes the network of tensors by published name; see `assemble`."""
+    renamed = {self.rename(name): one for name, one in tensors.items()}
+    renamed.pop(None, None)
+    return assemble(
+      renamed,
       lambda rngs: self.make(config, rngs=rngs, dtype=dtype),
       self.table(config),
-      rename=self.rename,
+      source=source,
       param_dtype=param_dtype,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Wanted:
-  """A parameter of the module and its published tensors.
+def open_files(
+  paths: Iterable[pathlib.Path], stack: contextlib.ExitStack
+) -> dict[str, Tensor]:
+  """Opens the tensors of files by name; none is read.
 
-  Attributes:
-    names: published names: one, or one per layer of a stack.
-    stacked: whether the parameter has a leading axis of layers.
-    axes: axes of a published tensor in the parameter's order.
-    shape: shape of a published tensor.
+  Args:
+    paths: safetensors, or checkpoints of PyTorch, which are converted once and
+      kept in the cache.
+    stack: what closes the files.
+
+  Raises:
+    WrongWeightsError: a file cannot be read.
   """
-
-  names: tuple[str, ...]
-  stacked: bool
-  axes: tuple[int, ...]
-  shape: Shape
-
-  @classmethod
-  def find(cls, path: str, shape: Shape, table: Mapping[str, str]):
-    """Looks a parameter up in the table; KeyError if it has no row."""
-    module, _, leaf = path.rpartition("/")
-    if path in table:
-      name = table[path]
-    else:
-      name = f"{table[module]}.{_LEAVES.get(leaf, leaf)}"
-    names, stacked = (name,), "{}" in name
-    if stacked:
-      names = tuple(name.format(index) for index in range(shape[0]))
-      shape = shape[1:]
-    axes = tuple(range(len(shape)))
-    if leaf == "kernel":
-      axes = (*axes[2:], 1, 0)
-    published = tuple(shape[axis] for axis in np.argsort(axes))
-    return cls(names, stacked, axes, published)
-
-  def read(self, tensors: Mapping[str, "_Tensor"], dtype) -> np.ndarray:
-    """Reads the parameter."""
-    arrays = [
-      tensors[name].read().transpose(self.axes).astype(dtype)
-      for name in self.names
-    ]
-    return np.stack(arrays) if self.stacked else arrays[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-  """A tensor in an open file that is not read yet."""
-
-  shape: Shape
-  read: Callable[[], np.ndarray]
-
-
-def _open(
-  folder: pathlib.Path,
-  rename: Callable[[str], str | None],
-  stack: contextlib.ExitStack,
-) -> dict[str, _Tensor]:
-  """Opens a folder's tensors, by `rename`d names."""
   tensors = {}
-  for path in _files(folder):
+  for path in paths:
     try:
-      file = safe_open(cache.fetch(path), "numpy")
+      local = cache.fetch(path)
+      if local.suffix != ".safetensors":
+        local = _converted(local)
+      file = safe_open(local, "numpy")
       stack.enter_context(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, reading.UnreadableError) as error:
       raise WrongWeightsError(f"cannot read {path}: {error}") from None
     for name in file.keys():
-      if (new_name := rename(name)) is not None:
-        shape = tuple(file.get_slice(name).get_shape())
-        read = lambda file=file, name=name: file.get_tensor(name)
-        tensors[new_name] = _Tensor(shape, read)
+      read = lambda file=file, name=name: file.get_tensor(name)
+      shape = tuple(file.get_slice(name).get_shape())
+      tensors[name] = Tensor(shape, read)
   return tensors
+
+
+def _converted(path: pathlib.Path) -> pathlib.Path:
+  """Returns a checkpoint of PyTorch as safetensors in the cache."""
+  facts = path.stat()
+  version = f"{path.absolute()}-{facts.st_size}-{facts.st_mtime_ns}"
+  kept = cache.place(version, "converted").with_suffix(".safetensors")
+  if not kept.is_file():
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with files.written(kept) as part:
+      reading.to_safetensors(path, part)
+  return kept
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -113,7 +113,9 @@ def _locate(weights: Weights, path=None) -> pathlib.Path:
     path = as_path(path).expanduser()
     inside = [path / name for name in weights.files]
     places = inside if path.is_dir() else [path]
-  others = {of.file: of.name for of in WEIGHTS.values() if of is not weights}
+  others = {name: of.name for of in WEIGHTS.values() for name in of.files}
+  for name in weights.files:
+    del others[name]
   for place in (place for place in places if place.is_file()):
     if place.name not in others:
       return cache.fetch(place)
@@ -190,13 +192,8 @@ def load(
     MissingWeightsError, WrongWeightsError: see `find`.
   """
   weights = get(name)
-  if path is None and (record := _conversion(weights)):
-    converted = cache_dir() / weights.converted
-    if files.sha256_of(converted) != record["sha256"]:
-      raise WrongWeightsError(
-        f"{converted} is damaged: its sha256 is not the recorded one; remove it"
-      )
-    return _arrays(converted, only)
+  if path is None and _conversion(weights):
+    return _arrays(as_safetensors(name), only)
   source = find(name, path)
   try:
     return _arrays(convert(name, source), only)
@@ -206,6 +203,46 @@ def load(
       target = pathlib.Path(folder, weights.converted)
       _to_safetensors(source, target, weights)
       return _arrays(target, only)
+
+
+def as_safetensors(name: str) -> pathlib.Path:
+  """Returns the path of weights in the cache; converts them at the first call.
+
+  Raises:
+    MissingWeightsError, WrongWeightsError: see `find`.
+    OSError: the cache cannot be written.
+  """
+  weights = get(name)
+  if not (record := _conversion(weights)):
+    return convert(name, find(name))
+  path = cache_dir() / weights.converted
+  if files.sha256_of(path) != record["sha256"]:
+    raise WrongWeightsError(
+      f"{path} is damaged: its sha256 is not the recorded one; remove it"
+    )
+  return path
+
+
+def check_here(name: str) -> None:
+  """Checks that all files of a set are on this machine, in any state.
+
+  Args:
+    name: key of `WEIGHTS` or of `SETS`.
+
+  Raises:
+    MissingWeightsError: names every file that is not.
+  """
+  gone = []
+  for weights in entries(name):
+    try:
+      converted(weights) or _locate(weights)
+    except MissingWeightsError:
+      gone.append(weights.file)
+  if gone:
+    raise MissingWeightsError(
+      f"{name} lacks {', '.join(gone)}: run `v2a weights fetch {name}`, or put"
+      f" them into {cache_dir()} or a folder of ${PATH_VARIABLE}"
+    )
 
 
 def _to_safetensors(
@@ -238,6 +275,8 @@ def converted(weights: Weights) -> pathlib.Path | None:
 
 def _conversion(weights: Weights) -> dict[str, Any] | None:
   """Returns the record of converted weights in the cache."""
+  if not weights.has_tensors:
+    return None
   converted = cache_dir() / weights.converted
   try:
     record = files.read_json(converted.with_suffix(".json"))
