@@ -37,6 +37,7 @@ from v2a_jax.evaluation.metrics.spectral import (
   LogSpectralDistance,
   MultiResolutionSTFT,
 )
+from v2a_jax.evaluation.metrics.sync_judge import JudgedOffset, JudgedSync
 
 EMBEDDINGS = ("mn04", "aisfx")
 
@@ -58,8 +59,10 @@ def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
     OnsetF1(milliseconds=100),
     OnsetCorrelation(),
     SyncError(),
+    JudgedSync(),
     OnsetOffset(),
     EnvelopeOffset(),
+    JudgedOffset(),
     *map(KLDivergence, taggers),
     *map(InceptionScore, taggers),
     *map(KernelDistance, embeddings),
