@@ -14,6 +14,7 @@ from v2a_jax.evaluation import folders, rows, systems
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics import METRICS, base
 from v2a_jax.evaluation.metrics.sync_judge import JudgedOffset, JudgedSync
+from v2a_jax.evaluation.report import columns, skill
 from v2a_jax.objectives.teacher import TEACHERS
 from v2a_jax.sync import bundled
 from v2a_jax.weights import bundle
@@ -72,6 +73,40 @@ def test_the_true_sound_is_first(clips):
     true, *others = map(IN_TIME.get_state, samples(clip, [clip.audio, *rivals]))
     first += true > max(others)
   assert first >= len(clips) - 1
+
+
+def test_in_time_may_be_concluded_from_it(clips):
+  """It tells true sounds from all that is out of time, as reports ask."""
+  sounds = {
+    "ground_truth": lambda clip: clip.audio,
+    "shifted": lambda clip: rows.delayed(clip.audio, RATE * 120 // 1000),
+    "metronome": lambda clip: rows.metronome(clip.audio, RATE),
+    "noise": lambda clip: rows.pink_noise(clip.audio, RATE, seed=5),
+  }
+  states = {row: [] for row in sounds}
+  for clip in clips:
+    for row, one in zip(
+      sounds, samples(clip, [f(clip) for f in sounds.values()])
+    ):
+      states[row].append(IN_TIME.get_state(one))
+  run = {
+    "name": "run",
+    "set": {"manifest_sha256": "", "split": "test"},
+    "metrics": {IN_TIME.id: {"label": IN_TIME.label, "higher_is_better": True}},
+    "rows": [
+      {"name": row, "metrics": {IN_TIME.id: IN_TIME.compute(of).to_json()}}
+      for row, of in states.items()
+    ],
+    "clips": [
+      {
+        "id": str(i),
+        "scores": {r: {IN_TIME.id: of[i]} for r, of in states.items()},
+      }
+      for i in range(len(clips))
+    ],
+  }
+  (column,) = columns.columns_of([run])
+  assert skill.tells_time(run, column)
 
 
 def test_rate_and_channels_of_the_sound_do_not_matter(clips):
