@@ -52,11 +52,11 @@ def test_a_later_sound_has_a_positive_lag():
   times = np.arange(60)
   hit = lambda at: np.exp(-0.5 * (times - at) ** 2)[None, :, None]
   mask = np.ones((1, 60), bool)
-  curve = correlate(hit(34.0), hit(30.0), mask, mask, 6)[0, :, 0]
+  curve = correlate(hit(37.0), hit(30.0), mask, mask, 10)[0, :, 0]
   logits = jnp.concatenate([30 * curve, jnp.zeros(1)])
-  verdict = Verdict(logits, SyncConfig(reach=6).offsets)
-  assert float(verdict.offset) == pytest.approx(80, abs=1)
-  assert float(verdict.in_time) < 0.3
+  verdict = Verdict(logits, SyncConfig(reach=10).offsets)
+  assert float(verdict.offset) == pytest.approx(140, abs=1)
+  assert float(verdict.in_time) < 0.01
 
 
 def test_what_is_outside_the_clip_does_not_matter(run):
