@@ -21,6 +21,7 @@ from configs import (
   diffusion_patches_tiny,
   diffusion_tiny,
   finetune,
+  finetune_mmaudio,
   mean_flow_tiny,
 )
 from launch import config as config_lib
@@ -34,7 +35,8 @@ SHIPPED = {
   module.__name__.partition(".")[2]: module
   for module in (
     *(ar, ar_latents, ar_latents_tiny, ar_tiny, codec, codec_tiny, diffusion),
-    *(diffusion_patches_tiny, diffusion_tiny, finetune, mean_flow_tiny),
+    *(diffusion_patches_tiny, diffusion_tiny, finetune, finetune_mmaudio),
+    mean_flow_tiny,
   )
 }
 GENERATORS = [m for name, m in SHIPPED.items() if "codec" not in name]

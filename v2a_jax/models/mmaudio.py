@@ -44,7 +44,6 @@ VARIANTS = {
     width=896, num_heads=14, joint_depth=7, depth=14, version=2
   ),
 }
-VERSIONS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,11 +87,11 @@ class MMAudioConfig:
       num_heads="[1, inf)",
       joint_depth="[1, inf)",
       depth="[0, inf)",
+      version="[1, 2]",
       unroll="[1, inf)",
     )
     settings.choose(
       self,
-      version=VERSIONS,
       attention=IMPLEMENTATIONS,
       remat=layers.REMAT_POLICIES,
       dtype=config.DTYPES,
