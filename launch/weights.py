@@ -4,7 +4,9 @@ Published weights are looked for in the folders of $V2A_WEIGHTS and in the
 cache, and checked by their digests. Only fetch uses the network.
 """
 
+import functools
 import json
+import sys
 
 from launch import parsing
 from v2a_jax.basics.text import did_you_mean
@@ -105,8 +107,11 @@ def fetch(argv: list[str]) -> None:
   _check(args.name)
   from v2a_jax.weights import fetching
 
-  for path in fetching.fetch(args.name, out=args.output, accept=accept):
-    print(path)
+  options = {"out": args.output, "accept": accept}
+  if sys.stderr.isatty():
+    options["say"] = functools.partial(print, file=sys.stderr, flush=True)
+  paths = fetching.fetch(args.name, **options)
+  print(*paths, sep="\n")
 
 
 def convert(argv: list[str]) -> None:

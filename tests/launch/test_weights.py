@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from safetensors import numpy as safetensors
 
 from launch import cli
 from tests.launch.commands import refused, succeeds
+from tests.weights.test_fetching import DATA, entries, server  # noqa: F401
 from v2a_jax.weights import registry
 
 
@@ -135,6 +137,17 @@ def test_an_error_is_one_line_that_says_what_to_do(
   monkeypatch.chdir(tmp_path)
   assert words in refused(capsys, "weights", *args)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_is_fetched_once_its_licence_is_accepted(entries, capsys):  # noqa: F811
+  entries("b", licence="CC-BY-NC-4.0")
+  line = refused(capsys, "weights", "fetch", "both")
+  assert line.strip().endswith("add --accept_licence CC-BY-NC-4.0")
+  flag = "--accept_licence=CC-BY-NC-4.0"
+  paths = succeeds(capsys, "weights", "fetch", "both", flag).split()
+  contents = [pathlib.Path(path).read_bytes() for path in paths]
+  assert contents == [DATA, DATA[::-1]]
+  assert "\nboth: complete\n" in succeeds(capsys, "weights", "list")
 
 
 def test_a_command_is_needed(capsys):

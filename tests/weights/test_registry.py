@@ -57,6 +57,15 @@ def test_wrong_content_names_both_sums(entry, tmp_path):
   assert hashlib.sha256(b"something else").hexdigest() in str(caught.value)
 
 
+def test_a_file_named_as_that_of_others_is_refused_so(entry, tmp_path):
+  other = tmp_path / weights.get("mn04").file
+  other.write_bytes(b"anything")
+  with pytest.raises(
+    weights.MissingWeightsError, match="the file of 'mn04', not of 'tiny'"
+  ):
+    weights.find("tiny", other)
+
+
 def test_unknown_name_lists_the_known(entry):
   with pytest.raises(KeyError, match="mn04"):
     weights.find("mn40")

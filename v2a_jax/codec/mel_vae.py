@@ -239,7 +239,7 @@ class Upsample(nnx.Module):
 
 
 class Level(nnx.Module):
-  """Residual blocks of one width, and a change of the rate after them."""
+  """Residual blocks of one width."""
 
   def __init__(
     self, features_in: int, features: int, blocks: int, *, rngs: nnx.Rngs
@@ -252,13 +252,11 @@ class Level(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     for block in self.block:
       x = block(x)
-    for name in ("downsample", "upsample"):
-      x = getattr(self, name)(x) if hasattr(self, name) else x
     return x
 
   @property
   def reach(self) -> int:
-    """Steps to one side that one depends on, before the rate changes."""
+    """Steps to one side that one depends on."""
     return sum(block.reach for block in self.block)
 
 
@@ -276,10 +274,10 @@ class Encoder(nnx.Module):
     self.conv_out = _conv(widths[-1], 2 * config.latent_dim, 3, rngs)
 
   def __call__(self, mel: jax.Array) -> jax.Array:
-    hidden = self.conv_in(mel)
-    for level in self.down:
-      hidden = level(hidden)
-    return self.conv_out(mp_silu(self.mid(hidden)))
+    first, second, third = self.down
+    hidden = first.downsample(first(self.conv_in(mel)))
+    hidden = self.mid(third(second(hidden)))
+    return self.conv_out(mp_silu(hidden))
 
 
 class Decoder(nnx.Module):
@@ -296,9 +294,9 @@ class Decoder(nnx.Module):
     self.conv_out = _conv(widths[0], config.mels, 3, rngs)
 
   def __call__(self, z: jax.Array) -> jax.Array:
-    hidden = self.mid(self.conv_in(z))
-    for level in reversed(self.up):
-      hidden = level(hidden)
+    first, second, third = self.up
+    hidden = third(self.mid(self.conv_in(z)))
+    hidden = first(second.upsample(second(hidden)))
     return self.conv_out(mp_silu(hidden))
 
   def halo(self, mels: int) -> int:

@@ -16,6 +16,8 @@ are no codes. For clips of up to the published 8 seconds all equals the
 original; see `mel_vae.py` for longer ones.
 
 Weights are found by `weights.registry`: `v2a weights fetch mmaudio:16k`.
+Products run in the backend's default precision; where that is less than float32
+(GPU, TPU), `jax_default_matmul_precision=highest` gives the original's numbers.
 """
 
 import dataclasses

@@ -100,11 +100,11 @@ _CHENG = (
 
 # MMAudio's generators: rate of the codec, md5 and size of the file.
 MMAUDIO_NETWORKS = {
-  "small_16k": ("16k", "af93cde404179f58e3919ac085b8033b", "601 MB"),
-  "small_44k": ("44k", "babd74c884783d13701ea2820a5f5b6d", "601 MB"),
-  "medium_44k": ("44k", "5a56b6665e45a1e65ada534defa903d0", "2.4 GB"),
-  "large_44k": ("44k", "fed96c325a6785b85ce75ae1aafd2673", "3.9 GB"),
-  "large_44k_v2": ("44k", "01ad4464f049b2d7efdaa4c1a59b8dfe", "3.9 GB"),
+  "small_16k": ("16k", "af93cde404179f58e3919ac085b8033b", "629 MB"),
+  "small_44k": ("44k", "babd74c884783d13701ea2820a5f5b6d", "630 MB"),
+  "medium_44k": ("44k", "5a56b6665e45a1e65ada534defa903d0", "2.5 GB"),
+  "large_44k": ("44k", "fed96c325a6785b85ce75ae1aafd2673", "4.1 GB"),
+  "large_44k_v2": ("44k", "01ad4464f049b2d7efdaa4c1a59b8dfe", "4.1 GB"),
 }
 
 WEIGHTS = {
@@ -209,7 +209,7 @@ WEIGHTS = {
       md5="69f56803f59a549a1a507c93859fd4d7",
       url=f"{_MMAUDIO}/v1-16.pth",
       licence="CC-BY-NC-4.0",
-      about="MMAudio's autoencoder of log-mels, 16 kHz, 655 MB",
+      about="MMAudio's autoencoder of log-mels, 16 kHz, 687 MB",
       credit=_CHENG,
     ),
     Weights(
@@ -227,7 +227,7 @@ WEIGHTS = {
       md5="eeaf372a38a9c31c362120aba2dde292",
       url=f"{_MMAUDIO}/best_netG.pt",
       licence="MIT",
-      about="BigVGAN of Make-An-Audio 2, 80 mels, 16 kHz, 429 MB",
+      about="BigVGAN of Make-An-Audio 2, 80 mels, 16 kHz, 449 MB",
       part="generator.",
     ),
     Weights(
@@ -247,7 +247,7 @@ WEIGHTS = {
       md5="5b2f5594b0730f70e41e549b7c94390c",
       url=f"{_MMAUDIO}/synchformer_state_dict.pth",
       licence="MIT",
-      about="Synchformer, features of motion at 25 fps, 907 MB",
+      about="Synchformer, features of motion at 25 fps, 951 MB",
       part="vfeat_extractor.",
     ),
     Weights(

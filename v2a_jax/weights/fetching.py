@@ -6,7 +6,7 @@ records where it came from, its licence and its sha256, with which a file is
 compared later where no digest is published.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 import contextlib
 import os
 import pathlib
@@ -26,6 +26,7 @@ def fetch(
   *,
   out: str | os.PathLike[str] | None = None,
   accept: Collection[str] = (),
+  say: Callable[[str], None] = lambda line: None,
   timeout_seconds: float = 30.0,
 ) -> list[pathlib.Path]:
   """Downloads the files that a name stands for and that are not here yet.
@@ -34,6 +35,7 @@ def fetch(
     name: key of `WEIGHTS` or of `SETS`.
     out: output folder; None for the cache.
     accept: licences that are accepted.
+    say: is told, in a line, of each download that begins.
     timeout_seconds: longest wait for the server, in seconds.
 
   Returns:
@@ -52,6 +54,7 @@ def fetch(
   folder = registry.cache_dir() if out is None else as_path(out).expanduser()
   while lacking:
     weights = lacking[0]
+    say(f"fetching {weights.about}, {weights.licence}: {weights.url}")
     try:
       places[weights.name] = _fetch(weights, folder, timeout_seconds)
     except OSError as error:

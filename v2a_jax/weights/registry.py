@@ -113,10 +113,14 @@ def _locate(weights: Weights, path=None) -> pathlib.Path:
     path = as_path(path).expanduser()
     inside = [path / name for name in weights.files]
     places = inside if path.is_dir() else [path]
-  others = {of.file for of in WEIGHTS.values()} - {*weights.files}
-  for place in places:
-    if place.is_file() and place.name not in others:
+  others = {of.file: of.name for of in WEIGHTS.values() if of is not weights}
+  for place in (place for place in places if place.is_file()):
+    if place.name not in others:
       return cache.fetch(place)
+    raise MissingWeightsError(
+      f"{place} is by its name the file of '{others[place.name]}', not of"
+      f" '{weights.name}', which is {weights.file}"
+    )
   raise MissingWeightsError(
     f"weights '{weights.name}' not found (looked for"
     f" {', '.join(map(str, places))}): run `v2a weights fetch {weights.name}`,"
@@ -306,6 +310,7 @@ def convert(
   }
   with files.written(target) as part:
     _to_safetensors(source, part, weights)
+    part.chmod(0o644)
     record["sha256"] = files.sha256_of(part)
   files.write_json(target.with_suffix(".json"), record)
   return target
