@@ -49,7 +49,15 @@ EXTRAS = {
   # Compiles for TPU pods on a machine without one: v2a plan.
   "plan": ["libtpu"],
   "gpu": ["jax[cuda12]"],
-  "eval": ["krippendorff", "librosa", "mir_eval", "opencv-python-headless"],
+  "eval": [
+    "krippendorff",
+    "librosa",
+    "mir_eval",
+    "opencv-python-headless",
+    "pocketsphinx>=5",
+    "rapidfuzz",
+    "scikit-learn",
+  ],
   "ui": ["gradio>=6.1"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],

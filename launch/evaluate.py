@@ -10,6 +10,7 @@ distort` scores true sounds that are made worse on purpose.
 """
 
 import argparse
+from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
@@ -43,16 +44,22 @@ what they are judged by:
 --embeddings NAMES    embeddings for set distances, and for classes where they
                       tag, separated by commas; v2a weights has their weights
                       (default mn04,aisfx)
+--toolkits            also compute KAD as kadtk and the inception score as
+                      av-benchmark do, to be held against published numbers
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
---step STEP           training step of the checkpoint, or best: that of the best
-                      validation result (default: the newest)
+--step STEPS          training step of the checkpoint; best: that of the best
+                      validation result; each: of every checkpoint, and while
+                      it is trained of new ones as they come (default: the
+                      newest)
 --rows NAMES          rows to score, separated by commas: generated,
                       ground_truth, codec, shuffled_video, shifted, metronome,
                       silence, noise (default: all that the system can have)
 --given_word_times    add a row of the model that is told when the words of a
                       transcript are spoken; v2a generate is not told
+--degraded            add rows of the model that is given compressed, noisy, slow
+                      and film-like pictures
 --batch_size COUNT    number of clips that are generated at a time (default 8)
 --seed SEED           random seed of the choice of clips, 0 to
                       {parsing.MAX_SEED} (default 0)
@@ -84,7 +91,7 @@ def main(argv: list[str]) -> int:
 
   options = _options(args, runner.Options)
   asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
-  chosen = metrics.choose(asked)
+  chosen = metrics.choose(asked, toolkits=args.toolkits)
   outputs = [_named(text) for text in args.outputs or ()]
   names = unique_names(
     [*args.checkpoint, *(path for _, path in outputs)],
@@ -103,7 +110,7 @@ def main(argv: list[str]) -> int:
   options = dataclasses.replace(options, seconds=systems.seconds())
   for name, system in systems:
     out = as_path(args.output)
-    if len(names) > 1:
+    if len(names) > 1 or args.step == "each":
       out /= name
       print(f"{name} -> {out}", flush=True)
     done = runner.evaluate(
@@ -270,6 +277,18 @@ class _Systems:
 
     return min(read_experiment(path).data.seconds for path in args.checkpoint)
 
+  def _steps(self, path: str, name: str) -> Iterator[tuple[int | str, str]]:
+    """Yields steps of a checkpoint, with what results of each are called."""
+    if self._args.step != "each":
+      yield self._args.step, name
+      return
+    from v2a_jax.experiment import workdir
+
+    if not workdir.has_checkpoints(as_path(path)):
+      raise ValueError(f"{path}: --step each needs a workdir with checkpoints")
+    for step in workdir.each_step(path):
+      yield step, f"{name}_step_{step}"
+
   def __iter__(self):
     """Yields names and systems."""
     from v2a_jax.evaluation import systems
@@ -278,8 +297,10 @@ class _Systems:
     args = self._args
     changes = sampler_flags.overrides(args)
     for path, name in zip(args.checkpoint, self._names):
-      tracker = Soundtracker.load(path, step=args.step)
-      tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
-      yield name, systems.Model(tracker, changes)
+      for step, label in self._steps(path, name):
+        tracker = Soundtracker.load(path, step=step)
+        tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
+        shown = label if args.step == "each" else ""
+        yield label, systems.Model(tracker, changes, name=shown)
     for name, (folder, pairs) in self._folders.items():
       yield name, systems.Outputs(name, folder, pairs)

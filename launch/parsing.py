@@ -207,6 +207,11 @@ def _step(text: str) -> int | str:
   return text if text == "best" else _whole(0)(text)
 
 
+def _steps(text: str) -> int | str:
+  """Converts a training step, or the name of that of the best or of all."""
+  return text if text == "each" else _step(text)
+
+
 def _dtype(text: str) -> str:
   """Checks the type that weights are stored in."""
   if text not in (known := ("float32", "float16", "bfloat16")):
@@ -247,6 +252,7 @@ TYPES = {
   "COUNT": _whole(1),
   "RATE": _whole(8000, 192_000),
   "STEP": _step,
+  "STEPS": _steps,
   "DTYPE": _dtype,
   "SEED": _whole(0, MAX_SEED),
   "X": float,

@@ -14,6 +14,10 @@ sampler (default: as in the config of the checkpoint):
                       guidance scale away from the negative prompt
 --guidance_joint X    guidance scale of all conditions together, away from the
                       negative prompt without the video, as in MMAudio
+--guide_from X        diffusion time at which guidance begins; 0 is noise, 1 data
+--guide_to X          diffusion time at which guidance ends
+--rescale_guidance X  share, 0 to 1, by which what guidance makes larger is
+                      brought back
 --num_steps N         number of solver steps
 --solver NAME         solver of a model of latents: euler, heun, dpmpp_2m or
                       average
@@ -25,7 +29,8 @@ sampler (default: as in the config of the checkpoint):
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
   """Returns the flags that were typed, as fields of a sampler."""
   typed = {k: value for k, value in vars(args).items() if value is not None}
-  names = ("num_steps", "solver", "temperature")
+  names = ("num_steps", "solver", "temperature", "guide_from", "guide_to")
+  names += ("rescale_guidance",)
   fields = {name: typed[name] for name in names if name in typed}
   if guidance := {
     name.removeprefix("guidance_"): value

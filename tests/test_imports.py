@@ -200,6 +200,7 @@ def test_every_package_that_is_imported_is_declared():
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",
     "google": "protobuf",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
   }
   declared = {

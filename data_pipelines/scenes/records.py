@@ -8,6 +8,7 @@ from data_pipelines import schema
 from data_pipelines.scenes.scene import Scene, make_scene
 from v2a_jax import media
 
+SOURCE = "v2a_jax scenes"  # Begins the source of every scene.
 LICENCE = "CC0-1.0"
 _SCENE_FIELDS = ("caption", "audio_caption", "transcript", "tags", "label")
 
@@ -54,7 +55,7 @@ def to_record(scene: Scene, id: str, *, split: str = "train") -> dict:
     events=events,
     **{field: getattr(scene, field) for field in _SCENE_FIELDS},
     licence=LICENCE,
-    source=f"v2a_jax scenes seed={scene.seed}",
+    source=f"{SOURCE} seed={scene.seed}",
     split=split,
     duration=scene.seconds,
     sha256=hashlib.sha256(video + audio).hexdigest(),

@@ -63,7 +63,7 @@ class Follower:
     self._path, self._broken = str(path), broken
     self.seeds = []
 
-  def sample(self, cond, *, seed, sampler):
+  def sample(self, cond, *, seed, seconds, sampler):
     self.seeds.append([int(one) for one in seed])
     sounds = []
     for i, frames in enumerate(cond.frames):

@@ -247,6 +247,19 @@ def test_the_command(truth, outputs, tmp_path, capsys):
   assert "results of other settings (seeds, gallery_clips)" in line
 
 
+def test_the_first_take_of_each_video_stands_for_it():
+  """As `v2a generate` names its files."""
+  takes = ["c02_s0001", "c01_s0003", "c03_s0002"]
+  names = [f"{of}/{of}__{take}" for of in ("dog", "cat") for take in takes]
+  found = folders.match(["pets/dog", "cat", "bird"], [*names, "cat/other"])
+  assert found.pairs == {
+    "pets/dog": "dog/dog__c01_s0003",
+    "cat": "cat/cat__c01_s0003",
+  }
+  assert found.without_output == ["bird"]
+  assert found.without_truth == ["cat/other"]
+
+
 def test_what_matches_nothing_is_refused_in_one_line(truth, tmp_path, capsys):
   stranger = tmp_path / "stranger"
   stranger.mkdir()

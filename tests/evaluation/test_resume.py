@@ -46,10 +46,10 @@ def lasting(content):
 class Killed(Follower):
   """A model whose process ends at the second batch."""
 
-  def sample(self, cond, *, seed, sampler):
+  def sample(self, cond, **settings):
     if len(self.seeds) == 3:
       raise KeyboardInterrupt
-    return super().sample(cond, seed=seed, sampler=sampler)
+    return super().sample(cond, **settings)
 
 
 def test_a_killed_evaluation_goes_on_with_the_same_numbers(data, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import rows
+from v2a_jax.evaluation import pictures, rows
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
@@ -64,3 +64,40 @@ def test_pink_noise_has_the_level_and_falls_by_3_db_an_octave():
   ]
   drops = 10 * np.log10(np.array(octaves[:-1]) / octaves[1:])
   np.testing.assert_allclose(drops, 3.0, atol=0.7)
+
+
+def _picture(fps=25.0, n=50, slots=60):
+  """An example with a grey ramp in motion, and slots without a frame."""
+  frames = np.zeros((slots, 24, 32, 3), np.uint8)
+  ramp = np.linspace(20, 220, 32).astype(np.uint8)
+  for i in range(n):
+    frames[i] = np.roll(ramp, i)[None, :, None]
+  frames[:n, :8, :8] = (200, 30, 60)
+  times = np.where(np.arange(slots) < n, np.arange(slots) / fps, 0.0)
+  return {
+    "frames": frames,
+    "frame_times": times.astype(np.float32),
+    "frame_mask": np.arange(slots) < n,
+    "prompt": np.arange(3),
+  }
+
+
+@pytest.mark.parametrize("name", pictures.DEGRADED)
+def test_a_worse_picture_is_the_same_clip_seen_worse(name):
+  example = _picture()
+  before = {key: value.copy() for key, value in example.items()}
+  seen = pictures.degrade(name, example, seed=3)
+  again = pictures.degrade(name, example, seed=3)
+  for key, value in example.items():
+    np.testing.assert_array_equal(value, before[key])
+    np.testing.assert_array_equal(seen[key], again[key])
+    assert seen[key].shape == value.shape and seen[key].dtype == value.dtype
+  assert (seen["frames"] != example["frames"]).any()
+  frames = seen["frames"][seen["frame_mask"]].astype(float)
+  assert 60 < frames.mean() < 180
+  if name == "slow_video":
+    times = seen["frame_times"][seen["frame_mask"]]
+    np.testing.assert_allclose(times, np.arange(10) / 5, atol=1e-6)
+    np.testing.assert_array_equal(frames, example["frames"][0:50:5])
+  if name == "film_video":
+    assert np.ptp(frames, axis=-1).max() == 0

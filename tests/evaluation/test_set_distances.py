@@ -133,3 +133,20 @@ def test_parts_tell_which_clip_is_far():
   x, y = _clips(RNG(0), 12), _clips(RNG(1), 40)
   x.vectors[x.clips == 5] += 3.0
   assert np.argmax(frechet.frechet(x, y).parts) == 5
+
+
+def test_kadtk_takes_its_bandwidth_from_the_judged_set():
+  """kadtk's formula with all pairs, and the lower of two middle distances."""
+  rng = RNG(5)
+  judged, true = rng.normal(size=(24, 6)) * 2.0, rng.normal(size=(31, 6)) + 0.4
+  squares = lambda a, b: np.square(a[:, None] - b[None]).sum(-1)
+  upper = np.sqrt(squares(judged, judged)[np.triu_indices(24, 1)])
+  bandwidth = np.sort(upper)[(len(upper) - 1) // 2]
+  k = lambda a, b: np.exp(-squares(a, b) / (2 * bandwidth**2 + 1e-8))
+  expected = (k(judged, judged).sum() - 24) / (24 * 23)
+  expected += (k(true, true).sum() - 31) / (31 * 30) - 2 * k(
+    judged, true
+  ).mean()
+  found = kernel.kadtk_distance(judged, true)
+  assert found == pytest.approx(100 * expected, rel=1e-9)
+  assert found != pytest.approx(kernel.kadtk_distance(true, judged), rel=1e-3)

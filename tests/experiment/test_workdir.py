@@ -1,7 +1,10 @@
 """Starting from someone's weights, with the bundled model and a real config."""
 
 import json
+import pathlib
 import shutil
+import subprocess
+import sys
 
 from flax import nnx
 import jax
@@ -10,6 +13,7 @@ import pytest
 
 from configs import ar_tiny, codec_tiny, finetune, mean_flow_tiny
 from data_pipelines import manifest, schema, tokenizer
+from v2a_jax.basics import claim
 from v2a_jax.experiment import load, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
@@ -216,3 +220,28 @@ def test_a_damaged_config_is_named(trained, tmp_path):
   path.write_text(path.read_text()[:100])
   with pytest.raises(bundle.BundleError, match="run/config.json is not JSON"):
     trained()
+
+
+def test_each_step_waits_for_those_that_training_still_saves(tmp_path):
+  """A process holds the workdir, saves twice more and ends."""
+  save = lambda step: (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+  save(2), save(10)
+  code = (
+    "import os, sys, time\n"
+    "from v2a_jax.basics import claim\n"
+    "with claim.held(sys.argv[1]):\n"
+    "  print('held', flush=True)\n"
+    "  for step in (12, 14):\n"
+    "    time.sleep(0.4)\n"
+    "    os.mkdir(f'{sys.argv[1]}/checkpoints/{step}')\n"
+  )
+  run = subprocess.Popen(
+    [sys.executable, "-c", code, str(tmp_path)],
+    stdout=subprocess.PIPE,
+    cwd=pathlib.Path(__file__).parents[2],
+  )
+  assert run.stdout.readline() == b"held\n"
+  assert claim.is_held(tmp_path)
+  assert list(workdir.each_step(tmp_path, seconds=0.1)) == [2, 10, 12, 14]
+  assert run.wait() == 0 and not claim.is_held(tmp_path)
+  assert list(workdir.each_step(tmp_path, seconds=100)) == [2, 10, 12, 14]

@@ -71,7 +71,8 @@ def test_every_argument_is_described_by_a_phrase(page):
 def test_a_number_says_what_it_is_by_default(page):
   for names, text in flags_of(page).items():
     if re.search(r" (N|X|COUNT|SEED|SECONDS)$", names):
-      sampler = names.startswith(("--guidance", "--num_steps", "--temperature"))
+      flags = ("--guid", "--rescale_guidance", "--num_steps", "--temperature")
+      sampler = names.startswith(flags)
       processes = names.startswith(("--num_processes", "--process_id"))
       limit = names.startswith("--limit")
       assert "(default" in text or sampler or processes or limit, names

@@ -41,9 +41,11 @@ def test_it_goes_on_where_the_embedding_cannot_be_fetched(
   monkeypatch.setenv("PIP_NO_INDEX", "1")
   quickstart.Road(tmp_path, SMOKE).fetch()
   shown = capfd.readouterr()
-  assert "$ v2a weights fetch aisfx\n" in shown.out
-  assert "going on without its Fréchet distance" in shown.out
-  assert "could not be fetched" in shown.err and shown.err.count("\n") == 1
+  for name, use in quickstart.NETWORKS.items():
+    assert f"$ v2a weights fetch {name}\n" in shown.out
+    assert f"going on without {use}\n" in shown.out
+    assert f"weights '{name}' could not be fetched" in shown.err
+  assert shown.err.count("\n") == len(quickstart.NETWORKS)
 
 
 def test_a_failing_step_ends_with_its_status(capfd):

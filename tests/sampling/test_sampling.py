@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from v2a_jax.basics.settings import SettingError
 from v2a_jax.batch import UNKNOWN
 from v2a_jax.models.pattern import PATTERNS
 from v2a_jax.objectives.corruption import Corruption
@@ -19,7 +20,8 @@ from v2a_jax.sampling.autoregressive import (
   TokenSampler,
   restrict,
 )
-from v2a_jax.sampling.guidance import Guidance, combine, spread
+from v2a_jax.sampling.draw import Draw
+from v2a_jax.sampling.guidance import Guidance, combine, rescaled, spread
 from v2a_jax.sampling.ode import ODESampler
 from v2a_jax.sampling.solvers import SOLVERS
 from v2a_jax.sampling.windows import Windows
@@ -359,3 +361,57 @@ def test_ranking_prefers_sound_that_starts_with_the_picture():
 def test_samplers_are_hashable_settings():
   sampler = ODESampler(num_steps=4, guidance=Guidance(video=2.0))
   assert hash(sampler) == hash(dataclasses.replace(sampler))
+
+
+def test_what_comes_after_a_clip_does_not_change_it():
+  """The noise after the end is another; clips end in the second window."""
+  model, windows = tiny.diffusion(), Windows(T, T // 2, count=2)
+  sampler = ODESampler(num_steps=3, guidance=Guidance(video=2.0))
+  cond = _rows(tiny.conditioning(), windows.count)
+  ends = np.array([9, 11])
+  mask = np.arange(windows.total) < ends[:, None]
+  shape = (2, windows.total, model.backbone.config.channels)
+  first, second = np.random.default_rng(0).normal(size=(2, *shape))
+  second = np.where(mask[..., None], first, second).astype(np.float32)
+
+  def run(noise, mask):
+    draw = Draw(keys=KEYS, times=tiny.times(T), windows=windows, mask=mask)
+    carry = jax.jit(lambda x: sampler.carry(x, model, Diffusion(), cond, draw))
+    return np.asarray(carry(noise.astype(np.float32)))
+
+  seen, again = (run(noise, mask) for noise in (first, second))
+  np.testing.assert_allclose(seen[mask], again[mask], atol=1e-6)
+  assert np.abs(run(first, None) - run(second, None))[mask].max() > 1e-3
+
+
+def test_guidance_of_an_interval_is_none_outside_of_it():
+  model, cond = tiny.diffusion(), tiny.conditioning()
+
+  def run(scale, **settings):
+    guidance = Guidance(video=scale)
+    sampler = ODESampler(num_steps=4, guidance=guidance, **settings)
+    return np.asarray(sample(sampler, model, cond, Diffusion()))
+
+  plain, guided = run(1.0), run(3.0)
+  np.testing.assert_allclose(run(3.0, guide_from=0.9), plain, atol=1e-5)
+  np.testing.assert_allclose(run(3.0, guide_to=0.76), guided, atol=1e-5)
+  part = run(3.0, guide_from=0.2, guide_to=0.6)  # steps at 0.25 and 0.5
+  assert min(np.abs(part - plain).max(), np.abs(part - guided).max()) > 1e-3
+  with pytest.raises(SettingError, match="guide_to=0.2 is not in"):
+    ODESampler(guide_from=0.5, guide_to=0.2)
+
+
+def test_rescaled_guidance_has_the_deviation_of_no_guidance():
+  outputs = jax.random.normal(jax.random.key(3), (4, 9, 5))
+  weights = jnp.asarray([4.0, -3.0])
+  guided = combine(outputs, weights)
+  deviation = lambda x: np.asarray(x).reshape(2, -1).std(axis=1)
+  whole = rescaled(guided, outputs, 1.0)
+  np.testing.assert_allclose(deviation(whole), deviation(outputs[:2]), 1e-5)
+  half = rescaled(guided, outputs, 0.5)
+  np.testing.assert_allclose(half, (guided + whole) / 2, rtol=1e-5)
+  model, cond = tiny.diffusion(), tiny.conditioning()
+  sampler = ODESampler(
+    num_steps=3, guidance=Guidance(video=4.0), rescale_guidance=0.7
+  )
+  assert np.isfinite(sample(sampler, model, cond, Diffusion())).all()

@@ -54,6 +54,24 @@ def held(folder: PathLike, *, lease_seconds: float = 40.0) -> Iterator[None]:
     yield
 
 
+def is_held(folder: PathLike) -> bool:
+  """Says whether a process writes to a folder.
+
+  On a store it is one that has not given its claim back, which may have ended.
+  """
+  folder = as_path(folder)
+  if is_remote(folder):
+    return bool(_read(folder / CLAIM))
+  try:
+    with open(folder / LOCK) as file:
+      fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except FileNotFoundError:
+    return False
+  except BlockingIOError:
+    return True
+  return False
+
+
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path) -> Iterator[None]:
   folder.mkdir(parents=True, exist_ok=True)

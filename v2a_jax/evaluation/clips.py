@@ -16,6 +16,7 @@ import numpy as np
 from data_pipelines import manifest, schema, source
 from data_pipelines.loader import LoaderConfig, make_decoder
 from data_pipelines.media_files import find_media
+from data_pipelines.scenes.records import SOURCE
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.evaluation import folders, motion
@@ -32,6 +33,9 @@ class Clip:
 
   Attributes:
     position: its place among the chosen clips, from which its seeds come.
+    words: words of the transcript whose times are known, with `word`, `start`
+      and `end` in seconds; those within the clip.
+    of_scenes: whether it is a rendered scene.
     video: bytes of the record's video file; empty without a picture.
     example: a loader's example, numpy arrays without a batch axis; empty where
       no model needs it. Words are without times, as `v2a generate` gives them.
@@ -48,6 +52,8 @@ class Clip:
   caption: str = ""
   transcript: str = ""
   label: str = ""
+  words: Sequence[Mapping[str, Any]] = ()
+  of_scenes: bool = False
   video: bytes = b""
   example: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   word_times: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -207,6 +213,8 @@ class Reader:
       caption=next((record[f] for f in fields if record[f]), ""),
       transcript=record["transcript"],
       label=record["label"],
+      words=[w for w in record["words"] if w.get("end", np.inf) <= seconds],
+      of_scenes=record["source"].startswith(SOURCE),
       video=record["video"],
       example=example,
       word_times=word_times,

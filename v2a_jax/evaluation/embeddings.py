@@ -21,7 +21,15 @@ import numpy as np
 import soxr
 
 from v2a_jax.basics.text import one_of
-from v2a_jax.pretrained import aisfx, cnn14, mn04, passt, vggish, yamnet
+from v2a_jax.pretrained import (
+  aisfx,
+  cnn14,
+  mn04,
+  passt,
+  silero,
+  vggish,
+  yamnet,
+)
 from v2a_jax.weights import registry as weights
 
 # A batch holds about this much sound, but no more windows than the other.
@@ -159,6 +167,19 @@ class PaSST(Published):
   window, hop = 10.0, 5.0
 
 
+class Silero(Published):
+  """Silero VAD on whole clips: seconds in which somebody speaks."""
+
+  id, weights, network = "silero", "silero", silero
+  label = "Silero VAD"
+  window = hop = 0.0
+
+  def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    short = -windows.shape[1] % self.sample_rate  # Fewer shapes are compiled.
+    return super().apply(np.pad(windows, ((0, 0), (0, short))))
+
+
+# What sets of sounds can be compared on.
 EMBEDDINGS: dict[str, type[Published]] = {
   cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet, VGGish, Cnn14, PaSST)
 }

@@ -24,6 +24,8 @@ from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
 
 _NAMED = 3  # names that a message shows
+# A take of `v2a generate`; those of a video sort by their rank.
+_TAKE = re.compile(r"(?P<stem>[^/]+)/(?P=stem)__c\d+_s\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,15 +140,25 @@ def first(names: Sequence[str]) -> str:
 
 
 def match(ids: Iterable[str], names: Iterable[str]) -> Match:
-  """Matches ids of records with names of a `Folder`, as they are or `plain`."""
+  """Matches ids of records with names of a `Folder`, as they are or `plain`.
+
+  Of the takes that `v2a generate` writes to a folder for each video, the one
+  that it ranks first stands for the clip.
+  """
   left, pairs, missing = set(names), {}, []
+  takes: dict[str, list[str]] = {}
+  for name in sorted(left):
+    if found := _TAKE.fullmatch(name):
+      takes.setdefault(found["stem"], []).append(name)
   for id_ in ids:
-    name = next((n for n in (composed(id_), plain(id_)) if n in left), None)
+    own = takes.get(pathlib.PurePosixPath(composed(id_)).name, [])
+    tried = (composed(id_), plain(id_), *own[:1])
+    name = next((n for n in tried if n in left), None)
     if name is None:
       missing.append(id_)
     else:
       pairs[id_] = name
-      left.discard(name)
+      left -= {name, *own}
   return Match(pairs, missing, sorted(left))
 
 

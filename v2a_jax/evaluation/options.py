@@ -18,6 +18,7 @@ class Options:
     reference_seed: random seed of the choice of reference clips.
     rows: rows to make and score; None for all that the system can have.
     word_times: add a row of the model that is given the times of the words.
+    degraded: add rows of the model that is given a worse picture.
     batch_size: clips per call of the model.
     seconds: length of what is judged of a clip; None for the model's window,
       and for all of a clip where no model is.
@@ -39,6 +40,7 @@ class Options:
   reference_seed: int = 0
   rows: Sequence[str] | None = None
   word_times: bool = False
+  degraded: bool = False
   batch_size: int = 8
   seconds: float | None = None
   rate: int | None = None

@@ -3,6 +3,8 @@
 generated       the system under evaluation; a model is given the clip's video,
                 caption and transcript
 word_times      the model, given the true times of the words too; only if asked
+compressed_video, noisy_video, slow_video, film_video
+                the model, given a worse picture (pictures.py); only if asked
 ground_truth    the clip's true sound: the score of a perfect model
 codec           the true sound through the codec: the model's ceiling
 shuffled_video  the model, given another clip's video and this clip's words,
@@ -24,6 +26,7 @@ import numpy as np
 from v2a_jax.basics.text import one_of
 from v2a_jax.batch import Batch, Conditioning
 from v2a_jax.evaluation import clips as clips_lib
+from v2a_jax.evaluation import pictures
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
@@ -32,9 +35,10 @@ ROWS = (
   *(GENERATED, GROUND_TRUTH, "codec", SHUFFLED),
   *("shifted", "metronome", "silence", "noise"),
 )
-# Rows that a model makes, and those that need a codec of its own.
 WORD_TIMES = "word_times"
-MODEL_ROWS = (GENERATED, WORD_TIMES, "codec", SHUFFLED)
+DEGRADED = tuple(pictures.DEGRADED)
+# Rows that a model makes, and those that need a codec of its own.
+MODEL_ROWS = (GENERATED, WORD_TIMES, *DEGRADED, "codec", SHUFFLED)
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
 _LOWEST_HZ = 20.0
 SHIFT_MS = 120
@@ -48,8 +52,18 @@ class Tracker(Protocol):
   sample_rate: int  # of its sounds, Hz
   loader_config: Any  # of the examples that it takes
 
-  def sample(self, cond: Conditioning, *, seed: np.ndarray, sampler: Any):
-    """Returns sounds [b, samples, channels], one for each of `seed` [b]."""
+  def sample(
+    self,
+    cond: Conditioning,
+    *,
+    seed: np.ndarray,
+    seconds: np.ndarray,
+    sampler: Any,
+  ):
+    """Returns sounds [b, samples, channels], one for each of `seed` [b].
+
+    `seconds` [b] are the lengths of the clips.
+    """
 
   def reconstruct(self, audio: np.ndarray):
     """Returns sounds [b, samples, channels], encoded and decoded."""
@@ -82,10 +96,10 @@ def make(
   settings: Settings,
   donors: Sequence[Clip] = (),
 ) -> list[np.ndarray]:
-  """Generates the sounds of a row, one of `ROWS` or `WORD_TIMES`.
+  """Generates the sounds of a row.
 
   Args:
-    name: the row.
+    name: the row: one of `ROWS`, `WORD_TIMES` or one of `DEGRADED`.
     tracker: the model; rows that are not of `MODEL_ROWS` only read the
       `sample_rate` of the true sounds.
     clips: the clips.
@@ -122,12 +136,21 @@ def make(
       dataclasses.replace(clip, example={**clip.example, **clip.word_times})
       for clip in clips
     ]
+  elif name in DEGRADED:
+    clips = [
+      dataclasses.replace(
+        clip, example=pictures.degrade(name, clip.example, seed=clip.position)
+      )
+      for clip in clips
+    ]
   elif name != GENERATED:
-    raise ValueError(f"row {name!r} {one_of((*ROWS, WORD_TIMES))}")
+    raise ValueError(f"row {name!r} {one_of((*ROWS, WORD_TIMES, *DEGRADED))}")
 
   def sample(batch, seeds):
     cond = Batch.from_arrays(batch).cond
-    return tracker.sample(cond, seed=seeds, sampler=settings.sampler)
+    return tracker.sample(
+      cond, seed=seeds, seconds=batch["duration"], sampler=settings.sampler
+    )
 
   return _batched(sample, clips, settings)
 

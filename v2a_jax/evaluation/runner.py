@@ -128,8 +128,9 @@ def _rows(system: System, options: Options) -> list[str]:
     )
   if not rows:
     raise ValueError(f"rows (none): choose from {', '.join(known)}")
-  if options.word_times and rows_lib.WORD_TIMES in system.rows:
-    rows.append(rows_lib.WORD_TIMES)
+  asked = [rows_lib.WORD_TIMES] * options.word_times
+  asked += list(rows_lib.DEGRADED) * options.degraded
+  rows += [row for row in asked if row in system.rows]
   return rows
 
 

@@ -57,9 +57,7 @@ def judge(
       sample = dataclasses.replace(sample, truth=truth[i])
       features[i][row] = sample.features
       states[i][row] = {
-        m.id: m.get_state(sample)
-        for m in of_clip
-        if sample.clip.video or not m.needs_video
+        m.id: m.get_state(sample) for m in of_clip if m.judges(sample.clip)
       }
   return [
     Judged(truth=t, states=s, features=f)

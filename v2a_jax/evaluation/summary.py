@@ -22,10 +22,6 @@ from v2a_jax.evaluation.metrics.base import (
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
 
-_NO_PICTURE = (
-  "it looks at the picture, and no clip has one: give --videos, or videos as"
-  " the --reference"
-)
 _ONE = "it compares sets of clips, and one clip is none"
 
 
@@ -115,10 +111,11 @@ class Summary:
     return {id_: reason for id_, reason in reasons.items() if reason}
 
   def _reason(self, metric: Metric) -> str:
-    if metric.needs_video and all(c.motion is None for c in self.scores.clips):
-      return _NO_PICTURE
     if isinstance(metric, ClipMetric):
-      return ""
+      rows = (
+        of for scored in self.scores.scored for of in scored.states.values()
+      )
+      return "" if any(metric.id in of for of in rows) else metric.unmet
     if len(self.scores.scored) < 2:
       return _ONE
     reference = self._reference(metric)

@@ -52,10 +52,17 @@ class System(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A trained model."""
+  """A trained model.
+
+  Attributes:
+    tracker: the model.
+    overrides: other values for fields of its sampler.
+    name: what it is called in results; "" for its experiment's name.
+  """
 
   tracker: rows_lib.Tracker
   overrides: Mapping[str, Any] | None = None
+  name: str = ""
 
   rows = rows_lib.MODEL_ROWS
 
@@ -70,7 +77,8 @@ class Model:
   def describe(self) -> dict[str, Any]:
     about = self.tracker.describe()
     sampler = _overridden(about["sampler"], self.overrides or {})
-    return {"kind": "model", **about, "sampler": sampler}
+    name = self.name or about["name"]
+    return {"kind": "model", **about, "name": name, "sampler": sampler}
 
   def check(self, clip: Clip, format: Format) -> None:
     """Accepts every clip."""

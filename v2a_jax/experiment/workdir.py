@@ -6,17 +6,18 @@ workdir keeps the resolved config and the tokenizers for whoever uses the
 weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import pathlib
+import time
 from typing import Any
 
 import jax
 
 from data_pipelines.manifest import read_manifest
 from v2a_jax.basics import claim, files
-from v2a_jax.basics.paths import as_path, check_readable
+from v2a_jax.basics.paths import PathLike, as_path, check_readable
 from v2a_jax.experiment import changes, features, init_weights
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError, look_up
@@ -73,6 +74,26 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
   """Says whether something was trained in a workdir."""
   described = (workdir / bundle.CONFIG).is_file()
   return described and bool(list_steps(workdir / "checkpoints"))
+
+
+def each_step(workdir: PathLike, *, seconds: float = 20.0) -> Iterator[int]:
+  """Yields the steps of the checkpoints, and of new ones while it is trained.
+
+  Args:
+    workdir: workdir of `v2a train`.
+    seconds: time between looks for new ones, in seconds.
+  """
+  seen = set()
+  while True:
+    running = claim.is_held(workdir)
+    steps = list_steps(as_path(workdir) / "checkpoints")
+    new = [step for step in reversed(steps) if step not in seen]
+    yield from new
+    seen |= set(new)
+    if not new and not running:
+      return
+    if not new:
+      time.sleep(seconds)
 
 
 def _check_validation(experiment: Experiment) -> None:

@@ -17,6 +17,8 @@ class Draw:
     negative: (ids int [b·windows.count l], mask) of negative prompts, or None.
     known: (latents [b windows.total c] or codes [b windows.total q], bool
       [b windows.total]), the steps that are given; None for none.
+    mask: bool [b windows.total], True where the clip exists, as in training;
+      None for everywhere.
   """
 
   keys: Any
@@ -24,3 +26,4 @@ class Draw:
   windows: Windows
   negative: Any = None
   known: Any = None
+  mask: Any = None

@@ -86,6 +86,32 @@ def spread(x, weights):
   return jnp.tile(x, (weights.shape[0],) + (1,) * (x.ndim - 1))
 
 
+def within(weights, inside):
+  """Returns the weights [k] where a bool holds, else those of no guidance."""
+  alone = jnp.zeros_like(weights).at[0].set(1.0)
+  return jnp.where(inside, weights, alone)
+
+
+def rescaled(guided, outputs, share):
+  """Brings the deviation of guided outputs back to that of branch 0.
+
+  Lin et al., "Common diffusion noise schedules and sample steps are flawed",
+  https://arxiv.org/abs/2305.08891, eq. 15 and 16: strong guidance makes outputs
+  larger than those that were trained.
+
+  Args:
+    guided: [b t c].
+    outputs: [k·b t c], of all branches.
+    share: share of the change that is made, in [0, 1].
+
+  Returns:
+    [b t c].
+  """
+  spread_of = lambda x: x.std(axis=(1, 2), keepdims=True)
+  own = spread_of(outputs[: len(guided)])
+  return guided * (1 - share + share * own / spread_of(guided))
+
+
 def combine(outputs, weights):
   """Sums [k·b ...] over k branches with their weights: [b ...]."""
   k = weights.shape[0]

@@ -20,6 +20,11 @@ class ODESampler:
     num_steps: number of solver steps.
     solver: name of the solver, one of `solvers.SOLVERS`.
     guidance: guidance scale for each condition.
+    guide_from: diffusion time at which guidance begins, in [0, 1]; 1 is data.
+    guide_to: diffusion time at which it ends: guidance that leaves out the
+      noisiest steps costs less variety (https://arxiv.org/abs/2404.07724).
+    rescale_guidance: share, in [0, 1], by which the deviation of what is guided
+      is brought back to that without guidance; see `guidance.rescaled`.
   """
 
   family: ClassVar[str] = "diffusion"
@@ -27,9 +32,18 @@ class ODESampler:
   num_steps: int = 25
   solver: str = "euler"
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
+  guide_from: float = 0.0
+  guide_to: float = 1.0
+  rescale_guidance: float = 0.0
 
   def __post_init__(self):
-    settings.check(self, num_steps="[1, inf)")
+    settings.check(
+      self,
+      num_steps="[1, inf)",
+      guide_from="[0, 1]",
+      guide_to=f"[{self.guide_from}, 1]",
+      rescale_guidance="[0, 1]",
+    )
     settings.choose(self, solver=SOLVERS)
 
   @property
@@ -65,6 +79,7 @@ class ODESampler:
     windows, known = draw.windows, draw.known
     by_window = lambda x: guidance_lib.spread(windows.split(x), weights)
     known_windows = known and jax.tree.map(by_window, known)
+    mask = None if draw.mask is None else by_window(draw.mask)
     path = objective.corruption
 
     def predict(x, t, until=None):
@@ -77,10 +92,18 @@ class ODESampler:
         every(t),
         tokens,
         times=draw.times,
+        mask=mask,
         known=known_windows,
         until=None if until is None else every(until),
       )
-      return windows.merge(guidance_lib.combine(prediction, weights))
+      inside = (self.guide_from <= t) & (t <= self.guide_to)
+      now = guidance_lib.within(weights, inside)
+      guided = guidance_lib.combine(prediction, now)
+      if self.rescale_guidance:
+        guided = guidance_lib.rescaled(
+          guided, prediction, self.rescale_guidance
+        )
+      return windows.merge(guided)
 
     latents = SOLVERS[self.solver](
       predict, noise, num_steps=self.num_steps, corruption=path

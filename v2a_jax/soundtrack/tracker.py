@@ -113,6 +113,7 @@ class Soundtracker:
     seed=0,
     negative=None,
     windows=None,
+    seconds=None,
     sampler=None,
     known=None,
   ) -> np.ndarray:
@@ -123,6 +124,8 @@ class Soundtracker:
       seed: int, row i gets seed + i; or ints [b].
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: tiling of a clip by windows; None for one window each.
+      seconds: length of each clip in seconds, [b]; None for as long as windows
+        reach. A diffusion model does not see what comes after, as in training.
       sampler: other values for fields of the sampler, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]), a
         sound and which of its latents are kept.
@@ -142,9 +145,13 @@ class Soundtracker:
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
     if not callable(sampler):
       sampler = self.experiment.sampler_with(sampler)
+    mask = None
+    if seconds is not None:
+      starts = np.arange(windows.total) / rate
+      mask = starts < np.asarray(seconds)[:, None]
     run = self._compiled(sampler, windows)
     target = run(
-      self._params, self.codec.state, cond, keys, times, negative, known
+      self._params, self.codec.state, cond, keys, times, negative, known, mask
     )
     # In pieces, so that the memory of the decoder does not grow with the clip.
     return streaming.decode(self.codec.merge(), target)
@@ -155,12 +162,17 @@ class Soundtracker:
     experiment = self.experiment
 
     @jax.jit
-    def run(params, codec_state, cond, keys, times, negative, known):
+    def run(params, codec_state, cond, keys, times, negative, known, mask):
       if known is not None:
         sound, mask = known
         known = experiment.representation.encode(codec_state, sound), mask
       draw = Draw(
-        keys=keys, times=times, windows=windows, negative=negative, known=known
+        keys=keys,
+        times=times,
+        windows=windows,
+        negative=negative,
+        known=known,
+        mask=mask,
       )
       model = nnx.merge(self._graphdef, params)
       return sampler(model, experiment.objective, cond, draw)
@@ -240,6 +252,7 @@ class Soundtracker:
       jax.tree.map(repeat, cond),
       seed=request.seed,
       windows=windows,
+      seconds=np.full(n, float(seconds)),
       negative=self._negative(request, n * windows.count),
       sampler=request.sampler,
       known=jax.tree.map(repeat, kept.known) if kept else None,

@@ -142,6 +142,18 @@ WEIGHTS = {
       ),
     ),
     Weights(
+      name="silero",
+      file="silero_vad-6.2.3-py3-none-any.whl",
+      member="silero_vad/data/silero_vad_16k.safetensors",
+      also="silero_vad_16k.safetensors",
+      package="silero-vad==6.2.3",
+      sha256="c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+      bytes=1_239_748,
+      url="https://pypi.org/project/silero-vad/6.2.3/",
+      licence="MIT",
+      about="Silero VAD, voice activity, 16 kHz, for unwanted speech",
+    ),
+    Weights(
       name="yamnet",
       file="yamnet_wavin_quantized_mel_relu6.tflite",
       sha256="b8cc7ebd9edf3c16fcd79230e4c105316e8872c51ce447348176f75d6d35d570",

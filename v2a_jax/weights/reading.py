@@ -25,7 +25,11 @@ _SECONDS = 900  # of processor time
 _MEMORY = 4 << 30  # bytes beside a multiple of the file
 _MULTIPLE = 8
 _REFUSED = 3
-ERRORS = (torch_file.TorchFileError, tflite_file.TFLiteFileError)
+ERRORS = (
+  torch_file.TorchFileError,
+  tflite_file.TFLiteFileError,
+  SafetensorError,
+)
 
 
 class UnreadableError(ValueError):
@@ -91,14 +95,18 @@ def read(
   """
   if has_member(path, member):
     with zipfile.ZipFile(path) as archive:
-      tensors = torch_file.read(io.BytesIO(archive.read(member)), name=path)
-  elif path.suffix == ".tflite":
-    tensors = tflite_file.read(path)
+      data = archive.read(member)
+    if member.endswith(".safetensors"):
+      tensors = safetensors.load(data)
+    else:
+      tensors = torch_file.read(io.BytesIO(data), name=path)
   elif path.suffix == ".safetensors":
     try:
       tensors = safetensors.load_file(path)
     except SafetensorError as error:
       raise UnreadableError(f"{path} is not readable: {error}") from None
+  elif path.suffix == ".tflite":
+    tensors = tflite_file.read(path)
   else:
     tensors = torch_file.read(path)
   found = {

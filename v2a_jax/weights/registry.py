@@ -113,7 +113,9 @@ def _locate(weights: Weights, path=None) -> pathlib.Path:
     path = as_path(path).expanduser()
     inside = [path / name for name in weights.files]
     places = inside if path.is_dir() else [path]
-  others = {of.file: of.name for of in WEIGHTS.values() if of is not weights}
+  others = {name: of.name for of in WEIGHTS.values() for name in of.files}
+  for name in weights.files:
+    del others[name]
   for place in (place for place in places if place.is_file()):
     if place.name not in others:
       return cache.fetch(place)

@@ -13,8 +13,11 @@ from v2a_jax.evaluation.metrics.base import Metric
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
 from v2a_jax.evaluation.metrics.duration_error import DurationError
 from v2a_jax.evaluation.metrics.frechet import FrechetDistance
-from v2a_jax.evaluation.metrics.inception import InceptionScore
-from v2a_jax.evaluation.metrics.kernel import KernelDistance
+from v2a_jax.evaluation.metrics.inception import (
+  InceptionScore,
+  SplitInceptionScore,
+)
+from v2a_jax.evaluation.metrics.kernel import KadtkDistance, KernelDistance
 from v2a_jax.evaluation.metrics.kl_divergence import (
   KLDivergence,
   ReverseKLDivergence,
@@ -37,21 +40,32 @@ from v2a_jax.evaluation.metrics.spectral import (
   LogSpectralDistance,
   MultiResolutionSTFT,
 )
+from v2a_jax.evaluation.metrics.unwanted import UnwantedMusic, UnwantedSpeech
+from v2a_jax.evaluation.metrics.words import SceneWords, WordsHeard
 
 EMBEDDINGS = ("mn04", "aisfx")
 
 
-def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
+def choose(
+  embeddings: Sequence[str] = EMBEDDINGS, *, toolkits: bool = False
+) -> tuple[Metric, ...]:
   """Returns the metrics that are computed, on some embeddings.
 
   Args:
     embeddings: ids in `embeddings.EMBEDDINGS`; sets of sounds are compared on
       each, and classes by those that tag.
+    toolkits: add what kadtk and av-benchmark compute in another way.
 
   Raises:
     ValueError: there is no embedding of that id.
   """
   taggers = [id_ for id_ in embeddings if embeddings_lib.get(id_).classes]
+  published = ()
+  if toolkits:
+    published = (
+      *map(KadtkDistance, embeddings),
+      *map(SplitInceptionScore, taggers),
+    )
   return (
     *map(FrechetDistance, embeddings),
     OnsetF1(milliseconds=50),
@@ -63,6 +77,10 @@ def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
     *map(KLDivergence, taggers),
     *map(InceptionScore, taggers),
     *map(KernelDistance, embeddings),
+    WordsHeard(),
+    SceneWords(),
+    UnwantedSpeech(),
+    UnwantedMusic(),
     SilentClips(),
     ClippedClips(),
     LevelError(),
@@ -76,6 +94,7 @@ def choose(embeddings: Sequence[str] = EMBEDDINGS) -> tuple[Metric, ...]:
     LogSpectralDistance(),
     *map(ReverseKLDivergence, taggers),
     AVAlign(),
+    *published,
   )
 
 

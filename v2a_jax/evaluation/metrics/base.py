@@ -96,6 +96,7 @@ class Metric(abc.ABC):
       other clips.
     needs_video: whether it looks at the picture; clips without one are left
       out.
+    unmet: why it is not measured where it judges none of the clips.
   """
 
   id: str
@@ -109,6 +110,14 @@ class Metric(abc.ABC):
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
   needs_video: bool = False
+  unmet: str = (
+    "it looks at the picture, and no clip has one: give --videos, or videos as"
+    " the reference"
+  )
+
+  def judges(self, clip: Clip) -> bool:
+    """Says whether a clip can be judged; others are left out."""
+    return bool(clip.video) or not self.needs_video
 
   def facts(self, clips: Sequence[Clip]) -> dict[str, str]:
     """Returns what the value rests on in this set of clips, by name.

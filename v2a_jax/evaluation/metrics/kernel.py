@@ -34,6 +34,7 @@ from v2a_jax.evaluation.metrics import base
 
 _SCALE = 100.0
 _BANDWIDTH_ROWS = 2000
+_KADTK_ROWS = 10_000
 _BLOCK = 1024  # windows
 
 
@@ -57,6 +58,51 @@ class KernelDistance(base.OnEmbedding, base.SetMetric):
 
   def compute_own(self, features, *, truth, seed=0) -> intervals.Estimate:
     return kernel_distance(features, truth, own=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class KadtkDistance(base.OnEmbedding, base.SetMetric):
+  """Kernel distance as kadtk computes it, to be held against published ones."""
+
+  stem, name = "kad_kadtk", "KAD as kadtk"
+  variant = "kadtk_1.1"
+  direction = "lower"
+  role = "shown"
+  about = (
+    "KAD as the toolkit kadtk computes it: bandwidth from the row's own median"
+    " distance, pairs of windows within a clip included."
+  )
+  needs_reference = True
+  has_own = True
+
+  def compute(self, features, *, reference, seed=0) -> intervals.Estimate:
+    value = kadtk_distance(features.vectors, reference.vectors)
+    clips = int(features.clips.max()) + 1
+    return intervals.Estimate(value, np.nan, np.nan, clips)
+
+  def compute_own(self, features, *, truth, seed=0) -> intervals.Estimate:
+    return self.compute(features, reference=truth)
+
+
+def kadtk_distance(x: np.ndarray, y: np.ndarray) -> float:
+  """Returns 100 x the squared discrepancy of windows x [n, d] and y [m, d].
+
+  `calc_kernel_audio_distance(y, x)` of https://github.com/YoonjinXD/kadtk 1.1,
+  whose bandwidth is the lower median distance of the set that is judged; of
+  every k-th window here where there are more than 10,000.
+  """
+  step = -(-len(x) // _KADTK_ROWS)
+  distances = distance.pdist(x[::step])
+  middle = (len(distances) - 1) // 2
+  bandwidth = np.partition(distances, middle)[middle]
+  gamma = 1.0 / (2.0 * bandwidth**2 + 1e-8)
+  x, y = (
+    embeddings.Features(v, np.arange(len(v)), np.zeros((len(v), 0)))
+    for v in (x, y)
+  )
+  within = _pairs(x, x, gamma, apart=True).value
+  within += _pairs(y, y, gamma, apart=True).value
+  return _SCALE * (within - 2 * _pairs(x, y, gamma, apart=False).value)
 
 
 def median_distance(rows: np.ndarray) -> float:

@@ -24,6 +24,7 @@ from v2a_jax.evaluation.report import (
   compare,
   figures,
   markdown,
+  series,
   slices,
   table,
 )
@@ -144,6 +145,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "csv": table.as_csv(columns, rows),
     "intervals": _interval_plots(columns, rows),
     "slices": slices.slices(runs, columns, colours=table.COLOURS),
+    "series": series.plots(runs, columns, colours=table.COLOURS),
     "curves": _curves(runs),
     "differences": config_differences([run["config"] for run in runs]),
     "gallery": gallery_lib.collect(

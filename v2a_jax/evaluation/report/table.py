@@ -8,6 +8,7 @@ from typing import Any
 
 import markupsafe
 
+from v2a_jax.evaluation.pictures import DEGRADED
 from v2a_jax.evaluation.report import compare
 from v2a_jax.evaluation.report.columns import Column
 from v2a_jax.evaluation.report.differences import row_of
@@ -20,13 +21,17 @@ ROW_LABELS = {
   "codec": "Codec reconstruction",
   SHUFFLED: "Shuffled video",
   "word_times": "Word times given",
+  "compressed_video": "Picture strongly compressed",
+  "noisy_video": "Picture with noise",
+  "slow_video": "Picture of 5 frames a second",
+  "film_video": "Picture as of an old film",
   "shifted": "True sound, 120 ms late",
   "metronome": "Metronome",
   "silence": "Silence",
   "noise": "Noise",
 }
 # Anchors that the run's model generates: each run keeps its own.
-_OF_THE_RUN = (SHUFFLED, "word_times")
+_OF_THE_RUN = (SHUFFLED, "word_times", *DEGRADED)
 
 
 def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
