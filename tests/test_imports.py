@@ -29,14 +29,16 @@ MAY = {
   "pretrained": "batch models weights",
   "codec": "batch parallel weights",
   "conditioning": "batch models parallel pretrained",
-  "objectives": "batch codec models parallel pretrained",
+  # The judge of synchronisation conditions nothing that it may judge.
+  "sync": "batch pretrained weights",
+  "objectives": "batch codec models parallel pretrained sync",
   "sampling": "batch models objectives",
   "training": "objectives parallel weights batch",
   "experiment": "batch codec conditioning data_pipelines models objectives"
-  " parallel pretrained sampling training weights",
+  " parallel pretrained sampling sync training weights",
   "soundtrack": "v2a_jax batch codec data_pipelines experiment media sampling"
   " watermark weights",
-  "evaluation": "batch data_pipelines media pretrained soundtrack v2a_jax"
+  "evaluation": "batch data_pipelines media pretrained soundtrack sync v2a_jax"
   " weights",
   "launch": "configs data_pipelines media pretrained watermark weights parallel"
   " training experiment soundtrack evaluation v2a_jax",

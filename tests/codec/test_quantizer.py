@@ -106,3 +106,15 @@ def test_fit_needs_more_latents_than_codes(quantizer):
 def test_too_many_codes_are_refused(quantizer):
   with pytest.raises(ValueError, match="5 codes a step"):
     quantizer.dequantize(jnp.zeros((1, 2, 5), jnp.int32))
+
+
+def test_codes_are_searched_in_full_precision(quantizer, latents):
+  """TPUs and GPUs round the inputs of other products to 8 or 10 bits."""
+  traced = jax.make_jaxpr(quantizer.codebooks[0].encode)(latents)
+  exact = jax.lax.Precision.HIGHEST
+  found = [
+    equation.params["precision"]
+    for equation in traced.eqns
+    if equation.primitive.name == "dot_general"
+  ]
+  assert found == [(exact, exact)] * 2

@@ -14,8 +14,11 @@ from v2a_jax.evaluation.report.columns import columns_of
 from v2a_jax.evaluation.report.differences import row_of
 
 RATE, SECONDS, CLIPS = 16_000, 2.0, 8
-JUDGES = tuple(
-  m for m in METRICS if m.judges_timing or isinstance(m, offset.OnsetOffset)
+JUDGES = tuple(  # These clips have no picture.
+  m
+  for m in METRICS
+  if (m.judges_timing and not m.needs_video)
+  or isinstance(m, offset.OnsetOffset)
 )
 
 

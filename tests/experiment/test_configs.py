@@ -23,6 +23,7 @@ from configs import (
   finetune,
   finetune_mmaudio,
   mean_flow_tiny,
+  sync_tiny,
 )
 from launch import config as config_lib
 from v2a_jax.basics import settings
@@ -36,10 +37,9 @@ SHIPPED = {
   for module in (
     *(ar, ar_latents, ar_latents_tiny, ar_tiny, codec, codec_tiny, diffusion),
     *(diffusion_patches_tiny, diffusion_tiny, finetune, finetune_mmaudio),
-    mean_flow_tiny,
+    *(mean_flow_tiny, sync_tiny),
   )
 }
-GENERATORS = [m for name, m in SHIPPED.items() if "codec" not in name]
 
 
 def flat(config, prefix=""):

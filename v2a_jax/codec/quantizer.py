@@ -40,7 +40,9 @@ class Codebook(nnx.Module):
     sizes = config.latent_dim, config.codebook_dim
     # Orthonormal and transposed, so that no stage adds to the residual.
     basis = nnx.initializers.orthogonal()(rngs.params(), sizes)
-    self.project_in = nnx.Linear(*sizes, rngs=rngs)
+    # Full float32 also where products are rounded by default: many codes are
+    # nearly as close as the nearest.
+    self.project_in = nnx.Linear(*sizes, precision="highest", rngs=rngs)
     self.project_out = nnx.Linear(*sizes[::-1], rngs=rngs)
     self.project_in.kernel[...] = basis
     self.project_out.kernel[...] = basis.T
@@ -55,7 +57,8 @@ class Codebook(nnx.Module):
   def nearest(self, encoded: jax.Array) -> jax.Array:
     """Finds the nearest code, int32 [b, t], to `encoded` [b, t, code_dim]."""
     vectors = self.vectors
-    closeness = encoded @ vectors.T - 0.5 * jnp.sum(vectors**2, axis=-1)
+    products = jnp.matmul(encoded, vectors.T, precision="highest")
+    closeness = products - 0.5 * jnp.sum(vectors**2, axis=-1)
     return jnp.argmax(closeness, axis=-1).astype(jnp.int32)
 
   def encode(self, residual: jax.Array) -> jax.Array:

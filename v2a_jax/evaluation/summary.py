@@ -17,7 +17,6 @@ from v2a_jax.evaluation.metrics.base import (
   ClipMetric,
   Metric,
   RatioMetric,
-  SetMetric,
 )
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
@@ -228,7 +227,7 @@ class Summary:
     if count == 1:
       lines.append("one clip was scored: there are no intervals")
     for metric in self.measured():
-      if isinstance(metric, SetMetric) and (note := metric.weakness(count)):
+      if note := metric.weakness(count):
         lines.append(f"{metric.label}: {note}")
     return lines
 

@@ -283,6 +283,8 @@ def count_flops(
   """
   if experiment.trains_codec:
     flops = _codec_flops(experiment)
+  elif not experiment.trains_generator:
+    flops = {}
   else:
     flops = jaxprs.count_by_scope(forward, ("conditioner", "backbone"))
     flops.pop("", None)
@@ -324,9 +326,9 @@ def encoder_costs(
   Returns:
     By stream (`Conditioner.streams`): `flops` of a forward pass and their
     `share` of the model's; `training`, FLOPs of a step, and `training_share` of
-    the model's; `parameters`, with frozen ones. Empty where a codec trains.
+    the model's; `parameters`, with frozen ones. Empty but for generators.
   """
-  if experiment.trains_codec:
+  if not experiment.trains_generator:
     return {}
   streams = experiment.abstract_conditioner.streams
   once = jaxprs.count_by_scope(forward, tuple(streams))

@@ -37,16 +37,17 @@ class Experiment:
   Attributes:
     run: top-level settings.
     data: data sets and the shape of examples.
-    model: sizes of the backbone, or of a codec with its critics.
-    conditioner: sizes of the condition encoders; None where a codec is trained.
+    model: sizes of the backbone, of a codec with its critics, or of the judge
+      of synchronisation.
+    conditioner: sizes of the condition encoders; None but for generators.
     objective: gives the loss.
-    sampler: turns a trained model into latents or codes; None for a codec.
+    sampler: turns a generator into latents or codes; None for others.
     optimizer: settings of the optimizer.
     mesh: sizes of the mesh's axes.
     parallel: how the devices share the work.
     lora: low-rank adaptation of the whole generator.
-    codec: the frozen codec with shapes in place of weights; None where one is
-      trained.
+    codec: the frozen codec with shapes in place of weights; None where no
+      generator is trained.
     names: name of the model, objective and sampler in a config.
   """
 
@@ -90,8 +91,8 @@ class Experiment:
       return sections.build(classes[section], section, values, sources)
 
     run, objective = make(""), make("objective")
-    family = classes["model"].family
-    codec = None if family == "codec" else _describe_codec(run.codec)
+    generates = names["model"] not in sections.OTHERS
+    codec = _describe_codec(run.codec) if generates else None
     _check_family(names, config["data"]["target"], codec, run.codec)
     sources |= {"seed": run.seed, "objective": objective}
     sources |= {"codec": codec and codec.config, "model": config["model"]}
@@ -134,7 +135,7 @@ class Experiment:
             f"config.{what}={value!r}, but config.{need.needed} is not set:"
             f" {need.reason}"
           )
-    if self.trains_codec:
+    if not self.trains_generator:
       if self.run.init_from:
         raise ConfigError(
           f"config.init_from={self.run.init_from!r}: only a generator starts"
@@ -169,20 +170,25 @@ class Experiment:
     return config
 
   @property
+  def trains_generator(self) -> bool:
+    """Whether a generator is trained; if not, one of `sections.OTHERS`."""
+    return self.codec is not None
+
+  @property
   def trains_codec(self) -> bool:
-    """Whether a codec is trained; if not, a generator."""
-    return self.codec is None
+    """Whether a codec is trained."""
+    return self.names["model"] == "codec"
 
   @property
   def codec_config(self) -> Any:
-    """Sizes of the codec, frozen or trained."""
+    """Sizes of the codec, frozen or trained; or what has its rate."""
     return self.codec.config if self.codec else self.model
 
   # The model.
 
   def make_model(self, rngs: nnx.Rngs) -> nnx.Module:
-    """Makes a `Generator`, or a `CodecGAN`; can be traced."""
-    if self.trains_codec:
+    """Makes a `Generator`, or one of `sections.OTHERS`; can be traced."""
+    if not self.trains_generator:
       return self.model.make(rngs=rngs)
     backbone = self.model.make(rngs=rngs)
     model = Generator(self.conditioner.make(rngs=rngs), backbone)
@@ -207,8 +213,8 @@ class Experiment:
 
   @functools.cached_property
   def target(self) -> Any:
-    """`target(frozen, batch) -> batch`; None where a codec is trained."""
-    if self.trains_codec:
+    """`target(frozen, batch) -> batch`; None but for generators."""
+    if not self.trains_generator:
       return None
     rate = self.codec_config.sample_rate
     return self.objective.target(self.representation, sample_rate=rate)
@@ -219,14 +225,14 @@ class Experiment:
     Raises:
       MissingWeightsError, WrongWeightsError: the teacher's cannot be had.
     """
-    if self.trains_codec:
+    if not self.trains_generator:
       return ()
     return self.target.frozen(codecs.load(self.run.codec).state)
 
   @functools.cached_property
   def abstract_frozen(self) -> Any:
     """Shapes of what `frozen` returns."""
-    if self.trains_codec:
+    if not self.trains_generator:
       return ()
     return self.target.frozen(self.codec.state)
 

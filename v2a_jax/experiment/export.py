@@ -1,8 +1,8 @@
 """From a workdir to a bundle: what training leaves, ready to travel.
 
-A generator's averaged weights go with its tokenizer and resolved config; a codec
-is calibrated on its training data first, so that its latents have zero mean and
-unit variance.
+A model's averaged weights go with its resolved config, a generator's with its
+tokenizer too; a codec is calibrated on its training data first, so that its
+latents have zero mean and unit variance.
 """
 
 import itertools
@@ -51,7 +51,7 @@ def export(
   }
   if experiment.trains_codec:
     model = calibrate(model.codec, _waveforms(experiment))
-  else:
+  elif experiment.trains_generator:
     tokenizers = {key: own.model for key, own in trained.tokenizers.items()}
     if experiment.lora.rank:
       model = lora.merge(model)

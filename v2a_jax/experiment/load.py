@@ -23,7 +23,7 @@ class Trained:
 
   Attributes:
     experiment: experiment that trained it.
-    model: a `Generator`; of a codec's workdir, a `CodecGAN`.
+    model: a `Generator`; of another workdir, what was trained there.
     tokenizer_files: fields of a `LoaderConfig` that name the tokenizers it was
       trained with.
     source: `path`, `sha256`, and how far it was trained; JSON-able.
@@ -62,7 +62,8 @@ def read_experiment(checkpoint) -> Experiment:
   check_readable(path)
   folder = path if path.is_dir() else bundle.find(path)
   config = bundle.read_config(folder)
-  config.pop("trained", None)  # A bundle's history.
+  for about in ("trained", "measured"):  # Of a bundle.
+    config.pop(about, None)
   return Experiment.from_config(config)
 
 
@@ -84,23 +85,29 @@ def load(checkpoint, *, step: int | str | None = None) -> Trained:
   path = as_path(checkpoint)
   check_readable(path)
   if (path / "checkpoints").is_dir():
-    trained = from_workdir(path, step=step)
-    if trained.experiment.trains_codec:
-      raise bundle.BundleError(
-        f"{path} holds a codec: name the workdir or bundle of a generator"
-      )
-    return trained
+    return _generator(from_workdir(path, step=step), path)
   if path.is_dir() and not (path / bundle.WEIGHTS).is_file():
     raise bundle.BundleError(
       f"{path} holds neither checkpoints nor {bundle.WEIGHTS}: name a workdir of"
       " `v2a train` or a bundle"
     )
-  return _from_bundle(bundle.find(path))
+  return _generator(_from_bundle(bundle.find(path)), path)
+
+
+def _generator(trained: Trained, path) -> Trained:
+  """Returns what was loaded, if it is a generator."""
+  if trained.experiment.trains_generator:
+    return trained
+  raise bundle.BundleError(
+    f"{path} holds a {trained.experiment.names['model']} model: name the"
+    " workdir or bundle of a generator"
+  )
 
 
 def _from_bundle(folder: pathlib.Path) -> Trained:
   config = bundle.read_config(folder)
   history = config.pop("trained", {})
+  config.pop("measured", None)
   experiment = Experiment.from_config(config)
   graphdef, *parts = experiment.abstract
   state = bundle.load_state(folder, nnx.merge_state(*parts))
@@ -126,7 +133,7 @@ def _from_published(name: str) -> Trained:
 
 
 def from_workdir(path, *, step: int | str | None = None) -> Trained:
-  """Loads what was trained in a workdir: a generator, or a codec with critics.
+  """Loads what was trained in a workdir, a generator or something else.
 
   Args:
     path: workdir of `v2a train`.

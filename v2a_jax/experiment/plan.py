@@ -234,10 +234,11 @@ def plan_sampler(
     As `plan_step`, without collectives and MFU; `passes`.
 
   Raises:
-    ConfigError: a codec is trained, which is not sampled from.
+    ConfigError: no generator is trained, so nothing is sampled from.
   """
-  if experiment.trains_codec:
-    raise ConfigError("config.model.name='codec' has no sampler to plan")
+  if not experiment.trains_generator:
+    name = experiment.names["model"]
+    raise ConfigError(f"config.model.name={name!r} has no sampler to plan")
   graphdef, params, buffers = experiment.abstract
   times = experiment.abstract_batch(1).target_times
   windows = Windows(len(times), len(times))

@@ -28,6 +28,7 @@ from v2a_jax.objectives import OBJECTIVES
 from v2a_jax.objectives.codec import CodecGANConfig
 from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
 from v2a_jax.sampling import SAMPLERS
+from v2a_jax.sync.network import SyncConfig
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.run import RunConfig
 
@@ -44,7 +45,7 @@ class RootConfig(RunConfig):
     name: name of the experiment.
     codec: codec whose latents or codes are generated: a bundle (its folder, or
       its name in assets/), a folder with a DAC, or patches of the waveform
-      itself, `patches:RATE:HOP:CHANNELS`; "" where a codec is trained.
+      itself, `patches:RATE:HOP:CHANNELS`; "" where no generator is trained.
     init_from: workdir or bundle whose weights a new run starts from; "" for
       fresh ones.
     init_fresh: parts that start fresh all the same, such as
@@ -63,7 +64,7 @@ class DataConfig(LoaderConfig):
 
   Attributes:
     target: representation that a generator produces, `latents` or `codes`; ""
-      where a codec is trained.
+      where none is trained.
   """
 
   target: str = ""
@@ -73,7 +74,9 @@ class DataConfig(LoaderConfig):
     settings.choose(self, target=("", *TARGETS))
 
 
-MODELS = collections.ChainMap(BACKBONES, {"codec": CodecGANConfig})
+# What is trained beside generators.
+OTHERS = {"codec": CodecGANConfig, "sync": SyncConfig}
+MODELS = collections.ChainMap(BACKBONES, OTHERS)
 # Sections whose class is chosen by their `name`, and those of one class.
 NAMED = {"model": MODELS, "objective": OBJECTIVES, "sampler": SAMPLERS}
 FIXED = {
@@ -90,8 +93,7 @@ def classes(names: Mapping[str, str]) -> dict[str, type]:
   """Returns the class of each section by its dotted name.
 
   Args:
-    names: name of the model, the objective and, unless a codec is trained, the
-      sampler.
+    names: name of the model, the objective and, of a generator, the sampler.
 
   Raises:
     ConfigError: a name is missing or unknown; those that exist are listed.
@@ -128,7 +130,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def names_of(config: Mapping[str, Any]) -> dict[str, str]:
   """Returns the names that choose the classes of a config's sections."""
-  # Where a codec is trained nothing is sampled.
+  # Where no generator is trained nothing is sampled.
   sections = [s for s in NAMED if config.get(s) or s != "sampler"]
   return {s: config.get(s, {}).get("name", "") for s in sections}
 

@@ -33,6 +33,8 @@ def stage_shapes(experiment, seen: dict[str, Any]) -> dict[str, dict[str, Any]]:
   }
   if experiment.trains_codec:
     stages |= _codec_stages(experiment)
+  elif not experiment.trains_generator:
+    stages["logits"] = seen.get("prediction")
   else:
     stages[experiment.data.target] = batch.target
     stages["representation"] = batch.representation

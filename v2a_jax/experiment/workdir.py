@@ -59,7 +59,7 @@ def open_experiment(
   experiment = Experiment.from_config(config, before=before)
   _check_validation(experiment)
   experiment = _with_tokenizers(experiment, workdir, resumes=resumes)
-  if not experiment.trains_codec:
+  if experiment.trains_generator:
     _check_vocabulary(experiment)
     _check_frozen(experiment, resumes=resumes)
     experiment = _with_features(experiment, workdir, resumes=resumes)

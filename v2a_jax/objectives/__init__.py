@@ -10,6 +10,7 @@ from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.mean_flow import MeanFlow
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
+from v2a_jax.objectives.sync import SyncObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {
   "diffusion": Diffusion,
@@ -17,4 +18,5 @@ OBJECTIVES: dict[str, type[Objective]] = {
   "next_token": NextToken,
   "next_latents": NextLatents,
   "codec": CodecObjective,
+  "sync": SyncObjective,
 }

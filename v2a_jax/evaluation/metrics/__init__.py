@@ -40,6 +40,7 @@ from v2a_jax.evaluation.metrics.spectral import (
   LogSpectralDistance,
   MultiResolutionSTFT,
 )
+from v2a_jax.evaluation.metrics.sync_judge import JudgedOffset, JudgedSync
 from v2a_jax.evaluation.metrics.unwanted import UnwantedMusic, UnwantedSpeech
 from v2a_jax.evaluation.metrics.words import SceneWords, WordsHeard
 
@@ -72,8 +73,10 @@ def choose(
     OnsetF1(milliseconds=100),
     OnsetCorrelation(),
     SyncError(),
+    JudgedSync(),
     OnsetOffset(),
     EnvelopeOffset(),
+    JudgedOffset(),
     *map(KLDivergence, taggers),
     *map(InceptionScore, taggers),
     *map(KernelDistance, embeddings),

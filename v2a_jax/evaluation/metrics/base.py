@@ -127,6 +127,10 @@ class Metric(abc.ABC):
     """
     return {}
 
+  def weakness(self, clips: int) -> str:
+    """Says what makes the value weak with so many clips; "" for nothing."""
+    return ""
+
 
 @dataclasses.dataclass(frozen=True)
 class OnEmbedding(Metric):
@@ -246,10 +250,6 @@ class SetMetric(Metric):
     `reference` has features of true sounds of other clips, which cannot be None
     with `needs_reference`.
     """
-
-  def weakness(self, clips: int) -> str:
-    """Says what makes the value weak with so many clips; "" for nothing."""
-    return ""
 
   def compute_own(
     self, features: Features, *, truth: Features, seed: int = 0
