@@ -21,6 +21,7 @@ from configs import (
   diffusion_patches_tiny,
   diffusion_tiny,
   finetune,
+  finetune_mmaudio,
   mean_flow_tiny,
   sync_tiny,
 )
@@ -35,8 +36,8 @@ SHIPPED = {
   module.__name__.partition(".")[2]: module
   for module in (
     *(ar, ar_latents, ar_latents_tiny, ar_tiny, codec, codec_tiny, diffusion),
-    *(diffusion_patches_tiny, diffusion_tiny, finetune, mean_flow_tiny),
-    sync_tiny,
+    *(diffusion_patches_tiny, diffusion_tiny, finetune, finetune_mmaudio),
+    *(mean_flow_tiny, sync_tiny),
   )
 }
 

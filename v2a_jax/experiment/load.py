@@ -121,13 +121,14 @@ def _from_bundle(folder: pathlib.Path) -> Trained:
 
 
 def _from_published(name: str) -> Trained:
+  file = mmaudio.file_of(name)
   registry.check_here(name)
   experiment = Experiment.from_config(mmaudio.config(name))
   graphdef, *parts = experiment.abstract
   arrays = mmaudio.read(name, experiment.model, experiment.conditioner)
   state = names.fill(nnx.merge_state(*parts), arrays)
   files = {"prompt_tokenizer": str(mmaudio.tokenizer(name))}
-  source = {"path": name, "sha256": registry.digest(mmaudio.file_of(name))}
+  source = {"path": name, "sha256": registry.digest(file)}
   return Trained(experiment, nnx.merge(graphdef, state), files, source)
 
 

@@ -44,7 +44,6 @@ VARIANTS = {
     width=896, num_heads=14, joint_depth=7, depth=14, version=2
   ),
 }
-VERSIONS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,11 +87,11 @@ class MMAudioConfig:
       num_heads="[1, inf)",
       joint_depth="[1, inf)",
       depth="[0, inf)",
+      version="[1, 2]",
       unroll="[1, inf)",
     )
     settings.choose(
       self,
-      version=VERSIONS,
       attention=IMPLEMENTATIONS,
       remat=layers.REMAT_POLICIES,
       dtype=config.DTYPES,
@@ -133,10 +132,8 @@ class JointBlock(nnx.Module):
 
   def __init__(self, config: MMAudioConfig, *, last: bool, rngs, dtype):
     self.implementation, self.last = config.attention, last
-    sizes, common = (
-      (config.width, config.num_heads),
-      dict(rngs=rngs, dtype=dtype),
-    )
+    sizes = (config.width, config.num_heads)
+    common = dict(rngs=rngs, dtype=dtype)
     self.latent = FullStream(*sizes, kernel=3, **common)
     if last:
       self.clip, self.text = Stream(*sizes, **common), Stream(*sizes, **common)
@@ -158,17 +155,16 @@ class JointBlock(nnx.Module):
     Returns:
       The tokens of the three streams; in the last block, the latents' alone.
     """
-    streams = (self.latent, self.clip, self.text)
-    modulations = [
-      stream.modulation(c)
-      for stream, c in zip(streams, (condition, summary, summary))
-    ]
-    parts = [
-      stream.project(*each)
-      for stream, *each in zip(streams, tokens, (*positions, None), modulations)
-    ]
-    queries, *parts = zip(*parts)
-    keys, values = (attention.join_keys(part) for part in parts)
+    latent, clip, text = tokens
+    modulation = self.latent.modulation(condition)
+    of_clip = self.clip.modulation(summary)
+    of_text = self.text.modulation(summary)
+    queries, *parts = zip(
+      self.latent.project(latent, positions[0], modulation),
+      self.clip.project(clip, positions[1], of_clip),
+      self.text.project(text, None, of_text),
+    )
+    keys, values = map(attention.join_keys, parts)
     see = functools.partial(
       attend,
       k=keys,
@@ -176,14 +172,12 @@ class JointBlock(nnx.Module):
       mask=mask[0],
       implementation=self.implementation,
     )
-    finish = lambda stream, x, q, modulation, mask=None: stream.finish(
-      x, see(q), mask, modulation
-    )
-    latent = finish(self.latent, tokens[0], queries[0], modulations[0], mask[1])
+    q_latent, q_clip, q_text = queries
+    latent = self.latent.finish(latent, see(q_latent), mask[1], modulation)
     if self.last:
       return latent
-    others = map(finish, streams[1:], tokens[1:], queries[1:], modulations[1:])
-    return latent, *others
+    clip = self.clip.finish(clip, see(q_clip), None, of_clip)
+    return latent, clip, self.text.finish(text, see(q_text), None, of_text)
 
 
 class MMAudio(nnx.Module):

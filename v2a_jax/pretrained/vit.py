@@ -102,9 +102,7 @@ class ViTConfig:
     settings.choose(
       self,
       family=_DEFAULTS,
-      num_channels=(3,),
       hidden_act=transformer.ACTIVATIONS,
-      resample=pixels_lib.RESAMPLE,
     )
     sizes = (
       "hidden_size intermediate_size num_hidden_layers num_attention_heads"
@@ -113,6 +111,8 @@ class ViTConfig:
     settings.check(self, **dict.fromkeys(sizes.split(), "[1, inf)"))
     settings.check(
       self,
+      num_channels="[3, 3]",
+      resample="[2, 3]",
       image_size=f"[{self.patch_size}, inf)",
       layer_norm_eps="(0, inf)",
       projection_dim="[0, inf)" if self.family == "clip" else "[0, 0]",
