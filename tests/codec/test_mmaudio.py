@@ -12,7 +12,7 @@ import pytest
 
 from configs import ar_tiny, diffusion_tiny
 from tests import tiny
-from tests.codec.test_mmaudio_networks import (
+from tests.pretrained.test_mmaudio_codec import (
   VAE,
   VOCODER,
   vae_tensors,
