@@ -234,8 +234,10 @@ from data_pipelines.loader import make_loader
 if __name__ == "__main__":
   config = pickle.load(open(sys.argv[1], "rb"))
   loader = make_loader(config)
-  next(loader)
-  print(*[p.pid for p in multiprocessing.active_children()], flush=True)
+  next(loader)  # The second worker may start after the first batch.
+  while len(workers := multiprocessing.active_children()) < 2:
+    time.sleep(0.01)
+  print(*[worker.pid for worker in workers], flush=True)
   time.sleep(100)
 """
 
