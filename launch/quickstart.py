@@ -59,7 +59,7 @@ SCALES = {
     clips=48,
     videos=3,
     candidates=2,
-    # About five minutes on two free cores; on a busy machine it takes longer
+    # About six minutes on two free cores; on a busy machine it takes longer
     # and learns the same.
     overrides=(
       "--config.num_train_steps=1500 --config.optimizer.warmup_steps=50"
