@@ -284,21 +284,34 @@ class _Systems:
       return
     from v2a_jax.experiment import workdir
 
-    if not workdir.has_checkpoints(as_path(path)):
-      raise ValueError(f"{path}: --step each needs a workdir with checkpoints")
-    for step in workdir.each_step(path):
+    log = lambda line: print(line, flush=True)
+    for step in workdir.each_step(path, log=log):
       yield step, f"{name}_step_{step}"
+
+  def _load(self, path: str, step: int | str | None):
+    """Loads a checkpoint; None where training removed it meanwhile."""
+    from v2a_jax.experiment.workdir import has_step
+    from v2a_jax.soundtrack.tracker import Soundtracker
+    from v2a_jax.training.checkpoint import CheckpointError
+
+    try:
+      return Soundtracker.load(path, step=step)
+    except CheckpointError:
+      if self._args.step != "each" or has_step(path, step):
+        raise
+      return None
 
   def __iter__(self):
     """Yields names and systems."""
     from v2a_jax.evaluation import systems
-    from v2a_jax.soundtrack.tracker import Soundtracker
 
     args = self._args
     changes = sampler_flags.overrides(args)
     for path, name in zip(args.checkpoint, self._names):
       for step, label in self._steps(path, name):
-        tracker = Soundtracker.load(path, step=step)
+        if (tracker := self._load(path, step)) is None:
+          print(f"{path}: training has removed step {step}", flush=True)
+          continue
         tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
         shown = label if args.step == "each" else ""
         yield label, systems.Model(tracker, changes, name=shown)

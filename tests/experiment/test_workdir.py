@@ -223,7 +223,7 @@ def test_a_damaged_config_is_named(trained, tmp_path):
 
 
 def test_each_step_waits_for_those_that_training_still_saves(tmp_path):
-  """A process holds the workdir, saves twice more and ends."""
+  """A process holds the workdir, saves and removes, and ends."""
   save = lambda step: (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
   save(2), save(10)
   code = (
@@ -231,9 +231,11 @@ def test_each_step_waits_for_those_that_training_still_saves(tmp_path):
     "from v2a_jax.basics import claim\n"
     "with claim.held(sys.argv[1]):\n"
     "  print('held', flush=True)\n"
-    "  for step in (12, 14):\n"
+    "  for step in (12, 14, 16):\n"
     "    time.sleep(0.4)\n"
     "    os.mkdir(f'{sys.argv[1]}/checkpoints/{step}')\n"
+    "    if step == 16:\n"
+    "      os.rmdir(f'{sys.argv[1]}/checkpoints/14')\n"
   )
   run = subprocess.Popen(
     [sys.executable, "-c", code, str(tmp_path)],
@@ -242,6 +244,12 @@ def test_each_step_waits_for_those_that_training_still_saves(tmp_path):
   )
   assert run.stdout.readline() == b"held\n"
   assert claim.is_held(tmp_path)
-  assert list(workdir.each_step(tmp_path, seconds=0.1)) == [2, 10, 12, 14]
-  assert run.wait() == 0 and not claim.is_held(tmp_path)
-  assert list(workdir.each_step(tmp_path, seconds=100)) == [2, 10, 12, 14]
+  found, said = [], []
+  for step in workdir.each_step(tmp_path, log=said.append, seconds=0.1):
+    found.append(step)
+    if step == 12:
+      run.wait()  # Judging it takes so long that 14 is gone by then.
+  assert found == [2, 10, 12, 16] and run.returncode == 0
+  assert said == [f"{tmp_path}: waiting for the checkpoint after step 10"]
+  assert not claim.is_held(tmp_path)
+  assert list(workdir.each_step(tmp_path, seconds=100)) == [2, 10, 12, 16]

@@ -6,7 +6,7 @@ workdir keeps the resolved config and the tokenizers for whoever uses the
 weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import pathlib
@@ -21,6 +21,7 @@ from v2a_jax.basics.paths import PathLike, as_path, check_readable
 from v2a_jax.experiment import changes, features, init_weights
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError, look_up
+from v2a_jax.training.checkpoint_arrays import CheckpointError
 from v2a_jax.training.digests import list_steps
 from v2a_jax.weights import bundle
 
@@ -73,27 +74,53 @@ def open_experiment(
 def has_checkpoints(workdir: pathlib.Path) -> bool:
   """Says whether something was trained in a workdir."""
   described = (workdir / bundle.CONFIG).is_file()
-  return described and bool(list_steps(workdir / "checkpoints"))
+  return described and bool(list_steps(_checkpoints(workdir)))
 
 
-def each_step(workdir: PathLike, *, seconds: float = 20.0) -> Iterator[int]:
+def each_step(
+  workdir: PathLike,
+  *,
+  log: Callable[[str], None] = lambda line: None,
+  seconds: float = 20.0,
+) -> Iterator[int]:
   """Yields the steps of the checkpoints, and of new ones while it is trained.
+
+  Those that training removes before their turn comes are left out.
 
   Args:
     workdir: workdir of `v2a train`.
+    log: is told, in a line, of each wait.
     seconds: time between looks for new ones, in seconds.
+
+  Raises:
+    CheckpointError: there is no checkpoint, and it is not trained.
   """
-  seen = set()
+  last, waits = -1, False
   while True:
     running = claim.is_held(workdir)
-    steps = list_steps(as_path(workdir) / "checkpoints")
-    new = [step for step in reversed(steps) if step not in seen]
-    yield from new
-    seen |= set(new)
-    if not new and not running:
-      return
-    if not new:
+    new = [s for s in list_steps(_checkpoints(workdir)) if s > last]
+    if new:
+      last, waits = min(new), False
+      yield last
+    elif not running:
+      break
+    else:
+      if not waits:
+        after = f" after step {last}" if last >= 0 else ""
+        log(f"{workdir}: waiting for the checkpoint{after}")
+      waits = True
       time.sleep(seconds)
+  if last < 0:
+    raise CheckpointError(f"{workdir}: no checkpoint, and no training of it")
+
+
+def has_step(workdir: PathLike, step: int) -> bool:
+  """Says whether there still is a checkpoint."""
+  return step in list_steps(_checkpoints(workdir))
+
+
+def _checkpoints(workdir: PathLike) -> PathLike:
+  return as_path(workdir) / "checkpoints"
 
 
 def _check_validation(experiment: Experiment) -> None:
