@@ -2,8 +2,9 @@
 
 At each instant k / fps of a window stands the first frame at or after it, so
 that footage of fewer frames repeats some. At instants after the last frame of a
-clip, what stood before them stays. The networks resize frames themselves; only those that are more than
-twice as large as is needed are first made smaller, by averaging.
+clip, what stood before them stays. The networks resize frames themselves; only
+those that are more than twice as large as is needed are first made smaller, by
+averaging.
 """
 
 from collections.abc import Callable

@@ -50,6 +50,7 @@ class Follower:
   """A model that clicks wherever its frames turn bright, and knows no words."""
 
   sample_rate = RATE
+  see = None
 
   def __init__(self, data, *, path="", broken=()):
     self.loader_config = LoaderConfig(

@@ -1,19 +1,26 @@
 """MMAudio's kind of generator, from footage and words to sound."""
 
+import dataclasses
+
 from flax import nnx
 import jax
 import numpy as np
 import pytest
+import soundfile
 
-from data_pipelines import footage
+from data_pipelines import footage, schema
+from tests.data_pipelines.samples import write
 from tests.soundtrack import mmaudio_tiny
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError
+from v2a_jax.evaluation import runner
+from v2a_jax.evaluation.metrics import silent
 from v2a_jax.experiment import mmaudio
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.weights.registry import MissingWeightsError
 
+METRICS = [silent.SilentClips()]
 pytest.importorskip("tokenizers", reason="prompts are byte pairs")
 
 
@@ -59,6 +66,52 @@ def test_picture_prompt_and_negative_prompt_are_heard(tracker, clip, tmp_path):
   for i, changed in enumerate(others):
     assert np.abs(changed - plain).max() > 1e-4, i
   np.testing.assert_array_equal(sound(tracker, clip), plain)
+
+
+def test_an_evaluation_hears_what_a_user_gets(tracker, tmp_path):
+  """Frames of a data set are too few and small for its towers."""
+  seconds = 0.9 * mmaudio_tiny.SECONDS  # one window
+  clips = {
+    name: video(tmp_path / f"{name}.mp4", fps=25.0, seconds=seconds, seed=seed)
+    for seed, name in enumerate(("one", "two"))
+  }
+  count = round(seconds * 16_000)
+  noise = np.random.default_rng(0).normal(size=(count, 1)) / 9
+  records = [
+    schema.make_record(
+      id=name,
+      video=path.read_bytes(),
+      audio=media.encode_flac(noise.astype(np.float32), 16_000),
+      duration=seconds,
+      caption="rain",
+      split="test",
+    )
+    for name, path in clips.items()
+  ]
+  data, out = tmp_path / "data", tmp_path / "out"
+  write(data, records)
+  options = runner.Options(
+    num_clips=None,
+    rows=("generated", "shuffled_video"),
+    keep_sounds=True,
+    rate=16_000,
+  )
+  runner.evaluate(tracker, data=data, out=out, options=options, metrics=METRICS)
+  heard = {
+    (row, name): soundfile.read(out / f"sounds/{row}/{name}.flac")[0]
+    for row in options.rows
+    for name in ("one", "two")
+  }
+  for seed, (name, path) in enumerate(clips.items()):
+    takes = tracker(path, prompt="rain", num_candidates=1, seed=seed)
+    ours = heard["generated", name]
+    assert len(ours) > 0.95 * count
+    assert np.abs(ours - takes.best.samples[: len(ours), 0]).max() < 1e-4
+    swapped = heard["shuffled_video", name] - heard["generated", name]
+    assert np.abs(swapped).max() > 1e-3
+  with pytest.raises(ValueError, match="rows film_video"):
+    options = dataclasses.replace(options, rows=("film_video",))
+    runner.evaluate(tracker, data=data, out=tmp_path / "x", options=options)
 
 
 def test_a_transcript_is_refused(tracker, clip):

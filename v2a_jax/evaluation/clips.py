@@ -171,12 +171,15 @@ class Reader:
     format: rate, channels and length that sounds are judged at.
     config: loader of the model under evaluation; None where no model is.
     word_times: whether the model is also given the times of the words.
+    see: encodes a video's bytes for a model that does not encode the frames of
+      its example; None for others.
   """
 
   records: Sequence[Mapping[str, Any]]
   format: Format
   config: LoaderConfig | None = None
   word_times: bool = False
+  see: Callable[[bytes], np.ndarray] | None = None
   _decode: Callable | None = None
 
   def __post_init__(self):
@@ -197,6 +200,8 @@ class Reader:
       if not record["video"]:
         raise ValueError("has no video")
       example = self._decode(without_word_times(record), index=index)
+      if self.see:
+        example = {**example, "features": self.see(record["video"])}
       if self.word_times:
         texts = record | dict.fromkeys(schema.BYTES_FIELDS, b"")
         timed = self._decode(texts, index=index)

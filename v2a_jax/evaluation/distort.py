@@ -83,7 +83,7 @@ class Distorted:
 
   rows = (GENERATED,)
   loader_config = None
-  seconds = None
+  seconds = see = None
 
   @property
   def name(self) -> str:

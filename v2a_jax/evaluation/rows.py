@@ -17,7 +17,7 @@ silence         digital silence
 noise           pink noise at the true sound's level
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ WORD_TIMES = "word_times"
 DEGRADED = tuple(pictures.DEGRADED)
 # Rows that a model makes, and those that need a codec of its own.
 MODEL_ROWS = (GENERATED, WORD_TIMES, *DEGRADED, "codec", SHUFFLED)
-_VIDEO_KEYS = ("frames", "frame_times", "frame_mask")
+_VIDEO_KEYS = ("frames", "frame_times", "frame_mask", "features")
 _LOWEST_HZ = 20.0
 SHIFT_MS = 120
 _CLICK_EVERY = 0.2  # seconds
@@ -51,6 +51,9 @@ class Tracker(Protocol):
 
   sample_rate: int  # of its sounds, Hz
   loader_config: Any  # of the examples that it takes
+  # Bytes of a video to features [n f], where it does not encode the example's
+  # frames.
+  see: Callable[[bytes], np.ndarray] | None
 
   def sample(
     self,
@@ -173,7 +176,10 @@ def with_videos_of(clips: Sequence[Clip], donors: Sequence[Clip]) -> list[Clip]:
   return [
     dataclasses.replace(
       clip,
-      example={**clip.example, **{k: donor.example[k] for k in _VIDEO_KEYS}},
+      example={
+        **clip.example,
+        **{k: v for k, v in donor.example.items() if k in _VIDEO_KEYS},
+      },
     )
     for clip, donor in zip(clips, donors, strict=True)
   ]

@@ -283,6 +283,7 @@ class _Job:
         self.format,
         config,
         word_times=rows_lib.WORD_TIMES in rows,
+        see=self.system.see,
       ),
       rows=rows,
       metrics=self.metrics,

@@ -1,6 +1,6 @@
 """What is evaluated: a model of ours, or a folder of sounds of any system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -26,11 +26,13 @@ class System(Protocol):
     rows: rows that it can make and that need nothing else.
     loader_config: of the examples that it takes; None for none.
     seconds: longest sound that it makes; None for any.
+    see: encodes a video's bytes, for the examples; None where it does not.
   """
 
   rows: Sequence[str]
   loader_config: LoaderConfig | None
   seconds: float | None
+  see: Callable[[bytes], np.ndarray] | None
 
   def describe(self) -> dict[str, Any]:
     """Returns `kind`, `name`, `checkpoint`, `config`, `sampler`."""
@@ -64,7 +66,15 @@ class Model:
   overrides: Mapping[str, Any] | None = None
   name: str = ""
 
-  rows = rows_lib.MODEL_ROWS
+  @property
+  def rows(self) -> tuple[str, ...]:
+    """Rows of a model; what sees the footage is shown no worse frames."""
+    worse = rows_lib.DEGRADED if self.see else ()
+    return tuple(row for row in rows_lib.MODEL_ROWS if row not in worse)
+
+  @property
+  def see(self) -> Callable[[bytes], np.ndarray] | None:
+    return self.tracker.see
 
   @property
   def loader_config(self) -> LoaderConfig:
@@ -118,7 +128,7 @@ class Outputs:
 
   rows = (GENERATED, SHUFFLED)
   loader_config = None
-  seconds = None
+  seconds = see = None
 
   def describe(self) -> dict[str, Any]:
     return self._about

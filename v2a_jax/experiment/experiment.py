@@ -181,7 +181,10 @@ class Experiment:
 
   @property
   def codec_config(self) -> Any:
-    """Sizes of the codec, frozen or trained; or what has its rate."""
+    """What has `sample_rate` and `channels` of the sound that is read.
+
+    The codec's sizes, frozen or trained, or the judge's.
+    """
     return self.codec.config if self.codec else self.model
 
   # The model.

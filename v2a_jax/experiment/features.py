@@ -132,8 +132,7 @@ def _of_footage(conditioner, window) -> featurize.Encode:
   def encode(record) -> Features:
     if not record["video"]:
       return Features(times[:0], np.zeros((0, window.features), np.float32))
-    values = conditioner.pack(footage.features(record["video"]))
-    return Features(times, values, whole=False)
+    return Features(times, footage.packed(record["video"]), whole=False)
 
   return encode
 

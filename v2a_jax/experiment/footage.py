@@ -22,6 +22,7 @@ class Footage:
       seconds: length of a window in seconds.
     """
     self._views, self._seconds = conditioner.config.views, seconds
+    self._pack = conditioner.pack
     self._graphdef, self._state = nnx.split(conditioner)
 
   def features(
@@ -53,6 +54,16 @@ class Footage:
       features = _embed(self._graphdef, self._state, view.name, frames)
       found[view.name] = np.asarray(features)
     return found
+
+  def packed(self, source, **readers: Any) -> np.ndarray:
+    """Encodes the window at a clip's start, as data sets keep features.
+
+    Args and errors are those of `features`.
+
+    Returns:
+      float32 [frames, features].
+    """
+    return self._pack(self.features(source, **readers))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

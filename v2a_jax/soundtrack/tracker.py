@@ -9,6 +9,7 @@ are generated in one batch, decoded by the codec, cut to the video's length to
 the sample, and ranked. Candidate i has seed `seed + i` and its own noise.
 """
 
+from collections.abc import Callable
 import dataclasses
 import fractions
 import functools
@@ -90,6 +91,18 @@ class Soundtracker:
         is missing, damaged or of another model.
     """
     return cls(load.load(checkpoint or DEFAULT, step=step))
+
+  @property
+  def see(self) -> Callable[[bytes], np.ndarray] | None:
+    """Encodes a video's bytes to features of its frames, float32 [n f].
+
+    None where the model encodes the frames of its loader.
+    """
+    if not self._footage:
+      return None
+    return functools.partial(
+      self._footage.packed, **_confined(media.DEFAULT_LIMITS)
+    )
 
   @property
   def _speaks(self) -> bool:
@@ -329,14 +342,8 @@ class Soundtracker:
 
   def _features(self, path, starts, limits):
     """Encodes the windows from `starts` seconds on by the model's towers."""
-    part = functools.partial
     windows = [
-      self._footage.features(
-        path,
-        start=start,
-        read=part(media.limited(media.read_video), limits=limits),
-        probe=part(media.probe_limited, limits=limits),
-      )
+      self._footage.features(path, start=start, **_confined(limits))
       for start in starts
     ]
     return jax.tree.map(lambda *x: np.stack(x), *windows)
@@ -349,3 +356,12 @@ class Soundtracker:
       request.negative_prompt, self.loader_config.window.prompt_length
     )
     return tuple(np.tile(x, (rows, 1)) for x in encoded)
+
+
+def _confined(limits: media.Limits) -> dict[str, Callable]:
+  """Returns the readers of footage that run in the confined child."""
+  part = functools.partial
+  return {
+    "read": part(media.limited(media.read_video), limits=limits),
+    "probe": part(media.probe_limited, limits=limits),
+  }
