@@ -1,10 +1,11 @@
 """Speech and music that are heard where the true sound has none.
 
 Somebody speaks where Silero VAD (https://github.com/snakers4/silero-vad) finds
-a probability of speech over 0.5 for 0.25 s in all. Of 47 real recordings of
-speech it finds 47, of 700 of other sounds 9, most of them dogs. There is music
-where mn04 gives the AudioSet class "Music" a probability of 0.3 or more, from
-logits averaged over windows of 1 s.
+a probability of speech over 0.5 for 0.25 s in all: in 48 of 48 recordings of
+speech, and in 36 of 1,120 of other sounds, of which 19 are sneezes and 10 dogs.
+There is music where mn04 gives the AudioSet class "Music" a probability of 0.3
+or more, from logits averaged over windows of 1 s: in 9 of 13 recordings of
+music, and in 21 of those 1,120.
 """
 
 from scipy import special
@@ -20,7 +21,6 @@ _MUSIC_PROBABILITY = 0.3
 class _Unwanted(base.ClipMetric):
   """Share of the clips without something in which it is heard."""
 
-  unit = ""
   direction = "lower"
   role = "sanity"
 

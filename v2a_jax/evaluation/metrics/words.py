@@ -4,7 +4,7 @@
 
 summed over clips: the longest common subsequence of the transcript and what
 PocketSphinx hears (https://github.com/cmusphinx/pocketsphinx, with its English
-acoustic and language model). It hears about 0.8 of clean read speech and
+acoustic and language model). It hears 0.6 to 0.8 of clean read speech and
 little under noise, so a value says something only beside that of the ground
 truth. Scenes, whose talker it does not understand, are left out: their words
 are recognised by their own recogniser, one by one, where the record says that
@@ -52,7 +52,7 @@ class WordsHeard(base.RatioMetric):
   about = (
     "Share of the words of English transcripts that PocketSphinx hears, in"
     " their order. Read it against the ground truth row: of clean read speech"
-    " it hears about 0.8."
+    " it hears 0.6 to 0.8."
   )
 
   def judges(self, clip: Clip) -> bool:
