@@ -523,3 +523,15 @@ def test_scores_are_drawn_over_the_one_number_that_samplers_differ_in(tmp_path):
   run("g4", num_steps=32, guidance={"video": 4.0})
   runs = report.load_runs([tmp_path])
   assert not series.plots(runs, columns_of(runs), colours=8)
+
+
+def test_only_what_is_compared_is_said_to_be_compared_as_a_whole(results):
+  """The distance has no parts of clips; in another role nobody compares it."""
+  runs = report.load_runs(results)
+  said = lambda: " ".join(compare.limits(runs, columns_of(runs)))
+  assert "FAD (mn04): a value of the whole set, compared" in said()
+  for run in runs:
+    run["metrics"] = run["metrics"] | {
+      "fad": run["metrics"]["fad"] | {"role": "shown"}
+    }
+  assert "compared through intervals" not in said()

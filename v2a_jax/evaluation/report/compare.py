@@ -278,7 +278,7 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
     )
   unpaired = [
     c.label
-    for c in columns
+    for c in compared(columns)
     if not has_clips(c, runs, "scores", "counts", "parts")
   ]
   if unpaired:
