@@ -17,9 +17,9 @@ from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
 from data_pipelines.manifest import find_manifest, fingerprint
 from data_pipelines.places import restore
-from data_pipelines.progress import Progress
 from data_pipelines.readings import MEDIA, reading_lines
 from data_pipelines.writer import DatasetWriter, Outcome, listing
+from v2a_jax.basics.progress import Progress
 from v2a_jax.basics.settings import check
 from v2a_jax.basics.text import clock
 

@@ -20,12 +20,12 @@ import numpy as np
 
 from data_pipelines.clip_file import fit_size
 from data_pipelines.manifest import read_manifest
-from data_pipelines.progress import Progress
 from data_pipelines.source import Source, open_source
 from data_pipelines.writer import DROPS, REPORT
 from v2a_jax import media
 from v2a_jax.basics.files import read_bytes, write_whole
 from v2a_jax.basics.paths import as_path
+from v2a_jax.basics.progress import Progress
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.basics.text import clock
 

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import re
 import threading
 
 import numpy as np
 import pytest
 
+from v2a_jax.basics import progress
 from v2a_jax.weights import catalog, fetching, registry
 
 SIZE = 300_000
@@ -126,6 +128,26 @@ def stop_after(server, count):
 
   server.contents = Once()
   return lambda: setattr(server, "contents", {**contents, "/a.pth": first})
+
+
+def test_a_long_download_says_how_far_it_is(
+  entries, server, monkeypatch, capsys
+):
+  """A line every 20 s in a log; here with every piece that comes."""
+  monkeypatch.setattr(progress, "_LOG_SECONDS", 0.0)
+  data = server.contents["/a.pth"] = DATA * 10
+  server.cut = len(data)
+  entries("a", md5=hashlib.md5(data).hexdigest())
+  fetching.fetch("a")
+  lines = capsys.readouterr().err.splitlines()
+  shares = [
+    re.match(r"a.pth: (\d)/3 MB \((\d+)%\), .*/s, .* left$", line)
+    for line in lines
+  ]
+  assert len(lines) >= 3 and all(shares)
+  assert [int(share[2]) for share in shares] == sorted(
+    int(s[2]) for s in shares
+  )
 
 
 def test_a_later_attempt_goes_on_where_the_first_ended(entries, server):

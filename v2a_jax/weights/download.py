@@ -13,9 +13,10 @@ import tempfile
 import urllib.error
 import urllib.request
 
+from v2a_jax.basics.progress import Progress
 from v2a_jax.weights.catalog import Weights
 
-_MAX_BYTES = 8 << 30
+_MAX_BYTES, _MB = 8 << 30, 1e6
 
 
 def download(
@@ -114,10 +115,13 @@ def _fetch_rest(weights, target, limit, timeout_seconds) -> bool:
     version.write_text(date if tag.startswith("W/") else tag or date)
     # One byte more than there should be shows in the digest.
     left = limit + 1 - have
-    with open(target, "ab") as file:
+    total = have + (reply.length or 0)
+    progress = Progress(total / _MB, weights.file, unit="MB", done=have / _MB)
+    with contextlib.closing(progress), open(target, "ab") as file:
       while left > 0 and (chunk := reply.read(min(left, 1 << 20))):
         file.write(chunk)
         left -= len(chunk)
+        progress.update(len(chunk) / _MB)
     return left <= 0 or not reply.length
 
 

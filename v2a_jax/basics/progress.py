@@ -19,11 +19,11 @@ class Progress:
 
   def __init__(
     self,
-    total: int,
+    total: float,
     label: str,
     *,
     unit: str = "files",
-    done: int = 0,
+    done: float = 0,
     stream: TextIO | None = None,
   ):
     """Starts the clock; `done` items do not count for the rate."""
@@ -33,7 +33,7 @@ class Progress:
     self._live = self._stream.isatty()
     self._began = self._written = time.monotonic()
 
-  def update(self, count: int = 1, *, note: str = "") -> None:
+  def update(self, count: float = 1, *, note: str = "") -> None:
     """Counts `count` more items; writes the line when it is due."""
     self._done += count
     now = time.monotonic()
@@ -51,7 +51,7 @@ class Progress:
     left = clock((self._total - self._done) / rate) if rate else "?"
     share = self._done / max(self._total, 1)
     text = (
-      f"{self._label}: {self._done}/{self._total} {self._unit} "
+      f"{self._label}: {self._done:.0f}/{self._total:.0f} {self._unit} "
       f"({share:.0%}), {rate:.1f}/s, {left} left"
     )
     return f"{text}, {note}" if note else text

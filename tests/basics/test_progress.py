@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from data_pipelines import progress as progress_lib
-from data_pipelines.progress import Progress
+from v2a_jax.basics import progress as progress_lib
+from v2a_jax.basics.progress import Progress
 
 
 class Terminal(io.StringIO):
