@@ -24,6 +24,7 @@ import numpy as np
 
 from v2a_jax.basics import settings
 from v2a_jax.batch import Conditioning
+from v2a_jax.conditioning.published import PublishedConfig
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS, PromptEncoderConfig
 from v2a_jax.models import layers, lora
@@ -70,39 +71,31 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipConfig:
-  """A published image tower that encodes frames.
+class ClipConfig(PublishedConfig):
+  """A published image tower that encodes frames; see `PublishedConfig`.
 
   Attributes:
-    name: network, one of `TOWERS`; "" for none: features come with the data.
-    path: folder of its files, read when a new run starts and not again.
-    sizes: sizes of the network; empty reads them from the folder.
+    name: network: `vit` or `open_clip`; "" where features come with the data.
   """
 
-  name: str = ""
-  path: str = ""
-  sizes: Any = settings.named(TOWERS)
+  NETWORKS = TOWERS
 
-  def __post_init__(self):
-    settings.choose(self, name=("", *TOWERS))
+  sizes: Any = settings.named(TOWERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SyncConfig:
+class SyncConfig(PublishedConfig):
   """A published network that gives features of synchronisation.
 
+  See `PublishedConfig`.
+
   Attributes:
-    name: network, one of `SYNC_NETWORKS`; "" for none, as in `ClipConfig`.
-    path: folder of its files, read when a new run starts and not again.
-    sizes: sizes of the network; empty reads them from the folder.
+    name: network: `synchformer`; "" where features come with the data.
   """
 
-  name: str = ""
-  path: str = ""
-  sizes: Any = settings.named(SYNC_NETWORKS)
+  NETWORKS = SYNC_NETWORKS
 
-  def __post_init__(self):
-    settings.choose(self, name=("", *SYNC_NETWORKS))
+  sizes: Any = settings.named(SYNC_NETWORKS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from flax import nnx
 
 from v2a_jax.basics import settings
+from v2a_jax.conditioning.published import PublishedConfig
 from v2a_jax.models import attention, layers, lora
 from v2a_jax.parallel import sharding
 from v2a_jax.pretrained import clap_text, open_clip, t5
@@ -24,22 +25,16 @@ NETWORKS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptEncoderConfig:
-  """A published text encoder that reads the prompt.
+class PromptEncoderConfig(PublishedConfig):
+  """A published text encoder that reads the prompt; see `PublishedConfig`.
 
   Attributes:
-    name: network, one of `NETWORKS`; "" for none.
-    path: folder of its files, read when a new run starts and not again: the
-      weights are part of checkpoints and bundles.
-    sizes: sizes of the network; empty reads them from the folder.
+    name: network: `t5`, `clap` or `open_clip`; "" for none.
   """
 
-  name: str = ""
-  path: str = ""
-  sizes: Any = settings.named(NETWORKS)
+  NETWORKS = NETWORKS
 
-  def __post_init__(self):
-    settings.choose(self, name=("", *NETWORKS))
+  sizes: Any = settings.named(NETWORKS)
 
 
 class PromptEncoder(nnx.Module):
