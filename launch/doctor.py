@@ -33,10 +33,12 @@ NEEDED = (
   " pyloudnorm safetensors absl-py ml-collections jinja2 markupsafe"
   " threadpoolctl wandb"
 ).split()
-OPTIONAL = {
-  "mir_eval": "v2a eval; pip install 'v2a_jax[eval]'",
-  "librosa": "v2a eval; pip install 'v2a_jax[eval]'",
-  "opencv-python-headless": "v2a eval; pip install 'v2a_jax[eval]'",
+_EVAL = (
+  "librosa mir_eval opencv-python-headless pocketsphinx rapidfuzz scikit-learn"
+)
+OPTIONAL = dict.fromkeys(
+  _EVAL.split(), "v2a eval; pip install 'v2a_jax[eval]'"
+) | {
   "gcsfs": "v2a with gs:// paths; pip install 'v2a_jax[cloud]'",
   "s3fs": "v2a with s3:// paths; pip install 'v2a_jax[cloud]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",

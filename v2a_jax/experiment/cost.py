@@ -281,11 +281,8 @@ def count_flops(
     teacher). `training`: a step, without what is computed twice; `recomputed`:
     that part.
   """
-  if experiment.trains_codec:
-    flops = _codec_flops(experiment)
-  elif not experiment.trains_generator:
-    flops = {}
-  else:
+  flops = _codec_flops(experiment) if experiment.trains_codec else {}
+  if experiment.trains_generator:
     flops = jaxprs.count_by_scope(forward, ("conditioner", "backbone"))
     flops.pop("", None)
   target = _target_flops(experiment)
