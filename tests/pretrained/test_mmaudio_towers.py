@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
+from configs import finetune_mmaudio
 from tests.pretrained import mmaudio_reference as reference
-from v2a_jax.pretrained import open_clip, synchformer
+from v2a_jax.pretrained import open_clip, synchformer, vit
 from v2a_jax.weights import published, tables
 from v2a_jax.weights.registry import MissingWeightsError, WrongWeightsError
 
@@ -101,11 +102,13 @@ def test_a_config_without_quick_gelu_means_another_activation(tmp_path):
 
 
 def test_names_and_shapes_are_those_of_vit_h_14():
+  """As configs/finetune_mmaudio.py says; its text sizes are the defaults."""
+  vision = vit.ViTConfig(**finetune_mmaudio.CLIP)
   found = {"text_projection": (1024, 1024), "logit_scale": ()}
-  found |= shapes(open_clip.VISION, open_clip.DFN5B_VISION)
-  found |= shapes(open_clip.TEXT, open_clip.DFN5B_TEXT)
+  found |= shapes(open_clip.VISION, vision)
+  found |= shapes(open_clip.TEXT, open_clip.TextConfig())
   assert found == reference.shapes("shapes_clip_vit_h14_384")
-  assert open_clip.DFN5B_VISION.num_patches == 27 * 27
+  assert vision.num_patches == 27 * 27
 
 
 @pytest.mark.parametrize("size", [378, 384])

@@ -80,25 +80,6 @@ class TextConfig:
     return self.hidden_size
 
 
-# The CLIP of MMAudio, DFN5B ViT-H/14 at 384 pixels: open_clip's configuration
-# ViT-H-14-378-quickgelu but for the size of the frames.
-DFN5B_TEXT = TextConfig()
-DFN5B_VISION = vit.ViTConfig(
-  family="clip",
-  hidden_size=1280,
-  intermediate_size=5120,
-  num_hidden_layers=32,
-  num_attention_heads=16,
-  image_size=384,
-  patch_size=14,
-  hidden_act="quick_gelu",
-  layer_norm_eps=1e-5,
-  projection_dim=1024,
-  image_mean=_MEAN,
-  image_std=_STD,
-)
-
-
 class Text(nnx.Module):
   """Token ids → features of every token."""
 

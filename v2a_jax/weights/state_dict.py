@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.weights import names
+from v2a_jax.weights.tables import LEAVES
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 # Length g and direction v of a weight w = g v / |v|: old and new PyTorch.
 _WEIGHT_NORM = (
   (".weight_g", ".weight_v"),
@@ -49,7 +49,7 @@ def fill(module: nnx.Module, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _tensor(name: names.Name) -> str:
   *layer, leaf = name
-  return ".".join([*layer, _LEAVES.get(leaf, leaf)])
+  return ".".join([*layer, LEAVES.get(leaf, leaf)])
 
 
 def fold_weight_norm(

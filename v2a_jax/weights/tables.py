@@ -16,7 +16,8 @@ import dataclasses
 
 import numpy as np
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+# Names of parameters in PyTorch, where they differ.
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 Shape = tuple[int, ...]
 
@@ -93,7 +94,7 @@ class Placed:
     whole = path in table
     row = table[path if whole else module]
     row = Row(name=row) if isinstance(row, str) else row
-    name = row.name if whole else f"{row.name}.{_LEAVES.get(leaf, leaf)}"
+    name = row.name if whole else f"{row.name}.{LEAVES.get(leaf, leaf)}"
     names, stacked = (name,), "{}" in name
     if stacked:
       names = tuple(name.format(row.first + i) for i in range(shape[0]))
