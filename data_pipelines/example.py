@@ -17,7 +17,7 @@ import numpy as np
 from data_pipelines import features as features_lib
 from data_pipelines import schema
 from data_pipelines.features import Features
-from data_pipelines.tokenizer import TextTokenizer, Tokenizer, spread
+from data_pipelines.tokenizer import TextTokenizer, Tokenizer, with_times
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError, check
 
@@ -208,6 +208,15 @@ def decode_record(
   return example
 
 
+# Arrays that `Tokenizer.encode_words` gives.
+SPOKEN = (
+  "transcript",
+  "transcript_times",
+  "transcript_lengths",
+  "transcript_mask",
+)
+
+
 def blank_example(window: Window, *, index: int) -> Example:
   """Returns an empty example: all masks False, duration 0."""
   nothing = dict.fromkeys(schema.BYTES_FIELDS, b"")
@@ -220,6 +229,7 @@ def blank_example(window: Window, *, index: int) -> Example:
     "prompt_mask": np.zeros(prompt, bool),
     "transcript": np.zeros(spoken, np.int32),
     "transcript_times": np.zeros(spoken, np.float32),
+    "transcript_lengths": np.zeros(spoken, np.float32),
     "transcript_mask": np.zeros(spoken, bool),
     "transcript_timed": np.bool_(False),
     "presence": np.full(3, schema.UNKNOWN, np.int32),
@@ -372,19 +382,32 @@ def _transcript(
   words: Sequence[Mapping[str, Any]] = record["words"] or [
     {"word": word} for word in record["transcript"].split()
   ]
-  onsets = spread([word.get("start") for word in words], record["duration"])
-  inside = [
-    {"word": word["word"], "start": onset - start}
-    for word, onset in zip(words, onsets)
-    if 0 <= onset - start < window.seconds
-  ]
-  ids, times, mask = tokenizer.encode_words(
-    inside, window.transcript_length, window.seconds
+  inside = words_inside(
+    with_times(words, record["duration"]), start, window.seconds
   )
   timed = bool(words) and all(word.get("start") is not None for word in words)
   return dict(
-    transcript=ids,
-    transcript_times=times,
-    transcript_mask=mask,
+    **tokenizer.encode_words(inside, window.transcript_length, window.seconds),
     transcript_timed=np.bool_(timed),
   )
+
+
+def words_inside(
+  words: Sequence[Mapping[str, Any]], start: float, seconds: float
+) -> list[dict[str, Any]]:
+  """Returns the words that begin in a window, timed from its start.
+
+  Args:
+    words: entries {"word", "start", "end"}, in seconds.
+    start: the window's start in seconds.
+    seconds: its length.
+  """
+  return [
+    {
+      "word": word["word"],
+      "start": word["start"] - start,
+      "end": word["end"] - start,
+    }
+    for word in words
+    if 0 <= word["start"] - start < seconds
+  ]

@@ -9,8 +9,8 @@ A published text encoder has ids of its own: those of a sentencepiece model that
 ends every text with an end mark (T5's spiece.model), or of a tokenizer.json
 (the byte-pair encoding of RoBERTa and CLAP; needs the package `tokenizers`).
 
-Spoken words also have times: each piece of a word has the word's onset in
-seconds.
+Spoken words also have times in seconds: the pieces of a word share the time
+from its start to its end.
 """
 
 from collections import Counter
@@ -36,6 +36,8 @@ MIN_VOCAB_SIZE = 512
 # Enough text for so small a vocabulary.
 _MAX_LINES = 200_000
 _BYTES = 256
+# Seconds that a word lasts whose end is unknown, at most.
+_LONGEST_WORD = 0.5
 # Trained on where the corpus is empty; bytes then spell everything.
 _PLACEHOLDER = "sound of a thing"
 
@@ -153,29 +155,36 @@ class Tokenizer(TextTokenizer):
     words: str | Sequence[Mapping[str, Any]],
     length: int,
     window_seconds: float,
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Encodes spoken words; each piece has the time of its word's onset.
+  ) -> dict[str, np.ndarray]:
+    """Encodes spoken words; the pieces of a word share its time evenly.
 
     Args:
-      words: a transcript, or entries {"word", "start"?} in spoken order, with
-        onsets in seconds; `spread` over the window without them.
+      words: a transcript, or entries {"word", "start"?, "end"?} in spoken
+        order, in seconds; see `with_times` for those without.
       length: number of ids; more are cut.
       window_seconds: length of the window.
 
     Returns:
-      Ids int32 [length], times float32 [length] in seconds, mask bool [length].
+      `transcript` int32 [length], ids; `transcript_times` and
+      `transcript_lengths` float32 [length], seconds at which each begins and
+      that it lasts; `transcript_mask` bool [length].
     """
     if isinstance(words, str):
       words = [{"word": word} for word in words.split()]
-    onsets = spread([word.get("start") for word in words], window_seconds)
-    ids, times = [], []
-    for word, onset in zip(words, onsets):
+    ids, times, lengths = [], [], []
+    for word in with_times(words, window_seconds):
       pieces = self._processor.encode(word["word"])
+      share = (word["end"] - word["start"]) / max(len(pieces), 1)
       ids += pieces
-      times += [onset] * len(pieces)
+      times += [word["start"] + share * i for i in range(len(pieces))]
+      lengths += [share] * len(pieces)
     ids, mask = _pad(ids, length, np.int32)
-    times, _ = _pad(times, length, np.float32)
-    return ids, times, mask
+    return {
+      "transcript": ids,
+      "transcript_times": _pad(times, length, np.float32)[0],
+      "transcript_lengths": _pad(lengths, length, np.float32)[0],
+      "transcript_mask": mask,
+    }
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of ids; padding is left out."""
@@ -208,6 +217,31 @@ def load_prompt_tokenizer(path: str | os.PathLike) -> TextTokenizer:
       f"cannot read {path}: {error}; name the spiece.model or tokenizer.json"
       " that belongs to the text encoder"
     ) from None
+
+
+def with_times(
+  words: Sequence[Mapping[str, Any]], seconds: float
+) -> list[dict[str, Any]]:
+  """Fills in what is unknown of the times of spoken words.
+
+  Unknown starts are `spread`. A word without an end lasts until the next one
+  starts, the last one until `seconds`, or half a second if that is shorter.
+
+  Args:
+    words: entries {"word", "start"?, "end"?} in spoken order, in seconds.
+    seconds: length of the clip or window that they are spoken in.
+
+  Returns:
+    Entries {"word", "start", "end"}.
+  """
+  starts = spread([word.get("start") for word in words], seconds)
+  timed = []
+  for word, start, following in zip(words, starts, [*starts[1:], seconds]):
+    end = word.get("end")
+    if end is None or end <= start:
+      end = start + min(max(following - start, 0.0), _LONGEST_WORD)
+    timed.append({"word": word["word"], "start": start, "end": end})
+  return timed
 
 
 def spread(

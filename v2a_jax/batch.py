@@ -30,9 +30,11 @@ class Conditioning:
       their features, for a model that has no encoder of them.
     prompt_mask: bool [b l].
     transcript: int32 [b s], token ids of the spoken words.
-    transcript_times: float32 [b s], seconds.
+    transcript_times: float32 [b s], seconds at which each begins; a word's
+      tokens share its time evenly.
+    transcript_lengths: float32 [b s], seconds that each lasts.
     transcript_mask: bool [b s].
-    transcript_timed: bool [b], whether the times are known, or only spread.
+    transcript_timed: bool [b], whether these are known, or only spread.
     presence: int32 [b 3], flags of speech, music and effects (`PRESENCE`).
     features: float32 [b n f], cached features of the frames, which the model
       then does not compute, or a mapping of such arrays by the name of their
@@ -46,6 +48,7 @@ class Conditioning:
   prompt_mask: Any
   transcript: Any
   transcript_times: Any
+  transcript_lengths: Any
   transcript_mask: Any
   transcript_timed: Any
   presence: Any

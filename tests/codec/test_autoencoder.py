@@ -94,12 +94,21 @@ def _waveforms():
   return [rng.normal(size=(4, 160, 2)).astype(np.float32) * 0.3 + 0.1] * 2
 
 
-def test_calibrated_latents_have_unit_variance_and_decode_as_before(codec):
+def test_calibrated_latents_are_white_and_decode_as_before(codec):
   waveforms = _waveforms()
   calibrated = autoencoder.calibrate(codec, waveforms, fit_codes=False)
   before, after = apply(codec, waveforms[0]), apply(calibrated, waveforms[0])
-  np.testing.assert_allclose(after[0].mean(axis=(0, 1)), 0, atol=1e-4)
-  np.testing.assert_allclose(after[0].std(axis=(0, 1)), 1, atol=1e-3)
+  flat = np.asarray(after[0], np.float64).reshape(-1, after[0].shape[-1])
+  np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-4)
+  covariance = np.cov(flat, rowvar=False, ddof=0)
+  # A draw adds the encoder's noise, which the basis turns as it turns means.
+  _, logvar = codec.posterior(waveforms[0])
+  turned = np.asarray(calibrated.latent_basis[...], np.float64) ** 2
+  noise = np.exp(np.asarray(logvar, np.float64)).mean(axis=(0, 1)) @ turned
+  share = noise / np.asarray(calibrated.latent_std[...], np.float64) ** 2
+  white = np.eye(len(share))
+  np.testing.assert_allclose(covariance + np.diag(share), white, atol=2e-3)
+  assert (np.diff(np.asarray(calibrated.latent_std[...])) <= 0).all()
   assert np.mean(before[1] == after[1]) > 0.99  # but for ties
   np.testing.assert_allclose(before[3], after[3], atol=1e-4)
   np.testing.assert_array_equal(codec.latent_std[...], 1.0)
@@ -117,7 +126,18 @@ def test_calibration_brings_codes_closer_to_the_latents(codec):
 def test_calibration_is_not_a_parameter(codec):
   params = nnx.to_flat_state(nnx.state(codec, nnx.Param))
   assert not any("latent_mean" in path for path, _ in params)
-  assert len(nnx.to_flat_state(nnx.state(codec, base.Buffer))) == 2
+  assert len(nnx.to_flat_state(nnx.state(codec, base.Buffer))) == 3
+
+
+def test_effective_rank_counts_the_directions_that_variance_fills(codec):
+  rng = np.random.default_rng(1)
+  calibrated = autoencoder.calibrate(codec, _waveforms(), fit_codes=False)
+  size = calibrated.latent_std.shape[0]
+  calibrated.latent_std[...] = jnp.ones(size)
+  assert calibrated.effective_rank == pytest.approx(size)
+  values = rng.uniform(0.1, 1, size)
+  calibrated.latent_std[...] = jnp.asarray(values).at[1:].set(1e-6)
+  assert calibrated.effective_rank == pytest.approx(1.0, abs=1e-3)
 
 
 def test_calibrate_needs_waveforms(codec):

@@ -73,7 +73,7 @@ def trained():
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
 
   def loss(params, cond, key):
-    shown = base.drop_conditions(cond, key=key, rate=0.1)
+    shown = base.drop_conditions(cond, key=key, rate=0.1, untimed_rate=0.1)
     tokens = nnx.merge(graphdef, params)(shown)
     zero = jnp.zeros(len(cond.presence))
     losses, metrics = base.with_alignment(
@@ -106,7 +106,7 @@ def trained():
 
 def test_untrained_words_are_spread_evenly():
   cond = flashes(8, seed=1)
-  onsets = predicted(FRESH, cond).onsets
+  onsets = predicted(FRESH, cond).spans[0]
   for row, mask in zip(np.asarray(onsets), cond.transcript_mask):
     n = mask.sum()
     np.testing.assert_allclose(
@@ -117,8 +117,8 @@ def test_untrained_words_are_spread_evenly():
 def test_it_learns_onsets_from_the_frames_with_half_of_the_times(trained):
   conditioner, seconds = trained
   cond = flashes(32, seed=10_000)
-  even = predicted(FRESH, cond).onsets
-  learned = predicted(conditioner, cond).onsets
+  even = predicted(FRESH, cond).spans[0]
+  learned = predicted(conditioner, cond).spans[0]
   assert error(learned, cond) < 0.6 * error(even, cond)
   assert seconds == pytest.approx(error(learned, cond), rel=0.8)
 
@@ -129,7 +129,7 @@ def test_onsets_increase_inside_the_window_whichever_conditions_are_dropped(
   conditioner, _ = trained
   cond = flashes(8, seed=3)
   for shown in (cond, cond.without("video"), cond.without("transcript")):
-    onsets = np.asarray(predicted(conditioner, shown).onsets)
+    onsets = np.asarray(predicted(conditioner, shown).spans[0])
     assert np.isfinite(onsets).all()
     rows = zip(onsets, cond.transcript_mask)
     words = [row[mask] for row, mask in rows if shown.transcript_mask.any()]
@@ -148,7 +148,7 @@ def test_onsets_do_not_depend_on_masked_frames_and_tokens(trained):
     frames=np.where(frame_mask[..., None, None, None], cond.frames, 99),
     frame_times=np.where(frame_mask, cond.frame_times, 1.3).astype(np.float32),
   )
-  a, b = (np.asarray(predicted(conditioner, c).onsets) for c in (cond, other))
+  a, b = (np.asarray(predicted(conditioner, c).spans[0]) for c in (cond, other))
   mask = cond.transcript_mask
   np.testing.assert_allclose(a[mask], b[mask], atol=1e-4)
   # A clip that ends after 8 frames has its words before it ends.
@@ -162,7 +162,7 @@ def test_known_times_are_used_and_others_are_predicted(trained):
   tokens = encoded(conditioner, cond)
   times = np.asarray(tokens.text_times)[:, -WORDS:]
   np.testing.assert_array_equal(times[0], cond.transcript_times[0])
-  np.testing.assert_array_equal(times[1], np.asarray(tokens.onsets)[1])
+  np.testing.assert_array_equal(times[1], np.asarray(tokens.spans[0])[1])
 
 
 def test_gradients_of_the_tokens_reach_the_aligner():
@@ -194,23 +194,26 @@ def test_only_examples_with_known_times_have_an_alignment_loss():
     Diffusion(alignment_weight=2.0), model, batch, key=KEY, train=False
   )
   paid = np.asarray(loss - metrics["error"])
-  onsets = np.asarray(encoded(FRESH, cond).onsets)
-  far = [
-    np.abs(row - times)[mask].mean() if mask.any() and timed else 0.0
-    for row, times, mask, timed in zip(
-      onsets, cond.transcript_times, cond.transcript_mask, cond.transcript_timed
-    )
-  ]
-  np.testing.assert_allclose(paid, 2.0 * np.array(far), atol=1e-3)
+  known = (cond.transcript_times, cond.transcript_lengths)
+  far, wrong = (
+    [
+      np.abs(row - true)[mask].mean() if mask.any() and timed else 0.0
+      for row, true, mask, timed in zip(
+        np.asarray(predicted), right, cond.transcript_mask, cond.transcript_timed
+      )
+    ]
+    for predicted, right in zip(encoded(FRESH, cond).spans, known)
+  )
+  np.testing.assert_allclose(paid, 2.0 * np.add(far, wrong), atol=1e-3)
   metric = metrics["alignment_error"]
   assert float(metric.mean()) == pytest.approx(sum(far) / 2, rel=1e-3)
 
 
 def test_known_times_are_hidden_now_and_then():
   cond = tiny.conditioning(4000, n=1, size=8, words=1)
-  kept = base.drop_conditions(cond, key=KEY, rate=0.2)
+  kept = base.drop_conditions(cond, key=KEY, rate=0.2, untimed_rate=0.4)
   timed = np.asarray(kept.transcript_timed).astype(float)
-  assert timed.mean() == pytest.approx(0.8, abs=0.03)
+  assert timed.mean() == pytest.approx(0.6, abs=0.03)
   there = np.asarray(kept.transcript_mask[:, 0]).astype(float)
   assert abs(np.corrcoef(timed, there)[0, 1]) < 0.06
 

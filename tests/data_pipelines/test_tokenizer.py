@@ -52,18 +52,41 @@ def test_encode_pads_cuts_and_ignores_case(tokenizer):
   assert not tokenizer.encode("", 4)[1].any()
 
 
-def test_every_piece_has_its_words_onset(tokenizer):
-  words = [{"word": "blue", "start": 0.25}, {"word": "zyx", "start": 3.0}]
-  ids, times, mask = tokenizer.encode_words(words, 16, 4.0)
-  assert times.dtype == np.float32
-  assert set(times[mask].tolist()) == {0.25, 3.0}
-  assert (times[mask] == 3.0).sum() > 1  # a word of several pieces
+def spoken(tokenizer, words, length, seconds):
+  arrays = tokenizer.encode_words(words, length, seconds)
+  names = ("transcript", "transcript_times", "transcript_lengths")
+  return *(arrays[name] for name in names), arrays["transcript_mask"]
+
+
+def test_pieces_share_the_time_of_their_word_in_order(tokenizer):
+  words = [
+    {"word": "blue", "start": 0.25, "end": 0.5},
+    {"word": "zyx", "start": 3.0, "end": 3.6},
+  ]
+  ids, times, lengths, mask = spoken(tokenizer, words, 16, 4.0)
+  assert times.dtype == lengths.dtype == np.float32
   np.testing.assert_array_equal(ids, tokenizer.encode("blue zyx", 16)[0])
+  second = mask & (times >= 3.0)
+  assert second.sum() > 1  # a word of several pieces
+  ends = times + lengths
+  np.testing.assert_allclose(times[second][1:], ends[second][:-1], atol=1e-6)
+  assert ends[second][-1] == pytest.approx(3.6)
+  assert (lengths[second] == lengths[second][0]).all()
+  first = mask & ~second
+  assert ends[first][-1] == pytest.approx(0.5)
+
+
+def test_a_word_without_an_end_lasts_until_the_next_or_half_a_second(tokenizer):
+  words = [{"word": "blue", "start": t} for t in (0.0, 0.3, 2.0)]
+  timed = tokenizer_lib.with_times(words, 2.2)
+  assert [word["end"] for word in timed] == [0.3, 0.8, 2.2]
 
 
 def test_unknown_times_are_spread(tokenizer):
-  _, times, mask = tokenizer.encode_words("two now", 8, 4.0)
-  assert sorted(set(times[mask].tolist())) == [1.0, 3.0]
+  timed = tokenizer_lib.with_times([{"word": "two"}, {"word": "now"}], 4.0)
+  assert [word["start"] for word in timed] == [1.0, 3.0]
+  _, times, _, mask = spoken(tokenizer, "two now", 8, 4.0)
+  assert times[0] == 1.0 and 3.0 in times[mask]
   assert tokenizer_lib.spread([None] * 4, 4.0) == [0.5, 1.5, 2.5, 3.5]
   between = tokenizer_lib.spread([None, 1.0, None, 2.0], 4.0)
   assert between[1] == 1.0 and between[3] == 2.0
@@ -184,14 +207,13 @@ def test_the_vocabulary_is_bounded_and_grows_with_the_text():
 
 def test_words_that_do_not_fit_are_cut_with_their_times(tokenizer):
   words = [{"word": "blue", "start": 0.5 * i} for i in range(10)]
-  ids, times, mask = tokenizer.encode_words(words, 4, 5.0)
-  whole = tokenizer.encode_words(words, 99, 5.0)
-  np.testing.assert_array_equal(ids, whole[0][:4])
-  np.testing.assert_array_equal(times, whole[1][:4])
+  *cut, mask = spoken(tokenizer, words, 4, 5.0)
+  *whole, _ = spoken(tokenizer, words, 99, 5.0)
+  for some, every in zip(cut, whole):
+    np.testing.assert_array_equal(some, every[:4])
   assert mask.all()
   for empty in ("", []):
-    ids, times, mask = tokenizer.encode_words(empty, 4, 5.0)
-    assert not mask.any() and not ids.any() and not times.any()
+    assert not any(x.any() for x in spoken(tokenizer, empty, 4, 5.0))
 
 
 @pytest.mark.parametrize("seed", range(5))

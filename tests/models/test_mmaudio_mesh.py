@@ -56,6 +56,7 @@ def conditioning(b=B) -> Conditioning:
     prompt_mask=np.ones((b, TEXT[0]), bool),
     transcript=np.zeros((b, 1), np.int32),
     transcript_times=np.zeros((b, 1), np.float32),
+    transcript_lengths=np.zeros((b, 1), np.float32),
     transcript_mask=np.zeros((b, 1), bool),
     transcript_timed=np.zeros(b, bool),
     presence=np.full((b, 3), 2, np.int32),

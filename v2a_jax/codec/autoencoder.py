@@ -12,9 +12,16 @@ Strided Snake convolutions follow SoundStream (arXiv:2107.03312) and DAC
 Fourier transform as in Vocos (arXiv:2306.00814), which avoids costly layers at
 high rates: nothing runs faster than sample_rate / strides[0] Hz.
 
-Once `calibrate` has measured the training data, `encode` gives latents of zero
-mean and unit variance per channel; the measured numbers are `Buffer`s, which no
-optimizer updates.
+Once `calibrate` has measured the training data, `encode` gives whitened latents,
+
+  latents = (z - mean) B / s,   z = (latents s) B^T + mean
+
+with B the principal directions of the encoder's means over the data and s^2 the
+variance in each, that of the encoder's own noise included: a direction in which
+sounds differ less than that is not enlarged to the size of the others. Diffusion
+adds the same noise to all channels, so without this it decides what most of the
+variance lies in long before the rest. The measured numbers are `Buffer`s, which
+no optimizer updates.
 """
 
 from collections.abc import Iterable
@@ -170,6 +177,7 @@ class Codec(LatentCodec):
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = quantizer_lib.ResidualQuantizer(config, rngs=rngs)
+    self.latent_basis = Buffer(jnp.eye(config.latent_dim))
 
   def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Computes mean and log variance of z, each [b, ceil(t / hop), c].
@@ -193,11 +201,27 @@ class Codec(LatentCodec):
     """Decodes latents [b, t, c] to a waveform [b, t hop, channels]."""
     return self.decoder(self._raw(latents))
 
+  @property
+  def effective_rank(self) -> float:
+    """Number of directions that the latents' variance fills: (Σs²)² / Σs⁴."""
+    variance = np.square(np.asarray(self.latent_std[...], np.float64))
+    return float(variance.sum() ** 2 / np.square(variance).sum())
+
+  def _standardised(self, z: jax.Array) -> jax.Array:
+    centred = z - self.latent_mean[...]
+    rotated = jnp.matmul(centred, self.latent_basis[...], precision="highest")
+    return rotated / self.latent_std[...]
+
+  def _raw(self, latents: jax.Array) -> jax.Array:
+    scaled = latents * self.latent_std[...]
+    basis = self.latent_basis[...].T
+    return jnp.matmul(scaled, basis, precision="highest") + self.latent_mean[...]
+
 
 def calibrate(
   codec: Codec, waveforms: Iterable[np.ndarray], *, fit_codes: bool = True
 ) -> Codec:
-  """Standardises latents and fits codebooks: the last step of codec training.
+  """Whitens latents and fits codebooks: the last step of codec training.
 
   Args:
     codec: a trained codec.
@@ -205,22 +229,32 @@ def calibrate(
     fit_codes: whether to fit the codebooks, too (`quantizer.fit`).
 
   Returns:
-    A copy of `codec` whose latents have zero mean and unit variance per channel
-    over `waveforms`.
+    A copy of `codec` whose latents have zero mean over `waveforms`, are not
+    correlated, and vary by 1 where sounds differ by more than the encoder's
+    noise.
 
   Raises:
     ValueError: there is no waveform, or too few for the codebooks.
   """
   graphdef, state = nnx.split(codec)
-  means = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x)[0])
-  latents = [np.asarray(means(state, x), np.float64) for x in waveforms]
-  if not latents:
+  posterior = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x))
+  encoded = [posterior(state, x) for x in waveforms]
+  if not encoded:
     raise ValueError("calibrate: no waveforms; give at least one batch.")
-  flat = np.concatenate([x.reshape(-1, x.shape[-1]) for x in latents])
+  flat, logvar = (
+    np.concatenate([np.reshape(x, (-1, x.shape[-1])) for x in part])
+    for part in zip(*encoded)
+  )
+  flat = flat.astype(np.float64)
+  mean = flat.mean(axis=0)
+  variance, basis = np.linalg.eigh(np.cov(flat - mean, rowvar=False, ddof=0))
+  noise = np.square(basis).T @ np.exp(logvar.astype(np.float64)).mean(axis=0)
+  std = np.sqrt(np.maximum(variance, 0.0) + noise)
+  order = np.argsort(-std)
   calibrated = nnx.merge(graphdef, state)
-  mean, std = flat.mean(axis=0), flat.std(axis=0)
   calibrated.latent_mean = Buffer(jnp.asarray(mean, jnp.float32))
-  calibrated.latent_std = Buffer(jnp.asarray(std + 1e-6, jnp.float32))
+  calibrated.latent_std = Buffer(jnp.asarray(std[order], jnp.float32))
+  calibrated.latent_basis = Buffer(jnp.asarray(basis[:, order], jnp.float32))
   if fit_codes:
     most = FIT_POINTS * codec.config.codebook_size
     drawn = np.random.default_rng(0).permutation(len(flat))[:most]

@@ -126,10 +126,12 @@ class ResidualQuantizer(Stages):
     Returns:
       Quantized latents [b, t, c], whose gradient is that of `latents`, and the
       losses [b] `codebook`, which trains the stages, and `commitment`, which
-      trains the encoder.
+      trains the encoder: to be near what all stages together make of it, for
+      what fewer make of it has fewer directions.
     """
     stop = jax.lax.stop_gradient
-    residual, total = stop(latents), jnp.zeros_like(latents)
+    whole = stop(latents)
+    residual, total = whole, jnp.zeros_like(latents)
     codebook = jnp.zeros(latents.shape[0])
     for i, book in enumerate(self.codebooks):
       part, loss = book.train(residual)
@@ -137,7 +139,7 @@ class ResidualQuantizer(Stages):
       used = (i < num_used).astype(latents.dtype)
       total += used[:, None, None] * part
       residual = residual - part
-    commitment = jnp.mean((latents - stop(total)) ** 2, axis=(1, 2))
+    commitment = jnp.mean((latents - stop(whole - residual)) ** 2, axis=(1, 2))
     losses = {"codebook": codebook, "commitment": commitment}
     return latents + stop(total - latents), losses
 

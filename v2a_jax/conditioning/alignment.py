@@ -8,6 +8,8 @@ have attended to one another:
   w_i     = softmax_i(b · h_i)             length of token i
   onset_i = P^{-1}(Σ_{k<i} w_k + w_i / 2)
 
+A token lasts 0.2 e^(c · h_i) seconds.
+
 Tokens follow one another inside the window whatever is learned; with a and b
 zero, as at initialisation, they are spread evenly. Everything is
 differentiable, so known onsets and the generator's own loss both train it.
@@ -28,12 +30,15 @@ from v2a_jax.models import attention, layers
 CELL = 0.04  # Seconds between the points at which the rate is summed up.
 # Share of the rate that is constant; bounds how far an onset can jump.
 EVEN = 0.05
+# Seconds that a token lasts before anything is learned, and at most e^-3 or e^3
+# times as long.
+LENGTH, MOST = 0.2, 3.0
 # Seconds: a time farther from every frame lies outside of the clip.
 NEAR = 0.5
 
 
 class Aligner(nnx.Module):
-  """Transcript tokens and frames → onsets in seconds."""
+  """Transcript tokens and frames → their times in seconds."""
 
   def __init__(self, config, *, rngs, dtype):
     self.seconds = config.seconds
@@ -44,10 +49,10 @@ class Aligner(nnx.Module):
     head = lambda: layers.dense(
       config.width, 1, axes=("embed", None), rngs=rngs, use_bias=True, zero=True
     )
-    self.rate, self.length = head(), head()
+    self.rate, self.length, self.seconds_long = head(), head(), head()
 
   def __call__(self, words, words_mask, video, video_times, video_mask):
-    """Predicts onsets.
+    """Predicts when tokens begin, and how long they last.
 
     Args:
       words: [b s d], features of the transcript's tokens.
@@ -57,8 +62,8 @@ class Aligner(nnx.Module):
       video_mask: bool [b n]; all False for a clip without frames.
 
     Returns:
-      float32 [b s], seconds, not decreasing along a row; meaningless where the
-      mask is False.
+      (times, not decreasing along a row, and lengths), each float32 [b s] in
+      seconds; meaningless where the mask is False.
     """
     even = (jnp.arange(words.shape[1]) + 0.5) * self.seconds
     even = even / jnp.maximum(words_mask.sum(axis=1, keepdims=True), 1)
@@ -72,7 +77,9 @@ class Aligner(nnx.Module):
     lengths = shares(self.length(x[:, n:])[..., 0], words_mask)
     share, edges = self._progress(self.rate(x[:, :n]), video_times, video_mask)
     middle = jnp.cumsum(lengths, axis=1) - lengths / 2
-    return jax.vmap(jnp.interp, (0, 0, None))(middle, share, edges)
+    onsets = jax.vmap(jnp.interp, (0, 0, None))(middle, share, edges)
+    scale = jnp.clip(self.seconds_long(x[:, n:])[..., 0], -MOST, MOST)
+    return onsets, LENGTH * jnp.exp(scale)
 
   def _progress(self, rate, times, mask):
     """Sums rates [b n 1] up: P [b g + 1] at the edges [g + 1] of a grid."""

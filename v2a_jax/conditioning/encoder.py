@@ -202,39 +202,42 @@ class Conditioner(nnx.Module):
     with jax.named_scope("text"):
       return encoded, *self.text(words)
 
-  def _word_times(self, cond: Conditioning, *video):
-    """Returns the times of the transcript's tokens, known or predicted.
+  def _word_spans(self, cond: Conditioning, *video):
+    """Returns when the transcript's tokens are said, known or predicted.
 
     Args:
       cond: the conditions.
       *video: tokens, times and mask of the sync stream.
 
     Returns:
-      (times [b s] in seconds, predictions [b s] or None without an aligner).
+      (times [b s] and lengths [b s] in seconds, predictions of both or None
+      without an aligner).
     """
+    known = cond.transcript_times, cond.transcript_lengths
     if self.aligner is None:
-      return cond.transcript_times, None
+      return *known, None
     with jax.named_scope("aligner"):
       words = self.text.embed_ids(cond.transcript, 1)
-      onsets = self.aligner(words, cond.transcript_mask, *video)
+      spans = self.aligner(words, cond.transcript_mask, *video)
     timed = cond.transcript_timed[:, None]
-    return jnp.where(timed, cond.transcript_times, onsets), onsets
+    times, lengths = (jnp.where(timed, *both) for both in zip(known, spans))
+    return times, lengths, spans
 
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
     """Encodes all conditions."""
     sync, semantic = self._encode_frames(cond)
     sync, sync_times, sync_mask = sync
     frames, frame_times, frame_mask = semantic
-    word_times, onsets = self._word_times(
+    word_times, word_lengths, spans = self._word_spans(
       cond, sync, sync_times, cond.frame_mask
     )
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
-    prompt, words = self._encode_texts(cond, start, word_times)
+    prompt, spoken = self._encode_texts(cond, start, word_times)
     prompt, prompt_mask = tokens_lib.or_null(
       prompt, cond.prompt_mask, self.null_prompt[...]
     )
     words, words_mask = tokens_lib.or_null(
-      words, cond.transcript_mask, self.null_transcript[...]
+      spoken, cond.transcript_mask, self.null_transcript[...]
     )
     (table,) = sharding.gathered(self.presence[...])
     flags = table[jnp.arange(len(PRESENCE)), cond.presence]
@@ -257,7 +260,11 @@ class Conditioner(nnx.Module):
       sync_times=sync_times,
       sync_mask=sync_mask,
       summary=sharding.by_batch(self.summary(sharding.by_batch(summary))),
-      onsets=onsets,
+      words=spoken,
+      word_times=word_times,
+      word_lengths=word_lengths,
+      word_mask=cond.transcript_mask,
+      spans=spans,
     )
 
 

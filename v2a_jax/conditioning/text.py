@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from flax import nnx
+import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.conditioning.published import PublishedConfig
@@ -56,7 +57,11 @@ class PromptEncoder(nnx.Module):
 
 
 class TextEncoder(nnx.Module):
-  """Token ids with times → tokens; prompt and transcript are two segments."""
+  """Token ids with times → tokens; prompt and transcript are two segments.
+
+  Tokens carry their place in the text, by which a model tells the order of what
+  a prompt names, for its tokens all have the time 0.
+  """
 
   def __init__(self, config, *, rngs, dtype):
     self.embed = layers.learned(
@@ -84,7 +89,9 @@ class TextEncoder(nnx.Module):
     Returns:
       Tokens [b l d] of each.
     """
-    tokens = tuple(self.embed_ids(ids, segment) for ids, *_, segment in texts)
+    tokens = tuple(
+      _placed(self.embed_ids(ids, segment)) for ids, *_, segment in texts
+    )
 
     def body(block, tokens, _):
       each = zip(tokens, texts)
@@ -99,3 +106,10 @@ class TextEncoder(nnx.Module):
     """Embeds ids int [b l] without attention between them: [b l d]."""
     table, segments = sharding.gathered(self.embed[...], self.segment[...])
     return (table[ids] + segments[segment]).astype(self.dtype)
+
+
+def _placed(tokens):
+  """Adds sinusoids of each token's index in its text to tokens [b l d]."""
+  places = jnp.arange(tokens.shape[1]) / 1000
+  waves = layers.sinusoidal(places, tokens.shape[2])
+  return tokens + waves.astype(tokens.dtype)

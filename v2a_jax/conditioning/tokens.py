@@ -24,8 +24,12 @@ class CondTokens:
     sync_times: [b n], seconds.
     sync_mask: bool [b n].
     summary: [b d], feature of the whole clip.
-    onsets: [b s], times in seconds that the aligner predicts for the
-      transcript's tokens; None without an aligner.
+    words: [b s d], tokens of the transcript, as in `text`.
+    word_times: [b s], seconds at which each begins.
+    word_lengths: [b s], seconds that each lasts.
+    word_mask: bool [b s], all False where nothing is to be said.
+    spans: (times [b s], lengths [b s]) in seconds that the aligner predicts for
+      the transcript's tokens; None without an aligner.
   """
 
   video: Any
@@ -38,7 +42,11 @@ class CondTokens:
   sync_times: Any
   sync_mask: Any
   summary: Any
-  onsets: Any = None
+  words: Any
+  word_times: Any
+  word_lengths: Any
+  word_mask: Any
+  spans: Any = None
 
   def sync_at(self, times):
     """Reads the synchronisation features at times [t]: [b t d]."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import manifest, schema, source
+from data_pipelines.example import SPOKEN
 from data_pipelines.loader import LoaderConfig, make_decoder
 from data_pipelines.media_files import find_media
 from data_pipelines.scenes.records import SOURCE
@@ -23,8 +24,7 @@ from v2a_jax.evaluation import folders, motion
 from v2a_jax.evaluation.formats import Format
 
 LEAST_SECONDS = 0.5
-_TEXTS = ("transcript", "transcript_times")
-_TEXTS += ("transcript_mask", "transcript_timed")
+_TEXTS = (*SPOKEN, "transcript_timed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A model's averaged weights go with its resolved config, a generator's with its
 tokenizer too; a codec is calibrated on its training data first, so that its
-latents have zero mean and unit variance.
+latents are white; `trained.effective_rank` of config.json says how many
+directions their variance filled before.
 """
 
 import itertools
@@ -51,6 +52,7 @@ def export(
   }
   if experiment.trains_codec:
     model = calibrate(model.codec, _waveforms(experiment))
+    history["effective_rank"] = round(model.effective_rank, 2)
   elif experiment.trains_generator:
     tokenizers = {key: own.model for key, own in trained.tokenizers.items()}
     if experiment.lora.rank:

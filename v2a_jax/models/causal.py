@@ -1,8 +1,8 @@
 """A causal transformer over decoding steps, shared by both autoregressive arms.
 
 It reads the same condition tokens as the diffusion transformer: cross-attention
-to video and text, and adaptive norms from the clip's summary and the
-synchronisation features at each step's own time. `trunk` runs a whole sequence;
+to video and text, and adaptive norms from the clip's summary, and the
+synchronisation features and words at each step's own time. `trunk` runs a whole sequence;
 `start` and `advance` decode with a key-value cache. `ar.py` generates codes,
 `ar_latents.py` continuous latents.
 """
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from v2a_jax.models import attention, layers
 from v2a_jax.models.attend import CAUSAL, attend
 from v2a_jax.models.config import TransformerConfig
+from v2a_jax.models.spoken import Spoken
 from v2a_jax.parallel.sharding import by_token
 
 
@@ -103,6 +104,7 @@ class CausalTransformer(nnx.Module):
       remat=c.remat,
       unroll=c.unroll,
     )
+    self.spoken = Spoken(c.width, rngs=rngs, dtype=self.dtype)
     self.norm = layers.RMSNorm(c.width, rngs=rngs)
 
   def _steps(self, tokens, times):
@@ -111,6 +113,7 @@ class CausalTransformer(nnx.Module):
     late = times[-1] + gap * jnp.arange(1, self.extra + 1)
     times = jnp.concatenate([times, late])
     condition = tokens.summary[:, None] + tokens.sync_at(times)
+    condition = condition + self.spoken(tokens, times)
     return jnp.broadcast_to(times, condition.shape[:2]), condition
 
   def trunk(self, x, tokens, *, times):

@@ -3,8 +3,8 @@
 Joint blocks (MM-DiT, arXiv:2403.03206) let audio, video and text tokens attend
 to one another, each stream with weights of its own; audio-only blocks follow
 (arXiv:2412.15322). Every norm of the audio stream is modulated per token by
-diffusion time, the clip's summary and the synchronisation features read at the
-token's own time. All rotary positions are in seconds.
+diffusion time, the clip's summary, and the synchronisation features and words
+read at the token's own time. All rotary positions are in seconds.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.models import attention, config, layers
 from v2a_jax.models.attend import attend
+from v2a_jax.models.spoken import Spoken
 from v2a_jax.parallel.sharding import by_token
 
 
@@ -211,6 +212,7 @@ class DiT(nnx.Module):
     self.embed = dense(inputs, c.width, use_bias=True)
     self.time = dense(c.width, c.width, use_bias=True)
     self.interval = dense(c.width, c.width, zero=True) if c.average else None
+    self.spoken = Spoken(c.width, **common)
     self.joint = stack(
       lambda rngs: JointBlock(c, rngs=rngs, dtype=dtype),
       max(c.joint_depth - 1, 0),
@@ -291,6 +293,7 @@ class DiT(nnx.Module):
     if self.interval is not None and until is not None:
       clock = clock + self.interval(features(until - time))
     condition = (clock + tokens.summary)[:, None] + tokens.sync_at(times)
+    condition = condition + self.spoken(tokens, times)
     condition = by_token(condition)
     times = jnp.broadcast_to(times, x.shape[:2])
     arguments = (

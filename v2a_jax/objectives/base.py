@@ -66,6 +66,9 @@ class GeneratorObjective:
       each condition independently.
     cond_drop_all_rate: probability in [0, 1] that all conditions of an example
       are dropped together, as in the branch of joint guidance.
+    untimed_rate: probability in [0, 1] that the known times of an example's
+      words are hidden, so that a model with an aligner learns to use those that
+      it predicts.
     alignment_weight: weight of the aligner's error in seconds; 0 without one.
   """
 
@@ -79,6 +82,7 @@ class GeneratorObjective:
 
   cond_drop_rate: float = 0.1
   cond_drop_all_rate: float = 0.0
+  untimed_rate: float = 0.5
   alignment_weight: float = 0.0
 
   def __post_init__(self):
@@ -86,6 +90,7 @@ class GeneratorObjective:
       self,
       cond_drop_rate="[0, 1]",
       cond_drop_all_rate="[0, 1]",
+      untimed_rate="[0, 1]",
       alignment_weight="[0, inf)",
     )
 
@@ -103,7 +108,9 @@ class GeneratorObjective:
     """Drops conditions at `cond_drop_rate` and together, in training."""
     if not train:
       return cond
-    cond = drop_conditions(cond, key=key, rate=self.cond_drop_rate)
+    cond = drop_conditions(
+      cond, key=key, rate=self.cond_drop_rate, untimed_rate=self.untimed_rate
+    )
     if not self.cond_drop_all_rate:
       return cond
     drawn = lambda key, shape: jax.random.bernoulli(
@@ -196,15 +203,15 @@ def by_quarter(loss, time) -> dict[str, jax.Array]:
 
 
 def drop_conditions(
-  cond: Conditioning, *, key: jax.Array, rate: float
+  cond: Conditioning, *, key: jax.Array, rate: float, untimed_rate: float = 0.0
 ) -> Conditioning:
   """Drops each condition of each example independently with probability `rate`.
 
-  The same holds for the known times of words, so that a model with an aligner
-  learns to use the times that it predicts.
+  The known times of words are hidden with probability `untimed_rate`.
   """
   b = cond.presence.shape[0]
-  drawn = lambda key, shape: jax.random.bernoulli(key, rate, shape)
+  rates = jnp.array([rate] * len(CONDITIONS) + [untimed_rate])
+  drawn = lambda key, shape: jax.random.bernoulli(key, rates, shape)
   drops = rows.draw(drawn, key, (b, len(CONDITIONS) + 1)).T
   cond = cond.replace(transcript_timed=cond.transcript_timed & ~drops[-1])
   for name, where in zip(CONDITIONS, drops):
@@ -246,23 +253,26 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
   Args:
     loss: [b].
     metrics: metrics of [b] each.
-    tokens: encoded conditions, with the predicted `onsets`.
+    tokens: encoded conditions, with the predicted `spans`.
     shown: conditions that the model was given, some dropped.
     known: all conditions.
     weight: weight of an example's mean error in seconds; 0 for a model without
       an aligner.
 
   Returns:
-    (loss, metrics), the latter with `alignment_error` in seconds, scaled so
-    that the batch's mean is that of the examples with known times.
+    (loss, metrics), the latter with `alignment_error` of the times in seconds,
+    scaled so that the batch's mean is that of the examples with known times.
   """
   if not weight:
     return loss, metrics
   mask = shown.transcript_mask & known.transcript_timed[:, None]
-  error = masked_mean(jnp.abs(tokens.onsets - known.transcript_times), mask)
+  times, lengths = tokens.spans
+  error = masked_mean(jnp.abs(times - known.transcript_times), mask)
+  wrong = masked_mean(jnp.abs(lengths - known.transcript_lengths), mask)
   known, b = rows.total(mask.any(axis=1).sum()), rows.total(len(error))
   share = jnp.maximum(known, 1) / b
-  return loss + weight * error, metrics | {"alignment_error": error / share}
+  loss = loss + weight * (error + wrong)
+  return loss, metrics | {"alignment_error": error / share}
 
 
 def masked_mean(x, mask):

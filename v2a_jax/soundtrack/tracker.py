@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import example as example_lib
-from data_pipelines.tokenizer import spread
+from data_pipelines.tokenizer import with_times
 from v2a_jax import media
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError
@@ -308,32 +308,29 @@ class Soundtracker:
     prompt, prompt_mask = self.prompt_tokenizer.encode(
       request.prompt, window.prompt_length
     )
-    words = request.transcript.split()
+    words = with_times(
+      [{"word": word} for word in request.transcript.split()],
+      windows.total / rate,
+    )
     length = window.transcript_length
-    onsets = spread([None] * len(words), windows.total / rate)
     rows = []
     for start in windows.starts:
       begin = start / rate
-      spoken = [
-        {"word": word, "start": onset - begin}
-        for word, onset in zip(words, onsets)
-        if 0 <= onset - begin < window.seconds
-      ]
       if self._speaks:
-        ids, times, mask = self.tokenizer.encode_words(
-          spoken, length, window.seconds
+        spoken = self.tokenizer.encode_words(
+          example_lib.words_inside(words, begin, window.seconds),
+          length,
+          window.seconds,
         )
       else:
-        ids, times = np.zeros(length, np.int32), np.zeros(length, np.float32)
-        mask = np.zeros(length, bool)
+        blank = example_lib.blank_example(window, index=0)
+        spoken = {name: blank[name] for name in example_lib.SPOKEN}
       rows.append(
         Conditioning(
           **example_lib.cut_frames(whole, window, begin),
           prompt=prompt,
           prompt_mask=prompt_mask,
-          transcript=ids,
-          transcript_times=times,
-          transcript_mask=mask,
+          **spoken,
           transcript_timed=np.bool_(False),
           presence=request.presence,
         )
