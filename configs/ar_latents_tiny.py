@@ -28,7 +28,7 @@ def get_config():
     unroll=8,
     conditioner=common.conditioner(),
   )
-  config.objective = dict(name="next_latents", cond_drop_rate=0.1)
+  config.objective = dict(name="next_latents", **common.conditions())
   config.sampler = dict(
     name="latents",
     num_steps=16,

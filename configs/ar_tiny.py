@@ -36,7 +36,7 @@ def get_config():
     unroll=8,
     conditioner=common.conditioner(),
   )
-  config.objective = dict(name="next_token", cond_drop_rate=0.1)
+  config.objective = dict(name="next_token", **common.conditions())
   config.sampler = dict(
     name="tokens",
     temperature=0.9,

@@ -86,8 +86,15 @@ def get_config():
 
 
 def conditioner():
-  """Returns the condition encoders of the tiny models, which are the defaults."""
-  return dict(vocab_size=1024)
+  """Returns the condition encoders of the tiny models."""
+  return dict(vocab_size=1024, aligner_depth=1)
+
+
+def conditions():
+  """Returns what every objective of a tiny model says of the conditions."""
+  return dict(
+    cond_drop_rate=0.1, cond_drop_all_rate=0.1, alignment_weight=0.5
+  )
 
 
 def full_size(config, name):

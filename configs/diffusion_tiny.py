@@ -34,7 +34,7 @@ def get_config():
   )
   # REPA: `teacher="mn04", representation_weight=0.5` also regresses that
   # network's features (arXiv:2410.06940).
-  config.objective = dict(name="diffusion", cond_drop_rate=0.1)
+  config.objective = dict(name="diffusion", **common.conditions())
   config.sampler = dict(
     name="ode",
     num_steps=16,

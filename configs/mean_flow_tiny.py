@@ -22,7 +22,7 @@ plain model are about as good, so this shows that the objective works, not that
 it is needed at this size.
 """
 
-from configs import diffusion_tiny
+from configs import common, diffusion_tiny
 
 
 def get_config():
@@ -34,7 +34,7 @@ def get_config():
   config.model.average = True
   config.objective = dict(
     name="mean_flow",
-    cond_drop_rate=0.1,
+    **common.conditions(),
     instant_rate=0.5,
     time_mean=0.0,
   )

@@ -119,6 +119,8 @@ class SceneOptions:
     size: height and width of the frames in pixels; an even number.
     sample_rate: sample rate in Hz, 4000 to 192000.
     held_out: fraction of the scenes in the val split, and in the test split.
+    ordered: share of the scenes in which two things sound out of sight, whose
+      order only the captions tell.
   """
 
   seconds: float = 4.0
@@ -126,10 +128,12 @@ class SceneOptions:
   size: int = 64
   sample_rate: int = 16_000
   held_out: float = 0.05
+  ordered: float = 0.0
 
   def __post_init__(self):
     check(self, seconds="[2, inf)", fps="[1, inf)", size="[2, inf)")
     check(self, sample_rate="[4000, 192000]", held_out="[0, 0.5]")
+    check(self, ordered="[0, 1]")
     if self.size % 2:
       raise SettingError(f"size={self.size!r} is odd; video needs an even size")
 

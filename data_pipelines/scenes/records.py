@@ -73,6 +73,7 @@ def iter_records(
   size: int = 64,
   sample_rate: int = 16000,
   held_out: float = 0.05,
+  ordered: float = 0.0,
 ) -> Iterator[dict]:
   """Yields records `start` to `stop` (excluded) of a set of `num` scenes.
 
@@ -87,6 +88,7 @@ def iter_records(
       fps=fps,
       size=size,
       sample_rate=sample_rate,
+      ordered=ordered,
     )
     split = split_of(index, num, held_out=held_out)
     yield to_record(scene, f"scene-{seed}-{index:06d}", split=split)

@@ -14,7 +14,14 @@ import dataclasses
 
 import numpy as np
 
-from data_pipelines.scenes import distractors, impacts, motions, people, render
+from data_pipelines.scenes import (
+  distractors,
+  impacts,
+  motions,
+  people,
+  render,
+  unseen,
+)
 from data_pipelines.scenes.stage import Action, Event, Stage
 from v2a_jax.basics import settings, text
 
@@ -30,6 +37,8 @@ ACTIONS = {
   play.__name__: Action(play.__name__, play, discrete=play not in _LASTING)
   for play in _PLAYS
 }
+# Played if asked for, or in a share of the scenes that is given.
+ORDER = Action("order", unseen.order, discrete=True)
 # Share of the scenes with a talking face; the other actions are equally likely.
 _TALK_SHARE = 1 / 6
 PEAK = 10 ** (-1.5 / 20)
@@ -98,6 +107,7 @@ def make_scene(
   size: int = 64,
   sample_rate: int = 16000,
   action: str | None = None,
+  ordered: float = 0.0,
 ) -> Scene:
   """Renders the scene of a seed; the same seed gives the same arrays.
 
@@ -107,26 +117,31 @@ def make_scene(
     fps: frames per second, at least 0.5.
     size: width and height in pixels.
     sample_rate: sample rate in Hz, at least 8000.
-    action: name in `ACTIONS`; by default the seed decides.
+    action: name in `ACTIONS`, or `order`; by default the seed decides.
+    ordered: probability in [0, 1] of `order`: two sounds out of sight, whose
+      order only the captions tell.
 
   Raises:
     ValueError: the action is unknown or a number out of range.
   """
-  if action is not None and action not in ACTIONS:
-    near = text.did_you_mean(action, ACTIONS)
-    raise ValueError(f"action={action!r} {text.one_of(ACTIONS)}{near}")
+  actions = {**ACTIONS, ORDER.name: ORDER}
+  if action is not None and action not in actions:
+    near = text.did_you_mean(action, actions)
+    raise ValueError(f"action={action!r} {text.one_of(actions)}{near}")
   _Format(seconds=seconds, fps=fps, size=size, sample_rate=sample_rate)
-  streams = np.random.SeedSequence([seed, 0x5CE7E]).spawn(4)
-  plan, play, around, noise = (np.random.default_rng(s) for s in streams)
+  streams = np.random.SeedSequence([seed, 0x5CE7E]).spawn(5)
+  plan, play, around, noise, kind = (np.random.default_rng(s) for s in streams)
   light = bool(plan.random() < 0.5)
   floor = float(plan.uniform(0.82, 0.88))
   talks = plan.random() < _TALK_SHARE
   other = str(plan.choice([name for name in ACTIONS if name != "talk"]))
   name = action or ("talk" if talks else other)
+  if not action and kind.random() < ordered:
+    name = ORDER.name
   times = np.arange(round(seconds * fps)) / fps
   samples = round(seconds * sample_rate)
   stage = Stage(play, times, seconds, sample_rate, samples, light, floor)
-  take = ACTIONS[name].play(stage)
+  take = actions[name].play(stage)
   stage = dataclasses.replace(stage, rng=around)
   wall = render.backdrop(around, size, light=light, floor=floor)
   take = distractors.add(stage, take)

@@ -35,6 +35,7 @@ from v2a_jax.evaluation.metrics.onsets import (
   OnsetPrecision,
   OnsetRecall,
 )
+from v2a_jax.evaluation.metrics.order import SceneOrder
 from v2a_jax.evaluation.metrics.silent import SilentClips
 from v2a_jax.evaluation.metrics.spectral import (
   LogSpectralDistance,
@@ -82,6 +83,7 @@ def choose(
     *map(KernelDistance, embeddings),
     WordsHeard(),
     SceneWords(),
+    SceneOrder(),
     UnwantedSpeech(),
     UnwantedMusic(),
     SilentClips(),
