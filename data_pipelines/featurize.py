@@ -117,8 +117,8 @@ def of_frames(
       content = example_lib.decode_media(record, window)
     frames, times = content.frames, content.times
     if not whole:
-      indices = example_lib.indices_inside(times, window, 0.0)
-      frames, times = frames[indices], times[indices]
+      where = example_lib.inside(times, window, 0.0)
+      frames, times = frames[where], times[where]
     return Features(times, np.asarray(encode(frames), np.float32), whole)
 
   return encode_record

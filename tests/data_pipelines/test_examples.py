@@ -222,8 +222,7 @@ def test_sound_is_resampled_and_mixed_to_the_window(tokenizer):
 def test_frames_of_a_window_are_those_that_begin_in_it(seed):
   """Against a loop over the frames, at any frame rate and start."""
   rng = np.random.default_rng(seed)
-  times = np.sort(rng.uniform(0, 3, 40))
-  times[5] = 1.0
+  times = np.sort([*rng.uniform(0, 3, 39), 1.0])
   frames = rng.integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
   content = Media(0.0, frames, times, np.zeros((0, 1), np.float32))
   for start in (0.0, 1.0, float(rng.uniform(0, 3)), 2.9, 5.0):

@@ -289,7 +289,7 @@ class Decoder:
         continue
       for frame in decoded:
         time = self._time(frame, previous=time)
-        if abs(time) > _MAX_TIME:
+        if abs(float(time)) > _MAX_TIME:
           raise self.error(
             f"has a frame at {float(time):.3g} s",
             "remux it to repair its time stamps",

@@ -42,6 +42,9 @@ from v2a_jax.media.container import (
   open_input,
 )
 
+# Seconds by which frames may be early for a window of a larger grid; numbers are
+# rounded by less.
+EDGE = 1e-9
 _MIN_SEEK = 5  # seconds; below, decoding from the first frame is cheaper
 
 
@@ -124,7 +127,9 @@ def read_video(
   start: float = 0.0,
   duration: float | None = None,
   max_fps: float | None = None,
+  grid: float | None = None,
   size: tuple[int, int] | None = None,
+  out: np.ndarray | None = None,
   limits: Limits = DEFAULT_LIMITS,
 ) -> Video:
   """Reads the frames presented in [start, start + duration).
@@ -134,11 +139,15 @@ def read_video(
     start: start of the window in seconds after the first frame.
     duration: length of the window in seconds; None reads to the end.
     max_fps: highest frame rate in Hz: for each k, only the first frame at or
-      after start + k / max_fps is kept, once and with its own time. None keeps
+      after grid + k / max_fps is kept, once and with its own time. None keeps
       all frames.
+    grid: see above, in seconds after the first frame; None for `start`. With 0,
+      the frames of a window are those of the whole file that lie in it.
     size: (height, width) in pixels to which the upright picture is resized by
       area averaging, ignoring its aspect ratio; None keeps its size, with
       square pixels.
+    out: uint8 [n, height, width, 3] of `size` that takes the first n frames;
+      the frames returned are then a part of it.
     limits: resource limits of the read.
 
   Returns:
@@ -149,22 +158,29 @@ def read_video(
     ValueError: an argument is out of range.
   """
   options = ReadOptions(
-    start=start, duration=duration, max_fps=max_fps, size=size, limits=limits
+    start=start,
+    duration=duration,
+    max_fps=max_fps,
+    grid=grid,
+    size=size,
+    limits=limits,
   )
-  return _read_video(source, options)[0]
+  return _read_video(source, options, out)[0]
 
 
-def _read_video(source: Source, options: ReadOptions) -> tuple[Video, Fraction]:
+def _read_video(
+  source: Source, options: ReadOptions, out: np.ndarray | None = None
+) -> tuple[Video, Fraction]:
   """Returns the video and the time of its first frame on the file's clock."""
   if options.start > _MIN_SEEK:
     try:
-      return _decode_video(source, options, seek=True)
+      return _decode_video(source, options, out, seek=True)
     except (SeekError, MediaError):
       pass  # no usable index: decode from the first frame instead
-  return _decode_video(source, options, seek=False)
+  return _decode_video(source, options, out, seek=False)
 
 
-def _decode_video(source, options: ReadOptions, *, seek: bool):
+def _decode_video(source, options: ReadOptions, out, *, seek: bool):
   name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
     stream = find_track(container, "video", name, limits=limits)
@@ -182,12 +198,16 @@ def _decode_video(source, options: ReadOptions, *, seek: bool):
     else:
       stored = orientation.size(*options.size)
     selected = _select(
-      ((time - begin, frame) for time, frame in timed_frames),
-      options,
-      tick=stream.time_base,
+      timed_frames, options, begin=begin, tick=stream.time_base
     )
-    frames, times = _collect(selected, stored, name, limits)
-  frames = orientation.apply(frames)
+    frames = out
+    if frames is None:
+      height, width = orientation.size(*stored)
+      room = min(_room(stream, options), _budget(height, width, limits))
+      frames = np.empty((room, height, width, 3), np.uint8)
+    frames, times = _collect(
+      selected, frames, stored, orientation, name, limits, grow=out is None
+    )
   return Video(frames=frames, times=times, damaged=decoder.damaged), origin
 
 
@@ -205,35 +225,85 @@ def _select(
   frames: Iterator[tuple[Fraction, av.VideoFrame]],
   options: ReadOptions,
   *,
+  begin: Fraction,
   tick: Fraction,
-) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+) -> Iterator[tuple[float, av.VideoFrame]]:
   """Selects the frames in the window, at most one for each 1 / max_fps.
 
   Containers round time stamps to a tick (1 ms in Matroska). So a frame that is
   at most one tick, or 1 ms, early for an instant of the grid or for the window
-  counts as in time. Times are seconds after the start of the window.
+  counts as in time. Where the grid is that of the whole file, no frame is early
+  for the window.
+
+  Args:
+    frames: (seconds on the container's clock, frame) of each.
+    options: window and grid.
+    begin: start of the window on the container's clock.
+    tick: unit of the time stamps in seconds.
+
+  Yields:
+    (seconds after the start of the window, frame).
   """
-  slack = min(tick, Fraction(1, 1000))
-  rate = None if options.max_fps is None else Fraction(options.max_fps)
-  due, latest = Fraction(0), None
-  for time, frame in frames:
-    if options.duration is not None and time + slack >= options.duration:
+  # Floats are exact enough: what is decided lies a tick apart.
+  slack = edge = min(float(tick), 1e-3) + EDGE
+  rate, grid = options.max_fps, 0.0
+  if rate is not None and options.grid is not None:
+    grid, edge = options.grid - options.start, EDGE
+  end = math.inf if options.duration is None else options.duration
+  due, latest = (-math.inf if rate is None else grid), -math.inf
+  for seconds, frame in frames:
+    time = float(seconds - begin)
+    if time + edge >= end:
       return
-    if time + slack < due or (latest is not None and time <= latest):
+    if time + slack < due or time <= latest:
       continue  # before the next instant of the grid, or running backwards
-    latest = time
     if rate is not None:
-      due = Fraction(math.floor((time + slack) * rate) + 1) / rate
-    yield max(time, Fraction(0)), frame
+      due = grid + (math.floor((time + slack - grid) * rate) + 1) / rate
+    if time + edge >= 0:
+      latest = time
+      yield max(time, 0.0), frame
 
 
-def _collect(timed_frames, stored: tuple[int, int], name: str, limits: Limits):
-  """Returns RGB frames of the stored (height, width), and their times."""
-  height, width = stored
-  scaler = picture.Scaler(height, width)
-  budget = min(limits.frames, limits.memory_bytes // (6 * height * width))
-  # One array that grows, so that a long clip is never held twice.
-  frames, times = np.zeros((0, height, width, 3), np.uint8), []
+def _room(stream, options: ReadOptions) -> int:
+  """Returns the number of frames that the window should have, and a few more."""
+  seconds = options.duration or math.inf
+  if stream.duration:
+    claimed = float(stream.duration * stream.time_base) - options.start
+    seconds = min(seconds, max(claimed, 0.0))
+  rate = min(float(stream.average_rate or 0), options.max_fps or math.inf)
+  return math.ceil(seconds * rate) + 2 if seconds < math.inf else 0
+
+
+def _budget(height: int, width: int, limits: Limits) -> int:
+  """Returns the largest number of frames that a read may return."""
+  return min(limits.frames, limits.memory_bytes // (6 * height * width))
+
+
+def _collect(
+  timed_frames: Iterator[tuple[float, av.VideoFrame]],
+  frames: np.ndarray,
+  stored: tuple[int, int],
+  orientation: picture.Orientation,
+  name: str,
+  limits: Limits,
+  *,
+  grow: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Writes upright RGB frames to an array; returns those, and their times.
+
+  Args:
+    timed_frames: (seconds, frame) of each.
+    frames: uint8 [n, height, width, 3], which takes the first n.
+    stored: (height, width) before the frames are turned upright.
+    orientation: turns them.
+    name: what errors call the file.
+    limits: resource limits of the read.
+    grow: make the array longer if there are more frames; so that a long clip
+      is never held twice, it is one array all the time.
+  """
+  scaler, times = picture.Scaler(*stored), []
+  _, height, width, _ = frames.shape
+  budget = _budget(height, width, limits)
   for time, frame in timed_frames:
     count = len(times)
     if count >= budget:
@@ -245,12 +315,15 @@ def _collect(timed_frames, stored: tuple[int, int], name: str, limits: Limits):
       )
     check_pixels(frame.width, frame.height, name, limits)
     if count == len(frames):
+      if not grow:
+        break
       room = min(count + count // 4 + 16, budget)
       frames.resize((room, height, width, 3), refcheck=False)
-    frames[count] = scaler(frame)
-    times.append(float(time))
-  frames.resize((len(times), height, width, 3), refcheck=False)
-  return frames, np.array(times, np.float64)
+    frames[count] = orientation.turn(scaler(frame))
+    times.append(time)
+  if grow:
+    frames.resize((len(times), height, width, 3), refcheck=False)
+  return frames[: len(times)], np.array(times, np.float64)
 
 
 def read_audio(
