@@ -58,6 +58,7 @@ class Window:
       of preference.
     features: size of a frame's cached features; 0 leaves them out.
     frames: whether frames are decoded.
+    sound: whether sound is decoded.
   """
 
   seconds: float
@@ -70,6 +71,7 @@ class Window:
   caption_fields: tuple[str, ...]
   features: int = 0
   frames: bool = True
+  sound: bool = True
 
   def __post_init__(self):
     check(self, **RANGES)
@@ -174,7 +176,7 @@ def decode_record(
     out: array that takes the frames, a row of a batch; None for a new one.
 
   Returns:
-    One row of a loader's batch. Its duration ends with the sound, so that what
+    One row of a loader's batch, without `audio` where the window has none. Its duration ends with the sound, so that what
     is missing of it has no weight in training and evaluation; without sound it
     is 0.
 
@@ -190,13 +192,19 @@ def decode_record(
     start = math.floor(spare * window.sample_rate) / window.sample_rate
     if window.features and duration > window.seconds:
       _check_crop(record, window)
+    if not window.sound and duration > window.seconds:
+      raise SettingError(
+        f"its cached latents or codes serve only the window at the start of its"
+        f" {duration:g} s: set data.crop='start', or build the data set of"
+        " shorter clips"
+      )
   content = decode_media(
     record, window, start, cache=cache, index=index, out=out
   )
   with stages.stage("copy"):
     example = {
       **cut_frames(content, window, start, out=out),
-      **_cut_audio(content, window, start, duration),
+      **cut_audio(content, window, start, duration),
     }
   with stages.stage("text"):
     example |= {
@@ -210,7 +218,7 @@ def decode_record(
       "presence": schema.presence(record),
       "example": np.int64(index),
     }
-  if rng is not None and gain_db:
+  if rng is not None and gain_db and window.sound:
     gain = np.float32(10 ** (rng.uniform(-gain_db, gain_db) / 20))
     example["audio"] = np.clip(example["audio"] * gain, -1.0, 1.0)
   return example
@@ -225,7 +233,7 @@ def blank_example(
   prompt, spoken = window.prompt_length, window.transcript_length
   return {
     **cut_frames(empty, window, 0.0, out=out),
-    **_cut_audio(empty, window, 0.0, 0.0),
+    **cut_audio(empty, window, 0.0, 0.0),
     "prompt": np.zeros(prompt, np.int32),
     "prompt_mask": np.zeros(prompt, bool),
     "transcript": np.zeros(spoken, np.int32),
@@ -290,7 +298,7 @@ def _read(
       )
     frames, times = video.frames, video.times + (start or 0.0)
   audio, begin = np.zeros((0, window.channels), np.float32), 0.0
-  if record["audio"]:
+  if record["audio"] and window.sound:
     # Sound of a short record is resampled as one, so that every window of it
     # has the same samples.
     begin = 0.0 if whole_sound or start is None else start
@@ -350,7 +358,7 @@ def cut_frames(
     if arrays and not np.allclose(arrays["frame_times"], others["frame_times"]):
       raise schema.DataError(
         "its cached features are of other frames than those of the window: run"
-        " `v2a data features` again"
+        " `v2a data precompute` again"
       )
     arrays |= others
   return arrays
@@ -387,11 +395,25 @@ def _place(
   return {name: placed, "frame_times": frame_times, "frame_mask": mask}
 
 
-def _cut_audio(
+def cut_audio(
   content: Media, window: Window, start: float, duration: float
 ) -> Example:
-  audio = np.zeros((window.num_samples, window.channels), np.float32)
+  """Returns the sound of the window, and how much of it exists.
+
+  Args:
+    content: decoded media.
+    window: shape of the example.
+    start: start of the window in seconds.
+    duration: length of the record in seconds.
+
+  Returns:
+    `audio` float32 [samples channels], but for a window without sound, and
+    `duration` in seconds.
+  """
   seconds = min(max(duration - start, 0.0), window.seconds)
+  if not window.sound:
+    return dict(duration=np.float32(seconds))
+  audio = np.zeros((window.num_samples, window.channels), np.float32)
   length = min(round(seconds * window.sample_rate), window.num_samples)
   first = round((start - content.start) * window.sample_rate)
   cut = content.audio[first : first + length]

@@ -26,7 +26,7 @@ import numpy as np
 
 from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
-from data_pipelines import manifest, stages
+from data_pipelines import manifest, stages, stored, targets
 from data_pipelines.example import Example
 from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
 from data_pipelines.source import Concatenated, open_source
@@ -82,9 +82,12 @@ class LoaderConfig:
     num_workers: processes that decode; 0 is best on up to 8 cores, because
       decoding releases Python's global lock; -1 is one for each 8 cores beyond.
     cache_mb: memory in MiB for decoded records, divided between the workers.
-    features: size of a frame's cached features, which `v2a data features`
+    features: size of a frame's cached features, which `v2a data precompute`
       writes; 0 for none.
     encoder: digest of the encoder of the cached features; empty for any.
+    cached_target: read the latents or codes that `v2a data precompute` has
+      written, in place of the sound.
+    codec: digest of the codec of cached latents or codes; empty for any.
     frames: whether frames are decoded.
     max_bad_fraction: largest fraction of the records that may fail to decode, or
       8 records, or of a small data set one in eight, if that is more. Each is
@@ -116,6 +119,8 @@ class LoaderConfig:
   cache_mb: float = 0.0
   features: int = 0
   encoder: str = derived("features.encoder", default="")
+  cached_target: bool = False
+  codec: str = derived("features.codec", default="")
   frames: bool = derived("features.decode_frames", default=True)
   max_bad_fraction: float = 0.001
 
@@ -133,6 +138,11 @@ class LoaderConfig:
     if len(size) != 2:
       raise SettingError(f"frame_size={size!r} is not (height, width)")
     self._check_weights()
+    if self.cached_target and self.gain_db:
+      raise SettingError(
+        f"gain_db={self.gain_db!r} changes the sound, of which"
+        " cached_target=True reads latents or codes: set one of them to 0"
+      )
     check(self, **example_lib.RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
     check(self, num_threads="[-1, inf)", num_workers="[-1, inf)")
     check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
@@ -176,8 +186,9 @@ class LoaderConfig:
   @property
   def window(self) -> example_lib.Window:
     """Shape of the examples."""
-    names = [field.name for field in dataclasses.fields(example_lib.Window)]
-    return example_lib.Window(**{name: getattr(self, name) for name in names})
+    names = {field.name for field in dataclasses.fields(example_lib.Window)}
+    values = {name: getattr(self, name) for name in names - {"sound"}}
+    return example_lib.Window(**values, sound=not self.cached_target)
 
   def load_tokenizer(self) -> Tokenizer:
     """Reads the tokenizer of transcripts; a `DataError` if it is missing."""
@@ -200,7 +211,7 @@ def make_decoder(config: LoaderConfig) -> Callable[..., Example]:
   """
   return functools.partial(
     example_lib.decode_record,
-    window=config.window,
+    window=dataclasses.replace(config.window, sound=True),
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
   )
@@ -237,12 +248,26 @@ def make_loader(
     )
     for path in config.paths:
       features_lib.check(path, facts)
+  window, target = config.window, None
+  for path in config.paths:
+    stored.check(path, window, sound=window.sound)
+    if config.cached_target:
+      found = targets.check(
+        path,
+        kind=getattr(config, "target", ""),
+        codec=config.codec,
+        seconds=config.seconds,
+      )
+      if target not in (None, found):
+        raise DataError(f"{path} has {found}, {config.paths[0]} has {target}")
+      target = found
   records = Concatenated([open_source(p, config.split) for p in config.paths])
   decode = _Decode(
     config=config,
     records=records,
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
+    target=target,
   )
   local = config.batch_size // process_count
   dataset = (
@@ -369,6 +394,7 @@ class _Decode:
   records: Concatenated
   tokenizer: Tokenizer
   prompt_tokenizer: TextTokenizer
+  target: targets.TargetFacts | None = None
   cache: example_lib.MediaCache | None = None
 
   def __post_init__(self):
@@ -416,6 +442,8 @@ class _Decode:
         cache=self.cache,
         out=out,
       )
+      if self.target:
+        example |= targets.read(record, self.target)
     except SettingError as error:  # No record is bad: it is so of all.
       line = f"{self.records.name(index)}: {error}"
       raise SettingError(line) from None
@@ -433,6 +461,8 @@ class _Decode:
       ) from None
     logging.warning("%s", line)
     blank = example_lib.blank_example(self.config.window, index=index, out=out)
+    if self.target:
+      blank |= targets.blank(self.target)
     return blank | {_BAD: np.bool_(True)}
 
 

@@ -22,8 +22,13 @@ SCENES = f"""
 --num N               number of scenes in all splits together (default 2000)
 --seed SEED           random seed, 0 to 4294967295 (default 0)
 {OUTPUT}"""
-FEATURES = f"""
+PRECOMPUTE = f"""
 DATASET               folder of the data set
+--add WHAT...         features of the frames by the model's frozen encoder; target,
+                      the latents or codes of the sound
+--media FORM          pictures and sound: keep as they are; h264 or raw frames of
+                      the size and rate of config.data, with sound at the codec's
+                      rate; none leaves them out (default keep)
 --checkpoint DIR      workdir of v2a train, or bundle, with the encoder
 {parsing.CONFIG}
 -o, --output DIR      folder of the new data set (required)
@@ -40,7 +45,9 @@ say = functools.partial(print, flush=True)
 
 def main(argv: list[str]) -> int:
   """Runs `v2a data`."""
-  commands = dict(build=build, scenes=scenes, features=features, report=report)
+  commands = dict(
+    build=build, scenes=scenes, precompute=precompute, report=report
+  )
   return parsing.run_command(
     "v2a data", __doc__, commands, argv, example=SCENES_EXAMPLE
   )
@@ -96,21 +103,26 @@ def scenes(argv: list[str]) -> None:
   _say_next(args.output)
 
 
-def features(argv: list[str]) -> None:
-  """Copy a data set and add the features that a frozen encoder computes.
+def precompute(argv: list[str]) -> None:
+  """Copy a data set with what training computes of each clip.
 
-  Training on the copy skips the frames and the encoder. Name the encoder by
-  --checkpoint or by --config.
+  Media of the size that the model reads, features of a frozen encoder, latents
+  or codes of the codec. Name the model by --checkpoint or by --config.
   """
-  example = "v2a data features data/clips --checkpoint runs/a -o data/cached"
+  example = (
+    "v2a data precompute data/a --checkpoint runs/a --add features -o data/b"
+  )
   parser = parsing.Parser(
-    "v2a data features", features.__doc__, FEATURES, example
+    "v2a data precompute", precompute.__doc__, PRECOMPUTE, example
   )
   args = parser.parse(argv)
   if bool(args.checkpoint) == bool(args.config or args.overrides):
     raise parsing.UsageError(
-      "name the encoder: --checkpoint=WORKDIR_OR_BUNDLE, or --config=FILE"
+      "name the model: --checkpoint=WORKDIR_OR_BUNDLE, or --config=FILE"
     )
+  from data_pipelines.derive import CopyOptions
+
+  options = parsing.fill(CopyOptions, args)
   config = None
   if not args.checkpoint:
     config = config_lib.parse(args.config, args.overrides)
@@ -118,28 +130,45 @@ def features(argv: list[str]) -> None:
   from data_pipelines.assemble import OutputOptions
   from v2a_jax.experiment import features as features_lib
   from v2a_jax.experiment import load
+  from v2a_jax.experiment import precompute as precompute_lib
   from v2a_jax.experiment.experiment import Experiment
 
   if config is None:
     trained = load.load(args.checkpoint)
-    experiment, model = trained.experiment, trained.model
+    experiment, model = trained.experiment, lambda: trained.model
   else:
     experiment = Experiment.from_config(config)
-    model = features_lib.first_model(experiment)
-  manifest = features_lib.write(
-    model,
+    model = functools.partial(features_lib.first_model, experiment)
+  manifest = precompute_lib.write(
     experiment,
     args.dataset,
     out=args.output,
+    options=options,
     output=parsing.fill(OutputOptions, args),
+    model=model,
     log=say,
   )
-  facts = manifest["features"]
-  start = " --config.data.crop=start" if facts["seconds"] else ""
-  source = f" --config.init_from={args.checkpoint}" if args.checkpoint else ""
-  print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
-  print(f"  --config.data.features={facts['dim']}{start}{source} \\")
-  print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
+  _say_how_to_train(manifest, args)
+
+
+def _say_how_to_train(manifest, args) -> None:
+  """Prints the settings with which a run reads a copy."""
+  print(
+    f"next: v2a train --config=… --config.data.paths=\"('{args.output}',)\"",
+    end="",
+  )
+  seconds, facts = 0.0, manifest.get("features")
+  if facts:
+    print(" \\\n  --config.model.conditioner.tune=frozen", end="")
+    print(f" --config.data.features={facts['dim']}", end="")
+    seconds = facts["seconds"]
+    if args.checkpoint:
+      print(f" \\\n  --config.init_from={args.checkpoint}", end="")
+  if target := manifest.get("target"):
+    print(" \\\n  --config.data.cached_target=True", end="")
+    seconds = target["seconds"]
+  start = " --config.data.crop=start" if seconds else ""
+  print(f"{start} --workdir=runs/NAME")
 
 
 def report(argv: list[str]) -> None:

@@ -347,7 +347,7 @@ def test_features_of_other_frames_are_refused(tokenizer):
   window = dataclasses.replace(WINDOW, features=1)
   slower = Features(np.arange(30) / 10, np.zeros((30, 1), np.float32))
   record = counting_record() | {"features": features_lib.pack(slower)}
-  with pytest.raises(DataError, match="of other frames.*data features"):
+  with pytest.raises(DataError, match="of other frames.*data precompute"):
     decode(record, tokenizer, window)
   first = Features(np.arange(20) / 20, np.zeros((20, 1), np.float32), False)
   record |= {"features": features_lib.pack(first)}
