@@ -52,7 +52,7 @@ class CopyOptions:
   media: str = "keep"
 
   def __post_init__(self):
-    object.__setattr__(self, "add", tuple(self.add or ()))
+    object.__setattr__(self, "add", tuple(self.add))
     choose(self, media=("keep", *stored.FORMS))
     for name in self.add:
       if name not in ADDED:

@@ -17,7 +17,14 @@ FOLDER                folder of clips, subfolders included
                       columns of the table with other names, such as
                       file=clip_path caption=text_en
 --limit N             number of files to use, the first by name
-{OUTPUT}"""
+{OUTPUT}
+many machines:
+--runner NAME         build by Apache Beam: DirectRunner, FlinkRunner, SparkRunner
+                      or DataflowRunner; all reach the clips and OUTPUT.parts
+--beam_options TEXT   options of the pipeline, such as
+                      "--flink_master=host:8081 --parallelism=64"
+--chunk N             number of files that a worker reads at a time (default 64)
+"""
 SCENES = f"""
 --num N               number of scenes in all splits together (default 2000)
 --seed SEED           random seed, 0 to 4294967295 (default 0)
@@ -74,6 +81,7 @@ def build(argv: list[str]) -> None:
     limit=args.limit,
     options=parsing.fill(build_lib.ClipOptions, args),
     output=parsing.fill(build_lib.OutputOptions, args),
+    beam=parsing.fill(build_lib.BeamOptions, args),
     log=say,
   )
   _say_next(args.output)
