@@ -306,6 +306,7 @@ class Loader:
     step: step of the next batch; the loader's whole state.
     num_examples: number of records in an epoch.
     bad: names of the records that could not be decoded, each of them once.
+    workers: number of processes that decode, and of threads in each.
     spent: float64 [stages, 2], wall-clock and computing seconds of
       `stages.STAGES` for the batches so far, of all threads and workers.
   """
@@ -315,10 +316,16 @@ class Loader:
     self.num_examples = len(records)
     self.bad: list[str] = []
     self.spent = np.zeros((len(stages.STAGES), 2))
+    self.workers = config.workers
     self._records, self._config = records, config
     self._dataset, self._first = dataset, start_step
     self._restarts = 0
     self._iterator = _start(dataset, config)
+
+  @property
+  def stage_seconds(self) -> dict[str, float]:
+    """Wall-clock seconds by stage; see `spent`."""
+    return dict(zip(stages.STAGES, self.spent[:, 0].tolist()))
 
   def __iter__(self) -> "Loader":
     return self

@@ -42,6 +42,12 @@ DATASET               folder of the data set
 --workers COUNT       number of records that are decoded at a time (default 2)
 --overwrite           replace a finished data set that was built differently
 """
+BENCH = f"""
+DATASET               folder of the data set
+{parsing.CONFIG}
+--step_time SECONDS   time of a step for which to count cores (default 1)
+--batches N           number of batches to read (default 4)
+"""
 REPORT = """
 DATASET               folder of the data set
 -o, --output FILE     page to write (default: report.html in the data set)
@@ -53,7 +59,11 @@ say = functools.partial(print, flush=True)
 def main(argv: list[str]) -> int:
   """Runs `v2a data`."""
   commands = dict(
-    build=build, scenes=scenes, precompute=precompute, report=report
+    build=build,
+    scenes=scenes,
+    precompute=precompute,
+    bench=bench,
+    report=report,
   )
   return parsing.run_command(
     "v2a data", __doc__, commands, argv, example=SCENES_EXAMPLE
@@ -177,6 +187,22 @@ def _say_how_to_train(manifest, args) -> None:
     seconds = target["seconds"]
   start = " --config.data.crop=start" if seconds else ""
   print(f"{start} --workdir=runs/NAME")
+
+
+def bench(argv: list[str]) -> None:
+  """Measure how fast a data set is read, by stage, and what bounds it."""
+  example = "v2a data bench data/clips --config=configs/diffusion.py:small"
+  parser = parsing.Parser("v2a data bench", bench.__doc__, BENCH, example)
+  args = parser.parse(argv)
+  config = config_lib.parse(args.config, args.overrides)
+  from data_pipelines import bench as bench_lib
+  from v2a_jax.experiment.experiment import Experiment
+
+  config.data.paths = (args.dataset,)
+  data = Experiment.from_config(config).data
+  speed = bench_lib.measure(data, batches=args.batches)
+  for line in speed.lines(data.batch_size, args.step_time):
+    print(line)
 
 
 def report(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ from tests.launch.commands import python, succeeds
 
 # Verbs, and the commands of those that have some.
 COMMANDS = {
-  "data": ("build", "scenes", "precompute", "report"),
+  "data": ("build", "scenes", "precompute", "bench", "report"),
   "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status"),
   "watermark": ("detect",),
