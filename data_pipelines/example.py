@@ -124,17 +124,23 @@ class MediaCache:
     """Makes an empty cache of at most `megabytes` MiB."""
     self._free = int(megabytes * 2**20)
     self._media: dict[int, Media] = {}
+    self._records: dict[int, Mapping[str, Any]] = {}
     self._lock = threading.Lock()
 
   def get(self, key: int) -> Media | None:
     """Returns the record of index `key`, or None if it is not cached."""
     return self._media.get(key)
 
-  def put(self, key: int, value: Media) -> None:
+  def record(self, key: int) -> Mapping[str, Any] | None:
+    """Returns a cached record without its media, which need not be read."""
+    return self._records.get(key)
+
+  def put(self, key: int, value: Media, record: Mapping[str, Any]) -> None:
     """Stores the record of index `key` if there is room."""
     with self._lock:
       if key not in self._media and value.nbytes <= self._free:
         self._media[key] = value
+        self._records[key] = dict(record, video=b"", audio=b"")
         self._free -= value.nbytes
 
   # A worker process starts with an empty cache of the same size.
@@ -275,7 +281,7 @@ def decode_media(
   content = cache.get(index)
   if content is None:
     content = _read(record, window, start=None)
-    cache.put(index, content)
+    cache.put(index, content, record)
   return content
 
 

@@ -13,7 +13,6 @@ Frames are decoded into their rows of the batch, without a copy.
 """
 
 from collections.abc import Callable
-import copy
 import dataclasses
 import functools
 import itertools
@@ -183,7 +182,7 @@ class LoaderConfig:
       threads = max(cores // max(processes, 1), 1)
     return processes, threads
 
-  @property
+  @functools.cached_property
   def window(self) -> example_lib.Window:
     """Shape of the examples."""
     names = {field.name for field in dataclasses.fields(example_lib.Window)}
@@ -390,7 +389,10 @@ class _Draw(grain.transforms.RandomMap):
   def random_map(
     self, index: int, rng: np.random.Generator
   ) -> tuple[int, np.random.Generator]:
-    return int(index), copy.deepcopy(rng)  # Grain uses it again.
+    bits = rng.bit_generator  # Grain uses it again.
+    own = type(bits)(0)
+    own.state = bits.state
+    return int(index), np.random.Generator(own)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -434,8 +436,10 @@ class _Decode:
   def _row(self, index: int, rng, out: np.ndarray | None) -> Example:
     config = self.config
     try:
-      with stages.stage("read"):
-        record = self.records[index]
+      record = self.cache.record(index) if self.cache else None
+      if record is None:
+        with stages.stage("read"):
+          record = self.records[index]
       example = example_lib.decode_record(
         record,
         window=config.window,

@@ -376,11 +376,11 @@ def test_a_cache_gives_back_what_was_decoded_and_travels_empty():
   assert cache.get(4) is None
   copy = pickle.loads(pickle.dumps(cache))
   assert copy.get(3) is None
-  copy.put(3, first)
+  copy.put(3, first, {})
   assert copy.get(3) is first
   # A worker's cache has the size of the one it was copied from.
   sizes = first.nbytes / 2**20
   exact = pickle.loads(pickle.dumps(MediaCache(2.5 * sizes)))
   for index in range(4):
-    exact.put(index, first)
+    exact.put(index, first, {})
   assert [exact.get(i) is first for i in range(4)] == [True, True, False, False]
