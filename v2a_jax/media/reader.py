@@ -39,12 +39,16 @@ from v2a_jax.media.container import (
   check_pixels,
   find_track,
   find_tracks,
+  has_dts_only,
   open_input,
 )
 
 # Seconds by which frames may be early for a window of a larger grid; numbers are
 # rounded by less.
 EDGE = 1e-9
+# Frames are left out if the file has so many times those that are wanted, and no
+# more than so many, which are counted first.
+_SPARSE, _MOST_SPARSE = 1.5, 1000
 _MIN_SEEK = 5  # seconds; below, decoding from the first frame is cheaper
 
 
@@ -172,6 +176,11 @@ def _read_video(
   source: Source, options: ReadOptions, out: np.ndarray | None = None
 ) -> tuple[Video, Fraction]:
   """Returns the video and the time of its first frame on the file's clock."""
+  if options.grid is not None and options.max_fps is not None:
+    try:
+      return _decode_video(source, options, out, seek=False, sparse=True)
+    except _NotSparseError:
+      pass
   if options.start > _MIN_SEEK:
     try:
       return _decode_video(source, options, out, seek=True)
@@ -180,11 +189,27 @@ def _read_video(
   return _decode_video(source, options, out, seek=False)
 
 
-def _decode_video(source, options: ReadOptions, out, *, seek: bool):
+class _NotSparseError(Exception):
+  """A video of which every frame has to be decoded."""
+
+
+def _decode_video(
+  source, options: ReadOptions, out, *, seek: bool, sparse: bool = False
+):
+  """Decodes the video; with `sparse`, as few frames as will do.
+
+  Raises:
+    MediaError: see `read_video`.
+    SeekError: a seek would be inexact.
+    _NotSparseError: with `sparse`, nothing can be left out, or the file is
+      damaged.
+  """
   name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
     stream = find_track(container, "video", name, limits=limits)
     decoder = Decoder(container, stream, name, limits)
+    chosen = _choose(container, stream, options) if sparse else None
+    decoder.needed = chosen
     timed_frames = decoder.frames()
     origin, first = next(timed_frames)
     begin = origin + Fraction(options.start)
@@ -197,9 +222,12 @@ def _decode_video(source, options: ReadOptions, out, *, seek: bool):
       stored = picture.square_size(first, stream.sample_aspect_ratio)
     else:
       stored = orientation.size(*options.size)
-    selected = _select(
-      timed_frames, options, begin=begin, tick=stream.time_base
-    )
+    if chosen is None:
+      selected = _select(
+        timed_frames, options, begin=begin, tick=stream.time_base
+      )
+    else:
+      selected = _chosen(timed_frames, chosen)
     frames = out
     if frames is None:
       height, width = orientation.size(*stored)
@@ -208,6 +236,8 @@ def _decode_video(source, options: ReadOptions, out, *, seek: bool):
     frames, times = _collect(
       selected, frames, stored, orientation, name, limits, grow=out is None
     )
+  if sparse and decoder.damaged:  # What is concealed depends on the others.
+    raise _NotSparseError
   return Video(frames=frames, times=times, damaged=decoder.damaged), origin
 
 
@@ -262,6 +292,53 @@ def _select(
     if time + edge >= 0:
       latest = time
       yield max(time, 0.0), frame
+
+
+def _choose(container, stream, options: ReadOptions) -> dict[int, float]:
+  """Returns the time stamps of the frames that are wanted, and their seconds.
+
+  H.264 has frames that no other frame is made from. A decoder that is told so
+  leaves them out where they are not wanted, and the others are the same.
+  https://ffmpeg.org/ffmpeg-codecs.html (skip_frame)
+
+  Raises:
+    _NotSparseError: the file is long, or of another kind.
+  """
+  rate = float(stream.average_rate or 0)
+  frames = stream.frames
+  if (
+    stream.codec_context.name != "h264"
+    or rate < _SPARSE * options.max_fps
+    or not 0 < frames <= _MOST_SPARSE
+    or options.start > _MIN_SEEK
+    or has_dts_only(container)
+  ):
+    raise _NotSparseError
+  stamps = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
+  if len(stamps) != frames:
+    raise _NotSparseError
+  container.seek(stamps[0], stream=stream)
+  base = stream.time_base
+  selected = _select(
+    ((stamp * base, stamp) for stamp in stamps),
+    options,
+    begin=stamps[0] * base + Fraction(options.start),
+    tick=base,
+  )
+  return {stamp: time for time, stamp in selected}
+
+
+def _chosen(timed_frames, chosen: dict[int, float]):
+  """Yields (seconds, frame) of those that `_choose` has chosen."""
+  left = len(chosen)
+  for _, frame in timed_frames:
+    if frame.pts in chosen:
+      left -= 1
+      yield chosen[frame.pts], frame
+      if not left:
+        return
+  if left:
+    raise _NotSparseError
 
 
 def _room(stream, options: ReadOptions) -> int:
