@@ -62,9 +62,12 @@ EXTRAS = {
   "ui": ["gradio>=6.1"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
+  # Builds data sets on many machines: docs/data_at_scale.md.
+  "beam": ["apache-beam>=2.77"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.
   "prompts": ["tokenizers>=0.20"],
   "dev": [
+    "apache-beam>=2.77",
     "build",
     # Object stores on this machine, and what they need to serve.
     "flask",

@@ -42,7 +42,9 @@ def get_config(variant="44k-stereo"):
   rate, channels, strides, latent_dim, books, crop = VARIANTS[variant]
   config = codec_tiny.get_config()
   config.name = f"codec_{variant}"
-  config.data.update(batch_size=64, num_workers=8, cache_mb=0.0)
+  config.data.update(
+    batch_size=64, num_threads=-1, num_workers=-1, cache_mb=0.0
+  )
   config.model.update(
     sample_rate=rate,
     channels=channels,

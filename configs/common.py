@@ -66,7 +66,9 @@ def get_config():
     frame_size=config_dict.FieldReference(32, field_type=object),
     prompt_length=24,
     transcript_length=24,
+    # The cores compute as well.
     num_threads=1,
+    num_workers=0,
     cache_mb=4096.0,
   )
   config.optimizer = dict(
@@ -117,7 +119,8 @@ def full_size(config, name):
     frame_size=112,
     prompt_length=77,
     transcript_length=96,
-    num_workers=8,
+    num_threads=-1,
+    num_workers=-1,
     cache_mb=0.0,
   )
   config.model.update(

@@ -24,7 +24,7 @@ whose folder is `--config.model.conditioner.semantic.path=PATH`:
 
   small-siglip    161 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
                   SigLIP 1.2; 1.8 with `--config.data.features=768` and a data
-                  set of `v2a data features`, which caches SigLIP's features
+                  set of `v2a data precompute`, which caches SigLIP's features
 
 Sizes and their sources are in `common.SIZES`; `-tile` variants have
 heads of 128 and widths that are multiples of 512, which fill a matrix unit.

@@ -2,7 +2,7 @@ r"""Fine-tuning of MMAudio's small_16k on your own clips, by low-rank adaptation
 
 v2a weights fetch mmaudio:small_16k   # licence CC-BY-NC: docs/mmaudio.md
 v2a data build clips/ --captions captions.csv -o data/mine
-v2a data features data/mine --checkpoint mmaudio:small_16k -o data/mine-features
+v2a data precompute data/mine --add features --checkpoint mmaudio:small_16k -o data/mine-features
 v2a train --config=configs/finetune_mmaudio.py --workdir=runs/mine
 v2a generate clip.mp4 -p "rain" --checkpoint runs/mine -o out
 

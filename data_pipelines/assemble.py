@@ -7,18 +7,24 @@ dropped, the others are written, counted and reported.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+import contextlib
 import dataclasses
 import hashlib
 import os
+import time
 from typing import Any, TypeVar
 
+from data_pipelines import beam as beam_lib
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines import writer as writer_lib
+from data_pipelines.beam import BeamOptions
 from data_pipelines.manifest import find_manifest, fingerprint
 from data_pipelines.places import restore
 from data_pipelines.readings import MEDIA, reading_lines
 from data_pipelines.writer import DatasetWriter, Outcome, listing
+from v2a_jax.basics import claim
+from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.progress import Progress
 from v2a_jax.basics.settings import check
 from v2a_jax.basics.text import clock
@@ -90,6 +96,7 @@ def assemble(
   pool: Callable[[int], futures.Executor],
   output: OutputOptions,
   log: Log,
+  beam: BeamOptions = BeamOptions(),  # noqa: B008
 ) -> dict[str, Any]:
   """Processes all items, writes the data set and returns its manifest.
 
@@ -101,6 +108,7 @@ def assemble(
     pool: maps the number of workers to an executor.
     output: how the data set is written.
     log: called with each line of the summary.
+    beam: where it runs, if not in the pool.
 
   Raises:
     DataError: the tokenizer cannot be read.
@@ -120,21 +128,39 @@ def assemble(
     log(f"{out} is already built from the same input and settings")
     return built
   changes = differences(built, plan, settings) if built else ""
-  with DatasetWriter(
-    out,
-    fingerprint=digest,
-    shard_bytes=int(output.shard_mb * 2**20),
-    overwrite=output.overwrite or bool(plan.origin and not changes),
-    changes=changes,
-    media=plan.facts.get(MEDIA),
-  ) as writer:
+  with (
+    _claimed(out),
+    DatasetWriter(
+      out,
+      fingerprint=digest,
+      shard_bytes=int(output.shard_mb * 2**20),
+      overwrite=output.overwrite or bool(plan.origin and not changes),
+      changes=changes,
+      media=plan.facts.get(MEDIA),
+    ) as writer,
+  ):
     if writer.discarded:
       log("a build of other input or settings was interrupted; it starts anew")
     todo = [key for key in plan.keys if key not in writer.done]
     if len(todo) < len(plan.keys):
       log(f"continuing: {len(writer.done)} {plan.unit} are done already")
-    with pool(output.workers) as workers:
-      seconds = _make_all(writer, todo, make, workers, plan, output.workers)
+    began = time.monotonic()
+    if beam.runner:
+      items = beam_lib.run(
+        make,
+        todo,
+        out=out,
+        digest=digest,
+        options=beam,
+        workers=output.workers,
+        unit=plan.unit,
+      )
+      _write_all(writer, todo, items, plan)
+    else:
+      with pool(output.workers) as workers:
+        items = ordered_map(make, todo, workers, ahead=2 * output.workers)
+        _write_all(writer, todo, items, plan)
+    seconds = time.monotonic() - began
     outcomes = [writer.done[key] for key in plan.keys]
     if model is None:
       texts = (t for o in outcomes for clip in o.clips for t in clip["texts"])
@@ -160,6 +186,23 @@ def assemble(
     log(taken_over(outcomes))
   log(f"took {clock(seconds)}")
   return manifest
+
+
+@contextlib.contextmanager
+def _claimed(out: str | os.PathLike) -> Iterator[None]:
+  """Keeps other machines from building in the same folder of an object store.
+
+  On this machine the writer's lock does so.
+  """
+  if not is_remote(out):
+    yield
+    return
+  path = as_path(out)
+  try:
+    with claim.held(path.with_name(path.name + ".building")):
+      yield
+  except claim.ClaimedError as error:
+    raise writer_lib.BuildError(str(error)) from None
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -249,15 +292,15 @@ def taken_over(outcomes: Sequence[Outcome]) -> str:
   )
 
 
-def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
-  """Processes and writes the items in order; returns the seconds it took."""
+def _write_all(writer, todo, items: Iterator[Item], plan: Plan) -> None:
+  """Writes the items, which come in order."""
   progress = Progress(
     len(plan.keys), "build", unit=plan.unit, done=len(plan.keys) - len(todo)
   )
   first_key = {o.sha256: o.key for o in writer.done.values() if o.clips}
   dropped = sum(not o.clips for o in writer.done.values())
   try:
-    for outcome, records in ordered_map(make, todo, workers, ahead=2 * num):
+    for outcome, records in items:
       if outcome.clips and outcome.sha256:
         first = first_key.setdefault(outcome.sha256, outcome.key)
         if first != outcome.key:
@@ -267,8 +310,7 @@ def _make_all(writer, todo, make, workers, plan: Plan, num: int) -> float:
       dropped += not outcome.clips
       progress.update(note=f"{dropped} dropped" if dropped else "")
   finally:
-    seconds = progress.close()
-  return seconds
+    progress.close()
 
 
 def drop(

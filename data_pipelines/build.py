@@ -17,6 +17,7 @@ from typing import Any
 from data_pipelines import captions as captions_lib
 from data_pipelines import clips
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
+from data_pipelines.beam import BeamOptions
 from data_pipelines.clips import ClipOptions
 from data_pipelines.manifest import fingerprint
 from data_pipelines.media_files import find_media
@@ -37,6 +38,7 @@ def build_folder(
   limit: int | None = None,
   options: ClipOptions = ClipOptions(),  # noqa: B008
   output: OutputOptions = OutputOptions(),  # noqa: B008
+  beam: BeamOptions = BeamOptions(),  # noqa: B008
   log: Log = print,
 ) -> dict[str, Any]:
   """Turns a folder of clips into a data set and returns its manifest.
@@ -53,6 +55,7 @@ def build_folder(
     limit: number of files, the first by name; None for all.
     options: how clips are cut, stored and split.
     output: how the data set is written.
+    beam: where it runs, if not on this machine alone.
     log: called with each line of the progress report.
 
   Raises:
@@ -106,6 +109,7 @@ def build_folder(
     pool=futures.ThreadPoolExecutor,
     output=output,
     log=log,
+    beam=beam,
   )
 
 

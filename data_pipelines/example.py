@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import features as features_lib
-from data_pipelines import schema
+from data_pipelines import schema, stages
 from data_pipelines.features import Features
 from data_pipelines.tokenizer import TextTokenizer, Tokenizer, with_times
 from v2a_jax import media
@@ -23,8 +23,8 @@ from v2a_jax.basics.settings import SettingError, check
 
 Example = dict[str, np.ndarray]
 
-# Records of up to this many windows are decoded whole, so that the cache serves
-# every crop; of longer ones only the window is decoded.
+# Records of up to this many windows go into the cache, decoded whole, so that it
+# serves every crop.
 _WHOLE_WINDOWS = 4
 
 CROPS = ("random", "start")
@@ -58,6 +58,7 @@ class Window:
       of preference.
     features: size of a frame's cached features; 0 leaves them out.
     frames: whether frames are decoded.
+    sound: whether sound is decoded.
   """
 
   seconds: float
@@ -70,6 +71,7 @@ class Window:
   caption_fields: tuple[str, ...]
   features: int = 0
   frames: bool = True
+  sound: bool = True
 
   def __post_init__(self):
     check(self, **RANGES)
@@ -122,17 +124,23 @@ class MediaCache:
     """Makes an empty cache of at most `megabytes` MiB."""
     self._free = int(megabytes * 2**20)
     self._media: dict[int, Media] = {}
+    self._records: dict[int, Mapping[str, Any]] = {}
     self._lock = threading.Lock()
 
   def get(self, key: int) -> Media | None:
     """Returns the record of index `key`, or None if it is not cached."""
     return self._media.get(key)
 
-  def put(self, key: int, value: Media) -> None:
+  def record(self, key: int) -> Mapping[str, Any] | None:
+    """Returns a cached record without its media, which need not be read."""
+    return self._records.get(key)
+
+  def put(self, key: int, value: Media, record: Mapping[str, Any]) -> None:
     """Stores the record of index `key` if there is room."""
     with self._lock:
       if key not in self._media and value.nbytes <= self._free:
         self._media[key] = value
+        self._records[key] = dict(record, video=b"", audio=b"")
         self._free -= value.nbytes
 
   # A worker process starts with an empty cache of the same size.
@@ -155,6 +163,7 @@ def decode_record(
   random_caption: bool = False,
   gain_db: float = 0.0,
   cache: MediaCache | None = None,
+  out: np.ndarray | None = None,
 ) -> Example:
   """Decodes a window of a record as an example.
 
@@ -170,9 +179,10 @@ def decode_record(
       otherwise the first is taken.
     gain_db: range of the gain in dB that `rng` draws from [-gain_db, gain_db].
     cache: cache of decoded records, by `index`.
+    out: array that takes the frames, a row of a batch; None for a new one.
 
   Returns:
-    One row of a loader's batch. Its duration ends with the sound, so that what
+    One row of a loader's batch, without `audio` where the window has none. Its duration ends with the sound, so that what
     is missing of it has no weight in training and evaluation; without sound it
     is 0.
 
@@ -188,21 +198,33 @@ def decode_record(
     start = math.floor(spare * window.sample_rate) / window.sample_rate
     if window.features and duration > window.seconds:
       _check_crop(record, window)
-  content = decode_media(record, window, start, cache=cache, index=index)
-  example = {
-    **cut_frames(content, window, start),
-    **_cut_audio(content, window, start, duration),
-    **_prompt(
-      record,
-      window,
-      prompt_tokenizer or tokenizer,
-      rng if random_caption else None,
-    ),
-    **_transcript(record, window, tokenizer, start),
-    "presence": schema.presence(record),
-    "example": np.int64(index),
-  }
-  if rng is not None and gain_db:
+    if not window.sound and duration > window.seconds:
+      raise SettingError(
+        f"its cached latents or codes serve only the window at the start of its"
+        f" {duration:g} s: set data.crop='start', or build the data set of"
+        " shorter clips"
+      )
+  content = decode_media(
+    record, window, start, cache=cache, index=index, out=out
+  )
+  with stages.stage("copy"):
+    example = {
+      **cut_frames(content, window, start, out=out),
+      **cut_audio(content, window, start, duration),
+    }
+  with stages.stage("text"):
+    example |= {
+      **_prompt(
+        record,
+        window,
+        prompt_tokenizer or tokenizer,
+        rng if random_caption else None,
+      ),
+      **_transcript(record, window, tokenizer, start),
+      "presence": schema.presence(record),
+      "example": np.int64(index),
+    }
+  if rng is not None and gain_db and window.sound:
     gain = np.float32(10 ** (rng.uniform(-gain_db, gain_db) / 20))
     example["audio"] = np.clip(example["audio"] * gain, -1.0, 1.0)
   return example
@@ -217,14 +239,16 @@ SPOKEN = (
 )
 
 
-def blank_example(window: Window, *, index: int) -> Example:
+def blank_example(
+  window: Window, *, index: int, out: np.ndarray | None = None
+) -> Example:
   """Returns an empty example: all masks False, duration 0."""
   nothing = dict.fromkeys(schema.BYTES_FIELDS, b"")
-  empty = _read(nothing, window, start=0.0, duration=None)
+  empty = _read(nothing, window)
   prompt, spoken = window.prompt_length, window.transcript_length
   return {
-    **cut_frames(empty, window, 0.0),
-    **_cut_audio(empty, window, 0.0, 0.0),
+    **cut_frames(empty, window, 0.0, out=out),
+    **cut_audio(empty, window, 0.0, 0.0),
     "prompt": np.zeros(prompt, np.int32),
     "prompt_mask": np.zeros(prompt, bool),
     "transcript": np.zeros(spoken, np.int32),
@@ -244,61 +268,73 @@ def decode_media(
   *,
   cache: MediaCache | None = None,
   index: int = 0,
+  out: np.ndarray | None = None,
 ) -> Media:
-  """Decodes the media of the window at `start` s, or all of a short record.
+  """Decodes the media of the window at `start` s, or more of the record.
 
-  `cache` holds short records by `index`.
+  The frames are those of the whole record that lie in the window.
+
+  Args:
+    record: see `schema`.
+    window: shape of the example.
+    start: start of the window in seconds.
+    cache: holds short records, whole.
+    index: index of the record in the cache.
+    out: array that may take the frames.
 
   Raises:
     MediaError: the record's media cannot be decoded.
   """
   whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
-  if not whole:
-    return _read(record, window, start=start, duration=window.seconds)
-  content = cache.get(index) if cache else None
+  if not (cache and whole):
+    return _read(record, window, start=start, whole_sound=whole, out=out)
+  content = cache.get(index)
   if content is None:
-    content = _read(record, window, start=0.0, duration=None)
-    if cache:
-      cache.put(index, content)
+    content = _read(record, window, start=None)
+    cache.put(index, content, record)
   return content
 
 
-def _read(record, window: Window, *, start, duration) -> Media:
+def _read(
+  record, window: Window, *, start=None, whole_sound=True, out=None
+) -> Media:
+  """Reads the window at `start` s, or with None the whole record."""
   height, width = window.frame_size
   frames, times = np.zeros((0, height, width, 3), np.uint8), np.zeros(0)
   if record["video"] and window.frames:
-    video = media.read_video(
-      record["video"],
-      start=start,
-      duration=duration,
-      max_fps=window.fps,
-      size=window.frame_size,
-    )
-    frames, times = video.frames, video.times + start
-  audio = np.zeros((0, window.channels), np.float32)
-  if record["audio"]:
-    audio = media.read_audio(
-      record["audio"],
-      sample_rate=window.sample_rate,
-      channels=window.channels,
-      start=start,
-      duration=duration,
-    ).samples
+    with stages.stage("video"):
+      video = media.read_video(
+        record["video"],
+        start=start or 0.0,
+        duration=None if start is None else window.seconds,
+        max_fps=window.fps,
+        grid=0.0,
+        size=window.frame_size,
+        out=out,
+      )
+    frames, times = video.frames, video.times + (start or 0.0)
+  audio, begin = np.zeros((0, window.channels), np.float32), 0.0
+  if record["audio"] and window.sound:
+    # Sound of a short record is resampled as one, so that every window of it
+    # has the same samples.
+    begin = 0.0 if whole_sound or start is None else start
+    with stages.stage("sound"):
+      audio = media.read_audio(
+        record["audio"],
+        sample_rate=window.sample_rate,
+        channels=window.channels,
+        start=begin,
+        duration=None if begin == 0.0 and whole_sound else window.seconds,
+      ).samples
   features = None
   if window.features:
     features = features_lib.unpack(record["features"], window.features)
-  return Media(start, frames, times, audio, features)
+  return Media(begin, frames, times, audio, features)
 
 
 def _check_crop(record, window: Window) -> None:
-  """Checks that cached features serve a window anywhere in the record.
-
-  They may be those of one window, or the record so long that only the window is
-  decoded, whose frames may differ.
-  """
-  cached = features_lib.unpack(record["features"], window.features)
-  whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
-  if not (cached.whole and whole):
+  """Checks that cached features serve a window anywhere in the record."""
+  if not features_lib.unpack(record["features"], window.features).whole:
     raise SettingError(
       f"its cached features serve only the window at the start of its"
       f" {record['duration']:g} s: set data.crop='start', or build the data set"
@@ -306,8 +342,20 @@ def _check_crop(record, window: Window) -> None:
     )
 
 
-def cut_frames(content: Media, window: Window, start: float) -> Example:
+def cut_frames(
+  content: Media,
+  window: Window,
+  start: float,
+  *,
+  out: np.ndarray | None = None,
+) -> Example:
   """Returns the frames and features of the window.
+
+  Args:
+    content: decoded media; its frames may be in `out` already.
+    window: shape of the example.
+    start: start of the window in seconds.
+    out: array that takes the frames; None for a new one.
 
   Returns:
     `frames` uint8 [n h w 3] and `features` float32 [n f], as far as the window
@@ -319,42 +367,69 @@ def cut_frames(content: Media, window: Window, start: float) -> Example:
   arrays = {}
   if window.frames:
     times, values = content.times, content.frames
-    arrays = _place("frames", times, values, window, start)
+    arrays = _place("frames", times, values, window, start, out)
   if window.features:
     cached = content.features or features_lib.unpack(b"", window.features)
     others = _place("features", cached.times, cached.values, window, start)
     if arrays and not np.allclose(arrays["frame_times"], others["frame_times"]):
       raise schema.DataError(
         "its cached features are of other frames than those of the window: run"
-        " `v2a data features` again"
+        " `v2a data precompute` again"
       )
     arrays |= others
   return arrays
 
 
-def indices_inside(times, window: Window, start: float) -> np.ndarray:
-  """Returns the indices of the first `num_frames` times in the window."""
-  times = times - start
-  within = (times >= 0) & (times < window.seconds)
-  return np.flatnonzero(within)[: window.num_frames]
+def inside(times: np.ndarray, window: Window, start: float) -> slice:
+  """Returns where the first `num_frames` times in the window are.
+
+  Args:
+    times: increasing times in seconds.
+    window: shape of the example.
+    start: start of the window in seconds.
+  """
+  ends = np.array([start, start + window.seconds]) - media.EDGE
+  first, last = np.searchsorted(times, ends)
+  return slice(int(first), int(min(last, first + window.num_frames)))
 
 
-def _place(name, times, values, window: Window, start: float) -> Example:
+def _place(
+  name, times, values, window: Window, start: float, out=None
+) -> Example:
   """Returns the `values` whose times are in the window, times and mask."""
-  count, indices = window.num_frames, indices_inside(times, window, start)
-  placed = np.zeros((count, *values.shape[1:]), values.dtype)
+  where = inside(times, window, start)
+  count, found = window.num_frames, where.stop - where.start
+  shape = (count, *values.shape[1:])
+  placed = np.empty(shape, values.dtype) if out is None else out
+  part = values[where]
+  if part.ctypes.data != placed.ctypes.data:  # It may have been decoded there.
+    placed[:found] = part
+  placed[found:] = 0
   frame_times = np.zeros(count, np.float32)
-  placed[: len(indices)] = values[indices]
-  frame_times[: len(indices)] = times[indices] - start
-  mask = np.arange(count) < len(indices)
+  frame_times[:found] = np.maximum(times[where] - start, 0.0)
+  mask = np.arange(count) < found
   return {name: placed, "frame_times": frame_times, "frame_mask": mask}
 
 
-def _cut_audio(
+def cut_audio(
   content: Media, window: Window, start: float, duration: float
 ) -> Example:
-  audio = np.zeros((window.num_samples, window.channels), np.float32)
+  """Returns the sound of the window, and how much of it exists.
+
+  Args:
+    content: decoded media.
+    window: shape of the example.
+    start: start of the window in seconds.
+    duration: length of the record in seconds.
+
+  Returns:
+    `audio` float32 [samples channels], but for a window without sound, and
+    `duration` in seconds.
+  """
   seconds = min(max(duration - start, 0.0), window.seconds)
+  if not window.sound:
+    return dict(duration=np.float32(seconds))
+  audio = np.zeros((window.num_samples, window.channels), np.float32)
   length = min(round(seconds * window.sample_rate), window.num_samples)
   first = round((start - content.start) * window.sample_rate)
   cut = content.audio[first : first + length]

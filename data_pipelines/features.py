@@ -1,19 +1,21 @@
 """Cached features: the outputs of a frozen encoder for each record's frames.
 
 A record's `features` field is an npz file of `times` [n], `values` [n f] and
-`whole` (see `Features`). The frames are those that the loader decodes from the
+`whole` (see `Features`), and of what targets.py describes. The frames are those that the loader decodes from the
 record's start at `fps` and `frame_size`. If the encoder sees each frame alone,
 the whole record is encoded and any window can be cut out of it. If it also sees
 neighbouring frames, only the window at the record's start is encoded, because
 the frames at a window's edges have no neighbours outside.
 
 The manifest's `features` entry (`FeatureFacts`) identifies the encoder and the
-frames. featurize.py writes features, example.py reads them.
+frames. derive.py writes features, example.py reads them.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import io
 import os
+from typing import Any
 import zipfile
 
 import numpy as np
@@ -22,7 +24,7 @@ from data_pipelines import schema
 from data_pipelines.manifest import read_manifest
 
 KEY = "features"  # the manifest's entry
-_AGAIN = "; run `v2a data features` again"
+_AGAIN = "; run `v2a data precompute` again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +68,31 @@ class FeatureFacts:
 
 def pack(features: Features) -> bytes:
   """Encodes features as the bytes of a record's `features` field."""
+  return pack_arrays(dataclasses.asdict(features))
+
+
+def pack_arrays(arrays: Mapping[str, Any], onto: bytes = b"") -> bytes:
+  """Encodes arrays, beside those of other names in the bytes `onto`."""
   file = io.BytesIO()
-  np.savez(file, **dataclasses.asdict(features))
+  np.savez(file, **(unpack_arrays(onto) if onto else {}) | dict(arrays))
   return file.getvalue()
+
+
+def unpack_arrays(
+  data: bytes, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+  """Decodes arrays by their names, or all.
+
+  Raises:
+    DataError: the bytes are damaged, or lack a name.
+  """
+  try:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+      return {name: file[name] for name in (names or file.files)}
+  except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    raise schema.DataError(
+      f"its cached features are damaged ({error}){_AGAIN}"
+    ) from None
 
 
 def unpack(data: bytes, dim: int) -> Features:
@@ -79,20 +103,14 @@ def unpack(data: bytes, dim: int) -> Features:
   """
   if not data:
     return Features(np.zeros(0), np.zeros((0, dim), np.float32))
-  try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-      features = Features(file["times"], file["values"], bool(file["whole"]))
-  except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-    raise schema.DataError(
-      f"its cached features are damaged ({error}){_AGAIN}"
-    ) from None
-  values = features.values
-  if values.shape != (len(features.times), dim):
+  arrays = unpack_arrays(data, ("times", "values", "whole"))
+  values = arrays["values"]
+  if values.shape != (len(arrays["times"]), dim):
     raise schema.DataError(
       f"its cached features are {values.shape[-1]} numbers a frame, should be"
       f" {dim}{_AGAIN}"
     )
-  return features
+  return Features(arrays["times"], values, bool(arrays["whole"]))
 
 
 def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
@@ -105,7 +123,7 @@ def check(path: str | os.PathLike, wanted: FeatureFacts) -> None:
       other frames.
   """
   entry = read_manifest(path).get(KEY)
-  again = "; make them with `v2a data features`"
+  again = "; make them with `v2a data precompute --add features`"
   if not entry:
     raise schema.DataError(f"{path} has no cached features{again}")
   for field in dataclasses.fields(FeatureFacts):

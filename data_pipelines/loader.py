@@ -1,6 +1,6 @@
 """Reads records as batches, the same ones on any number of hosts and workers.
 
-  source -> seed -> shuffle -> repeat -> decode -> batch -> [process::processes]
+  each set: seed -> shuffle -> repeat; mix -> draw -> batch -> [process::processes]
 
 is one pure Grain `MapDataset` (https://github.com/google/grain): its element k
 is a function of the configuration and k alone, so its position is one integer,
@@ -8,19 +8,24 @@ the step. Crop, caption and gain are drawn from the position before the slice
 between processes. With B examples a step on P processes, process p takes
 examples p B/P to (p + 1) B/P of the step: the processes' arrays, concatenated,
 are the same global batch for every P.
+
+Frames are decoded into their rows of the batch, without a copy.
 """
 
 from collections.abc import Callable
 import dataclasses
 import functools
+import itertools
 import logging
+import math
+import os
 
 import grain
 import numpy as np
 
 from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
-from data_pipelines import manifest
+from data_pipelines import manifest, stages, stored, targets
 from data_pipelines.example import Example
 from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
 from data_pipelines.source import Concatenated, open_source
@@ -33,7 +38,9 @@ from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.settings import SettingError, check, choose, derived
 from v2a_jax.basics.text import did_you_mean, one_of
 
-_BAD = "bad"
+_BAD, _SPENT = "bad", "spent"
+# Threads of one process that Python's global lock lets decode at full speed.
+_THREADS = 8
 # Number of bad records that a small data set may have too.
 _FEW_BAD = 8
 # Number of times that killed workers are started again.
@@ -47,6 +54,8 @@ class LoaderConfig:
 
   Attributes:
     paths: folders of the data sets, which are read as one.
+    weights: shares of the data sets in every stretch of training, each of which
+      then has epochs of its own; empty to read each record equally often.
     split: split of the data sets: train, val, test or all.
     batch_size: examples a step, of all processes together.
     seconds: length of an example in seconds.
@@ -67,13 +76,17 @@ class LoaderConfig:
     gain_db: range in dB of the random gain, which lies in [-gain_db, gain_db].
     shuffle: read the records in a new random order every epoch.
     seed: random seed of order, crop, caption and gain.
-    num_threads: threads that decode in each process; 0 decodes on demand.
+    num_threads: threads that decode in each process; 0 decodes on demand, -1 is
+      one for each core that this process may use, divided between the workers.
     num_workers: processes that decode; 0 is best on up to 8 cores, because
-      decoding releases Python's global lock.
+      decoding releases Python's global lock; -1 is one for each 8 cores beyond.
     cache_mb: memory in MiB for decoded records, divided between the workers.
-    features: size of a frame's cached features, which `v2a data features`
+    features: size of a frame's cached features, which `v2a data precompute`
       writes; 0 for none.
     encoder: digest of the encoder of the cached features; empty for any.
+    cached_target: read the latents or codes that `v2a data precompute` has
+      written, in place of the sound.
+    codec: digest of the codec of cached latents or codes; empty for any.
     frames: whether frames are decoded.
     max_bad_fraction: largest fraction of the records that may fail to decode, or
       8 records, or of a small data set one in eight, if that is more. Each is
@@ -82,6 +95,7 @@ class LoaderConfig:
   """
 
   paths: tuple[str, ...] = ()
+  weights: tuple[float, ...] = ()
   split: str = "train"
   batch_size: int = 32
   seconds: float = 4.0
@@ -99,11 +113,13 @@ class LoaderConfig:
   gain_db: float = 0.0
   shuffle: bool = True
   seed: int = derived("seed", default=0)
-  num_threads: int = 2
-  num_workers: int = 0
+  num_threads: int = -1
+  num_workers: int = -1
   cache_mb: float = 0.0
   features: int = 0
   encoder: str = derived("features.encoder", default="")
+  cached_target: bool = False
+  codec: str = derived("features.codec", default="")
   frames: bool = derived("features.decode_frames", default=True)
   max_bad_fraction: float = 0.001
 
@@ -111,6 +127,7 @@ class LoaderConfig:
     # Configs give lists and single values where tuples are meant.
     paths = (self.paths,) if isinstance(self.paths, str) else tuple(self.paths)
     object.__setattr__(self, "paths", paths)
+    object.__setattr__(self, "weights", tuple(self.weights))
     object.__setattr__(self, "caption_fields", tuple(self.caption_fields))
     size = self.frame_size
     size = tuple(size) if isinstance(size, list | tuple) else (size, size)
@@ -119,8 +136,14 @@ class LoaderConfig:
       raise SettingError(f"paths={paths!r} names no data set: {_NAME_ONE}")
     if len(size) != 2:
       raise SettingError(f"frame_size={size!r} is not (height, width)")
+    self._check_weights()
+    if self.cached_target and self.gain_db:
+      raise SettingError(
+        f"gain_db={self.gain_db!r} changes the sound, of which"
+        " cached_target=True reads latents or codes: set one of them to 0"
+      )
     check(self, **example_lib.RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
-    check(self, num_threads="[0, inf)", num_workers="[0, inf)")
+    check(self, num_threads="[-1, inf)", num_workers="[-1, inf)")
     check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
     check(self, seed="[0, 4294967295]")
     choose(self, split=(*SPLITS, "all"), crop=example_lib.CROPS)
@@ -131,11 +154,40 @@ class LoaderConfig:
           f" {one_of(TEXT_FIELDS)}{did_you_mean(field, TEXT_FIELDS)}"
         )
 
+  def _check_weights(self) -> None:
+    if self.weights and len(self.weights) != len(self.paths):
+      raise SettingError(
+        f"weights={self.weights!r} are {len(self.weights)} numbers for"
+        f" {len(self.paths)} paths: give one for each"
+      )
+    for path, weight in zip(self.paths, self.weights):
+      if not 0 < weight < math.inf:
+        raise SettingError(
+          f"weights={self.weights!r}: {weight!r} of {path} is not a positive"
+          " number; leave out of paths what is not to be read"
+        )
+
   @property
+  def workers(self) -> tuple[int, int]:
+    """Number of processes that decode, and of threads in each.
+
+    With none, the threads are those of this process.
+    """
+    cores = len(os.sched_getaffinity(0))
+    processes = self.num_workers
+    if processes < 0:
+      processes = cores // _THREADS if cores > _THREADS else 0
+    threads = self.num_threads
+    if threads < 0:
+      threads = max(cores // max(processes, 1), 1)
+    return processes, threads
+
+  @functools.cached_property
   def window(self) -> example_lib.Window:
     """Shape of the examples."""
-    names = [field.name for field in dataclasses.fields(example_lib.Window)]
-    return example_lib.Window(**{name: getattr(self, name) for name in names})
+    names = {field.name for field in dataclasses.fields(example_lib.Window)}
+    values = {name: getattr(self, name) for name in names - {"sound"}}
+    return example_lib.Window(**values, sound=not self.cached_target)
 
   def load_tokenizer(self) -> Tokenizer:
     """Reads the tokenizer of transcripts; a `DataError` if it is missing."""
@@ -158,7 +210,7 @@ def make_decoder(config: LoaderConfig) -> Callable[..., Example]:
   """
   return functools.partial(
     example_lib.decode_record,
-    window=config.window,
+    window=dataclasses.replace(config.window, sound=True),
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
   )
@@ -195,25 +247,55 @@ def make_loader(
     )
     for path in config.paths:
       features_lib.check(path, facts)
+  window, target = config.window, None
+  for path in config.paths:
+    stored.check(path, window, sound=window.sound)
+    if config.cached_target:
+      found = targets.check(
+        path,
+        kind=getattr(config, "target", ""),
+        codec=config.codec,
+        seconds=config.seconds,
+      )
+      if target not in (None, found):
+        raise DataError(f"{path} has {found}, {config.paths[0]} has {target}")
+      target = found
   records = Concatenated([open_source(p, config.split) for p in config.paths])
   decode = _Decode(
     config=config,
     records=records,
     tokenizer=config.load_tokenizer(),
     prompt_tokenizer=config.load_prompt_tokenizer(),
+    target=target,
   )
-  dataset = grain.MapDataset.range(len(records)).seed(config.seed)
-  if config.shuffle:
-    dataset = dataset.shuffle()
   local = config.batch_size // process_count
   dataset = (
-    dataset.repeat()
-    .random_map(decode)
-    .batch(local, drop_remainder=True)
+    _order(records, config)
+    .random_map(_Draw())
+    .batch(local, drop_remainder=True, batch_fn=decode)
     .slice(slice(process_index, None, process_count))
     .slice(slice(start_step, None))
   )
   return Loader(dataset, records, config, start_step=start_step)
+
+
+def _order(records: Concatenated, config: LoaderConfig) -> grain.MapDataset:
+  """Returns the indices of the records in the order in which they are read."""
+
+  def endless(first: int, last: int) -> grain.MapDataset:
+    indices = grain.MapDataset.range(first, last).seed(config.seed)
+    return (indices.shuffle() if config.shuffle else indices).repeat()
+
+  if not config.weights:
+    return endless(0, len(records))
+  ends = [0, *itertools.accumulate(map(len, records.sources))]
+  for path, size in zip(config.paths, map(len, records.sources)):
+    if not size:
+      raise DataError(
+        f"{path} has no record of {config.split!r} to be mixed in"
+      )
+  sets = [endless(first, last) for first, last in itertools.pairwise(ends)]
+  return grain.MapDataset.mix(sets, config.weights).seed(config.seed)
 
 
 class Loader:
@@ -223,23 +305,34 @@ class Loader:
     step: step of the next batch; the loader's whole state.
     num_examples: number of records in an epoch.
     bad: names of the records that could not be decoded, each of them once.
+    workers: number of processes that decode, and of threads in each.
+    spent: float64 [stages, 2], wall-clock and computing seconds of
+      `stages.STAGES` for the batches so far, of all threads and workers.
   """
 
   def __init__(self, dataset, records: Concatenated, config, *, start_step):
     self.step = start_step
     self.num_examples = len(records)
     self.bad: list[str] = []
+    self.spent = np.zeros((len(stages.STAGES), 2))
+    self.workers = config.workers
     self._records, self._config = records, config
     self._dataset, self._first = dataset, start_step
     self._restarts = 0
     self._iterator = _start(dataset, config)
+
+  @property
+  def stage_seconds(self) -> dict[str, float]:
+    """Wall-clock seconds by stage; see `spent`."""
+    return dict(zip(stages.STAGES, self.spent[:, 0].tolist()))
 
   def __iter__(self) -> "Loader":
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
     batch = self._next()
-    if self._config.num_workers:
+    self.spent += batch.pop(_SPENT)
+    if self._config.workers[0]:
       # Copy: the workers' shared memory is freed when they end.
       batch = {key: np.array(value) for key, value in batch.items()}
     self._count_bad(batch["example"][batch.pop(_BAD)])
@@ -290,29 +383,63 @@ class Loader:
       )
 
 
+class _Draw(grain.transforms.RandomMap):
+  """Gives each position its random generator."""
+
+  def random_map(
+    self, index: int, rng: np.random.Generator
+  ) -> tuple[int, np.random.Generator]:
+    bits = rng.bit_generator  # Grain uses it again.
+    own = type(bits)(0)
+    own.state = bits.state
+    return int(index), np.random.Generator(own)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Decode(grain.transforms.RandomMap):
-  """Decodes the record of an index; pickled to the worker processes."""
+class _Decode:
+  """Decodes records into a batch; pickled to the worker processes."""
 
   config: LoaderConfig
   records: Concatenated
   tokenizer: Tokenizer
   prompt_tokenizer: TextTokenizer
-  cache: example_lib.MediaCache = None
+  target: targets.TargetFacts | None = None
+  cache: example_lib.MediaCache | None = None
 
   def __post_init__(self):
-    share = self.config.cache_mb / max(self.config.num_workers, 1)
-    object.__setattr__(self, "cache", example_lib.MediaCache(share))
+    if self.config.cache_mb:
+      share = self.config.cache_mb / max(self.config.workers[0], 1)
+      object.__setattr__(self, "cache", example_lib.MediaCache(share))
 
   def __setstate__(self, state):
     """Unpickles in a worker, which then ends with the process it works for."""
     end_with_parent()
     self.__dict__.update(state)
 
-  def random_map(self, index: int, rng: np.random.Generator) -> Example:
-    config, index = self.config, int(index)
+  def __call__(self, drawn) -> dict[str, np.ndarray]:
+    """Makes a batch of (index, random generator) of each of its rows."""
+    window, frames = self.config.window, None
+    stages.take()
+    if window.frames:
+      shape = (len(drawn), window.num_frames, *window.frame_size, 3)
+      frames = np.empty(shape, np.uint8)
+    rows = []
+    for i, (index, rng) in enumerate(drawn):
+      rows.append(self._row(index, rng, None if frames is None else frames[i]))
+    with stages.stage("copy"):
+      batch = {} if frames is None else {"frames": frames}
+      for key in rows[0]:
+        if key not in batch:
+          batch[key] = np.stack([row[key] for row in rows])
+    return batch | {_SPENT: stages.take()}
+
+  def _row(self, index: int, rng, out: np.ndarray | None) -> Example:
+    config = self.config
     try:
-      record = self.records[index]
+      record = self.cache.record(index) if self.cache else None
+      if record is None:
+        with stages.stage("read"):
+          record = self.records[index]
       example = example_lib.decode_record(
         record,
         window=config.window,
@@ -324,15 +451,18 @@ class _Decode(grain.transforms.RandomMap):
         random_caption=config.random_caption,
         gain_db=config.gain_db,
         cache=self.cache,
+        out=out,
       )
+      if self.target:
+        example |= targets.read(record, self.target)
     except SettingError as error:  # No record is bad: it is so of all.
       line = f"{self.records.name(index)}: {error}"
       raise SettingError(line) from None
     except (ValueError, DataError) as error:  # MediaError is a ValueError
-      return self._blank(index, error)
+      return self._blank(index, error, out)
     return example | {_BAD: np.bool_(False)}
 
-  def _blank(self, index: int, error: Exception) -> Example:
+  def _blank(self, index: int, error: Exception, out) -> Example:
     """Logs a record that cannot be decoded; returns an empty example."""
     line = f"{self.records.name(index)}: {error}"
     if not self.config.max_bad_fraction:
@@ -341,25 +471,27 @@ class _Decode(grain.transforms.RandomMap):
         "max_bad_fraction=0.001"
       ) from None
     logging.warning("%s", line)
-    blank = example_lib.blank_example(self.config.window, index=index)
+    blank = example_lib.blank_example(self.config.window, index=index, out=out)
+    if self.target:
+      blank |= targets.blank(self.target)
     return blank | {_BAD: np.bool_(True)}
 
 
 def _start(dataset, config: LoaderConfig):
   """Starts the threads and worker processes; returns an iterator."""
-  threads = config.num_threads
+  processes, threads = config.workers
   # Grain's defaults (16 threads, 500 buffered batches) are made for text.
   options = grain.ReadOptions(
     num_threads=threads, prefetch_buffer_size=2 * threads
   )
   dataset = dataset.to_iter_dataset(options)
-  if config.num_workers:
+  if processes:
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags.
       flags.FLAGS.mark_as_parsed()
     dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=config.num_workers)
+      grain.MultiprocessingOptions(num_workers=processes)
     )
   return iter(dataset)
 

@@ -9,6 +9,7 @@ is new, whatever the files and their captions are called now.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -91,10 +92,21 @@ class Reading:
 
 
 class Readings:
-  """The readings of an earlier build, by the bytes of the files."""
+  """The readings of an earlier build, by the bytes of the files.
 
-  def __init__(self, known: Mapping[tuple[str, str], Reading] | None = None):
-    self._known = known or {}
+  Pickled they are the arguments of `open_readings`: they may be large.
+  """
+
+  def __init__(
+    self,
+    known: Mapping[tuple[str, str], Reading] | None = None,
+    opened_by: tuple[Any, ...] = (),
+  ):
+    self._known, self._opened_by = known or {}, opened_by
+
+  def __reduce__(self):
+    # In another process they are opened once.
+    return (_open_again, self._opened_by) if self._known else (Readings, ())
 
   def find(self, file: pathlib.PurePath, sha256: str) -> Reading | None:
     """Returns what is known of a file with these bytes and this ending."""
@@ -120,7 +132,12 @@ def open_readings(
       parts = {(part["start"], part["end"]): part for part in entry["parts"]}
       key = entry["sha256"], pathlib.PurePath(entry["file"]).suffix.lower()
       known[key] = Reading(entry["sha256"], entry["seconds"], parts, sources)
-  return Readings(known)
+  return Readings(known, (os.fspath(path), os.fspath(work), json.dumps(media)))
+
+
+@functools.cache
+def _open_again(path: str, work: str, media: str) -> Readings:
+  return open_readings(path, pathlib.Path(work), media=json.loads(media))
 
 
 def _finished(path, media) -> list[tuple[str, Mapping[str, Source]]]:

@@ -95,7 +95,8 @@ def validate(record: Mapping[str, Any]) -> None:
     _check(isinstance(record[field], str), name, field, record, "text")
   for field in BYTES_FIELDS:
     _check(isinstance(record[field], bytes), name, field, record, "bytes")
-  _check(record["video"] or record["audio"], name, "video", record, "media")
+  media = record["video"] or record["audio"] or record["features"]
+  _check(media, name, "video", record, "media")
   duration = record["duration"]
   number = isinstance(duration, int | float | np.floating)
   good = number and math.isfinite(duration) and duration > 0

@@ -21,7 +21,23 @@ from v2a_jax.basics.files import sha256_of
 
 JOURNAL = "journal.jsonl"  # of a build that is under way
 BUILD = "build.json"  # what it builds
-_OPTIONS = "group_size:1,uncompressed"
+WRITE_OPTIONS = "group_size:1,uncompressed"
+
+
+def serialize(record: Mapping[str, Any]) -> bytes:
+  """Encodes a record as TFDS does, but with sorted keys of its map."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  message = tf_example_pb2.Example()
+  features, stored = message.features.feature, schema.encode(record)
+  for name in schema.FIELDS:
+    value = stored[name]
+    if name == "duration":
+      features[name].float_list.value.append(value)
+    else:
+      data = value if isinstance(value, bytes) else value.encode()
+      features[name].bytes_list.value.append(data)
+  return message.SerializeToString(deterministic=True)
 
 
 class BuildError(RuntimeError):
@@ -65,7 +81,7 @@ class Shard:
 
   def __init__(self, path: pathlib.Path, split: str):
     self._path, self._split = path, split
-    self._writer = array_record.ArrayRecordWriter(str(path), _OPTIONS)
+    self._writer = array_record.ArrayRecordWriter(str(path), WRITE_OPTIONS)
     self.outcomes: list[Outcome] = []
     self.records, self.bytes = 0, 0
 

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import threading
 from typing import Any
 
@@ -184,7 +185,8 @@ def _check_shard(
     size = sizes[shard["file"]] if sizes else path.stat().st_size
   except OSError as error:
     raise schema.DataError(
-      f"{path}: {error.strerror}; build the data set again"
+      f"{path}: {error.strerror}, on {platform.node()}; copy the data set there"
+      " again, or build the data set again"
     ) from None
   if size != shard["bytes"]:
     raise schema.DataError(

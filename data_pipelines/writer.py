@@ -38,6 +38,7 @@ from data_pipelines.shard import (
   Shard,
   disk_error,
   read_journal,
+  serialize,
 )
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_writable, is_remote
@@ -132,21 +133,25 @@ class DatasetWriter:
     finally:
       self._lock.close()
 
-  def add(self, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> None:
+  def add(
+    self, outcome: Outcome, records: Sequence[Mapping[str, Any] | bytes]
+  ) -> None:
     """Writes the records of one item, all of one split; none if it was dropped.
+
+    Args:
+      outcome: what became of the item.
+      records: its records, or what `shard.serialize` has made of them.
 
     Raises:
       SchemaError: a record is not valid.
       BuildError: the disk is full.
     """
-    for record in records:
-      schema.validate(record)
-    encoded = [self._serialize(record) for record in records]
+    encoded = list(map(_encoded, records))
     self._check_space(sum(map(len, encoded)))
     if not records:
       self._journal({"items": [dataclasses.asdict(outcome)]})
     else:
-      split = records[0]["split"]
+      split = outcome.clips[0]["split"]
       if split not in self._open:
         number = sum(shard["split"] == split for shard in self._shards)
         part = self._work / f"{split}-{number:05d}.part"
@@ -208,16 +213,6 @@ class DatasetWriter:
     except OSError as error:
       raise disk_error(self._work, error) from None
     return whole
-
-  def _serialize(self, record: Mapping[str, Any]) -> bytes:
-    """Encodes a record as TFDS does, but with sorted keys of its map."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    stored = self._features.encode_example(schema.encode(record))
-    message = tf_example_pb2.Example.FromString(
-      self._features.serialize_example(stored)
-    )
-    return message.SerializeToString(deterministic=True)
 
   def _check_target(self, overwrite: bool, changes: str) -> None:
     if not self.out.exists() or not any(self.out.iterdir()):
@@ -375,6 +370,13 @@ class DatasetWriter:
       if _FINAL.fullmatch(name) or name in _DATASET_FILES:
         (self.out / name).unlink(missing_ok=True)
     shutil.rmtree(self._work)
+
+
+def _encoded(record: Mapping[str, Any] | bytes) -> bytes:
+  if isinstance(record, bytes):
+    return record
+  schema.validate(record)
+  return serialize(record)
 
 
 def listing(counts: Mapping[str, int]) -> str:

@@ -17,18 +17,36 @@ FOLDER                folder of clips, subfolders included
                       columns of the table with other names, such as
                       file=clip_path caption=text_en
 --limit N             number of files to use, the first by name
-{OUTPUT}"""
+{OUTPUT}
+many machines:
+--runner NAME         build by Apache Beam: DirectRunner, FlinkRunner, SparkRunner
+                      or DataflowRunner; all reach the clips and OUTPUT.parts
+--beam_options TEXT   options of the pipeline, such as
+                      "--flink_master=host:8081 --parallelism=64"
+--chunk N             number of files that a worker reads at a time (default 64)
+"""
 SCENES = f"""
 --num N               number of scenes in all splits together (default 2000)
 --seed SEED           random seed, 0 to 4294967295 (default 0)
 {OUTPUT}"""
-FEATURES = f"""
+PRECOMPUTE = f"""
 DATASET               folder of the data set
+--add WHAT...         features of the frames by the model's frozen encoder; target,
+                      the latents or codes of the sound
+--media FORM          pictures and sound: keep as they are; h264 or raw frames of
+                      the size and rate of config.data, with sound at the codec's
+                      rate; none leaves them out (default keep)
 --checkpoint DIR      workdir of v2a train, or bundle, with the encoder
 {parsing.CONFIG}
 -o, --output DIR      folder of the new data set (required)
 --workers COUNT       number of records that are decoded at a time (default 2)
 --overwrite           replace a finished data set that was built differently
+"""
+BENCH = f"""
+DATASET               folder of the data set
+{parsing.CONFIG}
+--step_time SECONDS   time of a step for which to count cores (default 1)
+--batches N           number of batches to read (default 4)
 """
 REPORT = """
 DATASET               folder of the data set
@@ -40,7 +58,13 @@ say = functools.partial(print, flush=True)
 
 def main(argv: list[str]) -> int:
   """Runs `v2a data`."""
-  commands = dict(build=build, scenes=scenes, features=features, report=report)
+  commands = dict(
+    build=build,
+    scenes=scenes,
+    precompute=precompute,
+    bench=bench,
+    report=report,
+  )
   return parsing.run_command(
     "v2a data", __doc__, commands, argv, example=SCENES_EXAMPLE
   )
@@ -67,6 +91,7 @@ def build(argv: list[str]) -> None:
     limit=args.limit,
     options=parsing.fill(build_lib.ClipOptions, args),
     output=parsing.fill(build_lib.OutputOptions, args),
+    beam=parsing.fill(build_lib.BeamOptions, args),
     log=say,
   )
   _say_next(args.output)
@@ -96,21 +121,26 @@ def scenes(argv: list[str]) -> None:
   _say_next(args.output)
 
 
-def features(argv: list[str]) -> None:
-  """Copy a data set and add the features that a frozen encoder computes.
+def precompute(argv: list[str]) -> None:
+  """Copy a data set with what training computes of each clip.
 
-  Training on the copy skips the frames and the encoder. Name the encoder by
-  --checkpoint or by --config.
+  Media of the size that the model reads, features of a frozen encoder, latents
+  or codes of the codec. Name the model by --checkpoint or by --config.
   """
-  example = "v2a data features data/clips --checkpoint runs/a -o data/cached"
+  example = (
+    "v2a data precompute data/a --checkpoint runs/a --add features -o data/b"
+  )
   parser = parsing.Parser(
-    "v2a data features", features.__doc__, FEATURES, example
+    "v2a data precompute", precompute.__doc__, PRECOMPUTE, example
   )
   args = parser.parse(argv)
   if bool(args.checkpoint) == bool(args.config or args.overrides):
     raise parsing.UsageError(
-      "name the encoder: --checkpoint=WORKDIR_OR_BUNDLE, or --config=FILE"
+      "name the model: --checkpoint=WORKDIR_OR_BUNDLE, or --config=FILE"
     )
+  from data_pipelines.derive import CopyOptions
+
+  options = parsing.fill(CopyOptions, args)
   config = None
   if not args.checkpoint:
     config = config_lib.parse(args.config, args.overrides)
@@ -118,28 +148,61 @@ def features(argv: list[str]) -> None:
   from data_pipelines.assemble import OutputOptions
   from v2a_jax.experiment import features as features_lib
   from v2a_jax.experiment import load
+  from v2a_jax.experiment import precompute as precompute_lib
   from v2a_jax.experiment.experiment import Experiment
 
   if config is None:
     trained = load.load(args.checkpoint)
-    experiment, model = trained.experiment, trained.model
+    experiment, model = trained.experiment, lambda: trained.model
   else:
     experiment = Experiment.from_config(config)
-    model = features_lib.first_model(experiment)
-  manifest = features_lib.write(
-    model,
+    model = functools.partial(features_lib.first_model, experiment)
+  manifest = precompute_lib.write(
     experiment,
     args.dataset,
     out=args.output,
+    options=options,
     output=parsing.fill(OutputOptions, args),
+    model=model,
     log=say,
   )
-  facts = manifest["features"]
-  start = " --config.data.crop=start" if facts["seconds"] else ""
-  source = f" --config.init_from={args.checkpoint}" if args.checkpoint else ""
-  print("next: v2a train --config=… --config.model.conditioner.tune=frozen \\")
-  print(f"  --config.data.features={facts['dim']}{start}{source} \\")
-  print(f"  --config.data.paths=\"('{args.output}',)\" --workdir=runs/NAME")
+  _say_how_to_train(manifest, args)
+
+
+def _say_how_to_train(manifest, args) -> None:
+  """Prints the settings with which a run reads a copy."""
+  print(
+    f"next: v2a train --config=… --config.data.paths=\"('{args.output}',)\"",
+    end="",
+  )
+  seconds, facts = 0.0, manifest.get("features")
+  if facts:
+    print(" \\\n  --config.model.conditioner.tune=frozen", end="")
+    print(f" --config.data.features={facts['dim']}", end="")
+    seconds = facts["seconds"]
+    if args.checkpoint:
+      print(f" \\\n  --config.init_from={args.checkpoint}", end="")
+  if target := manifest.get("target"):
+    print(" \\\n  --config.data.cached_target=True", end="")
+    seconds = target["seconds"]
+  start = " --config.data.crop=start" if seconds else ""
+  print(f"{start} --workdir=runs/NAME")
+
+
+def bench(argv: list[str]) -> None:
+  """Measure how fast a data set is read, by stage, and what bounds it."""
+  example = "v2a data bench data/clips --config=configs/diffusion.py:small"
+  parser = parsing.Parser("v2a data bench", bench.__doc__, BENCH, example)
+  args = parser.parse(argv)
+  config = config_lib.parse(args.config, args.overrides)
+  from data_pipelines import bench as bench_lib
+  from v2a_jax.experiment.experiment import Experiment
+
+  config.data.paths = (args.dataset,)
+  data = Experiment.from_config(config).data
+  speed = bench_lib.measure(data, batches=args.batches)
+  for line in speed.lines(data.batch_size, args.step_time):
+    print(line)
 
 
 def report(argv: list[str]) -> None:

@@ -265,9 +265,13 @@ TYPES = {
 
 
 def fill(cls: type, args: argparse.Namespace) -> Any:
-  """Makes the dataclass `cls` from the arguments of the same names."""
+  """Makes the dataclass `cls` from the arguments of the same names.
+
+  A flag that was not given and has no default leaves the field's.
+  """
   names = {field.name for field in dataclasses.fields(cls)}
-  return cls(**{k: value for k, value in vars(args).items() if k in names})
+  given = {k: v for k, v in vars(args).items() if v is not None}
+  return cls(**{k: value for k, value in given.items() if k in names})
 
 
 def existing(path: str, what: str) -> pathlib.Path:

@@ -199,6 +199,7 @@ def test_every_package_that_is_imported_is_declared():
   """Import names equal distribution names here, but for these few."""
   distributions = {
     "absl": "absl-py",
+    "apache_beam": "apache-beam",
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",
     "google": "protobuf",

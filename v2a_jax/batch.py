@@ -82,12 +82,13 @@ class Batch:
   """One global batch.
 
   Attributes:
-    audio: float32 [b samples channels], zero after `duration`.
+    audio: float32 [b samples channels], zero after `duration`; None where a
+      cached target is all that is read.
     duration: float32 [b], seconds of the window that exist.
     cond: the conditions.
     example: int [b], which records these are.
     target: latents [b t c] or codes [b t q] to produce, filled in by a target
-      (`codec/target.py`); None before.
+      (`codec/target.py`) or cached; None before.
     target_std: float32 [b t c], deviation of the latents, of which `target` is
       then the mean; None where they are certain.
     target_times: float32 [t], seconds.
@@ -115,8 +116,10 @@ class Batch:
     names = [f.name for f in dataclasses.fields(Conditioning)]
     cond = {name: arrays[name] for name in names if name in arrays}
     return cls(
-      audio=arrays["audio"],
+      audio=arrays.get("audio"),
       duration=arrays["duration"],
       cond=Conditioning(**cond),
       example=arrays["example"],
+      target=arrays.get("target"),
+      target_std=arrays.get("target_std"),
     )

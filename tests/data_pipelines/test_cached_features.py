@@ -7,8 +7,8 @@ import pytest
 
 from data_pipelines import features as features_lib
 from data_pipelines.assemble import OutputOptions
+from data_pipelines.derive import copy_with, of_frames
 from data_pipelines.features import FeatureFacts
-from data_pipelines.featurize import add_features, of_frames
 from data_pipelines.loader import LoaderConfig, make_loader
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
@@ -63,13 +63,26 @@ def config(path):
 
 def add(config, path, out, *, whole, function=encode, encoder="abc", **options):
   window = dataclasses.replace(config.window, features=DIM)
-  return add_features(
+  encode_record = of_frames(function, window, whole=whole)
+
+  def change(record):
+    found = encode_record(record)
+    if not len(found.times):
+      return record
+    return record | {"features": features_lib.pack(found)}
+
+  facts = FeatureFacts(
+    encoder=encoder,
+    dim=DIM,
+    fps=window.fps,
+    frame_size=window.frame_size,
+    seconds=0.0 if whole else window.seconds,
+  )
+  return copy_with(
     path,
     out=out,
-    encode=of_frames(function, window, whole=whole),
-    encoder=encoder,
-    window=window,
-    whole=whole,
+    change=change,
+    facts={features_lib.KEY: dataclasses.asdict(facts)},
     output=OutputOptions(**options),
     log=lambda _: None,
   )
@@ -170,7 +183,9 @@ def test_features_of_another_run_are_refused_before_it_starts(
   with pytest.raises(DataError, match=words) as error:
     make_loader(copy)
   assert str(error.value).startswith(f"{cached[0]}: its cached features are")
-  assert str(error.value).endswith("make them with `v2a data features` again")
+  assert str(error.value).endswith(
+    "make them with `v2a data precompute --add features` again"
+  )
 
 
 def test_any_window_fits_features_of_whole_records(cached, config):

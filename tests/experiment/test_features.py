@@ -129,7 +129,17 @@ def test_cached_features_train_as_the_frozen_encoder_does(
 ):
   source = checkpoint(bundles, scenes, streams)
   seen = str(tmp_path / "seen")
-  command = ["data", "features", scenes, "--checkpoint", source, "-o", seen]
+  command = [
+    "data",
+    "precompute",
+    scenes,
+    "--add",
+    "features",
+    "--checkpoint",
+    source,
+    "-o",
+    seen,
+  ]
   assert cli.main(command) == 0, capsys.readouterr().err
   facts = json.loads((tmp_path / "seen/manifest.json").read_text())["features"]
   # What a frame's neighbours have a say in is cached for one window only.
@@ -159,7 +169,19 @@ def test_cached_features_train_as_the_frozen_encoder_does(
 def test_features_of_another_encoder_are_refused(scenes, bundles, tmp_path):
   ours, theirs = (checkpoint(bundles, scenes, "single", seed=s) for s in (0, 1))
   seen = str(tmp_path / "seen")
-  cli.main(["data", "features", scenes, "--checkpoint", theirs, "-o", seen])
+  cli.main(
+    [
+      "data",
+      "precompute",
+      scenes,
+      "--add",
+      "features",
+      "--checkpoint",
+      theirs,
+      "-o",
+      seen,
+    ]
+  )
   shared = {"init_from": ours, "model.conditioner.tune": "frozen"}
 
   def refused(where=seen, **changes):
@@ -209,7 +231,21 @@ def test_the_first_model_of_a_config_may_give_the_features(
         f"def get_config():\n  return config_dict.ConfigDict({config.to_dict()})"
       )
       how = [f"--config={file}"]
-    assert cli.main(["data", "features", scenes, *how, "-o", str(out)]) == 0
+    assert (
+      cli.main(
+        [
+          "data",
+          "precompute",
+          scenes,
+          "--add",
+          "features",
+          *how,
+          "-o",
+          str(out),
+        ]
+      )
+      == 0
+    )
     of[name] = [
       r["features"] for r in map(open_source(out).__getitem__, range(3))
     ]
@@ -235,7 +271,7 @@ def test_features_come_back_and_damage_is_named():
   middle = len(data) // 2
   spoiled = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
   for bad in (data[:-40], data[:50], b"x", spoiled):
-    with pytest.raises(DataError, match="damaged.*data features"):
+    with pytest.raises(DataError, match="damaged.*data precompute"):
       features_lib.unpack(bad, 5)
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from data_pipelines import features as features_lib
 from data_pipelines.assemble import OutputOptions
+from data_pipelines.derive import CopyOptions
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines import samples
 from tests.soundtrack import mmaudio_tiny
 from v2a_jax.basics.settings import SettingError
-from v2a_jax.experiment import features, load, sections, workdir
+from v2a_jax.experiment import features, load, precompute, sections, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
@@ -44,12 +45,13 @@ def clips(tmp_path_factory):
 def cached(bundle, clips, tmp_path_factory):
   out = tmp_path_factory.mktemp("sets") / "features"
   trained = load.load(bundle)
-  features.write(
-    trained.model,
+  precompute.write(
     trained.experiment,
     clips,
     out=out,
+    options=CopyOptions(add=("features",)),
     output=OutputOptions(),
+    model=lambda: trained.model,
     log=lambda _: None,
   )
   return str(out)

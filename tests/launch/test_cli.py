@@ -74,7 +74,7 @@ def bare(*args) -> subprocess.CompletedProcess:
     (["sweep", "plan", "-o", "x"], "required: --config"),
     (["sweep", "status"], "required: FOLDER (v2a sweep status --help)"),
     (["weights", "export", "x"], "required: -o/--output"),
-    (["data", "features", "x", "-o", "y"], "name the encoder: --checkpoint"),
+    (["data", "precompute", "x", "-o", "y"], "name the model: --checkpoint"),
     # A wrong value.
     (["data", "scenes", "--num", "many"], "many is not a whole number in [0"),
     (["sweep", "launch", "x", "--jobs", "0"], "0 is not a whole number in [1"),

@@ -10,7 +10,7 @@ from tests.launch.commands import python, succeeds
 
 # Verbs, and the commands of those that have some.
 COMMANDS = {
-  "data": ("build", "scenes", "features", "report"),
+  "data": ("build", "scenes", "precompute", "bench", "report"),
   "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status"),
   "watermark": ("detect",),
@@ -128,7 +128,7 @@ EXAMPLES = {
   # What each example lacks here; one whose flags do not parse would end with
   # its own --help instead.
   ("data", "build"): "no folder clips",
-  ("data", "features"): "runs/a",
+  ("data", "precompute"): "runs/a",
   ("data", "report"): "data/clips",
   ("eval",): "runs/diffusion",
   ("report",): "runs/eval/diffusion",

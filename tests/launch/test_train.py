@@ -129,7 +129,16 @@ def test_features_are_written_by_the_encoder_of_a_run(
 ):
   scenes, out = trained.parent / "scenes", tmp_path / "cached"
   shown = succeeds(
-    capsys, "data", "features", scenes, "--checkpoint", trained, "-o", out
+    capsys,
+    "data",
+    "precompute",
+    scenes,
+    "--add",
+    "features",
+    "--checkpoint",
+    trained,
+    "-o",
+    out,
   )
   manifest = json.loads((out / "manifest.json").read_text())
   dim = manifest["features"]["dim"]

@@ -432,3 +432,32 @@ def test_limits_are_checked(limits, reason):
   data = media.encode_video(numbered(50), fps=10)
   with pytest.raises(media.MediaError, match=reason):
     media.read_video(data, limits=limits)
+
+
+@pytest.mark.parametrize("window", [(0.0, None), (0.7, 1.1), (0.25, 0.5)])
+@pytest.mark.parametrize("max_fps", [3.0, 7.0, 12.0, 24.0])
+def test_frames_of_a_grid_are_those_that_reading_all_would_give(
+  window, max_fps
+):
+  """Of H.264, frames that nobody needs are not decoded."""
+  rng = np.random.default_rng(0)
+  shifts = np.cumsum(rng.integers(0, 3, 60))
+  frames = np.stack([np.roll(rng_picture(), s, axis=1) for s in shifts])
+  data = media.encode_video(frames, fps=24)
+  start, duration = window
+  every = media.read_video(data)
+  whole = media.read_video(data, max_fps=max_fps)
+  found = media.read_video(
+    data, start=start, duration=duration, max_fps=max_fps, grid=0.0
+  )
+  end = start + (duration or 9)
+  inside = (whole.times >= start - 1e-9) & (whole.times < end - 1e-9)
+  np.testing.assert_allclose(found.times + start, whole.times[inside])
+  np.testing.assert_array_equal(found.frames, whole.frames[inside])
+  picks = np.searchsorted(every.times, whole.times - 1e-6)
+  np.testing.assert_array_equal(whole.frames, every.frames[picks])
+
+
+def rng_picture():
+  picture = np.random.default_rng(1).integers(0, 256, (8, 16, 3))
+  return picture.repeat(8, 0).repeat(8, 1).astype(np.uint8)

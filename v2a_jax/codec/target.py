@@ -1,7 +1,7 @@
 """What a generator learns to produce: latents or codes of a frozen codec.
 
 A target is computed inside the training step from the batch's audio, without
-gradient, together with its times: step `i` of a representation with rate `r` Hz
+gradient, or read from a cache (`config.data.cached_target`); with its times: step `i` of a representation with rate `r` Hz
 has the time (i + 1/2) / r seconds.
 """
 
@@ -55,7 +55,9 @@ class Latents:
 
   def __call__(self, state: Any, batch: Batch) -> Batch:
     """Fills in `target`, its times and its mask, given the codec's state."""
-    target, std = self.distribution(state, batch.audio)
+    target, std = batch.target, batch.target_std
+    if target is None:
+      target, std = self.distribution(state, batch.audio)
     rate = self.codec.config.latent_rate
     steps = jnp.arange(target.shape[1], dtype=jnp.float32)
     return batch.replace(

@@ -135,6 +135,8 @@ class Experiment:
             f"config.{what}={value!r}, but config.{need.needed} is not set:"
             f" {need.reason}"
           )
+    if self.data.cached_target:
+      self._check_cached_target()
     if not self.trains_generator:
       if self.run.init_from:
         raise ConfigError(
@@ -154,6 +156,20 @@ class Experiment:
         "config.data.prompt_tokenizer is empty, but"
         " config.model.conditioner.prompt_encoder reads ids of its own: name the"
         " spiece.model or tokenizer.json beside its weights"
+      )
+
+  def _check_cached_target(self) -> None:
+    """Refuses cached latents or codes where the sound is needed itself."""
+    teacher = getattr(self.objective, "teacher", "")
+    if not self.trains_generator or teacher:
+      reason = (
+        f"config.objective.teacher={teacher!r} hears the sound"
+        if teacher
+        else f"config.model.name={self.names['model']!r} is trained on sound"
+      )
+      raise ConfigError(
+        f"config.data.cached_target=True reads no sound, but {reason}: set it to"
+        " False"
       )
 
   @functools.cached_property
@@ -256,12 +272,16 @@ class Experiment:
   ) -> loader_lib.Loader:
     """Opens the batches of a split; see `training.run.Trainable`.
 
-    `val` is read in its own order, from the start of each record.
+    `val` is read in its own order, from the start of each record. Cached latents
+    or codes must be those of the codec.
 
     Raises:
       DataError: there is no such data set, or nothing in that split.
     """
     data = self.data
+    if data.cached_target:
+      codec = codecs.weights_digest(self.run.codec)
+      data = dataclasses.replace(data, codec=codec)
     if split != "train":
       data = dataclasses.replace(
         data,
@@ -282,7 +302,22 @@ class Experiment:
     arrays = {
       k: np.broadcast_to(v, (b, *np.shape(v))) for k, v in blank.items()
     }
-    return Batch.from_arrays(arrays)
+    batch = Batch.from_arrays(arrays)
+    return batch.replace(**self._blank_target(b))
+
+  def _blank_target(self, b: int) -> dict[str, Any]:
+    """Returns what a batch has of cached latents or codes: zeros."""
+    data = self.data
+    if not data.cached_target:
+      return {}
+    sound = (b, data.window.num_samples, data.channels)
+    target, std = jax.eval_shape(
+      self.representation.distribution,
+      self.representation.frozen(self.codec.state),
+      jax.ShapeDtypeStruct(sound, np.float32),
+    )
+    zeros = lambda x: None if x is None else np.zeros(x.shape, x.dtype)
+    return {"target": zeros(target), "target_std": zeros(std)}
 
   @functools.cached_property
   def abstract_batch(self):

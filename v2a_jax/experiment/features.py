@@ -1,12 +1,11 @@
 """The frozen part of a condition encoder, on its own: cached features.
 
-`v2a data features` runs it once over a data set (`write`), so that training
+`v2a data precompute` runs it once over a data set (precompute.py), so that training
 need not decode frames and encode them every time. What a run reads must come
 from the encoder that it has: both sides are compared by `digest`.
 """
 
 from collections.abc import Callable, Mapping
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -15,13 +14,8 @@ from flax import nnx
 import jax
 import numpy as np
 
-from data_pipelines import featurize, manifest
-from data_pipelines.assemble import OutputOptions
-from data_pipelines.features import Features
 from v2a_jax.experiment.experiment import Experiment
-from v2a_jax.experiment.footage import Footage
 from v2a_jax.experiment.sections import ConfigError
-from v2a_jax.models import lora
 from v2a_jax.weights import names
 
 
@@ -69,70 +63,6 @@ def make_encoder(
       )
       parts.append(np.asarray(features, np.float32)[: len(part)])
     return np.concatenate(parts)
-
-  return encode
-
-
-def write(
-  model: nnx.Module,
-  experiment: Experiment,
-  source,
-  *,
-  out,
-  output: OutputOptions,
-  log=print,
-) -> dict[str, Any]:
-  """Writes a data set again with the features of its frames.
-
-  Args:
-    model: a `Generator`; low-rank changes are merged into it.
-    experiment: experiment of the model; says how frames are read.
-    source: folder of the data set.
-    out: folder of the new one.
-    output: options of the written data set.
-    log: takes lines for people.
-
-  Returns:
-    The manifest.
-
-  Raises:
-    DataError, BuildError: see `featurize.add_features`.
-  """
-  manifest.read_manifest(source)  # Before anything is compiled.
-  conditioner = lora.merge(model).conditioner
-  window = dataclasses.replace(
-    experiment.data.window, features=conditioner.feature_dim, frames=True
-  )
-  if conditioner.config.views:
-    whole, encode = False, _of_footage(conditioner, window)
-  else:
-    stream = conditioner.tuned_encoder
-    whole = not stream.sees_neighbours
-    encode = make_encoder(conditioner, window.num_frames)
-    encode = featurize.of_frames(encode, window, whole=whole)
-  mark = digest(conditioner, names.flatten(nnx.state(model)))
-  log(f"{window.features} features per frame, of encoder {mark[:12]}")
-  return featurize.add_features(
-    source,
-    out=out,
-    encode=encode,
-    encoder=mark,
-    window=window,
-    whole=whole,
-    output=output,
-    log=log,
-  )
-
-
-def _of_footage(conditioner, window) -> featurize.Encode:
-  """Makes features of the window at a record's start, by towers of footage."""
-  footage = Footage(conditioner, seconds=window.seconds)
-  times = np.arange(window.num_frames) / window.fps
-
-  def encode(record) -> Features:
-    if not record["video"]:
-      return Features(times[:0], np.zeros((0, window.features), np.float32))
-    return Features(times, footage.packed(record["video"]), whole=False)
 
   return encode
 

@@ -19,7 +19,7 @@ from v2a_jax.media.base import (
   Video,
 )
 from v2a_jax.media.mux import mux, video_packets, video_packets_digest
-from v2a_jax.media.reader import probe, read_audio, read_video
+from v2a_jax.media.reader import EDGE, probe, read_audio, read_video
 from v2a_jax.media.sandbox import (
   enforced,
   limited,
@@ -38,6 +38,7 @@ from v2a_jax.media.writer import (
 
 __all__ = [
   "DEFAULT_LIMITS",
+  "EDGE",
   "Audio",
   "Clip",
   "Limits",

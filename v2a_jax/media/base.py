@@ -93,6 +93,8 @@ class ReadOptions:
     start: start of the window in seconds after the first frame, at least 0.
     duration: length of the window in seconds; None reads to the end.
     max_fps: highest frame rate in Hz; None keeps every frame.
+    grid: where the grid of `max_fps` begins, in seconds after the first frame;
+      None for `start`.
     size: (height, width) of the returned frames in pixels; None keeps the
       upright size with square pixels.
     sample_rate: sample rate of the returned audio in Hz; None only where no
@@ -106,6 +108,7 @@ class ReadOptions:
   start: float = 0.0
   duration: float | None = None
   max_fps: float | None = None
+  grid: float | None = None
   size: tuple[int, int] | None = None
   sample_rate: int | None = None
   channels: int | None = None

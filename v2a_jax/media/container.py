@@ -6,7 +6,7 @@ playlist formats, which open further files or URLs, are not on the whitelist.
 https://ffmpeg.org/ffmpeg-formats.html#Format-Options
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 import contextlib
 import dataclasses
 from fractions import Fraction
@@ -254,7 +254,8 @@ class Decoder:
   """Decodes one stream and goes on after damage.
 
   `damaged` counts packets that could not be decoded and frames flagged as
-  corrupt, so far.
+  corrupt, so far. `needed`, if it is set, has the time stamps of the frames that
+  are needed; others from which none is made need not come.
   """
 
   def __init__(self, container, stream, name: str, limits: Limits):
@@ -267,6 +268,7 @@ class Decoder:
     self._dts_only = has_dts_only(container)
     self._unused_dts: list[int] = []  # a heap
     self.damaged = 0
+    self.needed: Container[int] | None = None
 
   def frames(self) -> Iterator[tuple[Fraction, av.frame.Frame]]:
     """Yields (seconds on the container's clock, frame) in decoder order.
@@ -279,6 +281,10 @@ class Decoder:
       work.on_earned(work.PER_PACKET)
       if self._dts_only and packet.dts is not None:
         heapq.heappush(self._unused_dts, packet.dts)
+      if self.needed is not None:
+        wanted = packet.pts in self.needed or not packet.size
+        context = self._stream.codec_context
+        context.skip_frame = "DEFAULT" if wanted else "NONREF"
       try:
         decoded = packet.decode()
       except av.FFmpegError as e:
@@ -289,7 +295,7 @@ class Decoder:
         continue
       for frame in decoded:
         time = self._time(frame, previous=time)
-        if abs(time) > _MAX_TIME:
+        if abs(float(time)) > _MAX_TIME:
           raise self.error(
             f"has a frame at {float(time):.3g} s",
             "remux it to repair its time stamps",

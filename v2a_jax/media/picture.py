@@ -36,15 +36,13 @@ class Orientation:
     """Returns (height, width) after the transpose, which is its own inverse."""
     return (width, height) if self.transpose else (height, width)
 
-  def apply(self, frames: np.ndarray) -> np.ndarray:
-    """Returns stored frames [n, h, w, 3] upright, [n, h', w', 3]."""
+  def turn(self, frame: np.ndarray) -> np.ndarray:
+    """Returns a view of a stored frame [h, w, 3], upright."""
     if self.transpose:
-      frames = frames.swapaxes(1, 2)
+      frame = frame.swapaxes(0, 1)
     if self.flip_x:
-      frames = frames[:, :, ::-1]
-    if self.flip_y:
-      frames = frames[:, ::-1]
-    return np.ascontiguousarray(frames)
+      frame = frame[:, ::-1]
+    return frame[::-1] if self.flip_y else frame
 
 
 _ROTATIONS = (  # by 0, 90, 180 and 270 degrees clockwise

@@ -173,8 +173,9 @@ def _mix(
   """Mixes [t, c] to [t, channels]; surround to stereo as FFmpeg does."""
   if channels is None or channels == samples.shape[1]:
     return samples
-  if channels == 1:
-    return samples.mean(axis=1, keepdims=True)
+  if channels == 1:  # `mean` over the last, short axis takes ten times as long.
+    total = sum(samples[:, i] for i in range(samples.shape[1]))
+    return (total / samples.shape[1])[:, None]
   if samples.shape[1] == 1:
     return np.repeat(samples, channels, axis=1)
   if channels == 2:

@@ -71,7 +71,7 @@ def encode_video(
   crf: int = 20,
   gop_seconds: float = 1.0,
 ) -> bytes | pathlib.Path:
-  """Encodes frames, and optionally audio, as MP4.
+  """Encodes frames, and optionally audio, as MP4; uncompressed ones as NUT.
 
   Args:
     frames: uint8 [n, h, w, 3], h and w even.
@@ -81,7 +81,7 @@ def encode_video(
     path: path of the output; None returns the bytes.
     audio: float32 [t, channels] in [-1, 1], from time 0 on; None for no audio.
     sample_rate: sample rate of `audio` in Hz.
-    codec: FFmpeg's name of the video encoder.
+    codec: FFmpeg's name of the video encoder; "rawvideo" keeps every pixel.
     audio_codec: "aac" or "flac".
     crf: constant rate factor; 0 is lossless, 23 is x264's default.
     gop_seconds: seconds between key frames, which bounds the cost of a seek.
@@ -97,22 +97,26 @@ def encode_video(
   ticks = _frame_ticks(frames, times, fps, name)
   samples = None if audio is None else check_samples(audio, name)
   rate = (len(frames) * _TICKS) / max(int(ticks[-1] - ticks[0]), 1)
-  buffer, options = io.BytesIO(), mp4_options(sample_rate)
+  buffer, options, format_name = io.BytesIO(), mp4_options(sample_rate), "mp4"
+  if codec == "rawvideo":
+    options, format_name = {}, "nut"
   with contextlib.ExitStack() as stack:
     file = str(stack.enter_context(written(path))) if path else buffer
     container = stack.enter_context(
-      av.open(file, "w", format="mp4", container_options=options)
+      av.open(file, "w", format=format_name, container_options=options)
     )
     # The encoder's rate control takes a rounded rate; the times are exact.
     stream = container.add_stream(codec, rate=max(round(rate), 1))
     stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = "rgb24" if codec == "rawvideo" else "yuv420p"
     stream.codec_context.time_base = Fraction(1, _TICKS)
     stream.codec_context.gop_size = max(round(rate * gop_seconds), 1)
     stream.codec_context.thread_count = 1
     settings = {"crf": str(crf), "preset": "veryfast"}
     if codec == "libx264":  # With its macroblock tree, bytes vary by chance.
       settings["x264-params"] = "mbtree=0"
+    if codec == "rawvideo":
+      settings = {}
     stream.codec_context.options = settings
     packets = iter(())
     if samples is not None:

@@ -31,6 +31,7 @@ from v2a_jax.training.run import Position, Trainable
 from v2a_jax.training.stall import StalledError, StallGuard
 from v2a_jax.training.state import TrainState, start_from
 from v2a_jax.training.throughput import Throughput, peak_flops
+from v2a_jax.training.waiting import DataWait
 
 # More steps than this in flight only cost memory; very many deadlock.
 _MAX_IN_FLIGHT = 2
@@ -123,6 +124,7 @@ class Run:
         sharding.replicated(self.mesh),
       )
       self.loader = self._open_loader(stack)
+      self.data_wait = DataWait(self.loader)
       self.learning_rate = jax.jit(
         make_schedule(experiment.optimizer, run.num_train_steps)
       )
@@ -258,10 +260,12 @@ class Run:
   def next_batch(self):
     """Reads the next global batch and starts to move it to the devices."""
     with self.goodput.phase("data"):
-      arrays = next(self.loader)
+      with self.data_wait.reading():
+        arrays = next(self.loader)
       self.examples = arrays.get("example")
-      arrays = sharding.shard_batch(arrays, self.mesh)
-      return self.experiment.make_batch(arrays)
+      with self.data_wait.moving():
+        arrays = sharding.shard_batch(arrays, self.mesh)
+        return self.experiment.make_batch(arrays)
 
   def update(self, batch) -> None:
     """Does one step; returns while the devices may still be at it."""
@@ -325,6 +329,7 @@ class Run:
     row = {f"train/{name}": float(value) for name, value in metrics.items()}
     row["train/learning_rate"] = float(self.learning_rate(step - 1))
     row |= self.throughput.metrics()
+    row |= self.data_wait.row(row.get("perf/step_time"))
     eta = self.throughput.eta(self.experiment.run.num_train_steps)
     times = [t for t in (eta, self.seconds_left()) if t is not None]
     if times:

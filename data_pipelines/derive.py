@@ -1,7 +1,7 @@
-"""Copies a data set and adds a frozen encoder's features of its frames.
+"""Copies a data set with what training would compute of each record every time.
 
-The encoder is a function that the caller passes in; features.py describes what
-is stored.
+What that is, is a function that the caller passes in. features.py and targets.py
+describe what a record's `features` field then holds.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,39 +14,73 @@ import numpy as np
 
 from data_pipelines import assemble as assemble_lib
 from data_pipelines import example as example_lib
+from data_pipelines import features, stored, targets
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan
 from data_pipelines.clips import clip_facts
 from data_pipelines.example import Window
-from data_pipelines.features import KEY, FeatureFacts, Features, pack
+from data_pipelines.features import Features
 from data_pipelines.manifest import read_manifest
 from data_pipelines.source import open_source
 from data_pipelines.writer import Outcome
 from v2a_jax import media
+from v2a_jax.basics.settings import SettingError, choose
 
+# Returns a record with other media, or features.
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 Encode = Callable[[Mapping[str, Any]], Features]
+# Entries of the manifest that say what a copy holds.
+KEYS = (features.KEY, targets.KEY, stored.KEY)
 
 
-def add_features(
+ADDED = ("features", "target")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CopyOptions:
+  """What a copy of a data set holds besides its texts.
+
+  Attributes:
+    add: what is computed of each clip: `features` of its frames by the model's
+      frozen encoder, and `target`, the latents or codes of its sound.
+    media: pictures and sound: `keep` as they are; `h264` or `raw` (uncompressed)
+      frames of the size and rate of config.data, and sound at the codec's rate;
+      `none` leaves them out.
+  """
+
+  add: tuple[str, ...] = ()
+  media: str = "keep"
+
+  def __post_init__(self):
+    object.__setattr__(self, "add", tuple(self.add))
+    choose(self, media=("keep", *stored.FORMS))
+    for name in self.add:
+      if name not in ADDED:
+        raise SettingError(f"add={name!r} is not one of {', '.join(ADDED)}")
+    if not self.add and self.media in ("keep", "none"):
+      raise SettingError(
+        f"media={self.media!r} and nothing in add: name what to compute,"
+        " --add features, --add target, --media=h264 or --media=raw"
+      )
+
+
+def copy_with(
   source: str | os.PathLike,
   *,
   out: str | os.PathLike,
-  encode: Encode,
-  encoder: str,
-  window: Window,
-  whole: bool,
+  change: Change,
+  facts: Mapping[str, Any],
   output: OutputOptions,
   log: Log = print,
 ) -> dict[str, Any]:
-  """Copies a data set and adds features to its records; returns the manifest.
+  """Copies a data set, each record changed; returns the manifest.
 
   Args:
     source: folder of the data set.
     out: folder of the copy.
-    encode: maps a record to the features of its frames; see `of_frames`.
-    encoder: digest of the encoder.
-    window: the loader's window; its `features` is the size of a feature.
-    whole: whether whole records are encoded, or only the window at their start.
+    change: maps a record to that of the copy.
+    facts: entries of the manifest that say what the copy holds, of `KEYS`;
+      those of the source are kept.
     output: how the copy is written; its tokenizer is the source's.
     log: called with each line of the progress report.
 
@@ -56,34 +90,25 @@ def add_features(
   """
   manifest = read_manifest(source)
   splits = {s: open_source(source, s) for s in manifest["splits"]}
-  facts = FeatureFacts(
-    encoder=encoder,
-    dim=window.features,
-    fps=window.fps,
-    frame_size=window.frame_size,
-    seconds=0.0 if whole else window.seconds,
-  )
-  entry = dataclasses.asdict(facts)
+  facts = {k: manifest[k] for k in KEYS if k in manifest} | dict(facts)
 
   def make(key: str) -> Item:
     split, index = key.split("/")
-    record = splits[split][int(index)]
     try:
-      features = encode(record)
+      record = change(splits[split][int(index)])
     except media.MediaError as error:
       drops = [assemble_lib.drop("unreadable", error.reason)]
       return Outcome(key=key, drops=drops), []
-    record |= {"features": pack(features) if len(features.times) else b""}
     return Outcome(key=key, clips=[clip_facts(record)]), [record]
 
   plan = Plan(
     keys=[f"{s}/{i:07d}" for s in splits for i in range(len(splits[s]))],
     unit="records",
-    settings=manifest["settings"] | {KEY: entry},
+    settings=manifest["settings"] | facts,
     inputs=manifest["fingerprint"],
-    facts={KEY: entry},
-    description=f"The same records as {os.path.basename(source)}, with"
-    " features of their frames.",
+    facts=facts,
+    description=f"The records of {os.path.basename(source)}, with"
+    f" {', '.join(facts)}.",
   )
   tokenizer = os.path.join(source, tokenizer_lib.FILENAME)
   return assemble_lib.assemble(
@@ -117,8 +142,8 @@ def of_frames(
       content = example_lib.decode_media(record, window)
     frames, times = content.frames, content.times
     if not whole:
-      indices = example_lib.indices_inside(times, window, 0.0)
-      frames, times = frames[indices], times[indices]
+      where = example_lib.inside(times, window, 0.0)
+      frames, times = frames[where], times[where]
     return Features(times, np.asarray(encode(frames), np.float32), whole)
 
   return encode_record
