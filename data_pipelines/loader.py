@@ -21,9 +21,11 @@ import numpy as np
 from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
 from data_pipelines import manifest
+from data_pipelines.columns.admit import Expression
+from data_pipelines.columns.view import open_view
 from data_pipelines.example import Example
 from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
-from data_pipelines.source import Concatenated, open_source
+from data_pipelines.source import Concatenated
 from data_pipelines.tokenizer import (
   TextTokenizer,
   Tokenizer,
@@ -74,6 +76,11 @@ class LoaderConfig:
     features: size of a frame's cached features, which `v2a data features`
       writes; 0 for none.
     encoder: digest of the encoder of the cached features; empty for any.
+    admit: expression over columns that chooses the clips, such as
+      "silence < 0.5 and not duplicate" (docs/data_at_scale.md); empty for all.
+    annotations: sources of annotations that are read, in order of preference:
+      captions, transcripts, presence flags.
+    min_confidence: least confidence of an annotation that says how sure it is.
     frames: whether frames are decoded.
     max_bad_fraction: largest fraction of the records that may fail to decode, or
       8 records, or of a small data set one in eight, if that is more. Each is
@@ -104,6 +111,9 @@ class LoaderConfig:
   cache_mb: float = 0.0
   features: int = 0
   encoder: str = derived("features.encoder", default="")
+  admit: str = ""
+  annotations: tuple[str, ...] = ()
+  min_confidence: float = 0.0
   frames: bool = derived("features.decode_frames", default=True)
   max_bad_fraction: float = 0.001
 
@@ -112,6 +122,7 @@ class LoaderConfig:
     paths = (self.paths,) if isinstance(self.paths, str) else tuple(self.paths)
     object.__setattr__(self, "paths", paths)
     object.__setattr__(self, "caption_fields", tuple(self.caption_fields))
+    object.__setattr__(self, "annotations", tuple(self.annotations))
     size = self.frame_size
     size = tuple(size) if isinstance(size, list | tuple) else (size, size)
     object.__setattr__(self, "frame_size", size)
@@ -122,7 +133,9 @@ class LoaderConfig:
     check(self, **example_lib.RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
     check(self, num_threads="[0, inf)", num_workers="[0, inf)")
     check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
-    check(self, seed="[0, 4294967295]")
+    check(self, seed="[0, 4294967295]", min_confidence="[0, 1]")
+    if self.admit:
+      Expression(self.admit)
     choose(self, split=(*SPLITS, "all"), crop=example_lib.CROPS)
     for field in self.caption_fields:
       if field not in TEXT_FIELDS:
@@ -195,7 +208,19 @@ def make_loader(
     )
     for path in config.paths:
       features_lib.check(path, facts)
-  records = Concatenated([open_source(p, config.split) for p in config.paths])
+  opened = [
+    open_view(
+      path,
+      config.split,
+      admit=config.admit,
+      annotations=config.annotations,
+      captions=config.caption_fields,
+      least=config.min_confidence,
+    )
+    for path in config.paths
+  ]
+  records = Concatenated([source for source, _ in opened])
+  admitted = [line for _, line in opened if line]
   decode = _Decode(
     config=config,
     records=records,
@@ -213,7 +238,9 @@ def make_loader(
     .slice(slice(process_index, None, process_count))
     .slice(slice(start_step, None))
   )
-  return Loader(dataset, records, config, start_step=start_step)
+  return Loader(
+    dataset, records, config, start_step=start_step, admitted=admitted
+  )
 
 
 class Loader:
@@ -223,10 +250,15 @@ class Loader:
     step: step of the next batch; the loader's whole state.
     num_examples: number of records in an epoch.
     bad: names of the records that could not be decoded, each of them once.
+    admitted: a line for each data set: how many clips `admit` takes, and how
+      many it does not, by reason.
   """
 
-  def __init__(self, dataset, records: Concatenated, config, *, start_step):
+  def __init__(
+    self, dataset, records: Concatenated, config, *, start_step, admitted=()
+  ):
     self.step = start_step
+    self.admitted = tuple(admitted)
     self.num_examples = len(records)
     self.bad: list[str] = []
     self._records, self._config = records, config
