@@ -61,6 +61,8 @@ EXTRAS = {
   "ui": ["gradio>=6.1"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
+  # What the labellers `whisper` and `captioner` run (captioner: and torch).
+  "labellers": ["faster-whisper", "pillow", "transformers>=5.23"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.
   "prompts": ["tokenizers>=0.20"],
   "dev": [

@@ -133,7 +133,12 @@ class Journal:
   """
 
   def __init__(
-    self, dataset: str | os.PathLike, name: str, *, again: bool = False
+    self,
+    dataset: str | os.PathLike,
+    name: str,
+    *,
+    again: bool = False,
+    fresh: bool = False,
   ):
     """Opens the journal, or continues that of an interrupted run.
 
@@ -141,6 +146,7 @@ class Journal:
       dataset: folder of the data set.
       name: name of the source.
       again: leave what is in its Arrow file out of `done`.
+      fresh: leave out an interrupted run, too, and forget it.
 
     Raises:
       ColumnError: the name is no name.
@@ -157,11 +163,13 @@ class Journal:
       for field in before.schema:
         if field.name not in IDENTITY:
           self._types[field.name] = _type_named(field.type)
-      if not again:
+      if not (again or fresh):
         kept = before
         if ERROR in before.column_names:
           kept = before.filter(pc.is_null(before[ERROR]))
         self.done.update(kept["key"].to_pylist())
+    if fresh:
+      self._path.unlink(missing_ok=True)
     for row in self._lines():
       for column, value in _values(row).items():
         self._types.setdefault(column, _type_of(value))
