@@ -64,6 +64,8 @@ EXTRAS = {
   "cloud": ["gcsfs", "s3fs"],
   # Builds data sets on many machines: docs/data_at_scale.md.
   "beam": ["apache-beam>=2.77"],
+  # What the labellers `whisper` and `captioner` run (captioner: and torch).
+  "labellers": ["faster-whisper", "pillow", "transformers>=5.23"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.
   "prompts": ["tokenizers>=0.20"],
   "dev": [

@@ -94,9 +94,7 @@ def conditioner():
 
 def conditions():
   """Returns what every objective of a tiny model says of the conditions."""
-  return dict(
-    cond_drop_rate=0.1, cond_drop_all_rate=0.1, alignment_weight=0.5
-  )
+  return dict(cond_drop_rate=0.1, cond_drop_all_rate=0.1, alignment_weight=0.5)
 
 
 def full_size(config, name):

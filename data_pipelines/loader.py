@@ -26,9 +26,11 @@ import numpy as np
 from data_pipelines import example as example_lib
 from data_pipelines import features as features_lib
 from data_pipelines import manifest, stages, stored, targets
+from data_pipelines.columns.admit import Expression
+from data_pipelines.columns.view import open_view
 from data_pipelines.example import Example
 from data_pipelines.schema import SPLITS, TEXT_FIELDS, DataError
-from data_pipelines.source import Concatenated, open_source
+from data_pipelines.source import Concatenated
 from data_pipelines.tokenizer import (
   TextTokenizer,
   Tokenizer,
@@ -87,6 +89,11 @@ class LoaderConfig:
     cached_target: read the latents or codes that `v2a data precompute` has
       written, in place of the sound.
     codec: digest of the codec of cached latents or codes; empty for any.
+    admit: expression over columns that chooses the clips, such as
+      "silence < 0.5 and not duplicate" (docs/data_at_scale.md); empty for all.
+    annotations: sources of annotations that are read, in order of preference:
+      captions, transcripts, presence flags.
+    min_confidence: least confidence of an annotation that says how sure it is.
     frames: whether frames are decoded.
     max_bad_fraction: largest fraction of the records that may fail to decode, or
       8 records, or of a small data set one in eight, if that is more. Each is
@@ -120,6 +127,9 @@ class LoaderConfig:
   encoder: str = derived("features.encoder", default="")
   cached_target: bool = False
   codec: str = derived("features.codec", default="")
+  admit: str = ""
+  annotations: tuple[str, ...] = ()
+  min_confidence: float = 0.0
   frames: bool = derived("features.decode_frames", default=True)
   max_bad_fraction: float = 0.001
 
@@ -129,6 +139,7 @@ class LoaderConfig:
     object.__setattr__(self, "paths", paths)
     object.__setattr__(self, "weights", tuple(self.weights))
     object.__setattr__(self, "caption_fields", tuple(self.caption_fields))
+    object.__setattr__(self, "annotations", tuple(self.annotations))
     size = self.frame_size
     size = tuple(size) if isinstance(size, list | tuple) else (size, size)
     object.__setattr__(self, "frame_size", size)
@@ -145,7 +156,9 @@ class LoaderConfig:
     check(self, **example_lib.RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
     check(self, num_threads="[-1, inf)", num_workers="[-1, inf)")
     check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
-    check(self, seed="[0, 4294967295]")
+    check(self, seed="[0, 4294967295]", min_confidence="[0, 1]")
+    if self.admit:
+      Expression(self.admit)
     choose(self, split=(*SPLITS, "all"), crop=example_lib.CROPS)
     for field in self.caption_fields:
       if field not in TEXT_FIELDS:
@@ -260,7 +273,19 @@ def make_loader(
       if target not in (None, found):
         raise DataError(f"{path} has {found}, {config.paths[0]} has {target}")
       target = found
-  records = Concatenated([open_source(p, config.split) for p in config.paths])
+  opened = [
+    open_view(
+      path,
+      config.split,
+      admit=config.admit,
+      annotations=config.annotations,
+      captions=config.caption_fields,
+      least=config.min_confidence,
+    )
+    for path in config.paths
+  ]
+  records = Concatenated([source for source, _ in opened])
+  admitted = [line for _, line in opened if line]
   decode = _Decode(
     config=config,
     records=records,
@@ -276,7 +301,9 @@ def make_loader(
     .slice(slice(process_index, None, process_count))
     .slice(slice(start_step, None))
   )
-  return Loader(dataset, records, config, start_step=start_step)
+  return Loader(
+    dataset, records, config, start_step=start_step, admitted=admitted
+  )
 
 
 def _order(records: Concatenated, config: LoaderConfig) -> grain.MapDataset:
@@ -308,10 +335,15 @@ class Loader:
     workers: number of processes that decode, and of threads in each.
     spent: float64 [stages, 2], wall-clock and computing seconds of
       `stages.STAGES` for the batches so far, of all threads and workers.
+    admitted: a line for each data set: how many clips `admit` takes, and how
+      many it does not, by reason.
   """
 
-  def __init__(self, dataset, records: Concatenated, config, *, start_step):
+  def __init__(
+    self, dataset, records: Concatenated, config, *, start_step, admitted=()
+  ):
     self.step = start_step
+    self.admitted = tuple(admitted)
     self.num_examples = len(records)
     self.bad: list[str] = []
     self.spent = np.zeros((len(stages.STAGES), 2))

@@ -147,12 +147,15 @@ def presence(record: Mapping[str, Any]) -> np.ndarray:
   """Returns the presence flags of speech, music and effects: int32 [3].
 
   Tags are taken as complete: a sound that they do not name is `ABSENT`. All
-  are `UNKNOWN` without tags, except that a transcript makes speech `PRESENT`.
+  are `UNKNOWN` without tags, except for what annotations say (`presence`, yes or
+  no by tag, which readers add to a record). A transcript makes speech `PRESENT`.
   """
   tags = {tag.lower() for tag in record["tags"]}
   flags = [PRESENT if t in tags else ABSENT for t in PRESENCE_TAGS]
   if not tags:
-    flags = [UNKNOWN] * len(PRESENCE_TAGS)
+    said = record.get("presence", {})
+    heard = {True: PRESENT, False: ABSENT, None: UNKNOWN}
+    flags = [heard[said.get(tag)] for tag in PRESENCE_TAGS]
   if record["transcript"]:
     flags[0] = PRESENT
   return np.array(flags, np.int32)

@@ -69,6 +69,10 @@ class Source:
         f"({' '.join(str(error).split())[:200]}); build the data set again"
       ) from None
 
+  def origin(self, index: int) -> int:
+    """Returns `index`; see `columns.view.View.origin`."""
+    return index
+
   def __repr__(self) -> str:
     return f"Source({str(self.path)!r}, split={self.split!r})"
 
@@ -165,7 +169,8 @@ class Concatenated:
   def name(self, index: int) -> str:
     """Returns what messages call record `index`: data set, number, split."""
     source, index = self.locate(index)
-    return f"{source.path}: record {index} of {source.split!r}"
+    number = source.origin(index)
+    return f"{source.path}: record {number} of {source.split!r}"
 
 
 def _check_shard(

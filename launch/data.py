@@ -1,9 +1,12 @@
 """Build the data sets that v2a train and v2a eval read."""
 
 import functools
+import shlex
+import sys
 
 from launch import config as config_lib
 from launch import parsing
+from v2a_jax.basics.text import did_you_mean, one_of
 
 OUTPUT = """
 -o, --output DIR      folder of the data set (required)
@@ -52,7 +55,34 @@ REPORT = """
 DATASET               folder of the data set
 -o, --output FILE     page to write (default: report.html in the data set)
 """
+MEASURE = """
+DATASET               folder of the data set
+--against DIR         evaluation set whose clips should not be in it
+                      (repeatable)
+"""
+ANNOTATE = """
+DATASET               folder of the data set
+--labeller NAME       one that comes with this package: voice (Silero: who
+                      speaks), sounds (mn04: music, effects), sync (how far sound
+                      and picture are apart), whisper (words; needs
+                      faster-whisper)
+--command COMMAND     or any program that keeps to the contract of
+                      v2a_jax/labellers/contract.py
+--merge FILE          or a table or file of annotations: CSV, JSON lines,
+                      Parquet, VTT, SRT, Whisper's JSON; or a folder of the last
+                      three, named like the clips
+--columns FIELD=COLUMN...
+                      columns of the table under other names, such as
+                      caption=text_en
+--name NAME           source that the columns are written to (default: the
+                      labeller's or the file's name)
+"""
+COLUMNS = """
+DATASET               folder of the data set
+--admit EXPRESSION    count what config.data.admit would take, by reason
+"""
 SCENES_EXAMPLE = "v2a data scenes -o data/scenes --num 2000 --seed 0"
+LABELLERS = ("voice", "sounds", "sync", "whisper")
 say = functools.partial(print, flush=True)
 
 
@@ -63,6 +93,9 @@ def main(argv: list[str]) -> int:
     scenes=scenes,
     precompute=precompute,
     bench=bench,
+    measure=measure,
+    annotate=annotate,
+    columns=columns,
     report=report,
   )
   return parsing.run_command(
@@ -202,6 +235,84 @@ def bench(argv: list[str]) -> None:
   data = Experiment.from_config(config).data
   speed = bench_lib.measure(data, batches=args.batches)
   for line in speed.lines(data.batch_size, args.step_time):
+    print(line)
+
+
+def measure(argv: list[str]) -> None:
+  """Measure all clips: levels, stillness, copies, overlap with other sets.
+
+  What is found stands in columns of the data set; nothing is deleted. The same
+  command goes on after an interruption, and measures new clips only.
+  """
+  from data_pipelines.columns import measure as measure_lib
+
+  example = "v2a data measure data/clips --against data/test_clips"
+  parser = parsing.Parser("v2a data measure", measure.__doc__, MEASURE, example)
+  parser.add_fields(measure_lib.MeasureOptions)
+  args = parser.parse(argv)
+  measure_lib.measure(
+    args.dataset,
+    against=args.against or (),
+    options=parsing.fill(measure_lib.MeasureOptions, args),
+    log=say,
+  )
+
+
+def annotate(argv: list[str]) -> None:
+  """Add what people, files or networks say of the clips, as columns.
+
+  Captions, words and presence flags are read in training if
+  config.data.annotations names their source. The same command goes on after an
+  interruption. docs/data_at_scale.md describes the columns and the contract.
+  """
+  from data_pipelines.columns import annotate as annotate_lib
+
+  example = "v2a data annotate data/clips --labeller voice"
+  parser = parsing.Parser(
+    "v2a data annotate", annotate.__doc__, ANNOTATE, example
+  )
+  parser.add_fields(annotate_lib.AnnotateOptions)
+  args = parser.parse(argv)
+  if [args.labeller, args.command, args.merge].count(None) != 2:
+    raise parsing.UsageError(
+      "give one of --labeller NAME, --command COMMAND and --merge FILE"
+    )
+  options = parsing.fill(annotate_lib.AnnotateOptions, args)
+  if args.merge:
+    from data_pipelines.columns import merge as merge_lib
+
+    merge_lib.merge(
+      args.dataset,
+      args.merge,
+      name=args.name,
+      by=options.by,
+      columns=dict(args.columns or ()),
+      log=say,
+    )
+    return
+  command, name = args.command, args.name
+  if args.labeller:
+    if args.labeller not in LABELLERS:
+      hint = did_you_mean(args.labeller, LABELLERS)
+      raise parsing.UsageError(
+        f"--labeller={args.labeller} {one_of(LABELLERS)}{hint}"
+      )
+    module = f"v2a_jax.labellers.{args.labeller}"
+    command = shlex.join([sys.executable, "-m", module])
+    name = name or args.labeller
+  if not name:
+    raise parsing.UsageError("name the source: --name=my_labeller")
+  annotate_lib.annotate(args.dataset, name, command, options=options, log=say)
+
+
+def columns(argv: list[str]) -> None:
+  """List the columns of a data set, or count what an expression admits."""
+  from data_pipelines.columns import listing
+
+  example = "v2a data columns data/clips --admit 'silence < 0.98'"
+  parser = parsing.Parser("v2a data columns", columns.__doc__, COLUMNS, example)
+  args = parser.parse(argv)
+  for line in listing.lines(args.dataset, admit=args.admit or ""):
     print(line)
 
 

@@ -29,6 +29,8 @@ MAY = {
   "pretrained": "batch models weights",
   "codec": "batch parallel weights",
   "conditioning": "batch models parallel pretrained",
+  # Programs of their own: nothing imports them.
+  "labellers": "media pretrained sync",
   # The judge of synchronisation conditions nothing that it may judge.
   "sync": "batch pretrained weights",
   "objectives": "batch codec models parallel pretrained sync",
@@ -198,6 +200,7 @@ def test_torch_and_tensorflow_are_never_imported():
 def test_every_package_that_is_imported_is_declared():
   """Import names equal distribution names here, but for these few."""
   distributions = {
+    "PIL": "pillow",
     "absl": "absl-py",
     "apache_beam": "apache-beam",
     "cv2": "opencv-python-headless",

@@ -199,7 +199,10 @@ def test_only_examples_with_known_times_have_an_alignment_loss():
     [
       np.abs(row - true)[mask].mean() if mask.any() and timed else 0.0
       for row, true, mask, timed in zip(
-        np.asarray(predicted), right, cond.transcript_mask, cond.transcript_timed
+        np.asarray(predicted),
+        right,
+        cond.transcript_mask,
+        cond.transcript_timed,
       )
     ]
     for predicted, right in zip(encoded(FRESH, cond).spans, known)

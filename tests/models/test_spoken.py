@@ -1,5 +1,6 @@
 """Words reach the latents at whose time they are said, and no others."""
 
+import functools
 import types
 
 from flax import nnx
@@ -80,6 +81,5 @@ def test_a_words_time_moves_what_either_arm_makes_of_a_clip():
   later = cond.replace(transcript_times=cond.transcript_times + 0.2)
   for model in (tiny.diffusion(), tiny.tokens()):
     first, second = (model.encode(c) for c in (cond, later))
-    at = tiny.times(9)
-    read = lambda tokens, m=model: m.backbone.spoken(tokens, at)
+    read = functools.partial(model.backbone.spoken, times=tiny.times(9))
     assert np.abs(read(first) - read(second)).max() > 1e-3

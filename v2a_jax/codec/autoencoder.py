@@ -215,7 +215,9 @@ class Codec(LatentCodec):
   def _raw(self, latents: jax.Array) -> jax.Array:
     scaled = latents * self.latent_std[...]
     basis = self.latent_basis[...].T
-    return jnp.matmul(scaled, basis, precision="highest") + self.latent_mean[...]
+    return (
+      jnp.matmul(scaled, basis, precision="highest") + self.latent_mean[...]
+    )
 
 
 def calibrate(

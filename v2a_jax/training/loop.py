@@ -192,6 +192,8 @@ class Run:
       f" ({device.device_kind}, {peak / 1e12:.3g} TFLOP/s per device by"
       f" {source}); the first step compiles"
     )
+    for line in getattr(self.loader, "admitted", ()):
+      log.say(line)
     return log
 
   def until_done_or(self, stop: Callable[[int], int | None]) -> int | None:

@@ -1,0 +1,1 @@
+"""Columns beside the shards: what is known or measured of each clip."""
