@@ -25,6 +25,7 @@ from v2a_jax.basics.text import did_you_mean
 
 PACKAGED = pathlib.Path(__file__).resolve().parents[1]
 SWEEP = "sweep_"
+EVALUATE = "evaluate_"
 
 
 def find_config(name: str) -> str:
@@ -43,19 +44,26 @@ def find_config(name: str) -> str:
   for folder in (pathlib.Path(), PACKAGED):
     if (folder / path).is_file():
       return str((folder / path).resolve()) + colon + argument
-  files = sorted((PACKAGED / "configs").glob("[!_]*.py"))
+  files = sorted((PACKAGED / "configs").rglob("[!_]*.py"))
   known = [str(file.relative_to(PACKAGED)) for file in files]
   hint = did_you_mean(path, known) or f"; there are {', '.join(known)}"
   raise UsageError(f"no config file {path}{hint}")
 
 
 def read(name: str) -> Any:
-  """Calls the `get_config` of a config file, such as `configs/ar.py:large`."""
+  """Calls the `get_config` of a config file, such as `configs/ar.py:large`.
+
+  What follows the colon is its argument, or arguments by name:
+  `configs/sweeps/ar_vs_diffusion.py:arm=ar,size=small`.
+  """
   contents = _run_file(name)
   if "get_config" not in contents:
     raise UsageError(f"{name} defines no get_config()")
   argument = name.partition(":")[2]
   with _one_line(name):
+    if "=" in argument:
+      pairs = (part.partition("=")[::2] for part in argument.split(","))
+      return contents["get_config"](**dict(pairs))
     return contents["get_config"](*[argument] if argument else [])
 
 
@@ -161,13 +169,20 @@ def override(key: str, value: Any) -> str:
   return f"--config.{key}={value}"
 
 
-def sweeps(name: str) -> dict[str, list[Mapping[str, Any]]]:
-  """Returns the points of each `sweep_NAME` of a config file, by NAME."""
+def sweeps(
+  name: str, prefix: str = SWEEP
+) -> dict[str, list[Mapping[str, Any]]]:
+  """Returns what each `sweep_NAME` of a config file yields, by NAME.
+
+  Args:
+    name: config file.
+    prefix: what the names of the functions begin with.
+  """
   contents, points = _run_file(name), {}
   for key, function in contents.items():
-    if key.startswith(SWEEP) and callable(function):
+    if key.startswith(prefix) and callable(function):
       with _one_line(f"{name}: {key}"):
-        points[key.removeprefix(SWEEP)] = [dict(point) for point in function()]
+        points[key.removeprefix(prefix)] = [dict(point) for point in function()]
   return points
 
 

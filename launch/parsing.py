@@ -219,11 +219,16 @@ def _dtype(text: str) -> str:
   return text
 
 
-def _pair(text: str) -> tuple[str, str]:
-  field, equals, column = text.partition("=")
-  if not equals:
-    raise argparse.ArgumentTypeError(f"{text} is not FIELD=COLUMN")
-  return field, column
+def _pair(metavar: str) -> Callable[[str], tuple[str, str]]:
+  """Returns an argparse type: two texts with `=` between them."""
+
+  def convert(text: str) -> tuple[str, str]:
+    first, equals, second = text.partition("=")
+    if not equals:
+      raise argparse.ArgumentTypeError(f"{text} is not {metavar}")
+    return first, second
+
+  return convert
 
 
 def _factor(text: str) -> float:
@@ -260,7 +265,8 @@ TYPES = {
   "LUFS": float,
   "FACTOR": _factor,
   "START-END": _span,
-  "FIELD=COLUMN": _pair,
+  "FIELD=COLUMN": _pair("FIELD=COLUMN"),
+  "NAME=VALUE": _pair("NAME=VALUE"),
 }
 
 

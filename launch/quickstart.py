@@ -15,8 +15,7 @@ import sys
 import time
 
 from launch import cli, doctor, parsing
-from launch.sweep import plan
-from launch.sweep import run as sweep
+from launch.sweep import plan, state
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import clock, one_of
 
@@ -170,17 +169,18 @@ class Road:
 
   def train(self) -> None:
     v2a(
-      *("sweep", "plan", *(f"--config={config}" for config in CONFIGS)),
+      *("sweep", "plan", "--quick"),
+      *(f"--config={config}" for config in CONFIGS),
       *("-o", self.sweep, f'--config.data.paths=("{self.scenes}",)'),
       *self.scale.overrides,
       makes=self.sweep / "plan.json",
     )
-    if any(sweep.state(arm) != "DONE" for arm in self.arms()):
+    if any(state.state(arm) != state.DONE for arm in self.arms()):
       v2a("sweep", "launch", self.sweep)
 
   def arms(self) -> list[pathlib.Path]:
     """Returns the workdirs of the two models."""
-    return [self.sweep / point.name for point in plan.read(self.sweep)]
+    return [self.sweep / point.name for point in plan.read(self.sweep).points]
 
   def score(self) -> None:
     for arm in self.arms():

@@ -14,6 +14,8 @@ from launch import config as config_lib
 ARGUMENTS = f"""{parsing.CONFIG}
 --workdir DIR         folder of checkpoints, metrics.jsonl and config.json
 --print_config        print the config with overrides and defaults, and stop
+--config_hash TEXT    digest that the config must have, as a sweep was planned
+                      with it
 --help_config         print type, value and meaning of every key, and stop
 several processes (see launch/README.md):
 --distributed         this is one process of several; on TPU, Slurm and Open
@@ -43,6 +45,12 @@ def main(argv: list[str]) -> int:
   parser.usage = "%(prog)s --config FILE --workdir DIR [options]"
   args = parser.parse(argv)
   config = config_lib.parse(args.config, args.overrides)
+  if args.config_hash not in (None, now := config_lib.fingerprint(config)):
+    raise parsing.UsageError(
+      f"this config has the digest {now} here, and was planned with"
+      f" {args.config_hash}: the config file, its overrides or the code have"
+      " changed; plan the sweep again, or leave --config_hash out"
+    )
   if args.help_config:
     print(config_lib.help_text(config))
     return 0

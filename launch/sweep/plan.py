@@ -1,188 +1,269 @@
-"""Plans a sweep: the product of config files and their `sweep_*` generators.
+"""A planned sweep: its runs, its jobs and their scripts, as files.
 
-A config file names its grids itself, as generators of dotted overrides:
-
-    def sweep_lr():
-      for value in (1e-4, 3e-4):
-        yield {"optimizer.learning_rate": value}
+A run is a chain of jobs: train, then evaluate if asked; the last job of the
+sweep reports on all. A job is a script, and a folder for what becomes of it.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import itertools
 import os
 import pathlib
-import re
 import shlex
 from typing import Any
 
-from launch import config as config_lib
 from launch.parsing import UsageError
+from launch.sweep import code as code_lib
+from launch.sweep.points import Point
 from v2a_jax.basics import files
-from v2a_jax.basics.text import did_you_mean
+from v2a_jax.basics.paths import PathLike, as_path
 
-SCHEMA = 1
+SCHEMA = 2
+REPORT = "report"
 SCRIPT = """\
 #!/usr/bin/env bash
-# {name}: run {index} of {count}, config {fingerprint}
+# {title}
 # Start it again after an interruption: it resumes, or says that it is done.
 set -uo pipefail
 cd {cwd} || exit 1
-run={workdir}
-mkdir -p "$run"
-if [ "$(cat "$run/exit_code" 2>/dev/null)" = 0 ]; then
+job={folder}
+mkdir -p "$job"
+if [ "$(cat "$job/exit_code" 2>/dev/null)" = 0 ]; then
   echo "{name}: done already"
   exit 0
 fi
-rm -f "$run/exit_code"
-echo "$(uname -n) $$" > "$run/running"
+rm -f "$job/exit_code"
+echo "$(uname -n) $$" > "$job/running"
 trap : INT TERM  # The training gets these signals too, and saves.
-{command} \\
-{arguments}
-  --workdir="$run" 2>&1 |
-  (trap "" INT TERM; exec tee -a "$run/log.txt")
+{environment}{{
+  trap : INT TERM
+{body}
+}} 2>&1 | (trap "" INT TERM; exec tee -a "$job/log.txt")
 code=${{PIPESTATUS[0]}}
-echo "$code" > "$run/exit_code"
-rm -f "$run/running"
+echo "$code" > "$job/exit_code"
+rm -f "$job/running"
 exit "$code"
 """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Point:
-  """One run of a sweep.
+class Job:
+  """One script of a sweep.
 
   Attributes:
-    name: name of its script and workdir.
-    config: config file, as a full path, with its argument if it has one.
-    overrides: value by dotted key.
-    fingerprint: digest of the resolved config.
-    num_train_steps: number of steps that the config asks for.
-    train_seconds: wall-clock limit of the config in seconds; 0 for none.
+    name: name of its script, without `.sh`.
+    stage: `train`, `evaluate` or `report`.
+    folder: folder of its marks: `running`, `exit_code`, `log.txt`.
+    point: run that it belongs to; None for the report.
+    after: names of the jobs that must have ended before it starts, for a report
+      in any way, else well.
   """
 
   name: str
-  config: str
-  overrides: dict[str, Any]
-  fingerprint: str
-  num_train_steps: int | None = None
-  train_seconds: float | None = None
-
-  def arguments(self) -> list[str]:
-    """Returns the config and overrides as arguments of `v2a train`."""
-    changes = [config_lib.override(k, v) for k, v in self.overrides.items()]
-    return [f"--config={self.config}", *changes]
+  stage: str
+  folder: pathlib.Path
+  point: Point | None
+  after: tuple[str, ...] = ()
 
 
-def points(
-  configs: Sequence[str], *, names: Sequence[str], overrides: Mapping[str, str]
-) -> list[Point]:
-  """Resolves every point of the product of config files and named sweeps.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """Everything that plan.json holds.
 
-  Args:
-    configs: config files, the outermost axis.
-    names: names of `sweep_*` generators of each file; `all` for every one.
-    overrides: value by dotted key, as typed, for every point.
-
-  Raises:
-    UsageError: a sweep that the file does not have, an unknown key, or two
-      points that resolve to the same config.
-    ConfigError: a value out of range.
+  Attributes:
+    folder: folder of the sweep.
+    points: its runs.
+    backend: name of what runs it.
+    options: settings of the backend, as typed.
+    topology: chips of a run, such as `h100:8`; "" where it was not said.
+    num_slices: number of slices or machines of that shape.
+    command: command that trains, before its arguments.
+    tool: command that is `v2a`.
+    workdirs: folder or URL of the workdirs of all runs.
+    evaluate: data set that runs are judged on after training; "" for none.
+    eval_flags: arguments of `v2a eval` for every run.
+    variants: further arguments by name; each is an evaluation of its own.
+    code: what `code.identity` says of the code.
+    cwd: folder that commands run in.
   """
-  planned = []
-  for config in map(config_lib.find_config, configs):
-    for values in itertools.product(*_axes(config, names)):
-      changes = {}
-      for value in values:
-        changes |= value
-      short = ",".join(f"{k.split('.')[-1]}={v}" for k, v in changes.items())
-      arm = pathlib.Path(config).name.replace(".py", "")
-      parts = [
-        "-".join(names) or "arms",
-        f"{len(planned):03d}",
-        arm if len(configs) > 1 else "",
-        short[:60],
-      ]
-      name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join(filter(None, parts)))
-      planned.append(_resolve(name, config, overrides | changes))
-  names_by_config = {}
-  for point in planned:
-    twin = names_by_config.setdefault(point.fingerprint, point.name)
-    if twin != point.name:
-      raise UsageError(
-        f"{twin} and {point.name} are the same run: a sweep sets what an"
-        " override or another sweep sets too"
+
+  folder: pathlib.Path
+  points: list[Point]
+  backend: str = "local"
+  options: dict[str, str] = dataclasses.field(default_factory=dict)
+  topology: str = ""
+  num_slices: int = 1
+  command: str
+  tool: str = "v2a"
+  workdirs: str = ""
+  evaluate: str = ""
+  eval_flags: list[str] = dataclasses.field(default_factory=list)
+  variants: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  code: dict[str, Any] = dataclasses.field(
+    default_factory=lambda: {"commit": "", "changed": []}
+  )
+  cwd: str = dataclasses.field(default_factory=os.getcwd)
+
+  @property
+  def name(self) -> str:
+    """Name of the sweep: that of its folder."""
+    return self.folder.resolve().name
+
+  def workdir(self, point: Point) -> PathLike:
+    """Returns the workdir of a run."""
+    return as_path(self.workdirs or self.folder.resolve()) / point.name
+
+  def results(self, point: Point) -> pathlib.Path:
+    """Returns the folder of the results of a run's evaluations."""
+    return self.folder.resolve() / "eval" / point.name
+
+  def jobs(self) -> list[Job]:
+    """Returns all jobs, each after those that it depends on."""
+    train = [
+      Job(name=p.name, stage="train", folder=self.workdir(p), point=p)
+      for p in self.points
+    ]
+    if not self.evaluate:
+      return train
+    judge = [
+      Job(
+        name=f"{p.name}.eval",
+        stage="evaluate",
+        folder=self.results(p),
+        point=p,
+        after=(p.name,),
       )
-  return planned
+      for p in self.points
+    ]
+    report = Job(
+      name=REPORT,
+      stage="report",
+      folder=self.folder.resolve() / REPORT,
+      point=None,
+      after=tuple(job.name for job in judge),
+    )
+    return [*train, *judge, report]
+
+  def body(self, job: Job) -> list[str]:
+    """Returns the commands of a job, each as lines of shell."""
+    if job.stage == "train":
+      arguments = [*job.point.arguments(), f"--workdir={job.folder}"]
+      return [_lines(self.command, arguments)]
+    if job.stage == "evaluate":
+      return [*self._evaluations(job.point), self._report(job.folder)]
+    return [self._report(self.folder.resolve() / "eval", self.page())]
+
+  def page(self) -> pathlib.Path:
+    """Returns the report of the sweep."""
+    return self.folder.resolve() / "report.html"
+
+  def _evaluations(self, point: Point) -> list[str]:
+    commands = []
+    for name, flags in (self.variants or {"": []}).items():
+      out = self.results(point) / name
+      words = [f"--set={self.evaluate}", *self.eval_flags, *flags]
+      words = [str(self.workdir(point)), *words, f"--output={out}"]
+      commands.append(_lines(f"{self.tool} eval", words))
+    return commands
+
+  def _report(
+    self, folder: pathlib.Path, page: pathlib.Path | None = None
+  ) -> str:
+    """Returns a command that reports on all results under a folder."""
+    found = f"$(find {shlex.quote(str(folder))} -name results.json | sort)"
+    page = page or folder / "report.html"
+    return (
+      f'mapfile -t results <<< "{found}" &&\n'
+      f'{_lines(f"{self.tool} report", [])} "${{results[@]}}" \\\n'
+      f"  --output={shlex.quote(str(page))}"
+    )
 
 
-def _axes(config: str, names: Sequence[str]) -> list[list[Mapping[str, Any]]]:
-  """Returns the values of the chosen sweeps of a config file."""
-  if not names:
-    return []
-  sweeps = config_lib.sweeps(config)
-  for name in [] if names == ["all"] else names:
-    if name not in sweeps:
-      there = f"; there are: {', '.join(sweeps) or 'none'}"
-      hint = did_you_mean(name, sweeps) or there
-      raise UsageError(f"no sweep {name!r} in {config}{hint}")
-  return [sweeps[name] for name in (sweeps if names == ["all"] else names)]
+def _lines(command: str, arguments: Sequence[str]) -> str:
+  """Writes a command with an argument a line."""
+  return " \\\n".join([command, *(f"  {shlex.quote(a)}" for a in arguments)])
 
 
-def _resolve(name: str, config: str, overrides: dict[str, Any]) -> Point:
-  """Reads the config afresh: copies of a ConfigDict share their nested parts."""
-  arguments = [config_lib.override(k, v) for k, v in overrides.items()]
-  resolved = config_lib.parse(config, arguments)
-  config_lib.check(resolved)
-  fingerprint = config_lib.fingerprint(resolved)
-  return Point(
-    name=f"{name}-{fingerprint}",
-    config=config,
-    overrides=overrides,
-    fingerprint=fingerprint,
-    num_train_steps=resolved.num_train_steps,
-    train_seconds=resolved.train_seconds,
+def script(plan: Plan, job: Job) -> str:
+  """Returns the text of the script of a job."""
+  if job.point:
+    index = plan.points.index(job.point) + 1
+    title = f"{job.name}: run {index} of {len(plan.points)}"
+    title += f", config {job.point.fingerprint}"
+  else:
+    title = f"{job.name}: compares all runs"
+  body = " &&\n".join(plan.body(job))
+  return SCRIPT.format(
+    title=title,
+    name=job.name,
+    cwd=shlex.quote(plan.cwd),
+    folder=shlex.quote(str(job.folder)),
+    environment=_environment(plan, job),
+    body="\n".join(f"  {line}" for line in body.splitlines()),
   )
 
 
+def tracking(plan: Plan, job: Job) -> dict[str, str]:
+  """Returns what wandb shall know of a run: its group and tags."""
+  if job.stage != "train":
+    return {}
+  tags = [f"{k.split('.')[-1]}={v}" for k, v in job.point.overrides.items()]
+  # wandb takes no longer tags, and splits the text at commas.
+  tags = [tag.replace(",", ";")[:64] for tag in tags]
+  found = {"WANDB_RUN_GROUP": plan.name}
+  return found | ({"WANDB_TAGS": ",".join(tags)} if tags else {})
+
+
+def _environment(plan: Plan, job: Job) -> str:
+  lines = [
+    f"export {name}={shlex.quote(value)}\n"
+    for name, value in tracking(plan, job).items()
+  ]
+  return "".join(lines)
+
+
 def write(
-  folder: pathlib.Path, planned: Sequence[Point], *, command: str
+  plan: Plan, *, others: Mapping[str, str] | None = None, patch: str = ""
 ) -> None:
-  """Writes plan.json and a script for each point; keeps runs that are there.
+  """Writes plan.json and all scripts; keeps what runs have written.
+
+  Args:
+    plan: the sweep.
+    others: text of the backend's files, by name.
+    patch: changes of the code since its commit.
 
   Raises:
     UsageError: the folder holds a plan with other runs in it.
   """
-  names = {point.name for point in planned}
+  folder = plan.folder
+  names = {point.name for point in plan.points}
   if (folder / "plan.json").exists():
-    others = [p.name for p in read(folder) if p.name not in names]
-    if others:
+    gone = [p.name for p in read(folder).points if p.name not in names]
+    if gone:
       raise UsageError(
-        f"{folder} holds another plan, with {others[0]} in it;"
+        f"{folder} holds another plan, with {gone[0]} in it;"
         " choose another -o, or remove its plan.json"
       )
   folder.mkdir(parents=True, exist_ok=True)
-  for index, point in enumerate(planned, start=1):
-    script = folder / f"{point.name}.sh"
-    arguments = [f"  {shlex.quote(arg)} \\" for arg in point.arguments()]
-    text = SCRIPT.format(
-      name=point.name,
-      index=index,
-      count=len(planned),
-      fingerprint=point.fingerprint,
-      cwd=shlex.quote(os.getcwd()),
-      workdir=shlex.quote(str((folder / point.name).resolve())),
-      command=command,
-      arguments="\n".join(arguments),
-    )
-    files.write_whole(script, text)
-    script.chmod(0o755)
-  rows = [dataclasses.asdict(point) for point in planned]
-  files.write_json(folder / "plan.json", {"schema": SCHEMA, "points": rows})
+  texts = {f"{job.name}.sh": script(plan, job) for job in plan.jobs()}
+  for name, text in {**texts, **(others or {})}.items():
+    files.write_whole(folder / name, text)
+    if text.startswith("#!"):
+      (folder / name).chmod(0o755)
+  if patch:
+    files.write_whole(folder / "code.patch", patch)
+  fields = {
+    field.name: getattr(plan, field.name)
+    for field in dataclasses.fields(plan)
+    if field.name not in ("folder", "points")
+  }
+  rows = [dataclasses.asdict(point) for point in plan.points]
+  files.write_json(
+    folder / "plan.json", {"schema": SCHEMA, **fields, "points": rows}
+  )
 
 
-def read(folder: pathlib.Path) -> list[Point]:
-  """Returns the points of a written plan.
+def read(folder: pathlib.Path) -> Plan:
+  """Reads a written plan.
 
   Raises:
     UsageError: there is none, or it was written by another version.
@@ -193,9 +274,20 @@ def read(folder: pathlib.Path) -> list[Point]:
       f"no plan in {folder}; v2a sweep plan -o {folder} makes it"
     )
   try:
-    plan = files.read_json(file)
-    if plan["schema"] != SCHEMA:
-      raise UsageError(f"{file} has schema {plan['schema']}, not {SCHEMA}")
-    return [Point(**point) for point in plan["points"]]
+    fields = files.read_json(file)
+    if (schema := fields.pop("schema")) != SCHEMA:
+      raise UsageError(f"{file} has schema {schema}, not {SCHEMA}")
+    points = [Point(**point) for point in fields.pop("points")]
+    return Plan(folder=folder, points=points, **fields)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UsageError(f"{file} is not a plan ({error})") from None
+
+
+def header(plan: Plan) -> str:
+  """Returns the first line of a table: the sweep, where it runs, the code."""
+  where = f"{plan.backend}, {plan.num_slices} x {plan.topology}"
+  where = where if plan.topology else plan.backend
+  return (
+    f"sweep {plan.name}: {len(plan.points)} runs on {where};"
+    f" {code_lib.describe(plan.code)}"
+  )

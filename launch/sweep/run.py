@@ -1,22 +1,25 @@
 """Plan, launch and follow a grid of training runs."""
 
-from collections.abc import Iterable, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
+import dataclasses
 import json
-import os
 import pathlib
-import signal
-import socket
-import subprocess
+import shlex
 import sys
 import time
-from typing import Any
 
+from launch import config as config_lib
 from launch import parsing
-from launch.sweep import plan
-from v2a_jax.basics import parent
-from v2a_jax.basics.paths import local_path
-from v2a_jax.basics.text import clock
+from launch.sweep import backend as backend_lib
+from launch.sweep import code, local, page, points
+from launch.sweep import plan as plan_lib
+from launch.sweep import state as state_lib
+from launch.sweep import status as status_lib
+from launch.sweep.plan import Job, Plan
+from launch.sweep.state import state
+from launch.table import short
+from v2a_jax.basics.paths import as_path, is_remote, local_path
+from v2a_jax.basics.text import did_you_mean
 
 PLAN = f"""
 --config FILE         config file, as for v2a train; several are several runs
@@ -24,9 +27,29 @@ PLAN = f"""
 {parsing.OVERRIDES}
 --sweep NAMES         sweep_NAME generators of the config to multiply, separated
                       by commas; all for every one (default: none)
+--ablate NAMES        sweep_NAME generators whose values are tried one at a time,
+                      beside the config as it is
+--seeds COUNT         number of random seeds of each run (default: the config's)
 -o, --output DIR      folder of the sweep (required)
 --command TEXT        command that a script runs, such as 'srun python -m
-                      launch.train' (default: this Python with -m launch.train)
+                      launch.train' (default: that of the backend)
+where it runs:
+--backend NAME        local, slurm, gke or tpu_vm (default local)
+--option NAME=VALUE   setting of the backend; without any, what is required is
+                      named (repeatable)
+--topology NAME       chips of a run, such as v5p:4x4x4 or h100:8; needed for
+                      memory and time in the table
+--num_slices COUNT    number of such slices or machines of a run (default 1)
+--mfu FACTOR          share of the peak FLOP/s that runs are taken to come to
+                      (default 0.4)
+--quick               leave parameters, memory and time out of the table, which
+                      take some seconds a model
+after training:
+--evaluate DIR        data set that each run is judged on; a report on each and
+                      one on all follow
+--eval_flags TEXT     further arguments of v2a eval, such as '--step=each'
+--variants NAMES      evaluate_NAME generators of the config, whose every value
+                      is an evaluation of its own
 """
 PLAN_EXAMPLE = """v2a sweep plan --config=configs/ar_tiny.py \\
     --sweep=pattern,depth --config.train_seconds=600 -o runs/ar
@@ -34,24 +57,38 @@ PLAN_EXAMPLE = """v2a sweep plan --config=configs/ar_tiny.py \\
     --config=configs/ar_tiny.py -o runs/arms"""
 LAUNCH = """
 FOLDER                folder of the sweep
---jobs COUNT          number of runs at a time (default 1)
+--jobs COUNT          number of runs at a time on this machine, among which its
+                      GPUs are divided (default 1)
+--restarts N          number of times that a run which was killed is started
+                      again without having come further (default 3)
+"""
+RESUME = """
+FOLDER                folder of the sweep
+[RUN...]              runs to start again (default: all that have ended badly)
+--jobs COUNT          as for v2a sweep launch (default 1)
+--restarts N          as for v2a sweep launch (default 3)
+"""
+CANCEL = """
+FOLDER                folder of the sweep
+[RUN...]              runs to stop (default: all)
 """
 STATUS = """
 FOLDER                folder of the sweep
 --json                print JSON in place of text
+--failed              show only what failed, was lost or does not fit
+--metric NAME         metric of the evaluation to show (default: onset_f1)
+--watch               show it again and again, until Ctrl-C
+--every SECONDS       time between two looks with --watch (default 10)
+--page FILE           also write a web page, which loads itself again every minute
 """
-# A script is started with the interpreter that planned it.
-TRAIN = f"{sys.executable} -m launch.train"
-# Exit codes of SIGINT and SIGTERM: interrupted or preempted, after a save.
-STOPPED = ("130", "143")
 FOLDER = "a sweep, whose scripts run here,"
-POLL_SECONDS = 0.2
-LINE_SECONDS = 30.0  # Between two lines of progress with --jobs > 1.
 
 
 def main(argv: list[str]) -> int:
   """Runs `v2a sweep`."""
-  commands = dict(plan=make_plan, launch=launch, status=status)
+  commands = dict(
+    plan=make_plan, launch=launch, status=status, resume=resume, cancel=cancel
+  )
   example = "v2a sweep launch runs/ar --jobs 2"
   return parsing.run_command(
     "v2a sweep", __doc__, commands, argv, example=example
@@ -59,211 +96,321 @@ def main(argv: list[str]) -> int:
 
 
 def make_plan(argv: list[str]) -> None:
-  """Write a script for each run, to read and edit; start nothing."""
+  """Write a script for each run, to read and edit; start nothing.
+
+  Shows what each run is, whether it fits, what it costs and how far it is.
+  """
   parser = parsing.Parser(
     "v2a sweep plan", make_plan.__doc__, PLAN, PLAN_EXAMPLE
   )
   args = parser.parse(argv)
+  backend = backend_lib.get(args.backend)
+  options = backend_lib.options_of(args.backend, args.option or ())
   changes = dict(
     arg.removeprefix("--config.").split("=", 1) for arg in args.overrides
   )
-  names = args.sweep.split(",") if args.sweep else []
-  planned = plan.points(args.config, names=names, overrides=changes)
+  found = points.points(
+    args.config,
+    names=_names(args.sweep),
+    overrides=changes,
+    ablate=_names(args.ablate),
+    seeds=args.seeds or 0,
+  )
+  variants = _variants(found, _names(args.variants))
   folder = local_path(args.output, FOLDER)
-  plan.write(folder, planned, command=args.command or TRAIN)
-  for point in planned:
-    changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
-    print(f"{state(folder / point.name):8} {point.name}  {changed}")
-  print(f"{len(planned)} runs written to {folder}; nothing was started")
+  identity, patch = code.identity()
+  if not args.quick:
+    found = _counted(found, args)
+  plan = Plan(
+    folder=folder,
+    points=found,
+    backend=args.backend,
+    options=options,
+    topology=args.topology or "",
+    num_slices=args.num_slices,
+    command=args.command or backend.TRAIN,
+    tool=f"{sys.executable} -m launch.cli",
+    workdirs=_workdirs(options, folder),
+    evaluate=_absolute(args.evaluate),
+    eval_flags=shlex.split(args.eval_flags or ""),
+    variants=variants,
+    code=identity,
+  )
+  others = backend.job_files(plan)
+  plan_lib.write(plan, others=others, patch=patch)
+  print(plan_lib.header(plan))
+  print("\n".join(_plan_lines(plan)))
+  print(f"{len(found)} runs written to {folder}; nothing was started")
   print(f"next: v2a sweep launch {folder}")
 
 
-def launch(argv: list[str]) -> int:
-  """Run what is not done yet, on this machine.
+def _names(text: str | None) -> list[str]:
+  return text.split(",") if text else []
 
-  Runs that were stopped continue; those that are running are left alone. The
-  exit status is 1 if a run failed, which does not stop the others.
+
+def _absolute(path: str | None) -> str:
+  """Returns a path that holds in any folder; "" for none."""
+  if not path:
+    return ""
+  return path if is_remote(path) else str(as_path(path).resolve())
+
+
+def _workdirs(options: Mapping[str, str], folder: pathlib.Path) -> str:
+  """Returns where all workdirs are: on a store if the backend says so."""
+  root = options.get("workdirs", "")
+  return f"{root.rstrip('/')}/{folder.resolve().name}" if root else ""
+
+
+def _counted(found: Sequence[points.Point], args) -> list[points.Point]:
+  """Adds what each run costs."""
+  # Here, because it imports jax.
+  from launch.sweep import costs
+
+  counted = costs.of(
+    found,
+    topology=args.topology or "",
+    num_slices=args.num_slices,
+    mfu=args.mfu,
+  )
+  return [dataclasses.replace(p, cost=c) for p, c in zip(found, counted)]
+
+
+def _variants(
+  found: Sequence[points.Point], names: Sequence[str]
+) -> dict[str, list[str]]:
+  """Returns the arguments of each evaluation of a run, by what to call it."""
+  prefix, variants = config_lib.EVALUATE, {}
+  chosen = points.choose(found[0].config, names, prefix).values()
+  for change in (change for axis in chosen for change in axis):
+    label = ",".join(f"{key}={value}" for key, value in change.items())
+    variants[label] = [f"--{key}={value}" for key, value in change.items()]
+  return variants
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+  """Formats a line for each run, and what all together cost."""
+  jobs = {job.name: job for job in plan.jobs()}
+  found = {p.name: _plan_state(jobs[p.name]) for p in plan.points}
+  lines = []
+  for point in plan.points:
+    changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
+    columns = [f"{found[point.name]:10}", *_cost_cells(point.cost), point.name]
+    lines.append("  ".join([*columns, changed]).rstrip())
+    if found[point.name] == state_lib.WONT_FIT:
+      lines.append(f"  {state_lib.why_not(point.cost)}")
+  if any(p.cost for p in plan.points):
+    names = ["state", "parameters", "batch", "FLOP/clip", "memory", "chip h"]
+    widths = (10, 10, 9, 9, 16, 8)
+    head = [f"{name:{width}}" for name, width in zip(names, widths)]
+    lines.insert(0, "  ".join([*head, "run"]))
+  hours = [p.cost.get("chip_hours") for p in plan.points]
+  if all(hours):
+    lines.append(f"together {sum(hours):,.3g} chip-hours")
+  return lines
+
+
+def _plan_state(job: Job) -> str:
+  """Returns the state of a run, with the step that it goes on from."""
+  now, _ = status_lib.state_of(job)
+  if now == state_lib.RESUME:
+    return f"{now} @{state_lib.newest(job.folder)}"
+  return now
+
+
+def _cost_cells(cost: Mapping) -> list[str]:
+  if not cost:
+    return []
+  hours = cost.get("chip_hours")
+  memory = "-"
+  if cost.get("memory"):
+    memory = f"{cost['memory'] / 1e9:.3g}"
+  memory += (
+    f"/{cost['capacity'] / 1e9:.3g} GB" if "capacity" in cost else " GB+"
+  )
+  return [
+    f"{short(cost['parameters']):10}",
+    f"{cost['batch_size']} ({cost['clips']})".ljust(9),
+    f"{short(cost['flops']):9}",
+    f"{memory:16}",
+    f"{'-' if hours is None else format(hours, ',.3g'):8}",
+  ]
+
+
+def launch(argv: list[str]) -> int:
+  """Run what is not done yet, here or by the scheduler it is planned for.
+
+  Runs that were stopped continue; those that are running are left alone, and
+  cancelled ones too. The exit status is 1 if a run failed, which does not stop
+  the others.
   """
   example = "v2a sweep launch runs/ar --jobs 2"
   parser = parsing.Parser("v2a sweep launch", launch.__doc__, LAUNCH, example)
   args = parser.parse(argv)
-  folder, waiting = local_path(args.folder, FOLDER), []
-  for point in plan.read(folder):
-    now = state(folder / point.name)
-    if now in ("DONE", "RUNNING"):
-      print(f"{point.name}: {now}, skipped", flush=True)
+  plan = plan_lib.read(local_path(args.folder, FOLDER))
+  return _start(plan, plan.jobs(), args)
+
+
+def _start(plan: Plan, jobs: Sequence[Job], args) -> int:
+  """Starts those of the jobs that may be started."""
+  found = status_lib.states(plan)
+  skipped = (state_lib.DONE, state_lib.CANCELLED, state_lib.WONT_FIT)
+  if plan.backend != "local":
+    skipped += (state_lib.RUNNING, state_lib.QUEUED, state_lib.LOST)
+  waiting, failed = [], []
+  for job in jobs:
+    now, detail = found[job.name]
+    if now == state_lib.WONT_FIT:
+      print(f"{job.name}: {detail}", file=sys.stderr)
+      failed.append(job.name)
+    if now in skipped:
+      print(f"{job.name}: {now}, skipped", flush=True)
     else:
-      waiting.append(point)
-  failed = _run_all(folder, waiting, args.jobs)
-  print("\n".join(map(_line, _rows(folder))))
-  for name in failed:
-    print(f"failed: {name}; see {folder / name / 'log.txt'}", file=sys.stderr)
+      waiting.append(job)
+  waiting = _without_hopeless(plan, waiting, found)
+  if plan.backend == "local":
+    line = lambda job: _line(plan, job)
+    launcher = local.Launcher(
+      plan,
+      waiting,
+      slots=local.slots(args.jobs),
+      restarts=args.restarts,
+      line=line,
+    )
+    failed += launcher.run()
+    rows = status_lib.rows(plan)
+    print(status_lib.table(rows))
+    print(status_lib.summary(plan, rows))
+    for name in failed:
+      print(f"failed: {name}; see {_log(plan, name)}", file=sys.stderr)
+  elif waiting:
+    new = backend_lib.get(plan.backend).submit(plan, waiting)
+    for name, id_ in new.items():
+      print(f"{name}: submitted as {id_}")
+    print(f"next: v2a sweep status {plan.folder} --watch")
   return 1 if failed else 0
 
 
-def _run_all(
-  folder: pathlib.Path, points: Sequence[plan.Point], jobs: int
-) -> list[str]:
-  """Runs scripts, some at a time; returns the names of those that failed."""
-  waiting, running, failed = list(points), {}, []
-  shown = time.monotonic()
-  before = signal.signal(signal.SIGTERM, _exit)
-  stack = contextlib.ExitStack()
-  inherited = stack.enter_context(parent.lifeline())
-  try:
-    while waiting or running:
-      while waiting and len(running) < jobs:
-        point = waiting.pop(0)
-        number = len(points) - len(waiting)
-        print(f"[{number}/{len(points)}] {point.name}", flush=True)
-        process = subprocess.Popen(
-          ["bash", str(folder / f"{point.name}.sh")],
-          stdout=None if jobs == 1 else subprocess.DEVNULL,
-          start_new_session=True,
-          **inherited,
-        )
-        running[process] = point
-      time.sleep(POLL_SECONDS)
-      for process in [p for p in running if p.poll() is not None]:
-        point = running.pop(process)
-        if process.returncode:
-          failed.append(point.name)
-      if jobs > 1 and time.monotonic() - shown > LINE_SECONDS:
-        shown = time.monotonic()
-        for point in running.values():
-          print(_line(progress(point, folder / point.name)), flush=True)
-  finally:
-    signal.signal(signal.SIGTERM, before)
-    _stop(running, folder)
-    stack.close()
-  return failed
+def _without_hopeless(
+  plan: Plan, waiting: list[Job], found: Mapping[str, tuple[str, str]]
+) -> list[Job]:
+  """Leaves out jobs after one that will not come: cancelled, lost, too large."""
+  never = (state_lib.CANCELLED, state_lib.WONT_FIT, state_lib.LOST)
+  kept = []
+  for job in waiting:
+    if job.point and any(found[name][0] in never for name in job.after):
+      continue
+    kept.append(job)
+  return kept
 
 
-def _stop(
-  running: dict[subprocess.Popen, plan.Point], folder: pathlib.Path
-) -> None:
-  """Asks runs to save and end, waits for each, and says how it ended.
+def _log(plan: Plan, name: str) -> pathlib.Path:
+  job = next(job for job in plan.jobs() if job.name == name)
+  return job.folder / "log.txt"
 
-  Ctrl-C while they save ends them at once.
+
+def _line(plan: Plan, job: Job) -> str:
+  """Returns a line on a job that runs."""
+  if job.stage != "train":
+    return f"{state(job.folder):10} {job.name}"
+  rows = [row for row in status_lib.rows(plan) if row["run"] == job.name]
+  return status_lib.table(rows).splitlines()[1]
+
+
+def resume(argv: list[str]) -> int:
+  """Start runs again that failed, were cancelled or got lost."""
+  example = "v2a sweep resume runs/ar"
+  parser = parsing.Parser("v2a sweep resume", resume.__doc__, RESUME, example)
+  args = parser.parse(argv)
+  plan = plan_lib.read(local_path(args.folder, FOLDER))
+  chosen = _chosen(plan, args.run)
+  found = status_lib.states(plan)
+  backend_lib.forget(
+    plan, [j.name for j in chosen if _has_ended(found[j.name][0])]
+  )
+  for job in chosen:
+    if not is_remote(job.folder):
+      (job.folder / "cancelled").unlink(missing_ok=True)
+  return _start(plan, chosen, args)
+
+
+def _has_ended(now: str) -> bool:
+  """Says whether a job has ended without being done."""
+  ends = (state_lib.CANCELLED, state_lib.LOST, state_lib.RESUME)
+  return now in ends or now.startswith("FAILED")
+
+
+def _chosen(plan: Plan, names: Sequence[str]) -> list[Job]:
+  """Returns the jobs of the runs that were named; all if none was.
+
+  Raises:
+    UsageError: there is no such run; names the nearest one.
   """
-  _signal(running, signal.SIGTERM)
-  try:
-    for process, point in running.items():
-      process.wait()
-      print(_line(progress(point, folder / point.name)), flush=True)
-  except KeyboardInterrupt:
-    _signal(running, signal.SIGKILL)
-    raise
+  known = [point.name for point in plan.points]
+  for name in names:
+    if name not in known:
+      hint = did_you_mean(name, known)
+      raise parsing.UsageError(
+        f"no run {name!r} in {plan.folder}{hint or '; see v2a sweep status'}"
+      )
+  return [
+    job
+    for job in plan.jobs()
+    if not names or job.point is None or job.point.name in names
+  ]
 
 
-def _signal(running: Iterable[subprocess.Popen], number: int) -> None:
-  """Sends a signal to scripts and what they started."""
-  for process in running:
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(process.pid, number)
-
-
-def _exit(number: int, _) -> None:
-  raise SystemExit(128 + number)
+def cancel(argv: list[str]) -> None:
+  """Stop runs, after a save, and leave them alone until v2a sweep resume."""
+  example = "v2a sweep cancel runs/ar"
+  parser = parsing.Parser("v2a sweep cancel", cancel.__doc__, CANCEL, example)
+  args = parser.parse(argv)
+  plan = plan_lib.read(local_path(args.folder, FOLDER))
+  found = status_lib.states(plan)
+  over = (state_lib.DONE, state_lib.CANCELLED)
+  jobs = [j for j in _chosen(plan, args.run) if found[j.name][0] not in over]
+  for job in jobs:
+    if not is_remote(job.folder):
+      job.folder.mkdir(parents=True, exist_ok=True)
+      (job.folder / "cancelled").touch()
+  ids = backend_lib.ids(plan)
+  if plan.backend == "local":
+    ids = {job.name: "" for job in jobs}
+  chosen = {job.name: ids[job.name] for job in jobs if job.name in ids}
+  if chosen:
+    backend_lib.get(plan.backend).cancel(plan, chosen)
+  for job in jobs:
+    print(f"{job.name}: cancelled, was {found[job.name][0]}")
 
 
 def status(argv: list[str]) -> None:
-  """Show state, step, loss, ETA and checkpoint age of each run.
+  """Show state, progress, speed, best result and next step of each run.
 
-  The age is that of the newest checkpoint. The states are NEW, RUNNING,
-  DONE, FAILED, and RESUME for a run that was stopped and has a checkpoint.
+  States: NEW, QUEUED, RUNNING, DONE, RESUME (stopped, and has a checkpoint),
+  FAILED, CANCELLED, LOST (the scheduler forgot it) and WON'T FIT.
   """
   example = "v2a sweep status runs/ar"
   parser = parsing.Parser("v2a sweep status", status.__doc__, STATUS, example)
   args = parser.parse(argv)
-  rows = _rows(local_path(args.folder, FOLDER))
-  print(
-    json.dumps(rows, indent=2) if args.json else "\n".join(map(_line, rows))
+  plan = plan_lib.read(local_path(args.folder, FOLDER))
+  while True:
+    rows = status_lib.rows(plan, metric=args.metric or "")
+    if args.failed:
+      rows = [row for row in rows if _is_bad(row["state"])]
+    if args.page:
+      page.write(plan, rows, local_path(args.page, "a page"))
+    if args.json:
+      print(json.dumps(rows, indent=2), flush=True)
+    else:
+      print(f"{plan_lib.header(plan)}\n{status_lib.table(rows)}")
+      print(status_lib.summary(plan, rows), flush=True)
+    if not args.watch:
+      return
+    time.sleep(float(args.every))
+    print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", end="")
+
+
+def _is_bad(now: str) -> bool:
+  return now.startswith("FAILED") or now in (
+    state_lib.LOST,
+    state_lib.WONT_FIT,
   )
-
-
-def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
-  return [progress(point, folder / point.name) for point in plan.read(folder)]
-
-
-def _line(row: dict[str, Any]) -> str:
-  step = "-" if row["step"] is None else row["step"]
-  total = "-" if row["total"] is None else row["total"]
-  loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
-  eta, age = (
-    "-" if row[key] is None else clock(row[key])
-    for key in ("eta", "checkpoint")
-  )
-  return (
-    f"{row['state']:16} step {step}/{total}  loss {loss}  ETA {eta}"
-    f"  checkpoint age {age}  {row['run']}"
-  )
-
-
-def state(workdir: pathlib.Path) -> str:
-  """Returns NEW, RUNNING, DONE, RESUME (stopped with a checkpoint) or FAILED."""
-  code = _text(workdir / "exit_code")
-  if code in STOPPED and checkpoints(workdir):
-    return "RESUME"
-  if code is not None:
-    return "DONE" if code == "0" else f"FAILED ({code})"
-  host, _, process = (_text(workdir / "running") or "").partition(" ")
-  if process and (host != socket.gethostname() or _alive(int(process))):
-    return "RUNNING"
-  if checkpoints(workdir):
-    return "RESUME"
-  return "FAILED (killed)" if process else "NEW"
-
-
-def checkpoints(workdir: pathlib.Path) -> dict[int, float]:
-  """Returns the age in seconds of each finished checkpoint, by step."""
-  folders = (workdir / "checkpoints").glob("[0-9]*")
-  folders = [folder for folder in folders if folder.name.isdigit()]
-  return {int(p.name): time.time() - p.stat().st_mtime for p in folders}
-
-
-def progress(point: plan.Point, workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns one row of `v2a sweep status`; None stands for what is unknown.
-
-  `eta` is in seconds, `checkpoint` the age in seconds of the newest one.
-  """
-  last = _last_record(workdir / "metrics.jsonl")
-  ages, now = checkpoints(workdir), state(workdir)
-  return {
-    "run": point.name,
-    "state": now,
-    "step": last.get("step", max(ages, default=None)),
-    "total": point.num_train_steps,
-    "loss": last.get("train/loss"),
-    "eta": last.get("perf/eta_seconds") if now == "RUNNING" else None,
-    "checkpoint": min(ages.values(), default=None),
-  }
-
-
-def _last_record(file: pathlib.Path) -> dict[str, Any]:
-  """Returns the newest record with a loss; a torn last line is passed over."""
-  for line in reversed((_text(file) or "").splitlines()[-50:]):
-    try:
-      record = json.loads(line)
-    except json.JSONDecodeError:
-      continue
-    if "train/loss" in record:
-      return record
-  return {}
-
-
-def _text(file: pathlib.Path) -> str | None:
-  try:
-    return file.read_text().strip()
-  except FileNotFoundError:
-    return None
-
-
-def _alive(process: int) -> bool:
-  try:
-    os.kill(process, 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:
-    pass  # Somebody else's, and alive.
-  return True

@@ -12,7 +12,7 @@ from tests.launch.commands import python, succeeds
 COMMANDS = {
   "data": ("build", "scenes", "precompute", "bench", "report"),
   "listen": ("make", "score"),
-  "sweep": ("plan", "launch", "status"),
+  "sweep": ("plan", "launch", "status", "resume", "cancel"),
   "watermark": ("detect",),
   "weights": ("list", "fetch", "convert", "export"),
 }
@@ -135,6 +135,8 @@ EXAMPLES = {
   ("generate",): "no video at clip.mp4",
   ("sweep", "launch"): "no plan in runs/ar",
   ("sweep", "status"): "no plan in runs/ar",
+  ("sweep", "resume"): "no plan in runs/ar",
+  ("sweep", "cancel"): "no plan in runs/ar",
   ("watermark", "detect"): "no file at out/clip/clip__c01_s0000.mp4",
   ("weights", "export"): "runs/diffusion_tiny",
   ("train",): "data/scenes",

@@ -12,6 +12,7 @@ import pytest
 from launch import config as config_lib
 from launch import quickstart
 from launch.sweep import plan
+from launch.sweep import points as points_lib
 from tests.launch.commands import ENV, ROOT
 from v2a_jax import media
 
@@ -81,8 +82,8 @@ def test_both_configs_take_the_overrides_of_every_scale(scale, config):
 
 def test_the_summary_says_what_was_trained_and_where_to_listen(tmp_path):
   road = quickstart.Road(tmp_path, SMOKE)
-  points = plan.points(quickstart.CONFIGS, names=[], overrides={})
-  plan.write(road.sweep, points, command="true")
+  points = points_lib.points(quickstart.CONFIGS, names=[], overrides={})
+  plan.write(plan.Plan(folder=road.sweep, points=points, command="true"))
   assert [arm.parent for arm in road.arms()] == [road.sweep] * 2
   for number, arm in enumerate(road.arms()):
     results = {

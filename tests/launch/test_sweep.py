@@ -12,7 +12,8 @@ import pytest
 
 from launch import cli
 from launch.parsing import UsageError
-from launch.sweep import plan, run
+from launch.sweep import plan, state
+from launch.sweep import points as points_lib
 from tests.launch.commands import ENV, ROOT, refused, succeeds
 from tests.processes import all_end
 
@@ -104,7 +105,9 @@ def trainer(tmp_path):
 @pytest.fixture
 def planned(tmp_path, config, trainer, capsys):
   folder = tmp_path / "a sweep"
-  args = [*("sweep", "plan", f"--config={config}", "--sweep=lr,depth")]
+  args = [
+    *("sweep", "plan", "--quick", f"--config={config}", "--sweep=lr,depth")
+  ]
   args += ["--config.model.width=16", "-o", folder]
   succeeds(capsys, *args, f"--command={trainer()}")
   return folder
@@ -115,7 +118,7 @@ def rows(folder, capsys):
 
 
 def test_a_plan_writes_readable_files_and_starts_nothing(planned, capsys):
-  points = plan.read(planned)
+  points = plan.read(planned).points
   assert len(points) == 4
   assert points[1].name.startswith("lr-depth-001-learning_rate=0.001,depth=3-")
   assert points[0].overrides == {
@@ -133,13 +136,13 @@ def test_a_plan_writes_readable_files_and_starts_nothing(planned, capsys):
 
 
 def test_a_plan_is_the_product_of_configs_and_sweeps(config):
-  points = plan.points([config], names=["lr", "depth"], overrides={})
+  points = points_lib.points([config], names=["lr", "depth"], overrides={})
   pairs = [
     (p.overrides["optimizer.learning_rate"], p.overrides["model.depth"])
     for p in points
   ]
   assert pairs == [(1e-3, 2), (1e-3, 3), (1e-4, 2), (1e-4, 3)]
-  two = plan.points(
+  two = points_lib.points(
     [config, f"{config}:other"], names=["lr", "depth", "size"], overrides={}
   )
   assert len(two) == 8
@@ -156,7 +159,7 @@ def test_a_plan_is_the_product_of_configs_and_sweeps(config):
 def test_several_configs_are_arms(tmp_path, config):
   other = tmp_path / "other.py"
   other.write_text(CONFIG.replace("=5", "=6"))
-  points = plan.points([config, str(other)], names=[], overrides={})
+  points = points_lib.points([config, str(other)], names=[], overrides={})
   assert [p.name.rpartition("-")[0] for p in points] == [
     "arms-000-toy",
     "arms-001-other",
@@ -166,8 +169,10 @@ def test_several_configs_are_arms(tmp_path, config):
 
 def test_points_do_not_leak_into_one_another(config):
   """ConfigDict copies share nested dicts, so each point is read afresh."""
-  points = plan.points([config], names=["lr", "depth"], overrides={})
-  alone = plan.points([config], names=["lr"], overrides={"model.depth": "3"})
+  points = points_lib.points([config], names=["lr", "depth"], overrides={})
+  alone = points_lib.points(
+    [config], names=["lr"], overrides={"model.depth": "3"}
+  )
   assert points[1].fingerprint == alone[0].fingerprint
   assert len({point.fingerprint for point in points}) == 4
 
@@ -179,11 +184,11 @@ def test_two_points_that_are_the_same_run_are_refused(config):
     ([config, f"{config}:toy"], ["lr"]),
   ]:
     with pytest.raises(UsageError, match="-000-.* and .* are the same run"):
-      plan.points(configs, names=names, overrides={})
+      points_lib.points(configs, names=names, overrides={})
 
 
 def test_a_sweep_goes_before_an_override(config):
-  points = plan.points(
+  points = points_lib.points(
     [config], names=["depth"], overrides={"model.depth": "9"}
   )
   assert [p.overrides["model.depth"] for p in points] == [2, 3]
@@ -206,7 +211,7 @@ def test_a_plan_that_cannot_run_is_refused_as_a_whole(
 ):
   out = tmp_path / "sweep"
   line = refused(
-    capsys, "sweep", "plan", f"--config={config}", *args, "-o", out
+    capsys, "sweep", "plan", "--quick", f"--config={config}", *args, "-o", out
   )
   assert words in line
   assert not out.exists()
@@ -215,18 +220,19 @@ def test_a_plan_that_cannot_run_is_refused_as_a_whole(
 def test_planning_again_keeps_runs_and_refuses_another_plan(
   planned, config, trainer, capsys
 ):
-  name = plan.read(planned)[0].name
+  name = plan.read(planned).points[0].name
   (planned / name).mkdir()
   (planned / name / "exit_code").write_text("0\n")
-  args = ["sweep", "plan", f"--config={config}", "-o", planned]
+  args = ["sweep", "plan", "--quick", f"--config={config}", "-o", planned]
   again = [*args, "--sweep=lr,depth", "--config.model.width=16"]
   shown = succeeds(capsys, *again, f"--command={trainer()}")
-  assert shown.splitlines()[0].startswith(f"DONE     {name}  model.width=16")
-  assert shown.splitlines()[1].startswith("NEW      lr-depth-001-")
+  lines = shown.splitlines()
+  assert lines[1].startswith(f"DONE        {name}  model.width=16")
+  assert lines[2].startswith("NEW         lr-depth-001-")
   assert "holds another plan, with lr-depth-" in refused(
     capsys, *args, "--sweep=lr"
   )
-  assert len(plan.read(planned)) == 4
+  assert len(plan.read(planned).points) == 4
 
 
 @pytest.mark.parametrize(
@@ -234,9 +240,9 @@ def test_planning_again_keeps_runs_and_refuses_another_plan(
   [
     (None, "no plan in .*; v2a sweep plan -o .* makes it"),
     ("{", "plan.json is not a plan"),
-    ('{"schema": 7}', "plan.json has schema 7, not 1"),
+    ('{"schema": 7}', "plan.json has schema 7, not 2"),
     ("[]", "plan.json is not a plan"),
-    ('{"schema": 1, "points": [{"size": 1}]}', "plan.json is not a plan"),
+    ('{"schema": 2, "points": [{"size": 1}]}', "plan.json is not a plan"),
   ],
 )
 def test_a_folder_without_a_usable_plan_says_so(text, words, tmp_path, capsys):
@@ -249,7 +255,7 @@ def test_a_folder_without_a_usable_plan_says_so(text, words, tmp_path, capsys):
 def test_launch_runs_the_rest_after_a_failure_and_then_resumes(planned, capsys):
   assert cli.main(["sweep", "launch", str(planned)]) == 1
   shown = capsys.readouterr()
-  names = [point.name for point in plan.read(planned)]
+  names = [point.name for point in plan.read(planned).points]
   for number, name in enumerate(names, start=1):
     assert f"[{number}/4] {name}\n" in shown.out
   assert f"failed: {names[1]}; see {planned / names[1] / 'log.txt'}" in (
@@ -271,7 +277,7 @@ def test_launch_runs_the_rest_after_a_failure_and_then_resumes(planned, capsys):
 
 
 def test_a_script_is_the_same_by_hand(planned, capsys, tmp_path):
-  point = plan.read(planned)[0]
+  point = plan.read(planned).points[0]
   script = ["bash", planned / f"{point.name}.sh"]
   run_it = lambda: subprocess.run(
     script, capture_output=True, text=True, cwd=tmp_path, check=True
@@ -281,6 +287,7 @@ def test_a_script_is_the_same_by_hand(planned, capsys, tmp_path):
   assert folder == os.getcwd()  # Where it was planned, so paths still hold.
   assert seen == {
     "config": point.config,
+    "config_hash": point.fingerprint,
     "config.model.width": "16",
     "config.optimizer.learning_rate": "0.001",
     "config.model.depth": "2",
@@ -295,7 +302,7 @@ def test_a_script_is_the_same_by_hand(planned, capsys, tmp_path):
 def test_jobs_run_at_the_same_time(planned, config, trainer, capsys):
   """Each run ends only when the other has started, too."""
   command = trainer(WAITER, "2")
-  args = ["sweep", "plan", f"--config={config}", "--sweep=depth"]
+  args = ["sweep", "plan", "--quick", f"--config={config}", "--sweep=depth"]
   folder = planned.with_name("pair")
   succeeds(capsys, *args, "-o", folder, f"--command={command}")
   succeeds(capsys, "sweep", "launch", folder, "--jobs=2")
@@ -304,7 +311,7 @@ def test_jobs_run_at_the_same_time(planned, config, trainer, capsys):
 
 def launched(folder):
   """Starts `v2a sweep launch` of one run, and waits until the run waits."""
-  (name,) = (point.name for point in plan.read(folder))
+  (name,) = (point.name for point in plan.read(folder).points)
   launcher = subprocess.Popen(
     [sys.executable, "-m", "launch.cli", "sweep", "launch", folder],
     stdout=subprocess.DEVNULL,
@@ -331,14 +338,13 @@ def test_a_signal_stops_the_run_and_it_can_be_resumed(
   number, planned, config, trainer, capsys
 ):
   folder = planned.with_name("alone")
-  args = ["sweep", "plan", f"--config={config}", "-o", folder]
+  args = ["sweep", "plan", "--quick", f"--config={config}", "-o", folder]
   succeeds(capsys, *args, f"--command={trainer(WAITER, '2')}")
   launcher, name = launched(folder)
   assert rows(folder, capsys)[0]["state"] == "RUNNING"
-  # A second launch leaves it alone.
-  assert f"{name}: RUNNING, skipped" in succeeds(
-    capsys, "sweep", "launch", folder
-  )
+  line = refused(capsys, "sweep", "launch", folder)
+  assert f"launch runs already: {folder} is being written by process" in line
+  assert str(launcher.pid) in line
   launcher.send_signal(number)
   killed = number == signal.SIGKILL
   assert launcher.wait(timeout=30) == (-number if killed else 128 + number)
@@ -358,7 +364,7 @@ def test_a_second_ctrl_c_ends_runs_that_do_not_end(
   planned, config, trainer, capsys
 ):
   folder = planned.with_name("deaf")
-  args = ["sweep", "plan", f"--config={config}", "-o", folder]
+  args = ["sweep", "plan", "--quick", f"--config={config}", "-o", folder]
   succeeds(capsys, *args, f"--command={trainer(DEAF, '2')}")
   launcher, name = launched(folder)
   launcher.send_signal(signal.SIGINT)
@@ -369,44 +375,56 @@ def test_a_second_ctrl_c_ends_runs_that_do_not_end(
 
 
 def test_the_state_of_a_run_is_in_its_files(planned, capsys):
-  name = plan.read(planned)[0].name
+  name = plan.read(planned).points[0].name
   workdir = planned / name
   workdir.mkdir()
   host = os.uname().nodename
   (workdir / "running").write_text(f"{host} {os.getpid()}\n")
-  assert run.state(workdir) == "RUNNING"
+  assert state.state(workdir) == "RUNNING"
   (workdir / "running").write_text("another-host 1\n")
-  assert run.state(workdir) == "RUNNING"  # Nobody here can know better.
+  assert state.state(workdir) == "RUNNING"  # Nobody here can know better.
   ended = subprocess.Popen(["true"])
   ended.wait()
   (workdir / "running").write_text(f"{host} {ended.pid}\n")
-  assert run.state(workdir) == "FAILED (killed)"
+  assert state.state(workdir) == "FAILED (killed)"
   (workdir / "checkpoints" / "3").mkdir(parents=True)
   (workdir / "checkpoints" / "7.tmp").mkdir()  # Not finished.
-  assert run.state(workdir) == "RESUME"
-  assert list(run.checkpoints(workdir)) == [3]
-  for code, state in [("143", "RESUME"), ("1", "FAILED (1)"), ("0", "DONE")]:
+  assert state.state(workdir) == "RESUME"
+  assert list(state.checkpoints(workdir)) == [3]
+  for code, now in [("143", "RESUME"), ("1", "FAILED (1)"), ("0", "DONE")]:
     (workdir / "exit_code").write_text(code + "\n")
-    assert run.state(workdir) == state
+    assert state.state(workdir) == now
 
 
 def test_the_table_shows_times_as_a_clock(planned, capsys):
-  name = plan.read(planned)[0].name
+  name = plan.read(planned).points[0].name
   workdir = planned / name
   (workdir / "checkpoints" / "3").mkdir(parents=True)
   os.utime(workdir / "checkpoints" / "3", (0, time.time() - 3723))
   (workdir / "running").write_text(f"{os.uname().nodename} {os.getpid()}\n")
   record = {"step": 4, "train/loss": 1 / 3, "perf/eta_seconds": 123.4}
+  record |= {"perf/examples_per_sec": 7.25, "perf/mfu": 0.123}
   lines = [{"step": 5, "perf/step_time": 0.1}]  # Without a loss.
+  lines += [{"step": 4, "eval_mean/loss": 0.25}, {"step": 3}]
   (workdir / "metrics.jsonl").write_text(
     "".join(json.dumps(row) + "\n" for row in [record, *lines])
   )
-  first, *others = succeeds(capsys, "sweep", "status", planned).splitlines()
-  age = re.search(r"checkpoint age (1:02:0\d)", first)
-  assert first == (
-    "RUNNING          step 4/5  loss 0.3333  ETA 2:03"
-    f"  checkpoint age {age[1]}  {name}"
-  )
-  assert len(others) == 3
-  for line in others:
-    assert line.startswith("NEW              step -/5  loss -  ETA -  ")
+  _, head, first, *others = succeeds(
+    capsys, "sweep", "status", planned
+  ).splitlines()
+  columns = dict(zip(re.split("  +", head), re.split("  +", first)))
+  age = columns.pop("saved")
+  assert re.fullmatch(r"1:02:0\d", age)
+  assert columns == {
+    "run": name,
+    "state": "RUNNING",
+    "step": "4/5",
+    "%": "80.0",
+    "loss": "0.3333",
+    "clips/s": "7.2",
+    "MFU": "12.3",
+    "ETA": "2:03",
+    "best": "eval_mean/loss 0.25",
+    "restarts": "0",
+  }
+  assert others[-1] == "1 RUNNING, 3 NEW"

@@ -11,7 +11,7 @@ import pytest
 from toy_training import experiment, losses_of
 
 from tests.training.toy_process import read_until, start
-from v2a_jax.training import hosts
+from v2a_jax.training import hosts, slowness
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.goodput import Goodput
 from v2a_jax.training.loop import train
@@ -100,10 +100,10 @@ def beat(**facts):
 
 def test_hosts_that_hold_the_others_up_are_named():
   beats = {p: beat(host=f"node{p}") for p in range(4)}
-  assert hosts.slow_hosts(beats) == {}
+  assert slowness.slow_hosts(beats) == {}
   beats[2] |= dict(data_time=0.6, device_time=0.3)
   beats[3] |= dict(device_time=0.2)
-  lines = hosts.slow_hosts(beats)
+  lines = slowness.slow_hosts(beats)
   assert lines.keys() == {2, 3}
   assert (
     "process 2 (host node2) holds the others up: it waits for data"
@@ -113,12 +113,12 @@ def test_hosts_that_hold_the_others_up_are_named():
   assert "node3" in lines[3] and "works on the host 0.79 s" in lines[3]
   # All wait for data: nobody holds the others up.
   same = {p: beat(data_time=0.6, device_time=0.3) for p in range(4)}
-  assert hosts.slow_hosts(same) == {}
+  assert slowness.slow_hosts(same) == {}
 
 
 def test_a_batch_that_does_not_come_is_named_while_it_is_waited_for():
   beats = {0: beat(phase="data", phase_seconds=42.0)}
-  (line,) = hosts.slow_hosts(beats).values()
+  (line,) = slowness.slow_hosts(beats).values()
   assert "process 0 (host a) has waited 42 s for the batch after step 9" in line
 
 

@@ -1,0 +1,72 @@
+r"""Diffusion against autoregression: one comparison, three arms, three sizes.
+
+v2a data scenes -o data/scenes --num 2400 --seed 0
+v2a sweep plan --config=configs/sweeps/ar_vs_diffusion.py \
+  --sweep=arm,size --seeds=3 --evaluate=data/scenes -o runs/ar_vs_diffusion
+v2a sweep launch runs/ar_vs_diffusion
+
+Equal in all arms: clips and their order, codec, condition encoders, parameters
+(to 2 %), FLOPs of training (to 6 %), steps, optimizer, seeds, evaluation. The
+arms differ in what is predicted:
+
+  diffusion  all latents at once, by rectified flow (arXiv:2209.03003)
+  ar         codes, two codebooks in MusicGen's delay pattern (arXiv:2306.05284)
+  latents    continuous latents one after another, a diffusion head for each
+             (arXiv:2406.11838)
+
+  size      parameters   training a clip: diffusion, ar, latents
+  small        1.7 M      2.28   2.25   2.38 GFLOP
+  medium       3.2 M      3.32   3.30   3.47
+  large        8.2 M      6.87   7.01   7.23
+
+`--variants=guidance` judges every run at three scales of guidance; nothing is
+trained again for that.
+"""
+
+from configs import ar_latents_tiny, ar_tiny, diffusion_tiny
+
+ARMS = {
+  "diffusion": diffusion_tiny,
+  "ar": ar_tiny,
+  "latents": ar_latents_tiny,
+}
+# Width, heads, then blocks and hidden units of the feed-forward layers of each
+# arm, so that parameters are equal.
+SIZES = {
+  "small": (96, 4, dict(diffusion=(3, 192), ar=(5, 192), latents=(5, 312))),
+  "medium": (128, 4, dict(diffusion=(4, 256), ar=(5, 520), latents=(5, 592))),
+  "large": (192, 6, dict(diffusion=(6, 384), ar=(6, 1080), latents=(6, 1048))),
+}
+
+
+def get_config(arm="diffusion", size="medium"):
+  for value, known in ((arm, ARMS), (size, SIZES)):
+    if value not in known:
+      raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+  config = ARMS[arm].get_config()
+  width, heads, arms = SIZES[size]
+  depth, hidden = arms[arm]
+  config.name = f"{arm}_{size}"
+  config.model.update(width=width, num_heads=heads, depth=depth, mlp_dim=hidden)
+  if arm == "latents":
+    # MAR draws the noise of each latent four times, which is a fifth more FLOPs.
+    config.model.update(head_width=width, num_draws=1)
+  config.num_train_steps = 6000
+  # Checkpoints for the curve of quality over training, in every arm.
+  config.keep_period = 2000
+  return config
+
+
+def sweep_arm():
+  for arm in ARMS:
+    yield {"arg.arm": arm}
+
+
+def sweep_size():
+  for size in SIZES:
+    yield {"arg.size": size}
+
+
+def evaluate_guidance():
+  for scale in (1.0, 2.0, 4.0):
+    yield {"guidance_video": scale}
