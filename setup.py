@@ -58,7 +58,10 @@ EXTRAS = {
     "rapidfuzz",
     "scikit-learn",
   ],
-  "ui": ["gradio>=6.1"],
+  # The page and API of v2a serve.
+  "ui": ["fastapi>=0.130", "uvicorn>=0.40"],
+  # Timelines of OpenTimelineIO, and signed provenance.
+  "delivery": ["c2pa-python>=0.38", "opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.

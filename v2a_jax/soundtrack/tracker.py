@@ -105,6 +105,11 @@ class Soundtracker:
     )
 
   @property
+  def score_name(self) -> str:
+    """Name of the score that ranks takes."""
+    return ranking.NAME
+
+  @property
   def _speaks(self) -> bool:
     """Whether the model reads a transcript."""
     return self.experiment.conditioner.reads_transcript
@@ -281,8 +286,9 @@ class Soundtracker:
       video=path,
       request=request,
       candidates=tuple(takes),
-      score_name=ranking.NAME,
+      score_name=self.score_name,
       model=self.describe(),
+      seconds=seconds,
       limits=limits,
     )
 
