@@ -27,13 +27,28 @@ request:
                       decides)
 -n, --negative_prompt TEXT
                       description of sound that should be absent
+--prompt_at START-END:TEXT
+                      description of a span in seconds alone, such as
+                      2-4.5:thunder, in place of --prompt (repeatable)
 --transcript TEXT     words to be spoken
+--transcript_file FILE
+                      words to be spoken with their times: SubRip (.srt), WebVTT
+                      (.vtt), Whisper's JSON, or a list of entries with word
+                      and start
 --speech, --no-speech
                       ask for speech, or for none (default: only with a
                       --transcript)
 --music, --no-music   ask for music, or for none (default: either)
 --effects, --no-effects
                       ask for effects, or for none (default: either)
+--retries N           how many times candidates in which speech or music is heard
+                      that should be absent are made anew (default 0)
+--like FILE           sound that candidates should be like
+--like_strength X     how much is made anew of the sound --like, above 0 to 1; a
+                      diffusion model begins from it: little keeps its course in
+                      time (default: it only serves to rank)
+--rank_by NAME        score that ranks candidates: motion_onset, no_speech,
+                      no_music, or like (repeatable; default motion_onset)
 --num_candidates COUNT
                       number of soundtracks for each video (default 4)
 --seed SEED           random seed, 0 to 4294967295; candidate i has seed + i
@@ -83,7 +98,7 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
-  "audio_track",
+  *("audio_track", "retries", "like", "like_strength"),
 )
 # Fields of `soundtrack.delivery.DeliveryOptions` that are flags by the same
 # name.
@@ -174,7 +189,6 @@ def _made(tracker, job: Job, output: str):
     job.video,
     Request(**job.request),
     tracker.describe(),
-    tracker.score_name,
     pathlib.Path(output),
     delivery.DeliveryOptions(**job.delivery),
     key=job.key,
@@ -194,7 +208,7 @@ def run(tracker, job: Job, output: str, limits) -> tuple[bool, Any]:
   takes = tracker(job.video, limits=limits, **job.request)
   delivery = takes.save(output, key=job.key, **job.delivery)
   for path, row in zip(delivery.videos, delivery.rows):
-    score = f"{takes.score_name} {row['score']:.3f}"
+    score = f"{takes.request.score_name} {row['score']:.3f}"
     print(f"{path}  {score}  seed {row['seed']}", flush=True)
   if not job.expected:
     return True, delivery
@@ -230,6 +244,13 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
   typed = {k: value for k, value in vars(args).items() if value is not None}
   request = {name: typed[name] for name in REQUEST if name in typed}
   request["sampler"] = sampler_flags.overrides(args)
+  request["prompts"] = tuple(args.prompt_at or ())
+  if args.rank_by:
+    request["rank_by"] = tuple(args.rank_by)
+  if args.transcript_file:
+    request["words"] = _words(args.transcript_file)
+  if args.like:
+    parsing.existing(args.like, "sound")
   delivery = {name: typed[name] for name in DELIVERY if name in typed}
   delivery |= {"mark": args.watermark, "timeline": tuple(args.timeline or ())}
   jobs = []
@@ -239,6 +260,19 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
       Job(video=video, request=own | request, delivery=delivery, key=args.key)
     )
   return jobs
+
+
+def _words(path: str) -> tuple[dict[str, Any], ...]:
+  from v2a_jax.basics import files
+  from v2a_jax.soundtrack import transcripts
+
+  file = parsing.existing(path, "transcript")
+  try:
+    return transcripts.parse(files.read_bytes(file).decode())
+  except UnicodeDecodeError:
+    raise parsing.UsageError(f"{path} is not text in UTF-8") from None
+  except transcripts.TranscriptError as error:
+    raise parsing.UsageError(f"{path} {error}") from None
 
 
 def _videos(names: list[str]) -> list[pathlib.Path]:

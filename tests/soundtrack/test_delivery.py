@@ -94,7 +94,6 @@ def takes(film):
     video=film,
     request=Request(prompt="steps on gravel", num_candidates=2),
     candidates=tuple(candidates),
-    score_name="motion_onset",
     model={"checkpoint": {"path": "x"}},
     seconds=Fraction(SECONDS),
   )
@@ -195,7 +194,7 @@ def test_the_same_is_found_again_if_it_is_whole(takes, tmp_path):
 
   options = delivery.DeliveryOptions(keep=1)
   find = lambda: delivery.existing(
-    takes.video, takes.request, takes.model, takes.score_name, tmp_path, options
+    takes.video, takes.request, takes.model, tmp_path, options
   )
   assert find() is None
   done = takes.save(tmp_path, keep=1)
@@ -220,7 +219,6 @@ def test_short_and_silent_sound_is_delivered_without_a_loudness(
     video=film,
     request=Request(duration=0.2),
     candidates=(silent,),
-    score_name="motion_onset",
     model={},
     seconds=Fraction(1, 5),
   )

@@ -41,8 +41,8 @@ from v2a_jax.soundtrack import mixing, places, timeline
 CONTAINERS = ("mp4", "mov", "mkv")
 CODECS = ("aac", "pcm", "flac")
 _BITS = 24
-_TRIES = 3  # of a lossy codec to stay under the true peak
-_SLACK = 0.02  # dB, of that
+_TRIES = 4  # of a lossy codec to keep loudness and true peak
+_PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,9 +174,7 @@ def deliver(
   """
   info = check_source(takes.video, options, takes.limits)
   stem = places.stem_of(takes.video)
-  described = describe(
-    takes.video, takes.request, takes.model, takes.score_name
-  )
+  described = describe(takes.video, takes.request, takes.model)
   described |= {"delivery": _options_of(options, key)}
   folder = places.folder_for(directory, stem, described)
   source = _Source.read(takes, info, options)
@@ -196,7 +194,10 @@ def deliver(
     timeline.write(folder / f"{stem}.{name}", [shot], stem)
   sidecar = folder / f"{stem}.json"
   files.write_json(
-    sidecar, described | {"picture": picture, "candidates": rows}
+    sidecar,
+    described
+    | {"picture": picture, "candidates": rows}
+    | {"rejected": [dict(row) for row in takes.rejected]},
   )
   if options.zip:
     _zip(folder / f"{stem}.zip", folder, stem, rows, options)
@@ -224,14 +225,13 @@ def existing(
   video: pathlib.Path,
   request,
   model: Mapping[str, Any],
-  score_name: str,
   directory: pathlib.Path,
   options: DeliveryOptions,
   *,
   key: str | None = None,
 ) -> timeline.Shot | None:
   """Finds what a whole earlier delivery of the same request has written."""
-  described = describe(video, request, model, score_name)
+  described = describe(video, request, model)
   described |= {"delivery": _options_of(options, key)}
   stem = places.stem_of(video)
   folder = places.find(directory, stem, described)
@@ -285,6 +285,8 @@ def _write(take, rank: int, base, source: _Source, options, *, key) -> dict:
   new = _at_rate(take.samples, take.sample_rate, rate, takes.seconds)
   finish = functools.partial(_finish, rate=rate, options=options, key=key)
   row = {"rank": rank, "seed": take.seed, "score": take.score}
+  row |= {"scores": dict(take.scores), "rejected": take.rejected}
+  row |= {"heard": dict(take.heard)}
   samples = new
   if source.original is not None:
     stem = base.with_name(f"{base.name}__new.{options.sound_file}")
@@ -378,14 +380,16 @@ def _write_sound(path, samples, rank: int, source: _Source, options) -> None:
 def _mux(samples, base, source: _Source, options: DeliveryOptions):
   """Writes the video; returns its path, and its sound as it is heard.
 
-  A lossy codec moves peaks. Where it takes them over the limit, what it gets is
-  turned down there by as much as it went over.
+  A lossy codec moves peaks, and may take away treble. Where it leaves the
+  loudness or the true peak that are asked for, it is given as much more or less.
   """
-  peak, takes, rate = options.true_peak, source.takes, options.sample_rate
+  takes, rate = source.takes, options.sample_rate
+  target = options.loudness and loud.integrated(samples, rate)
+  given, trim, peak = samples, 0.0, options.true_peak
   for _ in range(_TRIES):
     muxed = media.mux(
       takes.video,
-      samples,
+      given,
       sample_rate=rate,
       out=base.with_name(f"{base.name}.{options.container}"),
       audio_codec=options.audio_codec,
@@ -393,10 +397,13 @@ def _mux(samples, base, source: _Source, options: DeliveryOptions):
     )
     heard = _heard(muxed, rate, takes)
     over = loud.true_peak(heard, rate) - options.true_peak
-    if over <= _SLACK:
+    found = target and loud.integrated(heard, rate)
+    less = target - found if found else 0.0
+    if over <= _PEAK_SLACK and abs(less) <= _LOUDNESS_SLACK:
       break
-    peak -= over
-    samples = loud.limit(samples, rate, peak=peak)
+    peak -= max(over, 0.0)
+    trim += less
+    given = loud.limit(samples * np.float32(10 ** (trim / 20)), rate, peak=peak)
   return muxed, heard
 
 
@@ -412,15 +419,16 @@ def _zip(path, folder, stem: str, rows, options: DeliveryOptions) -> None:
         archive.write(folder / name, f"{folder.name}/{name}")
 
 
-def describe(video, request, model, score_name: str) -> dict:
+def describe(video, request, model) -> dict:
   """Returns all that decided the sound, for the sidecar."""
   return {
     "video": str(video),
     "video_sha256": _digest(video),
     "audio_sha256": _digest(request.audio),
+    "like_sha256": _digest(request.like),
     "request": dataclasses.asdict(request),
     "model": model,
-    "score": score_name,
+    "score": request.score_name,
     "software": {
       "v2a_jax": v2a_jax.__version__,
       "jax": jax.__version__,

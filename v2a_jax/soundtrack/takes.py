@@ -1,5 +1,6 @@
 """Takes: the soundtracks that answer one request, ranked."""
 
+from collections.abc import Mapping
 import dataclasses
 from fractions import Fraction
 import pathlib
@@ -21,13 +22,20 @@ class Soundtrack:
     samples: float32 [t channels] in [-1, 1], as long as the video.
     sample_rate: sample rate in Hz.
     seed: seed that gives this candidate again.
-    score: score of `sampling.ranking`; more is better.
+    score: score that ranks it; more is better.
+    scores: all named scores (`scoring.SCORES`).
+    heard: what is heard of what should be absent: seconds of speech,
+      probability of music.
+    rejected: whether that is over the limits of `hearing.unwanted`.
   """
 
   samples: np.ndarray
   sample_rate: int
   seed: int
   score: float
+  scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  heard: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  rejected: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,9 @@ class Soundtracks:
   Attributes:
     video: path of the picture.
     request: the request they answer.
-    candidates: soundtracks, ranked by `score_name`.
-    score_name: name of the score that ranked them.
+    candidates: soundtracks, ranked by `request.score_name`; rejected ones last.
+    rejected: seeds of the candidates that were made and not taken, and what
+      was heard in them.
     model: description of the model, see `Soundtracker.describe`.
     seconds: length of what was scored, in seconds.
     limits: resource limits of reading the picture.
@@ -47,9 +56,9 @@ class Soundtracks:
   video: pathlib.Path
   request: Request
   candidates: tuple[Soundtrack, ...]
-  score_name: str
   model: dict[str, Any]
   seconds: Fraction
+  rejected: tuple[Mapping[str, Any], ...] = ()
   limits: media.Limits = media.DEFAULT_LIMITS
 
   @property
