@@ -59,7 +59,7 @@ EXTRAS = {
     "scikit-learn",
   ],
   # The page and API of v2a serve.
-  "ui": ["fastapi>=0.130", "uvicorn>=0.40"],
+  "ui": ["fastapi>=0.130", "pydantic>=2", "starlette", "uvicorn>=0.40"],
   # Timelines of OpenTimelineIO, and signed provenance.
   "delivery": ["c2pa-python>=0.38", "opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
@@ -106,6 +106,7 @@ setup(
     "v2a_jax": ["assets/**"],
     "v2a_jax.evaluation.listening": ["templates/**"],
     "v2a_jax.evaluation.report": ["templates/**"],
+    "v2a_jax.service": ["page/**"],
     "data_pipelines": ["templates/**"],
     "launch": ["templates/*", "README.md"],
     "": ["py.typed"],

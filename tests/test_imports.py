@@ -39,10 +39,11 @@ MAY = {
   " parallel pretrained sampling sync training weights",
   "soundtrack": "v2a_jax batch codec data_pipelines experiment hearing media"
   " sampling watermark weights",
+  "service": "v2a_jax media soundtrack watermark",
   "evaluation": "batch data_pipelines hearing media pretrained soundtrack sync"
   " v2a_jax weights",
   "launch": "configs data_pipelines media pretrained watermark weights parallel"
-  " training experiment soundtrack evaluation v2a_jax",
+  " training experiment soundtrack service evaluation v2a_jax",
 }
 # One door each: (module, what alone may import it).
 DOORS = [

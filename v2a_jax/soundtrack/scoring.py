@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from v2a_jax.hearing import unwanted
+from v2a_jax.hearing import embeddings, unwanted
 
 # What is heard: seconds of speech are compared with the length of the sound.
 SCORES = {
@@ -20,6 +20,24 @@ SCORES = {
   "no_music": "1 less the probability of music, by mn04",
   "like": "cosine of the angle to the embedding of the sound `like`, by mn04",
 }
+
+
+_NETWORKS = {
+  "no_speech": embeddings.Silero,
+  "no_music": embeddings.Mn04,
+  "like": embeddings.Mn04,
+}
+
+
+def prepare(names: Sequence[str]) -> None:
+  """Loads the networks of scores, before anything is generated.
+
+  Raises:
+    MissingWeightsError, WrongWeightsError: one cannot be loaded.
+  """
+  for name in names:
+    if name in _NETWORKS:
+      unwanted.loaded(_NETWORKS[name])
 
 
 def scores(

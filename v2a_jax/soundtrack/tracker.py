@@ -9,7 +9,7 @@ are generated in one batch, decoded by the codec, cut to the video's length to
 the sample, and ranked. Candidate i has seed `seed + i` and its own noise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import fractions
 import functools
@@ -109,7 +109,7 @@ class Soundtracker:
     )
 
   @property
-  def _speaks(self) -> bool:
+  def speaks(self) -> bool:
     """Whether the model reads a transcript."""
     return self.experiment.conditioner.reads_transcript
 
@@ -231,9 +231,70 @@ class Soundtracker:
       MediaError: the file cannot be read or has no picture.
       ValueError: a value of the request is refused.
     """
-    path = local_path(video, "the video")
     request = Request(**request)
-    self._check(request)
+    path, seconds, make = self._prepare(video, request, limits)
+    taken, rejected = self._select(make, request)
+    return Soundtracks(
+      video=path,
+      request=request,
+      candidates=tuple(taken),
+      model=self.describe(),
+      seconds=seconds,
+      rejected=tuple(rejected),
+      limits=limits,
+    )
+
+  def stream(
+    self, video, *, limits: media.Limits = media.DEFAULT_LIMITS, **request
+  ) -> Iterator[Soundtracks]:
+    """Makes soundtracks one after another and yields each when it is done.
+
+    Each is alone in its `Soundtracks`, whose request gives it again by itself.
+    All together take longer than the batch of a call.
+
+    Args:
+      video: path of the video.
+      limits: resource limits of reading it.
+      **request: fields of a `Request`.
+
+    Raises:
+      MediaError, ValueError: as a call.
+    """
+    request = Request(**request)
+    path, seconds, make = self._prepare(video, request, limits)
+    n = request.num_candidates
+    for index in range(n):
+      seeds = [request.seed + index + n * k for k in range(1 + request.retries)]
+      tried = []
+      for seed in seeds:
+        tried += make(seed, 1)
+        if not tried[-1].rejected:
+          break
+      best = min(
+        tried, key=lambda take: (take.rejected, sum(take.heard.values()))
+      )
+      (score,) = scoring.combined([best.scores], request.rank_by[:1])
+      yield Soundtracks(
+        video=path,
+        request=dataclasses.replace(
+          request, num_candidates=1, seed=best.seed, retries=0
+        ),
+        candidates=(dataclasses.replace(best, score=score),),
+        model=self.describe(),
+        seconds=seconds,
+        rejected=tuple(_row(take) for take in tried if take is not best),
+        limits=limits,
+      )
+
+  def _prepare(self, video, request: Request, limits):
+    """Reads a video.
+
+    Returns:
+      Its path, the seconds to score, and a function of (first seed, count) that
+      makes so many takes.
+    """
+    path = local_path(video, "the video")
+    self.check(request)
     seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
       seconds = min(seconds, fractions.Fraction(request.duration))
@@ -250,33 +311,36 @@ class Soundtracker:
       length=round(self.window_seconds * rate),
     )
     make = self._maker(path, picture, windows, seconds, request, limits)
-    taken, rejected = self._select(make, request)
-    return Soundtracks(
-      video=path,
-      request=request,
-      candidates=tuple(taken),
-      model=self.describe(),
-      seconds=seconds,
-      rejected=tuple(rejected),
-      limits=limits,
-    )
+    return path, seconds, make
 
-  def _check(self, request: Request) -> None:
-    """Refuses what this model cannot do."""
+  def check(self, request: Request) -> None:
+    """Refuses what this model cannot do, before any work.
+
+    Raises:
+      SettingError: names what.
+      MediaError: the sound `like` cannot be read.
+      MissingWeightsError, WrongWeightsError: a network of a score is not there.
+    """
     name = self.experiment.run.name
-    if request.spoken and not self._speaks:
+    if request.spoken and not self.speaks:
       raise SettingError(
         f"transcript={request.spoken!r}: {name} speaks no given words; describe"
         " speech in the prompt"
       )
-    if request.like_strength is not None and not self._diffuses:
+    if request.like_strength is not None and not self.diffuses:
       raise SettingError(
         f"like_strength={request.like_strength}: {name} does not begin from a"
         " sound; a diffusion model does"
       )
+    if request.like:
+      read = media.limited(media.probe)
+      if not read(request.like).has_audio:
+        raise SettingError(f"like={request.like!r} has no sound")
+    scoring.prepare(self._scores(request))
 
   @property
-  def _diffuses(self) -> bool:
+  def diffuses(self) -> bool:
+    """Whether it is a diffusion model."""
     return self.experiment.sampler.family == "diffusion"
 
   def _maker(self, path, picture, windows, seconds, request, limits):
@@ -358,11 +422,7 @@ class Soundtracker:
     best = sorted(clean, key=lambda take: -take.score)
     taken = best + spare[: wanted - len(best)]
     seeds = {take.seed for take in taken}
-    return taken, [
-      {"seed": take.seed, "heard": dict(take.heard), "rejected": take.rejected}
-      for take in made
-      if take.seed not in seeds
-    ]
+    return taken, [_row(take) for take in made if take.seed not in seeds]
 
   def _scores(self, request: Request) -> tuple[str, ...]:
     """Returns the names of the scores that a request needs."""
@@ -403,7 +463,7 @@ class Soundtracker:
     for index, (start, end, _) in enumerate(request.prompts, start=1):
       owner[(start <= times) & (times < end)] = index
     used = sorted(set(owner.tolist()))
-    if not self._diffuses or len(used) == 1:
+    if not self.diffuses or len(used) == 1:
       # Each window by the prompt of most of its latents.
       most = [
         np.bincount(owner[begin : begin + windows.length]).argmax()
@@ -445,7 +505,7 @@ class Soundtracker:
         for word, onset in zip(words, onsets)
         if 0 <= onset - begin < window.seconds
       ]
-      if self._speaks:
+      if self.speaks:
         ids, times, mask = self.tokenizer.encode_words(
           spoken, length, window.seconds
         )
@@ -482,6 +542,15 @@ class Soundtracker:
       request.negative_prompt, self.loader_config.window.prompt_length
     )
     return tuple(np.tile(x, (rows, 1)) for x in encoded)
+
+
+def _row(take: Soundtrack) -> dict[str, Any]:
+  """Returns what the sidecar says of a take that is not delivered."""
+  return {
+    "seed": take.seed,
+    "heard": dict(take.heard),
+    "rejected": take.rejected,
+  }
 
 
 def _confined(limits: media.Limits) -> dict[str, Callable]:
