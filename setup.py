@@ -60,8 +60,8 @@ EXTRAS = {
   ],
   # The page and API of v2a serve.
   "ui": ["fastapi>=0.130", "pydantic>=2", "starlette", "uvicorn>=0.40"],
-  # Timelines of OpenTimelineIO, and signed provenance.
-  "delivery": ["c2pa-python>=0.38", "opentimelineio>=0.18"],
+  # Timelines of OpenTimelineIO.
+  "delivery": ["opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
   # Reads the tokenizer.json of a published text encoder such as CLAP's.
@@ -73,6 +73,10 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
+    # Serves the page under test, and reads timelines.
+    "fastapi",
+    "opentimelineio",
+    "uvicorn",
     # Renders report.md as its readers do.
     "markdown-it-py",
     "moto[s3]",

@@ -47,8 +47,9 @@ request:
 --like_strength X     how much is made anew of the sound --like, above 0 to 1; a
                       diffusion model begins from it: little keeps its course in
                       time (default: it only serves to rank)
---rank_by NAME        score that ranks candidates: motion_onset, no_speech,
-                      no_music, or like (repeatable; default motion_onset)
+--rank_by NAME        score that ranks candidates: motion_onset, as without it,
+                      no_speech, no_music, or like; of several, the mean of their
+                      ranks (repeatable)
 --num_candidates COUNT
                       number of soundtracks for each video (default 4)
 --seed SEED           random seed, 0 to 4294967295; candidate i has seed + i

@@ -121,7 +121,7 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
     ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
-    ({"request": {"prompts": "x"}}, "no such key, did you mean prompt?"),
+    ({"request": {"promt": "x"}}, "no such key, did you mean prompt?"),
     (
       {"request": {"num_candidates": 10**9}},
       "num_candidates=1000000000 is not",
@@ -208,6 +208,8 @@ def test_flags_have_the_names_of_a_request():
     *("--keep=1", "--loudness=-23", "--key=mine", "--no-watermark"),
     *("--true_peak=-2", "--container=mov", "--audio_codec=pcm", "--zip"),
     *("--original=duck", "--timeline=edl", "--timeline=otio"),
+    *("--prompt_at", "2-4.5:thunder: near", "--rank_by=motion_onset"),
+    *("--rank_by=no_music", "--retries=2"),
   )
   assert request == Request(
     prompt="rain",
@@ -218,6 +220,9 @@ def test_flags_have_the_names_of_a_request():
     num_candidates=2,
     seed=7,
     duration=1.5,
+    prompts=((2.0, 4.5, "thunder: near"),),
+    rank_by=("motion_onset", "no_music"),
+    retries=2,
   )
   assert key == "mine"
   assert delivery == DeliveryOptions(

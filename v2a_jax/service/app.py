@@ -164,7 +164,9 @@ def _say_errors(app: fastapi.FastAPI, store: store_lib.Store) -> None:
       {"detail": detail}, status_code=status, headers=headers
     )
 
-  app.exception_handler(guard.TooLargeError)(lambda _, e: answer(413, e))
+  app.exception_handler(guard.TooLargeError)(
+    lambda _, e: answer(413, e, connection="close")
+  )
   app.exception_handler(TimeoutError)(
     lambda _, e: answer(408, TimeoutError("it took too long to arrive"))
   )
@@ -461,6 +463,7 @@ class _Service:
       "diffuses": self.tracker.diffuses,
       "max_seconds": self.options.max_seconds,
       "max_candidates": self.options.max_candidates,
+      "upload_mb": self.options.upload_mb,
       "card": self.card,
     }
 

@@ -148,6 +148,8 @@ async def _answer(send, status: int, detail: str) -> None:
   headers = [(b"content-type", b"application/json")]
   if status in (429, 503):
     headers.append((b"retry-after", b"10"))
+  if status == 413:  # The rest of the body is not waited for.
+    headers.append((b"connection", b"close"))
   start = {"type": "http.response.start", "status": status, "headers": headers}
   await send(start)
   await send({"type": "http.response.body", "body": body})

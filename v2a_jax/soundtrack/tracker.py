@@ -336,6 +336,8 @@ class Soundtracker:
       read = media.limited(media.probe)
       if not read(request.like).has_audio:
         raise SettingError(f"like={request.like!r} has no sound")
+    if not callable(request.sampler):
+      self.experiment.sampler_with(request.sampler)
     scoring.prepare(self._scores(request))
 
   @property

@@ -27,8 +27,11 @@ const json = async (path, options) => (await call(path, options)).json();
 const send = (method, path, body) => json(path, {
   method, headers: {"content-type": "application/json"}, body: JSON.stringify(body),
 });
-const upload = (path, file) =>
-  json(`${path}?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
+async function upload(path, file) {
+  const most = state.model.upload_mb;
+  if (file.size > most * 2 ** 20) throw new Error(`${file.name} is over ${most} MB`);
+  return json(`${path}?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
+}
 
 function say(text, kind = "") {
   $("said").textContent = text;
