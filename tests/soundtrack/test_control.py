@@ -239,3 +239,30 @@ def test_speech_and_likeness_are_heard_in_real_recordings():
   other = 0.05 * rng.standard_normal((3 * RATE, 1)).astype(np.float32)
   near = unwanted.similarity(noise, other, RATE)
   assert near > unwanted.similarity(noise, hum, RATE) + 0.1
+
+
+def test_takes_are_streamed_and_each_can_be_made_again(tracker, video):
+  ask = dict(prompt="rain", num_candidates=2, seed=7)
+  stream = tracker.stream(video, **ask)
+  first = next(stream)
+  assert first.best.seed == 7 and len(first.candidates) == 1
+  second, *rest = stream
+  assert second.best.seed == 8 and not rest
+  again = tracker(video, **vars(second.request))
+  np.testing.assert_array_equal(again.best.samples, second.best.samples)
+
+
+def test_the_mark_is_in_a_mix_with_the_original(tracker, tmp_path):
+  """With a voice in the video that is louder than the new sound."""
+  rng = np.random.default_rng(0)
+  clip = tmp_path / "clip.mp4"
+  frames = rng.integers(0, 255, (30, 16, 16, 3), dtype=np.uint8)
+  voice = 0.1 * rng.standard_normal((3 * RATE, 1))
+  media.encode_video(
+    frames, fps=10, path=clip, audio=voice.clip(-1, 1), sample_rate=RATE
+  )
+  takes = tracker(clip, num_candidates=1)
+  done = takes.save(tmp_path / "out", original="duck", loudness=-23.0)
+  (row,) = done.rows
+  assert row["watermark"]["found"]
+  assert row["video_loudness_lufs"] == pytest.approx(-23.0, abs=0.5)
