@@ -59,7 +59,10 @@ EXTRAS = {
     "rapidfuzz",
     "scikit-learn",
   ],
-  "ui": ["gradio>=6.1"],
+  # The page and API of v2a serve.
+  "ui": ["fastapi>=0.130", "pydantic>=2", "starlette", "uvicorn>=0.40"],
+  # Timelines of OpenTimelineIO.
+  "delivery": ["opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
   # Builds data sets on many machines: docs/data_at_scale.md.
@@ -76,6 +79,10 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
+    # Serves the page under test, and reads timelines.
+    "fastapi",
+    "opentimelineio",
+    "uvicorn",
     # Renders report.md as its readers do.
     "markdown-it-py",
     "moto[s3]",
@@ -109,6 +116,7 @@ setup(
     "v2a_jax": ["assets/**"],
     "v2a_jax.evaluation.listening": ["templates/**"],
     "v2a_jax.evaluation.report": ["templates/**"],
+    "v2a_jax.service": ["page/**"],
     "data_pipelines": ["templates/**"],
     "launch": ["templates/*", "README.md"],
     "": ["py.typed"],

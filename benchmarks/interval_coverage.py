@@ -23,9 +23,10 @@ import pathlib
 import numpy as np
 
 from v2a_jax import media
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import frechet, inception, kernel
 from v2a_jax.evaluation.metrics.offset import median_with_spread
+from v2a_jax.hearing import embeddings
 
 SIZES = (16, 48, 128)
 REFERENCE = 128

@@ -33,9 +33,10 @@ from data_pipelines.source import open_source
 from v2a_jax import media
 from v2a_jax.batch import Batch
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.metrics import onsets
+from v2a_jax.hearing import embeddings
 from v2a_jax.sampling.guidance import Guidance
 from v2a_jax.soundtrack.tracker import Soundtracker
 

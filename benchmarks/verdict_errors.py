@@ -15,10 +15,10 @@ import itertools
 
 import numpy as np
 
-from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.metrics import frechet, kernel
 from v2a_jax.evaluation.report import differences
 from v2a_jax.evaluation.report.columns import columns_of
+from v2a_jax.hearing import embeddings
 
 SIZES = (5, 8, 16, 48)
 DIM, WINDOWS, REFERENCE = 12, 4, 64

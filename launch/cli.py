@@ -26,6 +26,7 @@ VERBS = {
   "listen": ("listen", "Make a blind listening test and score its answers"),
   "sweep": ("sweep.run", "Plan, launch and follow a grid of runs"),
   "generate": ("generate", "Generate soundtracks for silent videos"),
+  "serve": ("serve", "Serve a page and an HTTP API that make soundtracks"),
   "watermark": ("watermark", "Detect the watermark of generated sound"),
   "weights": ("weights", "List, fetch, convert and export weights"),
 }

@@ -39,6 +39,9 @@ _EVAL = (
 OPTIONAL = dict.fromkeys(
   _EVAL.split(), "v2a eval; pip install 'v2a_jax[eval]'"
 ) | {
+  "fastapi": "v2a serve; pip install 'v2a_jax[ui]'",
+  "opentimelineio": "v2a generate --timeline otio; pip install 'v2a_jax[delivery]'",
+  "uvicorn": "v2a serve; pip install 'v2a_jax[ui]'",
   "gcsfs": "v2a with gs:// paths; pip install 'v2a_jax[cloud]'",
   "s3fs": "v2a with s3:// paths; pip install 'v2a_jax[cloud]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",

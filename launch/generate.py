@@ -6,7 +6,7 @@ them, the sidecar, records every setting.
 
 import argparse
 import dataclasses
-import json
+import os
 import pathlib
 import sys
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from launch import parsing, sampler_flags
 
 ARGUMENTS = f"""
-[VIDEO...]            video file of any format
+[VIDEO...]            video file of any format, or folder of such files
 -o, --output DIR      folder to write to; each video gets a subfolder (required)
 --from SIDECAR        generate the soundtracks of a sidecar again, with the same
                       settings; the exit status is 1 if the sound differs
@@ -27,13 +27,29 @@ request:
                       decides)
 -n, --negative_prompt TEXT
                       description of sound that should be absent
+--prompt_at START-END:TEXT
+                      description of a span in seconds alone, such as
+                      2-4.5:thunder, in place of --prompt (repeatable)
 --transcript TEXT     words to be spoken
+--transcript_file FILE
+                      words to be spoken with their times: SubRip (.srt), WebVTT
+                      (.vtt), Whisper's JSON, or a list of entries with word
+                      and start
 --speech, --no-speech
                       ask for speech, or for none (default: only with a
                       --transcript)
 --music, --no-music   ask for music, or for none (default: either)
 --effects, --no-effects
                       ask for effects, or for none (default: either)
+--retries N           how many times candidates in which speech or music is heard
+                      that should be absent are made anew (default 0)
+--like FILE           sound that candidates should be like
+--like_strength X     how much is made anew of the sound --like, above 0 to 1; a
+                      diffusion model begins from it: little keeps its course in
+                      time (default: it only serves to rank)
+--rank_by NAME        score that ranks candidates: motion_onset, as without it,
+                      no_speech, no_music, or like; of several, the mean of their
+                      ranks (repeatable)
 --num_candidates COUNT
                       number of soundtracks for each video (default 4)
 --seed SEED           random seed, 0 to 4294967295; candidate i has seed + i
@@ -51,7 +67,27 @@ request:
 {sampler_flags.ARGUMENTS}
 delivery:
 --keep COUNT          number of candidates to write, the best ones (default: all)
---loudness LUFS       loudness of the sound, such as -23 (default: as generated)
+--skip_existing       leave videos alone whose soundtracks by the same request
+                      are all in --output already
+--loudness LUFS       integrated loudness, such as -23 (EBU R 128), -24 (ATSC
+                      A/85) or -14 (default: as generated)
+--true_peak X         highest true peak in dBTP (default -1)
+--sample_rate RATE    sample rate of what is written in Hz (default 48000)
+--container NAME      mp4, mov or mkv (default mp4); another one where it cannot
+                      hold the picture, which is never encoded again
+--audio_codec NAME    sound of video files: aac, or lossless pcm or flac of 24
+                      bits (default aac)
+--sound_file NAME     file of the sound alone: wav, a Broadcast Wave of 24 bits
+                      with the picture's time code, or flac (default wav)
+--original NAME       what becomes of the video's own sound: mix adds the new
+                      sound to it, duck also turns the new sound down while it is
+                      heard (default: it is left out)
+--original_level X    change of the original's level in dB (default 0)
+--duck X              how far the new sound is turned down in dB (default 12)
+--timeline NAME       edl (CMX 3600) or otio (OpenTimelineIO): a timeline beside
+                      the files, and one of all videos in --output (repeatable)
+--zip                 put everything of a video into one zip file as well
+--payload N           16 bits that the watermark carries, 0 to 65535 (default 0)
 --watermark, --no-watermark
                       mark the sound as generated (default yes)
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
@@ -63,7 +99,19 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
-  "audio_track",
+  *("audio_track", "retries", "like", "like_strength"),
+)
+# Fields of `soundtrack.delivery.DeliveryOptions` that are flags by the same
+# name.
+DELIVERY = (
+  *("keep", "loudness", "true_peak", "sample_rate", "container", "zip"),
+  *("audio_codec", "sound_file", "original", "original_level", "duck"),
+  *("timeline", "payload"),
+)
+# Endings of the files that are taken from a folder.
+VIDEOS = (
+  *(".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mxf", ".ts", ".mts"),
+  *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"),
 )
 
 
@@ -74,13 +122,15 @@ class Job:
   Attributes:
     video: path of the video.
     request: fields of a `Request`.
-    delivery: arguments of `Soundtracks.save`.
+    delivery: fields of a `DeliveryOptions`.
+    key: key of the watermark.
     expected: sha256 of the samples that must come out, by seed; for `--from`.
   """
 
   video: pathlib.Path
   request: dict[str, Any]
   delivery: dict[str, Any]
+  key: str | None = None
   expected: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
@@ -95,19 +145,28 @@ def main(argv: list[str]) -> int:
     raise parsing.UsageError("no video: name one, or a sidecar with --from")
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import Limits, MediaError
-  from v2a_jax.soundtrack import places
+  from v2a_jax.soundtrack import timeline
+  from v2a_jax.soundtrack.delivery import DeliveryOptions, check_source
   from v2a_jax.soundtrack.request import Request
   from v2a_jax.soundtrack.tracker import Soundtracker
 
+  limits = Limits().scaled(args.read_limits)
   for job in jobs:  # Refuses a wrong value before weights are loaded.
     Request(**job.request)
-    places.stem_of(job.video)
-  limits = Limits().scaled(args.read_limits)
+    options = DeliveryOptions(**job.delivery)
+    if len(jobs) == 1:
+      check_source(job.video, options, limits)
   tracker = Soundtracker.load(checkpoint, step=step)
-  failed = 0
+  failed, shots = 0, []
   for job in jobs:
     try:
-      failed += not run(tracker, job, args.output, limits)
+      if args.skip_existing and (shot := _made(tracker, job, args.output)):
+        print(f"{job.video}: {shot.sounds[0].parent} has it", flush=True)
+        shots.append(shot)
+        continue
+      same, delivery = run(tracker, job, args.output, limits)
+      failed += not same
+      shots.append(delivery.shot)
     except MediaError as error:
       # One file that cannot be read does not cost the others their sound.
       if len(jobs) == 1:
@@ -116,23 +175,47 @@ def main(argv: list[str]) -> int:
       print(f"v2a generate: {error}", file=sys.stderr, flush=True)
   if len(jobs) > 1:
     print(f"{len(jobs) - failed} of {len(jobs)} videos have sound now")
+    for name in options.timeline if shots else ():
+      path = pathlib.Path(args.output, f"timeline.{name}")
+      print(timeline.write(path, shots, "v2a generate"))
   return 1 if failed else 0
 
 
-def run(tracker, job: Job, output: str, limits) -> bool:
-  """Makes one video's soundtracks; False if they are not those expected."""
+def _made(tracker, job: Job, output: str):
+  """Returns the `Shot` of soundtracks that need not be made again, or None."""
+  from v2a_jax.soundtrack import delivery
+  from v2a_jax.soundtrack.request import Request
+
+  return delivery.existing(
+    job.video,
+    Request(**job.request),
+    tracker.describe(),
+    pathlib.Path(output),
+    delivery.DeliveryOptions(**job.delivery),
+    key=job.key,
+  )
+
+
+def run(tracker, job: Job, output: str, limits) -> tuple[bool, Any]:
+  """Makes one video's soundtracks.
+
+  Returns:
+    (False if they are not those expected, their `Delivery`).
+  """
+  from v2a_jax.soundtrack.delivery import DeliveryOptions, check_source
+
+  check_source(job.video, DeliveryOptions(**job.delivery), limits)
   _say_track(job, limits)
   takes = tracker(job.video, limits=limits, **job.request)
-  delivery = takes.save(output, **job.delivery)
-  for path, take in zip(delivery.videos, takes.candidates):
-    score = f"{takes.score_name} {take.score:.3f}"
-    print(f"{path}  {score}  seed {take.seed}", flush=True)
+  delivery = takes.save(output, key=job.key, **job.delivery)
+  for path, row in zip(delivery.videos, delivery.rows):
+    score = f"{takes.request.score_name} {row['score']:.3f}"
+    print(f"{path}  {score}  seed {row['seed']}", flush=True)
   if not job.expected:
-    return True
-  rows = json.loads(delivery.sidecar.read_text())["candidates"]
-  same = _digests(rows) == job.expected
+    return True, delivery
+  same = _digests(delivery.rows) == job.expected
   print("bit for bit the same sound" if same else "NOT the same sound")
-  return same
+  return same, delivery
 
 
 def _say_track(job: Job, limits) -> None:
@@ -162,15 +245,60 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
   typed = {k: value for k, value in vars(args).items() if value is not None}
   request = {name: typed[name] for name in REQUEST if name in typed}
   request["sampler"] = sampler_flags.overrides(args)
-  delivery = dict(
-    keep=args.keep, loudness=args.loudness, key=args.key, mark=args.watermark
-  )
+  request["prompts"] = tuple(args.prompt_at or ())
+  if args.rank_by:
+    request["rank_by"] = tuple(args.rank_by)
+  if args.transcript_file:
+    request["words"] = _words(args.transcript_file)
+  if args.like:
+    parsing.existing(args.like, "sound")
+  delivery = {name: typed[name] for name in DELIVERY if name in typed}
+  delivery |= {"mark": args.watermark, "timeline": tuple(args.timeline or ())}
   jobs = []
-  for name in args.video:
-    video = parsing.existing(name, "video")
+  for video in _videos(args.video):
     own = {"audio": str(video)} if args.regenerate else {}
-    jobs.append(Job(video=video, request=own | request, delivery=delivery))
+    jobs.append(
+      Job(video=video, request=own | request, delivery=delivery, key=args.key)
+    )
   return jobs
+
+
+def _words(path: str) -> tuple[dict[str, Any], ...]:
+  from v2a_jax.basics import files
+  from v2a_jax.soundtrack import transcripts
+
+  file = parsing.existing(path, "transcript")
+  try:
+    return transcripts.parse(files.read_bytes(file).decode())
+  except UnicodeDecodeError:
+    raise parsing.UsageError(f"{path} is not text in UTF-8") from None
+  except transcripts.TranscriptError as error:
+    raise parsing.UsageError(f"{path} {error}") from None
+
+
+def _videos(names: list[str]) -> list[pathlib.Path]:
+  """Returns the files, and those in the folders, that are named.
+
+  Raises:
+    UsageError: one is not there, or a folder has no video.
+  """
+  videos = []
+  for name in names:
+    path = parsing.existing(name, "video")
+    if not path.is_dir():
+      videos.append(path)
+      continue
+    found = sorted(
+      pathlib.Path(folder, file)
+      for folder, _, files in os.walk(path, followlinks=True)
+      for file in files
+      if file.lower().endswith(VIDEOS) and not file.startswith(".")
+    )
+    if not found:
+      endings = " ".join(VIDEOS)
+      raise parsing.UsageError(f"{name} has no video file ({endings})")
+    videos += found
+  return videos
 
 
 def read_sidecar(
@@ -198,12 +326,13 @@ def read_sidecar(
   job = Job(
     video=parsing.existing((args.video or [found.video])[0], "video"),
     request=vars(found.request),
-    delivery=delivery | {"key": args.key},
+    delivery=delivery,
+    key=args.key,
     expected={row.seed: row.sha256_samples for row in found.candidates},
   )
   checkpoint = found.checkpoint
   return args.checkpoint or checkpoint.path, checkpoint.step, [job]
 
 
-def _digests(candidates: list[dict]) -> dict[int, str]:
+def _digests(candidates) -> dict[int, str]:
   return {row["seed"]: row["sha256_samples"] for row in candidates}

@@ -251,6 +251,15 @@ def _span(text: str) -> tuple[float, float]:
     ) from None
 
 
+def _prompt_span(text: str) -> tuple[float, float, str]:
+  span, colon, prompt = text.partition(":")
+  if not colon or not prompt.strip():
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is not a span in seconds and a text, such as 2-4.5:thunder"
+    )
+  return *_span(span), prompt.strip()
+
+
 # By metavar; other values are text.
 TYPES = {
   "N": _whole(0),
@@ -267,6 +276,7 @@ TYPES = {
   "START-END": _span,
   "FIELD=COLUMN": _pair("FIELD=COLUMN"),
   "NAME=VALUE": _pair("NAME=VALUE"),
+  "START-END:TEXT": _prompt_span,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from v2a_jax.basics import files
 from v2a_jax.basics.settings import SettingError, build, check
+from v2a_jax.soundtrack.delivery import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 _T = TypeVar("_T")
@@ -24,21 +25,14 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Delivery:
-  """How soundtracks were written: arguments of `Soundtracks.save`.
+class Delivery(DeliveryOptions):
+  """How soundtracks were written.
 
   Attributes:
     own_key: whether the watermark has a key that the sidecar does not say.
   """
 
-  keep: int | None = None
-  loudness: float | None = None
-  payload: int = 0
-  mark: bool = True
   own_key: bool
-
-  def __post_init__(self):
-    check(self, keep="[1, inf)", loudness="[-200, 0]", payload="[0, 65535]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

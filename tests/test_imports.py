@@ -27,6 +27,7 @@ MAY = {
   "data_pipelines": "media",
   "models": "parallel",
   "pretrained": "batch models weights",
+  "hearing": "pretrained weights",
   "codec": "batch parallel weights",
   "conditioning": "batch models parallel pretrained",
   # Programs of their own: nothing imports them.
@@ -38,12 +39,13 @@ MAY = {
   "training": "objectives parallel weights batch",
   "experiment": "batch codec conditioning data_pipelines models objectives"
   " parallel pretrained sampling sync training weights",
-  "soundtrack": "v2a_jax batch codec data_pipelines experiment media sampling"
-  " watermark weights",
-  "evaluation": "batch data_pipelines media pretrained soundtrack sync v2a_jax"
-  " weights",
+  "soundtrack": "v2a_jax batch codec data_pipelines experiment hearing media"
+  " sampling watermark weights",
+  "service": "v2a_jax media soundtrack watermark",
+  "evaluation": "batch data_pipelines hearing media pretrained soundtrack sync"
+  " v2a_jax weights",
   "launch": "configs data_pipelines media pretrained watermark weights parallel"
-  " training experiment soundtrack evaluation v2a_jax",
+  " training experiment soundtrack service evaluation v2a_jax",
 }
 # One door each: (module, what alone may import it).
 DOORS = [

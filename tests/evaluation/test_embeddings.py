@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from v2a_jax.evaluation import embeddings, metrics
+from v2a_jax.evaluation import metrics
 from v2a_jax.evaluation.metrics import frechet
+from v2a_jax.hearing import embeddings
 from v2a_jax.pretrained import mn04
 from v2a_jax.weights import registry as weights
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from v2a_jax.evaluation.embeddings import Features
 from v2a_jax.evaluation.metrics import frechet, kernel
+from v2a_jax.hearing.embeddings import Features
 
 RNG = np.random.default_rng
 

@@ -10,6 +10,7 @@ from launch import cli, generate, parsing
 from tests.launch.commands import refused, succeeds
 from tests.media.media_synthetic import write_tracks
 from v2a_jax import media, watermark
+from v2a_jax.soundtrack.delivery import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 RATE = 16_000
@@ -120,7 +121,7 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
     ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
-    ({"request": {"prompts": "x"}}, "no such key, did you mean prompt?"),
+    ({"request": {"promt": "x"}}, "no such key, did you mean prompt?"),
     (
       {"request": {"num_candidates": 10**9}},
       "num_candidates=1000000000 is not",
@@ -173,6 +174,10 @@ def test_a_sidecar_that_cannot_be_used_is_refused(
     (["--checkpoint=no/such/run"], "no/such/run"),
     (["--solver=eulr"], "config.sampler.solver='eulr' is not one of euler"),
     (["--guidance_video=-1"], "config.sampler.guidance.video=-1.0 is not in"),
+    (["--loudness=5"], "loudness=5.0 is not in [-70, 0]"),
+    (["--container=avi"], "container='avi' is not one of mp4, mov, mkv"),
+    (["--timeline=aaf"], "timeline='aaf' is not one of edl, otio"),
+    (["--original=mix"], "clip.mp4: has no sound to mix with; leave it out"),
     (["--temperature=1"], "config.sampler.temperature: no such key"),
   ],
 )
@@ -189,20 +194,22 @@ def typed(*args) -> dict:
   parser = parsing.Parser("x", "x", generate.ARGUMENTS, "x")
   args = parser.parse([__file__, "-o", "out", *args])
   (job,) = generate.typed_jobs(args)
-  return Request(**job.request), job.delivery
+  return Request(**job.request), DeliveryOptions(**job.delivery), job.key
 
 
 def test_what_is_not_typed_is_the_default_of_a_request():
-  request, delivery = typed()
-  assert request == Request()
-  assert delivery == dict(keep=None, loudness=None, key=None, mark=True)
+  assert typed() == (Request(), DeliveryOptions(), None)
 
 
 def test_flags_have_the_names_of_a_request():
-  request, delivery = typed(
+  request, delivery, key = typed(
     *("-p", "rain", "-n", "music", "--transcript", "red", "--seed", "7"),
     *("--no-speech", "--effects", "--num_candidates=2", "--duration=1.5"),
     *("--keep=1", "--loudness=-23", "--key=mine", "--no-watermark"),
+    *("--true_peak=-2", "--container=mov", "--audio_codec=pcm", "--zip"),
+    *("--original=duck", "--timeline=edl", "--timeline=otio"),
+    *("--prompt_at", "2-4.5:thunder: near", "--rank_by=motion_onset"),
+    *("--rank_by=no_music", "--retries=2"),
   )
   assert request == Request(
     prompt="rain",
@@ -213,15 +220,29 @@ def test_flags_have_the_names_of_a_request():
     num_candidates=2,
     seed=7,
     duration=1.5,
+    prompts=((2.0, 4.5, "thunder: near"),),
+    rank_by=("motion_onset", "no_music"),
+    retries=2,
   )
-  assert delivery == dict(keep=1, loudness=-23.0, key="mine", mark=False)
+  assert key == "mine"
+  assert delivery == DeliveryOptions(
+    keep=1,
+    loudness=-23.0,
+    mark=False,
+    true_peak=-2.0,
+    container="mov",
+    audio_codec="pcm",
+    zip=True,
+    original="duck",
+    timeline=("edl", "otio"),
+  )
 
 
 def test_spans_are_of_the_videos_own_sound_unless_another_is_named():
-  request, _ = typed("--regenerate", "0.5-1", "2-2.5")
+  request, *_ = typed("--regenerate", "0.5-1", "2-2.5")
   assert request.audio == __file__
   assert request.regenerate == [(0.5, 1.0), (2.0, 2.5)]
-  request, _ = typed("--regenerate", "0.5-1", "--audio=draft.wav")
+  request, *_ = typed("--regenerate", "0.5-1", "--audio=draft.wav")
   assert request.audio == "draft.wav"
 
 
@@ -312,6 +333,37 @@ def test_no_soundtrack_is_written_over_another(clip, tmp_path, capsys):
   # The same request gives the same files again.
   succeeds(capsys, "generate", videos[0], "-o", out, *quick, "--seed=1")
   assert sorted(path.name for path in out.iterdir()) == folders
+
+
+def test_a_folder_is_a_batch_that_goes_on_where_it_was(clip, tmp_path, capsys):
+  shots = tmp_path / "shots" / "day 1"
+  shots.mkdir(parents=True)
+  for name in ("a.mp4", "b.MP4", ".hidden.mp4", "notes.txt"):
+    (shots / name).write_bytes(clip.read_bytes())
+  out = tmp_path / "out"
+  args = ("generate", tmp_path / "shots", "-o", out, "--skip_existing")
+  args += ("--num_candidates=1", "--num_steps=1", "--guidance_video=1")
+  args += ("--timeline=edl", "--timeline=otio", "--loudness=-23")
+  said = succeeds(capsys, *args)
+  assert "2 of 2 videos have sound now" in said
+  edl = (out / "timeline.edl").read_text()
+  assert edl.count("* FROM CLIP NAME: a.mp4") == 1
+  events = [line.split() for line in edl.splitlines() if line[:3].isdigit()]
+  # A second at 12 frames a second each, one after the other.
+  assert [(e[2], *e[6:]) for e in events] == [
+    ("V", "00:00:00:00", "00:00:01:00"),
+    ("A", "00:00:00:00", "00:00:01:00"),
+    ("V", "00:00:01:00", "00:00:02:00"),
+    ("A", "00:00:01:00", "00:00:02:00"),
+  ]
+  before = {path: path.stat().st_mtime_ns for path in out.rglob("*__c*")}
+  (out / "b" / "b.json").unlink()  # As after a run that was killed.
+  said = succeeds(capsys, *args)
+  assert f"a.mp4: {out / 'a'} has it" in said and "b.MP4: " not in said
+  after = {path: path.stat().st_mtime_ns for path in out.rglob("*__c*")}
+  kept = {path.parent.name for path in before if before[path] == after[path]}
+  assert kept == {"a", "b"} or kept == {"a"}
+  assert (out / "timeline.edl").read_text().count("FROM CLIP NAME: a.mp4") == 1
 
 
 @pytest.mark.parametrize(

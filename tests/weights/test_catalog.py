@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from v2a_jax.evaluation import embeddings
+from v2a_jax.hearing import embeddings
 from v2a_jax.weights.catalog import SETS, WEIGHTS
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "weights.md"

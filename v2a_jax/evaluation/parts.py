@@ -20,7 +20,7 @@ import numpy as np
 
 from v2a_jax.basics import files
 from v2a_jax.evaluation.clips import Clip, Failure
-from v2a_jax.evaluation.embeddings import Features
+from v2a_jax.hearing.embeddings import Features
 
 DAMAGE = (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 _OURS = "v2a_jax.evaluation."

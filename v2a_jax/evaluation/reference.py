@@ -24,10 +24,11 @@ import numpy as np
 from data_pipelines import manifest, source
 from v2a_jax import media
 from v2a_jax.basics import cache, files
-from v2a_jax.evaluation import embeddings, formats
+from v2a_jax.evaluation import formats
 from v2a_jax.evaluation.clips import LEAST_SECONDS, Truth
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.parts import DAMAGE
+from v2a_jax.hearing import embeddings
 
 KINDS = ("others", "own")
 _HELD_OUT = ("val", "test")

@@ -24,10 +24,10 @@ from v2a_jax.basics.files import write_json, write_whole, written
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import folders
 from v2a_jax.evaluation.clips import Clip, Truth
-from v2a_jax.evaluation.embeddings import Embedding, Features, span
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
+from v2a_jax.hearing.embeddings import Embedding, Features, span
 
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"

@@ -32,13 +32,13 @@ from v2a_jax.evaluation import reference as reference_lib
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation import work as work_lib
 from v2a_jax.evaluation.clips import Truth
-from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.metrics.base import Metric, check
 from v2a_jax.evaluation.options import Options
 from v2a_jax.evaluation.schema import FILE, GROUND_TRUTH, SHUFFLED
 from v2a_jax.evaluation.summary import Scores, Summary
 from v2a_jax.evaluation.systems import Model, System
+from v2a_jax.hearing.embeddings import Embedding
 from v2a_jax.weights import registry as weights
 
 Log = Callable[[str], None]

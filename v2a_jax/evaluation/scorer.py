@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from v2a_jax.evaluation import embeddings
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
 from v2a_jax.evaluation.schema import GROUND_TRUTH
+from v2a_jax.hearing import embeddings
+from v2a_jax.hearing.embeddings import Embedding, Features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

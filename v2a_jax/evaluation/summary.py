@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from v2a_jax.evaluation import embeddings, formats, parts, results, scorer
+from v2a_jax.evaluation import formats, parts, results, scorer
 from v2a_jax.evaluation.clips import Clip, Failure
-from v2a_jax.evaluation.embeddings import Embedding, Features
 from v2a_jax.evaluation.intervals import Estimate
 from v2a_jax.evaluation.metrics.base import (
   ClipMetric,
@@ -20,6 +19,8 @@ from v2a_jax.evaluation.metrics.base import (
 )
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
+from v2a_jax.hearing import embeddings
+from v2a_jax.hearing.embeddings import Embedding, Features
 
 _ONE = "it compares sets of clips, and one clip is none"
 

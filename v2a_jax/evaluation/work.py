@@ -19,11 +19,11 @@ from v2a_jax.basics.text import clock
 from v2a_jax.evaluation import parts, results, scorer, systems
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation.clips import Clip, Failure, Reader
-from v2a_jax.evaluation.embeddings import Embedding
 from v2a_jax.evaluation.formats import Entry, Format
 from v2a_jax.evaluation.metrics import onsets
 from v2a_jax.evaluation.metrics.base import Metric
 from v2a_jax.evaluation.schema import SHUFFLED
+from v2a_jax.hearing.embeddings import Embedding
 
 _LOG_SECONDS = 5.0
 

@@ -18,6 +18,7 @@ from v2a_jax.media.base import (
   MediaInfo,
   Video,
 )
+from v2a_jax.media.broadcast import Broadcast
 from v2a_jax.media.mux import mux, video_packets, video_packets_digest
 from v2a_jax.media.reader import EDGE, probe, read_audio, read_video
 from v2a_jax.media.sandbox import (
@@ -27,6 +28,7 @@ from v2a_jax.media.sandbox import (
   read_clip,
   run_limited,
 )
+from v2a_jax.media.timecode import Timecode, frame_rate
 from v2a_jax.media.timing import video_duration
 from v2a_jax.media.writer import (
   decode_flac,
@@ -40,16 +42,19 @@ __all__ = [
   "DEFAULT_LIMITS",
   "EDGE",
   "Audio",
+  "Broadcast",
   "Clip",
   "Limits",
   "MediaError",
   "MediaInfo",
+  "Timecode",
   "Video",
   "decode_flac",
   "encode_audio",
   "encode_flac",
   "encode_video",
   "enforced",
+  "frame_rate",
   "limited",
   "mux",
   "probe",

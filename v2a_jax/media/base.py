@@ -153,6 +153,7 @@ class MediaInfo:
     audio_tracks: number of audio streams.
     audio_track: number of the one that is read, from 0.
     language: its language as the file names it, such as "eng".
+    timecode: time code of the first frame, such as "01:00:00:00".
   """
 
   container: str
@@ -171,6 +172,7 @@ class MediaInfo:
   audio_tracks: int = 0
   audio_track: int = 0
   language: str = ""
+  timecode: str = ""
 
   def several_tracks(self) -> str:
     """Returns which of several audio streams is read; "" if there is one."""

@@ -60,8 +60,14 @@ _VIDEO = {
 _AUDIO = {  # audio codecs of each container, the default first
   ".mp4": ("aac", "flac", "alac"),
   ".webm": ("libopus",),
-  ".mov": ("aac", "alac"),
-  ".mkv": ("flac", "libopus"),
+  ".mov": ("aac", "alac", "pcm_s24le"),
+  ".mkv": ("flac", "libopus", "pcm_s24le"),
+}
+# What is written for a kind of codec: the first that the container has.
+_KINDS = {
+  "aac": ("aac",),
+  "flac": ("flac", "alac"),
+  "pcm": ("pcm_s24le", "flac"),
 }
 _FORMATS = {".mp4": "mp4", ".webm": "webm", ".mov": "mov", ".mkv": "matroska"}
 _MAX_TIMESCALE = 2**31 - 1
@@ -97,8 +103,9 @@ def mux(
     sample_rate: sample rate of `samples` in Hz.
     out: path of the output. Its suffix chooses the container (.mp4, .mov,
       .webm, .mkv) if that supports the video codec.
-    audio_codec: "aac", or "flac" for a lossless track in MP4; if the container
-      does not support it, the default of the container is used.
+    audio_codec: "aac", or lossless: "flac" or, in MOV and MKV, "pcm", both of
+      24 bits. A container that has no such codec gets its own default, or
+      FLAC for PCM, or ALAC for FLAC.
     bit_rate: bits per second of the audio; None for `track.default_bit_rate`.
     limits: resource limits of the source.
 
@@ -117,8 +124,9 @@ def mux(
   is_path = not isinstance(video_path, bytes)
   if is_path and out.exists() and os.path.samefile(video_path, out):
     raise MediaError(str(out), "is the source itself", "write to another file")
-  if audio_codec not in _AUDIO[suffix]:
-    audio_codec = _AUDIO[suffix][0]
+  has = _AUDIO[suffix]
+  wanted = _KINDS.get(audio_codec, (audio_codec,))
+  audio_codec = next((name for name in wanted if name in has), has[0])
   write = functools.partial(
     _write,
     samples=check_samples(samples, str(out)),

@@ -19,7 +19,7 @@ import math
 import av
 import numpy as np
 
-from v2a_jax.media import picture, sound, timing
+from v2a_jax.media import picture, sound, tags, timing
 from v2a_jax.media.base import (
   DEFAULT_LIMITS,
   Audio,
@@ -122,6 +122,7 @@ def _video_info(container, stream: av.VideoStream, name, limits) -> dict:
     "width": width,
     "rotation": orientation.rotation,
     "video_codec": stream.codec_context.codec.canonical_name,
+    "timecode": tags.timecode(container, stream) or "",
   }
 
 

@@ -44,7 +44,7 @@ def copy(
   target.metadata.update(_kept(source.metadata))
   video, audio = target.streams.video[0], target.streams.audio[0]
   video.metadata.update(_kept(tracks.video.metadata))
-  code = _timecode(source, tracks.video)
+  code = timecode(source, tracks.video)
   if code:
     video.metadata["timecode"] = code
   language = tracks.audio and tracks.audio.metadata.get("language")
@@ -63,7 +63,7 @@ def _kept(metadata: dict[str, str]) -> dict[str, str]:
   }
 
 
-def _timecode(source, video: av.VideoStream) -> str | None:
+def timecode(source, video: av.VideoStream) -> str | None:
   """Returns the code of the first frame, from the first that has one."""
   for part in (video, source, *source.streams):
     for key, value in part.metadata.items():

@@ -24,6 +24,8 @@ _AAC_RATES = (
   *(24000, 22050, 16000, 12000, 11025, 8000),
 )  # Hz
 _OPUS_RATE = 48000  # Hz
+# Formats of lossless codecs that hold 24 bits; their own default holds 16.
+_DEEP = {"flac": "s32", "alac": "s32p", "pcm_s24le": "s32"}
 
 
 def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
@@ -99,6 +101,8 @@ class AudioTrack:
       bit_rate=bit_rate or default_bit_rate(sample_rate, channels),
     )
     self._stream.time_base = Fraction(1, sample_rate)
+    if codec in _DEEP:
+      self._stream.codec_context.format = _DEEP[codec]
 
   def packets(self) -> Iterator[av.Packet]:
     """Encodes one second at a time and yields the packets."""

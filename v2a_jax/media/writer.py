@@ -17,6 +17,7 @@ import soundfile
 
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
+from v2a_jax.media import broadcast as broadcast_lib
 from v2a_jax.media.base import MediaError, source_name
 from v2a_jax.media.track import AudioTrack, check_samples
 
@@ -223,10 +224,12 @@ def write_wav(
   sample_rate: int,
   *,
   bits: int = 24,
+  broadcast: broadcast_lib.Broadcast | None = None,
 ) -> pathlib.Path:
   """Writes samples, float32 [t, channels] in [-1, 1], as WAV.
 
-  `bits` per sample are 16, 24, or 32 for float.
+  `bits` per sample are 16, 24, or 32 for float. With `broadcast` it is a
+  Broadcast Wave file.
 
   Raises:
     MediaError: the samples are refused, or the file cannot be written.
@@ -236,6 +239,8 @@ def write_wav(
     soundfile.write(
       part, samples, sample_rate, format="WAV", subtype=_SUBTYPES[bits]
     )
+    if broadcast:
+      broadcast_lib.insert(part, broadcast.chunks(sample_rate, bits))
   return pathlib.Path(path)
 
 
@@ -245,6 +250,7 @@ def encode_audio(
   sample_rate: int,
   *,
   bit_rate: int | None = None,
+  bits: int = 16,
 ) -> pathlib.Path:
   """Writes samples as an audio file in the format of the suffix.
 
@@ -254,6 +260,7 @@ def encode_audio(
     samples: float32 [t, channels] in [-1, 1].
     sample_rate: sample rate in Hz.
     bit_rate: bits per second of lossy codecs; None for `default_bit_rate`.
+    bits: bits per sample of FLAC, 16 or 24.
 
   Raises:
     MediaError: the suffix is unknown, the samples are refused, or the file
@@ -264,7 +271,7 @@ def encode_audio(
   if suffix == ".wav":
     return write_wav(path, samples, sample_rate)
   if suffix == ".flac":
-    data = encode_flac(samples, sample_rate)
+    data = encode_flac(samples, sample_rate, bits=bits)
     with written(path) as part:
       part.write_bytes(data)
     return path

@@ -19,6 +19,14 @@ class Draw:
       [b windows.total]), the steps that are given; None for none.
     mask: bool [b windows.total], True where the clip exists, as in training;
       None for everywhere.
+    shares: float [p windows.total] that sum to 1 over p: how much each of p
+      sets of conditions says at each step. Conditions and negative prompts are
+      then those of p·b clips, set by set. None for one set. Of a diffusion
+      model only.
+    like: latents [b windows.total c] to begin from instead of pure noise, of a
+      diffusion model; None for noise.
+    begin: diffusion time in [0, 1) to which they are brought by noise; more
+      keeps more of them.
   """
 
   keys: Any
@@ -27,3 +35,6 @@ class Draw:
   negative: Any = None
   known: Any = None
   mask: Any = None
+  shares: Any = None
+  like: Any = None
+  begin: float = 0.0

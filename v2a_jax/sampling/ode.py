@@ -77,7 +77,9 @@ class ODESampler:
     cond, weights = self.guidance.branches(cond, draw.negative)
     tokens = model.encode(cond)
     windows, known = draw.windows, draw.known
-    by_window = lambda x: guidance_lib.spread(windows.split(x), weights)
+    sets = 1 if draw.shares is None else len(draw.shares)
+    again = lambda x: jnp.concatenate([x] * sets)
+    by_window = lambda x: guidance_lib.spread(windows.split(again(x)), weights)
     known_windows = known and jax.tree.map(by_window, known)
     mask = None if draw.mask is None else by_window(draw.mask)
     path = objective.corruption
@@ -103,10 +105,19 @@ class ODESampler:
         guided = guidance_lib.rescaled(
           guided, prediction, self.rescale_guidance
         )
-      return windows.merge(guided)
+      merged = windows.merge(guided)
+      if sets == 1:
+        return merged
+      merged = merged.reshape(sets, *x.shape)
+      return jnp.einsum("pbtc,pt->btc", merged, draw.shares)
 
+    begun = {}
+    start = noise
+    if draw.like is not None:
+      start = path.mix(noise, draw.like, draw.begin)
+      begun = {"begin": draw.begin}
     latents = SOLVERS[self.solver](
-      predict, noise, num_steps=self.num_steps, corruption=path
+      predict, start, num_steps=self.num_steps, corruption=path, **begun
     )
     return keep_known(latents, known[0], known) if known else latents
 

@@ -2,7 +2,7 @@
 
   dx/dt = velocity(x, t),   x(0) = noise,   x(1) = data
 
-on an even grid of `num_steps` intervals. To add a solver, write a callable like
+on an even grid of `num_steps` intervals, or from a later time on. To add a solver, write a callable like
 `Euler` and enter it in `SOLVERS`, also from outside: `SOLVERS["mine"] = ...`.
 """
 
@@ -30,15 +30,22 @@ class Solver(Protocol):
   needs: ClassVar[tuple[Need, ...]] = ()
 
   def __call__(
-    self, predict: Predict, noise, *, num_steps: int, corruption: Corruption
+    self,
+    predict: Predict,
+    noise,
+    *,
+    num_steps: int,
+    corruption: Corruption,
+    begin: float = 0.0,
   ):
-    """Solves from t = 0 to 1.
+    """Solves from t = `begin` to 1.
 
     Args:
       predict: model of `corruption.prediction_type`; see `Predict`.
-      noise: state at t = 0, any array.
+      noise: state at t = `begin`, any array; noise where that is 0.
       num_steps: number of intervals.
       corruption: path and prediction type.
+      begin: time at which to begin, in [0, 1).
 
     Returns:
       The state at t = 1, of the shape of `noise`.
@@ -46,9 +53,9 @@ class Solver(Protocol):
     ...
 
 
-def _scan(step, x, num_steps: int):
+def _scan(step, x, num_steps: int, begin: float):
   """Folds `step(x, t)` over the starts of the intervals."""
-  grid = jnp.arange(num_steps) * (1.0 / num_steps)
+  grid = begin + jnp.arange(num_steps) * ((1.0 - begin) / num_steps)
   x, _ = jax.lax.scan(lambda x, t: (step(x, t), None), x, grid)
   return x
 
@@ -57,13 +64,13 @@ def _scan(step, x, num_steps: int):
 class Euler(Solver):
   """Euler's method: one evaluation of the model per step, first order."""
 
-  def __call__(self, predict, noise, *, num_steps, corruption):
-    dt = 1.0 / num_steps
+  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
+    dt = (1.0 - begin) / num_steps
 
     def step(x, t):
       return x + dt * corruption.velocity(predict(x, t), x, t)
 
-    return _scan(step, noise, num_steps)
+    return _scan(step, noise, num_steps, begin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +88,15 @@ class Average(Euler):
     ),
   )
 
-  def __call__(self, predict, noise, *, num_steps, corruption):
-    average = lambda x, t: predict(x, t, t + 1.0 / num_steps)
+  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
+    dt = (1.0 - begin) / num_steps
+    average = lambda x, t: predict(x, t, t + dt)
     return super().__call__(
-      average, noise, num_steps=num_steps, corruption=corruption
+      average,
+      noise,
+      num_steps=num_steps,
+      corruption=corruption,
+      begin=begin,
     )
 
 
@@ -96,8 +108,8 @@ class Heun(Solver):
   last step is Euler's.
   """
 
-  def __call__(self, predict, noise, *, num_steps, corruption):
-    dt = 1.0 / num_steps
+  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
+    dt = (1.0 - begin) / num_steps
     open_end = corruption.prediction_type != "velocity"
     velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
 
@@ -108,7 +120,7 @@ class Heun(Solver):
         ahead = jnp.where(t + 1.5 * dt > 1, v, ahead)
       return x + 0.5 * dt * (v + ahead)
 
-    return _scan(step, noise, num_steps)
+    return _scan(step, noise, num_steps, begin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +134,8 @@ class DPMSolverPP2M(Solver):
     D'_i = D_i + (D_i - D_{i-1}) h_{i+1} / (2 h_i),  h_i = λ_i - λ_{i-1}
   """
 
-  def __call__(self, predict, noise, *, num_steps, corruption):
-    grid = jnp.arange(num_steps + 1) / num_steps
+  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
+    grid = begin + (1.0 - begin) * jnp.arange(num_steps + 1) / num_steps
     alpha, sigma, _, _ = corruption.coefficients(grid)
     h = jnp.diff(corruption.log_snr(grid))
     shrink = sigma[1:] / sigma[:-1]

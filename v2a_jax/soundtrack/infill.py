@@ -72,6 +72,16 @@ class Kept:
     return cls(samples, mask, codec.hop, rate)
 
   @property
+  def sound(self) -> np.ndarray:
+    """The sound alone, float32 [t channels]."""
+    return self.samples[: int(self.mask.sum())]
+
+  @property
+  def repeated(self) -> np.ndarray:
+    """The sound, again and again until the end, float32 [1 t channels]."""
+    return np.resize(self.sound, self.samples.shape)[None]
+
+  @property
   def known(self) -> tuple[np.ndarray, np.ndarray]:
     """The sound [1 t channels], and a mask of its kept latents [1 n]."""
     latents = self.mask.reshape(-1, self.hop).all(axis=1)

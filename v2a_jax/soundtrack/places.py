@@ -1,6 +1,6 @@
 """Where soundtracks are written, so that none is written over another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import itertools
 import json
 import pathlib
@@ -10,7 +10,7 @@ from v2a_jax.basics import files
 
 # What file systems take, and what is added to the name of a video.
 _NAME_BYTES = 255
-_ADDED = len("_000__c000_s4294967295.mp4")
+_ADDED = len("_000__c000_s4294967295__new.flac")
 
 
 def stem_of(video: pathlib.Path) -> str:
@@ -48,22 +48,44 @@ def folder_for(
       described the same sounds the same, and is written again.
   """
   wanted = json.loads(json.dumps(described))
-  for number in itertools.count(1):
-    folder = directory / (stem if number == 1 else f"{stem}_{number}")
+  for folder in _folders(directory, stem):
     try:
       folder.mkdir(parents=True)
       return folder
     except FileExistsError:
-      if folder.is_dir() and _holds(folder / f"{stem}.json", wanted):
+      # Which key a watermark has is not written down.
+      own_key = wanted.get("delivery", {}).get("own_key")
+      if not own_key and _holds(folder / f"{stem}.json", wanted):
         return folder
+
+
+def find(
+  directory: pathlib.Path, stem: str, described: Mapping[str, Any]
+) -> pathlib.Path | None:
+  """Finds the folder of the same, if all files of its sidecar are there.
+
+  The arguments are those of `folder_for`.
+  """
+  wanted = json.loads(json.dumps(described))
+  for folder in _folders(directory, stem):
+    if not folder.exists():
+      return None
+    sidecar = folder / f"{stem}.json"
+    if _holds(sidecar, wanted):
+      rows = files.read_json(sidecar).get("candidates", [])
+      names = [row[key] for row in rows for key in ("video", "wave")]
+      return folder if all((folder / n).is_file() for n in names) else None
+
+
+def _folders(directory: pathlib.Path, stem: str) -> Iterator[pathlib.Path]:
+  yield directory / stem
+  for number in itertools.count(2):
+    yield directory / f"{stem}_{number}"
 
 
 def _holds(sidecar: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
   try:
     found = files.read_json(sidecar)
   except (OSError, ValueError):
-    return False
-  # Which key a watermark has is not written down.
-  if found.get("delivery", {}).get("own_key"):
     return False
   return all(found.get(key) == value for key, value in wanted.items())

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from v2a_jax.basics.settings import SettingError, check, choose
+from v2a_jax.basics.text import one_of
 from v2a_jax.batch import ABSENT, PRESENCE, PRESENT, UNKNOWN
+from v2a_jax.soundtrack.scoring import SCORES
 
 MAX_SEED = 2**32 - 1
+MAX_PROMPTS = 16  # of spans with a prompt of their own; each costs as a clip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,11 @@ class Request:
     negative_prompt: description of sound that should be absent.
     transcript: words to be spoken; "" asks for no speech, by the presence flag
       that tagged data without speech carries (`schema.presence`).
+    words: spoken words with their times, entries {"word", "start", "end"?} in
+      seconds and in spoken order, in place of `transcript`.
+    prompts: (start, end, text) triples, spans in seconds that `text` describes
+      in place of `prompt`; later ones count where several overlap. A diffusion
+      model follows them to a tenth of a second, others window by window.
     speech: whether there is speech; None follows the transcript.
     music: whether there is music; None for either.
     effects: whether there are sound effects; None for either.
@@ -33,6 +42,14 @@ class Request:
     regenerate: (start, end) pairs in seconds, spans of `audio` to replace.
     audio_track: number of the sound track in `audio`, from 0; None for the main
       one.
+    retries: how many times candidates in which unwanted speech or music is
+      heard (`hearing.unwanted`) are made anew, with later seeds.
+    like: file with a sound that candidates should be like; "" for none.
+    like_strength: how much of a diffusion model's way is gone anew from the
+      sound `like`, in (0, 1]: little keeps its course in time, 1 nothing. None
+      uses it for the score `like` alone.
+    rank_by: scores that rank candidates, of `scoring.SCORES`; by several, by the
+      mean of their ranks.
     sampler: other values for fields of the sampler, such as {"num_steps": 50}
       or {"guidance": {"video": 3.0}}.
   """
@@ -40,6 +57,8 @@ class Request:
   prompt: str = ""
   negative_prompt: str = ""
   transcript: str = ""
+  words: Any = ()
+  prompts: Any = ()
   speech: bool | None = None
   music: bool | None = None
   effects: bool | None = None
@@ -49,6 +68,10 @@ class Request:
   audio: str = ""
   regenerate: tuple[tuple[float, float], ...] = ()
   audio_track: int | None = None
+  retries: int = 0
+  like: str = ""
+  like_strength: float | None = None
+  rank_by: tuple[str, ...] = ("motion_onset",)
   sampler: Any = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -58,15 +81,21 @@ class Request:
       seed="[0, 4294967295]",
       duration="(0, inf)",
       audio_track="[0, inf)",
+      retries="[0, 100]",
+      like_strength="(0, 1]",
     )
     yes_or_no = (None, False, True)
     choose(self, speech=yes_or_no, music=yes_or_no, effects=yes_or_no)
-    last = self.seed + self.num_candidates - 1
+    last = self.seed + self.num_candidates * (1 + self.retries) - 1
     if last > MAX_SEED:
       raise SettingError(
-        f"seed={self.seed} with {self.num_candidates} candidates needs seeds up"
-        f" to {last}, the largest is {MAX_SEED}"
+        f"seed={self.seed} with {self.num_candidates} candidates and"
+        f" {self.retries} retries needs seeds up to {last}, the largest is"
+        f" {MAX_SEED}"
       )
+    self._check_words()
+    self._check_prompts()
+    self._check_scores()
     if self.regenerate and not self.audio:
       raise SettingError(
         "regenerate needs the sound that it is a part of: audio"
@@ -88,12 +117,81 @@ class Request:
     if not (isinstance(self.sampler, Mapping) or callable(self.sampler)):
       raise SettingError(f"sampler={self.sampler!r} is not a section")
 
+  def _check_words(self) -> None:
+    if self.words and self.transcript:
+      raise SettingError("words and transcript are both given: choose one")
+    last = 0.0
+    for entry in self.words:
+      if not (
+        isinstance(entry, Mapping)
+        and isinstance(entry.get("word"), str)
+        and isinstance(entry.get("start"), int | float)
+        and isinstance(entry.get("end", 0.0), int | float | None)
+      ):
+        raise SettingError(
+          f"words={entry!r} is not an entry such as"
+          ' {"word": "hello", "start": 1.5}'
+        )
+      if not last <= entry["start"] < math.inf:
+        raise SettingError(
+          f"words: {entry['word']!r} starts at {entry['start']} s, before the"
+          f" one before it, at {last} s"
+        )
+      last = entry["start"]
+
+  def _check_prompts(self) -> None:
+    if len(self.prompts) > MAX_PROMPTS:
+      raise SettingError(
+        f"prompts: {len(self.prompts)} spans, at most {MAX_PROMPTS}"
+      )
+    for span in self.prompts:
+      if not isinstance(span, tuple | list) or len(span) != 3:
+        raise SettingError(
+          f"prompts={span!r} is not a start, an end and a text"
+        )
+      start, end, text = span
+      numbers = all(isinstance(x, int | float) for x in (start, end))
+      if not (numbers and 0 <= start < end and isinstance(text, str)):
+        raise SettingError(
+          f"prompts={span!r} is not a span in seconds, start < end, and a text"
+        )
+
+  def _check_scores(self) -> None:
+    if not self.rank_by:
+      raise SettingError("rank_by names no score")
+    for name in self.rank_by:
+      if name not in SCORES:
+        raise SettingError(f"rank_by={name!r} {one_of(SCORES)}")
+    if "like" in self.rank_by and not self.like:
+      raise SettingError("rank_by=like needs the sound to be like: like")
+    if self.like_strength is not None and not self.like:
+      raise SettingError("like_strength needs the sound to begin from: like")
+    if self.retries and not self.unwanted:
+      raise SettingError(
+        f"retries={self.retries} rejects nothing: speech and music are both"
+        " allowed; say no to one"
+      )
+
+  @property
+  def spoken(self) -> str:
+    """The words to be spoken."""
+    return self.transcript or " ".join(entry["word"] for entry in self.words)
+
+  @property
+  def score_name(self) -> str:
+    """Name of what ranks candidates."""
+    return "+".join(self.rank_by)
+
+  @property
+  def unwanted(self) -> tuple[str, ...]:
+    """What is asked to be absent, of speech and music."""
+    flags = dict(zip(PRESENCE, self.presence))
+    return tuple(k for k in ("speech", "music") if flags[k] == ABSENT)
+
   @property
   def presence(self) -> np.ndarray:
     """int32 [3], of `PRESENCE`."""
-    speech = (
-      bool(self.transcript.strip()) if self.speech is None else self.speech
-    )
+    speech = bool(self.spoken.strip()) if self.speech is None else self.speech
     flags = {"speech": speech, "music": self.music, "effects": self.effects}
     value = {None: UNKNOWN, False: ABSENT, True: PRESENT}
     return np.array([value[flags[name]] for name in PRESENCE], np.int32)

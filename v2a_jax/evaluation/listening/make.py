@@ -23,7 +23,7 @@ from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import check, choose
 from v2a_jax.evaluation.report import gallery, page
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH
-from v2a_jax.soundtrack.takes import level
+from v2a_jax.soundtrack.loudness import level
 
 SCHEMA = 1
 PAIRS, RATING = "pairs", "rating"

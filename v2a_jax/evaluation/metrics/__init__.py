@@ -6,7 +6,6 @@ to `choose`. Each file opens with the metric's formula and source.
 
 from collections.abc import Sequence
 
-from v2a_jax.evaluation import embeddings as embeddings_lib
 from v2a_jax.evaluation.metrics.av_align import AVAlign
 from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
 from v2a_jax.evaluation.metrics.base import Metric
@@ -44,6 +43,7 @@ from v2a_jax.evaluation.metrics.spectral import (
 from v2a_jax.evaluation.metrics.sync_judge import JudgedOffset, JudgedSync
 from v2a_jax.evaluation.metrics.unwanted import UnwantedMusic, UnwantedSpeech
 from v2a_jax.evaluation.metrics.words import SceneWords, WordsHeard
+from v2a_jax.hearing import embeddings as embeddings_lib
 
 EMBEDDINGS = ("mn04", "aisfx")
 

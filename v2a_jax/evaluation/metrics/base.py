@@ -32,9 +32,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from v2a_jax.basics.text import one_of
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.evaluation.embeddings import Embedding, Features
+from v2a_jax.hearing import embeddings
+from v2a_jax.hearing.embeddings import Embedding, Features
 
 T = TypeVar("T")
 # Directions, and the value of `higher_is_better` in results.json.

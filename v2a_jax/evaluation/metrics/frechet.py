@@ -29,9 +29,10 @@ import dataclasses
 import numpy as np
 import threadpoolctl
 
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.extrapolation import Extrapolated, extrapolate
 from v2a_jax.evaluation.metrics import base
+from v2a_jax.hearing import embeddings
 
 _LARGE = 2000  # windows from which a decomposition pays for threads
 

@@ -29,8 +29,9 @@ import numpy as np
 from scipy import stats
 from scipy.spatial import distance
 
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import base
+from v2a_jax.hearing import embeddings
 
 _SCALE = 100.0
 _BANDWIDTH_ROWS = 2000

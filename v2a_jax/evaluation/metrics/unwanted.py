@@ -1,21 +1,11 @@
 """Speech and music that are heard where the true sound has none.
 
-Somebody speaks where Silero VAD (https://github.com/snakers4/silero-vad) finds
-a probability of speech over 0.5 for 0.25 s in all: in 48 of 48 recordings of
-speech, and in 36 of 1,120 of other sounds, of which 19 are sneezes and 10 dogs.
-There is music where mn04 gives the AudioSet class "Music" a probability of 0.3
-or more, from logits averaged over windows of 1 s: in 9 of 13 recordings of
-music, and in 21 of those 1,120.
+The limits and what they find are those of `hearing/unwanted.py`.
 """
 
-from scipy import special
-
-from v2a_jax.evaluation import embeddings, intervals
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import base
-from v2a_jax.pretrained import mn04
-
-_SPEECH_SECONDS = 0.25
-_MUSIC_PROBABILITY = 0.3
+from v2a_jax.hearing import embeddings, unwanted
 
 
 class _Unwanted(base.ClipMetric):
@@ -51,8 +41,8 @@ class UnwantedSpeech(_Unwanted):
   )
 
   def heard(self, sample: base.Sample) -> bool:
-    vectors = sample.features[self.embedding.id].vectors
-    return float(vectors.sum()) >= _SPEECH_SECONDS
+    features = sample.features[self.embedding.id]
+    return unwanted.speech_seconds(features) >= unwanted.SPEECH_SECONDS
 
 
 class UnwantedMusic(_Unwanted):
@@ -68,5 +58,5 @@ class UnwantedMusic(_Unwanted):
   )
 
   def heard(self, sample: base.Sample) -> bool:
-    logits = sample.features[self.embedding.id].logits
-    return float(special.expit(logits[0, mn04.MUSIC])) >= _MUSIC_PROBABILITY
+    features = sample.features[self.embedding.id]
+    return unwanted.music_probability(features) >= unwanted.MUSIC_PROBABILITY

@@ -1,0 +1,1 @@
+"""What published networks hear in a sound: embeddings, tags, speech, music."""

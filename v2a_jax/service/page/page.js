@@ -1,0 +1,575 @@
+"use strict";
+// The page of v2a serve: one playhead for the picture and all takes.
+
+const $ = (id) => document.getElementById(id);
+const FRAME = 1 / 25;
+const state = {
+  video: null, model: null, words: null, like: "",
+  jobs: new Map(),          // id: what the API last said of it
+  takes: [],                // {job, seed, …, buffer, node}
+  current: -1, selection: null, prompts: [],
+  playing: false, offset: 0, started: 0,
+};
+
+// The API ------------------------------------------------------------------
+
+async function call(path, options = {}) {
+  const answer = await fetch(path, options);
+  if (answer.ok) return answer;
+  let detail = answer.statusText;
+  try { detail = (await answer.json()).detail; } catch { /* not JSON */ }
+  if (Array.isArray(detail)) {
+    detail = detail.map((d) => `${d.loc.slice(1).join(".")}: ${d.msg}`).join("; ");
+  }
+  throw new Error(detail);
+}
+const json = async (path, options) => (await call(path, options)).json();
+const send = (method, path, body) => json(path, {
+  method, headers: {"content-type": "application/json"}, body: JSON.stringify(body),
+});
+async function upload(path, file) {
+  const most = state.model.upload_mb;
+  if (file.size > most * 2 ** 20) throw new Error(`${file.name} is over ${most} MB`);
+  return json(`${path}?name=${encodeURIComponent(file.name)}`, {method: "POST", body: file});
+}
+
+function say(text, kind = "") {
+  $("said").textContent = text;
+  $("said").className = kind;
+}
+const wrong = (error) => say(error.message, "bad");
+
+// Playing ------------------------------------------------------------------
+
+let audio = null;
+const context = () => audio ??= new AudioContext();
+const duration = () => state.takes[0]?.buffer?.duration
+  ?? state.video?.duration ?? 0;
+const position = () => state.playing
+  ? Math.min(context().currentTime - state.started, duration()) : state.offset;
+
+function sound(take) {
+  if (!take.buffer || take.node) return;
+  const node = context().createBufferSource(), gain = context().createGain();
+  node.buffer = take.buffer;
+  gain.gain.value = take === state.takes[state.current] ? 1 : 0;
+  node.connect(gain).connect(context().destination);
+  node.start(0, position());
+  take.node = node;
+  take.gain = gain;
+}
+
+function silence() {
+  for (const take of state.takes) {
+    take.node?.stop();
+    take.node = take.gain = null;
+  }
+}
+
+async function play() {
+  if (!state.takes.some((take) => take.buffer)) return;
+  await context().resume();
+  if (state.offset >= duration() - 0.01) state.offset = 0;
+  state.started = context().currentTime - state.offset;
+  state.playing = true;
+  state.takes.forEach(sound);
+  $("video").currentTime = state.offset;
+  $("video").play().catch(() => {});
+  $("play").textContent = "❚❚";
+  $("play").setAttribute("aria-label", "Pause");
+}
+
+function pause() {
+  state.offset = position();
+  state.playing = false;
+  silence();
+  $("video").pause();
+  $("play").textContent = "▶";
+  $("play").setAttribute("aria-label", "Play");
+}
+
+function seek(seconds) {
+  const playing = state.playing;
+  if (playing) pause();
+  state.offset = Math.min(Math.max(seconds, 0), duration());
+  $("video").currentTime = state.offset;
+  if (playing) play();
+}
+
+function choose(index) {
+  if (!state.takes[index]) return;
+  state.current = index;
+  state.takes.forEach((take, i) => {
+    take.gain?.gain.setTargetAtTime(i === index ? 1 : 0, context().currentTime, 0.004);
+    take.item.classList.toggle("on", i === index);
+    take.item.querySelector(".pick").setAttribute("aria-pressed", i === index);
+  });
+  ready();
+}
+
+function tick() {
+  const now = position(), whole = duration() || 1;
+  if (state.playing && now >= whole) { pause(); state.offset = whole; }
+  for (const take of state.takes) take.head.style.left = `${100 * now / whole}%`;
+  $("clock").textContent = now.toFixed(2);
+  if (document.activeElement !== $("seek") || state.playing) $("seek").value = now;
+  const picture = $("video");
+  if (state.playing && picture.readyState > 1 && Math.abs(picture.currentTime - now) > 0.12) {
+    picture.currentTime = now;
+  }
+  requestAnimationFrame(tick);
+}
+
+// Pictures of sound --------------------------------------------------------
+
+// Fast Fourier transform, in place, of a power of two.
+function transform(re, im) {
+  const n = re.length;
+  for (let i = 1, j = 0; i < n; i++) {
+    let bit = n >> 1;
+    for (; j & bit; bit >>= 1) j ^= bit;
+    j ^= bit;
+    if (i < j) { [re[i], re[j]] = [re[j], re[i]]; [im[i], im[j]] = [im[j], im[i]]; }
+  }
+  for (let size = 2; size <= n; size <<= 1) {
+    const angle = -2 * Math.PI / size;
+    for (let i = 0; i < n; i += size) {
+      for (let k = 0; k < size / 2; k++) {
+        const c = Math.cos(angle * k), s = Math.sin(angle * k);
+        const a = i + k, b = a + size / 2;
+        const x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
+        re[b] = re[a] - x; im[b] = im[a] - y;
+        re[a] += x; im[a] += y;
+      }
+    }
+  }
+}
+
+function draw(canvas, buffer) {
+  const width = canvas.width = 800, height = canvas.height = 176;
+  const top = 64, paint = canvas.getContext("2d");
+  const data = buffer.getChannelData(0), step = data.length / width;
+  paint.fillStyle = "#0d0f14";
+  paint.fillRect(0, 0, width, height);
+  paint.fillStyle = "#8ab0ff";
+  for (let x = 0; x < width; x++) {
+    let low = 0, high = 0;
+    for (let i = Math.floor(x * step); i < (x + 1) * step && i < data.length; i++) {
+      low = Math.min(low, data[i]); high = Math.max(high, data[i]);
+    }
+    paint.fillRect(x, top / 2 * (1 - high), 1, Math.max(top / 2 * (high - low), 1));
+  }
+  // Below: a spectrogram, logarithmic in frequency and level.
+  const size = 1024, re = new Float32Array(size), im = new Float32Array(size);
+  const rows = height - top, image = paint.createImageData(width, rows);
+  const lowest = Math.log(60 / buffer.sampleRate * size), most = Math.log(size / 2 - 1);
+  for (let x = 0; x < width; x++) {
+    const begin = Math.floor((x + 0.5) * step) - size / 2;
+    for (let i = 0; i < size; i++) {
+      const hann = 0.5 - 0.5 * Math.cos(2 * Math.PI * i / size);
+      re[i] = (data[begin + i] ?? 0) * hann;
+      im[i] = 0;
+    }
+    transform(re, im);
+    for (let y = 0; y < rows; y++) {
+      const bin = Math.round(Math.exp(lowest + (most - lowest) * (rows - 1 - y) / (rows - 1)));
+      const level = 10 * Math.log10(re[bin] ** 2 + im[bin] ** 2 + 1e-10);
+      const heat = Math.min(Math.max((level + 50) / 80, 0), 1);
+      const at = 4 * (y * width + x);
+      image.data[at] = 255 * Math.min(1, heat * 1.7);
+      image.data[at + 1] = 255 * Math.max(0, heat * 1.5 - 0.5);
+      image.data[at + 2] = 255 * (heat < 0.5 ? heat * 0.9 : 0.45 - (heat - 0.5) * 0.6);
+      image.data[at + 3] = 255;
+    }
+  }
+  paint.putImageData(image, 0, top);
+}
+
+// Takes --------------------------------------------------------------------
+
+function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+function scoresOf(take) {
+  const parts = Object.entries(take.scores).map(([k, v]) => `${k} ${v.toFixed(2)}`);
+  if (take.loudness_lufs !== null) parts.push(`${take.loudness_lufs.toFixed(1)} LUFS`);
+  parts.push(`${take.true_peak_dbtp.toFixed(1)} dBTP`);
+  if (take.tried > 1) parts.push(`${take.tried} tried`);
+  if (take.rejected) parts.push("unwanted sound is heard");
+  if (take.watermark) parts.push("marked");
+  return parts.join(" · ");
+}
+
+function show(job, entry) {
+  const take = {...entry, job: job.id, item: make("li")};
+  const number = state.takes.length + 1;
+  const canvas = make("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Waveform and spectrogram of take ${number}`);
+  take.head = make("b");
+  take.mark = make("i", {hidden: true});
+  const pick = make("button", {type: "button", className: "pick", textContent: `Take ${number}`});
+  pick.onclick = () => choose(state.takes.indexOf(take));
+  take.keep = make("button", {type: "button", className: "keep", textContent: "★ Keep"});
+  take.keep.onclick = () => keep(take);
+  take.keep.setAttribute("aria-pressed", entry.kept);
+  pick.setAttribute("aria-pressed", false);
+  const anew = job.base ? ` · ${job.request.regenerate.map((s) => s.map((x) => x.toFixed(2)).join("–")).join(", ")} s anew` : "";
+  const row = make("div", {className: "row"}, pick,
+    make("span", {className: "scores", textContent: `seed ${take.seed}${anew} · ${scoresOf(take)}`}),
+    take.keep);
+  const wave = make("div", {className: "wave"}, canvas, take.mark, take.head);
+  selecting(wave);
+  take.item.append(row, wave);
+  $("takes").append(take.item);
+  state.takes.push(take);
+  call(`/api/jobs/${job.id}/takes/${take.seed}/sound`)
+    .then((answer) => answer.arrayBuffer())
+    .then((bytes) => context().decodeAudioData(bytes))
+    .then((buffer) => {
+      take.buffer = buffer;
+      $("seek").max = duration();
+      draw(canvas, buffer);
+      take.item.dataset.ready = "";
+      if (state.playing) sound(take);
+    })
+    .catch(wrong);
+  if (state.current < 0) choose(0);
+  marked();
+  ready();
+}
+
+async function keep(take) {
+  try {
+    await send("PUT", `/api/jobs/${take.job}/takes/${take.seed}`, {kept: !take.kept});
+    take.kept = !take.kept;
+    take.keep.setAttribute("aria-pressed", take.kept);
+    ready();
+  } catch (error) { wrong(error); }
+}
+
+// Selecting ----------------------------------------------------------------
+
+function selecting(wave) {
+  let from = null;
+  const at = (event) => {
+    const box = wave.getBoundingClientRect();
+    return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1) * duration();
+  };
+  wave.onpointerdown = (event) => {
+    from = at(event);
+    wave.setPointerCapture(event.pointerId);
+  };
+  wave.onpointermove = (event) => {
+    if (from === null || Math.abs(at(event) - from) < 0.02) return;
+    select(Math.min(from, at(event)), Math.max(from, at(event)));
+  };
+  wave.onpointerup = (event) => {
+    if (from !== null && Math.abs(at(event) - from) < 0.02) seek(from);
+    from = null;
+  };
+}
+
+function select(from, to) {
+  const round = (x) => Math.round(x * 100) / 100;
+  state.selection = from === null ? null : [round(from), round(to)];
+  $("from").value = state.selection?.[0] ?? "";
+  $("to").value = state.selection?.[1] ?? "";
+  marked();
+  ready();
+}
+
+function marked() {
+  for (const take of state.takes) {
+    take.mark.hidden = !state.selection;
+    if (!state.selection) continue;
+    const [from, to] = state.selection.map((x) => 100 * x / (duration() || 1));
+    take.mark.style.left = `${from}%`;
+    take.mark.style.width = `${to - from}%`;
+  }
+}
+
+// Asking -------------------------------------------------------------------
+
+const number = (id) => $(id).value === "" ? null : Number($(id).value);
+const choice = (id) => ({yes: true, no: false})[$(id).value] ?? null;
+
+function request() {
+  const sampler = {}, guidance = {};
+  if (number("num_steps")) sampler.num_steps = number("num_steps");
+  for (const name of ["video", "prompt"]) {
+    if (number(`guidance_${name}`) !== null) guidance[name] = number(`guidance_${name}`);
+  }
+  if (Object.keys(guidance).length) sampler.guidance = guidance;
+  return {
+    prompt: $("prompt").value, negative_prompt: $("negative_prompt").value,
+    transcript: state.words ? "" : $("transcript").value,
+    words: state.words ?? [], prompts: state.prompts,
+    speech: choice("speech"), music: choice("music"), effects: choice("effects"),
+    num_candidates: number("num_candidates") ?? 4, seed: number("seed") ?? 0,
+    retries: number("retries") ?? 0, sampler,
+    like_strength: state.like ? number("like_strength") : null,
+    rank_by: state.like ? ["motion_onset", "like"] : ["motion_onset"],
+  };
+}
+
+const level = () => ({
+  loudness: number("loudness"), true_peak: number("true_peak") ?? -1,
+  original: $("original").value,
+});
+
+async function ask(change = {}, base = null) {
+  const job = await send("POST", "/api/jobs", {
+    video: state.video.id, like: state.like, base,
+    request: {...request(), ...change}, delivery: level(),
+  });
+  say("");
+  remember(job);
+  follow(job.id);
+}
+
+async function regenerate() {
+  const take = state.takes[state.current];
+  if (!take || !state.selection) return;
+  const seed = Math.max(...state.takes.map((other) => other.seed)) + 1;
+  try {
+    await ask(
+      {regenerate: [state.selection], num_candidates: 1, seed, retries: 0},
+      {job: take.job, seed: take.seed});
+  } catch (error) { wrong(error); }
+}
+
+async function follow(id) {
+  const seen = new Set();
+  for (;;) {
+    let job;
+    try {
+      job = await json(`/api/jobs/${id}`);
+    } catch (error) {
+      if (error instanceof TypeError) {  // The service is away; it comes back.
+        say("no answer; trying again", "bad");
+        await new Promise((go) => setTimeout(go, 2000));
+        continue;
+      }
+      state.jobs.delete(id);
+      store();
+      return;
+    }
+    if ($("said").textContent.startsWith("no answer")) say("");
+    remember(job);
+    for (const entry of job.takes) {
+      if (!seen.has(entry.seed)) { seen.add(entry.seed); show(job, entry); }
+    }
+    if (!["queued", "running"].includes(job.state)) {
+      if (job.state === "failed") say(job.error, "bad");
+      return;
+    }
+    await new Promise((go) => setTimeout(go, 500));
+  }
+}
+
+function remember(job) {
+  state.jobs.set(job.id, job);
+  store();
+  $("command").textContent = job.command;
+  const busy = [...state.jobs.values()].filter((j) => ["queued", "running"].includes(j.state));
+  $("working").hidden = !busy.length;
+  if (busy.length) {
+    const now = busy[0];
+    $("progress").max = now.request.num_candidates;
+    $("progress").value = now.takes.length;
+    $("stage").textContent = now.state === "queued" ? `waiting, ${now.ahead} before it` : now.stage;
+  }
+}
+
+function store() {
+  const kept = {video: state.video?.id, jobs: [...state.jobs.keys()]};
+  localStorage.setItem("v2a", JSON.stringify(kept));
+}
+
+function ready() {
+  $("go").disabled = !state.video;
+  $("regenerate").disabled = !(state.selection && state.takes[state.current]);
+  $("exporting").disabled = !state.takes.some((take) => take.kept);
+}
+
+function seen(video) {
+  state.video = video;
+  $("dropped").textContent = `${video.name}, ${video.duration.toFixed(2)} s, ${video.width} × ${video.height}`
+    + (video.timecode ? `, ${video.timecode}` : "");
+  $("video").src = `/api/videos/${video.id}/picture`;
+  $("original").disabled = !video.has_audio;
+  if (!video.has_audio) $("original").value = "";
+  ready();
+}
+
+async function take_video(file) {
+  say(`${file.name}: uploading`);
+  try {
+    const video = await upload("/api/videos", file);
+    if (state.playing) pause();
+    state.takes = [];
+    state.jobs.clear();
+    state.current = -1;
+    state.offset = 0;
+    $("takes").replaceChildren();
+    select(null);
+    seen(video);
+    store();
+    say("");
+  } catch (error) { wrong(error); }
+}
+
+function list_prompts() {
+  $("prompts").replaceChildren(...state.prompts.map((span, index) => {
+    const text = make("input", {value: span[2], maxLength: 2000, placeholder: "what is heard there"});
+    text.setAttribute("aria-label", `Prompt from ${span[0]} to ${span[1]} seconds`);
+    text.oninput = () => { span[2] = text.value; };
+    const off = make("button", {type: "button", textContent: "×"});
+    off.setAttribute("aria-label", `Remove the prompt from ${span[0]} to ${span[1]} seconds`);
+    off.onclick = () => { state.prompts.splice(index, 1); list_prompts(); };
+    return make("div", {}, make("span", {textContent: `${span[0]}–${span[1]} s`}), text, off);
+  }));
+}
+
+// Wiring -------------------------------------------------------------------
+
+$("form").onsubmit = async (event) => {
+  event.preventDefault();
+  try { await ask(); } catch (error) { wrong(error); }
+};
+$("file").onchange = () => { if ($("file").files[0]) take_video($("file").files[0]); };
+$("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
+$("drop").ondragleave = () => $("drop").classList.remove("over");
+$("drop").ondrop = (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  if (event.dataTransfer.files[0]) take_video(event.dataTransfer.files[0]);
+};
+$("words").onchange = async () => {
+  const file = $("words").files[0];
+  try {
+    state.words = file ? (await upload("/api/transcript", file)).words : null;
+    say(file ? `${state.words.length} words with times` : "");
+  } catch (error) { state.words = null; wrong(error); }
+};
+$("like").onchange = async () => {
+  const file = $("like").files[0];
+  try {
+    state.like = file ? (await upload("/api/videos", file)).id : "";
+    say(file ? `takes are compared with ${file.name}` : "");
+  } catch (error) { state.like = ""; wrong(error); }
+};
+$("add_prompt").onclick = () => {
+  if (!state.selection) { say("select a span of a take first, by dragging", "bad"); return; }
+  state.prompts.push([...state.selection, ""]);
+  list_prompts();
+  $("prompts").querySelector("div:last-child input").focus();
+};
+$("play").onclick = () => state.playing ? pause() : play();
+$("seek").oninput = () => seek(Number($("seek").value));
+$("regenerate").onclick = regenerate;
+for (const id of ["from", "to"]) {
+  $(id).onchange = () => {
+    if (number("from") !== null && number("to") > number("from")) select(number("from"), number("to"));
+  };
+}
+$("cancel").onclick = () => {
+  for (const job of state.jobs.values()) {
+    if (["queued", "running"].includes(job.state)) {
+      call(`/api/jobs/${job.id}`, {method: "DELETE"}).catch(wrong);
+    }
+  }
+};
+$("export").onclick = async () => {
+  const takes = state.takes.filter((take) => take.kept)
+    .map((take) => ({job: take.job, seed: take.seed}));
+  const delivery = {...level(), timeline: $("timeline").value ? [$("timeline").value] : []};
+  for (const id of ["container", "audio_codec", "sound_file"]) delivery[id] = $(id).value;
+  say("delivering");
+  $("export").disabled = true;
+  try {
+    const answer = await call("/api/export", {
+      method: "POST", headers: {"content-type": "application/json"},
+      body: JSON.stringify({takes, delivery}),
+    });
+    const link = make("a", {href: URL.createObjectURL(await answer.blob()),
+      download: `${state.video.name.replace(/\.[^.]*$/, "")}.zip`});
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    say(`${takes.length} delivered`, "good");
+  } catch (error) { wrong(error); }
+  $("export").disabled = false;
+};
+$("copy").onclick = () => navigator.clipboard?.writeText($("command").textContent);
+$("video").onerror = () => { $("no_picture").hidden = false; $("video").hidden = true; };
+$("video").onloadeddata = () => { $("no_picture").hidden = true; $("video").hidden = false; };
+$("suspect").onchange = async () => {
+  const file = $("suspect").files[0];
+  if (!file) return;
+  $("verdict").className = "";
+  $("verdict").textContent = `${file.name}: looking`;
+  try {
+    const found = await upload("/api/detect", file);
+    $("verdict").textContent = found.found
+      ? `${file.name}: watermark found, by chance at most ${found.false_positive_probability.toExponential(1)}, payload ${found.payload ?? "unreadable"}, ${found.seconds_examined.toFixed(1)} s examined`
+      : `${file.name}: no watermark of this key, ${found.seconds_examined.toFixed(1)} s examined`;
+    $("verdict").className = found.found ? "good" : "";
+  } catch (error) {
+    $("verdict").textContent = error.message;
+    $("verdict").className = "bad";
+  }
+};
+for (const tab of document.querySelectorAll("nav button")) {
+  tab.onclick = () => {
+    for (const other of document.querySelectorAll("nav button")) {
+      other.toggleAttribute("aria-current", other === tab);
+      $(other.dataset.view).hidden = other !== tab;
+    }
+    tab.setAttribute("aria-current", "page");
+    if (state.playing) pause();
+  };
+}
+document.onkeydown = (event) => {
+  const tag = event.target.tagName;
+  if (event.ctrlKey || event.metaKey || event.altKey || $("make").hidden) return;
+  if (["TEXTAREA", "SELECT"].includes(tag)) return;
+  if (tag === "INPUT" && event.target.type !== "range") return;
+  const index = "123456789".indexOf(event.key);
+  if (event.key === " " && tag !== "BUTTON" && tag !== "SUMMARY") state.playing ? pause() : play();
+  else if (index >= 0) choose(index);
+  else if (event.key === "ArrowLeft" && tag !== "INPUT") seek(position() - FRAME);
+  else if (event.key === "ArrowRight" && tag !== "INPUT") seek(position() + FRAME);
+  else if (event.key === "k") { if (state.takes[state.current]) keep(state.takes[state.current]); }
+  else if (event.key === "r") regenerate();
+  else if (event.key === "Escape") select(null);
+  else return;
+  event.preventDefault();
+};
+
+async function start() {
+  state.model = await json("/api/model");
+  $("model_name").textContent = state.model.name;
+  $("card").textContent = state.model.card || "This model has no card.";
+  const facts = {"sample rate": `${state.model.sample_rate} Hz`,
+    "trained on clips of": `${state.model.window_seconds} s`,
+    "speaks given words": state.model.speaks ? "yes" : "no",
+    "longest video": `${state.model.max_seconds} s`};
+  $("facts").replaceChildren(...Object.entries(facts).flatMap(([k, v]) =>
+    [make("dt", {textContent: k}), make("dd", {textContent: v})]));
+  $("num_candidates").max = state.model.max_candidates;
+  $("spoken").hidden = !state.model.speaks;
+  $("begin").hidden = !state.model.diffuses;
+  const kept = JSON.parse(localStorage.getItem("v2a") ?? "{}");
+  if (kept.video) {
+    try {
+      seen(await json(`/api/videos/${kept.video}`));
+      for (const id of kept.jobs ?? []) follow(id);
+    } catch { localStorage.removeItem("v2a"); }
+  }
+}
+start().catch(wrong);
+requestAnimationFrame(tick);

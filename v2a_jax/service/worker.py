@@ -1,0 +1,261 @@
+"""The thread that makes soundtracks, one job after another.
+
+A take is on disk before the next is begun. What a killed service had begun goes
+on where it was when the next one starts.
+"""
+
+import collections
+import contextlib
+import dataclasses
+from fractions import Fraction
+import logging
+import pathlib
+import shutil
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from v2a_jax import media
+from v2a_jax.basics import files
+from v2a_jax.service.store import Store
+from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.request import Request
+from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
+
+_log = logging.getLogger(__name__)
+
+
+class QueueFullError(RuntimeError):
+  """As many jobs wait as may."""
+
+
+class Worker:
+  """A queue of jobs and the thread that does them.
+
+  Args:
+    store: where jobs are.
+    tracker: a `Soundtracker`.
+    limits: resource limits of reading a video.
+    key: key of the watermark.
+    queue: how many jobs may wait.
+  """
+
+  def __init__(
+    self,
+    store: Store,
+    tracker: Any,
+    *,
+    limits: media.Limits,
+    key: str | None,
+    queue: int,
+  ):
+    self.store, self.tracker = store, tracker
+    self._limits, self._key, self._size = limits, key, queue
+    self._waiting: collections.deque[str] = collections.deque()
+    self._cancelled: set[str] = set()
+    # Of jobs whose state could not be written, as on a full disk.
+    self._broken: dict[str, str] = {}
+    self._changed = threading.Condition()
+    self._ended = False
+    for job in store.jobs():
+      if job["state"] in ("queued", "running"):
+        self._waiting.append(job["id"])
+    self._thread = threading.Thread(target=self._run, daemon=True)
+
+  def start(self) -> None:
+    """Begins to work."""
+    self._thread.start()
+
+  def stop(self) -> None:
+    """Ends after the take that is being made."""
+    with self._changed:
+      self._ended = True
+      self._changed.notify_all()
+    self._thread.join(timeout=60)
+
+  def check_room(self) -> None:
+    """Refuses another job when too many wait.
+
+    Raises:
+      QueueFullError: as many wait as may.
+    """
+    with self._changed:
+      if len(self._waiting) >= self._size:
+        raise QueueFullError(f"{self._size} jobs wait already; try again later")
+
+  def add(self, id_: str) -> None:
+    """Puts a job into the queue."""
+    with self._changed:
+      self._waiting.append(id_)
+      self._changed.notify()
+
+  def cancel(self, id_: str) -> None:
+    """Takes a job out of the queue, or ends it after the take at hand."""
+    with self._changed:
+      self._cancelled.add(id_)
+      with contextlib.suppress(ValueError):
+        self._waiting.remove(id_)
+        self._finish(id_, "cancelled")
+
+  def state(self, id_: str) -> dict[str, Any]:
+    """Returns a job, and how many are before it in the queue."""
+    job = self.store.job(id_)
+    if error := self._broken.get(id_):
+      job |= {"state": "failed", "error": error}
+    with self._changed:
+      ahead = self._waiting.index(id_) if id_ in self._waiting else 0
+    return job | {"ahead": ahead}
+
+  def _run(self) -> None:
+    while True:
+      with self._changed:
+        while not self._waiting and not self._ended:
+          self._changed.wait()
+        if self._ended:
+          return
+        id_ = self._waiting.popleft()
+      try:
+        self._do(id_)
+      except Exception as error:  # One job must not cost the others theirs.
+        self._fail(id_, error)
+
+  def _fail(self, id_: str, error: Exception) -> None:
+    expected = isinstance(error, ValueError | OSError)
+    if not expected:
+      _log.exception("job %s", id_)
+    said = hidden(error, self.store) if expected else "an internal error"
+    try:
+      self._finish(id_, "failed", error=said)
+    except (OSError, LookupError) as full:
+      self._broken[id_] = f"{said}; and {hidden(full, self.store)}"
+
+  def _finish(self, id_: str, state: str, error: str = "") -> None:
+    change = lambda job: job.update(state=state, error=error, stage="")
+    self.store.change(id_, change)
+
+  def _do(self, id_: str) -> None:
+    job = self.store.change(
+      id_, lambda job: job.update(state="running", stage="reading the video")
+    )
+    video = self.store.video(job["video"])["path"]
+    request = request_of(self.store, job)
+    done = len(job["takes"])
+    left = request.num_candidates - done
+    rest = dataclasses.replace(
+      request, num_candidates=max(left, 1), seed=request.seed + done
+    )
+    stream = self.tracker.stream(video, limits=self._limits, **vars(rest))
+    for number in range(done, request.num_candidates):
+      if id_ in self._cancelled or self._ended:
+        break
+      stage = f"take {number + 1} of {request.num_candidates}"
+      self.store.change(id_, lambda job, stage=stage: job.update(stage=stage))
+      self._keep(id_, job, next(stream))
+    if self._ended:
+      return
+    state = "cancelled" if id_ in self._cancelled else "done"
+    self._finish(id_, state)
+
+  def _keep(self, id_: str, job: dict[str, Any], takes: Soundtracks) -> None:
+    """Writes a take: its samples, and as it is delivered."""
+    take = takes.best
+    folder = self.store.take_folder(id_, take.seed)
+    shutil.rmtree(folder, ignore_errors=True)  # Of a killed attempt.
+    folder.mkdir(parents=True)
+    done = takes.save(folder, key=self._key, **job["delivery"])
+    with files.written(folder / "raw.npz") as part:
+      with part.open("wb") as file:
+        np.savez(file, samples=take.samples, sample_rate=take.sample_rate)
+    row = done.rows[0]
+    name = lambda path: path.relative_to(folder).as_posix()
+    entry = {
+      "seed": take.seed,
+      "score": take.score,
+      "scores": dict(take.scores),
+      "heard": dict(take.heard),
+      "rejected": take.rejected,
+      "tried": 1 + len(takes.rejected),
+      "loudness_lufs": row["loudness_lufs"],
+      "true_peak_dbtp": row["true_peak_dbtp"],
+      "watermark": row["watermark"] is not None and row["watermark"]["found"],
+      "sound": name(done.waves[0]),
+      "video": name(done.videos[0]),
+      "sidecar": name(done.sidecar),
+      "kept": False,
+    }
+    self.store.change(id_, lambda job: job["takes"].append(entry))
+    self.store.log(
+      "take",
+      job=id_,
+      seed=take.seed,
+      payload=job["delivery"]["payload"],
+      marked=job["delivery"]["mark"],
+      sha256_samples=row["sha256_samples"],
+    )
+
+
+def request_of(store: Store, job: dict[str, Any]) -> Request:
+  """Returns the request of a job, with the files that its ids name."""
+  fields = {k: _tuples(v) for k, v in job["request"].items()}
+  if job["like"]:
+    fields["like"] = str(store.video(job["like"])["path"])
+  if base := job["base"]:
+    folder = store.take_folder(base["job"], base["seed"])
+    fields["audio"] = str(folder / base["sound"])
+  elif fields.get("regenerate"):
+    fields["audio"] = str(store.video(job["video"])["path"])
+  return Request(**fields)
+
+
+def restored(
+  store: Store, job: dict[str, Any], entry: dict[str, Any], tracker, limits
+) -> Soundtracks:
+  """Reads a take from disk, as its `Soundtracks`."""
+  folder = store.take_folder(job["id"], entry["seed"])
+  with np.load(folder / "raw.npz") as raw:
+    samples, rate = raw["samples"], int(raw["sample_rate"])
+  sidecar = files.read_json(folder / entry["sidecar"])
+  request = dataclasses.replace(
+    request_of(store, job), num_candidates=1, seed=entry["seed"], retries=0
+  )
+  names = ("seed", "score", "scores", "heard", "rejected")
+  take = Soundtrack(
+    samples=samples, sample_rate=rate, **{k: entry[k] for k in names}
+  )
+  return Soundtracks(
+    video=store.video(job["video"])["path"],
+    request=request,
+    candidates=(take,),
+    model=tracker.describe(),
+    seconds=Fraction(sidecar["picture"]["seconds"]),
+    limits=limits,
+  )
+
+
+def delivery_of(job: dict[str, Any]) -> DeliveryOptions:
+  """Returns the delivery options of a job."""
+  return DeliveryOptions(**{k: _tuples(v) for k, v in job["delivery"].items()})
+
+
+def hidden(error: Exception, store: Store) -> str:
+  """Returns the message of an error without paths of this machine."""
+  if isinstance(error, media.MediaError):
+    name = pathlib.PurePath(error.name).name
+    return " ".join(f"{name}: {error.reason}; {error.advice}".split())
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  return " ".join(str(error).replace(str(store.root), "").split())
+
+
+def now() -> float:
+  """Returns the time in seconds since 1970."""
+  return round(time.time(), 3)
+
+
+def _tuples(value: Any) -> Any:
+  """Returns JSON's lists as tuples."""
+  if isinstance(value, list):
+    return tuple(_tuples(item) for item in value)
+  return value
