@@ -381,3 +381,13 @@ def test_a_finished_build_is_not_made_again(records, tmp_path):
   # The same content, copied elsewhere, is the same build.
   shutil.copytree(tmp_path / "ds", tmp_path / "copy")
   build(tmp_path / "copy", plan, stop_at(make, 0, []))
+
+
+def test_a_folder_is_built_by_one_process_at_a_time(tmp_path):
+  out = tmp_path / "ds"
+  with DatasetWriter(out, fingerprint="a"):
+    with pytest.raises(BuildError, match="being built by another") as error:
+      DatasetWriter(out, fingerprint="a")
+  assert str(out) in str(error.value) and "\n" not in str(error.value)
+  with DatasetWriter(out, fingerprint="a"):
+    pass
