@@ -204,7 +204,8 @@ def test_a_loader_config_is_a_section_of_a_config_file():
   others = {f.name for f in dataclasses.fields(LoaderConfig)} - {
     f.name for f in fields
   }
-  assert others == {"sample_rate", "channels", "seed", "encoder", "frames"}
+  of_run = {"sample_rate", "channels", "seed", "encoder", "codec", "frames"}
+  assert others == of_run
   section = settings.complete(LoaderConfig, {"paths": ["a"], "fps": 8.0})
   again = json.loads(json.dumps(section))
   config = settings.build(LoaderConfig, again)
