@@ -239,7 +239,7 @@ def bench(argv: list[str]) -> None:
 
 
 def measure(argv: list[str]) -> None:
-  """Measure all clips: levels, stillness, copies, overlap with other sets.
+  """Measure all clips: levels, stillness, copies, overlap with others.
 
   What is found stands in columns of the data set; nothing is deleted. The same
   command goes on after an interruption, and measures new clips only.

@@ -51,6 +51,7 @@ RANGES = {
     "size": "[2, inf)",
     "sample_rate": "[4000, 192000]",
     "held_out": "[0, 0.5]",
+    "ordered": "[0, 1]",
   },
   Window: WINDOW,
   LoaderConfig: WINDOW
@@ -62,6 +63,7 @@ RANGES = {
     "num_workers": "[-1, inf)",
     "cache_mb": "[0, inf)",
     "max_bad_fraction": "[0, 1]",
+    "min_confidence": "[0, 1]",
   },
 }
 # Arguments without a default, and values that go with any other field's.

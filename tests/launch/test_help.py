@@ -10,7 +10,10 @@ from tests.launch.commands import python, succeeds
 
 # Verbs, and the commands of those that have some.
 COMMANDS = {
-  "data": ("build", "scenes", "precompute", "bench", "report"),
+  "data": (
+    *("build", "scenes", "precompute", "bench"),
+    *("measure", "annotate", "columns", "report"),
+  ),
   "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status", "resume", "cancel"),
   "watermark": ("detect",),
