@@ -41,6 +41,7 @@ CORE = [
   "wandb>=0.20",
   # Newer majors keep apache-beam from being installed beside this package.
   "protobuf<7",
+  "py3langid",
   "pyarrow<26",
 ]
 
@@ -72,6 +73,8 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
+    # Reads the Croissant metadata of a data set.
+    "mlcroissant",
     # Renders report.md as its readers do.
     "markdown-it-py",
     "moto[s3]",

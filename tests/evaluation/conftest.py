@@ -1,7 +1,6 @@
 """The data set that several files of this folder evaluate on."""
 
 from concurrent import futures
-import shutil
 
 from flashes import make_record
 import pytest
@@ -37,34 +36,3 @@ def build(records, out):
     log=lambda _: None,
   )
   return out
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-  """Chromium, steered by selenium."""
-  webdriver = pytest.importorskip("selenium.webdriver")
-  from selenium.webdriver.chrome.service import Service
-
-  chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-  driver = shutil.which("chromedriver")
-  if not (chromium and driver):
-    pytest.skip("needs chromium and chromium-driver (Debian packages)")
-  options = webdriver.ChromeOptions()
-  options.binary_location = chromium
-  for flag in (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
-    "--window-size=1280,1000",
-    f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-  ):
-    options.add_argument(flag)
-  options.set_capability(
-    "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
-  )
-  chrome = webdriver.Chrome(options=options, service=Service(driver))
-  yield chrome
-  chrome.quit()

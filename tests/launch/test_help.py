@@ -10,7 +10,10 @@ from tests.launch.commands import python, succeeds
 
 # Verbs, and the commands of those that have some.
 COMMANDS = {
-  "data": ("build", "scenes", "features", "report"),
+  "data": (
+    *("build", "scenes", "measure", "annotate", "columns"),
+    *("features", "report"),
+  ),
   "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status"),
   "watermark": ("detect",),
