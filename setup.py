@@ -42,6 +42,7 @@ CORE = [
   "wandb>=0.20",
   # Newer majors keep apache-beam from being installed beside this package.
   "protobuf<7",
+  "py3langid",
   "pyarrow<26",
 ]
 
@@ -83,6 +84,8 @@ EXTRAS = {
     "fastapi",
     "opentimelineio",
     "uvicorn",
+    # Reads the Croissant metadata of a data set.
+    "mlcroissant",
     # Renders report.md as its readers do.
     "markdown-it-py",
     "moto[s3]",

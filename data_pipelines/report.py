@@ -1,7 +1,11 @@
 """Writes a page about a data set, to look at and listen to.
 
 It shows counts, drops, histograms, clips at random and the clips with faults,
-in one HTML file that loads nothing from elsewhere.
+in one HTML file that loads nothing from elsewhere. What the columns of the data
+set say (columns/) is part of it: faults of all clips, limits of what is
+admitted, overlaps with held-out clips. Clips can be kept or dropped by hand;
+the page saves a file that `v2a data annotate --merge` reads. Beside it stand the
+data set's Croissant metadata and its datasheet (croissant.py).
 """
 
 import base64
@@ -17,13 +21,22 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from data_pipelines import croissant
 from data_pipelines.clip_file import fit_size
+from data_pipelines.columns import admit as admit_lib
+from data_pipelines.columns import faults as faults_lib
+from data_pipelines.columns import store
+from data_pipelines.columns.records import Records, make_records, open_records
+from data_pipelines.languages import language
 from data_pipelines.manifest import read_manifest
+from data_pipelines.schema import DataError
 from data_pipelines.source import Source, open_source
 from data_pipelines.writer import DROPS, REPORT
 from v2a_jax import media
-from v2a_jax.basics.files import read_bytes, write_whole
+from v2a_jax.basics.files import read_bytes, write_json, write_whole
 from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.progress import Progress
 from v2a_jax.basics.settings import SettingError
@@ -40,6 +53,8 @@ _PREVIEW_SIDE = 160
 _PREVIEW_FPS = 12.5
 _PREVIEW_RATE = 24_000
 _PREVIEW_SECONDS = 10.0
+# Rows of a table of values, and of overlaps.
+_MOST_ROWS, _MOST_LEAKS = 30, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +84,7 @@ def write_report(
   out: str | os.PathLike | None = None,
   num: int = 20,
   seed: int = 0,
+  admit: str = "",
 ) -> pathlib.Path:
   """Writes the page, by default `report.html` in the data set's folder.
 
@@ -77,9 +93,11 @@ def write_report(
     out: file to write.
     num: number of clips shown at random, and of clips with faults.
     seed: random seed of the clips shown and, in a large data set, measured.
+    admit: expression whose limits and counts are shown; see columns/admit.py.
 
   Raises:
     DataError: the data set is missing or unusable.
+    AdmitError: the expression cannot be followed.
     SettingError: `num` is below 0.
   """
   if num < 0:
@@ -90,14 +108,23 @@ def write_report(
   source = open_source(dataset, "all")
   rng = np.random.default_rng(seed)
   picked = rng.permutation(len(source))[:_MAX_MEASURED]
+  known = _records(dataset)
+  columns = admit_lib.columns_of(dataset, known)
+  expression = admit_lib.Expression(admit) if admit else None
+  admitted = expression(columns, len(known)) if expression else None
+  by_columns = faults_lib.find(dataset, known)
   progress = Progress(len(picked), "report", unit="clips")
-  measured = []
+  measured, texts = [], []
   for index in picked.tolist():
-    measured.append(measure(index, source[index]))
+    record = source[index]
+    measured.append(measure(index, record))
+    own = [record["caption"], record["audio_caption"]]
+    texts += [text for text in (*own, *record["other_captions"]) if text]
     progress.update()
   progress.close()
-  suspicious = [m for m in measured if m.faults]
-  suspicious.sort(key=lambda m: (-len(m.faults), m.id))
+  suspicious = _suspicious(measured, by_columns, source, num)
+  tables = _tables(known, texts)
+  name = dataset.resolve().name
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_TEMPLATES),
     autoescape=True,
@@ -106,18 +133,139 @@ def write_report(
     undefined=jinja2.StrictUndefined,
   )
   page = environment.get_template("dataset.html.j2").render(
-    name=dataset.resolve().name,
+    name=name,
+    path=str(dataset),
     manifest=manifest,
     hours=clock(manifest["counts"]["seconds"]),
     measured=len(measured),
     drops=_read_drops(dataset / DROPS),
-    histograms=_histograms(measured),
+    histograms=_histograms(measured)
+    + [_bars("Caption length", [len(t.split()) for t in texts], "words")],
+    columns=_column_histograms(dataset, known, expression),
+    tables=tables,
+    admit=admit,
+    admitted=admitted,
+    by_columns={name: int(mask.sum()) for name, mask in by_columns.items()},
+    leaks=_leaks(dataset, known),
     faults=Counter(f for m in measured for f in m.faults).most_common(),
     random=[_card(m, source) for m in measured[:num]],
-    suspicious=[_card(m, source) for m in suspicious[:num]],
+    suspicious=[_card(m, source) for m in suspicious],
   )
   write_whole(out, page)
+  _write_cards(out, dataset, manifest, tables, admitted, by_columns)
   return out
+
+
+def _write_cards(out, dataset, manifest, tables, admitted, by_columns) -> None:
+  """Writes Croissant metadata and the datasheet beside the page.
+
+  Their names begin with the page's where that is not `report.html`. A datasheet
+  that is there stays: people fill it in.
+  """
+  prefix = "" if out.name == REPORT else f"{out.stem}."
+  name = dataset.resolve().name
+  licences = tables["Licence"]
+  write_json(
+    out.parent / f"{prefix}{croissant.CROISSANT}",
+    croissant.croissant(name, manifest, licences),
+    ensure_ascii=False,
+  )
+  notes = [
+    f"{int(m.sum()):,} clips: {fault}" for fault, m in by_columns.items()
+  ]
+  if admitted:
+    notes.append(admitted.describe())
+  sheet = out.parent / f"{prefix}{croissant.DATASHEET}"
+  if not sheet.is_file():
+    write_whole(
+      sheet, croissant.datasheet(name, manifest, tables=tables, notes=notes)
+    )
+
+
+def _records(dataset) -> Records:
+  """Returns the list of records, which is made if it does not fit."""
+  try:
+    return open_records(dataset)
+  except DataError:
+    return make_records(dataset, keep=False)
+
+
+def _suspicious(measured, by_columns, source: Source, num: int):
+  """Returns the clips with the most faults, by measuring and by columns."""
+  found = {m.index: m for m in measured if m.faults}
+  for name, mask in by_columns.items():
+    for index in np.flatnonzero(mask).tolist():
+      stats = found.get(index) or ClipStats(index, "", 0.0, 0.0, None, None, ())
+      if name not in stats.faults:
+        more = (*stats.faults, name)
+        found[index] = dataclasses.replace(stats, faults=more)
+  worst = sorted(found.values(), key=lambda m: (-len(m.faults), m.id, m.index))
+  return [
+    m
+    if m.id
+    else dataclasses.replace(measure(m.index, source[m.index]), faults=m.faults)
+    for m in worst[:num]
+  ]
+
+
+def _tables(known: Records, texts: Sequence[str]) -> dict[str, dict[str, int]]:
+  """Counts values of the records, and languages of the measured captions."""
+  table = known.table
+  found = {}
+  for title, column in (
+    *(("Tag", "tags"), ("Licence", "licence"), ("Label", "label")),
+    ("Captions a clip", "captions"),
+  ):
+    values = table[column]
+    if column == "tags":
+      values = pc.list_flatten(values)
+    counts = pc.value_counts(values).to_pylist()
+    counts.sort(key=lambda entry: (-entry["counts"], str(entry["values"])))
+    found[title] = {str(e["values"]): e["counts"] for e in counts[:_MOST_ROWS]}
+  languages = Counter(language(text) or "too short to tell" for text in texts)
+  found["Language of captions"] = dict(languages.most_common(_MOST_ROWS))
+  return {k: v for k, v in found.items() if v or k == "Licence"}
+
+
+def _leaks(dataset, known: Records) -> list[dict[str, str]]:
+  """Returns clips that are copies of held-out ones, and which those are."""
+  if "copies" not in store.sources(dataset):
+    return []
+  columns = store.open_columns(dataset, "copies")
+  if "leak_of" not in columns.names:
+    return []
+  of = columns.values("leak_of", known.keys)
+  places = np.flatnonzero(pc.is_valid(of).to_numpy())[:_MOST_LEAKS]
+  ids = known.table["id"]
+  return [{"id": ids[i].as_py(), "of": of[i].as_py()} for i in places.tolist()]
+
+
+def _column_histograms(dataset, known: Records, expression):
+  """Returns a histogram of each column of numbers, with the limits set for it.
+
+  They are those of `expression`, or without one those of the faults.
+  """
+  cuts: dict[str, list[float]] = {}
+  texts = faults_lib.FAULTS.values()
+  read = [expression] if expression else map(admit_lib.Expression, texts)
+  for cut in (cut for e in read for cut in e.cuts()):
+    cuts.setdefault(cut.column.rpartition(".")[2], []).append(cut.value)
+  found = []
+  for name in store.sources(dataset):
+    columns = store.open_columns(dataset, name)
+    for column in columns.names:
+      values = columns.values(column, known.keys)
+      if pa.types.is_floating(values.type):
+        values = values.drop_null().to_numpy()
+        own = _bars(f"{name}.{column}", values.tolist(), "")
+        low, high = values.min(initial=math.inf), values.max(initial=-math.inf)
+        own["cuts"] = [
+          ((cut - low) / (high - low), f"{cut:g}")
+          for cut in cuts.get(column, ())
+          if low < cut < high
+        ]
+        found.append(own)
+  return found
 
 
 def measure(index: int, record: dict[str, Any]) -> ClipStats:
@@ -174,10 +322,12 @@ def _histograms(measured: Sequence[ClipStats]) -> list[dict[str, Any]]:
     ("Level (RMS)", "dBFS", [m.level for m in measured if m.level is not None]),
     ("Peak", "dBFS", [m.peak for m in measured if m.peak is not None]),
   )
-  return [
-    {"title": title, "unit": unit, "bars": histogram(values, unit=unit)}
-    for title, unit, values in columns
-  ]
+  return [_bars(title, values, unit) for title, unit, values in columns]
+
+
+def _bars(title: str, values: Sequence[float], unit: str) -> dict[str, Any]:
+  bars = histogram(values, unit=unit)
+  return {"title": title, "unit": unit, "bars": bars, "cuts": []}
 
 
 def _card(stats: ClipStats, source: Source) -> dict[str, Any]:

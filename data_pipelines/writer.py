@@ -27,6 +27,7 @@ from typing import Any
 
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
+from data_pipelines.croissant import CROISSANT
 from data_pipelines.manifest import MANIFEST
 from data_pipelines.places import old_place, work_place
 from data_pipelines.readings import READINGS
@@ -50,7 +51,8 @@ _LOCK = "lock"
 _OWN = (JOURNAL, BUILD, _LOCK)
 # Files of a data set besides its shards; the last two are those of TFDS.
 _DATASET_FILES = (
-  *(MANIFEST, READINGS, DROPS, UNMATCHED, REPORT, tokenizer_lib.FILENAME),
+  *(MANIFEST, READINGS, DROPS, UNMATCHED, REPORT, CROISSANT),
+  tokenizer_lib.FILENAME,
   *("dataset_info.json", "features.json"),
 )
 # Free space that the disk must keep, to close shards and write the metadata.

@@ -53,7 +53,9 @@ DATASET               folder of the data set
 """
 REPORT = """
 DATASET               folder of the data set
--o, --output FILE     page to write (default: report.html in the data set)
+-o, --output FILE     page to write (default: report.html in the data set);
+                      croissant.json and datasheet.md are written beside it
+--admit EXPRESSION    show what config.data.admit would take, and its limits
 """
 MEASURE = """
 DATASET               folder of the data set
@@ -239,7 +241,7 @@ def bench(argv: list[str]) -> None:
 
 
 def measure(argv: list[str]) -> None:
-  """Measure all clips: levels, stillness, copies, overlap with others.
+  """Measure the clips: levels, stillness, copies, overlap with test sets.
 
   What is found stands in columns of the data set; nothing is deleted. The same
   command goes on after an interruption, and measures new clips only.
@@ -323,7 +325,11 @@ def report(argv: list[str]) -> None:
   args = parser.parse(argv)
   from data_pipelines import report as report_lib
 
-  print(report_lib.write_report(args.dataset, out=args.output))
+  print(
+    report_lib.write_report(
+      args.dataset, out=args.output, admit=args.admit or ""
+    )
+  )
 
 
 def _say_next(output: str) -> None:

@@ -96,8 +96,12 @@ def open_records(path: str | os.PathLike) -> Records:
   return Records(path, table, manifest["splits"])
 
 
-def make_records(path: str | os.PathLike) -> Records:
+def make_records(path: str | os.PathLike, *, keep: bool = True) -> Records:
   """Reads `columns/records.arrow`, or makes it from the data set's records.
+
+  Args:
+    path: folder of the data set.
+    keep: whether to write what was made.
 
   Raises:
     DataError: the data set is missing or cannot be read.
@@ -120,7 +124,8 @@ def make_records(path: str | os.PathLike) -> Records:
   progress.close()
   table = pa.concat_tables(parts or [SCHEMA.empty_table()])
   table = table.replace_schema_metadata({_DIGEST: _digest(manifest)})
-  arrow.write(path / FOLDER / f"{RECORDS}.arrow", table)
+  if keep:
+    arrow.write(path / FOLDER / f"{RECORDS}.arrow", table)
   return Records(path, table, manifest["splits"])
 
 

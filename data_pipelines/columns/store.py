@@ -63,7 +63,7 @@ class Columns:
   @property
   def names(self) -> list[str]:
     """Names of the columns, without those that identify the record."""
-    own = (*IDENTITY, ERROR)
+    own = IDENTITY
     return [name for name in self.table.column_names if name not in own]
 
   def rows(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 
@@ -11,8 +12,10 @@ import pytest
 
 from data_pipelines import build, report
 from data_pipelines.clips import ClipOptions
+from data_pipelines.columns import admit, records, store
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
+from launch import cli
 from tests.data_pipelines.samples import clip_record, sound_record, write
 from v2a_jax import media
 
@@ -235,3 +238,91 @@ def test_a_histogram_counts_every_finite_value_once():
     low, high = map(float, re.match(r"(\S+) to (\S+) s", text).groups())
     inside = sum(low <= value <= high for value in values)
     assert abs(inside - count) <= 3  # the ends are rounded in the text
+
+
+@pytest.fixture
+def measured(tmp_path):
+  """Six clips with columns; two are silent, one is a copy of a held-out one."""
+  rows = [
+    clip_record(i, seconds=1.5, sha256=str(i), licence="CC0", split=split)
+    for i, split in enumerate(["train"] * 5 + ["test"])
+  ]
+  rows[0] |= {"caption": "Ein Hund bellt laut im Park", "tags": ["dog"]}
+  dataset = write(tmp_path / "ds", rows)
+  records.make_records(dataset)
+  with store.Journal(dataset, "measures") as journal:
+    for i in range(6):
+      row = dict(silence=1.0 if i < 2 else i / 20, clipping=0.0)
+      journal.add(f"clip{i}", str(i), row)
+    journal.finish()
+  with store.Journal(dataset, "copies") as journal:
+    row = dict(duplicate=True, leak=True, leak_of="clip5")
+    journal.add("clip1", "1", row)
+    journal.finish()
+  return dataset
+
+
+def test_the_page_shows_what_the_columns_say(measured):
+  args = ["data", "report", measured, "--admit", "silence < 0.5 and not leak"]
+  assert cli.main(args) == 0
+  text = (pathlib.Path(measured) / "report.html").read_text()
+  page = Page(pathlib.Path(measured) / "report.html")
+  assert (
+    "4 of 6 clips admitted; 2 fail silence < 0.5" in page.sections["Admitted"]
+  )
+  assert "silent 2" in page.sections["Columns"]
+  assert "copy 1" in page.sections["Columns"]
+  assert text.count('class="cut"') == 1 and ">0.5</span>" in text
+  overlaps = page.sections["Overlaps with held-out clips"]
+  assert overlaps.split() == ["clip", "held-out", "clip", "clip1", "clip5"]
+  # The worst first: three faults, then one; the others have none.
+  worst = page.cards("Suspicious")
+  assert worst[0].startswith("clip1") and "overlaps held-out clips" in worst[0]
+  assert worst[1].startswith("clip0") and len(worst) == 2
+  inside = page.sections["What is in it"]
+  assert "CC0 6" in inside and "dog 1" in inside and "de 1" in inside
+  assert cli.main([*args[:-1], "silense < 1"]) == 2
+
+
+def test_a_person_keeps_and_drops_clips_and_training_follows(
+  measured, browser, tmp_path
+):
+  page = report.write_report(measured)
+  browser.get(page.as_uri())
+  click = 'document.querySelector(\'[data-id="%s"] [value="%s"]\').click();'
+  for id, choice in (("clip0", "drop"), ("clip1", "keep"), ("clip2", "drop")):
+    browser.execute_script(click % (id, choice))
+  browser.execute_script(click % ("clip2", "drop"))  # Taken back.
+  chosen = "return [...chosen.values()].map(x => JSON.stringify(x)).join('\\n')"
+  saved = tmp_path / "choices.jsonl"
+  saved.write_text(browser.execute_script(chosen))
+  dropped = "return document.querySelectorAll('.card.drop').length"
+  assert browser.execute_script(dropped) >= 1
+  merge = ["data", "annotate", measured, "--merge", str(saved)]
+  assert cli.main([*merge, "--name=review", "--by=ann"]) == 0
+  found = admit.admitted(measured, "missing(keep) or keep")
+  assert found.mask.tolist() == [False, True, True, True, True, True]
+  rows = store.open_columns(measured, "review").table.to_pylist()
+  assert {row["by"] for row in rows} == {"ann"} and len(rows) == 2
+
+
+def test_the_metadata_is_valid_croissant_and_a_datasheet_is_kept(measured):
+  mlcroissant = pytest.importorskip("mlcroissant")
+  report.write_report(measured)
+  folder = pathlib.Path(measured)
+  metadata = mlcroissant.Dataset(jsonld=folder / "croissant.json").metadata
+  assert not metadata.ctx.issues.errors
+  files = {f.name: f for f in metadata.distribution if hasattr(f, "sha256")}
+  for shard in read_manifest(measured)["shards"]:
+    assert files[shard["file"]].sha256 == shard["sha256"]
+  fields = {field.name for field in metadata.record_sets[0].fields}
+  assert {"id", "video", "audio", "caption", "words"} <= fields
+  assert "CC0" in str(metadata.license)
+  sheet = folder / "datasheet.md"
+  assert (
+    "| CC0 | 6 |" in sheet.read_text()
+    and "To be filled in" in sheet.read_text()
+  )
+  sheet.write_text("written by a person")
+  report.write_report(measured)
+  assert sheet.read_text() == "written by a person"
