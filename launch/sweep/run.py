@@ -378,7 +378,9 @@ def cancel(argv: list[str]) -> None:
   plan = plan_lib.read(local_path(args.folder, FOLDER))
   found = status_lib.states(plan)
   over = (state_lib.DONE, state_lib.CANCELLED)
-  jobs = [j for j in _chosen(plan, args.run) if found[j.name][0] not in over]
+  # The report is on what is left, unless nothing is.
+  chosen = [job for job in _chosen(plan, args.run) if job.point or not args.run]
+  jobs = [job for job in chosen if found[job.name][0] not in over]
   for job in jobs:
     if not is_remote(job.folder):
       job.folder.mkdir(parents=True, exist_ok=True)

@@ -121,3 +121,14 @@ def test_a_page_for_the_wall_has_every_run_and_no_markup_of_theirs(
   assert 'http-equiv="refresh"' in text and "width: 50.0%" in text
   assert "&lt;b&gt;h&lt;/b&gt;" in text and "<b>h</b>" not in text
   assert "http://" not in text and "https://" not in text
+
+
+def test_a_cancelled_run_leaves_the_report_on_the_others(sweep, capsys):
+  name = sweep.points[1].name
+  succeeds(capsys, "sweep", "cancel", sweep.folder, name)
+  found = {name: now for name, (now, _) in status.states(sweep).items()}
+  assert found[name] == found[f"{name}.eval"] == "CANCELLED"
+  assert found["report"] == "NEW"
+  (sweep.workdir(sweep.points[0]) / "running").unlink()  # Of this process.
+  succeeds(capsys, "sweep", "cancel", sweep.folder)
+  assert status.states(sweep)["report"][0] == "CANCELLED"
