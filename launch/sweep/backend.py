@@ -13,7 +13,7 @@ from v2a_jax.basics import files
 from v2a_jax.basics.text import did_you_mean
 
 # Module in this folder by the name of its backend.
-BACKENDS = ("local", "slurm", "gke", "tpu_vm")
+BACKENDS = ("local", "slurm", "gke")
 _SECONDS = 120
 
 

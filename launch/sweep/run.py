@@ -34,7 +34,7 @@ PLAN = f"""
 --command TEXT        command that a script runs, such as 'srun python -m
                       launch.train' (default: that of the backend)
 where it runs:
---backend NAME        local, slurm, gke or tpu_vm (default local)
+--backend NAME        local, slurm or gke (default local)
 --option NAME=VALUE   setting of the backend; without any, what is required is
                       named (repeatable)
 --topology NAME       chips of a run, such as v5p:4x4x4 or h100:8; needed for
@@ -190,7 +190,8 @@ def _variants(
 def _plan_lines(plan: Plan) -> list[str]:
   """Formats a line for each run, and what all together cost."""
   jobs = {job.name: job for job in plan.jobs()}
-  found = {p.name: _plan_state(jobs[p.name]) for p in plan.points}
+  names = [point.name for point in plan.points]
+  found = dict(zip(names, _plan_states([jobs[name] for name in names])))
   lines = []
   for point in plan.points:
     changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
@@ -209,12 +210,22 @@ def _plan_lines(plan: Plan) -> list[str]:
   return lines
 
 
-def _plan_state(job: Job) -> str:
-  """Returns the state of a run, with the step that it goes on from."""
-  now, _ = status_lib.state_of(job)
-  if now == state_lib.RESUME:
-    return f"{now} @{state_lib.newest(job.folder)}"
-  return now
+def _plan_states(jobs: Sequence[Job]) -> list[str]:
+  """Returns the state of runs, with the step that they go on from.
+
+  `-` stands for what a store says that cannot be reached from here.
+  """
+  found = []
+  for job in jobs:
+    try:
+      now, _ = status_lib.state_of(job)
+    except OSError:
+      return ["-"] * len(jobs)
+    step = (
+      f" @{state_lib.newest(job.folder)}" if now == state_lib.RESUME else ""
+    )
+    found.append(now + step)
+  return found
 
 
 def _cost_cells(cost: Mapping) -> list[str]:
@@ -367,7 +378,9 @@ def cancel(argv: list[str]) -> None:
   plan = plan_lib.read(local_path(args.folder, FOLDER))
   found = status_lib.states(plan)
   over = (state_lib.DONE, state_lib.CANCELLED)
-  jobs = [j for j in _chosen(plan, args.run) if found[j.name][0] not in over]
+  # The report is on what is left, unless nothing is.
+  chosen = [job for job in _chosen(plan, args.run) if job.point or not args.run]
+  jobs = [job for job in chosen if found[job.name][0] not in over]
   for job in jobs:
     if not is_remote(job.folder):
       job.folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import shlex
 import sys
 
 from launch.parsing import UsageError
-from launch.sweep import state
+from launch.sweep import backend, state
 from launch.sweep.backend import Option, Report, SchedulerError, ask
 from launch.sweep.plan import REPORT, Job, Plan
 
@@ -67,7 +67,7 @@ bash {folder}/"$name".sh || code=$?
 case $code in
   75 | 134 | 137 | 139 | 143)
     if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] &&
-       [ ! -e {marks}/"$name"/cancelled ]; then
+       [ ! -e {folder}/"$name"/cancelled ]; then
       scontrol requeue "$job"
     fi
     ;;
@@ -116,7 +116,6 @@ def _sbatch(plan: Plan, stage: str) -> str:
     text += ARRAY.format(names=names)
   return text + TAIL.format(
     folder=shlex.quote(str(folder)),
-    marks=shlex.quote(str(folder)),
     restarts=options["max_restarts"],
   )
 
@@ -207,8 +206,6 @@ def submit(plan: Plan, jobs: Sequence[Job]) -> dict[str, str]:
   """Submits jobs stage by stage, each after those that it depends on."""
   folder = plan.folder.resolve()
   (folder / "slurm").mkdir(exist_ok=True)
-  from launch.sweep import backend
-
   ids = {}
   index = {point.name: i for i, point in enumerate(plan.points)}
   for stage in STAGES:
@@ -237,8 +234,6 @@ def submit(plan: Plan, jobs: Sequence[Job]) -> dict[str, str]:
 
 def _dependency(plan: Plan, job: Job, new: Mapping[str, str]) -> str:
   """Returns what a job waits for, as Slurm writes it; "" for nothing."""
-  from launch.sweep import backend
-
   ids = {**backend.ids(plan), **new}
   folders = {j.name: j.folder for j in plan.jobs()}
   open_ = [

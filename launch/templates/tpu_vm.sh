@@ -7,7 +7,9 @@
 #     --config.data.paths="('gs://my-bucket/scenes',)" --config.data.batch_size=256
 #   TPU=my-slice ZONE=us-east5-a launch/templates/tpu_vm.sh log
 #
-# Needs gcloud, signed in. REPOSITORY is what the hosts clone. The run goes on
+# Needs gcloud, signed in, and Python 3.11 on the hosts: runtime images of Ubuntu
+# 22.04 have 3.10 as python3, so install another and set PYTHON=python3.11.
+# REPOSITORY is what the hosts clone. The run goes on
 # when this shell is gone; ssh is a way to start it, not to keep it alive. For
 # slices that are often preempted, gke_jobset.yaml restarts them by itself.
 set -euo pipefail
@@ -26,7 +28,9 @@ case "${1:-}" in
       [ -d v2a_jax ] || git clone --depth 1 '$REPOSITORY' v2a_jax
       cd v2a_jax
       git pull --ff-only
-      [ -x .venv/bin/python ] || python3 -m venv .venv
+      ${PYTHON:-python3} -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        { echo 'Python 3.11 or newer is needed: set PYTHON=python3.11'; exit 1; }
+      [ -x .venv/bin/python ] || ${PYTHON:-python3} -m venv .venv
       .venv/bin/pip install -q -e '.[tpu,cloud]' -c constraints.txt
       .venv/bin/v2a doctor"
     ;;

@@ -110,7 +110,7 @@ def test_a_generator_may_set_arguments_of_the_config(config):
     (["--ablate=wdith"], ", did you mean width?"),
     (["--variants=guidnce"], "no evaluate 'guidnce' in "),
     (["--backend=slrum"], "no backend 'slrum', did you mean slurm?"),
-    (["--backend=k8s"], "; there are local, slurm, gke, tpu_vm"),
+    (["--backend=k8s"], "; there are local, slurm, gke"),
     (["--option=nodes=2"], "--backend=local has no option 'nodes'"),
     (["--option=nodes"], "nodes is not NAME=VALUE"),
     (["--sweep=lr,lr"], "are the same run"),

@@ -84,17 +84,18 @@ def test_slurm_starts_a_process_on_every_gpu(tmp_path):
 
 
 def test_a_sweep_on_slurm_is_planned_as_the_template_says(tmp_path):
-  """The commands in the header of the template, with another config."""
-  text = (TEMPLATES / "slurm.sbatch").read_text().replace("\n#", "\n")
-  command = re.search(r"v2a (sweep plan .*?--distributed')", text, re.S)[1]
-  command = command.replace("\\\n", " ").replace("runs/depth", str(tmp_path))
+  """The command in the header of the template, with another config."""
+  text = (TEMPLATES / "slurm.sbatch").read_text()
+  command = re.search(r"# *v2a (sweep plan .*)", text)[1]
+  command = command.replace("runs/depth", str(tmp_path))
   words = shlex.split(command.replace("...", "configs/ar_tiny.py"))
-  assert cli.main(words) == 0
-  scripts = sorted(tmp_path.glob("*.sh"))
-  assert len(scripts) == 3
-  assert "\nsrun python -m launch.train --distributed \\\n" in (
-    scripts[0].read_text()
-  )
+  assert cli.main([*words, "--quick"]) == 0
+  text = (tmp_path / "train.sbatch").read_text()
+  subprocess.run(["bash", "-n", tmp_path / "train.sbatch"], check=True)
+  # A task for every GPU of a machine, of one machine a run.
+  for directive in ("array=0-2", "nodes=1", "ntasks-per-node=8"):
+    assert f"#SBATCH --{directive}\n" in text
+  assert "#SBATCH --gpus-per-node=8\n" in text
 
 
 def tpu_vm(tmp_path, *words, **env):
@@ -162,6 +163,7 @@ def test_jobset_renders_to_one_process_a_host():
   assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [1, 2]
   (rule,) = job["spec"]["failurePolicy"]["rules"]
   assert rule == {
+    "name": "failFast",
     "action": "FailJobSet",
     "onJobFailureReasons": ["PodFailurePolicy"],
   }

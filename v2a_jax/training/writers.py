@@ -115,7 +115,7 @@ class WandbWriter(Writer):
       self._folder.mkdir(parents=True, exist_ok=True)
     begin = functools.partial(
       wandb.init,
-      project="v2a_jax",
+      project=os.environ.get("WANDB_PROJECT", "v2a_jax"),
       dir=str(self._folder),
       id=run_id,
       name=self._workdir.name,

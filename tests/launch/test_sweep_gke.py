@@ -1,0 +1,198 @@
+"""Sweeps on GKE: the JobSets, xpk's command lines, and what kubectl says."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+
+from launch import config as config_lib
+from launch import parsing, train
+from launch.sweep import backend, gke, plan, state
+from tests.launch.commands import refused, succeeds
+
+OPTIONS = (
+  *("--backend=gke", "--option=image=registry/v2a:1", "--option=queue=team"),
+  *("--option=workdirs=gs://bucket/runs", "--option=service_account=trainer"),
+)
+CRDS = "V2A_CRDS"
+
+
+@pytest.fixture
+def planned(tmp_path, capsys, monkeypatch):
+  # The store is not asked: nothing of it is here.
+  monkeypatch.setattr(state, "state", lambda folder: state.NEW)
+  folder = tmp_path / "sweep"
+  words = ["sweep", "plan", "--quick", "--config=configs/diffusion_tiny.py"]
+  words += ["--sweep=depth", *OPTIONS, "--topology=v5e:4x4", "--num_slices=2"]
+  succeeds(capsys, *words, "--evaluate=gs://bucket/scenes", "-o", folder)
+  return plan.read(folder)
+
+
+def manifests(planned):
+  return [
+    yaml.safe_load((planned.folder / f"{point.name}.yaml").read_text())
+    for point in planned.points
+  ]
+
+
+def test_a_run_is_a_jobset_in_a_queue_that_fails_fast(planned):
+  sets = manifests(planned)
+  assert len({item["metadata"]["name"] for item in sets}) == 3
+  for item, point in zip(sets, planned.points):
+    meta = item["metadata"]
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", meta["name"])
+    assert meta["name"].endswith(point.fingerprint)
+    assert meta["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
+    (key,) = (k for k in meta["annotations"] if "exclusive-topology" in k)
+    assert meta["annotations"][key] == "cloud.google.com/gke-nodepool"
+    (rule,) = item["spec"]["failurePolicy"]["rules"]
+    assert rule["action"] == "FailJobSet"
+    first, judge = item["spec"]["replicatedJobs"]
+    assert judge["dependsOn"] == [{"name": "train", "status": "Complete"}]
+    assert (first["replicas"], judge["replicas"]) == (2, 1)
+    for part, chips in ((first, 16), (judge, 4)):
+      job = part["template"]["spec"]
+      (rule,) = job["podFailurePolicy"]["rules"]
+      assert rule["onExitCodes"]["values"] == [1, 2]
+      pod = job["template"]["spec"]
+      assert pod["serviceAccountName"] == "trainer"
+      (container,) = pod["containers"]
+      assert rule["onExitCodes"]["containerName"] == container["name"]
+      requests = container["resources"]["requests"]
+      assert set(requests) == {"cpu", "memory", "google.com/tpu"}
+      assert job["parallelism"] == job["completions"]
+      assert requests["google.com/tpu"] * job["parallelism"] == chips
+      (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+      assert mount["name"] == volume["name"]
+      env = {entry["name"]: entry["value"] for entry in container["env"]}
+      assert env["V2A_CACHE"] == mount["mountPath"]
+
+
+def test_one_config_has_one_digest_in_the_image(planned):
+  """The pod resolves the same config from the path that the image has."""
+  for item, point in zip(manifests(planned), planned.points):
+    first = item["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    (command,) = first["spec"]["containers"][0]["command"][2:]
+    words = shlex.split(command)
+    assert words[:5] == [
+      *("exec", "python", "-m", "launch.train", "--distributed")
+    ]
+    args = parsing.Parser("x", "x", train.ARGUMENTS, "x").parse(words[5:])
+    assert args.config == "configs/diffusion_tiny.py"
+    resolved = config_lib.parse(args.config, args.overrides)
+    assert config_lib.fingerprint(resolved) == args.config_hash
+    assert args.config_hash == point.fingerprint
+    assert args.workdir == f"gs://bucket/runs/sweep/{point.name}"
+
+
+def test_xpk_gets_the_same_command(planned):
+  file = planned.folder / "xpk.sh"
+  subprocess.run(["bash", "-n", file], check=True)
+  text = file.read_text()
+  assert text.count("xpk workload create") == 3
+  assert "--tpu-type=v5litepod-16 " in text and "--num-slices=2 " in text
+  for point in planned.points:
+    assert f"--config_hash={point.fingerprint}" in text
+
+
+@pytest.mark.parametrize(
+  "status,spec,expected",
+  [
+    ({"conditions": [{"type": "Completed", "status": "True"}]}, {}, "DONE"),
+    ({}, {"suspend": True}, "QUEUED"),
+    ({"replicatedJobsStatus": [{"active": 2}]}, {}, "RUNNING"),
+    ({}, {}, "QUEUED"),
+    (
+      {"conditions": [{"type": "Failed", "status": "True", "reason": "Why"}]},
+      {},
+      "failed: Why",
+    ),
+  ],
+)
+def test_the_state_of_a_jobset(status, spec, expected):
+  found = gke.report_of({"status": status, "spec": spec})
+  assert (found.state or found.ended) == expected
+  assert not gke.report_of(None).known
+
+
+def test_kubectl_is_asked_and_told(planned, tmp_path, capsys, monkeypatch):
+  """With a kubectl that notes what it is given, and knows one JobSet."""
+  log = tmp_path / "log"
+  first = gke.job_name(planned.points[0].name)
+  items = {"items": [{"metadata": {"name": first}, "spec": {"suspend": True}}]}
+  (tmp_path / "kubectl").write_text(
+    f'#!/bin/sh\necho "$@" >> {log}\n'
+    f"[ $1 = get ] && echo '{json.dumps(items)}'\nexit 0\n"
+  )
+  (tmp_path / "kubectl").chmod(0o755)
+  monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+  shown = succeeds(capsys, "sweep", "launch", planned.folder)
+  assert shown.count("submitted as v2a-") == 3
+  assert log.read_text().count("apply -f ") == 3
+  ids = backend.ids(planned)
+  reports = gke.query(planned, ids)
+  assert reports[planned.points[0].name].state == "QUEUED"
+  assert not reports[planned.points[1].name].known
+  gke.cancel(planned, ids)
+  assert log.read_text().splitlines()[-1].startswith(f"delete jobset {first} ")
+
+
+@pytest.mark.parametrize(
+  "args,words",
+  [
+    (OPTIONS, "--backend=gke needs --topology"),
+    ((*OPTIONS, "--topology=h100:8"), "one of TPU such as v5e:4x4, not 'h100"),
+    (OPTIONS[:2], "--backend=gke needs --option workdirs=…, gs:// folder"),
+  ],
+)
+def test_a_plan_that_gke_cannot_run_is_refused(args, words, tmp_path, capsys):
+  line = refused(
+    *(capsys, "sweep", "plan", "--quick", "--config=configs/ar_tiny.py"),
+    *("-o", tmp_path / "x", *args),
+  )
+  assert words in line
+
+
+def check(value, schema, where=""):
+  """Holds a value to a schema of a CRD, in which what is unnamed is refused."""
+  if schema.get("x-kubernetes-int-or-string"):
+    assert isinstance(value, int | str), where
+    return
+  kinds = {"object": dict, "array": list, "string": str, "integer": int}
+  kinds |= {"boolean": bool, "number": (int, float)}
+  assert isinstance(value, kinds[schema["type"]]), (where, value)
+  assert value in schema.get("enum", [value]), (where, value)
+  if isinstance(value, dict):
+    assert set(schema.get("required", ())) <= set(value), where
+    known = schema.get("properties")
+    for key, item in value.items():
+      inner = known.get(key) if known else schema.get("additionalProperties")
+      if known is None and inner is None:
+        return  # An object that the schema leaves open, as metadata.
+      assert inner is not None, f"{where}.{key} is not known"
+      check(item, inner, f"{where}.{key}")
+  if isinstance(value, list):
+    for index, item in enumerate(value):
+      check(item, schema["items"], f"{where}[{index}]")
+
+
+def test_jobsets_are_as_the_published_schema_wants_them(planned):
+  """V2A_CRDS: folder with config/components/crd/bases of kubernetes-sigs/jobset."""
+  folder = os.environ.get(CRDS)
+  if not folder:
+    pytest.skip(f"set {CRDS} to a folder with JobSet's CRD")
+  file = pathlib.Path(folder) / "jobset.x-k8s.io_jobsets.yaml"
+  crd = yaml.safe_load(file.read_text())
+  (version,) = (v for v in crd["spec"]["versions"] if v["name"] == "v1alpha2")
+  schema = version["schema"]["openAPIV3Schema"]
+  for item in manifests(planned):
+    check(item, schema)
+  broken = manifests(planned)[0]
+  broken["spec"]["replicatedJobs"][0]["replica"] = 1
+  with pytest.raises(AssertionError, match="replica is not known"):
+    check(broken, schema)
