@@ -255,6 +255,15 @@ def _prompt_span(text: str) -> tuple[float, float, str]:
   return *_span(span), prompt.strip()
 
 
+def _layer(text: str) -> tuple[str, str]:
+  kind, colon, prompt = text.partition(":")
+  if not colon:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is not a kind and a text, such as music:slow strings"
+    )
+  return kind.strip(), prompt.strip()
+
+
 # By metavar; other values are text.
 TYPES = {
   "N": _whole(0),
@@ -270,6 +279,7 @@ TYPES = {
   "FACTOR": _factor,
   "START-END": _span,
   "START-END:TEXT": _prompt_span,
+  "KIND:TEXT": _layer,
   "FIELD=COLUMN": _pair,
 }
 

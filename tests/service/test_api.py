@@ -65,6 +65,10 @@ def test_a_job_is_made_like_its_command(served, clip, tmp_path):
   [
     (Request(), DeliveryOptions()),
     (
+      Request(layers=(("music", "slow: strings"), ("effects", ""))),
+      DeliveryOptions(original="duck", duck=6.0, sound_file="flac"),
+    ),
+    (
       Request(
         prompt="rain; rm -rf ~ 'x' \"y\"",
         negative_prompt="-music",
@@ -83,7 +87,7 @@ def test_a_job_is_made_like_its_command(served, clip, tmp_path):
       ),
     ),
   ],
-  ids=["plain", "all"],
+  ids=["plain", "layers", "all"],
 )
 def test_a_command_asks_for_the_same(request_, delivery, tmp_path, monkeypatch):
   import shlex
