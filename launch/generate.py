@@ -30,6 +30,9 @@ request:
 --prompt_at START-END:TEXT
                       description of a span in seconds alone, such as
                       2-4.5:thunder, in place of --prompt (repeatable)
+--layer KIND:TEXT     effects, ambience, music or speech, and its prompt: a part
+                      that is made apart; parts are added, and kept as stems
+                      (repeatable)
 --transcript TEXT     words to be spoken
 --transcript_file FILE
                       words to be spoken with their times: SubRip (.srt), WebVTT
@@ -246,6 +249,7 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
   request = {name: typed[name] for name in REQUEST if name in typed}
   request["sampler"] = sampler_flags.overrides(args)
   request["prompts"] = tuple(args.prompt_at or ())
+  request["layers"] = tuple(args.layer or ())
   if args.rank_by:
     request["rank_by"] = tuple(args.rank_by)
   if args.transcript_file:

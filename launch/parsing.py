@@ -260,6 +260,15 @@ def _prompt_span(text: str) -> tuple[float, float, str]:
   return *_span(span), prompt.strip()
 
 
+def _layer(text: str) -> tuple[str, str]:
+  kind, colon, prompt = text.partition(":")
+  if not colon:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is not a kind and a text, such as music:slow strings"
+    )
+  return kind.strip(), prompt.strip()
+
+
 # By metavar; other values are text.
 TYPES = {
   "N": _whole(0),
@@ -277,6 +286,7 @@ TYPES = {
   "FIELD=COLUMN": _pair("FIELD=COLUMN"),
   "NAME=VALUE": _pair("NAME=VALUE"),
   "START-END:TEXT": _prompt_span,
+  "KIND:TEXT": _layer,
 }
 
 

@@ -266,3 +266,41 @@ def test_the_mark_is_in_a_mix_with_the_original(tracker, tmp_path):
   (row,) = done.rows
   assert row["watermark"]["found"]
   assert row["video_loudness_lufs"] == pytest.approx(-23.0, abs=0.5)
+
+
+def test_layers_are_made_apart_and_their_stems_add_up(tracker, video, tmp_path):
+  layers = (("effects", "a hammer"), ("music", "rain"))
+  ask = dict(num_candidates=1, seed=3)
+  takes = tracker(video, layers=layers, **ask)
+  parts = takes.best.layers
+  total = sum(parts.values())
+  np.testing.assert_allclose(takes.best.samples, total, atol=1e-6)
+  alone = tracker(
+    video, prompt="rain", speech=False, music=True, effects=False, **ask
+  )
+  gain = np.abs(parts["music"]).max() / np.abs(alone.best.samples).max()
+  np.testing.assert_allclose(
+    parts["music"], gain * alone.best.samples, atol=1e-5
+  )
+  done = takes.save(tmp_path, loudness=-30.0, mark=False)
+  (row,) = done.rows
+  assert set(row["stems"]) == {"effects", "music"}
+  read = lambda name: (
+    media.read_audio(done.sidecar.with_name(name), sample_rate=48_000).samples
+  )
+  stems = sum(read(name) for name in row["stems"].values())
+  np.testing.assert_allclose(stems, read(row["wave"]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+  "fields,words",
+  [
+    (dict(layers=(("drums", ""),)), "layers='drums' is not one of effects"),
+    (dict(layers=(("music", ""), ("music", "x"))), "each kind once"),
+    (dict(layers=("music",)), "is not a kind and a prompt"),
+    (dict(layers=(("music", ""),), transcript="hi"), "the layer speech"),
+  ],
+)
+def test_layers_that_cannot_be_made_are_refused(fields, words):
+  with pytest.raises(SettingError, match=words):
+    Request(**fields)

@@ -159,7 +159,7 @@ def test_the_new_sound_goes_under_the_original(takes, film, tmp_path):
       _db(alone, 1.2, 1.8) - down, abs=0.2
     )
     assert _db(added, 2.7, 3.9) == pytest.approx(_db(alone, 2.7, 3.9), abs=0.2)
-    stem = done.sidecar.with_name(done.rows[0]["stem"])
+    stem = done.sidecar.with_name(done.rows[0]["stems"]["new"])
     assert np.abs(read(stem) - alone).max() < 1e-6
     assert np.abs(read(done.videos[0]) - mixed).max() < 2**-21
 

@@ -19,6 +19,7 @@ _FILES = ("audio", "audio_track", "like")
 _TYPES: dict[str, Any] = {
   "words": list[dict[str, Any]],
   "prompts": list[tuple[float, float, str]],
+  "layers": list[tuple[str, str]],
   "regenerate": list[tuple[float, float]],
   "sampler": dict[str, Any],
   "rank_by": list[str],

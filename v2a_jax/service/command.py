@@ -8,6 +8,8 @@ from typing import Any
 from v2a_jax.soundtrack.delivery import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
+# Fields whose flags have another name or form.
+_OWN = ("sampler", "regenerate", "words", "prompts", "layers")
 _SHORT = {"prompt": "-p", "negative_prompt": "-n"}
 
 
@@ -32,11 +34,13 @@ def command(
   parts = ["v2a", "generate", video, "-o", "out"]
   if checkpoint:
     parts += ["--checkpoint", checkpoint]
-  parts += _flags(request, skip=("sampler", "regenerate", "words", "prompts"))
+  parts += _flags(request, skip=_OWN)
   if request.words:
     parts += ["--transcript_file", "words.json"]
   for start, end, text in request.prompts:
     parts += ["--prompt_at", f"{start:g}-{end:g}:{text}"]
+  for kind, text in request.layers:
+    parts += ["--layer", f"{kind}:{text}"]
   if request.regenerate:
     parts.append("--regenerate")
     parts += [f"{start:g}-{end:g}" for start, end in request.regenerate]

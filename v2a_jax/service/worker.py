@@ -167,7 +167,9 @@ class Worker:
     done = takes.save(folder, key=self._key, **job["delivery"])
     with files.written(folder / "raw.npz") as part:
       with part.open("wb") as file:
-        np.savez(file, samples=take.samples, sample_rate=take.sample_rate)
+        layers = {f"layer_{kind}": part for kind, part in take.layers.items()}
+        rate = take.sample_rate
+        np.savez(file, samples=take.samples, sample_rate=rate, **layers)
     row = done.rows[0]
     name = lambda path: path.relative_to(folder).as_posix()
     entry = {
@@ -216,13 +218,21 @@ def restored(
   folder = store.take_folder(job["id"], entry["seed"])
   with np.load(folder / "raw.npz") as raw:
     samples, rate = raw["samples"], int(raw["sample_rate"])
+    layers = {
+      name.removeprefix("layer_"): raw[name]
+      for name in raw.files
+      if name.startswith("layer_")
+    }
   sidecar = files.read_json(folder / entry["sidecar"])
   request = dataclasses.replace(
     request_of(store, job), num_candidates=1, seed=entry["seed"], retries=0
   )
   names = ("seed", "score", "scores", "heard", "rejected")
   take = Soundtrack(
-    samples=samples, sample_rate=rate, **{k: entry[k] for k in names}
+    samples=samples,
+    sample_rate=rate,
+    layers=layers,
+    **{k: entry[k] for k in names},
   )
   return Soundtracks(
     video=store.video(job["video"])["path"],

@@ -6,8 +6,9 @@ For `clip.mp4` and a folder `out/`:
   out/clip/clip__c01_s0007.wav   the same sound, Broadcast Wave, 24 bit
   out/clip/clip.json             every resolved setting, score and digest
 
-and if asked for, a timeline (.edl, .otio), the new sound alone where the
-original was mixed in (…__new.wav), and everything in one file (clip.zip).
+and if asked for, a timeline (.edl, .otio), stems: the layers (…__music.wav) and
+the new sound alone where the original was mixed in (…__new.wav), and everything
+in one file (clip.zip).
 
 Candidates are numbered by rank; s is the seed. The order is sample rate, mix,
 level, watermark, true peak, write; then the video file is decoded, its level
@@ -283,15 +284,20 @@ def _write(take, rank: int, base, source: _Source, options, *, key) -> dict:
   """Writes one candidate; returns its row of the sidecar."""
   rate, takes = options.sample_rate, source.takes
   new = _at_rate(take.samples, take.sample_rate, rate, takes.seconds)
-  finish = functools.partial(_finish, rate=rate, options=options, key=key)
+  finish = functools.partial(
+    _finish, rate=rate, options=options, key=key, loudness=options.loudness
+  )
   row = {"rank": rank, "seed": take.seed, "score": take.score}
   row |= {"scores": dict(take.scores), "rejected": take.rejected}
   row |= {"heard": dict(take.heard)}
-  samples = new
+  samples, sounds = new, {}
+  for kind, part in take.layers.items():
+    part = _at_rate(part, take.sample_rate, rate, takes.seconds)
+    sounds[kind] = finish(
+      part * loud.gain(new, rate, options.loudness), loudness=None
+    )
   if source.original is not None:
-    stem = base.with_name(f"{base.name}__new.{options.sound_file}")
-    _write_sound(stem, finish(new), rank, source, options)
-    row["stem"] = stem.name
+    sounds["new"] = finish(new)
     samples = mixing.mix(
       new,
       source.original,
@@ -300,6 +306,11 @@ def _write(take, rank: int, base, source: _Source, options, *, key) -> dict:
       original_level=options.original_level,
       duck=options.duck,
     )
+  row["stems"] = {}
+  for kind, sound in sounds.items():
+    stem = base.with_name(f"{base.name}__{kind}.{options.sound_file}")
+    _write_sound(stem, sound, rank, source, options)
+    row["stems"][kind] = stem.name
   samples = finish(samples)
   wave = base.with_name(f"{base.name}.{options.sound_file}")
   _write_sound(wave, samples, rank, source, options)
@@ -326,12 +337,14 @@ def _at_rate(samples, rate: int, wanted: int, seconds) -> np.ndarray:
   return fit_length(np.asarray(samples, np.float32), round(seconds * wanted))
 
 
-def _finish(samples, *, rate: int, options: DeliveryOptions, key) -> np.ndarray:
+def _finish(
+  samples, *, rate: int, options: DeliveryOptions, key, loudness: float | None
+) -> np.ndarray:
   """Brings samples to their level and marks them."""
   level = functools.partial(
     loud.level,
     sample_rate=rate,
-    loudness=options.loudness,
+    loudness=loudness,
     peak=options.true_peak,
   )
   samples = level(samples)
@@ -409,9 +422,8 @@ def _mux(samples, base, source: _Source, options: DeliveryOptions):
 
 def _zip(path, folder, stem: str, rows, options: DeliveryOptions) -> None:
   """Puts what was written into one file, without compressing it again."""
-  names = [
-    row[k] for row in rows for k in ("video", "wave", "stem") if k in row
-  ]
+  names = [row[k] for row in rows for k in ("video", "wave")]
+  names += [name for row in rows for name in row["stems"].values()]
   names += [f"{stem}.{name}" for name in (*options.timeline, "json")]
   with files.written(path) as part:
     with zipfile.ZipFile(part, "w") as archive:

@@ -43,6 +43,14 @@ def decibels(amplitude: float) -> float:
   return 20 * math.log10(max(float(amplitude), 1e-9))
 
 
+def gain(
+  samples: np.ndarray, sample_rate: int, loudness: float | None
+) -> np.float32:
+  """Returns the factor that brings samples to a loudness, without a limit."""
+  now = None if loudness is None else integrated(samples, sample_rate)
+  return np.float32(1.0 if now is None else 10 ** ((loudness - now) / 20))
+
+
 def level(
   samples: np.ndarray,
   sample_rate: int,
@@ -70,10 +78,11 @@ def level(
   if now is None:
     over = true_peak(samples, sample_rate) - peak
     return samples * np.float32(10 ** (-max(over, 0.0) / 20))
-  gain = 0.0
+  raised = 0.0  # dB
   for _ in range(_ROUNDS):
-    gain += loudness - now
-    out = limit(samples * np.float32(10 ** (gain / 20)), sample_rate, peak=peak)
+    raised += loudness - now
+    louder = samples * np.float32(10 ** (raised / 20))
+    out = limit(louder, sample_rate, peak=peak)
     before, now = now, integrated(out, sample_rate)
     if now is None or abs(loudness - now) < _NEAR or abs(now - before) < 1e-3:
       break

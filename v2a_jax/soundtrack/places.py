@@ -10,7 +10,7 @@ from v2a_jax.basics import files
 
 # What file systems take, and what is added to the name of a video.
 _NAME_BYTES = 255
-_ADDED = len("_000__c000_s4294967295__new.flac")
+_ADDED = len("_000__c000_s4294967295__ambience.flac")
 
 
 def stem_of(video: pathlib.Path) -> str:

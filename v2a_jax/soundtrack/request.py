@@ -13,6 +13,14 @@ from v2a_jax.batch import ABSENT, PRESENCE, PRESENT, UNKNOWN
 from v2a_jax.soundtrack.scoring import SCORES
 
 MAX_SEED = 2**32 - 1
+# Kinds of layers, and what the model is told is in them.
+_ONLY = {"speech": False, "music": False, "effects": False}
+LAYERS = {
+  "effects": _ONLY | {"effects": True},
+  "ambience": _ONLY | {"effects": True},
+  "music": _ONLY | {"music": True},
+  "speech": _ONLY | {"speech": True},
+}
 MAX_PROMPTS = 16  # of spans with a prompt of their own; each costs as a clip
 
 
@@ -42,6 +50,9 @@ class Request:
     regenerate: (start, end) pairs in seconds, spans of `audio` to replace.
     audio_track: number of the sound track in `audio`, from 0; None for the main
       one.
+    layers: (kind, prompt) pairs, kinds of `LAYERS`, each once: parts that are
+      made apart, with no other kind in them, and added; stems are kept. Words
+      are spoken in the layer `speech` alone. () makes everything at once.
     retries: how many times candidates in which unwanted speech or music is
       heard (`hearing.unwanted`) are made anew, with later seeds.
     like: file with a sound that candidates should be like; "" for none.
@@ -59,6 +70,7 @@ class Request:
   transcript: str = ""
   words: Any = ()
   prompts: Any = ()
+  layers: Any = ()
   speech: bool | None = None
   music: bool | None = None
   effects: bool | None = None
@@ -95,6 +107,7 @@ class Request:
       )
     self._check_words()
     self._check_prompts()
+    self._check_layers()
     self._check_scores()
     if self.regenerate and not self.audio:
       raise SettingError(
@@ -155,6 +168,35 @@ class Request:
         raise SettingError(
           f"prompts={span!r} is not a span in seconds, start < end, and a text"
         )
+
+  def _check_layers(self) -> None:
+    kinds = []
+    for layer in self.layers:
+      pair = isinstance(layer, tuple | list) and len(layer) == 2
+      if not (pair and all(isinstance(part, str) for part in layer)):
+        raise SettingError(f"layers={layer!r} is not a kind and a prompt")
+      if layer[0] not in LAYERS:
+        raise SettingError(f"layers={layer[0]!r} {one_of(LAYERS)}")
+      kinds.append(layer[0])
+    if len(set(kinds)) < len(kinds):
+      raise SettingError(f"layers: {', '.join(kinds)}: each kind once")
+    if self.layers and (self.audio or self.like_strength is not None):
+      raise SettingError(
+        "layers are made from nothing: without audio, regenerate, like_strength"
+      )
+    if self.spoken and kinds and "speech" not in kinds:
+      raise SettingError("words are spoken in the layer speech: add it")
+
+  def layer(self, kind: str, prompt: str) -> "Request":
+    """Returns the request for one layer alone."""
+    none = {} if kind == "speech" else {"transcript": "", "words": ()}
+    return dataclasses.replace(
+      self,
+      **{"prompt": prompt, "prompts": (), "layers": ()},
+      **{"retries": 0, "like": "", "rank_by": ("motion_onset",)},
+      **LAYERS[kind],
+      **none,
+    )
 
   def _check_scores(self) -> None:
     if not self.rank_by:

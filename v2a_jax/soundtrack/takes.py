@@ -27,6 +27,8 @@ class Soundtrack:
     heard: what is heard of what should be absent: seconds of speech,
       probability of music.
     rejected: whether that is over the limits of `hearing.unwanted`.
+    layers: parts that sum up to `samples`, by their kind; empty if it was made
+      at once.
   """
 
   samples: np.ndarray
@@ -36,6 +38,7 @@ class Soundtrack:
   scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
   heard: Mapping[str, float] = dataclasses.field(default_factory=dict)
   rejected: bool = False
+  layers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -310,7 +310,8 @@ class Soundtracker:
       int(np.ceil(float(seconds) * rate)),
       length=round(self.window_seconds * rate),
     )
-    make = self._maker(path, picture, windows, seconds, request, limits)
+    maker = self._layered if request.layers else self._maker
+    make = maker(path, picture, windows, seconds, request, limits)
     return path, seconds, make
 
   def check(self, request: Request) -> None:
@@ -344,6 +345,39 @@ class Soundtracker:
   def diffuses(self) -> bool:
     """Whether it is a diffusion model."""
     return self.experiment.sampler.family == "diffusion"
+
+  def _layered(self, path, picture, windows, seconds, request, limits):
+    """Returns what `_maker` returns, for the sum of the request's layers."""
+    makers = {
+      kind: self._maker(
+        path, picture, windows, seconds, request.layer(kind, prompt), limits
+      )
+      for kind, prompt in request.layers
+    }
+    like = None
+    if request.like:
+      like = Kept.read(
+        request.like,
+        (),
+        latents=windows.total,
+        codec=self.codec.config,
+        limits=limits,
+      ).sound
+    names = self._scores(request)
+
+    def make(seed: int, count: int) -> list[Soundtrack]:
+      made = {kind: maker(seed, count) for kind, maker in makers.items()}
+      takes = []
+      for i in range(count):
+        parts = {kind: row[i].samples for kind, row in made.items()}
+        total = sum(parts.values())
+        gain = 1 / max(float(np.abs(total).max(initial=0.0)), 1.0)
+        take = self._take(total * gain, seed + i, picture, names, request, like)
+        parts = {kind: part * gain for kind, part in parts.items()}
+        takes.append(dataclasses.replace(take, layers=parts))
+      return takes
+
+    return make
 
   def _maker(self, path, picture, windows, seconds, request, limits):
     """Returns a function of (first seed, count) that makes so many takes."""
