@@ -241,7 +241,7 @@ def bench(argv: list[str]) -> None:
 
 
 def measure(argv: list[str]) -> None:
-  """Measure the clips: levels, stillness, copies, overlap with test sets.
+  """Measure the clips: levels, stillness, copies, overlap with tests.
 
   What is found stands in columns of the data set; nothing is deleted. The same
   command goes on after an interruption, and measures new clips only.
@@ -308,7 +308,7 @@ def annotate(argv: list[str]) -> None:
 
 
 def columns(argv: list[str]) -> None:
-  """List the columns of a data set, or count what an expression admits."""
+  """List a data set's columns, or count what an expression admits."""
   from data_pipelines.columns import listing
 
   example = "v2a data columns data/clips --admit 'silence < 0.98'"

@@ -242,6 +242,7 @@ def test_no_transcript_asks_for_no_speech_as_the_data_does():
 def test_a_weight_without_an_aligner_is_refused():
   config = diffusion_tiny.get_config()
   config.objective.alignment_weight = 1.0
+  config.model.conditioner.aligner_depth = 0
   with pytest.raises(ConfigError, match="alignment_weight=1.0.*aligner_depth"):
     Experiment.from_config(config)
   config.model.conditioner.aligner_depth = 1

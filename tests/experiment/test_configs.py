@@ -324,7 +324,6 @@ def test_an_unknown_name_is_answered_with_those_there_are():
   "key,value,said",
   [
     ("objective.infill_rate", 0.2, "infill_rate=0.2.*model.infill"),
-    ("objective.alignment_weight", 1.0, "alignment_weight=1.0.*aligner_depth"),
     ("objective.teacher", "mn04", "representation_weight=0.0 with teacher"),
     ("objective.name", "next_token", "does not go with.*'diffusion' or 'mean"),
     ("sampler.name", "tokens", "sampler.name='tokens' does not go with.*'ode'"),
