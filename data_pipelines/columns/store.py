@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from data_pipelines.columns import arrow
 from data_pipelines.columns.records import FOLDER, RECORDS, key_of
+from data_pipelines.manifest import fingerprint
 from data_pipelines.schema import DataError
 from v2a_jax.basics import files
 from v2a_jax.basics.growing import open_append
@@ -105,6 +106,13 @@ def sources(dataset: str | os.PathLike) -> list[str]:
   return sorted(
     name for name in names if _NAME.fullmatch(name) and name != RECORDS
   )
+
+
+def digest(dataset: str | os.PathLike) -> str:
+  """Returns the sha256 of all columns of a data set, "" without any."""
+  names, folder = sources(dataset), as_path(dataset) / FOLDER
+  digests = {n: files.sha256_of(folder / f"{n}.arrow") for n in names}
+  return fingerprint(digests) if digests else ""
 
 
 def open_columns(dataset: str | os.PathLike, name: str) -> Columns:

@@ -13,6 +13,7 @@ import pytest
 
 from configs import ar_tiny, codec_tiny, finetune, mean_flow_tiny
 from data_pipelines import manifest, schema, tokenizer
+from data_pipelines.columns import store
 from v2a_jax.basics import claim
 from v2a_jax.experiment import load, workdir
 from v2a_jax.experiment.experiment import Experiment
@@ -253,3 +254,23 @@ def test_each_step_waits_for_those_that_training_still_saves(tmp_path):
   assert said == [f"{tmp_path}: waiting for the checkpoint after step 10"]
   assert not claim.is_held(tmp_path)
   assert list(workdir.each_step(tmp_path, seconds=100)) == [2, 10, 12, 16]
+
+
+def test_columns_that_were_measured_again_are_named(
+  trained, tmp_path, data, caplog
+):
+  def measure(level):
+    with store.Journal(data, "levels") as journal:
+      journal.add("a", "1", {"silence": level})
+      journal.finish()
+
+  measure(0.1)
+  admit = {"data.admit": "silence < 0.5 or missing(silence)"}
+  trained(**admit)
+  caplog.clear()
+  trained(**admit)
+  assert not any("columns" in said for said in caplog.messages)
+  measure(0.9)
+  trained(**admit)
+  (said,) = [said for said in caplog.messages if "columns" in said]
+  assert f"the columns of {data} are not those of before" in said

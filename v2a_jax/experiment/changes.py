@@ -9,6 +9,7 @@ import logging
 import pathlib
 from typing import Any
 
+from data_pipelines.columns import store
 from data_pipelines.manifest import fingerprint, read_manifest
 from data_pipelines.schema import DataError
 from v2a_jax.basics import files
@@ -21,11 +22,17 @@ _DERIVED = ("data.tokenizer", "data.prompt_tokenizer", "data.encoder")
 _log = logging.getLogger(__name__)
 
 
-def identify(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Returns counts and digest of data sets, by path.
+def identify(
+  paths: Sequence[str], *, columns: bool = False
+) -> dict[str, dict[str, Any]]:
+  """Returns counts and digests of data sets, by path.
 
-  The digest is of the manifest's settings and of the digests of all shards. A
-  data set that is not there is left out: whoever reads it says so.
+  The first digest is of the manifest's settings and of the digests of all
+  shards. A data set that is not there is left out: whoever reads it says so.
+
+  Args:
+    paths: folders of the data sets.
+    columns: whether the run reads their columns, which then have a digest too.
   """
   found = {}
   for path in paths:
@@ -36,6 +43,8 @@ def identify(paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     parts = [manifest.get(key) for key in ("fingerprint", "shards")]
     counts = manifest.get("splits", {})
     found[path] = {"splits": counts, "sha256": fingerprint(parts)}
+    if columns:
+      found[path]["columns"] = store.digest(path)
   return found
 
 
@@ -78,6 +87,12 @@ def report(
       " on the order and the epochs are those of the new one",
       *(path, _count(old), _count(new), step),
     )
+  for path in _other_columns(workdir, data):
+    _log.warning(
+      "the columns of %s are not those of before: from step %d on the clips that"
+      " config.data.admit takes, their order and their annotations are others",
+      *(path, step),
+    )
 
 
 def differences(
@@ -104,6 +119,22 @@ def _other_data(
     old = before.get(path)
     if old is not None and old.get("sha256") != new["sha256"]:
       yield path, old, new
+
+
+def _other_columns(
+  workdir: pathlib.Path, data: Mapping[str, Any]
+) -> Iterator[str]:
+  """Yields the data sets whose columns were measured or annotated again."""
+  try:
+    before = files.read_json(workdir / DATA)
+  except (FileNotFoundError, ValueError):
+    return
+  for path, new in data.items():
+    old = before.get(path, {})
+    if (
+      "columns" in old and "columns" in new and old["columns"] != new["columns"]
+    ):
+      yield path
 
 
 def _count(data_set: Mapping[str, Any]) -> int:

@@ -216,7 +216,9 @@ def _write(
   models = {bundle.TOKENIZER: data.load_tokenizer().model}
   if data.prompt_tokenizer:
     models[bundle.PROMPT_TOKENIZER] = data.load_prompt_tokenizer().model
-  sets = changes.identify(data.paths)
+  sets = changes.identify(
+    data.paths, columns=bool(data.admit or data.annotations)
+  )
   if before is not None:
     _check_same_model(experiment, models, before, workdir)
     changes.report(
