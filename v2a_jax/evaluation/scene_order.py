@@ -16,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 import soxr
 
 from data_pipelines.scenes import unseen
-from v2a_jax.pretrained import spectrum
+from v2a_jax.evaluation import scene_words
 
 VARIANT = "logistic_halves"
 
 _RATE = 16_000
-_FFT, _HOP, _BANDS, _LOW_HZ, _TOP_HZ = 512, 256, 32, 60.0, 7600.0
+_HOP = 256  # samples
 _TAKES, _SECONDS = 60, 2.0  # examples of each thing, and their length
 _NAMES = re.compile(r"first a (\w+), then a (\w+)")
 
@@ -82,10 +82,6 @@ def _recogniser() -> Pipeline:
 def _features(mono: np.ndarray) -> np.ndarray:
   """Returns the loudest and the mean log-mel spectrum, at one level."""
   mono = mono / (np.sqrt(np.mean(np.square(mono))) + 1e-6)
-  padded = np.pad(mono, _FFT // 2)
-  framed = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]
-  power = np.square(np.abs(np.fft.rfft(framed * np.hanning(_FFT))))
-  filters = spectrum.slaney_filters(_RATE, _FFT, _BANDS, _LOW_HZ, _TOP_HZ)
-  frames = np.log(power @ filters + 1e-3)
+  frames = scene_words.log_mels(mono, hop=_HOP)
   loudest = frames[np.argmax(frames.mean(axis=1))]
   return np.concatenate([loudest, frames.mean(axis=0)])

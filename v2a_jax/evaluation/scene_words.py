@@ -45,6 +45,15 @@ def recognise(
   return [str(word) for word in _recogniser().predict(np.stack(rows))]
 
 
+def log_mels(mono: np.ndarray, *, hop: int) -> np.ndarray:
+  """Returns log-mel spectra [n, bands] of a sound [t] at 16 kHz, every `hop`."""
+  padded = np.pad(mono, _FFT // 2)
+  framed = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::hop]
+  power = np.square(np.abs(np.fft.rfft(framed * np.hanning(_FFT))))
+  filters = spectrum.slaney_filters(_RATE, _FFT, _BANDS, _LOW_HZ, _TOP_HZ)
+  return np.log(power @ filters + 1e-3)
+
+
 @functools.cache
 def _recogniser() -> Pipeline:
   rng = np.random.default_rng(0)
@@ -77,11 +86,7 @@ def _features(mono: np.ndarray, start: float, end: float) -> np.ndarray:
   word = mono[max(first, 0) : last]
   word = np.pad(word, (max(0, -first), max(0, 2 * _FFT - len(word))))
   word = word / (np.sqrt(np.mean(np.square(word))) + 1e-6)
-  padded = np.pad(word, _FFT // 2)
-  framed = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::_HOP]
-  power = np.square(np.abs(np.fft.rfft(framed * np.hanning(_FFT))))
-  filters = spectrum.slaney_filters(_RATE, _FFT, _BANDS, _LOW_HZ, _TOP_HZ)
-  frames = np.log(power @ filters + 1e-3)
+  frames = log_mels(word, hop=_HOP)
   places = np.linspace(0, len(frames) - 1, _FRAMES)
   before = np.minimum(places.astype(int), len(frames) - 2)
   share = (places - before)[:, None]
