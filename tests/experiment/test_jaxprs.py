@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from v2a_jax.experiment import jaxprs
+from v2a_jax.models.spoken import WAVES
 from v2a_jax.weights import names
 
 ONE = 2 * 3 * 4 * 5  # FLOPs of [3 4] @ [4 5]
@@ -201,13 +202,17 @@ def attention_flops(queries, keys):
   return 4 * queries * keys * tiny.WIDTH
 
 
-# Reading the synchronisation features of the frames at each step's time.
-READ = 2 * LENGTH * FRAMES * tiny.WIDTH
+WORDS = 7
+
+
+def read_flops(steps):
+  """Reading frames, words and places in words at each step's time."""
+  return 2 * steps * (FRAMES * tiny.WIDTH + WORDS * (tiny.WIDTH + WAVES))
 
 
 def test_diffusion_costs_its_closed_form():
   model = tiny.diffusion(joint_depth=2, depth=3)
-  tokens = {"time": 1}
+  tokens = {"time": 1, "spoken/word": WORDS}
   for joint in ("joint", "last_joint"):
     tokens |= {f"{joint}/blocks/video": FRAMES, f"{joint}/blocks/text": TEXT}
 
@@ -215,7 +220,7 @@ def test_diffusion_costs_its_closed_form():
     return next((n for k, n in tokens.items() if name.startswith(k)), LENGTH)
 
   total = LENGTH + FRAMES + TEXT
-  expected = linear_flops(model, tokens_of) + READ
+  expected = linear_flops(model, tokens_of) + read_flops(LENGTH)
   # Of the last joint block only the audio's queries are used.
   expected += attention_flops(total, total) + attention_flops(LENGTH, total)
   expected += 3 * attention_flops(LENGTH, LENGTH)
@@ -226,10 +231,13 @@ def test_diffusion_costs_its_closed_form():
 def test_tokens_cost_their_closed_form():
   model = tiny.tokens(depth=3)
   steps, cond = LENGTH + tiny.BOOKS - 1, FRAMES + TEXT  # the delay pattern
-  expected = linear_flops(
-    model, lambda name: cond if "cross/kv" in name else steps
-  )
-  expected += 2 * steps * FRAMES * tiny.WIDTH
+
+  def tokens_of(name):
+    if "spoken/word" in name:
+      return WORDS
+    return cond if "cross/kv" in name else steps
+
+  expected = linear_flops(model, tokens_of) + read_flops(steps)
   expected += 3 * (attention_flops(steps, steps) + attention_flops(steps, cond))
   codes = array(1, LENGTH, tiny.BOOKS, dtype=np.int32)
   assert backbone_flops(model, codes) == expected
@@ -246,9 +254,11 @@ def test_next_latents_cost_their_closed_form():
       return LENGTH * draws
     if name.startswith("embed"):
       return LENGTH - 1
+    if "spoken/word" in name:
+      return WORDS
     return cond if "cross/kv" in name else LENGTH
 
-  expected = linear_flops(model, tokens_of) + READ
+  expected = linear_flops(model, tokens_of) + read_flops(LENGTH)
   each = attention_flops(LENGTH, LENGTH) + attention_flops(LENGTH, cond)
   found = backbone_flops(
     model,
