@@ -131,7 +131,12 @@ def test_a_distribution_of_time_from_outside_is_one_entry_of_the_table(
   sure = lambda key, shape, mean, std: jnp.full(shape, mean + std)
   monkeypatch.setitem(TIMES, "sure", sure)
   config = diffusion_tiny.get_config()
-  config.objective.update(time_distribution="sure", time_mean=0.2, time_std=0.5)
+  config.objective.update(
+    time_distribution="sure",
+    time_mean=0.2,
+    time_std=0.5,
+    alignment_weight=0.0,
+  )
   objective = Experiment.from_config(config).objective
   seen = []
 

@@ -48,7 +48,9 @@ def test_features_are_those_at_the_latents_times():
   codec = frozen_codec.load("codec_tiny")
   target = teacher.Taught(Latents(codec), "mn04", rate)
   batch = tiny.batch(np.zeros((2, T, 1))).replace(
-    audio=sound.astype(np.float32), duration=np.array([seconds, 3.0])
+    target=None,
+    audio=sound.astype(np.float32),
+    duration=np.array([seconds, 3.0]),
   )
   frozen = {"target": codec.state, "teacher": mn04.load(WEIGHTS)}
   batch = jax.jit(target)(frozen, batch)
