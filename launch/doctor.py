@@ -31,7 +31,7 @@ NEEDED = (
   "jax jaxlib etils flax fsspec optax orbax-checkpoint numpy scipy grain array_record"
   " tensorflow-datasets protobuf pyarrow sentencepiece av soundfile soxr"
   " pyloudnorm safetensors absl-py ml-collections jinja2 markupsafe"
-  " threadpoolctl wandb"
+  " threadpoolctl wandb py3langid"
 ).split()
 _EVAL = (
   "librosa mir_eval opencv-python-headless pocketsphinx rapidfuzz scikit-learn"

@@ -187,19 +187,21 @@ def test_words_keep_their_times_through_a_crop(config):
   settings = dict(window=config.window, tokenizer=tokenizer)
   example = decode_record(record, **settings)
   times = example["transcript_times"][example["transcript_mask"]]
-  assert set(times.tolist()) == {np.float32(0.2)}
+  assert times.min() == np.float32(0.2) and times.max() < 1.0
   assert example["transcript_timed"]
   partly = [{"word": "one", "start": 0.2}, {"word": "two"}]
   for unknown in (spread, record | {"words": partly}, clip_record(0)):
     assert not decode_record(unknown, **settings)["transcript_timed"]
   times = decode_record(spread, **settings)["transcript_times"]
-  assert set(times[times > 0].tolist()) == {0.25, 0.75}
+  assert {0.25, 0.75} <= set(times.tolist())
   for seed in range(4):
     rng = np.random.default_rng(seed)
     crop = decode_record(record, rng=rng, crop="random", **settings)
     start = crop["audio"][0, 0] * 64
     for time in crop["transcript_times"][crop["transcript_mask"]]:
-      assert min(abs(time + start - 0.2), abs(time + start - 1.5)) < 2e-3
+      # Half a second from the start of a word, whose pieces share it.
+      since = min(t for t in time + start - np.array([0.2, 1.5]) if t > -2e-3)
+      assert since < 0.5
 
 
 def test_captions(config, path):

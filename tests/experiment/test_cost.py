@@ -83,7 +83,7 @@ def test_flops_of_a_generator(module):
 
 def test_streams_share_what_the_encoder_costs():
   flops, encoder = inspected()["flops"], inspected()["encoder"]
-  assert encoder.keys() == {"video", "text"}
+  assert encoder.keys() == {"video", "text", "aligner"}
   parts = sum(stream["flops"] for stream in encoder.values())
   assert 0.9 * flops["conditioner"] < parts <= flops["conditioner"]
   changes = {"model.conditioner.tune": "frozen", "init_from": "diffusion_tiny"}

@@ -3,9 +3,11 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from launch import cli
+from v2a_jax import media
 from v2a_jax.weights import bundle
 
 
@@ -33,7 +35,9 @@ def pipe(path):
 def test_a_bundle_with_a_pipe_is_refused(name, words, tmp_path, capsys):
   folder = shutil.copytree(bundle.find("diffusion_tiny"), tmp_path / "bundle")
   pipe(folder / name)
-  (tmp_path / "clip.mp4").touch()
+  frames = np.zeros((4, 16, 16, 3), np.uint8)
+  clip = media.encode_video(frames, fps=4.0)
+  (tmp_path / "clip.mp4").write_bytes(clip)
   out = tmp_path / "out"
   args = ("generate", tmp_path / "clip.mp4", "--checkpoint", folder, "-o", out)
   assert words in refusal(capsys, *args)
