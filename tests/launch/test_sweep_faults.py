@@ -101,7 +101,8 @@ def test_killed_runs_and_launchers_leave_the_table_as_if_nothing_was(
   table, again, rows = outcome(broken, capsys)
   assert table == expected
   assert again == losses  # Every step, to the last bit.
-  assert [row["restarts"] >= 1 for row in rows] == [True, True]
+  # The second may have been done when the launcher was killed.
+  assert rows[0]["restarts"] >= 1
 
 
 @pytest.mark.parametrize("which", ["script", "training"])
