@@ -99,7 +99,7 @@ def test_an_array_of_three_with_requeue_equals_a_local_sweep(
   # A job of the better partition needs the whole node.
   urgent = ask(
     *("sbatch", "--parsable", "--partition=high", "--exclusive"),
-    *("--wrap", "sleep 2"),
+    *("--output", "/dev/null", "--wrap", "sleep 2"),
   )
   assert urgent
 
