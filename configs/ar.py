@@ -7,10 +7,10 @@ The same width, depth, encoders, data and budget as configs/diffusion.py, where
 is also said how these are counted (`v2a inspect`):
 
   size     parameters   training a clip   devices   time
-  small    126 M         1.7 TFLOP          8       22 h
-  medium   461 M         4.9 TFLOP         16       33 h
-  large    744 M         8.6 TFLOP         32       29 h
-  xl       3.5 B        12.8 TFLOP         64       22 h
+  small    130 M         1.7 TFLOP          8       22 h
+  medium   475 M         5.0 TFLOP         16       33 h
+  large    758 M         8.7 TFLOP         32       29 h
+  xl       3.5 B        13.0 TFLOP         64       22 h
 
 `small` has taken a step on a CPU; none has been trained here.
 """

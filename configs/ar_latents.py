@@ -9,10 +9,10 @@ is also said how these are counted (`v2a inspect`); the head is as wide as the
 transformer:
 
   size     parameters   training a clip   devices   time
-  small    123 M         1.7 TFLOP          8       23 h
-  medium   465 M         5.0 TFLOP         16       34 h
-  large    748 M         8.7 TFLOP         32       29 h
-  xl       3.5 B        13.2 TFLOP         64       22 h
+  small    127 M         1.7 TFLOP          8       23 h
+  medium   479 M         5.0 TFLOP         16       34 h
+  large    762 M         8.7 TFLOP         32       29 h
+  xl       3.6 B        13.4 TFLOP         64       23 h
 
 Built and traced by tests; not trained here.
 """

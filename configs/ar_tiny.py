@@ -7,14 +7,15 @@ JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 v2a eval runs/ar_tiny --set=data/scenes --split=test -o runs/eval
 
 Before text had places and words their time: 48,000 clips in 25 minutes on two
-cores, 40 CPU minutes; 64 held-out scenes,
-95 % intervals over clips, onset F1 at 50 ms:
+cores, 40 CPU minutes; 64 held-out scenes, 95 % intervals over clips, onset F1 at
+50 ms:
   generated 0.611 [0.557, 0.663]    shuffled video 0.190 [0.154, 0.232]
   codec     0.949 [0.921, 0.968]    ground truth   0.956 [0.922, 0.975]
 FAD (mn04): generated 3.29 [2.92, 3.69], codec 2.82 [2.43, 3.14]. It sounds as
 good as diffusion_tiny did (FAD 2.91) and is less well in time (F1 0.920, with a
 third more clips). Starting from its encoder, `--config.init_from=diffusion_tiny
---config.init_fresh="('backbone',)"`, is the fairer comparison of the two. No bundle: assets/ may hold 15 MB, and the better arm does.
+--config.init_fresh="('backbone',)"`, is the fairer comparison of the two, and has
+not been trained. No bundle: assets/ may hold 15 MB, and the better arm does.
 
 Two of the tiny codec's codebooks are enough: reconstructions of 32 held-out
 scenes have a Frechet distance (mn04) of 4.1 from two as from all eight.

@@ -34,7 +34,7 @@ class Size:
   temporal_depth: int
 
 
-# 154 M, 0.6 B, 1.0 B and 5 B parameters as diffusion models; a third of the
+# 158 M, 0.6 B, 1.0 B and 5 B parameters as diffusion models; a third of the
 # blocks is joint. Widths and depths of the first three are those of MMAudio's
 # networks.py (arXiv:2412.15322), which encodes frames with networks of others.
 SIZES = {

@@ -11,10 +11,10 @@ pixels; the time is for 300,000 steps at 990 TFLOP/s a device, 40 % of it used,
 an estimate from FLOPs and not a measurement:
 
   size     parameters   training a clip   devices   time
-  small    154 M         1.7 TFLOP          8       23 h
-  medium   588 M         5.1 TFLOP         16       34 h
-  large    984 M         8.9 TFLOP         32       30 h
-  xl       5.0 B        14.6 TFLOP         64       25 h
+  small    158 M         1.7 TFLOP          8       23 h
+  medium   602 M         5.1 TFLOP         16       34 h
+  large    998 M         8.9 TFLOP         32       30 h
+  xl       5.0 B        14.7 TFLOP         64       25 h
 
 What a device needs only a compiler knows: docs/scaling.md has plans.
 
@@ -22,7 +22,7 @@ What a device needs only a compiler knows: docs/scaling.md has plans.
 224 pixels for synchronisation, and every sixth through a frozen SigLIP B/16,
 whose folder is `--config.model.conditioner.semantic.path=PATH`:
 
-  small-siglip    161 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
+  small-siglip    165 M trained, 93 M frozen    3.0 TFLOP to train a clip, of it
                   SigLIP 1.2; 1.8 with `--config.data.features=768` and a data
                   set of `v2a data precompute`, which caches SigLIP's features
 

@@ -7,8 +7,8 @@ v2a eval runs/mean_flow_tiny --set=data/scenes --split=test -o runs/eval
 
 Goes on from the bundled diffusion_tiny, whose velocity is the average one of an
 interval of no length; only what reads diffusion time starts fresh, because its
-features are smoother here (`models/dit.py`). 14,400 clips in 20 minutes on two
-cores; 64 held-out scenes, 95 % intervals over clips, `v2a eval --num_steps=N`:
+features are smoother here (`models/dit.py`). From the bundle of before text had
+places and latents were white, 14,400 clips in 20 minutes on two cores; 64 held-out scenes, 95 % intervals over clips, `v2a eval --num_steps=N`:
 
            onset F1 at 50 ms        the same, of     FAD                  the same, of
   steps    mean_flow_tiny           diffusion_tiny   mean_flow_tiny       diffusion_tiny

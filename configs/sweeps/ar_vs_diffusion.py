@@ -15,9 +15,9 @@ arms differ in what is predicted:
              (arXiv:2406.11838)
 
   size      parameters   training a clip: diffusion, ar, latents
-  small        1.7 M      2.28   2.25   2.38 GFLOP
-  medium       3.2 M      3.32   3.30   3.47
-  large        8.2 M      6.87   7.01   7.23
+  small        1.9 M      2.42   2.39   2.52 GFLOP
+  medium       3.5 M      3.55   3.54   3.71
+  large        8.9 M      7.38   7.53   7.74
 
 `--variants=guidance` judges every run at three scales of guidance; nothing is
 trained again for that.

@@ -17,11 +17,10 @@ WIDTH = 6
 def said(starts, lengths, *, seed=0, mask=None):
   """Tokens of one clip whose words are said at given times."""
   rng = np.random.default_rng(seed)
-  words = rng.normal(size=(1, len(starts), WIDTH)).astype(np.float32)
+  words = jnp.asarray(rng.normal(size=(1, len(starts), WIDTH)), jnp.float32)
   mask = np.ones(len(starts), bool) if mask is None else np.asarray(mask)
   return types.SimpleNamespace(
-    words=jnp.asarray(words),
-    word_times=jnp.asarray([starts], jnp.float32),
+    words=(words, jnp.asarray([starts], jnp.float32)),
     word_lengths=jnp.asarray([lengths], jnp.float32),
     word_mask=jnp.asarray(mask[None]),
   )
@@ -49,7 +48,7 @@ def test_what_is_said_is_the_closed_form():
   share = inside / np.maximum(inside.sum(axis=1, keepdims=True), 1)
   place = np.clip((t - starts) / lengths, 0, 1)
   waves = np.cos(np.pi * place[..., None] * np.arange(spoken.WAVES))
-  x = share @ np.asarray(tokens.words[0], np.float64) @ kernel(MODULE.word)
+  x = share @ np.asarray(tokens.words[0][0], np.float64) @ kernel(MODULE.word)
   x = x + np.einsum("ts,tsk->tk", share, waves) @ kernel(MODULE.place)
   expected = MODULE.mlp(jnp.asarray(x[None], jnp.float32))
   np.testing.assert_allclose(MODULE(tokens, TIMES), expected, atol=1e-5)
@@ -69,10 +68,11 @@ def test_predicted_times_have_a_gradient():
   tokens = said([0.5], [0.3])
 
   def loss(start):
-    moved = types.SimpleNamespace(**vars(tokens) | {"word_times": start})
+    words = (tokens.words[0], start)
+    moved = types.SimpleNamespace(**vars(tokens) | {"words": words})
     return jnp.square(MODULE(moved, TIMES)[:, :30]).sum()
 
-  gradient = jax.grad(loss)(tokens.word_times)
+  gradient = jax.grad(loss)(tokens.words[1])
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 1e-4
 
 

@@ -12,16 +12,12 @@ Strided Snake convolutions follow SoundStream (arXiv:2107.03312) and DAC
 Fourier transform as in Vocos (arXiv:2306.00814), which avoids costly layers at
 high rates: nothing runs faster than sample_rate / strides[0] Hz.
 
-Once `calibrate` has measured the training data, `encode` gives whitened latents,
-
-  latents = (z - mean) B / s,   z = (latents s) B^T + mean
-
-with B the principal directions of the encoder's means over the data and s^2 the
-variance in each, that of the encoder's own noise included: a direction in which
-sounds differ less than that is not enlarged to the size of the others. Diffusion
-adds the same noise to all channels, so without this it decides what most of the
-variance lies in long before the rest. The measured numbers are `Buffer`s, which
-no optimizer updates.
+Once `calibrate` has measured the training data, `encode` gives white latents: in the formula of `base.py` B has the principal
+directions of the encoder's means over the data, and std^2 is the variance along
+each, the encoder's own noise included. So a direction along which sounds differ
+by less than that is not enlarged to the size of the others. Diffusion adds the
+same noise to all channels, and of latents that are not white it decides a few
+directions long before the rest.
 """
 
 from collections.abc import Iterable
@@ -173,11 +169,10 @@ class Codec(LatentCodec):
   """A variational autoencoder with a residual quantizer of its latents."""
 
   def __init__(self, config: CodecConfig, *, rngs: nnx.Rngs):
-    super().__init__(config)
+    super().__init__(config, rotates=True)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = quantizer_lib.ResidualQuantizer(config, rngs=rngs)
-    self.latent_basis = Buffer(jnp.eye(config.latent_dim))
 
   def posterior(self, waveform: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Computes mean and log variance of z, each [b, ceil(t / hop), c].
@@ -206,18 +201,6 @@ class Codec(LatentCodec):
     """Number of directions that the latents' variance fills: (Σs²)² / Σs⁴."""
     variance = np.square(np.asarray(self.latent_std[...], np.float64))
     return float(variance.sum() ** 2 / np.square(variance).sum())
-
-  def _standardised(self, z: jax.Array) -> jax.Array:
-    centred = z - self.latent_mean[...]
-    rotated = jnp.matmul(centred, self.latent_basis[...], precision="highest")
-    return rotated / self.latent_std[...]
-
-  def _raw(self, latents: jax.Array) -> jax.Array:
-    scaled = latents * self.latent_std[...]
-    basis = self.latent_basis[...].T
-    return (
-      jnp.matmul(scaled, basis, precision="highest") + self.latent_mean[...]
-    )
 
 
 def calibrate(

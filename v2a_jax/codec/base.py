@@ -1,9 +1,10 @@
 """What every codec shares: its rates, its calibration and its two views.
 
-  latents = (z - mean) / std,   z = latents std + mean
+  latents = (z - mean) B / std,   z = (latents std) B^T + mean
 
-where z is the encoder's output, which the quantizer and the decoder take; mean
-and deviation of each channel are measured, not trained. A residual quantizer
+where z is the encoder's output, which the quantizer and the decoder take; mean,
+directions B (of published codecs the channels) and the deviation along each are
+measured, not trained. A residual quantizer
 represents z by the sum of what its stages make of one code each,
 
   r_0 = z,   k_i = encode_i(r_i),   r_{i+1} = r_i - stage_i(k_i).
@@ -115,10 +116,18 @@ class Calibrated(nnx.Module):
   and `decode`.
   """
 
-  def __init__(self, config):
+  def __init__(self, config, *, rotates: bool = False):
+    """Makes the buffers, of which nothing is measured yet.
+
+    Args:
+      config: sizes; has `latent_dim`.
+      rotates: whether deviations are along directions other than the channels.
+    """
+    size = config.latent_dim
     self.config = config
-    self.latent_mean = Buffer(jnp.zeros((config.latent_dim,)))
-    self.latent_std = Buffer(jnp.ones((config.latent_dim,)))
+    self.latent_mean = Buffer(jnp.zeros((size,)))
+    self.latent_std = Buffer(jnp.ones((size,)))
+    self.latent_basis = Buffer(jnp.eye(size)) if rotates else None
 
   @property
   def decoder_halo(self) -> int:
@@ -126,10 +135,16 @@ class Calibrated(nnx.Module):
     return self.decoder.halo
 
   def _standardised(self, z: jax.Array) -> jax.Array:
-    return (z - self.latent_mean[...]) / self.latent_std[...]
+    centred = z - self.latent_mean[...]
+    if self.latent_basis is not None:
+      centred = jnp.matmul(centred, self.latent_basis[...], precision="highest")
+    return centred / self.latent_std[...]
 
   def _raw(self, latents: jax.Array) -> jax.Array:
-    return latents * self.latent_std[...] + self.latent_mean[...]
+    scaled = latents * self.latent_std[...]
+    if self.latent_basis is not None:
+      scaled = jnp.matmul(scaled, self.latent_basis[...].T, precision="highest")
+    return scaled + self.latent_mean[...]
 
 
 class LatentCodec(Calibrated):

@@ -1,8 +1,8 @@
 """What a generator learns to produce: latents or codes of a frozen codec.
 
 A target is computed inside the training step from the batch's audio, without
-gradient, or read from a cache (`config.data.cached_target`); with its times: step `i` of a representation with rate `r` Hz
-has the time (i + 1/2) / r seconds.
+gradient, or was read from a cache (`config.data.cached_target`). Step `i` of a
+representation with rate `r` Hz has the time (i + 1/2) / r seconds.
 """
 
 import dataclasses

@@ -232,12 +232,12 @@ class Conditioner(nnx.Module):
       cond, sync, sync_times, cond.frame_mask
     )
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
-    prompt, spoken = self._encode_texts(cond, start, word_times)
+    prompt, words = self._encode_texts(cond, start, word_times)
     prompt, prompt_mask = tokens_lib.or_null(
       prompt, cond.prompt_mask, self.null_prompt[...]
     )
     words, words_mask = tokens_lib.or_null(
-      spoken, cond.transcript_mask, self.null_transcript[...]
+      words, cond.transcript_mask, self.null_transcript[...]
     )
     (table,) = sharding.gathered(self.presence[...])
     flags = table[jnp.arange(len(PRESENCE)), cond.presence]
@@ -260,8 +260,6 @@ class Conditioner(nnx.Module):
       sync_times=sync_times,
       sync_mask=sync_mask,
       summary=sharding.by_batch(self.summary(sharding.by_batch(summary))),
-      words=spoken,
-      word_times=word_times,
       word_lengths=word_lengths,
       word_mask=cond.transcript_mask,
       spans=spans,

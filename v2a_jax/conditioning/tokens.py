@@ -24,9 +24,8 @@ class CondTokens:
     sync_times: [b n], seconds.
     sync_mask: bool [b n].
     summary: [b d], feature of the whole clip.
-    words: [b s d], tokens of the transcript, as in `text`.
-    word_times: [b s], seconds at which each begins.
-    word_lengths: [b s], seconds that each lasts.
+    word_lengths: [b s], seconds that each of the transcript's tokens, the last
+      s of the text, lasts.
     word_mask: bool [b s], all False where nothing is to be said.
     spans: (times [b s], lengths [b s]) in seconds that the aligner predicts for
       the transcript's tokens; None without an aligner.
@@ -42,11 +41,15 @@ class CondTokens:
   sync_times: Any
   sync_mask: Any
   summary: Any
-  words: Any
-  word_times: Any
   word_lengths: Any
   word_mask: Any
   spans: Any = None
+
+  @property
+  def words(self):
+    """Tokens of the transcript [b s d], and the times at which they begin."""
+    s = self.word_mask.shape[1]
+    return self.text[:, -s:], self.text_times[:, -s:]
 
   def sync_at(self, times):
     """Reads the synchronisation features at times [t]: [b t d]."""

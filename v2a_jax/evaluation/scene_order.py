@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 import soxr
 
-from data_pipelines.scenes import unseen
+from data_pipelines.scenes import synthesis, unseen
 from v2a_jax.evaluation import scene_words
 
 VARIANT = "logistic_halves"
@@ -66,11 +66,8 @@ def _recogniser() -> Pipeline:
         size=round(_SECONDS * _RATE)
       )
       for time in rng.uniform(0.0, 1.2, int(rng.integers(1, 4))):
-        strength = float(rng.uniform(0.4, 1.0))
-        struck = sound(rng, strength, _RATE)
-        first = round(time * _RATE)
-        last = min(first + len(struck), len(track))
-        track[first:last] += struck[: last - first]
+        struck = sound(rng, float(rng.uniform(0.4, 1.0)), _RATE)
+        synthesis.place(track, struck, float(time), rate=_RATE)
       rows.append(_features(track))
       things.append(name)
   model = make_pipeline(

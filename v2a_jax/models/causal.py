@@ -2,9 +2,9 @@
 
 It reads the same condition tokens as the diffusion transformer: cross-attention
 to video and text, and adaptive norms from the clip's summary, and the
-synchronisation features and words at each step's own time. `trunk` runs a whole sequence;
-`start` and `advance` decode with a key-value cache. `ar.py` generates codes,
-`ar_latents.py` continuous latents.
+synchronisation features and words at each step's own time. `trunk` runs a whole
+sequence; `start` and `advance` decode with a key-value cache. `ar.py` generates
+codes, `ar_latents.py` continuous latents.
 """
 
 import dataclasses

@@ -34,7 +34,8 @@ class Spoken(nnx.Module):
 
   def __call__(self, tokens, times):
     """Reads the words of `tokens` at `times` [t] in seconds: [b t d]."""
-    since = times[None, :, None] - tokens.word_times[:, None, :]
+    words, starts = tokens.words
+    since = times[None, :, None] - starts[:, None, :]
     lengths = jnp.maximum(tokens.word_lengths, EDGE)[:, None, :]
     inside = jax.nn.sigmoid(since / EDGE)
     inside = inside * jax.nn.sigmoid((lengths - since) / EDGE)
@@ -43,7 +44,5 @@ class Spoken(nnx.Module):
     place = jnp.clip(since / lengths, 0.0, 1.0)
     waves = jnp.cos(jnp.pi * place[..., None] * jnp.arange(WAVES))
     where = jnp.einsum("bts,btsk->btk", share, waves)
-    dtype = tokens.words.dtype
-    x = share.astype(dtype) @ self.word(tokens.words)
-    x = x + self.place(where.astype(dtype))
-    return self.mlp(x)
+    x = share.astype(words.dtype) @ self.word(words)
+    return self.mlp(x + self.place(where.astype(words.dtype)))
