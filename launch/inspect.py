@@ -71,6 +71,7 @@ def describe(costs: dict[str, Any]) -> str:
       "",
       "parameters",
       *_parameter_lines(costs["parameters"]),
+      *_latent_lines(costs["latents"]),
       "",
       "FLOPs of a clip",
       *_flops_lines(costs["flops"], costs["encoder"]),
@@ -100,6 +101,12 @@ def _parameter_lines(counts: dict[str, Any]) -> Iterator[str]:
     if counts[name]:
       shown = name.replace("_", " ")
       yield row(f"  {shown}", short(counts[name]), "not trained")
+
+
+def _latent_lines(latents: dict[str, Any] | None) -> Iterator[str]:
+  if latents and (rank := latents["effective_rank"]):
+    about = f"effective rank {rank:.1f} before whitening"
+    yield row("  latents", str(latents["channels"]), about)
 
 
 def _depth(part: str, layers: dict[str, int]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from launch import cli, inspect, table
 from tests.launch.commands import refused
+from v2a_jax.weights import bundle
 
 DIFFUSION = "--config=configs/diffusion_tiny.py"
 SMALL = [
@@ -86,6 +87,18 @@ def test_the_table_shows_the_numbers_of_the_json(costs):
   summed += ("gradients",)
   assert memory["total"] == sum(memory[name] for name in summed)
   assert rows["frozen codec"] != rows["parameters"]
+
+
+def test_the_rank_of_the_latents_is_that_of_the_codecs_bundle(costs):
+  trained = bundle.read_config(bundle.find("codec_tiny"))["trained"]
+  latents = costs["latents"]
+  assert latents == {
+    "channels": 32,
+    "effective_rank": trained["effective_rank"],
+  }
+  assert 1 <= latents["effective_rank"] <= 32
+  number, about = rows_of(inspect.describe(costs))["latents"]
+  assert number == "32" and f"{latents['effective_rank']:.1f}" in about
 
 
 def test_a_codec_has_rows_of_its_own():

@@ -44,6 +44,15 @@ def load(name: str) -> Codec:
   return nnx.merge(graphdef, bundle.load_state(bundle.find(name), state))
 
 
+def effective_rank(name: str) -> float | None:
+  """Returns the number of directions that variance filled, if it was measured.
+
+  See `Codec.effective_rank`; export writes it into config.json.
+  """
+  trained = bundle.read_config(bundle.find(name)).get("trained", {})
+  return trained.get("effective_rank")
+
+
 def digest(name: str) -> str:
   """Computes the sha256 of the weights, in hexadecimal."""
   return bundle.digest(bundle.find(name))

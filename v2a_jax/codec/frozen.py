@@ -102,5 +102,11 @@ def weights_digest(name: str) -> str:
   return mark.hexdigest()
 
 
+def effective_rank(name: str) -> float | None:
+  """Returns the number of directions that a codec's variance fills, if known."""
+  kind = _kind(name)
+  return kind.effective_rank(name) if kind is bundled else None
+
+
 def _kind(name: str) -> types.ModuleType:
   return next(kind for kind in KINDS if kind.recognises(name))

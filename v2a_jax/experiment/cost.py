@@ -15,6 +15,7 @@ from typing import Any
 from flax import nnx
 import jax
 
+from v2a_jax.codec import frozen as codecs
 from v2a_jax.experiment import jaxprs, shapes
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import attend, lora
@@ -35,8 +36,9 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
 
   Returns:
     `name`, `model`, `objective`, `seconds`, `batch_size`, `mesh`,
-    `parameters`, `flops`, `encoder`, `memory` and `shapes`, ready for JSON; see
-    the functions below.
+    `parameters`, `flops`, `encoder`, `memory`, `shapes`, and `latents`, their
+    `channels` and `effective_rank` (null if it was not measured) of a model that
+    generates them; ready for JSON. See the functions below.
 
   Raises:
     ConfigError: the experiment cannot be built or laid out, in one line.
@@ -62,6 +64,7 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
       "encoder": encoder_costs(experiment, forward, needed, clips=clips),
       "memory": count_memory(experiment, mesh, gradient, clips=clips),
       "shapes": shapes.stage_shapes(experiment, seen),
+      "latents": _latents(experiment),
     }
   except _BROKEN as error:
     first = str(error).strip().partition("\n")[0]
@@ -69,6 +72,15 @@ def inspect(experiment, *, devices: int | None = None) -> dict[str, Any]:
       f"this config cannot be built: {first}"
       f" [{type(error).__name__}; --debug shows where]"
     ) from error
+
+
+def _latents(experiment) -> dict[str, Any] | None:
+  if not experiment.codec:
+    return None
+  return {
+    "channels": experiment.codec.config.latent_dim,
+    "effective_rank": codecs.effective_rank(experiment.run.codec),
+  }
 
 
 def clips_at_a_time(experiment, mesh: jax.sharding.AbstractMesh) -> int:
