@@ -106,7 +106,7 @@ def _parameter_lines(counts: dict[str, Any]) -> Iterator[str]:
 def _latent_lines(latents: dict[str, Any] | None) -> Iterator[str]:
   if latents and (rank := latents["effective_rank"]):
     about = f"effective rank {rank:.1f} before whitening"
-    yield row("  latents", str(latents["channels"]), about)
+    yield row("  codec latents", str(latents["channels"]), about)
 
 
 def _depth(part: str, layers: dict[str, int]) -> str:

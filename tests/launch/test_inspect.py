@@ -97,7 +97,7 @@ def test_the_rank_of_the_latents_is_that_of_the_codecs_bundle(costs):
     "effective_rank": trained["effective_rank"],
   }
   assert 1 <= latents["effective_rank"] <= 32
-  number, about = rows_of(inspect.describe(costs))["latents"]
+  number, about = rows_of(inspect.describe(costs))["codec latents"]
   assert number == "32" and f"{latents['effective_rank']:.1f}" in about
 
 
