@@ -19,6 +19,8 @@ sampler (default: as in the config of the checkpoint):
 --rescale_guidance X  share, 0 to 1, by which what guidance makes larger is
                       brought back
 --num_steps N         number of solver steps
+--shift X             factor by which the steps crowd near noise; 1 leaves them
+                      even
 --solver NAME         solver of a model of latents: euler, heun, dpmpp_2m or
                       average
 --temperature X       temperature of an autoregressive model; less is more
@@ -30,7 +32,7 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
   """Returns the flags that were typed, as fields of a sampler."""
   typed = {k: value for k, value in vars(args).items() if value is not None}
   names = ("num_steps", "solver", "temperature", "guide_from", "guide_to")
-  names += ("rescale_guidance",)
+  names += ("rescale_guidance", "shift")
   fields = {name: typed[name] for name in names if name in typed}
   if guidance := {
     name.removeprefix("guidance_"): value

@@ -16,7 +16,7 @@ from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_latents import NextLatents
 from v2a_jax.objectives.next_token import NextToken
-from v2a_jax.sampling.solvers import SOLVERS
+from v2a_jax.sampling.solvers import SOLVERS, time_grid
 
 T = 8
 
@@ -188,7 +188,7 @@ def test_trained_on_a_gaussian_it_samples_that_gaussian():
   # And a solver carries noise along it to that Gaussian.
   noise = jax.random.normal(jax.random.key(2), (8192,))
   samples = SOLVERS["heun"](
-    velocity, noise, num_steps=64, corruption=Corruption()
+    velocity, noise, grid=time_grid(64), corruption=Corruption()
   )
   assert float(samples.mean()) == pytest.approx(m, abs=0.03)
   assert float(samples.std()) == pytest.approx(s, abs=0.03)

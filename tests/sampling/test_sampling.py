@@ -23,7 +23,7 @@ from v2a_jax.sampling.autoregressive import (
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.guidance import Guidance, combine, rescaled, spread
 from v2a_jax.sampling.ode import ODESampler
-from v2a_jax.sampling.solvers import SOLVERS
+from v2a_jax.sampling.solvers import SOLVERS, time_grid
 from v2a_jax.sampling.windows import Windows
 
 T = 8
@@ -195,7 +195,10 @@ def resolved(model, cond, latents, guidance):
     return combine(velocities, weights)
 
   return SOLVERS["euler"](
-    velocity, jnp.zeros_like(latents), num_steps=4, corruption=Corruption()
+    velocity,
+    jnp.zeros_like(latents),
+    grid=time_grid(4),
+    corruption=Corruption(),
   )
 
 

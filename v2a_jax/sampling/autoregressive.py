@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.sampling import guidance as guidance_lib
 from v2a_jax.sampling.draw import Draw
-from v2a_jax.sampling.solvers import SOLVERS
+from v2a_jax.sampling.solvers import SOLVERS, time_grid
 
 
 def restrict(logits, *, temperature=1.0, top_k=0, top_p=1.0):
@@ -213,7 +213,7 @@ class LatentSampler(Autoregressive):
       latents = SOLVERS[self.solver](
         predict,
         noise,
-        num_steps=self.num_steps,
+        grid=time_grid(self.num_steps),
         corruption=objective.corruption,
       )
       latents = jnp.where(known[:, None], values, latents)

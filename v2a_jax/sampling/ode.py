@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from v2a_jax.basics import settings
 from v2a_jax.sampling import guidance as guidance_lib
 from v2a_jax.sampling.draw import Draw
-from v2a_jax.sampling.solvers import SOLVERS
+from v2a_jax.sampling.solvers import SOLVERS, time_grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,8 @@ class ODESampler:
   Attributes:
     num_steps: number of solver steps.
     solver: name of the solver, one of `solvers.SOLVERS`.
+    shift: factor by which the steps crowd near noise, see `solvers.time_grid`;
+      training with `objective.time_mean` of -log(shift) crowds its times alike.
     guidance: guidance scale for each condition.
     guide_from: diffusion time at which guidance begins, in [0, 1]; 1 is data.
     guide_to: diffusion time at which it ends: guidance that leaves out the
@@ -31,6 +33,7 @@ class ODESampler:
 
   num_steps: int = 25
   solver: str = "euler"
+  shift: float = 1.0
   guidance: guidance_lib.Guidance = guidance_lib.Guidance()
   guide_from: float = 0.0
   guide_to: float = 1.0
@@ -40,6 +43,7 @@ class ODESampler:
     settings.check(
       self,
       num_steps="[1, inf)",
+      shift="(0, inf)",
       guide_from="[0, 1]",
       guide_to=f"[{self.guide_from}, 1]",
       rescale_guidance="[0, 1]",
@@ -111,14 +115,12 @@ class ODESampler:
       merged = merged.reshape(sets, *x.shape)
       return jnp.einsum("pbtc,pt->btc", merged, draw.shares)
 
-    begun = {}
     start = noise
     if draw.like is not None:
       start = path.mix(noise, draw.like, draw.begin)
-      begun = {"begin": draw.begin}
-    latents = SOLVERS[self.solver](
-      predict, start, num_steps=self.num_steps, corruption=path, **begun
-    )
+    grid = time_grid(self.num_steps, begin=draw.begin, shift=self.shift)
+    solve = SOLVERS[self.solver]
+    latents = solve(predict, start, grid=grid, corruption=path)
     return keep_known(latents, known[0], known) if known else latents
 
 

@@ -2,8 +2,8 @@
 
   dx/dt = velocity(x, t),   x(0) = noise,   x(1) = data
 
-on an even grid of `num_steps` intervals, or from a later time on. To add a solver, write a callable like
-`Euler` and enter it in `SOLVERS`, also from outside: `SOLVERS["mine"] = ...`.
+on a grid of times (`time_grid`). To add a solver, write a callable like `Euler`
+and enter it in `SOLVERS`, also from outside: `SOLVERS["mine"] = ...`.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,23 @@ from v2a_jax.objectives.corruption import Corruption
 Predict = Callable[..., Any]
 
 
+def time_grid(num_steps: int, *, begin: float = 0.0, shift: float = 1.0):
+  """Returns the times of a solver's intervals, [num_steps + 1], up to 1.
+
+  Of even steps u, the share of noise n = 1 - u is shifted as in Stable Diffusion 3
+  (arXiv:2403.03206, section 5.3.2), to s n / (1 + (s - 1) n); and the whole is
+  squeezed into [begin, 1].
+
+  Args:
+    num_steps: number of intervals.
+    begin: first time, in [0, 1).
+    shift: s; above 1 there are more steps near noise, 1 leaves them even.
+  """
+  noise = 1.0 - jnp.arange(num_steps + 1) / num_steps
+  noise = shift * noise / (1.0 + (shift - 1.0) * noise)
+  return 1.0 - (1.0 - begin) * noise
+
+
 class Solver(Protocol):
   """Carries noise to data with any model of a path.
 
@@ -29,23 +46,14 @@ class Solver(Protocol):
 
   needs: ClassVar[tuple[Need, ...]] = ()
 
-  def __call__(
-    self,
-    predict: Predict,
-    noise,
-    *,
-    num_steps: int,
-    corruption: Corruption,
-    begin: float = 0.0,
-  ):
-    """Solves from t = `begin` to 1.
+  def __call__(self, predict: Predict, noise, *, grid, corruption: Corruption):
+    """Solves along a grid of times.
 
     Args:
       predict: model of `corruption.prediction_type`; see `Predict`.
-      noise: state at t = `begin`, any array; noise where that is 0.
-      num_steps: number of intervals.
+      noise: state at the first time, any array; noise where that is 0.
+      grid: times [steps + 1], increasing to 1.
       corruption: path and prediction type.
-      begin: time at which to begin, in [0, 1).
 
     Returns:
       The state at t = 1, of the shape of `noise`.
@@ -53,28 +61,25 @@ class Solver(Protocol):
     ...
 
 
-def _scan(step, x, num_steps: int, begin: float):
-  """Folds `step(x, t)` over the starts of the intervals."""
-  grid = begin + jnp.arange(num_steps) * ((1.0 - begin) / num_steps)
-  x, _ = jax.lax.scan(lambda x, t: (step(x, t), None), x, grid)
-  return x
+def _scan(step, x, grid):
+  """Folds `step(x, start, end)` over the intervals of a grid."""
+  intervals = grid[:-1], grid[1:]
+  return jax.lax.scan(lambda x, i: (step(x, *i), None), x, intervals)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Euler(Solver):
   """Euler's method: one evaluation of the model per step, first order."""
 
-  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
-    dt = (1.0 - begin) / num_steps
+  def __call__(self, predict, noise, *, grid, corruption):
+    def step(x, t, end):
+      return x + (end - t) * corruption.velocity(predict(x, t), x, t)
 
-    def step(x, t):
-      return x + dt * corruption.velocity(predict(x, t), x, t)
-
-    return _scan(step, noise, num_steps, begin)
+    return _scan(step, noise, grid)
 
 
 @dataclasses.dataclass(frozen=True)
-class Average(Euler):
+class Average(Solver):
   """Euler's method with average velocities, exact for any number of steps.
 
   See `objectives/mean_flow.py`, equation 4.
@@ -88,16 +93,11 @@ class Average(Euler):
     ),
   )
 
-  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
-    dt = (1.0 - begin) / num_steps
-    average = lambda x, t: predict(x, t, t + dt)
-    return super().__call__(
-      average,
-      noise,
-      num_steps=num_steps,
-      corruption=corruption,
-      begin=begin,
-    )
+  def __call__(self, predict, noise, *, grid, corruption):
+    def step(x, t, end):
+      return x + (end - t) * corruption.velocity(predict(x, t, end), x, t)
+
+    return _scan(step, noise, grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +108,18 @@ class Heun(Solver):
   last step is Euler's.
   """
 
-  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
-    dt = (1.0 - begin) / num_steps
+  def __call__(self, predict, noise, *, grid, corruption):
     open_end = corruption.prediction_type != "velocity"
     velocity = lambda x, t: corruption.velocity(predict(x, t), x, t)
 
-    def step(x, t):
+    def step(x, t, end):
       v = velocity(x, t)
-      ahead = velocity(x + dt * v, t + dt)
+      ahead = velocity(x + (end - t) * v, end)
       if open_end:
-        ahead = jnp.where(t + 1.5 * dt > 1, v, ahead)
-      return x + 0.5 * dt * (v + ahead)
+        ahead = jnp.where(end == grid[-1], v, ahead)
+      return x + 0.5 * (end - t) * (v + ahead)
 
-    return _scan(step, noise, num_steps, begin)
+    return _scan(step, noise, grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,15 +133,14 @@ class DPMSolverPP2M(Solver):
     D'_i = D_i + (D_i - D_{i-1}) h_{i+1} / (2 h_i),  h_i = λ_i - λ_{i-1}
   """
 
-  def __call__(self, predict, noise, *, num_steps, corruption, begin=0.0):
-    grid = begin + (1.0 - begin) * jnp.arange(num_steps + 1) / num_steps
+  def __call__(self, predict, noise, *, grid, corruption):
     alpha, sigma, _, _ = corruption.coefficients(grid)
     h = jnp.diff(corruption.log_snr(grid))
     shrink = sigma[1:] / sigma[:-1]
     gain = alpha[1:] - alpha[:-1] * shrink
     # The first and the last interval of λ are infinite: there, and after the
     # first, the formula's limit is its first-order form.
-    ahead = jnp.zeros(num_steps).at[2:-1].set(h[2:-1] / (2 * h[1:-2]))
+    ahead = jnp.zeros_like(h).at[2:-1].set(h[2:-1] / (2 * h[1:-2]))
 
     def step(carry, interval):
       x, before = carry
