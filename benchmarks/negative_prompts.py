@@ -97,7 +97,9 @@ def generate(tracker, clips, guidance):
   sampler = tracker.experiment.sampler
   sampler = dataclasses.replace(sampler, guidance=guidance)
   length = tracker.loader_config.window.prompt_length
-  encoded = [tracker.tokenizer.encode(WORDS[c.label], length) for c in clips]
+  encoded = [
+    tracker.encoder.tokenizer.encode(WORDS[c.label], length) for c in clips
+  ]
   sounds = []
   for start in range(0, len(clips), BATCH):
     part = clips[start : start + BATCH]

@@ -144,7 +144,9 @@ def test_from_a_folder_to_a_bundle_that_needs_no_folder(
   tracker = Soundtracker.load(tmp_path / "out")
   picture = tiny.picture(fps=5.0, size=16)
   request = Request(prompt="a dog barks", negative_prompt="rain")
-  cond = tracker._conditions(picture, Windows(4, 4), request, [request.prompt])
+  cond = tracker.encoder.conditions(
+    picture, Windows(4, 4), request, [request.prompt]
+  )
   (ids,), (mask,) = cond.prompt, cond.prompt_mask
   ids = ids[mask]
   assert ids[-1] == {"t5": 1, "clap": 2}[name]
@@ -152,10 +154,10 @@ def test_from_a_folder_to_a_bundle_that_needs_no_folder(
   got = np.asarray(encoder(cond.prompt, cond.prompt_mask))[0][mask]
   want = expected(models[name], encoder.project, encoder.norm, ids)
   np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
-  negative, negative_mask = tracker._negative(request, 2)
+  negative, negative_mask = tracker.encoder.negative(request, 2)
   assert negative.shape == negative_mask.shape == (2, 16)
   assert negative[0][negative_mask[0]][-1] == ids[-1]
-  silent = tracker._conditions(picture, Windows(4, 4), Request(), [""])
+  silent = tracker.encoder.conditions(picture, Windows(4, 4), Request(), [""])
   assert not silent.prompt_mask.any()
 
 

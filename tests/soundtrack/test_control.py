@@ -62,7 +62,7 @@ def test_words_are_spoken_at_their_times(tracker, video):  # noqa: F811
   picture = media.read_video(video, max_fps=10.0, size=(16, 16))
   windows = _windows(tracker)
   texts = [""] * windows.count
-  cond = tracker._conditions(picture, windows, request, texts)
+  cond = tracker.encoder.conditions(picture, windows, request, texts)
   assert cond.transcript_timed.all()
   rate = tracker.codec.config.latent_rate
   for row, start in enumerate(windows.starts):

@@ -86,7 +86,7 @@ def video(tmp_path_factory):
 def test_other_data_is_read_in_the_words_of_the_model(tracker):
   """For evaluation, where the data that it was trained on is not there."""
   own = tracker.loader_config.load_tokenizer()
-  assert own.model == tracker.tokenizer.model
+  assert own.model == tracker.encoder.tokenizer.model
 
 
 def test_sound_is_as_long_as_the_picture(tracker, video):

@@ -224,9 +224,7 @@ def restored(
       if name.startswith("layer_")
     }
   sidecar = files.read_json(folder / entry["sidecar"])
-  request = dataclasses.replace(
-    request_of(store, job), num_candidates=1, seed=entry["seed"], retries=0
-  )
+  request = request_of(store, job).alone(entry["seed"])
   names = ("seed", "score", "scores", "heard", "rejected")
   take = Soundtrack(
     samples=samples,

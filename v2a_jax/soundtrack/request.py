@@ -198,6 +198,15 @@ class Request:
       **none,
     )
 
+  def alone(self, seed: int) -> "Request":
+    """Returns the request for the candidate of a seed alone.
+
+    One has no rank: it is scored by the first of `rank_by`.
+    """
+    return dataclasses.replace(
+      self, num_candidates=1, seed=seed, retries=0, rank_by=self.rank_by[:1]
+    )
+
   def _check_scores(self) -> None:
     if not self.rank_by:
       raise SettingError("rank_by names no score")

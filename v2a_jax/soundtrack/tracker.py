@@ -11,36 +11,54 @@ the sample, and ranked. Candidate i has seed `seed + i` and its own noise.
 
 from collections.abc import Callable, Iterator
 import dataclasses
-import fractions
+from fractions import Fraction
 import functools
+import pathlib
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
-from data_pipelines import example as example_lib
-from data_pipelines.tokenizer import with_times
 from v2a_jax import media
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.batch import Conditioning
 from v2a_jax.codec import frozen, streaming
 from v2a_jax.experiment import load
-from v2a_jax.experiment.footage import Footage
-from v2a_jax.hearing import unwanted
-from v2a_jax.sampling import ranking
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.soundtrack import scoring
+from v2a_jax.soundtrack import scoring, selection
+from v2a_jax.soundtrack.conditions import WindowEncoder
 from v2a_jax.soundtrack.infill import Kept
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
 
 DEFAULT = "diffusion_tiny"  # the bundle that is used when none is named
-PROMPT_FADE = 0.1  # seconds, from one prompt to the next
+
+# (first seed, count) → sounds float32 [count t channels], and by kind the parts
+# that sum up to them.
+_Sounds = Callable[[int, int], tuple[np.ndarray, dict[str, np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scene:
+  """A video as the model sees it.
+
+  Attributes:
+    path: its file.
+    picture: its frames.
+    seconds: how much of it is scored.
+    windows: tiling of that by windows.
+    limits: resource limits of reading files.
+  """
+
+  path: pathlib.Path
+  picture: media.Video
+  seconds: Fraction
+  windows: Windows
+  limits: media.Limits
 
 
 class Soundtracker:
@@ -50,6 +68,7 @@ class Soundtracker:
     experiment: settings and shapes of the model.
     sample_rate: sample rate of the generated sound in Hz.
     window_seconds: length in seconds of the clips it was trained on.
+    encoder: makes the conditions of windows.
     loader_config: settings that turn a record into an example for the model.
   """
 
@@ -57,24 +76,10 @@ class Soundtracker:
     """Takes a loaded model; reads its codec."""
     self.experiment = trained.experiment
     self.codec = frozen.load(self.experiment.run.codec)
-    self.tokenizer = trained.tokenizers.get("tokenizer")
-    self.prompt_tokenizer = trained.tokenizers.get(
-      "prompt_tokenizer", self.tokenizer
-    )
-    # The model's tokenizers, wherever its training data is now, and frames.
-    self.loader_config = dataclasses.replace(
-      self.experiment.data,
-      **trained.tokenizer_files,
-      features=0,
-      frames=True,
-    )
+    self.encoder = WindowEncoder(trained, self.codec.config.latent_rate)
     self.sample_rate = self.codec.config.sample_rate
+    self.loader_config = self.encoder.loader_config
     self.window_seconds = self.loader_config.seconds
-    self._footage = None
-    if self.experiment.conditioner.views:
-      self._footage = Footage(
-        trained.model.conditioner, seconds=self.window_seconds
-      )
     self._graphdef, self._params = nnx.split(trained.model)
     self._source = dict(trained.source)
 
@@ -98,20 +103,8 @@ class Soundtracker:
 
   @property
   def see(self) -> Callable[[bytes], np.ndarray] | None:
-    """Encodes a video's bytes to features of its frames, float32 [n f].
-
-    None where the model encodes the frames of its loader.
-    """
-    if not self._footage:
-      return None
-    return functools.partial(
-      self._footage.packed, **_confined(media.DEFAULT_LIMITS)
-    )
-
-  @property
-  def speaks(self) -> bool:
-    """Whether the model reads a transcript."""
-    return self.experiment.conditioner.reads_transcript
+    """Encodes a video's bytes; see `WindowEncoder.see`."""
+    return self.encoder.see
 
   def describe(self) -> dict[str, Any]:
     """Returns where the weights are from and how they are used; JSON-able."""
@@ -232,24 +225,17 @@ class Soundtracker:
       ValueError: a value of the request is refused.
     """
     request = Request(**request)
-    path, seconds, make = self._prepare(video, request, limits)
-    taken, rejected = self._select(make, request)
-    return Soundtracks(
-      video=path,
-      request=request,
-      candidates=tuple(taken),
-      model=self.describe(),
-      seconds=seconds,
-      rejected=tuple(rejected),
-      limits=limits,
-    )
+    scene, make = self._prepare(video, request, limits)
+    taken, rejected = selection.select(make, request)
+    return self._soundtracks(scene, request, taken, rejected)
 
   def stream(
     self, video, *, limits: media.Limits = media.DEFAULT_LIMITS, **request
   ) -> Iterator[Soundtracks]:
     """Makes soundtracks one after another and yields each when it is done.
 
-    Each is alone in its `Soundtracks`, whose request gives it again by itself.
+    Each is alone in its `Soundtracks`, whose request gives it again by itself;
+    its score is the first of `rank_by`, because there is no rank among one.
     All together take longer than the batch of a call.
 
     Args:
@@ -261,43 +247,31 @@ class Soundtracker:
       MediaError, ValueError: as a call.
     """
     request = Request(**request)
-    path, seconds, make = self._prepare(video, request, limits)
-    n = request.num_candidates
-    for index in range(n):
-      seeds = [request.seed + index + n * k for k in range(1 + request.retries)]
-      tried = []
-      for seed in seeds:
-        tried += make(seed, 1)
-        if not tried[-1].rejected:
-          break
-      best = min(
-        tried, key=lambda take: (take.rejected, sum(take.heard.values()))
-      )
-      (score,) = scoring.combined([best.scores], request.rank_by[:1])
-      yield Soundtracks(
-        video=path,
-        request=dataclasses.replace(
-          request, num_candidates=1, seed=best.seed, retries=0
-        ),
-        candidates=(dataclasses.replace(best, score=score),),
-        model=self.describe(),
-        seconds=seconds,
-        rejected=tuple(_row(take) for take in tried if take is not best),
-        limits=limits,
-      )
+    scene, make = self._prepare(video, request, limits)
+    for take, rejected in selection.one_by_one(make, request):
+      alone = request.alone(take.seed)
+      yield self._soundtracks(scene, alone, [take], rejected)
 
-  def _prepare(self, video, request: Request, limits):
-    """Reads a video.
+  def _soundtracks(self, scene, request, taken, rejected) -> Soundtracks:
+    return Soundtracks(
+      video=scene.path,
+      request=request,
+      candidates=tuple(taken),
+      model=self.describe(),
+      seconds=scene.seconds,
+      rejected=tuple(rejected),
+      limits=scene.limits,
+    )
 
-    Returns:
-      Its path, the seconds to score, and a function of (first seed, count) that
-      makes so many takes.
-    """
+  def _prepare(
+    self, video, request: Request, limits
+  ) -> tuple[_Scene, selection.Make]:
+    """Reads a video; returns it, and what makes takes for it."""
     path = local_path(video, "the video")
     self.check(request)
     seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
-      seconds = min(seconds, fractions.Fraction(request.duration))
+      seconds = min(seconds, Fraction(request.duration))
     picture = media.limited(media.read_video)(
       path,
       duration=float(seconds),
@@ -310,9 +284,30 @@ class Soundtracker:
       int(np.ceil(float(seconds) * rate)),
       length=round(self.window_seconds * rate),
     )
-    maker = self._layered if request.layers else self._maker
-    make = maker(path, picture, windows, seconds, request, limits)
-    return path, seconds, make
+    scene = _Scene(path, picture, seconds, windows, limits)
+    like = self._read(request.like, scene) if request.like else None
+    if request.layers:
+      sounds = self._layered(scene, request)
+    else:
+      sounds = self._sounds(scene, request, like)
+
+    def make(seed: int, count: int) -> list[Soundtrack]:
+      samples, layers = sounds(seed, count)
+      takes = []
+      for i in range(count):
+        take = selection.judged(
+          samples[i],
+          self.sample_rate,
+          seed + i,
+          picture=picture,
+          request=request,
+          like=like and like.sound,
+        )
+        parts = {kind: part[i] for kind, part in layers.items()}
+        takes.append(dataclasses.replace(take, layers=parts))
+      return takes
+
+    return scene, make
 
   def check(self, request: Request) -> None:
     """Refuses what this model cannot do, before any work.
@@ -323,12 +318,12 @@ class Soundtracker:
       MissingWeightsError, WrongWeightsError: a network of a score is not there.
     """
     name = self.experiment.run.name
-    if request.spoken and not self.speaks:
+    if request.spoken and not self.encoder.speaks:
       raise SettingError(
         f"transcript={request.spoken!r}: {name} speaks no given words; describe"
         " speech in the prompt"
       )
-    if request.like_strength is not None and not self.diffuses:
+    if request.like_strength is not None and not self.encoder.diffuses:
       raise SettingError(
         f"like_strength={request.like_strength}: {name} does not begin from a"
         " sound; a diffusion model does"
@@ -339,79 +334,54 @@ class Soundtracker:
         raise SettingError(f"like={request.like!r} has no sound")
     if not callable(request.sampler):
       self.experiment.sampler_with(request.sampler)
-    scoring.prepare(self._scores(request))
+    scoring.prepare(selection.scores_of(request))
 
-  @property
-  def diffuses(self) -> bool:
-    """Whether it is a diffusion model."""
-    return self.experiment.sampler.family == "diffusion"
-
-  def _layered(self, path, picture, windows, seconds, request, limits):
-    """Returns what `_maker` returns, for the sum of the request's layers."""
-    makers = {
-      kind: self._maker(
-        path, picture, windows, seconds, request.layer(kind, prompt), limits
-      )
+  def _layered(self, scene: _Scene, request: Request) -> _Sounds:
+    """Returns what makes sums of the request's layers."""
+    parts = {
+      kind: self._sounds(scene, request.layer(kind, prompt))
       for kind, prompt in request.layers
     }
-    like = None
-    if request.like:
-      like = Kept.read(
-        request.like,
-        (),
-        latents=windows.total,
-        codec=self.codec.config,
-        limits=limits,
-      ).sound
-    names = self._scores(request)
 
-    def make(seed: int, count: int) -> list[Soundtrack]:
-      made = {kind: maker(seed, count) for kind, maker in makers.items()}
-      takes = []
-      for i in range(count):
-        parts = {kind: row[i].samples for kind, row in made.items()}
-        total = sum(parts.values())
-        gain = 1 / max(float(np.abs(total).max(initial=0.0)), 1.0)
-        take = self._take(total * gain, seed + i, picture, names, request, like)
-        parts = {kind: part * gain for kind, part in parts.items()}
-        takes.append(dataclasses.replace(take, layers=parts))
-      return takes
+    def make(seed: int, count: int):
+      layers = {kind: part(seed, count)[0] for kind, part in parts.items()}
+      total = sum(layers.values())
+      peaks = np.abs(total).max(axis=(1, 2), keepdims=True, initial=1.0)
+      layers = {kind: layer / peaks for kind, layer in layers.items()}
+      return total / peaks, layers
 
     return make
 
-  def _maker(self, path, picture, windows, seconds, request, limits):
-    """Returns a function of (first seed, count) that makes so many takes."""
-    texts, shares = self._prompts(request, windows)
-    conds = [self._conditions(picture, windows, request, t) for t in texts]
-    if self._footage:
-      rate = self.codec.config.latent_rate
-      starts = [start / rate for start in windows.starts]
-      features = self._features(path, starts, limits)
-      conds = [c.replace(frames=None, features=features) for c in conds]
-    kept = like = None
-    read = functools.partial(
-      Kept.read, latents=windows.total, codec=self.codec.config, limits=limits
+  def _sounds(
+    self, scene: _Scene, request: Request, like: Kept | None = None
+  ) -> _Sounds:
+    """Returns what makes sounds at once; `like` may be begun from."""
+    windows = scene.windows
+    conds, shares = self.encoder.sets(
+      scene.path, scene.picture, windows, request, scene.limits
     )
+    kept, begun = None, {}
     if request.audio:
-      kept = read(
-        request.audio, request.regenerate, audio_track=request.audio_track
+      kept = self._read(
+        request.audio,
+        scene,
+        regenerate=request.regenerate,
+        audio_track=request.audio_track,
       )
-    if request.like:
-      like = read(request.like, ())
-    begun = {}
     if request.like_strength is not None:
       begun = {"begin": 1.0 - request.like_strength}
-    names = self._scores(request)
 
-    def make(seed: int, count: int) -> list[Soundtrack]:
+    def make(seed: int, count: int):
       repeat = lambda x: np.tile(x, (count,) + (1,) * (x.ndim - 1))
       rows = [jax.tree.map(repeat, cond) for cond in conds]
       samples = self.sample(
         jax.tree.map(lambda *x: np.concatenate(x), *rows),
         seed=seed,
         windows=windows,
-        seconds=np.full(count, float(seconds)),
-        negative=self._negative(request, len(rows) * count * windows.count),
+        seconds=np.full(count, float(scene.seconds)),
+        negative=self.encoder.negative(
+          request, len(rows) * count * windows.count
+        ),
         sampler=request.sampler,
         known=jax.tree.map(repeat, kept.known) if kept else None,
         shares=shares,
@@ -420,173 +390,17 @@ class Soundtracker:
       )
       if kept:
         samples = kept.put_back(samples)
-      samples = samples[:, : round(seconds * self.sample_rate)]
-      reference = like and like.sound
-      return [
-        self._take(samples[i], seed + i, picture, names, request, reference)
-        for i in range(count)
-      ]
+      return samples[:, : round(scene.seconds * self.sample_rate)], {}
 
     return make
 
-  def _select(self, make, request: Request):
-    """Makes candidates, and others where something unwanted is heard.
-
-    Returns:
-      (candidates, the best first and rejected ones last; rows of the sidecar
-      about those that are not among them).
-    """
-    wanted, seed = request.num_candidates, request.seed
-    made, count = [], wanted
-    for _ in range(1 + request.retries):
-      made += make(seed, count)
-      seed += count
-      missing = wanted - sum(not take.rejected for take in made)
-      if missing <= 0:
-        break
-      # Few sizes, because each is compiled.
-      count = min(wanted, 1 << (missing - 1).bit_length())
-    totals = scoring.combined([take.scores for take in made], request.rank_by)
-    made = [
-      dataclasses.replace(take, score=total)
-      for take, total in zip(made, totals)
-    ]
-    clean = [take for take in made if not take.rejected][:wanted]
-    spare = sorted(
-      (take for take in made if take.rejected), key=lambda take: -take.score
+  def _read(self, file: str, scene: _Scene, *, regenerate=(), **how) -> Kept:
+    """Reads a sound on the clock of a scene."""
+    return Kept.read(
+      file,
+      regenerate,
+      latents=scene.windows.total,
+      codec=self.codec.config,
+      limits=scene.limits,
+      **how,
     )
-    best = sorted(clean, key=lambda take: -take.score)
-    taken = best + spare[: wanted - len(best)]
-    seeds = {take.seed for take in taken}
-    return taken, [_row(take) for take in made if take.seed not in seeds]
-
-  def _scores(self, request: Request) -> tuple[str, ...]:
-    """Returns the names of the scores that a request needs."""
-    unwanted = [f"no_{name}" for name in request.unwanted if request.retries]
-    return tuple(dict.fromkeys([*request.rank_by, *unwanted]))
-
-  def _take(self, samples, seed: int, picture, names, request, like):
-    samples = np.clip(samples, -1.0, 1.0)
-    rate = self.sample_rate
-    motion = ranking.motion_onset(samples, rate, picture.frames, picture.times)
-    heard = {}
-    if request.retries:
-      heard = {
-        kind: unwanted.amount(kind, samples, rate) for kind in request.unwanted
-      }
-    found = scoring.scores(samples, rate, names, motion=motion, like=like)
-    return Soundtrack(
-      samples=samples,
-      sample_rate=rate,
-      seed=seed,
-      score=motion,
-      scores=found,
-      heard=heard,
-      rejected=any(heard[kind] >= unwanted.KINDS[kind].limit for kind in heard),
-    )
-
-  def _prompts(self, request: Request, windows: Windows):
-    """Lays prompts out over time.
-
-    Returns:
-      (prompts of each set of conditions, one for each window; shares float32
-      [sets windows.total] of the sets at each latent, None for one set).
-    """
-    rate = self.codec.config.latent_rate
-    texts = [request.prompt, *(text for _, _, text in request.prompts)]
-    times = (np.arange(windows.total) + 0.5) / rate
-    owner = np.zeros(windows.total, int)
-    for index, (start, end, _) in enumerate(request.prompts, start=1):
-      owner[(start <= times) & (times < end)] = index
-    used = sorted(set(owner.tolist()))
-    if not self.diffuses or len(used) == 1:
-      # Each window by the prompt of most of its latents.
-      most = [
-        np.bincount(owner[begin : begin + windows.length]).argmax()
-        for begin in windows.starts
-      ]
-      return [[texts[index] for index in most]], None
-    shares = np.stack([owner == index for index in used]).astype(np.float32)
-    width = max(round(PROMPT_FADE * rate), 1)
-    shares = ndimage.uniform_filter1d(shares, width, axis=1, mode="nearest")
-    return [[texts[index]] * windows.count for index in used], shares
-
-  def _conditions(self, picture, windows, request, prompts) -> Conditioning:
-    """Makes the conditions of every window, on each window's own clock.
-
-    `prompts` has one text for each window.
-    """
-    window = self.loader_config.window
-    whole = example_lib.Media(
-      0.0,
-      picture.frames,
-      picture.times,
-      np.zeros((0, window.channels), np.float32),
-    )
-    rate = self.codec.config.latent_rate
-    words = request.words or [
-      {"word": word} for word in request.transcript.split()
-    ]
-    words = with_times(words, windows.total / rate)
-    length = window.transcript_length
-    rows = []
-    for start, text in zip(windows.starts, prompts, strict=True):
-      begin = start / rate
-      prompt, prompt_mask = self.prompt_tokenizer.encode(
-        text, window.prompt_length
-      )
-      if self.speaks:
-        spoken = self.tokenizer.encode_words(
-          example_lib.words_inside(words, begin, window.seconds),
-          length,
-          window.seconds,
-        )
-      else:
-        blank = example_lib.blank_example(window, index=0)
-        spoken = {name: blank[name] for name in example_lib.SPOKEN}
-      rows.append(
-        Conditioning(
-          **example_lib.cut_frames(whole, window, begin),
-          prompt=prompt,
-          prompt_mask=prompt_mask,
-          **spoken,
-          transcript_timed=np.bool_(bool(request.words)),
-          presence=request.presence,
-        )
-      )
-    return jax.tree.map(lambda *x: np.stack(x), *rows)
-
-  def _features(self, path, starts, limits):
-    """Encodes the windows from `starts` seconds on by the model's towers."""
-    windows = [
-      self._footage.features(path, start=start, **_confined(limits))
-      for start in starts
-    ]
-    return jax.tree.map(lambda *x: np.stack(x), *windows)
-
-  def _negative(self, request, rows: int):
-    """Encodes the negative prompt for so many rows; None without one."""
-    if not request.negative_prompt:
-      return None
-    encoded = self.prompt_tokenizer.encode(
-      request.negative_prompt, self.loader_config.window.prompt_length
-    )
-    return tuple(np.tile(x, (rows, 1)) for x in encoded)
-
-
-def _row(take: Soundtrack) -> dict[str, Any]:
-  """Returns what the sidecar says of a take that is not delivered."""
-  return {
-    "seed": take.seed,
-    "heard": dict(take.heard),
-    "rejected": take.rejected,
-  }
-
-
-def _confined(limits: media.Limits) -> dict[str, Callable]:
-  """Returns the readers of footage that run in the confined child."""
-  part = functools.partial
-  return {
-    "read": part(media.limited(media.read_video), limits=limits),
-    "probe": part(media.probe_limited, limits=limits),
-  }
