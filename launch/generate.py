@@ -104,7 +104,7 @@ REQUEST = (
   *("num_candidates", "seed", "duration", "audio", "regenerate"),
   *("audio_track", "retries", "like", "like_strength"),
 )
-# Fields of `soundtrack.delivery.DeliveryOptions` that are flags by the same
+# Fields of `soundtrack.options.DeliveryOptions` that are flags by the same
 # name.
 DELIVERY = (
   *("keep", "loudness", "true_peak", "sample_rate", "container", "zip"),
@@ -149,7 +149,8 @@ def main(argv: list[str]) -> int:
   # Here, so that a mistyped flag is answered before jax is imported.
   from v2a_jax.media import Limits, MediaError
   from v2a_jax.soundtrack import timeline
-  from v2a_jax.soundtrack.delivery import DeliveryOptions, check_source
+  from v2a_jax.soundtrack.delivery import check_source
+  from v2a_jax.soundtrack.options import DeliveryOptions
   from v2a_jax.soundtrack.request import Request
   from v2a_jax.soundtrack.tracker import Soundtracker
 
@@ -186,15 +187,16 @@ def main(argv: list[str]) -> int:
 
 def _made(tracker, job: Job, output: str):
   """Returns the `Shot` of soundtracks that need not be made again, or None."""
-  from v2a_jax.soundtrack import delivery
+  from v2a_jax.soundtrack.delivery import existing
+  from v2a_jax.soundtrack.options import DeliveryOptions
   from v2a_jax.soundtrack.request import Request
 
-  return delivery.existing(
+  return existing(
     job.video,
     Request(**job.request),
     tracker.describe(),
     pathlib.Path(output),
-    delivery.DeliveryOptions(**job.delivery),
+    DeliveryOptions(**job.delivery),
     key=job.key,
   )
 
@@ -205,7 +207,8 @@ def run(tracker, job: Job, output: str, limits) -> tuple[bool, Any]:
   Returns:
     (False if they are not those expected, their `Delivery`).
   """
-  from v2a_jax.soundtrack.delivery import DeliveryOptions, check_source
+  from v2a_jax.soundtrack.delivery import check_source
+  from v2a_jax.soundtrack.options import DeliveryOptions
 
   check_source(job.video, DeliveryOptions(**job.delivery), limits)
   _say_track(job, limits)

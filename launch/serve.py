@@ -53,9 +53,10 @@ def main(argv: list[str]) -> int:
   from v2a_jax import media
   from v2a_jax.basics.paths import local_path
   from v2a_jax.service import app
+  from v2a_jax.service.options import ServiceOptions
   from v2a_jax.soundtrack.tracker import Soundtracker
 
-  options = parsing.fill(app.ServiceOptions, args)
+  options = parsing.fill(ServiceOptions, args)
   limits = media.Limits().scaled(args.read_limits)
   root = local_path(args.output, "the output folder")
   tracker = Soundtracker.load(args.checkpoint, step=args.step)

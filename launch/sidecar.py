@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from v2a_jax.basics import files
 from v2a_jax.basics.settings import SettingError, build, check
-from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 _T = TypeVar("_T")

@@ -10,7 +10,7 @@ from launch import cli, generate, parsing
 from tests.launch.commands import refused, succeeds
 from tests.media.media_synthetic import write_tracks
 from v2a_jax import media, watermark
-from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 RATE = 16_000

@@ -17,7 +17,7 @@ from tests.service.conftest import Served
 from v2a_jax import media
 from v2a_jax.service.command import command
 from v2a_jax.service.store import safe_name
-from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 QUICK = {"num_candidates": 1, "sampler": {"num_steps": 1}}

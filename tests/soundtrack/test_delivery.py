@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from v2a_jax import media, watermark
-from v2a_jax.soundtrack import loudness
+from v2a_jax.soundtrack import delivery, loudness
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
 
@@ -190,9 +191,7 @@ def test_timelines_and_zip_have_what_was_written(takes, film, tmp_path):
 
 
 def test_the_same_is_found_again_if_it_is_whole(takes, tmp_path):
-  from v2a_jax.soundtrack import delivery
-
-  options = delivery.DeliveryOptions(keep=1)
+  options = DeliveryOptions(keep=1)
   find = lambda: delivery.existing(
     takes.video, takes.request, takes.model, tmp_path, options
   )

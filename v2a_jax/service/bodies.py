@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from v2a_jax.basics.settings import describe
-from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 # Files of this machine, which clients name by ids.

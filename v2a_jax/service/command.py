@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from typing import Any
 
-from v2a_jax.soundtrack.delivery import DeliveryOptions
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 # Fields whose flags have another name or form.

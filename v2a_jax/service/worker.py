@@ -7,22 +7,19 @@ on where it was when the next one starts.
 import collections
 import contextlib
 import dataclasses
-from fractions import Fraction
 import logging
 import pathlib
 import shutil
 import threading
-import time
 from typing import Any
 
 import numpy as np
 
 from v2a_jax import media
 from v2a_jax.basics import files
+from v2a_jax.service.jobs import request_of
 from v2a_jax.service.store import Store
-from v2a_jax.soundtrack.delivery import DeliveryOptions
-from v2a_jax.soundtrack.request import Request
-from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
+from v2a_jax.soundtrack.takes import Soundtracks
 
 _log = logging.getLogger(__name__)
 
@@ -198,55 +195,6 @@ class Worker:
     )
 
 
-def request_of(store: Store, job: dict[str, Any]) -> Request:
-  """Returns the request of a job, with the files that its ids name."""
-  fields = {k: _tuples(v) for k, v in job["request"].items()}
-  if job["like"]:
-    fields["like"] = str(store.video(job["like"])["path"])
-  if base := job["base"]:
-    folder = store.take_folder(base["job"], base["seed"])
-    fields["audio"] = str(folder / base["sound"])
-  elif fields.get("regenerate"):
-    fields["audio"] = str(store.video(job["video"])["path"])
-  return Request(**fields)
-
-
-def restored(
-  store: Store, job: dict[str, Any], entry: dict[str, Any], tracker, limits
-) -> Soundtracks:
-  """Reads a take from disk, as its `Soundtracks`."""
-  folder = store.take_folder(job["id"], entry["seed"])
-  with np.load(folder / "raw.npz") as raw:
-    samples, rate = raw["samples"], int(raw["sample_rate"])
-    layers = {
-      name.removeprefix("layer_"): raw[name]
-      for name in raw.files
-      if name.startswith("layer_")
-    }
-  sidecar = files.read_json(folder / entry["sidecar"])
-  request = request_of(store, job).alone(entry["seed"])
-  names = ("seed", "score", "scores", "heard", "rejected")
-  take = Soundtrack(
-    samples=samples,
-    sample_rate=rate,
-    layers=layers,
-    **{k: entry[k] for k in names},
-  )
-  return Soundtracks(
-    video=store.video(job["video"])["path"],
-    request=request,
-    candidates=(take,),
-    model=tracker.describe(),
-    seconds=Fraction(sidecar["picture"]["seconds"]),
-    limits=limits,
-  )
-
-
-def delivery_of(job: dict[str, Any]) -> DeliveryOptions:
-  """Returns the delivery options of a job."""
-  return DeliveryOptions(**{k: _tuples(v) for k, v in job["delivery"].items()})
-
-
 def hidden(error: Exception, store: Store) -> str:
   """Returns the message of an error without paths of this machine."""
   if isinstance(error, media.MediaError):
@@ -255,15 +203,3 @@ def hidden(error: Exception, store: Store) -> str:
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   return " ".join(str(error).replace(str(store.root), "").split())
-
-
-def now() -> float:
-  """Returns the time in seconds since 1970."""
-  return round(time.time(), 3)
-
-
-def _tuples(value: Any) -> Any:
-  """Returns JSON's lists as tuples."""
-  if isinstance(value, list):
-    return tuple(_tuples(item) for item in value)
-  return value

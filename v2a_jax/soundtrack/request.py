@@ -51,8 +51,9 @@ class Request:
     audio_track: number of the sound track in `audio`, from 0; None for the main
       one.
     layers: (kind, prompt) pairs, kinds of `LAYERS`, each once: parts that are
-      made apart, with no other kind in them, and added; stems are kept. Words
-      are spoken in the layer `speech` alone. () makes everything at once.
+      made apart by these prompts alone, with no other kind in them, and added;
+      stems are kept. Words are spoken in the layer `speech` alone. () makes
+      everything at once.
     retries: how many times candidates in which unwanted speech or music is
       heard (`hearing.unwanted`) are made anew, with later seeds.
     like: file with a sound that candidates should be like; "" for none.
@@ -184,6 +185,8 @@ class Request:
       raise SettingError(
         "layers are made from nothing: without audio, regenerate, like_strength"
       )
+    if self.layers and (self.prompt or self.prompts):
+      raise SettingError("layers have prompts of their own: without prompt")
     if self.spoken and kinds and "speech" not in kinds:
       raise SettingError("words are spoken in the layer speech: add it")
 

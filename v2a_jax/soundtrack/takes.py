@@ -10,7 +10,8 @@ import numpy as np
 
 from v2a_jax import media
 from v2a_jax.basics.paths import local_path
-from v2a_jax.soundtrack.delivery import Delivery, DeliveryOptions, deliver
+from v2a_jax.soundtrack.delivery import Delivery, deliver
+from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 

@@ -1,0 +1,164 @@
+"""Jobs: made from what a client asks for, and read back for those who do them."""
+
+import dataclasses
+from fractions import Fraction
+import pathlib
+import secrets
+import time
+from typing import Any
+
+import numpy as np
+
+from v2a_jax import media
+from v2a_jax.basics import files
+from v2a_jax.basics.settings import SettingError
+from v2a_jax.service import bodies
+from v2a_jax.service.command import command
+from v2a_jax.service.options import ServiceOptions
+from v2a_jax.service.store import NotFoundError, Store
+from v2a_jax.soundtrack.delivery import check_source
+from v2a_jax.soundtrack.options import DeliveryOptions
+from v2a_jax.soundtrack.request import Request
+from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
+
+
+def make(
+  id_: str,
+  body: bodies.JobBody,
+  *,
+  store: Store,
+  tracker: Any,
+  options: ServiceOptions,
+  limits: media.Limits,
+  checkpoint: str,
+) -> dict[str, Any]:
+  """Checks what is asked for and returns the job, JSON-able.
+
+  Raises:
+    ValueError, MediaError, MissingWeightsError: it cannot be done.
+    NotFoundError: nothing has an id that it names.
+  """
+  video = store.video(body.video)
+  if not video["has_video"]:
+    raise ValueError(f"{video['name']} has no picture")
+  asked = body.request.model_dump()
+  _check_cost(asked, video, options)
+  base = body.base and body.base.model_dump()
+  if base:
+    entry = entry_of(store, base["job"], base["seed"])
+    base["sound"] = entry["sound"]
+    if not asked["regenerate"]:
+      raise SettingError("base needs the spans to make anew: regenerate")
+  elif asked["regenerate"] and not video["has_audio"]:
+    raise SettingError("regenerate: the video has no sound; name a base")
+  delivery = body.delivery.model_dump()
+  delivery["payload"] = secrets.randbelow(1 << 16)
+  job = {
+    "id": id_,
+    "created": round(time.time(), 3),
+    "state": "queued",
+    "stage": "",
+    "error": "",
+    "video": body.video,
+    "name": video["name"],
+    "like": body.like,
+    "base": base,
+    "request": asked,
+    "delivery": delivery,
+    "takes": [],
+  }
+  settings = delivery_of(job)
+  check_source(video["path"], settings, limits)
+  request = request_of(store, job)
+  tracker.check(request)
+  names = {"audio": "", "like": ""}
+  if base:
+    names["audio"] = pathlib.PurePath(base["sound"]).name
+  elif request.audio:
+    names["audio"] = video["name"]
+  if body.like:
+    names["like"] = store.video(body.like)["name"]
+  shown = dataclasses.replace(request, **names)
+  line = command(video["name"], shown, settings, checkpoint=checkpoint)
+  return job | {"command": line}
+
+
+def _check_cost(asked: dict[str, Any], video, options) -> None:
+  seconds = min(asked["duration"] or video["duration"], video["duration"])
+  steps = asked["sampler"].get("num_steps", 1)
+  for name, value, most in (
+    ("seconds of video", seconds, options.max_seconds),
+    ("num_candidates", asked["num_candidates"], options.max_candidates),
+    ("num_steps", steps if isinstance(steps, int) else 1, options.max_steps),
+    ("retries", asked["retries"], 8),
+  ):
+    if value > most:
+      raise SettingError(f"{name}: {value:g}, at most {most:g} here")
+
+
+def entry_of(store: Store, job_id: str, seed: int) -> dict[str, Any]:
+  """Returns what a job says of the take of a seed.
+
+  Raises:
+    NotFoundError: there is none.
+  """
+  for entry in store.job(job_id)["takes"]:
+    if entry["seed"] == seed:
+      return entry
+  raise NotFoundError(f"no take has seed {seed}")
+
+
+def request_of(store: Store, job: dict[str, Any]) -> Request:
+  """Returns the request of a job, with the files that its ids name."""
+  fields = {k: _tuples(v) for k, v in job["request"].items()}
+  if job["like"]:
+    fields["like"] = str(store.video(job["like"])["path"])
+  if base := job["base"]:
+    folder = store.take_folder(base["job"], base["seed"])
+    fields["audio"] = str(folder / base["sound"])
+  elif fields.get("regenerate"):
+    fields["audio"] = str(store.video(job["video"])["path"])
+  return Request(**fields)
+
+
+def restored(
+  store: Store, job: dict[str, Any], entry: dict[str, Any], tracker, limits
+) -> Soundtracks:
+  """Reads a take from disk, as its `Soundtracks`."""
+  folder = store.take_folder(job["id"], entry["seed"])
+  with np.load(folder / "raw.npz") as raw:
+    samples, rate = raw["samples"], int(raw["sample_rate"])
+    layers = {
+      name.removeprefix("layer_"): raw[name]
+      for name in raw.files
+      if name.startswith("layer_")
+    }
+  sidecar = files.read_json(folder / entry["sidecar"])
+  request = request_of(store, job).alone(entry["seed"])
+  names = ("seed", "score", "scores", "heard", "rejected")
+  take = Soundtrack(
+    samples=samples,
+    sample_rate=rate,
+    layers=layers,
+    **{k: entry[k] for k in names},
+  )
+  return Soundtracks(
+    video=store.video(job["video"])["path"],
+    request=request,
+    candidates=(take,),
+    model=tracker.describe(),
+    seconds=Fraction(sidecar["picture"]["seconds"]),
+    limits=limits,
+  )
+
+
+def delivery_of(job: dict[str, Any]) -> DeliveryOptions:
+  """Returns the delivery options of a job."""
+  return DeliveryOptions(**{k: _tuples(v) for k, v in job["delivery"].items()})
+
+
+def _tuples(value: Any) -> Any:
+  """Returns JSON's lists as tuples."""
+  if isinstance(value, list):
+    return tuple(_tuples(item) for item in value)
+  return value

@@ -1,0 +1,200 @@
+"""The files of one take: its level, watermark and true peak, sound and video.
+
+The order is sample rate, mix, level, watermark, true peak, write; then the video
+file is decoded, its level and true peak are measured and the mark is looked for
+in it.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+import soxr
+
+import v2a_jax
+from v2a_jax import media, watermark
+from v2a_jax.media.track import fit_length
+from v2a_jax.soundtrack import loudness as loud
+from v2a_jax.soundtrack import mixing, timeline
+from v2a_jax.soundtrack.options import DeliveryOptions
+
+_BITS = 24
+_TRIES = 4  # of a lossy codec to keep loudness and true peak
+_PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """The video that takes are for.
+
+  Attributes:
+    takes: all takes.
+    info: what the video file says.
+    original: its own sound at the delivered rate, float32 [t channels]; None
+      if it is dropped.
+    created: when the sound was made.
+  """
+
+  takes: Any
+  info: media.MediaInfo
+  original: np.ndarray | None
+  created: datetime.datetime
+
+  @classmethod
+  def read(cls, takes, info, options: DeliveryOptions) -> "Source":
+    original = None
+    if options.original:
+      original = _heard(takes.video, options.sample_rate, takes)
+    now = datetime.datetime.now()
+    return cls(takes=takes, info=info, original=original, created=now)
+
+
+def _heard(path, sample_rate: int, takes) -> np.ndarray:
+  read = media.limited(media.read_audio)
+  duration = float(takes.seconds)
+  return read(
+    path, sample_rate=sample_rate, duration=duration, limits=takes.limits
+  ).samples
+
+
+def write(take, rank: int, base, source: Source, options, *, key) -> dict:
+  """Writes one candidate; returns its row of the sidecar."""
+  rate, takes = options.sample_rate, source.takes
+  new = _at_rate(take.samples, take.sample_rate, rate, takes.seconds)
+  finish = functools.partial(
+    _finish, rate=rate, options=options, key=key, loudness=options.loudness
+  )
+  row = {"rank": rank, "seed": take.seed, "score": take.score}
+  row |= {"scores": dict(take.scores), "rejected": take.rejected}
+  row |= {"heard": dict(take.heard)}
+  samples, sounds = new, {}
+  for kind, part in take.layers.items():
+    part = _at_rate(part, take.sample_rate, rate, takes.seconds)
+    sounds[kind] = finish(
+      part * loud.gain(new, rate, options.loudness), loudness=None
+    )
+  if source.original is not None:
+    sounds["new"] = finish(new)
+    samples = mixing.mix(
+      new,
+      source.original,
+      rate,
+      mode=options.original,
+      original_level=options.original_level,
+      duck=options.duck,
+    )
+  row["stems"] = {}
+  for kind, sound in sounds.items():
+    stem = base.with_name(f"{base.name}__{kind}.{options.sound_file}")
+    _write_sound(stem, sound, rank, source, options)
+    row["stems"][kind] = stem.name
+  samples = finish(samples)
+  wave = base.with_name(f"{base.name}.{options.sound_file}")
+  _write_sound(wave, samples, rank, source, options)
+  muxed, heard = _mux(samples, base, source, options)
+  row |= {
+    "video": muxed.name,
+    "wave": wave.name,
+    "channels": samples.shape[1],
+    **_measured(samples, rate),
+    **{f"video_{k}": v for k, v in _measured(heard, rate).items()},
+    "sha256_samples": hashlib.sha256(samples.tobytes()).hexdigest(),
+    "watermark": None,
+  }
+  if options.mark:
+    found = watermark.detect(heard, rate, key=key)
+    row["watermark"] = dataclasses.asdict(found)
+  return row
+
+
+def _at_rate(samples, rate: int, wanted: int, seconds) -> np.ndarray:
+  """Returns samples at another rate, as long as the picture to the sample."""
+  if rate != wanted:
+    samples = soxr.resample(samples, rate, wanted, quality="VHQ")
+  return fit_length(np.asarray(samples, np.float32), round(seconds * wanted))
+
+
+def _finish(
+  samples, *, rate: int, options: DeliveryOptions, key, loudness: float | None
+) -> np.ndarray:
+  """Brings samples to their level and marks them."""
+  level = functools.partial(
+    loud.level,
+    sample_rate=rate,
+    loudness=loudness,
+    peak=options.true_peak,
+  )
+  samples = level(samples)
+  if options.mark:
+    # After the level, because it fills silence up to a level of its own.
+    marked = watermark.embed(samples, rate, key=key, payload=options.payload)
+    samples = level(marked)
+  return np.clip(samples, -1.0, 1.0)
+
+
+def _measured(samples: np.ndarray, rate: int) -> dict[str, float | None]:
+  """Returns loudness and true peak; the loudness of short sound is None."""
+  found = loud.integrated(samples, rate)
+  return {
+    "loudness_lufs": None if found is None else round(found, 2),
+    "true_peak_dbtp": round(loud.true_peak(samples, rate), 2),
+  }
+
+
+def _write_sound(path, samples, rank: int, source: Source, options) -> None:
+  """Writes a sound as Broadcast Wave, or FLAC, of 24 bits."""
+  rate, takes = options.sample_rate, source.takes
+  if options.sound_file == "flac":
+    media.encode_audio(path, samples, rate, bits=_BITS)
+    return
+  measured, info = _measured(samples, rate), source.info
+  layout = "mono" if samples.shape[1] == 1 else "stereo"
+  prompt = takes.request.prompt
+  broadcast = media.Broadcast(
+    description=f"{takes.video.name} {prompt}".strip(),
+    originator=f"v2a_jax {v2a_jax.__version__}",
+    reference=path.stem,
+    created=source.created,
+    start=timeline.start_of(info.timecode, info.fps),
+    project=takes.video.stem,
+    scene=takes.video.stem,
+    take=rank,
+    note=f"generated from the picture. {prompt}".strip(),
+    loudness=measured["loudness_lufs"],
+    true_peak=measured["true_peak_dbtp"],
+    history=f"A=PCM,F={rate},W={_BITS},M={layout},T=v2a_jax generated\r\n",
+  )
+  media.write_wav(path, samples, rate, bits=_BITS, broadcast=broadcast)
+
+
+def _mux(samples, base, source: Source, options: DeliveryOptions):
+  """Writes the video; returns its path, and its sound as it is heard.
+
+  A lossy codec moves peaks, and may take away treble. Where it leaves the
+  loudness or the true peak that are asked for, it is given as much more or less.
+  """
+  takes, rate = source.takes, options.sample_rate
+  target = options.loudness and loud.integrated(samples, rate)
+  given, trim, peak = samples, 0.0, options.true_peak
+  for _ in range(_TRIES):
+    muxed = media.mux(
+      takes.video,
+      given,
+      sample_rate=rate,
+      out=base.with_name(f"{base.name}.{options.container}"),
+      audio_codec=options.audio_codec,
+      limits=takes.limits,
+    )
+    heard = _heard(muxed, rate, takes)
+    over = loud.true_peak(heard, rate) - options.true_peak
+    found = target and loud.integrated(heard, rate)
+    less = target - found if found else 0.0
+    if over <= _PEAK_SLACK and abs(less) <= _LOUDNESS_SLACK:
+      break
+    peak -= max(over, 0.0)
+    trim += less
+    given = loud.limit(samples * np.float32(10 ** (trim / 20)), rate, peak=peak)
+  return muxed, heard
