@@ -234,7 +234,7 @@ def decode_record(
 SPOKEN = (
   "transcript",
   "transcript_times",
-  "transcript_lengths",
+  "transcript_durations",
   "transcript_mask",
 )
 
@@ -253,7 +253,7 @@ def blank_example(
     "prompt_mask": np.zeros(prompt, bool),
     "transcript": np.zeros(spoken, np.int32),
     "transcript_times": np.zeros(spoken, np.float32),
-    "transcript_lengths": np.zeros(spoken, np.float32),
+    "transcript_durations": np.zeros(spoken, np.float32),
     "transcript_mask": np.zeros(spoken, bool),
     "transcript_timed": np.bool_(False),
     "presence": np.full(3, schema.UNKNOWN, np.int32),

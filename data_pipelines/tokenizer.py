@@ -166,23 +166,23 @@ class Tokenizer(TextTokenizer):
 
     Returns:
       `transcript` int32 [length], ids; `transcript_times` and
-      `transcript_lengths` float32 [length], seconds at which each begins and
-      that it lasts; `transcript_mask` bool [length].
+      `transcript_durations` float32 [length], onset and duration of each in
+      seconds; `transcript_mask` bool [length].
     """
     if isinstance(words, str):
       words = [{"word": word} for word in words.split()]
-    ids, times, lengths = [], [], []
+    ids, times, durations = [], [], []
     for word in with_times(words, window_seconds):
       pieces = self._processor.encode(word["word"])
       share = (word["end"] - word["start"]) / max(len(pieces), 1)
       ids += pieces
       times += [word["start"] + share * i for i in range(len(pieces))]
-      lengths += [share] * len(pieces)
+      durations += [share] * len(pieces)
     ids, mask = _pad(ids, length, np.int32)
     return {
       "transcript": ids,
       "transcript_times": _pad(times, length, np.float32)[0],
-      "transcript_lengths": _pad(lengths, length, np.float32)[0],
+      "transcript_durations": _pad(durations, length, np.float32)[0],
       "transcript_mask": mask,
     }
 

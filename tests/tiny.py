@@ -35,7 +35,7 @@ def conditioning(b=2, *, n=6, size=16, words=4, seed=0) -> Conditioning:
     prompt_mask=mask,
     transcript=ids(),
     transcript_times=times,
-    transcript_lengths=np.full((b, words), 0.2, np.float32),
+    transcript_durations=np.full((b, words), 0.2, np.float32),
     transcript_mask=mask.copy(),
     transcript_timed=np.ones(b, bool),
     presence=rng.integers(0, 2, (b, 3)).astype(np.int32),

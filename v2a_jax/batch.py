@@ -32,7 +32,7 @@ class Conditioning:
     transcript: int32 [b s], token ids of the spoken words.
     transcript_times: float32 [b s], seconds at which each begins; a word's
       tokens share its time evenly.
-    transcript_lengths: float32 [b s], seconds that each lasts.
+    transcript_durations: float32 [b s], seconds.
     transcript_mask: bool [b s].
     transcript_timed: bool [b], whether these are known, or only spread.
     presence: int32 [b 3], flags of speech, music and effects (`PRESENCE`).
@@ -48,7 +48,7 @@ class Conditioning:
   prompt_mask: Any
   transcript: Any
   transcript_times: Any
-  transcript_lengths: Any
+  transcript_durations: Any
   transcript_mask: Any
   transcript_timed: Any
   presence: Any

@@ -194,7 +194,7 @@ def test_only_examples_with_known_times_have_an_alignment_loss():
     Diffusion(alignment_weight=2.0), model, batch, key=KEY, train=False
   )
   paid = np.asarray(loss - metrics["error"])
-  known = (cond.transcript_times, cond.transcript_lengths)
+  known = (cond.transcript_times, cond.transcript_durations)
   far, wrong = (
     [
       np.abs(row - true)[mask].mean() if mask.any() and timed else 0.0

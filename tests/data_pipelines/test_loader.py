@@ -66,7 +66,7 @@ def test_a_batch_is_what_the_architecture_says(config):
     "prompt_mask": ("bool", (4, 16)),
     "transcript": ("int32", (4, 8)),
     "transcript_times": ("float32", (4, 8)),
-    "transcript_lengths": ("float32", (4, 8)),
+    "transcript_durations": ("float32", (4, 8)),
     "transcript_mask": ("bool", (4, 8)),
     "transcript_timed": ("bool", (4,)),
     "presence": ("int32", (4, 3)),

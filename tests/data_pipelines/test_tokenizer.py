@@ -54,7 +54,7 @@ def test_encode_pads_cuts_and_ignores_case(tokenizer):
 
 def spoken(tokenizer, words, length, seconds):
   arrays = tokenizer.encode_words(words, length, seconds)
-  names = ("transcript", "transcript_times", "transcript_lengths")
+  names = ("transcript", "transcript_times", "transcript_durations")
   return *(arrays[name] for name in names), arrays["transcript_mask"]
 
 

@@ -21,7 +21,7 @@ def said(starts, lengths, *, seed=0, mask=None):
   mask = np.ones(len(starts), bool) if mask is None else np.asarray(mask)
   return types.SimpleNamespace(
     words=(words, jnp.asarray([starts], jnp.float32)),
-    word_lengths=jnp.asarray([lengths], jnp.float32),
+    word_durations=jnp.asarray([lengths], jnp.float32),
     word_mask=jnp.asarray(mask[None]),
   )
 

@@ -48,7 +48,7 @@ def flashes(seed: int) -> Batch:
     prompt_mask=nothing,
     transcript=jnp.zeros((B, 1), int),
     transcript_times=jnp.zeros((B, 1)),
-    transcript_lengths=jnp.zeros((B, 1)),
+    transcript_durations=jnp.zeros((B, 1)),
     transcript_mask=nothing,
     transcript_timed=jnp.zeros(B, bool),
     presence=jnp.full((B, 3), 2),

@@ -77,7 +77,7 @@ def conditioning(clip, sync, text) -> Conditioning:
     prompt_mask=np.ones((b, length), bool),
     transcript=np.zeros((b, 1), np.int32),
     transcript_times=np.zeros((b, 1), np.float32),
-    transcript_lengths=np.zeros((b, 1), np.float32),
+    transcript_durations=np.zeros((b, 1), np.float32),
     transcript_mask=nothing,
     transcript_timed=nothing[:, 0],
     presence=np.full((b, 3), 2, np.int32),

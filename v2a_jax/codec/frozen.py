@@ -11,16 +11,12 @@ every name.
 
 import dataclasses
 import functools
-import hashlib
-import json
 import types
 from typing import Any
 
 from flax import nnx
-import numpy as np
 
 from v2a_jax.codec import bundled, dac_files, mmaudio, patches
-from v2a_jax.weights import names
 
 KINDS: list[types.ModuleType] = [patches, mmaudio, dac_files, bundled]
 
@@ -34,7 +30,8 @@ class FrozenCodec:
       `latent_dim` and `num_codebooks`.
     graphdef: structure of the module.
     state: its weights, or their shapes (see `describe`).
-    sha256: sha256 of the weights; "" if they were not read.
+    sha256: what `digest` of its kind returns: sha256 of the weights, or of the
+      name where there are none; "" if they were not read.
   """
 
   config: Any
@@ -80,26 +77,6 @@ def load(name: str) -> FrozenCodec:
   kind = _kind(name)
   codec = kind.load(name)
   return FrozenCodec(codec.config, *nnx.split(codec), kind.digest(name))
-
-
-@functools.cache
-def weights_digest(name: str) -> str:
-  """Returns the sha256 of all that latents depend on but the sound.
-
-  It is of a codec's sizes and arrays, so files that say the same are the same.
-
-  Raises:
-    BundleError, MissingWeightsError, WrongWeightsError, SettingError: see `load`.
-  """
-  codec = load(name)
-  sizes = dataclasses.asdict(codec.config)
-  mark = hashlib.sha256(json.dumps(sizes, sort_keys=True, default=str).encode())
-  arrays = names.flatten(codec.state)
-  for key in sorted(arrays, key=str):
-    array = np.asarray(arrays[key])
-    mark.update(json.dumps([str(key), array.shape, str(array.dtype)]).encode())
-    mark.update(array.tobytes())
-  return mark.hexdigest()
 
 
 def effective_rank(name: str) -> float | None:

@@ -5,17 +5,17 @@ have attended to one another:
 
   r(t)    = softmax_t(a · v(t))            rate of speech
   P(t)    = Σ_{t' <= t} r(t')              share of the speech before t
-  w_i     = softmax_i(b · h_i)             length of token i
+  w_i     = softmax_i(b · h_i)             share of the speech that token i takes
   onset_i = P^{-1}(Σ_{k<i} w_k + w_i / 2)
 
-A token lasts 0.2 e^(c · h_i) seconds.
+The duration of a token is 0.2 e^(c · h_i) seconds.
 
 Tokens follow one another inside the window whatever is learned; with a and b
 zero, as at initialisation, they are spread evenly. Everything is
 differentiable, so known onsets and the generator's own loss both train it.
 
 Integrating a rate until the next token is due is continuous integrate-and-fire
-(Dong and Xu, https://arxiv.org/abs/1905.11235); summing up lengths is what the
+(Dong and Xu, https://arxiv.org/abs/1905.11235); summing shares up is what the
 durations of FastSpeech 2 (https://arxiv.org/abs/2006.04558) and Non-Attentive
 Tacotron (https://arxiv.org/abs/2010.04301) do.
 """
@@ -30,9 +30,9 @@ from v2a_jax.models import attention, layers
 CELL = 0.04  # Seconds between the points at which the rate is summed up.
 # Share of the rate that is constant; bounds how far an onset can jump.
 EVEN = 0.05
-# Seconds that a token lasts before anything is learned, and at most e^-3 or e^3
-# times as long.
-LENGTH, MOST = 0.2, 3.0
+# A token's duration in seconds before anything is learned, and the logarithm of
+# the most by which it differs.
+DURATION, MOST = 0.2, 3.0
 # Seconds: a time farther from every frame lies outside of the clip.
 NEAR = 0.5
 
@@ -49,10 +49,10 @@ class Aligner(nnx.Module):
     head = lambda: layers.dense(
       config.width, 1, axes=("embed", None), rngs=rngs, use_bias=True, zero=True
     )
-    self.rate, self.length, self.seconds_long = head(), head(), head()
+    self.rate, self.share, self.duration = head(), head(), head()
 
   def __call__(self, words, words_mask, video, video_times, video_mask):
-    """Predicts when tokens begin, and how long they last.
+    """Predicts the onsets and durations of tokens.
 
     Args:
       words: [b s d], features of the transcript's tokens.
@@ -62,7 +62,7 @@ class Aligner(nnx.Module):
       video_mask: bool [b n]; all False for a clip without frames.
 
     Returns:
-      (times, not decreasing along a row, and lengths), each float32 [b s] in
+      (onsets, not decreasing along a row, and durations), each float32 [b s] in
       seconds; meaningless where the mask is False.
     """
     even = (jnp.arange(words.shape[1]) + 0.5) * self.seconds
@@ -74,12 +74,12 @@ class Aligner(nnx.Module):
     )
     x = self.norm(x).astype(jnp.float32)
     n = video.shape[1]
-    lengths = shares(self.length(x[:, n:])[..., 0], words_mask)
+    taken = shares(self.share(x[:, n:])[..., 0], words_mask)
     share, edges = self._progress(self.rate(x[:, :n]), video_times, video_mask)
-    middle = jnp.cumsum(lengths, axis=1) - lengths / 2
+    middle = jnp.cumsum(taken, axis=1) - taken / 2
     onsets = jax.vmap(jnp.interp, (0, 0, None))(middle, share, edges)
-    scale = jnp.clip(self.seconds_long(x[:, n:])[..., 0], -MOST, MOST)
-    return onsets, LENGTH * jnp.exp(scale)
+    scale = jnp.clip(self.duration(x[:, n:])[..., 0], -MOST, MOST)
+    return onsets, DURATION * jnp.exp(scale)
 
   def _progress(self, rate, times, mask):
     """Sums rates [b n 1] up: P [b g + 1] at the edges [g + 1] of a grid."""

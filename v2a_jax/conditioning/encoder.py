@@ -203,32 +203,32 @@ class Conditioner(nnx.Module):
       return encoded, *self.text(words)
 
   def _word_spans(self, cond: Conditioning, *video):
-    """Returns when the transcript's tokens are said, known or predicted.
+    """Returns onsets and durations of the transcript's tokens, known or predicted.
 
     Args:
       cond: the conditions.
       *video: tokens, times and mask of the sync stream.
 
     Returns:
-      (times [b s] and lengths [b s] in seconds, predictions of both or None
+      (onsets [b s] and durations [b s] in seconds, predictions of both or None
       without an aligner).
     """
-    known = cond.transcript_times, cond.transcript_lengths
+    known = cond.transcript_times, cond.transcript_durations
     if self.aligner is None:
       return *known, None
     with jax.named_scope("aligner"):
       words = self.text.embed_ids(cond.transcript, 1)
       spans = self.aligner(words, cond.transcript_mask, *video)
     timed = cond.transcript_timed[:, None]
-    times, lengths = (jnp.where(timed, *both) for both in zip(known, spans))
-    return times, lengths, spans
+    times, durations = (jnp.where(timed, *both) for both in zip(known, spans))
+    return times, durations, spans
 
   def __call__(self, cond: Conditioning) -> tokens_lib.CondTokens:
     """Encodes all conditions."""
     sync, semantic = self._encode_frames(cond)
     sync, sync_times, sync_mask = sync
     frames, frame_times, frame_mask = semantic
-    word_times, word_lengths, spans = self._word_spans(
+    word_times, word_durations, spans = self._word_spans(
       cond, sync, sync_times, cond.frame_mask
     )
     start = jnp.zeros(cond.prompt.shape, jnp.float32)
@@ -260,7 +260,7 @@ class Conditioner(nnx.Module):
       sync_times=sync_times,
       sync_mask=sync_mask,
       summary=sharding.by_batch(self.summary(sharding.by_batch(summary))),
-      word_lengths=word_lengths,
+      word_durations=word_durations,
       word_mask=cond.transcript_mask,
       spans=spans,
     )

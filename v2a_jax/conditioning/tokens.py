@@ -24,10 +24,10 @@ class CondTokens:
     sync_times: [b n], seconds.
     sync_mask: bool [b n].
     summary: [b d], feature of the whole clip.
-    word_lengths: [b s], seconds that each of the transcript's tokens, the last
-      s of the text, lasts.
+    word_durations: [b s], duration in seconds of each of the transcript's
+      tokens, the last s of the text.
     word_mask: bool [b s], all False where nothing is to be said.
-    spans: (times [b s], lengths [b s]) in seconds that the aligner predicts for
+    spans: (onsets [b s], durations [b s]) in seconds that the aligner predicts for
       the transcript's tokens; None without an aligner.
   """
 
@@ -41,7 +41,7 @@ class CondTokens:
   sync_times: Any
   sync_mask: Any
   summary: Any
-  word_lengths: Any
+  word_durations: Any
   word_mask: Any
   spans: Any = None
 

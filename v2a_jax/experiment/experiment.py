@@ -280,7 +280,7 @@ class Experiment:
     """
     data = self.data
     if data.cached_target:
-      codec = codecs.weights_digest(self.run.codec)
+      codec = codecs.load(self.run.codec).sha256
       data = dataclasses.replace(data, codec=codec)
     if split != "train":
       data = dataclasses.replace(

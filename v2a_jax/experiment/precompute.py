@@ -167,14 +167,13 @@ def _target(experiment: Experiment, window, log):
   target, std = jax.eval_shape(
     encode, state, jax.ShapeDtypeStruct(silence, np.float32)
   )
-  mark = codecs.weights_digest(experiment.run.codec)
   facts = targets.TargetFacts(
     kind=experiment.data.target,
-    codec=mark,
+    codec=codec.sha256,
     seconds=window.seconds,
     shape=target.shape[1:],
     dtype=str(target.dtype),
     std=std is not None,
   )
-  log(f"{facts.kind} {list(facts.shape)} of codec {mark[:12]}")
+  log(f"{facts.kind} {list(facts.shape)} of codec {codec.sha256[:12]}")
   return change, dataclasses.asdict(facts)

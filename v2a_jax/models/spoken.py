@@ -36,12 +36,12 @@ class Spoken(nnx.Module):
     """Reads the words of `tokens` at `times` [t] in seconds: [b t d]."""
     words, starts = tokens.words
     since = times[None, :, None] - starts[:, None, :]
-    lengths = jnp.maximum(tokens.word_lengths, EDGE)[:, None, :]
+    durations = jnp.maximum(tokens.word_durations, EDGE)[:, None, :]
     inside = jax.nn.sigmoid(since / EDGE)
-    inside = inside * jax.nn.sigmoid((lengths - since) / EDGE)
+    inside = inside * jax.nn.sigmoid((durations - since) / EDGE)
     inside = inside * tokens.word_mask[:, None, :]
     share = inside / jnp.maximum(inside.sum(axis=-1, keepdims=True), 1.0)
-    place = jnp.clip(since / lengths, 0.0, 1.0)
+    place = jnp.clip(since / durations, 0.0, 1.0)
     waves = jnp.cos(jnp.pi * place[..., None] * jnp.arange(WAVES))
     where = jnp.einsum("bts,btsk->btk", share, waves)
     x = share.astype(words.dtype) @ self.word(words)

@@ -266,9 +266,9 @@ def with_alignment(loss, metrics, tokens, *, shown, known, weight: float):
   if not weight:
     return loss, metrics
   mask = shown.transcript_mask & known.transcript_timed[:, None]
-  times, lengths = tokens.spans
+  times, durations = tokens.spans
   error = masked_mean(jnp.abs(times - known.transcript_times), mask)
-  wrong = masked_mean(jnp.abs(lengths - known.transcript_lengths), mask)
+  wrong = masked_mean(jnp.abs(durations - known.transcript_durations), mask)
   known, b = rows.total(mask.any(axis=1).sum()), rows.total(len(error))
   share = jnp.maximum(known, 1) / b
   loss = loss + weight * (error + wrong)
