@@ -1,4 +1,4 @@
-"""List, fetch, convert and export weights.
+"""List, fetch, convert, calibrate and export weights.
 
 Published weights are looked for in the folders of $V2A_WEIGHTS and in the
 cache, and checked by their digests. Only fetch uses the network.
@@ -27,6 +27,11 @@ CONVERT = f"""{NAMED}
 [FILE]                downloaded file (default: looked for in $V2A_WEIGHTS and
                       the cache)
 """
+CALIBRATE = """
+FOLDER                folder with a DAC: config.json and model.safetensors
+--set DIR             data set whose training sounds are encoded (required)
+--num_clips N         number of clips, of 4 seconds each (default 256)
+"""
 EXPORT = """
 WORKDIR               workdir of v2a train
 -o, --output DIR      folder of the bundle (required)
@@ -39,7 +44,13 @@ WORKDIR               workdir of v2a train
 
 def main(argv: list[str]) -> int:
   """Runs `v2a weights`."""
-  commands = dict(list=show, fetch=fetch, convert=convert, export=export)
+  commands = dict(
+    list=show,
+    fetch=fetch,
+    convert=convert,
+    calibrate=calibrate,
+    export=export,
+  )
   return parsing.run_command(
     "v2a weights", __doc__, commands, argv, example="v2a weights list"
   )
@@ -147,6 +158,29 @@ def _check(name: str) -> list[str]:
     hint = did_you_mean(name, known) or f"; there are: {', '.join(known)}"
     raise parsing.UsageError(f"no weights are named {name!r}{hint}")
   return [*SETS.get(name, (name,))]
+
+
+def calibrate(argv: list[str]) -> None:
+  """Measure the latents of a published codec on a data set.
+
+  Writes calibration.safetensors into its folder: mean, directions and deviations
+  with which a generator of latents standardises them. Latents of earlier
+  generators of this codec are not those that it gives then.
+  """
+  parser = parsing.Parser(
+    "v2a weights calibrate",
+    calibrate.__doc__,
+    CALIBRATE,
+    "v2a weights calibrate dac_44khz --set data/mine",
+  )
+  args = parser.parse(argv)
+  from v2a_jax.basics.settings import SettingError
+  from v2a_jax.experiment import calibrating
+
+  if args.num_clips is not None and args.num_clips < 1:
+    raise SettingError(f"--num_clips={args.num_clips} is not in [1, inf)")
+  rank = calibrating.calibrate(args.folder, args.set, args.num_clips or 256)
+  print(f"{args.folder}: variance fills {rank:.1f} directions")
 
 
 def export(argv: list[str]) -> None:

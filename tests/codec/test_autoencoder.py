@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from v2a_jax.codec import autoencoder, base
+from v2a_jax.codec import autoencoder, base, calibration
 from v2a_jax.codec import frozen as frozen_codec
 from v2a_jax.codec.autoencoder import Codec, CodecConfig
 from v2a_jax.weights import bundle
@@ -96,7 +96,7 @@ def _waveforms():
 
 def test_calibrated_latents_are_white_and_decode_as_before(codec):
   waveforms = _waveforms()
-  calibrated = autoencoder.calibrate(codec, waveforms, fit_codes=False)
+  calibrated, _ = autoencoder.calibrate(codec, waveforms, fit_codes=False)
   before, after = apply(codec, waveforms[0]), apply(calibrated, waveforms[0])
   flat = np.asarray(after[0], np.float64).reshape(-1, after[0].shape[-1])
   np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-4)
@@ -117,7 +117,7 @@ def test_calibrated_latents_are_white_and_decode_as_before(codec):
 def test_calibration_brings_codes_closer_to_the_latents(codec):
   waveforms, left = _waveforms(), []
   for fit_codes in (False, True):
-    calibrated = autoencoder.calibrate(codec, waveforms, fit_codes=fit_codes)
+    calibrated, _ = autoencoder.calibrate(codec, waveforms, fit_codes=fit_codes)
     latents, _, coded, *_ = apply(calibrated, waveforms[0])
     left.append(float(jnp.mean((latents - coded) ** 2)))
   assert left[1] < 0.5 * left[0]
@@ -129,15 +129,20 @@ def test_calibration_is_not_a_parameter(codec):
   assert len(nnx.to_flat_state(nnx.state(codec, base.Buffer))) == 3
 
 
-def test_effective_rank_counts_the_directions_that_variance_fills(codec):
+def test_effective_rank_counts_the_directions_that_variance_fills():
+  size, none = 6, np.zeros(6)
+  even = calibration.Calibration.none(size)
+  assert even.effective_rank == pytest.approx(size)
+  one = np.array([0.7, *[1e-6] * (size - 1)])
+  assert calibration.Calibration(
+    none, one, np.eye(size)
+  ).effective_rank == pytest.approx(1.0)
   rng = np.random.default_rng(1)
-  calibrated = autoencoder.calibrate(codec, _waveforms(), fit_codes=False)
-  size = calibrated.latent_std.shape[0]
-  calibrated.latent_std[...] = jnp.ones(size)
-  assert calibrated.effective_rank == pytest.approx(size)
-  values = rng.uniform(0.1, 1, size)
-  calibrated.latent_std[...] = jnp.asarray(values).at[1:].set(1e-6)
-  assert calibrated.effective_rank == pytest.approx(1.0, abs=1e-3)
+  turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
+  z = rng.normal(size=(20_000, 2)) @ turn[:2]
+  assert calibration.measure(
+    z, np.zeros((size, size))
+  ).effective_rank == pytest.approx(2.0, rel=0.02)
 
 
 def test_calibrate_needs_waveforms(codec):

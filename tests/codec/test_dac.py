@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import types
 
 from flax import nnx
 import jax
@@ -15,6 +16,7 @@ from safetensors import numpy as safetensors
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.codec import dac, dac_files
 from v2a_jax.codec import frozen as frozen_codec
+from v2a_jax.codec.target import Codes, Latents
 from v2a_jax.weights import names, state_dict
 from v2a_jax.weights import registry as weights
 
@@ -243,18 +245,63 @@ def test_short_sound_is_that_with_silence_after_it(folder):
   np.testing.assert_allclose(latents, expected, atol=1e-5)
 
 
-def test_statistics_standardise_latents_and_nothing_else(folder, arrays):
+def test_calibration_whitens_latents_and_changes_nothing_else(folder):
   x = waveform(SAMPLES)
-  plain = views_of(folder, x)
-  mean = np.linspace(-1, 1, CONFIG.latent_dim)
-  write(folder, arrays, latent_mean=mean.tolist(), latent_std=2.0)
+  plain, before = views_of(folder, x), dac_files.digest(folder)
+  assert not frozen_codec.describe(str(folder)).calibrated
+  sounds = [waveform(SAMPLES, seed) for seed in range(2, 12)]
+  measured = dac_files.calibrate(folder, sounds)
+  assert dac_files.digest(folder) != before
   outputs = views_of(folder, x)
   np.testing.assert_array_equal(outputs["codes"], plain["codes"])
-  for name in ("latents", "quantized"):
-    expected = (plain[name] - mean) / 2
-    np.testing.assert_allclose(outputs[name], expected, atol=1e-6)
   for name in ("sound", "sound of latents"):
-    np.testing.assert_allclose(outputs[name], plain[name], atol=1e-5)
+    np.testing.assert_allclose(outputs[name], plain[name], atol=1e-4)
+  # By another way: white is what the data's covariance and the quantizer's
+  # error together are, in the basis that is stored.
+  codec = dac_files.load(folder)
+  latents, quantized = [], []
+  for sound in sounds:
+    seen = views(*nnx.split(codec), sound)
+    latents.append(np.asarray(seen["latents"], np.float64))
+    quantized.append(np.asarray(seen["quantized"], np.float64))
+  latents = np.concatenate(latents).reshape(-1, CONFIG.latent_dim)
+  left = latents - np.concatenate(quantized).reshape(latents.shape)
+  np.testing.assert_allclose(latents.mean(axis=0), 0, atol=1e-3)
+  power = latents.var(axis=0) + np.square(left).mean(axis=0)
+  np.testing.assert_allclose(power, 1, atol=1e-2)
+  across = np.cov(latents, rowvar=False)
+  np.testing.assert_allclose(across - np.diag(np.diag(across)), 0, atol=1e-2)
+  assert 1 <= measured.effective_rank <= CONFIG.latent_dim
+
+
+def test_latents_that_were_not_measured_are_not_learned(folder):
+  codec = frozen_codec.describe(str(folder))
+  with pytest.raises(ValueError, match="v2a weights calibrate FOLDER --set"):
+    Latents.for_model(codec, None)
+  sizes = types.SimpleNamespace(num_codebooks=2)
+  assert Codes.for_model(codec, sizes).num_codebooks == 2
+  dac_files.calibrate(folder, [waveform(SAMPLES)])
+  assert Latents.for_model(frozen_codec.describe(str(folder)), None)
+
+
+@pytest.mark.parametrize(
+  "change,message",
+  [
+    (dict(latent_mean=np.zeros(3, np.float32)), r"latent_mean is \(3,\)"),
+    (dict(latent_std=np.zeros(16, np.float32)), "deviations positive"),
+    (dict(latent_basis=np.full((16, 16), np.nan, np.float32)), "finite"),
+    (dict(more=np.zeros(1, np.float32)), "more is extra"),
+  ],
+)
+def test_a_damaged_calibration_is_refused(folder, change, message):
+  dac_files.calibrate(folder, [waveform(SAMPLES)])
+  path = folder / "calibration.safetensors"
+  safetensors.save_file(safetensors.load_file(path) | change, path)
+  with pytest.raises(weights.WrongWeightsError, match=message):
+    dac_files.load(folder)
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(weights.WrongWeightsError, match="cannot read"):
+    dac_files.load(folder)
 
 
 def test_first_codes_alone(folder):
@@ -324,8 +371,6 @@ def test_a_folder_without_tensors_is_described_and_not_loaded(folder):
     (dict(n_codebooks=None), "no key n_codebooks"),
     (dict(upsampling_ratios=[2, 5]), r"upsampling_ratios .* imply \[5, 2\]"),
     (dict(hidden_size=48), "hidden_size is 48, .* imply 16"),
-    (dict(latent_mean=[0.0] * 3), "latent_mean must be .* 16 numbers"),
-    (dict(latent_std=0.0), "latent_std .* positive"),
   ],
 )
 def test_strange_configs_are_refused(folder, arrays, change, message):

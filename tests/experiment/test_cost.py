@@ -215,6 +215,7 @@ def test_a_model_that_fits_on_no_machine_here_is_described():
 
 def test_weights_of_a_frozen_codec_are_not_read(tmp_path):
   (tmp_path / "model.safetensors").touch()
+  (tmp_path / "calibration.safetensors").touch()
   settings = dict(
     model_type="dac",
     sampling_rate=44_100,

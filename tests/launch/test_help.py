@@ -17,7 +17,7 @@ COMMANDS = {
   "listen": ("make", "score"),
   "sweep": ("plan", "launch", "status", "resume", "cancel"),
   "watermark": ("detect",),
-  "weights": ("list", "fetch", "convert", "export"),
+  "weights": ("list", "fetch", "convert", "calibrate", "export"),
 }
 PAGES = [()]
 for verb in cli.VERBS:
@@ -141,6 +141,7 @@ EXAMPLES = {
   ("sweep", "resume"): "no plan in runs/ar",
   ("sweep", "cancel"): "no plan in runs/ar",
   ("watermark", "detect"): "no file at out/clip/clip__c01_s0000.mp4",
+  ("weights", "calibrate"): "dac_44khz",
   ("weights", "export"): "runs/diffusion_tiny",
   ("train",): "data/scenes",
 }

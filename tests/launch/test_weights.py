@@ -3,12 +3,14 @@
 import hashlib
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
 from launch import cli
+from tests.codec import test_dac
 from tests.launch.commands import refused, succeeds
 from tests.weights.test_fetching import DATA, entries, server  # noqa: F401
 from v2a_jax.weights import registry
@@ -152,4 +154,29 @@ def test_a_set_is_fetched_once_its_licence_is_accepted(entries, capsys):  # noqa
 
 def test_a_command_is_needed(capsys):
   assert cli.main(["weights"]) == 2
-  assert "\n  export   Write the averaged weights" in capsys.readouterr().out
+  assert "\n  export     Write the averaged weights" in capsys.readouterr().out
+
+
+def test_a_published_codec_is_calibrated_on_a_data_set(tmp_path, capsys):
+  """Before it, a generator of its latents is refused."""
+  scenes, folder = str(tmp_path / "scenes"), tmp_path / "dac"
+  succeeds(capsys, *f"data scenes --num 8 --workers 1 -o {scenes}".split())
+  folder.mkdir()
+  test_dac.write(folder, test_dac.random_tensors(test_dac.CONFIG))
+  inspect = ("inspect", "--config=configs/diffusion_tiny.py")
+  inspect += (f"--config.codec={folder}",)
+  line = refused(capsys, *inspect)
+  assert "v2a weights calibrate FOLDER --set DIR" in line
+  calibrate = ("weights", "calibrate", str(folder))
+  out = succeeds(capsys, *calibrate, "--set", scenes, "--num_clips", "4")
+  rank = re.search(r"variance fills (\d+\.\d) directions", out)[1]
+  first = (folder / "calibration.safetensors").read_bytes()
+  succeeds(capsys, *calibrate, "--set", scenes, "--num_clips", "4")
+  assert (folder / "calibration.safetensors").read_bytes() == first
+  assert f"effective rank {rank} " in succeeds(capsys, *inspect)
+  assert "no finished data set" in refused(
+    capsys, *calibrate, "--set", str(tmp_path)
+  )
+  assert "config.json" in refused(
+    capsys, "weights", "calibrate", str(tmp_path), "--set", scenes
+  )

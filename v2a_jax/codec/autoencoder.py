@@ -12,12 +12,10 @@ Strided Snake convolutions follow SoundStream (arXiv:2107.03312) and DAC
 Fourier transform as in Vocos (arXiv:2306.00814), which avoids costly layers at
 high rates: nothing runs faster than sample_rate / strides[0] Hz.
 
-Once `calibrate` has measured the training data, `encode` gives white latents: in the formula of `base.py` B has the principal
-directions of the encoder's means over the data, and std^2 is the variance along
-each, the encoder's own noise included. So a direction along which sounds differ
-by less than that is not enlarged to the size of the others. Diffusion adds the
-same noise to all channels, and of latents that are not white it decides a few
-directions long before the rest.
+Once `calibrate` has measured the training data, `encode` gives white latents
+(`calibration.py`); the noise is the encoder's own. Diffusion adds the same noise
+to all channels, and of latents that are not white it decides a few directions
+long before the rest.
 """
 
 from collections.abc import Iterable
@@ -29,10 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from v2a_jax.basics import settings
-from v2a_jax.codec import companding, layers, stft
+from v2a_jax.codec import calibration, companding, layers, stft
 from v2a_jax.codec import quantizer as quantizer_lib
 from v2a_jax.codec.base import (
-  Buffer,
   LatentCodec,
   Rates,
   padded,
@@ -196,16 +193,10 @@ class Codec(LatentCodec):
     """Decodes latents [b, t, c] to a waveform [b, t hop, channels]."""
     return self.decoder(self._raw(latents))
 
-  @property
-  def effective_rank(self) -> float:
-    """Number of directions that the latents' variance fills: (Σs²)² / Σs⁴."""
-    variance = np.square(np.asarray(self.latent_std[...], np.float64))
-    return float(variance.sum() ** 2 / np.square(variance).sum())
-
 
 def calibrate(
   codec: Codec, waveforms: Iterable[np.ndarray], *, fit_codes: bool = True
-) -> Codec:
+) -> tuple[Codec, calibration.Calibration]:
   """Whitens latents and fits codebooks: the last step of codec training.
 
   Args:
@@ -214,34 +205,19 @@ def calibrate(
     fit_codes: whether to fit the codebooks, too (`quantizer.fit`).
 
   Returns:
-    A copy of `codec` whose latents have zero mean over `waveforms`, are not
+    (a copy of `codec` whose latents have zero mean over `waveforms`, are not
     correlated, and vary by 1 where sounds differ by more than the encoder's
-    noise.
+    noise; what was measured).
 
   Raises:
     ValueError: there is no waveform, or too few for the codebooks.
   """
-  graphdef, state = nnx.split(codec)
-  posterior = jax.jit(lambda s, x: nnx.merge(graphdef, s).posterior(x))
-  encoded = [posterior(state, x) for x in waveforms]
-  if not encoded:
-    raise ValueError("calibrate: no waveforms; give at least one batch.")
-  flat, logvar = (
-    np.concatenate([np.reshape(x, (-1, x.shape[-1])) for x in part])
-    for part in zip(*encoded)
-  )
-  flat = flat.astype(np.float64)
-  mean = flat.mean(axis=0)
-  variance, basis = np.linalg.eigh(np.cov(flat - mean, rowvar=False, ddof=0))
-  noise = np.square(basis).T @ np.exp(logvar.astype(np.float64)).mean(axis=0)
-  std = np.sqrt(np.maximum(variance, 0.0) + noise)
-  order = np.argsort(-std)
-  calibrated = nnx.merge(graphdef, state)
-  calibrated.latent_mean = Buffer(jnp.asarray(mean, jnp.float32))
-  calibrated.latent_std = Buffer(jnp.asarray(std[order], jnp.float32))
-  calibrated.latent_basis = Buffer(jnp.asarray(basis[:, order], jnp.float32))
+  flat, logvar = calibration.encoded(codec, Codec.posterior, waveforms)
+  measured = calibration.measure(flat, np.diag(np.exp(logvar).mean(axis=0)))
+  calibrated = nnx.clone(codec)
+  measured.put_into(calibrated)
   if fit_codes:
     most = FIT_POINTS * codec.config.codebook_size
     drawn = np.random.default_rng(0).permutation(len(flat))[:most]
     quantizer_lib.fit(calibrated.quantizer, flat[drawn])
-  return calibrated
+  return calibrated, measured

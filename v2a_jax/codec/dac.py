@@ -14,9 +14,8 @@ files `dac_files.py` reads.
 
 DAC has no KL bottleneck. Its continuous latents are the encoder's output before
 quantisation, z, in the mean and scale of the published training. A generator of
-latents needs them standardised: (z - mean) / std of each channel, with the
-statistics in the folder's config (0 and 1 if it has none). Codes do not depend
-on them.
+latents needs them standardised (`dac_files.calibrate`); codes do not depend on
+that.
 
 Convolutions run in the backend's default precision, the comparison of codes in
 the highest. If the default is less than float32 (GPU, TPU), codes near a tie
@@ -283,7 +282,7 @@ class Dac(LatentCodec):
   """The codec, with the interface of `autoencoder.Codec`."""
 
   def __init__(self, config: DacConfig, *, rngs: nnx.Rngs):
-    super().__init__(config)
+    super().__init__(config, rotates=True)
     self.encoder = Encoder(config, rngs=rngs)
     self.decoder = Decoder(config, rngs=rngs)
     self.quantizer = ResidualQuantizer(config, rngs=rngs)

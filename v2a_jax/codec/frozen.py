@@ -1,7 +1,8 @@
 """Frozen codecs, which a generator uses, by name.
 
 A kind of codec is a module with `recognises(name)`, `read_config(name)`,
-`make(config)`, `load(name)` and `digest(name)`; see `patches.py`. Its codec has
+`make(config)`, `load(name)`, `digest(name)`, `calibrated(name)`, whether its
+latents are standardised, and `effective_rank(name)`; see `patches.py`. Its codec has
 `encode`, `decode`, `decoder_halo` and, where generators are trained on draws of
 the latents, `distribution(waveform)`, their mean and deviation; a decoder in
 parts may name them, `decoder_stages` (`streaming.py`). To add one,
@@ -32,12 +33,14 @@ class FrozenCodec:
     state: its weights, or their shapes (see `describe`).
     sha256: what `digest` of its kind returns: sha256 of the weights, or of the
       name where there are none; "" if they were not read.
+    calibrated: whether its latents are standardised.
   """
 
   config: Any
   graphdef: Any
   state: Any
   sha256: str = ""
+  calibrated: bool = True
 
   def merge(self, state=None) -> nnx.Module:
     """Returns the codec with its own weights, or with those of `state`."""
@@ -57,13 +60,14 @@ def describe(name: str) -> FrozenCodec:
       no such codec.
   """
   kind = _kind(name)
-  return _abstract(kind, kind.read_config(name))
+  config = kind.read_config(name)
+  parts = _abstract(kind, config)
+  return FrozenCodec(config, *parts, calibrated=kind.calibrated(name))
 
 
 @functools.cache
-def _abstract(kind: types.ModuleType, config: Any) -> FrozenCodec:
-  codec = nnx.eval_shape(lambda: kind.make(config))
-  return FrozenCodec(config, *nnx.split(codec))
+def _abstract(kind: types.ModuleType, config: Any) -> tuple[Any, Any]:
+  return nnx.split(nnx.eval_shape(lambda: kind.make(config)))
 
 
 @functools.cache
@@ -76,13 +80,14 @@ def load(name: str) -> FrozenCodec:
   """
   kind = _kind(name)
   codec = kind.load(name)
-  return FrozenCodec(codec.config, *nnx.split(codec), kind.digest(name))
+  parts = nnx.split(codec)
+  calibrated = kind.calibrated(name)
+  return FrozenCodec(codec.config, *parts, kind.digest(name), calibrated)
 
 
 def effective_rank(name: str) -> float | None:
   """Returns the number of directions that a codec's variance fills, if known."""
-  kind = _kind(name)
-  return kind.effective_rank(name) if kind is bundled else None
+  return _kind(name).effective_rank(name)
 
 
 def _kind(name: str) -> types.ModuleType:

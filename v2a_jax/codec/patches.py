@@ -118,6 +118,17 @@ def load(name: str) -> Patches:
   return Patches(read_config(name))
 
 
+def calibrated(name: str) -> bool:
+  """Returns True: patches are the waveform itself, companded."""
+  del name
+  return True
+
+
+def effective_rank(name: str) -> None:
+  """Returns None: it was not measured."""
+  del name
+
+
 def digest(name: str) -> str:
   """Computes the sha256 of the name, which says all: there are no weights."""
   return hashlib.sha256(name.encode()).hexdigest()

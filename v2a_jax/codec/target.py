@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics.settings import SettingError
 from v2a_jax.batch import Batch
 from v2a_jax.codec.frozen import FrozenCodec
 
@@ -27,8 +28,18 @@ class Latents:
 
   @classmethod
   def for_model(cls, codec: FrozenCodec, model: Any) -> "Latents":
-    """Makes the target of a generator with the sizes `model`."""
+    """Makes the target of a generator with the sizes `model`.
+
+    Raises:
+      SettingError: the codec's latents are not standardised.
+    """
     del model
+    if not codec.calibrated:
+      raise SettingError(
+        "the latents of config.codec have no certain scale: measure them with"
+        " v2a weights calibrate FOLDER --set DIR, or generate codes"
+        " (config.data.target)"
+      )
     return cls(codec)
 
   def frozen(self, state: Any) -> Any:

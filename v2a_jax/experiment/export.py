@@ -51,8 +51,8 @@ def export(
     key: trained.source[key] for key in ("step", "clips_seen", "train_seconds")
   }
   if experiment.trains_codec:
-    model = calibrate(model.codec, _waveforms(experiment))
-    history["effective_rank"] = round(model.effective_rank, 2)
+    model, measured = calibrate(model.codec, _waveforms(experiment))
+    history["effective_rank"] = round(measured.effective_rank, 2)
   elif experiment.trains_generator:
     tokenizers = {key: own.model for key, own in trained.tokenizers.items()}
     if experiment.lora.rank:
