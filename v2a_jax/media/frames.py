@@ -92,17 +92,17 @@ def read_with_origin(
   source: Source, options: ReadOptions, out: np.ndarray | None = None
 ) -> tuple[Video, Fraction]:
   """Returns the video and the time of its first frame on the file's clock."""
-  if options.grid is not None and options.max_fps is not None:
-    try:
-      return _decode_video(source, options, out, seek=False, sparse=True)
-    except _NotSparseError:
-      pass
   if options.start > _MIN_SEEK:
     try:
       return _decode_video(source, options, out, seek=True)
     except (SeekError, MediaError):
       pass  # no usable index: decode from the first frame instead
-  return _decode_video(source, options, out, seek=False)
+  elif options.grid is not None and options.max_fps is not None:
+    try:
+      return _decode_video(source, options, out, sparse=True)
+    except _NotSparseError:
+      pass
+  return _decode_video(source, options, out)
 
 
 class _NotSparseError(Exception):
@@ -110,21 +110,22 @@ class _NotSparseError(Exception):
 
 
 def _decode_video(
-  source, options: ReadOptions, out, *, seek: bool, sparse: bool = False
+  source, options: ReadOptions, out, *, seek: bool = False, sparse: bool = False
 ):
-  """Decodes the video; with `sparse`, as few frames as will do.
+  """Decodes the video; with `sparse`, where it can be, as few frames as will do.
 
   Raises:
     MediaError: see `read_video`.
     SeekError: a seek would be inexact.
-    _NotSparseError: with `sparse`, nothing can be left out, or the file is
-      damaged.
+    _NotSparseError: with `sparse`, what was left out is missed.
   """
   name, limits = source_name(source), options.limits
   with open_input(source, limits=limits) as container:
     stream = find_track(container, "video", name, limits=limits)
     decoder = Decoder(container, stream, name, limits)
-    chosen = _choose(container, stream, options) if sparse else None
+    chosen = None
+    if sparse and _may_be_sparse(container, stream, options):
+      chosen = _choose(container, stream, options)
     decoder.needed = chosen
     timed_frames = decoder.frames()
     origin, first = next(timed_frames)
@@ -152,7 +153,7 @@ def _decode_video(
     frames, times = _collect(
       selected, frames, stored, orientation, name, limits, grow=out is None
     )
-  if sparse and decoder.damaged:  # What is concealed depends on the others.
+  if chosen is not None and decoder.damaged:  # What is concealed depends on the others.
     raise _NotSparseError
   return Video(frames=frames, times=times, damaged=decoder.damaged), origin
 
@@ -210,28 +211,30 @@ def _select(
       yield max(time, 0.0), frame
 
 
-def _choose(container, stream, options: ReadOptions) -> dict[int, float]:
-  """Returns the time stamps of the frames that are wanted, and their seconds.
+def _may_be_sparse(container, stream, options: ReadOptions) -> bool:
+  """Says, by the headers, whether frames can be left out of decoding.
 
   H.264 has frames that no other frame is made from. A decoder that is told so
   leaves them out where they are not wanted, and the others are the same.
   https://ffmpeg.org/ffmpeg-codecs.html (skip_frame)
-
-  Raises:
-    _NotSparseError: the file is long, or of another kind.
   """
   rate = float(stream.average_rate or 0)
-  frames = stream.frames
-  if (
-    stream.codec_context.name != "h264"
-    or rate < _SPARSE * options.max_fps
-    or not 0 < frames <= _MOST_SPARSE
-    or options.start > _MIN_SEEK
-    or has_dts_only(container)
-  ):
-    raise _NotSparseError
+  return (
+    stream.codec_context.name == "h264"
+    and rate >= _SPARSE * options.max_fps
+    and 0 < stream.frames <= _MOST_SPARSE
+    and not has_dts_only(container)
+  )
+
+
+def _choose(container, stream, options: ReadOptions) -> dict[int, float]:
+  """Returns the time stamps of the frames that are wanted, and their seconds.
+
+  Raises:
+    _NotSparseError: the file has other frames than its headers say.
+  """
   stamps = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
-  if len(stamps) != frames:
+  if len(stamps) != stream.frames:
     raise _NotSparseError
   container.seek(stamps[0], stream=stream)
   base = stream.time_base
