@@ -37,7 +37,8 @@ from benchmarks.data_reading import make_clip
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.build import build_folder
 from data_pipelines.clips import ClipOptions
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import MANIFEST
 
 

@@ -54,7 +54,8 @@ from data_pipelines import derive, stored
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.build import build_folder
 from data_pipelines.example import decode_record
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.source import open_source
 from v2a_jax import media
 

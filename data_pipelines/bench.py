@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import read_manifest
 from data_pipelines.stages import STAGES
 from v2a_jax.basics.paths import as_path, is_remote

@@ -5,7 +5,7 @@ files ─► clips.extract (in the media sandbox) ─┐
 seeds ─► data_pipelines.scenes (in processes) ─┘
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import functools
@@ -16,6 +16,7 @@ from typing import Any
 
 from data_pipelines import captions as captions_lib
 from data_pipelines import clips
+from data_pipelines.archives import read_archive
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan, assemble
 from data_pipelines.beam import BeamOptions
 from data_pipelines.clips import ClipOptions
@@ -33,7 +34,7 @@ def build_folder(
   directory: str | os.PathLike,
   *,
   out: str | os.PathLike,
-  captions_csv: str | os.PathLike | None = None,
+  captions_csv: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
   columns: Mapping[str, str] | None = None,
   limit: int | None = None,
   options: ClipOptions = ClipOptions(),  # noqa: B008
@@ -48,9 +49,11 @@ def build_folder(
   only what is new.
 
   Args:
-    directory: folder that is searched, subfolders included, for media files.
+    directory: folder that is searched, subfolders included, for media files
+      and for WebDataset's archives.
     out: folder of the data set; it appears when the build is complete.
-    captions_csv: table of captions; see `captions.read_captions`.
+    captions_csv: table of captions, or several; see `captions.read_captions`.
+      What they say goes before what archives say of their clips.
     columns: column of the table by field, where detection would be wrong.
     limit: number of files, the first by name; None for all.
     options: how clips are cut, stored and split.
@@ -59,21 +62,23 @@ def build_folder(
     log: called with each line of the progress report.
 
   Raises:
-    DataError: folder, table or tokenizer cannot be read.
+    DataError: folder, archive, table or tokenizer cannot be read.
     BuildError: nothing was kept, `out` is taken, or the disk is full.
     SettingError: `limit` is below 1.
   """
   if limit is not None and limit < 1:
     raise SettingError(f"limit={limit} is not in [1, inf)")
   directory = local_path(directory, "the folder of clips")
-  found = find_media(directory)
-  files = found.files[:limit]
+  found = find_media(directory, with_archives=True)
+  archives = [read_archive(directory, name) for name in found.archives]
+  members = {k: v for archive in archives for k, v in archive.members.items()}
+  files = sorted([*found.files, *members])[:limit]
   log(f"{found} in {directory}" + f", of which {limit} are used" * bool(limit))
-  table = captions_lib.Captions({}, {}, [], [])
-  if captions_csv is not None:
-    table = captions_lib.read_captions(captions_csv, files, columns=columns)
+  table = _captions(captions_csv, files, archives, columns)
+  if table.columns:
     log(table.describe())
-  for note in [*found.notes, *table.notes]:
+  notes = [note for archive in archives for note in archive.notes]
+  for note in [*found.notes, *notes, *table.notes]:
     log(note)
   restore(out)
   rows = {f: list(map(dataclasses.asdict, r)) for f, r in table.rows.items()}
@@ -81,7 +86,7 @@ def build_folder(
     keys=files,
     unit="files",
     settings={"kind": "folder", **dataclasses.asdict(options)},
-    inputs=[_stats(directory, files), rows],
+    inputs=[_stats(directory, files, members), rows],
     facts={
       "columns": table.columns,
       "files_ignored": found.others.total(),
@@ -98,6 +103,7 @@ def build_folder(
     directory=directory,
     names=clips.clip_names(files),
     rows=table.rows,
+    members={file: members[file] for file in files if file in members},
     options=options,
     earlier=open_readings(out, work_place(out), media=options.of_media),
   )
@@ -182,11 +188,33 @@ def build_scenes(
   )
 
 
-def _stats(directory: pathlib.Path, files: list[str]) -> list:
-  """Returns size and modification time of each file; None if unreadable."""
+def _captions(tables, files, archives, columns) -> captions_lib.Captions:
+  """Joins what tables and archives say of the files."""
+  if isinstance(tables, str | os.PathLike):
+    tables = [tables]
+  found = {
+    str(path): captions_lib.read_captions(path, files, columns=columns)
+    for path in tables or ()
+  }
+  used = set(files)
+  for archive in archives:
+    said = [row for row in archive.rows if row["file"] in used]
+    if said:
+      found[archive.name] = captions_lib.match_samples(
+        archive.name, said, columns=columns
+      )
+  return captions_lib.combine(found)
+
+
+def _stats(directory: pathlib.Path, files: list[str], members) -> list:
+  """Returns what tells whether each file has changed; None if unreadable."""
   stats = []
   for file in files:
     try:
+      if member := members.get(file):
+        stat = (directory / member.archive).stat()
+        stats.append([member.size, stat.st_mtime_ns, member.offset])
+        continue
       stat = (directory / file).stat()
       stats.append([stat.st_size, stat.st_mtime_ns])
     except OSError:  # a broken link: `clips.extract` will drop it by name

@@ -11,25 +11,26 @@ import dataclasses
 import math
 import os
 import re
+from typing import Any
 
 from data_pipelines.file_names import FileIndex
 from data_pipelines.schema import PRESENCE_TAGS, DataError
-from data_pipelines.tables import read_table
+from data_pipelines.tables import Table, read_table, table_of
 
 # Names of the columns of each field, in order of preference.
 COLUMNS: dict[str, tuple[str, ...]] = {
   field: tuple(names.split())
   for field, names in {
     "file": "file filename file_name path filepath file_path video video_path"
-    " video_id audio audio_path clip ytid youtube_id name id",
+    " video_id audio audio_path clip ytid youtube_id audiocap_id name id",
     "caption": "caption video_caption prompt text description title",
     "audio_caption": "audio_caption sound_caption audio_description"
     " audio_prompt sound",
     "transcript": "transcript transcription speech spoken",
     "label": "label category class labels positive_labels event",
-    "tags": "tags tag",
+    "tags": "tags tag keywords",
     "licence": "licence license rights",
-    "source": "source url origin",
+    "source": "source url origin sound_link download_link href",
     "split": "split subset partition fold",
     "start": "start start_time start_seconds onset begin",
     "end": "end end_time end_seconds offset stop",
@@ -37,12 +38,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 # Fields that take the first value that is not empty from several columns.
 _WITH_FALLBACK = ("file", "label")
-# Columns with the ids of films, from which the files may have been cut.
-_FILM_COLUMNS = ("ytid", "youtube_id")
+# Columns with the ids of films, or of stretches of them; from the films the
+# files may have been cut.
+_FILM_COLUMNS = ("ytid", "youtube_id", "audiocap_id")
 # Seconds of a stretch whose end is not given, as in AudioSet and VGGSound.
 _FILM_SECONDS = 10.0
 # Fields of text that may have delimiters in it, and no other meaning.
 _FREE_TEXT = ("caption", "audio_caption", "transcript", "label")
+# Fields that a further row fills in where the first has nothing.
+_FACTS = (
+  "caption audio_caption transcript label tags licence source split".split()
+)
 _VGGSOUND = ("ytid", "start_seconds", "label", "split")
 _SPLITS = {
   "train": ("train", "training"),
@@ -143,16 +149,53 @@ def read_captions(
     path, without_header=without_header, ends_with_text=ends_with_text
   )
   mapping = detect_columns(table.header, overrides=columns or {}, where=where)
+  return _match(table, mapping, find, where)
+
+
+def match_samples(
+  archive: str,
+  said: Sequence[Mapping[str, Any]],
+  *,
+  columns: Mapping[str, str] | None = None,
+) -> Captions:
+  """Makes rows of what an archive says of its clips, which are whole files.
+
+  Args:
+    archive: name of the archive, for messages.
+    said: values by column; `file` is the name of the clip.
+    columns: column by field, where the archive has that column.
+
+  Raises:
+    DataError: a split is unknown.
+  """
+  table = table_of(list(enumerate(said, start=1)), [], archive)
+  given = {f: c for f, c in (columns or {}).items() if c in table.header}
+  mapping = detect_columns(
+    table.header, overrides=given | {"file": "file"}, where=archive
+  )
+  for field in ("start", "end"):
+    mapping.pop(field, None)
+  find = FileIndex([row["file"] for row in said])
+  return _match(table, mapping, find, archive)
+
+
+def _match(
+  table: Table,
+  mapping: Mapping[str, Sequence[str]],
+  find: FileIndex,
+  where: str,
+) -> Captions:
+  """Returns the rows of a table by the files that they are of."""
   rows: dict[str, list[Row]] = defaultdict(list)
   unmatched = []
   for number, cells in table.lines:
-    name, row, problem = _parse(number, cells, mapping, where=where)
+    names, row, problem = _parse(number, cells, mapping, where=where)
     if not problem:
-      file, row, problem = _find(find, name, row)
+      file, row, problem = _find(find, names, row)
     if not problem:
       problem = _add(rows[file], row)
     if problem:
-      unmatched.append((number, name, problem))
+      unmatched.append((number, names[0] if names else "", problem))
   used = {column for names in mapping.values() for column in names}
   ignored = [column for column in table.header if column not in used]
   rows = {file: stretches for file, stretches in rows.items() if stretches}
@@ -175,15 +218,19 @@ def _guess_columns(
   return ()
 
 
-def _find(find: FileIndex, name: str, row: Row) -> tuple[str | None, Row, str]:
+def _find(
+  find: FileIndex, names: Sequence[str], row: Row
+) -> tuple[str | None, Row, str]:
   """Returns the file of a row, the row with the times in it, and a problem."""
   if not row.of_film:
-    file, problem = find(name)
+    file, problem = find(names[0])
     return file, row, problem
   start, end = row.start or 0.0, row.end
-  if file := find.part_of_film(name, start, end):
-    # The file is the stretch.
-    return file, dataclasses.replace(row, start=None, end=None), ""
+  for name in names:
+    if file := find.part_of_film(name, start, end):
+      # The file is the stretch.
+      return file, dataclasses.replace(row, start=None, end=None), ""
+  name = next((name for name in names if name in find), names[0])
   file, problem = find(name)
   if end is None and row.start is not None:
     row = dataclasses.replace(row, end=start + _FILM_SECONDS)
@@ -198,19 +245,58 @@ def _add(rows: list[Row], row: Row) -> str:
       return (
         f"split {row.split}, but line {old.line} puts the file in {old.split}"
       )
-  times = lambda row: (row.start, row.end)
   for place, old in enumerate(rows):
-    if times(old) == times(row):
-      known = {old.caption, old.audio_caption, *old.other_captions, ""}
-      texts = (row.caption, row.audio_caption, *row.other_captions)
-      new = [text for text in dict.fromkeys(texts) if text not in known]
-      if not new:
+    if (old.start, old.end) == (row.start, row.end):
+      rows[place] = _filled(old, row)
+      if rows[place] == old:
         return "a second row for the same file (the first is used)"
-      captions = (*old.other_captions, *new)
-      rows[place] = dataclasses.replace(old, other_captions=captions)
       return ""
   rows.append(row)
   return ""
+
+
+def _filled(old: Row, row: Row) -> Row:
+  """Returns a row with the captions, and the facts that it lacks, of another."""
+  facts = {f: getattr(row, f) for f in _FACTS if not getattr(old, f)}
+  old = dataclasses.replace(old, **facts)
+  known = {old.caption, old.audio_caption, *old.other_captions, ""}
+  texts = (row.caption, row.audio_caption, *row.other_captions)
+  new = [text for text in dict.fromkeys(texts) if text not in known]
+  return dataclasses.replace(old, other_captions=(*old.other_captions, *new))
+
+
+def combine(tables: Mapping[str, Captions]) -> Captions:
+  """Joins tables by their names.
+
+  Where two have a row for a file, or for the same stretch of it, the first
+  table's has the captions of both, and of the second what it lacks. A later row
+  without times does so for each stretch that the file has already.
+  """
+  if len(tables) == 1:
+    (table,) = tables.values()
+    return table
+  rows: dict[str, list[Row]] = defaultdict(list)
+  unmatched = []
+  for name, table in tables.items():
+    for file, own in table.rows.items():
+      earlier = list(rows[file])
+      for row in own:
+        problem = ""
+        if earlier and row.start is None and row.end is None:
+          rows[file] = [_filled(old, row) for old in rows[file]]
+        else:
+          problem = _add(rows[file], row)
+        if problem:
+          unmatched.append((row.line, file, f"{problem}, in {name}"))
+    for line, file, reason in table.unmatched:
+      unmatched.append((line, file, f"{reason}, in {name}"))
+  columns: dict[str, list[str]] = defaultdict(list)
+  for table in tables.values():
+    for field, names in table.columns.items():
+      columns[field] += [n for n in names if n not in columns[field]]
+  ignored = dict.fromkeys(c for t in tables.values() for c in t.ignored_columns)
+  notes = [note for table in tables.values() for note in table.notes]
+  return Captions(dict(rows), dict(columns), list(ignored), unmatched, notes)
 
 
 def detect_columns(
@@ -273,20 +359,26 @@ def _parse(
   mapping: Mapping[str, Sequence[str]],
   *,
   where: str,
-) -> tuple[str, Row, str]:
-  """Returns a row's file name, the row, and a problem or ""."""
+) -> tuple[list[str], Row, str]:
+  """Returns a row's file name, the row, and a problem or "".
+
+  Of a stretch of a film there may be several names.
+  """
   values = {
     field: [
       (column, text) for column in columns for text in _texts(cells, column)
     ]
     for field, columns in mapping.items()
   }
-  column, name = (values.pop("file") or [("", "")])[0]
+  named = values.pop("file")
+  of_film = bool(named) and _plain(named[0][0]) in _FILM_COLUMNS
+  films = [text for column, text in named if _plain(column) in _FILM_COLUMNS]
+  names = films if of_film else [text for _, text in named[:1]]
   tags = [text for _, text in values.pop("tags", ())]
   captions = [text for _, text in values.pop("caption", ())]
   found = {field: own[0][1] if own else "" for field, own in values.items()}
   found["split"] = _split(found.get("split", ""), f"{where}, line {number}")
-  problem = "" if name else "no file name"
+  problem = "" if names else "no file name"
   for field in ("start", "end"):
     try:
       found[field] = parse_seconds(found.get(field, ""))
@@ -301,10 +393,10 @@ def _parse(
     caption=captions[0] if captions else "",
     other_captions=tuple(dict.fromkeys(captions))[1:],
     tags=tuple(tag for text in tags for tag in _tags(text)),
-    of_film=_plain(column) in _FILM_COLUMNS,
+    of_film=of_film,
     **found,
   )
-  return name, row, problem
+  return names, row, problem
 
 
 def _texts(cells: Mapping[str, str | list[str]], column: str) -> list[str]:

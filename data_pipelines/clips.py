@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import schema
+from data_pipelines.archives import Member, file_of
 from data_pipelines.assemble import Item, drop
 from data_pipelines.captions import Row
 from data_pipelines.clip_file import ClipFile, ClipOptions
@@ -99,26 +100,28 @@ def extract(
   directory: pathlib.Path,
   names: Mapping[str, str],
   rows: Mapping[str, Sequence[Row]],
+  members: Mapping[str, Member],
   options: ClipOptions,
   earlier: Readings = Readings(),  # noqa: B008
 ) -> Item:
   """Returns the outcome and records of one file; its faults become drops.
 
   Args:
-    file: path relative to `directory`.
+    file: path relative to `directory`, or name of a member.
     directory: folder of the files.
     names: id by file.
     rows: rows of the captions table by file.
+    members: those of the files that are in archives.
     options: how the file is cut and stored.
     earlier: what earlier builds with the same `options.of_media` have read.
   """
-  path, sha256 = directory / file, ""
-  clips = _Clips()
+  sha256, clips = "", _Clips()
+  own = rows.get(file) or [Row(line=0)]
   try:
-    sha256 = sha256_of(path)
-    own = rows.get(file) or [Row(line=0)]
-    source = ClipFile(path, options, earlier.find(path, sha256))
-    _read_clips(source, names[file], sha256, own, options, clips)
+    with file_of(directory, file, members) as path:
+      sha256 = sha256_of(path)
+      source = ClipFile(path, options, earlier.find(path, sha256))
+      _read_clips(source, names[file], sha256, own, options, clips)
   except media.MediaError as error:
     clips.drops.append(drop("unreadable", error.reason))
   except OSError as error:

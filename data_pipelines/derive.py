@@ -18,10 +18,11 @@ from data_pipelines import features, stored, targets
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan
 from data_pipelines.clips import clip_facts
-from data_pipelines.example import Window
+from data_pipelines.decoding import decode_media
 from data_pipelines.features import Features
 from data_pipelines.manifest import read_manifest
 from data_pipelines.source import open_source
+from data_pipelines.window import Window
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError, choose
@@ -139,7 +140,7 @@ def of_frames(
         record["video"], max_fps=window.fps, size=window.frame_size
       )
     else:
-      content = example_lib.decode_media(record, window)
+      content = decode_media(record, window)
     frames, times = content.frames, content.times
     if not whole:
       where = example_lib.inside(times, window, 0.0)

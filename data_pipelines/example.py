@@ -7,148 +7,20 @@ docs/architecture.md.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import math
-import threading
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import features as features_lib
 from data_pipelines import schema, stages
-from data_pipelines.features import Features
+from data_pipelines.decoding import Media, MediaCache, decode_media
 from data_pipelines.tokenizer import TextTokenizer, Tokenizer, with_times
+from data_pipelines.window import Window
 from v2a_jax import media
-from v2a_jax.basics.settings import SettingError, check
+from v2a_jax.basics.settings import SettingError
 
 Example = dict[str, np.ndarray]
-
-# Records of up to this many windows go into the cache, decoded whole, so that it
-# serves every crop.
-_WHOLE_WINDOWS = 4
-
-CROPS = ("random", "start")
-# Intervals of the numbers of a `Window`; see `settings.check`.
-RANGES = dict(
-  seconds="(0, inf)",
-  fps="(0, inf)",
-  frame_size="[1, inf)",
-  sample_rate="[1, inf)",
-  channels="[1, 2]",
-  prompt_length="[1, inf)",
-  transcript_length="[1, inf)",
-  features="[0, inf)",
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
-  """The shape of an example.
-
-  Attributes:
-    seconds: length of the window in seconds.
-    fps: most frames a second; video of a lower rate keeps its own.
-    frame_size: (height, width) in pixels to which frames are resized, whatever
-      their aspect ratio.
-    sample_rate: sample rate in Hz.
-    channels: number of audio channels, 1 or 2.
-    prompt_length: number of token ids of the caption.
-    transcript_length: number of token ids of the spoken words.
-    caption_fields: fields of the record that may serve as the prompt, in order
-      of preference.
-    features: size of a frame's cached features; 0 leaves them out.
-    frames: whether frames are decoded.
-    sound: whether sound is decoded.
-  """
-
-  seconds: float
-  fps: float
-  frame_size: tuple[int, int]
-  sample_rate: int
-  channels: int
-  prompt_length: int
-  transcript_length: int
-  caption_fields: tuple[str, ...]
-  features: int = 0
-  frames: bool = True
-  sound: bool = True
-
-  def __post_init__(self):
-    check(self, **RANGES)
-
-  @property
-  def num_frames(self) -> int:
-    """Number of frames, those that are masked included."""
-    return math.ceil(self.fps * self.seconds - 1e-6)
-
-  @property
-  def num_samples(self) -> int:
-    """Number of audio samples."""
-    return round(self.seconds * self.sample_rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class Media:
-  """A decoded part of a record, from which a window is cut.
-
-  Attributes:
-    start: seconds into the record at which the part begins.
-    frames: video frames, uint8 [n, h, w, 3].
-    times: presentation times of the frames, float64 [n], seconds into the
-      record.
-    audio: samples, float32 [t, channels].
-    features: cached features of the frames, or None.
-  """
-
-  start: float
-  frames: np.ndarray
-  times: np.ndarray
-  audio: np.ndarray
-  features: Features | None = None
-
-  @property
-  def nbytes(self) -> int:
-    """Bytes of memory."""
-    cached = self.features.nbytes if self.features else 0
-    return cached + self.frames.nbytes + self.audio.nbytes + self.times.nbytes
-
-
-class MediaCache:
-  """Decoded records in memory, up to a size; nothing is evicted.
-
-  In shuffled epochs the record that was used longest ago is needed sooner than
-  most others, so evicting it, as an LRU cache does, would be worst.
-  """
-
-  def __init__(self, megabytes: float):
-    """Makes an empty cache of at most `megabytes` MiB."""
-    self._free = int(megabytes * 2**20)
-    self._media: dict[int, Media] = {}
-    self._records: dict[int, Mapping[str, Any]] = {}
-    self._lock = threading.Lock()
-
-  def get(self, key: int) -> Media | None:
-    """Returns the record of index `key`, or None if it is not cached."""
-    return self._media.get(key)
-
-  def record(self, key: int) -> Mapping[str, Any] | None:
-    """Returns a cached record without its media, which need not be read."""
-    return self._records.get(key)
-
-  def put(self, key: int, value: Media, record: Mapping[str, Any]) -> None:
-    """Stores the record of index `key` if there is room."""
-    with self._lock:
-      if key not in self._media and value.nbytes <= self._free:
-        self._media[key] = value
-        self._records[key] = dict(record, video=b"", audio=b"")
-        self._free -= value.nbytes
-
-  # A worker process starts with an empty cache of the same size.
-  def __getstate__(self):
-    return self._free + sum(media.nbytes for media in self._media.values())
-
-  def __setstate__(self, free):
-    self.__init__(free / 2**20)
 
 
 def decode_record(
@@ -243,8 +115,8 @@ def blank_example(
   window: Window, *, index: int, out: np.ndarray | None = None
 ) -> Example:
   """Returns an empty example: all masks False, duration 0."""
-  nothing = dict.fromkeys(schema.BYTES_FIELDS, b"")
-  empty = _read(nothing, window)
+  nothing = dict.fromkeys(schema.BYTES_FIELDS, b"") | {"duration": 0.0}
+  empty = decode_media(nothing, window)
   prompt, spoken = window.prompt_length, window.transcript_length
   return {
     **cut_frames(empty, window, 0.0, out=out),
@@ -259,77 +131,6 @@ def blank_example(
     "presence": np.full(3, schema.UNKNOWN, np.int32),
     "example": np.int64(index),
   }
-
-
-def decode_media(
-  record: Mapping[str, Any],
-  window: Window,
-  start: float = 0.0,
-  *,
-  cache: MediaCache | None = None,
-  index: int = 0,
-  out: np.ndarray | None = None,
-) -> Media:
-  """Decodes the media of the window at `start` s, or more of the record.
-
-  The frames are those of the whole record that lie in the window.
-
-  Args:
-    record: see `schema`.
-    window: shape of the example.
-    start: start of the window in seconds.
-    cache: holds short records, whole.
-    index: index of the record in the cache.
-    out: array that may take the frames.
-
-  Raises:
-    MediaError: the record's media cannot be decoded.
-  """
-  whole = record["duration"] <= _WHOLE_WINDOWS * window.seconds
-  if not (cache and whole):
-    return _read(record, window, start=start, whole_sound=whole, out=out)
-  content = cache.get(index)
-  if content is None:
-    content = _read(record, window, start=None)
-    cache.put(index, content, record)
-  return content
-
-
-def _read(
-  record, window: Window, *, start=None, whole_sound=True, out=None
-) -> Media:
-  """Reads the window at `start` s, or with None the whole record."""
-  height, width = window.frame_size
-  frames, times = np.zeros((0, height, width, 3), np.uint8), np.zeros(0)
-  if record["video"] and window.frames:
-    with stages.stage("video"):
-      video = media.read_video(
-        record["video"],
-        start=start or 0.0,
-        duration=None if start is None else window.seconds,
-        max_fps=window.fps,
-        grid=0.0,
-        size=window.frame_size,
-        out=out,
-      )
-    frames, times = video.frames, video.times + (start or 0.0)
-  audio, begin = np.zeros((0, window.channels), np.float32), 0.0
-  if record["audio"] and window.sound:
-    # Sound of a short record is resampled as one, so that every window of it
-    # has the same samples.
-    begin = 0.0 if whole_sound or start is None else start
-    with stages.stage("sound"):
-      audio = media.read_audio(
-        record["audio"],
-        sample_rate=window.sample_rate,
-        channels=window.channels,
-        start=begin,
-        duration=None if begin == 0.0 and whole_sound else window.seconds,
-      ).samples
-  features = None
-  if window.features:
-    features = features_lib.unpack(record["features"], window.features)
-  return Media(begin, frames, times, audio, features)
 
 
 def _check_crop(record, window: Window) -> None:

@@ -73,7 +73,8 @@ class FileIndex:
   ) -> str | None:
     """Returns the file that is a stretch of a film, by the names in use.
 
-    VGGSound's `ID_000030`, AudioSet's `ID_30000`, `ID_30` and `ID_30_40`.
+    VGGSound's `ID_000030`, AudioSet's `ID_30000`, `ID_30`, `ID_30_40` and, in
+    WavCaps and other copies of its sounds, `YID`.
 
     Args:
       film: id of the film.
@@ -83,6 +84,7 @@ class FileIndex:
     names = [
       *(f"{film}_{round(start):06d}", f"{film}_{round(1000 * start)}"),
       *(f"{film}_{start:g}", f"{film}_{start:g}_{end or start + 10:g}"),
+      f"Y{film}",
     ]
     for name in names:
       files = self._names.get(name, [])

@@ -1,4 +1,4 @@
-"""Finds the sounds and videos of a folder."""
+"""Finds the sounds, videos and archives of a folder."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,17 +25,21 @@ class MediaFiles:
 
   Attributes:
     files: paths relative to the folder, with forward slashes, sorted.
+    archives: paths of the tar files, likewise.
     others: number of other files by their ending.
     notes: a line for each folder that was left out.
   """
 
   files: Sequence[str]
+  archives: Sequence[str]
   others: Counter[str]
   notes: Sequence[str]
 
   def __str__(self) -> str:
     """Counts the files, and the others by their most frequent endings."""
     text = f"{len(self.files)} media files"
+    if self.archives:
+      text += f" and {len(self.archives)} archives"
     if not self.others:
       return text
     often = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
@@ -44,17 +48,23 @@ class MediaFiles:
     return f"{text} ({self.others.total()} others ignored: {endings}{more})"
 
 
-def find_media(directory: pathlib.Path) -> MediaFiles:
+def find_media(
+  directory: pathlib.Path, *, with_archives: bool = False
+) -> MediaFiles:
   """Finds the media files below a folder, in linked folders too.
 
   Hidden files and folders are left out of everything.
 
+  Args:
+    directory: folder.
+    with_archives: whether tar files are found, too; else they are others.
+
   Raises:
-    DataError: no such folder, or no media file in it.
+    DataError: no such folder, or nothing of the kind in it.
   """
   if not directory.is_dir():
     raise DataError(f"no folder {directory}")
-  files, others, notes = [], Counter(), []
+  files, archives, others, notes = [], [], Counter(), []
   for folder, names in _folders(directory, notes):
     for name in names:
       if name.startswith("."):
@@ -62,10 +72,12 @@ def find_media(directory: pathlib.Path) -> MediaFiles:
       path = folder / name
       if path.suffix.lower() in SOUNDS | VIDEOS:
         files.append(path.relative_to(directory).as_posix())
+      elif with_archives and path.suffix.lower() == ".tar":
+        archives.append(path.relative_to(directory).as_posix())
       else:
         others[path.suffix.lower() or "without an ending"] += 1
-  found = MediaFiles(sorted(files), others, notes)
-  if not files:
+  found = MediaFiles(sorted(files), sorted(archives), others, notes)
+  if not files and not archives:
     raise DataError(f"{found} in {directory}; name a folder of clips")
   return found
 

@@ -12,8 +12,8 @@ import os
 from typing import Any
 
 from data_pipelines import schema
-from data_pipelines.example import Window
 from data_pipelines.manifest import read_manifest
+from data_pipelines.window import Window
 from v2a_jax import media
 
 KEY = "stored"  # the manifest's entry

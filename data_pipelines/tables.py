@@ -187,10 +187,12 @@ def _names_columns(comment: str) -> bool:
 
 
 def _json(text: str, where: str, notes: list[str]) -> Table:
-  """Reads JSON objects: one a line, or a list of them."""
+  """Reads JSON objects: one a line, or a list of them, as in WavCaps."""
   try:
     if text.lstrip().startswith("["):
       found = list(enumerate(json.loads(text), start=1))
+    elif rows := _wavcaps(text):
+      found = list(enumerate(rows, start=1))
     else:
       lines = enumerate(text.split("\n"), start=1)
       found = [(n, json.loads(line)) for n, line in lines if line.strip()]
@@ -201,7 +203,27 @@ def _json(text: str, where: str, notes: list[str]) -> Table:
   for number, row in found:
     if not isinstance(row, dict):
       raise DataError(f"{where}, row {number} is not a JSON object")
-  return _table(found, notes, where)
+  return table_of(found, notes, where)
+
+
+def _wavcaps(text: str) -> list[dict[str, Any]]:
+  """Returns the rows of a table of WavCaps, or none of another.
+
+  It is one object with the rows as its `data`. Files have the names of their
+  ids, unless somebody has put paths in place of `wav_path`.
+  https://huggingface.co/datasets/cvssp/WavCaps
+  """
+  if '"num_captions_per_audio"' not in text:
+    return []
+  try:
+    rows = json.loads(text)["data"]
+    named = [row.get("audio", "wav_path") != "wav_path" for row in rows]
+    return [
+      row | {"file": row["audio"] if path else row["id"]}
+      for row, path in zip(rows, named)
+    ]
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return []
 
 
 def _parquet(data: bytes, where: str) -> Table:
@@ -214,10 +236,10 @@ def _parquet(data: bytes, where: str) -> Table:
   except (pa.ArrowException, OSError, ValueError) as error:
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise DataError(f"cannot read {where}: {line}") from None
-  return _table(list(enumerate(rows, start=1)), [], where)
+  return table_of(list(enumerate(rows, start=1)), [], where)
 
 
-def _table(
+def table_of(
   rows: Sequence[tuple[int, Mapping[str, Any]]], notes: list[str], where: str
 ) -> Table:
   """Makes a table of rows that name their columns themselves."""

@@ -12,10 +12,12 @@ OUTPUT = """
 -o, --output DIR      folder of the data set (required)
 """
 BUILD = f"""
-FOLDER                folder of clips, subfolders included
+FOLDER                folder of clips, subfolders included; tar files in it are
+                      read as WebDataset's
 --captions FILE       table of captions, transcripts and labels by file: CSV of
-                      any kind, JSON lines or Parquet; VGGSound's and AudioSet's
-                      are known, other columns recognised by their usual names
+                      any kind, JSON or Parquet; those of VGGSound, AudioSet,
+                      AudioCaps, WavCaps and Clotho are known, other columns
+                      recognised by their usual names (repeatable)
 --columns FIELD=COLUMN...
                       columns of the table with other names, such as
                       file=clip_path caption=text_en

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines import schema, source
 from data_pipelines.assemble import OutputOptions, Plan, assemble
 from data_pipelines.clips import clip_facts
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 

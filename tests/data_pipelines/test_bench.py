@@ -6,7 +6,7 @@ import re
 import pytest
 
 from data_pipelines.bench import measure
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from tests.data_pipelines.samples import RATE, clip_record, write
 from tests.launch.commands import v2a
 

@@ -19,7 +19,8 @@ import tensorflow_datasets as tfds
 from data_pipelines import build, media_files, scenes
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import DataError
 from data_pipelines.writer import BuildError
 from tests.data_pipelines.samples import FILE_RATE, click, read, write_clip

@@ -9,7 +9,8 @@ from data_pipelines import features as features_lib
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.derive import copy_with, of_frames
 from data_pipelines.features import FeatureFacts
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source

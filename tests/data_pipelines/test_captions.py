@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 
 import numpy as np
@@ -200,6 +201,141 @@ def test_tables_of_youtube_ids(tmp_path, text, file, times):
   path.write_text(text)
   (row,) = captions.read_captions(path, [file, "other.mp4"]).rows[file]
   assert (row.label, (row.start, row.end), row.of_film) == ("rain", times, True)
+
+
+# Rows as the data sets have them, with the names of their files on disk.
+AUDIOCAPS = (
+  "audiocap_id,youtube_id,start_time,caption\n"
+  "91139,r1nicOVtvkQ,130,A woman talks nearby as water pours\n"
+  "58146,UDGBjjwyaqE,20,Multiple clanging and clanking sounds\n"
+  "58147,UDGBjjwyaqE,20,Metal, struck again and again\n"
+)
+
+
+@pytest.mark.parametrize(
+  "first,second",
+  [
+    ("r1nicOVtvkQ_130.wav", "train/UDGBjjwyaqE_20.wav"),
+    ("Yr1nicOVtvkQ.flac", "YUDGBjjwyaqE.flac"),
+    ("r1nicOVtvkQ_000130.mp4", "UDGBjjwyaqE_000020.mp4"),
+  ],
+)
+def test_audiocaps(tmp_path, first, second):
+  path = tmp_path / "val.csv"
+  path.write_text(AUDIOCAPS)
+  table = captions.read_captions(path, [first, second])
+  (one,), (two,) = table.rows[first], table.rows[second]
+  assert one.caption == "A woman talks nearby as water pours"
+  assert two.other_captions == ("Metal, struck again and again",)
+  assert (one.start, one.end) == (None, None) and not table.unmatched
+
+
+def test_audiocaps_by_its_own_ids_or_whole_films(tmp_path):
+  path = tmp_path / "val.csv"
+  path.write_text(AUDIOCAPS)
+  files = ["91139.wav", "58146.wav", "58147.wav", "UDGBjjwyaqE.mkv"]
+  table = captions.read_captions(path, files)
+  (own,), film = table.rows["91139.wav"], table.rows["UDGBjjwyaqE.mkv"]
+  # A file of ten seconds is the stretch (`clips.stretches`).
+  assert own.of_film and (own.start, own.end) == (130, 140)
+  assert [(row.start, row.end) for row in film] == [(20, 30)]
+  assert film[0].other_captions
+
+
+def test_wavcaps(tmp_path):
+  rows = [
+    {
+      "title": "Airplane Landing Airport",
+      "description": "Large commercial airplane at an airport runway.",
+      "author": "Daniel Simion",
+      "href": "2219-Airplane-Landing-Airport.html",
+      "caption": "An airplane is landing.",
+      "id": "2219",
+      "duration": 14.14,
+      "audio": "wav_path",
+      "download_link": "http://soundbible.com/grab.php?id=2219&type=wav",
+    },
+    {
+      "id": "180913",
+      "file_name": "2219.wav",  # Its author's name, not ours.
+      "caption": ["Rain.", "Rain falls."],
+      "duration": 3.0,
+      "audio": "wav_path",
+      "tags": ["rain", "weather"],
+    },
+    {"id": "Yb0RFKhbpFJA.wav", "caption": "A dog.", "audio": "wav_path"},
+    {"id": "x", "caption": "Wind.", "audio": "BBC/NHU05104072.flac"},
+  ]
+  path = tmp_path / "sb_final.json"
+  path.write_text(json.dumps({"num_captions_per_audio": 1, "data": rows}))
+  names = "2219.flac 180913.flac Yb0RFKhbpFJA.flac NHU05104072.flac".split()
+  table = captions.read_captions(path, names)
+  assert not table.unmatched
+  found = [row for (row,) in map(table.rows.get, names)]
+  assert [row.caption for row in found] == [
+    "An airplane is landing.",
+    "Rain.",
+    "A dog.",
+    "Wind.",
+  ]
+  assert found[0].source.startswith("http://soundbible.com")
+  assert found[1].other_captions == ("Rain falls.",)
+  assert found[1].tags == ("rain", "weather")
+
+
+def test_clotho_in_two_tables(tmp_path):
+  """Captions, and licences in a table that is not in UTF-8."""
+  (tmp_path / "captions.csv").write_text(
+    "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+    'Distorted AM Radio noise.wav,"A radio, untuned",Noise,"Hiss","Hum","Buzz"\n'
+    "Rain.wav,Rain,It rains,Drops,Wet,Water\n"
+  )
+  (tmp_path / "metadata.csv").write_bytes(
+    "file_name,keywords,sound_id,sound_link,start_end_samples,manufacturer,"
+    "license\n"
+    "Distorted AM Radio noise.wav,noise;radio,372720,"
+    'https://freesound.org/people/s/372720,"[77111, 1180900]",Jos\xe9,'
+    "http://creativecommons.org/licenses/by/3.0/\n".encode("cp1252")
+  )
+  files = ["Distorted AM Radio noise.wav", "Rain.wav"]
+  table = captions.combine(
+    {
+      name: captions.read_captions(tmp_path / name, files)
+      for name in ("captions.csv", "metadata.csv")
+    }
+  )
+  (radio,), (rain,) = map(table.rows.get, files)
+  assert (radio.caption, len(radio.other_captions)) == ("A radio, untuned", 4)
+  assert radio.licence == "http://creativecommons.org/licenses/by/3.0/"
+  assert radio.source == "https://freesound.org/people/s/372720"
+  assert radio.tags == ("noise", "radio") and radio.start is None
+  assert (rain.caption, rain.licence) == ("Rain", "")
+  assert not table.unmatched
+
+
+def test_of_two_tables_the_first_goes_first(tmp_path):
+  def table(name, text):
+    (tmp_path / name).write_text(text)
+    return captions.read_captions(tmp_path / name, FILES)
+
+  joined = captions.combine(
+    {
+      "a": table(
+        "a", "file,caption,start,end,split\ndog,A,0,2,train\ndog,B,2,3,\n"
+      ),
+      "b": table("b", "file,caption,licence\ndog,C,CC0\nbird,D,CC1\nfish,E,\n"),
+      "c": table("c", "file,caption,start,end,split\ndog,F,4,5,test\n"),
+    }
+  )
+  rows = joined.rows["a/dog.mp4"]
+  assert [(r.caption, r.other_captions, r.licence) for r in rows] == [
+    ("A", ("C",), "CC0"),
+    ("B", ("C",), "CC0"),
+  ]
+  assert joined.rows["b/bird.webm"][0].caption == "D"
+  reasons = {reason for _, _, reason in joined.unmatched}
+  assert "no such file, in b" in reasons
+  assert any(r.endswith("puts the file in train, in c") for r in reasons)
 
 
 @pytest.mark.parametrize(

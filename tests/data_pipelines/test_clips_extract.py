@@ -20,6 +20,7 @@ def extract(path, *rows, **options):
     directory=path.parent,
     names={path.name: path.stem},
     rows={path.name: rows},
+    members={},
     options=ClipOptions(**options),
   )
 

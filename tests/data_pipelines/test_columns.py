@@ -10,7 +10,8 @@ import pytest
 
 from data_pipelines.columns import admit, records, store, view
 from data_pipelines.columns.admit import AdmitError, Expression
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import ABSENT, PRESENT, UNKNOWN, DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines.samples import loader_config, sound_record, write

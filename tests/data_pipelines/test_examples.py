@@ -10,18 +10,12 @@ import pytest
 from data_pipelines import features as features_lib
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
-from data_pipelines.example import (
-  Media,
-  MediaCache,
-  Window,
-  blank_example,
-  cut_frames,
-  decode_media,
-  decode_record,
-)
+from data_pipelines.decoding import Media, MediaCache, decode_media
+from data_pipelines.example import blank_example, cut_frames, decode_record
 from data_pipelines.features import Features
 from data_pipelines.schema import DataError
 from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.window import Window
 from tests.data_pipelines.samples import RATE, clip_record
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError

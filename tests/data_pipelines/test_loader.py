@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import schema
-from data_pipelines.example import MediaCache, decode_record
-from data_pipelines.loader import LoaderConfig, make_decoder, make_loader
+from data_pipelines.decoding import MediaCache
+from data_pipelines.example import decode_record
+from data_pipelines.loader import make_decoder, make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines.samples import (

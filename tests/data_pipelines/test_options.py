@@ -11,9 +11,9 @@ import pytest
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.build import SceneOptions, build_folder, build_scenes
 from data_pipelines.clips import ClipOptions
-from data_pipelines.example import Window
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.report import write_report
+from data_pipelines.window import Window
 from launch import cli
 from v2a_jax.basics import settings
 from v2a_jax.basics.settings import SettingError

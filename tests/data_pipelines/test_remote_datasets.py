@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from data_pipelines import report
-from data_pipelines.loader import LoaderConfig, make_loader
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import MANIFEST, read_manifest
 from data_pipelines.schema import DataError
 from data_pipelines.shard import BuildError

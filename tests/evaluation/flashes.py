@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from v2a_jax import media
 from v2a_jax.evaluation import runner
 

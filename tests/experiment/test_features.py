@@ -7,20 +7,18 @@ import json
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
 import numpy as np
 import pytest
 
 from configs import diffusion_tiny
 from data_pipelines import features as features_lib
 from data_pipelines import tokenizer
-from data_pipelines.build import SceneOptions, build_scenes
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
-from tests import tiny
+from tests import small_runs, tiny
 from v2a_jax.basics.settings import SettingError
-from v2a_jax.experiment import cost, features, sections, workdir
+from v2a_jax.experiment import cost, features, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
@@ -29,21 +27,8 @@ from v2a_jax.training.state import TrainState, abstract_model
 from v2a_jax.training.step import make_train_step
 from v2a_jax.weights import bundle, names
 
-SMALL = {
-  "data.batch_size": 2,
-  "data.seconds": 1.0,
-  "data.fps": 8.0,
-  "data.cache_mb": 16,
-  "model.width": 16,
-  "model.num_heads": 2,
-  "model.mlp_dim": 24,
-  "model.depth": 1,
-  "model.joint_depth": 1,
-  "model.conditioner.spatial_width": 8,
-  "model.conditioner.temporal_depth": 1,
-  "wandb_mode": "disabled",
-  "eval_every": 0,
-}
+# As in all small runs, but with a joint block and decoded clips in memory.
+SMALL = {"data.cache_mb": 16.0, "model.joint_depth": 1, "eval_every": 0}
 PIXELS = dict(name="pixels", stride=3, spatial_width=16, spatial_depth=1)
 VIT = dict(name="vit", stride=2, sizes=dataclasses.asdict(tiny.TOWER.sizes))
 STREAMS = {"single": None, "pixels": PIXELS, "vit": VIT}
@@ -52,22 +37,15 @@ STREAMS = {"single": None, "pixels": PIXELS, "vit": VIT}
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
   """Three scenes, twice as long as a window."""
-  out = tmp_path_factory.mktemp("data") / "scenes"
-  options = SceneOptions(seconds=2.0, fps=12, size=32, held_out=0.0)
-  build_scenes(3, out=out, options=options, log=lambda _: None)
-  return str(out)
+  return small_runs.render_scenes(tmp_path_factory.mktemp("data"))
 
 
 def config_of(scenes, streams="single", **changes):
-  config = diffusion_tiny.get_config()
-  config.data.paths = (scenes,)
-  completed = sections.complete(config)
-  completed["data"]["frame_size"] = changes.get("data.frame_size", (16, 24))
-  config = config_dict.ConfigDict(completed)
-  if STREAMS[streams]:
-    with config.unlocked():
-      config.model.conditioner.semantic.update(STREAMS[streams])
-  config.update_from_flattened_dict(SMALL | changes)
+  changes = SMALL | {"data.frame_size": (16, 24)} | changes
+  semantic = STREAMS[streams] or {}
+  config = small_runs.config_of(diffusion_tiny, scenes, **changes)
+  with config.unlocked():
+    config.model.conditioner.semantic.update(semantic)
   return config
 
 

@@ -4,55 +4,33 @@ import json
 
 from flax import nnx
 import jax
-from ml_collections import config_dict
 import numpy as np
 import pytest
 
 from configs import ar_tiny, diffusion_tiny
 from data_pipelines.assemble import OutputOptions
-from data_pipelines.build import SceneOptions, build_scenes
 from data_pipelines.derive import copy_with
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
+from tests import small_runs
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError
-from v2a_jax.experiment import sections
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
 
-SMALL = {
-  "data.batch_size": 2,
-  "data.seconds": 1.0,
-  "data.fps": 8.0,
-  "data.frame_size": 16,
-  "data.crop": "start",
-  "data.cache_mb": 0.0,
-  "model.width": 16,
-  "model.num_heads": 2,
-  "model.mlp_dim": 24,
-  "model.depth": 1,
-  "model.conditioner.spatial_width": 8,
-  "model.conditioner.temporal_depth": 1,
-  "wandb_mode": "disabled",
-}
 ARMS = {"latents": diffusion_tiny, "codes": ar_tiny}
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
   """Three scenes, twice as long as a window."""
-  out = tmp_path_factory.mktemp("data") / "scenes"
-  options = SceneOptions(seconds=2.0, fps=12, size=32, held_out=0.0)
-  build_scenes(3, out=out, options=options, log=lambda _: None)
-  return str(out)
+  return small_runs.render_scenes(tmp_path_factory.mktemp("data"))
 
 
 def config_of(path, arm="latents", **changes):
-  config = config_dict.ConfigDict(sections.complete(ARMS[arm].get_config()))
-  paths = {"data.paths": (str(path),)}
-  config.update_from_flattened_dict(SMALL | paths | changes)
-  return config
+  changes = {"data.crop": "start"} | changes
+  return small_runs.config_of(ARMS[arm], path, **changes)
 
 
 def experiment_of(path, arm="latents", **changes):

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from launch import cli
+from tests import small_runs
 from tests.launch.commands import refused, succeeds, v2a
 from v2a_jax.training.restore import restore_params
 from v2a_jax.weights import bundle
 
-SMALL = (
-  "--config.data.batch_size=8 --config.data.seconds=1.0"
-  " --config.data.fps=8.0 --config.data.frame_size=16"
-  " --config.model.depth=1 --config.model.joint_depth=1"
-  " --config.model.width=16 --config.model.num_heads=2"
-  " --config.model.mlp_dim=24 --config.model.conditioner.spatial_width=8"
-  " --config.model.conditioner.temporal_depth=1"
-  " --config.wandb_mode=disabled --config.log_every=1"
-  " --config.eval_every=0"
-).split()
+SMALL = small_runs.as_flags(
+  small_runs.SMALL
+  | {
+    "data.batch_size": 8,
+    "model.joint_depth": 1,
+    "log_every": 1,
+    "eval_every": 0,
+  }
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import numpy as np
 
 from data_pipelines import manifest, schema, source
 from data_pipelines.example import SPOKEN
-from data_pipelines.loader import LoaderConfig, make_decoder
+from data_pipelines.loader import make_decoder
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.media_files import find_media
 from data_pipelines.scenes.records import SOURCE
 from v2a_jax.basics.files import sha256_of

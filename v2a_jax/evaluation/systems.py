@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.evaluation import folders
 from v2a_jax.evaluation import rows as rows_lib

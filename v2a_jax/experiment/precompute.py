@@ -19,6 +19,7 @@ from data_pipelines import derive, manifest, stored, targets
 from data_pipelines import example as example_lib
 from data_pipelines import features as cached
 from data_pipelines.assemble import OutputOptions
+from data_pipelines.decoding import decode_media
 from data_pipelines.derive import Change, CopyOptions
 from data_pipelines.features import FeatureFacts, Features
 from v2a_jax.codec import frozen as codecs
@@ -153,7 +154,7 @@ def _target(experiment: Experiment, window, log):
   state = representation.frozen(codec.state)
 
   def arrays_of(record) -> dict[str, np.ndarray]:
-    content = example_lib.decode_media(record, window)
+    content = decode_media(record, window)
     cut = example_lib.cut_audio(content, window, 0.0, record["duration"])
     target, std = encode(state, cut["audio"][None])
     std = None if std is None else np.asarray(std)[0]

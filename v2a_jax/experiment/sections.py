@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 import dataclasses
 from typing import Any
 
-from data_pipelines.loader import LoaderConfig
+from data_pipelines.loader_config import LoaderConfig
 from v2a_jax.basics import settings
 from v2a_jax.basics.text import did_you_mean, one_of
 from v2a_jax.codec.target import TARGETS

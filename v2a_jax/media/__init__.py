@@ -19,8 +19,9 @@ from v2a_jax.media.base import (
   Video,
 )
 from v2a_jax.media.broadcast import Broadcast
+from v2a_jax.media.frames import EDGE, read_video
 from v2a_jax.media.mux import mux, video_packets, video_packets_digest
-from v2a_jax.media.reader import EDGE, probe, read_audio, read_video
+from v2a_jax.media.reader import probe, read_audio
 from v2a_jax.media.sandbox import (
   enforced,
   limited,

@@ -263,7 +263,7 @@ class Decoder:
     self._container, self._stream, self._name = container, stream, name
     rate = getattr(stream, "average_rate", None)
     self._step = 1 / rate if rate else Fraction(0)
-    self._length = Fraction(0)
+    self._length = (0, 1)
     self._is_audio = stream.type == "audio"
     self._dts_only = has_dts_only(container)
     self._unused_dts: list[int] = []  # a heap
@@ -331,11 +331,12 @@ class Decoder:
     if self._dts_only:
       ticks = self._ticks_from_dts(previous)
     base = frame.time_base or self._stream.time_base
+    length = self._length
     if self._is_audio:
-      self._step = self._length
-      self._length = Fraction(frame.samples, frame.sample_rate)
+      self._length = (frame.samples, frame.sample_rate)
     if ticks is None or not base:
-      return Fraction(0) if previous is None else previous + self._step
+      step = Fraction(*length) if self._is_audio else self._step
+      return Fraction(0) if previous is None else previous + step
     return ticks * base
 
   def _ticks_from_dts(self, previous: Fraction | None) -> int | None:

@@ -88,12 +88,21 @@ class Scaler:
     self._reformatter = VideoReformatter()
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-    """Returns uint8 [height, width, 3], area-averaged if the size changes."""
-    return self._reformatter.reformat(
+    """Returns uint8 [height, width, 3], area-averaged if the size changes.
+
+    It is a view of FFmpeg's own memory, to be copied once, where it is needed.
+    """
+    (plane,) = self._reformatter.reformat(
       frame,
       width=self._width,
       height=self._height,
       format="rgb24",
       interpolation=Interpolation.AREA,
       threads=1,
-    ).to_ndarray()
+    ).planes
+    return np.ndarray(
+      (self._height, self._width, 3),
+      np.uint8,
+      buffer=plane,
+      strides=(plane.line_size, 3, 1),
+    )

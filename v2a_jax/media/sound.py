@@ -141,8 +141,8 @@ def _declared_length(frame: av.AudioFrame) -> int:
   """Returns the number of samples without padding; ignores rounding."""
   if not frame.duration or not frame.time_base:
     return frame.samples
-  length = round(frame.duration * frame.time_base * frame.sample_rate)
   tick = frame.time_base * frame.sample_rate
+  length = frame.duration if tick == 1 else round(frame.duration * tick)
   return length if frame.samples - length > tick else frame.samples
 
 
@@ -162,9 +162,12 @@ def _as_float(frame: av.AudioFrame) -> np.ndarray:
     data = data.reshape(frame.samples, -1)
   if data.dtype.kind == "f":
     return data.astype(np.float32)
-  half = 2.0 ** (8 * data.dtype.itemsize - 1)
-  offset = half if data.dtype.kind == "u" else 0.0
-  return ((data - offset) / half).astype(np.float32)
+  # Of powers of two nothing is rounded, but the sample itself once.
+  half = np.float32(2.0 ** (8 * data.dtype.itemsize - 1))
+  samples = data.astype(np.float32)
+  if data.dtype.kind == "u":
+    samples -= half
+  return np.divide(samples, half, out=samples)
 
 
 def _mix(

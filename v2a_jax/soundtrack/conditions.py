@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_pipelines import example as example_lib
+from data_pipelines.decoding import Media
 from data_pipelines.tokenizer import with_times
 from v2a_jax import media
 from v2a_jax.batch import Conditioning
@@ -138,7 +139,7 @@ class WindowEncoder:
     `prompts` has one text for each window.
     """
     window = self.loader_config.window
-    whole = example_lib.Media(
+    whole = Media(
       0.0,
       picture.frames,
       picture.times,

@@ -1,0 +1,83 @@
+"""Sounds without pictures, as of Clotho, from their files to a training step."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import diffusion_tiny
+from data_pipelines.build import build_folder
+from data_pipelines.clips import ClipOptions
+from tests import small_runs
+from tests.data_pipelines.samples import click, write_clip
+from v2a_jax import media
+from v2a_jax.experiment.experiment import Experiment
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+  """Two sounds of five captions each, and a film."""
+  folder = tmp_path_factory.mktemp("mixed")
+  rng = np.random.default_rng(0)
+  for name in ("Rain.wav", "Wind.wav"):
+    noise = rng.uniform(-0.5, 0.5, (16_000, 1)).astype(np.float32)
+    media.write_wav(folder / name, noise, 16_000)
+  write_clip(folder / "film.mp4", size=(16, 16), audio=click(1.0, 0.5))
+  (folder / "table.csv").write_text(
+    "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+    "Rain.wav,Rain falls,Drops,It rains,Wet,Water\n"
+    "Wind.wav,Wind blows,Gusts,A storm,Air,Blowing\n"
+    "film.mp4,A flash and a click,,,,\n"
+  )
+  build_folder(
+    folder,
+    out=folder / "ds",
+    captions_csv=folder / "table.csv",
+    options=ClipOptions(allow_audio_only=True, val_fraction=0, test_fraction=0),
+    log=lambda _: None,
+  )
+  return folder / "ds"
+
+
+def test_a_step_learns_from_sounds_and_films_together(mixed):
+  config = small_runs.config_of(
+    diffusion_tiny, mixed, **{"data.batch_size": 3, "data.shuffle": False}
+  )
+  experiment = Experiment.from_config(config)
+  with experiment.open_loader("train") as loader:
+    arrays = [next(loader) for _ in range(8)]
+  batch = experiment.make_batch(arrays[0])
+  silent = ~np.asarray(batch.cond.frame_mask).any(axis=1)
+  assert silent.tolist() == [True, True, False]
+  assert not np.asarray(batch.cond.frames)[silent].any()
+  assert (np.asarray(batch.duration) > 0.9).all()
+  assert np.asarray(batch.audio)[silent].std() > 0.1
+  # Each epoch draws one of the five captions.
+  prompts = {rows["prompt"][0].tobytes() for rows in arrays}
+  assert len(prompts) > 1
+
+  model = experiment.make_model(nnx.Rngs(0))
+  graphdef, params = nnx.split(model)
+
+  @jax.jit
+  def losses(params, batch):
+    batch = experiment.target(experiment.frozen(), batch)
+    return experiment.objective.loss(
+      nnx.merge(graphdef, params), batch, key=jax.random.key(0), train=True
+    )[0]
+
+  whole, pull = jax.vjp(lambda p: losses(p, batch), params)
+  assert np.isfinite(whole).all() and (np.asarray(whole) > 0).all()
+  for row in range(3):  # Each row alone has a say in the weights.
+    (gradient,) = pull(jnp.zeros(3).at[row].set(1.0))
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert max(float(jnp.abs(leaf).max()) for leaf in leaves) > 0
+
+  # What stands in the frames of a row without a picture has no effect.
+  noise = np.where(silent[:, None, None, None, None], 200, batch.cond.frames)
+  cond = batch.cond.replace(frames=noise.astype(np.uint8))
+  np.testing.assert_allclose(
+    losses(params, batch.replace(cond=cond)), whole, rtol=1e-6
+  )
