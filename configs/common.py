@@ -139,6 +139,15 @@ def full_size(config, name):
     temporal_depth=size.temporal_depth,
     text_depth=4,
   )
+  train_at_full_size(config)
+  if name != plain:
+    size = dataclasses.replace(size, name=name)
+    siglip(config)
+  return size
+
+
+def train_at_full_size(config):
+  """Sets how long and how fast a full-size model learns."""
   config.optimizer.update(
     learning_rate=1e-4,
     warmup_steps=1000,
@@ -152,10 +161,6 @@ def full_size(config, name):
   config.eval_every = 5000
   config.checkpoint_every = 5000
   config.keep = 3
-  if name != plain:
-    size = dataclasses.replace(size, name=name)
-    siglip(config)
-  return size
 
 
 def siglip(config):

@@ -120,15 +120,15 @@ class LoaderConfig:
     if len(size) != 2:
       raise SettingError(f"frame_size={size!r} is not (height, width)")
     self._check_weights()
+    check(self, **RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
+    check(self, num_threads="[-1, inf)", num_workers="[-1, inf)")
+    check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
+    check(self, seed="[0, 4294967295]", min_confidence="[0, 1]")
     if self.cached_target and self.gain_db:
       raise SettingError(
         f"gain_db={self.gain_db!r} changes the sound, of which"
         " cached_target=True reads latents or codes: set one of them to 0"
       )
-    check(self, **RANGES, batch_size="[1, inf)", gain_db="[0, 60]")
-    check(self, num_threads="[-1, inf)", num_workers="[-1, inf)")
-    check(self, cache_mb="[0, inf)", max_bad_fraction="[0, 1]")
-    check(self, seed="[0, 4294967295]", min_confidence="[0, 1]")
     if self.admit:
       Expression(self.admit)
     choose(self, split=(*SPLITS, "all"), crop=CROPS)

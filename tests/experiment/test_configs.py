@@ -5,6 +5,7 @@ import functools
 import math
 import re
 
+from flax import nnx
 import jax
 from ml_collections import config_dict
 import pytest
@@ -23,6 +24,7 @@ from configs import (
   finetune,
   finetune_mmaudio,
   mean_flow_tiny,
+  mmaudio,
   sync_tiny,
 )
 from launch import config as config_lib
@@ -30,6 +32,7 @@ from v2a_jax.basics import settings
 from v2a_jax.experiment import sections
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
+from v2a_jax.models.mmaudio import VARIANTS
 
 SWAPPED = ("name", "model.", "objective.", "sampler.", "data.target")
 SHIPPED = {
@@ -37,7 +40,7 @@ SHIPPED = {
   for module in (
     *(ar, ar_latents, ar_latents_tiny, ar_tiny, codec, codec_tiny, diffusion),
     *(diffusion_patches_tiny, diffusion_tiny, finetune, finetune_mmaudio),
-    *(mean_flow_tiny, sync_tiny),
+    *(mean_flow_tiny, mmaudio, sync_tiny),
   )
 }
 
@@ -93,6 +96,17 @@ def parameters(experiment) -> float:
   """Millions of parameters."""
   _, params, _ = experiment.abstract
   return sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+
+
+def test_networks_trained_from_nothing_are_the_published_ones():
+  assert mmaudio.SIZES == VARIANTS
+  experiment = Experiment.from_config(mmaudio.get_config("small_16k"))
+  assert parameters(experiment) == pytest.approx(157, rel=0.01)
+  # All that is trained starts fresh, but for the encoding of an empty prompt.
+  _, params, _ = experiment.abstract
+  names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(params)]
+  read = {n for n in names if not n.startswith(mmaudio.FRESH)}
+  assert read == {"conditioner/no_text"}
 
 
 @pytest.mark.parametrize(
