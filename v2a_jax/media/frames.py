@@ -153,7 +153,9 @@ def _decode_video(
     frames, times = _collect(
       selected, frames, stored, orientation, name, limits, grow=out is None
     )
-  if chosen is not None and decoder.damaged:  # What is concealed depends on the others.
+  if (
+    chosen is not None and decoder.damaged
+  ):  # What is concealed depends on the others.
     raise _NotSparseError
   return Video(frames=frames, times=times, damaged=decoder.damaged), origin
 
