@@ -8,7 +8,8 @@ are made here (456 x 256 pixels, 25 frames a second, H.264 and stereo sound of
 44.1 kHz), or taken from `--clips FOLDER`, which should hold files of 10 s.
 
 * a read over decoding alone: `read_video` to the model's size, over a loop that
-  decodes every frame and does nothing with it
+  decodes every frame and does nothing with it; and the floor of that, a loop
+  that scales each frame and keeps none
 * a long file: the first 8 s of 60 s over the same 8 s as a file
 * peak memory of reading frames of their own size, over the bytes returned
 * source clips over data sets of `v2a data precompute --media=h264|raw`
@@ -16,19 +17,19 @@ are made here (456 x 256 pixels, 25 frames a second, H.264 and stereo sound of
 * PyTorch's DataLoader with PyAV over our loader, both with as many workers as
   cores, the same scaling and the same frames (needs torch)
 
-On two cores of an AMD EPYC that others used too, 5 rounds (quartiles):
+On two cores of an AMD EPYC that others used too, 5 to 9 rounds (quartiles):
 
   read at 64 pixels, 12.5 fps / decode only    0.94 (0.92 to 0.97)
   read at 112 pixels, 12.5 fps / decode only   1.08 (0.98 to 1.11)
-  read at 112 pixels, 25 fps / decode only     1.68 (1.62 to 1.69): swscale's
-    area averaging takes 0.1 ms a frame, decoding 0.2
+  read at 112 pixels, 25 fps / decode only     1.68 (1.66 to 1.70)
+  decode and scale alone / decode only         1.45 (1.39 to 1.50)
   first 8 s of 60 s / of 8 s                   1.06 (1.05 to 1.10)
   peak memory / bytes returned                 1.01
   source clips / --media=h264                  2.30 (2.26 to 2.32)
   source clips / --media=raw                   8.84 (8.65 to 8.92)
   a copy of a batch / a batch of cached clips  0.50 (0.49 to 0.52)
-  PyTorch / ours, both on source clips         0.92 (0.46 to 1.47)
-  PyTorch on source clips / ours on raw ones   2.70 (2.42 to 3.35)
+  PyTorch / ours, both on source clips         1.05 (0.85 to 1.23)
+  PyTorch on source clips / ours on raw ones   2.18 (1.96 to 2.45)
 
 PyTorch's loader has the same decoder, scaler and number of processes as ours has
 threads, so on the same files neither can be much faster.
@@ -94,6 +95,27 @@ def decode_only(data: bytes) -> None:
     stream.thread_count = 1
     for _ in container.decode(stream):
       pass
+
+
+def decode_and_scale(data: bytes) -> None:
+  """Decodes every frame and scales it; what no reader of them can be without."""
+  scaler = VideoReformatter()
+  with av.open(io.BytesIO(data)) as container:
+    stream = container.streams.video[0]
+    stream.thread_count = 1
+    for frame in container.decode(stream):
+      _scaled(scaler, frame)
+
+
+def _scaled(scaler: VideoReformatter, frame: av.VideoFrame) -> av.VideoFrame:
+  return scaler.reformat(
+    frame,
+    width=SIZE,
+    height=SIZE,
+    format="rgb24",
+    interpolation=Interpolation.AREA,
+    threads=1,
+  )
 
 
 def computing(call) -> float:
@@ -196,14 +218,7 @@ class TorchClips:
       for i, frame in enumerate(container.decode(stream)):
         if i == len(frames):
           break
-        frames[i] = scaler.reformat(
-          frame,
-          width=SIZE,
-          height=SIZE,
-          format="rgb24",
-          interpolation=Interpolation.AREA,
-          threads=1,
-        ).to_ndarray()
+        frames[i] = _scaled(scaler, frame).to_ndarray()
     with av.open(io.BytesIO(record["audio"])) as container:
       rate = container.streams.audio[0].rate
       parts = [
@@ -290,6 +305,11 @@ def main() -> None:
         ],
         lambda: [decode_only(data) for data in files],
       )
+    ratio(
+      f"decode and scale to {SIZE} pixels alone / decode only",
+      lambda: [decode_and_scale(data) for data in files],
+      lambda: [decode_only(data) for data in files],
+    )
     read = lambda path: media.read_video(
       path, duration=8.0, max_fps=FPS, grid=0.0, size=(SIZE, SIZE)
     )

@@ -73,7 +73,9 @@ def build_folder(
   archives = [read_archive(directory, name) for name in found.archives]
   members = {k: v for archive in archives for k, v in archive.members.items()}
   files = sorted([*found.files, *members])[:limit]
-  log(f"{found} in {directory}" + f", of which {limit} are used" * bool(limit))
+  inside = f", with {len(members)} clips in archives" * bool(archives)
+  used = f", of which {limit} are used" * bool(limit)
+  log(f"{found} in {directory}{inside}{used}")
   table = _captions(captions_csv, files, archives, columns)
   if table.columns:
     log(table.describe())

@@ -110,9 +110,9 @@ def flip_byte(path, place=None):
   pathlib.Path(path).write_bytes(data)
 
 
-def loader_config(path, **settings) -> LoaderConfig:
+def loader_config(path, **changes) -> LoaderConfig:
   """Settings for sounds of `sound_record`: four a batch, and tiny."""
-  return LoaderConfig(
+  settings = dict(
     paths=(path,),
     batch_size=4,
     seconds=0.05,
@@ -121,8 +121,14 @@ def loader_config(path, **settings) -> LoaderConfig:
     sample_rate=RATE,
     prompt_length=4,
     transcript_length=2,
-    **settings,
   )
+  return LoaderConfig(**settings | changes)
+
+
+def film_config(path, **changes) -> LoaderConfig:
+  """Settings for films of `clip_record`: a second of them, four a batch."""
+  settings = dict(seconds=1.0, frame_size=(8, 12), transcript_length=4)
+  return loader_config(path, **settings | changes)
 
 
 def assert_same(left, right):

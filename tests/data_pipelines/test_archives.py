@@ -79,6 +79,7 @@ def test_samples_become_records_with_what_is_said_of_them(folder, tmp_path):
   assert records["plain"]["caption"] == ""
   assert manifest["counts"]["items_seen"] == 4
   assert "1 media files and 1 archives" in text
+  assert "with 3 clips in archives" in text
   assert "'20.wav': a second medium of its sample" in text
   assert set(folder.rglob("*.*")) == {
     *sorted(folder.glob("*.wav")),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -36,14 +37,20 @@ def beam():
 
 @pytest.fixture
 def clips(tmp_path):
-  """Clips of two stretches and of one, a copy of one, and a broken file."""
+  """Clips of two stretches and of one, copies of one, and a broken file."""
   root = tmp_path / "clips"
   write_clip(root / "a.mp4")
   write_clip(root / "b.mp4", seconds=2.0, flash=0.75)
   write_clip(root / "sub/c.mp4", size=(320, 480), flash=0.25)
   (root / "d.mp4").write_bytes((root / "a.mp4").read_bytes())
+  with tarfile.open(root / "packed.tar", "w") as archive:
+    for name in ("a.mp4", "sub/c.mp4"):
+      archive.add(root / name, name)
+  (root / "sub/c.mp4").unlink()
   (root / "broken.mp4").write_bytes(b"not a clip" * 9)
-  (root / "table.csv").write_text("file,caption\na.mp4,a dog\nc.mp4,rain\n")
+  (root / "table.csv").write_text(
+    "file,caption\nclips/a.mp4,a dog\nc.mp4,rain\n"
+  )
   return root
 
 
@@ -66,7 +73,7 @@ def contents(out):
 def test_a_pipeline_writes_the_bytes_of_the_pool(beam, clips, tmp_path):
   manifest = build(clips, tmp_path / "pool")
   assert build(clips, tmp_path / "beam", beam=DIRECT) == manifest
-  assert manifest["drops"] == {"duplicate": 1, "unreadable": 1}
+  assert manifest["drops"] == {"duplicate": 2, "unreadable": 1}
   assert len(manifest["shards"]) > 1
   assert contents(tmp_path / "beam") == contents(tmp_path / "pool")
   assert list(parts_place(tmp_path / "beam").iterdir()) == []

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from data_pipelines.bench import measure
-from data_pipelines.loader_config import LoaderConfig
-from tests.data_pipelines.samples import RATE, clip_record, write
+from tests.data_pipelines.samples import RATE, clip_record, film_config, write
 from tests.launch.commands import v2a
 
 
@@ -18,16 +17,7 @@ def path(tmp_path_factory):
 
 
 def test_what_is_measured_adds_up(path):
-  config = LoaderConfig(
-    paths=(path,),
-    batch_size=4,
-    seconds=1.0,
-    fps=10,
-    frame_size=(16, 24),
-    sample_rate=RATE,
-    prompt_length=4,
-    transcript_length=4,
-  )
+  config = film_config(path, fps=10, frame_size=(16, 24))
   speed = measure(config, batches=2)
   assert min(speed.wall.values()) > 0
   assert speed.core_seconds <= sum(speed.wall.values()) * 1.1

@@ -10,12 +10,11 @@ from data_pipelines.assemble import OutputOptions
 from data_pipelines.derive import copy_with, of_frames
 from data_pipelines.features import FeatureFacts
 from data_pipelines.loader import make_loader
-from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from data_pipelines.tokenizer import Tokenizer
-from tests.data_pipelines.samples import RATE, clip_record, read, write
+from tests.data_pipelines.samples import clip_record, film_config, read, write
 from v2a_jax.basics.settings import SettingError
 
 DIM = 4
@@ -48,18 +47,7 @@ def path(records, tmp_path_factory):
 
 @pytest.fixture
 def config(path):
-  return LoaderConfig(
-    paths=(path,),
-    batch_size=5,
-    seconds=1.0,
-    fps=5,
-    frame_size=(8, 12),
-    sample_rate=RATE,
-    prompt_length=4,
-    transcript_length=4,
-    num_threads=0,
-    seed=3,
-  )
+  return film_config(path, batch_size=5, num_threads=0, seed=3)
 
 
 def add(config, path, out, *, whole, function=encode, encoder="abc", **options):

@@ -12,7 +12,6 @@ from data_pipelines import schema
 from data_pipelines.decoding import MediaCache
 from data_pipelines.example import decode_record
 from data_pipelines.loader import make_decoder, make_loader
-from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines.samples import (
@@ -20,6 +19,7 @@ from tests.data_pipelines.samples import (
   assert_same,
   clip_record,
   clip_time,
+  film_config,
   flip_byte,
   write,
 )
@@ -37,17 +37,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def config(path):
-  return LoaderConfig(
-    paths=(path,),
-    batch_size=4,
-    seconds=1.0,
-    fps=5,
-    frame_size=(8, 12),
-    sample_rate=RATE,
-    prompt_length=16,
-    transcript_length=8,
-    seed=1,
-  )
+  return film_config(path, prompt_length=16, transcript_length=8, seed=1)
 
 
 def read(config, steps=6, **where):

@@ -6,12 +6,16 @@ import pytest
 
 from data_pipelines import report
 from data_pipelines.loader import make_loader
-from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import MANIFEST, read_manifest
 from data_pipelines.schema import DataError
 from data_pipelines.shard import BuildError
 from data_pipelines.source import open_source
-from tests.data_pipelines.samples import RATE, assert_same, clip_record, write
+from tests.data_pipelines.samples import (
+  assert_same,
+  clip_record,
+  film_config,
+  write,
+)
 from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.store import StoreError
 
@@ -30,17 +34,8 @@ def copies(tmp_path, monkeypatch):
   return tmp_path / "cache" / "files"
 
 
-def read(path, **settings):
-  config = LoaderConfig(
-    paths=(path,),
-    batch_size=4,
-    seconds=1.0,
-    fps=5,
-    frame_size=(8, 12),
-    sample_rate=RATE,
-    **settings,
-  )
-  with make_loader(config) as loader:
+def read(path):
+  with make_loader(film_config(path)) as loader:
     return [next(loader) for _ in range(4)]
 
 

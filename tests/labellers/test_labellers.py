@@ -1,5 +1,7 @@
 """Labellers that come with the package, as `v2a data annotate` runs them."""
 
+import importlib.metadata
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -111,6 +113,59 @@ def test_whisper_gives_words_times_and_how_sure_it_is():
   assert row["confidence"] == pytest.approx(0.8)
   assert row["speech_probability"] == pytest.approx(0.9)
   assert whisper.columns([], "en") == {"speech_probability": 0.0}
+
+
+def tiny_captions(folder, records, of):
+  """Answers of a small captioner by id; it runs as the real one does."""
+  for package in ("torch", "transformers", "PIL"):
+    if not importlib.util.find_spec(package):
+      pytest.skip(f"{package} is not installed: no captioner")
+  script = pathlib.Path(__file__).with_name("tiny_captioners.py")
+  dataset = write(folder / "ds", records)
+  command = f"{sys.executable} {script} {of} {folder / 'model'}"
+  annotate(dataset, of, command, log=lambda _: None)
+  rows = store.open_columns(dataset, of).table.to_pylist()
+  return {row["id"]: row for row in rows}
+
+
+def test_a_captioner_says_what_is_in_the_middle_of_the_picture(tmp_path):
+  def film(name, *colours):
+    frames = np.zeros((12, 32, 32, 3), np.uint8)
+    frames[:] = np.repeat(np.array(colours, np.uint8), 4, 0)[:, None, None]
+    video = media.encode_video(frames, fps=12, crf=0)
+    return clip_record(0, id=name, video=video)
+
+  red, blue = (200, 0, 0), (0, 0, 200)
+  records = [
+    film("red", red, red, red),
+    film("blue", blue, blue, blue),
+    film("middle", blue, red, blue),
+    sound_record(0),
+  ]
+  found = tiny_captions(tmp_path, records, "picture")
+  assert found["sound000"].get("error") == "no picture"
+  said = {id: row["caption"] for id, row in found.items()}
+  assert said["red"] == said["middle"] != said["blue"]
+  assert said["red"] and said["blue"]
+  assert found["sound000"]["error"] == "no picture"
+  version = importlib.metadata.version("transformers")
+  assert found["red"]["by"].endswith(f"model@transformers-{version}")
+
+
+def test_a_captioner_says_what_is_heard(tmp_path):
+  rng = np.random.default_rng(0)
+
+  def sound(name, level):
+    samples = rng.normal(0, level, (16_000, 1)).astype(np.float32)
+    flac = media.encode_flac(samples, 16_000)
+    return clip_record(0, id=name, video=b"", audio=flac)
+
+  records = [sound("loud", 0.2), sound("low", 0.01)]
+  records += [clip_record(1, id="mute", audio=b"")]
+  found = tiny_captions(tmp_path, records, "sound")
+  said = [found[id]["audio_caption"] for id in ("loud", "low")]
+  assert all(said) and said[0] != said[1]
+  assert found["mute"]["error"] == "no sound"
 
 
 def test_a_labeller_whose_package_is_missing_says_so_in_one_line(tmp_path):
