@@ -27,7 +27,8 @@ quickstart: install
 	@$(BIN)/python -m launch.quickstart --out $(OUT)
 
 test: install parity tpu browser lint
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	  --durations 25
 
 # Kills, full disks and damaged files by the hundred; it takes hours.
 # SHARE=0.1 does a tenth of the rounds.
