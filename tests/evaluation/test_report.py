@@ -467,6 +467,24 @@ def test_curves_keep_extremes_and_average_the_rest():
   assert svg.startswith("<svg") and "a &amp; b" in svg
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("place", [0, 7, 1e17])
+def test_a_curve_of_one_point_is_a_dot_in_the_middle(place):
+  curve = figures.Curve.of("run", 0, [(place, 0.5)])
+  svg = figures.curves_svg("score", [curve])
+  left, right = 46, 410  # of the axis
+  (across,) = re.findall(r'<circle[^>]* cx="([\d.]+)"', svg)
+  assert float(across) == pytest.approx((left + right) / 2, abs=1)
+  assert "nan" not in svg
+
+
+def test_places_less_than_one_apart_fill_the_axis():
+  curve = figures.Curve.of("run", 0, [(0.1, 1.0), (0.3, 2.0)])
+  svg = figures.curves_svg("score", [curve])
+  (points,) = re.findall(r'points="([^"]+)"', svg)
+  assert [float(p.partition(",")[0]) for p in points.split()] == [46, 410]
+
+
 def test_parts_of_the_set_are_scored_by_class_and_speech(tmp_path):
   path = write_results(tmp_path / "a", "run", with_media=0, clips=14)
   content = json.loads(path.read_text())

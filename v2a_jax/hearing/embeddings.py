@@ -65,10 +65,13 @@ class Embedding(Protocol):
 class Published:
   """A network of `v2a_jax/pretrained` with its published weights.
 
+  A class states its `label` and names its module of `v2a_jax/pretrained`, which
+  has SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)` and
+  `apply(params, waveforms)`; and WINDOW and HOP in samples, where the class
+  does not state `window` and `hop`. Its weights and, unless it states another,
+  its id have the module's name.
+
   Attributes:
-    network: module with SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)`
-      and `apply(params, waveforms)`; and WINDOW and HOP in samples, where the
-      class does not state `window` and `hop`.
     weights: name of the weights in `weights.WEIGHTS`.
     label: its name in reports.
     about: what is embedded, in words: the first line of the class's docstring.
@@ -86,15 +89,25 @@ class Published:
   dim: int
   classes: int
 
-  def __init_subclass__(cls):
+  def __init_subclass__(
+    cls,
+    *,
+    network: types.ModuleType,
+    window: float | None = None,
+    hop: float | None = None,
+  ):
+    cls.network = network
+    cls.weights = network.__name__.rpartition(".")[2]
+    cls.id = vars(cls).get("id", cls.weights)
     cls.about = cls.__doc__.splitlines()[0].rstrip(".")
     cls.sha256 = weights.get(cls.weights).sha256
-    cls.sample_rate = cls.network.SAMPLE_RATE
-    if "window" not in vars(cls):
-      cls.window = cls.network.WINDOW / cls.sample_rate
-      cls.hop = cls.network.HOP / cls.sample_rate
-    cls.dim = cls.network.EMBEDDING_DIM
-    cls.classes = cls.network.NUM_CLASSES
+    cls.sample_rate = network.SAMPLE_RATE
+    if window is None:
+      window = network.WINDOW / cls.sample_rate
+      hop = network.HOP / cls.sample_rate
+    cls.window, cls.hop = window, hop
+    cls.dim = network.EMBEDDING_DIM
+    cls.classes = network.NUM_CLASSES
 
   def __init__(self, path: str | os.PathLike[str] | None = None):
     """Loads the weights; `path` and errors are those of `weights.find`."""
@@ -114,65 +127,53 @@ class Published:
     return vectors, logits
 
 
-class Mn04(Published):
+class Mn04(Published, network=mn04, window=1.0, hop=0.5):
   """EfficientAT mn04 on 1 s windows, one every 0.5 s."""
 
-  id, weights, network = "mn04", "mn04", mn04
   label = "mn04"
-  window, hop = 1.0, 0.5
 
 
-class Mn04Clip(Published):
+class Mn04Clip(Published, network=mn04, window=0.0, hop=0.0):
   """EfficientAT mn04 on whole clips, as taggers are used in papers."""
 
-  id, weights, network = "mn04_clip", "mn04", mn04
+  id = "mn04_clip"
   label = "mn04, whole clips"
-  window = hop = 0.0
 
 
-class AiSFX(Published):
+class AiSFX(Published, network=aisfx):
   """aiSFX on 2.3 s windows, one every 1.2 s."""
 
-  id, weights, network = "aisfx", "aisfx", aisfx
   label = "aiSFX"
 
 
-class YAMNet(Published):
+class YAMNet(Published, network=yamnet):
   """YAMNet on 0.975 s windows, one every 0.48 s."""
 
-  id, weights, network = "yamnet", "yamnet", yamnet
   label = "YAMNet"
 
 
-class VGGish(Published):
+class VGGish(Published, network=vggish):
   """VGGish before its last ReLU on 0.96 s windows, one after the other."""
 
-  id, weights, network = "vggish", "vggish", vggish
   label = "VGGish"
 
 
-class Cnn14(Published):
+class Cnn14(Published, network=cnn14, window=0.0, hop=0.0):
   """PANNs Cnn14 on whole clips."""
 
-  id, weights, network = "cnn14", "cnn14", cnn14
   label = "PANNs"
-  window = hop = 0.0
 
 
-class PaSST(Published):
+class PaSST(Published, network=passt, window=10.0, hop=5.0):
   """PaSST-S on 10 s windows, padded with silence, one every 5 s."""
 
-  id, weights, network = "passt", "passt", passt
   label = "PaSST"
-  window, hop = 10.0, 5.0
 
 
-class Silero(Published):
+class Silero(Published, network=silero, window=0.0, hop=0.0):
   """Silero VAD on whole clips: seconds in which somebody speaks."""
 
-  id, weights, network = "silero", "silero", silero
   label = "Silero VAD"
-  window = hop = 0.0
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     short = -windows.shape[1] % self.sample_rate  # Fewer shapes are compiled.

@@ -74,7 +74,9 @@ def curves_svg(title: str, curves: Sequence[Curve]) -> str:
   log = values.min() > 0 and values.max() / values.min() > 50
   scale = np.log10 if log else np.asarray
   low, high = _padded(scale(values))
-  first, last = steps.min(), max(steps.max(), steps.min() + 1)
+  first, last = float(steps.min()), float(steps.max())
+  if first == last:
+    first, last = _padded(steps)  # One place is drawn in the middle.
 
   def place(x, y):
     across = left + (x - first) / (last - first) * (width - left - right)
@@ -91,13 +93,17 @@ def curves_svg(title: str, curves: Sequence[Curve]) -> str:
     x, _ = place(value, low)
     out.append(_text(x, height - bottom + 16, short(value), "middle"))
   for curve in curves:
-    points = " ".join(
-      "{:.1f},{:.1f}".format(*place(x, y))
-      for x, y in zip(curve.x, scale(curve.y))
-    )
+    places = [place(x, y) for x, y in zip(curve.x, scale(curve.y))]
+    name = f"<title>{html.escape(curve.name)}</title>"
+    if len(places) == 1:  # A line of one point is not drawn.
+      ((x, y),) = places
+      dot = f'<circle class="dot run-{curve.colour}" cx="{x:.1f}" cy="{y:.1f}"'
+      out.append(f'{dot} r="4">{name}</circle>')
+      continue
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     out.append(
       f'<polyline class="curve run-{curve.colour}" points="{points}">'
-      f"<title>{html.escape(curve.name)}</title></polyline>"
+      f"{name}</polyline>"
     )
   return _svg(width, height, f"{title} over training steps", out)
 
