@@ -44,7 +44,7 @@ what they are judged by:
 --embeddings NAMES    embeddings for set distances, and for classes where they
                       tag, separated by commas; v2a weights has their weights
                       (default mn04,aisfx)
---toolkits            also compute KAD as kadtk and the inception score as
+--toolkits            also compute KAD as kadtk, inception score and DeSync as
                       av-benchmark do, to be held against published numbers
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache

@@ -259,8 +259,7 @@ WEIGHTS = {
       md5="5b2f5594b0730f70e41e549b7c94390c",
       url=f"{_MMAUDIO}/synchformer_state_dict.pth",
       licence="MIT",
-      about="Synchformer, features of motion at 25 fps, 951 MB",
-      part="vfeat_extractor.",
+      about="Synchformer, features of motion and sound, and offset, 951 MB",
     ),
     Weights(
       name="clip_dfn5b",

@@ -10,6 +10,7 @@ from v2a_jax.evaluation.metrics.av_align import AVAlign
 from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
 from v2a_jax.evaluation.metrics.base import Metric
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
+from v2a_jax.evaluation.metrics.desync import DeSync
 from v2a_jax.evaluation.metrics.duration_error import DurationError
 from v2a_jax.evaluation.metrics.frechet import FrechetDistance
 from v2a_jax.evaluation.metrics.inception import (
@@ -67,6 +68,7 @@ def choose(
     published = (
       *map(KadtkDistance, embeddings),
       *map(SplitInceptionScore, taggers),
+      DeSync(),
     )
   return (
     *map(FrechetDistance, embeddings),
