@@ -75,6 +75,7 @@ class Shard:
 
   Attributes:
     outcomes: one for each item whose records it holds.
+    rows: what `columns.records` lists of each record.
     records: number of records.
     bytes: sum of their sizes.
   """
@@ -83,15 +84,22 @@ class Shard:
     self._path, self._split = path, split
     self._writer = array_record.ArrayRecordWriter(str(path), WRITE_OPTIONS)
     self.outcomes: list[Outcome] = []
+    self.rows: list[Mapping[str, Any]] = []
     self.records, self.bytes = 0, 0
 
-  def write(self, outcome: Outcome, records: Sequence[bytes]) -> None:
-    """Writes the encoded records of one item."""
+  def write(
+    self,
+    outcome: Outcome,
+    records: Sequence[bytes],
+    rows: Sequence[Mapping[str, Any]],
+  ) -> None:
+    """Writes the encoded records of one item, with the row of each."""
     for record in records:
       self._writer.write(record)
       self.bytes += len(record)
     self.records += len(records)
     self.outcomes.append(outcome)
+    self.rows += rows
 
   def close(self) -> dict[str, Any]:
     """Closes the file, counts its records, returns the manifest's entry.

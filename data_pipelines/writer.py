@@ -8,6 +8,9 @@ of its items. The same build, started again, skips those items and repeats those
 of shards that were not closed. It ends with the same records in the same order
 as a build without interruption: a split's shards hold its items in order.
 
+Beside each closed shard lies the list of its records without media, which is
+joined to `columns/records.arrow` in the end.
+
 A data set on an object store is built in the cache of this machine and then
 uploaded, its manifest last: without it there is no data set.
 """
@@ -25,8 +28,12 @@ import re
 import shutil
 from typing import Any
 
+import pyarrow as pa
+
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
+from data_pipelines.columns import arrow
+from data_pipelines.columns import records as records_lib
 from data_pipelines.croissant import CROISSANT
 from data_pipelines.manifest import MANIFEST
 from data_pipelines.places import old_place, work_place
@@ -48,6 +55,7 @@ DROPS = "drops.csv"
 REPORT = "report.html"
 UNMATCHED = "unmatched.csv"
 _LOCK = "lock"
+_ROWS = ".rows.arrow"
 _OWN = (JOURNAL, BUILD, _LOCK)
 # Files of a data set besides its shards; the last two are those of TFDS.
 _DATASET_FILES = (
@@ -149,6 +157,7 @@ class DatasetWriter:
       BuildError: the disk is full.
     """
     encoded = list(map(_encoded, records))
+    rows = list(map(self._row, records))
     self._check_space(sum(map(len, encoded)))
     if not records:
       self._journal({"items": [dataclasses.asdict(outcome)]})
@@ -159,7 +168,7 @@ class DatasetWriter:
         part = self._work / f"{split}-{number:05d}.part"
         self._open[split] = Shard(part, split)
       shard = self._open[split]
-      shard.write(outcome, encoded)
+      shard.write(outcome, encoded, rows)
       if shard.bytes >= self._shard_bytes:
         self._close_shard(split)
     self.done[outcome.key] = outcome
@@ -194,8 +203,11 @@ class DatasetWriter:
         f"{listing(manifest['drops']) or 'no input'}; see {self._save_drops()}"
       )
     try:
+      rows = self._rows()
       shards = self._name_shards()
       whole = dict(manifest, shards=shards)
+      if rows is not None:
+        records_lib.write_records(self._work, whole, rows)
       whole["tokenizer"] = {
         "file": tokenizer_lib.FILENAME,
         "vocab_size": tokenizer_lib.Tokenizer(tokenizer).vocab_size,
@@ -238,7 +250,9 @@ class DatasetWriter:
     self.discarded = not same and journal.is_file()
     if not same:
       for path in self._work.iterdir():
-        if path.name != _LOCK:
+        if path.is_dir():
+          shutil.rmtree(path)
+        elif path.name != _LOCK:
           path.unlink()
       build.write_text(
         json.dumps({"fingerprint": wanted, "media": media}) + "\n"
@@ -276,9 +290,35 @@ class DatasetWriter:
   def _close_shard(self, split: str) -> None:
     shard = self._open.pop(split)
     facts = shard.close()
+    table = pa.Table.from_pylist(shard.rows, records_lib.SCHEMA)
+    try:
+      arrow.write(self._work / _rows_of(facts["file"]), table)
+    except OSError as error:
+      raise disk_error(self._work, error) from None
     items = [dataclasses.asdict(outcome) for outcome in shard.outcomes]
     self._journal({"shard": facts, "items": items})
     self._shards.append(facts)
+
+  def _row(self, record: Mapping[str, Any] | bytes) -> dict[str, Any]:
+    """Returns what `records.arrow` lists of a record, as it is stored."""
+    if isinstance(record, bytes):
+      stored = self._features.deserialize_example_np(record)
+    else:
+      stored = schema.encode(record)
+    return records_lib.row_of(schema.decode(stored))
+
+  def _rows(self) -> list[pa.Table] | None:
+    """Reads the rows of all shards, in their order; None if some are missing.
+
+    An earlier version, which has closed shards of this build, wrote none.
+    """
+    tables = [
+      arrow.read(self._work / _rows_of(shard["file"]))
+      for split in schema.SPLITS
+      for shard in self._shards
+      if shard["split"] == split
+    ]
+    return None if any(table is None for table in tables) else tables
 
   def _name_shards(self) -> list[dict[str, Any]]:
     """Renames shards to TFDS's `-00001-of-00004`; returns their entries."""
@@ -346,6 +386,8 @@ class DatasetWriter:
     self._work.rename(self.out)
     for name in _OWN:
       (self.out / name).unlink()
+    for path in self.out.glob(f"*{_ROWS}"):
+      path.unlink()
     if old.is_dir():
       self._keep_foreign_files(old)
       shutil.rmtree(old, ignore_errors=True)
@@ -354,7 +396,9 @@ class DatasetWriter:
     """Moves what users have put into the replaced data set to the new one."""
     for path in old.iterdir():
       own = path.name in (*_DATASET_FILES, *_OWN) or _FINAL.fullmatch(path.name)
-      if not own and not (self.out / path.name).exists():
+      if path.name == records_lib.FOLDER and path.is_dir():
+        _move_missing(path, self.out / path.name)
+      elif not own and not (self.out / path.name).exists():
         path.rename(self.out / path.name)
 
   def _upload(self) -> None:
@@ -362,7 +406,10 @@ class DatasetWriter:
     try:
       (self.out / MANIFEST).unlink(missing_ok=True)
       earlier = set(self.out.sizes())
-      names = files.upload(self._work, self.out, last=MANIFEST, without=_OWN)
+      rows = [path.name for path in self._work.glob(f"*{_ROWS}")]
+      names = files.upload(
+        self._work, self.out, last=MANIFEST, without=(*_OWN, *rows)
+      )
     except OSError as error:
       raise BuildError(
         f"{error}; the finished data set is kept in {self._work}: start the same"
@@ -372,6 +419,19 @@ class DatasetWriter:
       if _FINAL.fullmatch(name) or name in _DATASET_FILES:
         (self.out / name).unlink(missing_ok=True)
     shutil.rmtree(self._work)
+
+
+def _rows_of(part: str) -> str:
+  """Returns the name of the file with the rows of a shard that is closed."""
+  return part.removesuffix(".part") + _ROWS
+
+
+def _move_missing(old: pathlib.Path, new: pathlib.Path) -> None:
+  """Moves the files of a folder that another one does not have."""
+  new.mkdir(exist_ok=True)
+  for path in old.iterdir():
+    if not (new / path.name).exists():
+      path.rename(new / path.name)
 
 
 def _encoded(record: Mapping[str, Any] | bytes) -> bytes:

@@ -2,14 +2,15 @@
 
 `columns/records.arrow` has a row for each record, in the order in which the
 data set is read, so that columns can be matched to records, and clips chosen,
-without reading shards. It is made by reading all records once and again after
-the data set was built anew.
+without reading shards. A build writes it; for a data set without it, such as one
+of an earlier version, it is made by reading all records once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -122,11 +123,32 @@ def make_records(path: str | os.PathLike, *, keep: bool = True) -> Records:
       rows = []
     progress.update()
   progress.close()
-  table = pa.concat_tables(parts or [SCHEMA.empty_table()])
-  table = table.replace_schema_metadata({_DIGEST: _digest(manifest)})
+  table = _of(manifest, parts)
   if keep:
     arrow.write(path / FOLDER / f"{RECORDS}.arrow", table)
   return Records(path, table, manifest["splits"])
+
+
+def write_records(
+  path: pathlib.Path, manifest: Mapping[str, Any], parts: Sequence[pa.Table]
+) -> None:
+  """Writes `columns/records.arrow` of a data set that is being finished.
+
+  Args:
+    path: folder of the data set.
+    manifest: its manifest, with shards and splits.
+    parts: rows of each shard, in the manifest's order.
+
+  Raises:
+    OSError: the disk is full.
+  """
+  arrow.write(path / FOLDER / f"{RECORDS}.arrow", _of(manifest, parts))
+
+
+def _of(manifest: Mapping[str, Any], parts: Sequence[pa.Table]) -> pa.Table:
+  """Returns one table that says of which data set it is."""
+  table = pa.concat_tables(parts or [SCHEMA.empty_table()])
+  return table.replace_schema_metadata({_DIGEST: _digest(manifest)})
 
 
 def row_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,12 @@ def read(path, split="all"):
   return {record["id"]: record for record in opened}
 
 
+def contents(out):
+  """Bytes of all files of a data set by their relative names."""
+  files = [path for path in pathlib.Path(out).rglob("*") if path.is_file()]
+  return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
 def flip_byte(path, place=None):
   """Alters one byte of a file, the one in the middle by default."""
   data = bytearray(pathlib.Path(path).read_bytes())

@@ -16,7 +16,13 @@ from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError, SchemaError
 from data_pipelines.tokenizer import Tokenizer
 from data_pipelines.writer import BuildError, DatasetWriter, Outcome
-from tests.data_pipelines.samples import plan_of, read, sound_record, write
+from tests.data_pipelines.samples import (
+  contents,
+  plan_of,
+  read,
+  sound_record,
+  write,
+)
 
 NUM = 7
 
@@ -52,11 +58,6 @@ def stop_at(make, number, calls):
     return make(key)
 
   return interrupted
-
-
-def contents(folder):
-  """Name -> bytes of all files of a data set."""
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, NUM - 1])

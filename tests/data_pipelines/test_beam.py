@@ -15,7 +15,12 @@ from data_pipelines.beam import BeamOptions, parts_place
 from data_pipelines.build import build_folder
 from data_pipelines.clips import ClipOptions
 from data_pipelines.shard import BuildError
-from tests.data_pipelines.samples import plan_of, sound_record, write_clip
+from tests.data_pipelines.samples import (
+  contents,
+  plan_of,
+  sound_record,
+  write_clip,
+)
 from v2a_jax.basics.paths import as_path
 
 HOLD = """
@@ -64,10 +69,6 @@ def build(root, out, **settings):
     log=lambda _: None,
     **settings,
   )
-
-
-def contents(out):
-  return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def test_a_pipeline_writes_the_bytes_of_the_pool(beam, clips, tmp_path):

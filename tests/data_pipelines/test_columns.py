@@ -209,14 +209,22 @@ def test_training_reads_what_is_admitted_with_its_annotations(tmp_path):
 
 def test_what_admits_nothing_or_fits_no_more_is_said(tmp_path):
   path = write(tmp_path / "ds", [sound_record(0)])
+  listed = tmp_path / "ds" / "columns" / "records.arrow"
+  earlier = listed.read_bytes()
+  listed.unlink()  # As in a data set of an earlier version.
   with pytest.raises(DataError, match="has no columns: run `v2a data columns"):
     view.open_view(path, "train", admit="duration > 0")
   records.make_records(path)
+  assert listed.read_bytes() == earlier
   with pytest.raises(DataError, match="1 fail duration > 9; no clip is left"):
     view.open_view(path, "train", admit="duration > 9")
   with pytest.raises(DataError, match="has no columns 'x'"):
     view.open_view(path, "train", annotations=("x",))
+  listed.with_name("mine.arrow").write_bytes(b"said by somebody")
   write(path, [sound_record(0), sound_record(1)], overwrite=True)
+  assert len(records.open_records(path)) == 2
+  assert listed.with_name("mine.arrow").read_bytes() == b"said by somebody"
+  listed.write_bytes(earlier)
   with pytest.raises(DataError, match="was built since its columns"):
     view.open_view(path, "train", admit="duration > 0")
   assert len(records.make_records(path)) == 2

@@ -14,7 +14,12 @@ from data_pipelines import build
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
 from data_pipelines.writer import BuildError
-from tests.data_pipelines.samples import flip_byte, read, write_clip
+from tests.data_pipelines.samples import (
+  contents,
+  flip_byte,
+  read,
+  write_clip,
+)
 from tests.launch.commands import ENV, v2a
 
 
@@ -57,10 +62,6 @@ def build_again(root, out, *, options=OPTIONS, limit=None, **output):
 def counts(text):
   found = re.search(r"(\d+) clips were taken over.* (\d+) were decoded", text)
   return found and tuple(map(int, found.groups()))
-
-
-def contents(out):
-  return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def assert_as_new(root, out, tmp_path):

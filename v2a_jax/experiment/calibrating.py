@@ -5,7 +5,8 @@ import itertools
 
 import numpy as np
 
-from data_pipelines import loader as loader_lib
+from data_pipelines.loader import make_loader
+from data_pipelines.loader_config import LoaderConfig
 from v2a_jax.codec import dac_files
 
 BATCH = 8
@@ -28,7 +29,7 @@ def calibrate(folder: str, dataset: str, num_clips: int) -> float:
     DataError: the data set cannot.
   """
   sizes = dac_files.read_config(folder)
-  config = loader_lib.LoaderConfig(
+  config = LoaderConfig(
     paths=(dataset,),
     batch_size=min(BATCH, num_clips),
     seconds=4.0,
@@ -39,7 +40,7 @@ def calibrate(folder: str, dataset: str, num_clips: int) -> float:
 
   def waveforms() -> Iterator[np.ndarray]:
     count = -(-num_clips // config.batch_size)
-    with loader_lib.make_loader(config) as loader:
+    with make_loader(config) as loader:
       for batch in itertools.islice(loader, count):
         yield np.asarray(batch["audio"])
 
