@@ -46,6 +46,9 @@ what they are judged by:
                       (default mn04,aisfx)
 --toolkits            also compute KAD as kadtk, inception score and DeSync as
                       av-benchmark do, to be held against published numbers
+--clap DIR            folder of LAION's CLAP (config.json, model.safetensors,
+                      tokenizer.json, such as laion/clap-htsat-unfused): also
+                      score the agreement of sounds and prompts
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
@@ -91,7 +94,7 @@ def main(argv: list[str]) -> int:
 
   options = _options(args, runner.Options)
   asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
-  chosen = metrics.choose(asked, toolkits=args.toolkits)
+  chosen = metrics.choose(asked, toolkits=args.toolkits, clap=args.clap or "")
   outputs = [_named(text) for text in args.outputs or ()]
   names = unique_names(
     [*args.checkpoint, *(path for _, path in outputs)],

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from v2a_jax.evaluation.metrics.av_align import AVAlign
 from v2a_jax.evaluation.metrics.bandwidth import Bandwidth, LostBand
 from v2a_jax.evaluation.metrics.base import Metric
+from v2a_jax.evaluation.metrics.clap_score import ClapScore
 from v2a_jax.evaluation.metrics.clipped import ClippedClips
 from v2a_jax.evaluation.metrics.desync import DeSync
 from v2a_jax.evaluation.metrics.duration_error import DurationError
@@ -50,7 +51,10 @@ EMBEDDINGS = ("mn04", "aisfx")
 
 
 def choose(
-  embeddings: Sequence[str] = EMBEDDINGS, *, toolkits: bool = False
+  embeddings: Sequence[str] = EMBEDDINGS,
+  *,
+  toolkits: bool = False,
+  clap: str = "",
 ) -> tuple[Metric, ...]:
   """Returns the metrics that are computed, on some embeddings.
 
@@ -58,6 +62,7 @@ def choose(
     embeddings: ids in `embeddings.EMBEDDINGS`; sets of sounds are compared on
       each, and classes by those that tag.
     toolkits: add what kadtk and av-benchmark compute in another way.
+    clap: folder of a CLAP with which to add the CLAP score; "" for none.
 
   Raises:
     ValueError: there is no embedding of that id.
@@ -83,6 +88,7 @@ def choose(
     *map(KLDivergence, taggers),
     *map(InceptionScore, taggers),
     *map(KernelDistance, embeddings),
+    *([ClapScore(clap)] if clap else ()),
     WordsHeard(),
     SceneWords(),
     SceneOrder(),
