@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import shutil
 import subprocess
-from typing import Any, Protocol
+from typing import Protocol
 
 from launch.parsing import UsageError
 from launch.sweep.plan import Job, Plan
@@ -91,7 +91,7 @@ class SchedulerError(ValueError):
   """A scheduler that is not there or refuses; one line."""
 
 
-def get(name: str) -> Any:
+def get(name: str) -> Backend:
   """Returns a backend by its name.
 
   Raises:

@@ -12,7 +12,6 @@ import time
 
 from v2a_jax.basics import claim
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
-from v2a_jax.basics.text import clock
 
 NEW, QUEUED, RUNNING, RESUME = "NEW", "QUEUED", "RUNNING", "RESUME"
 DONE, CANCELLED, LOST = "DONE", "CANCELLED", "LOST"
@@ -116,8 +115,3 @@ def why_not(cost: Mapping) -> str:
   else:
     text = f"needs more than {cost['capacity'] / 1e9:.1f} GB a chip"
   return f"{text}; less is needed with {' or '.join(cost['remedies'])}"
-
-
-def shown_age(seconds: float | None) -> str:
-  """Formats an age, `-` if there is none."""
-  return "-" if seconds is None else clock(seconds)

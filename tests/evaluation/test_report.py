@@ -553,3 +553,24 @@ def test_only_what_is_compared_is_said_to_be_compared_as_a_whole(results):
       "fad": run["metrics"]["fad"] | {"role": "shown"}
     }
   assert "compared through intervals" not in said()
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+  """As those of a sweep, whose folders say what was changed."""
+  names = ("00_lr_0.001", "01_lr_0.0003")
+  for name in names:
+    for scale in ("guidance_1", "guidance_3"):
+      write_results(tmp_path / "eval" / name / scale, "tiny", with_media=0)
+  write_results(tmp_path / "other", "other", with_media=0)
+  paths = [tmp_path / "eval" / name for name in names]
+  page = report.write_report([*paths, tmp_path / "other"], tmp_path / "a.html")
+  text = page.read_text()
+  for name in names:
+    assert f"tiny ({name}/guidance_1)" in text
+  assert "other (" not in text
+  # Where only one part differs, that is the name.
+  runs = report.load_runs([path / "guidance_1" for path in paths])
+  assert [run["name"] for run in runs] == [f"tiny ({name})" for name in names]
+  # The same results twice have nothing else.
+  runs = report.load_runs([paths[0] / "guidance_1"] * 2)
+  assert [run["name"] for run in runs] == ["tiny (1)", "tiny (2)"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import datetime
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 from urllib import parse
@@ -88,7 +89,9 @@ def write_report(
 
 
 def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
-  """Reads results, adds their `folder`, and numbers runs of equal names.
+  """Reads results and adds their `folder`; runs of equal names get another one.
+
+  It has the parts of their folders that differ, in a sweep its run's overrides.
 
   Raises:
     ValueError: no paths, or a file that does not hold results of this schema.
@@ -99,10 +102,23 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
   files = [file for path in paths for file in _files(as_path(path))]
   runs = [_load(file) | {"folder": file.parent} for file in files]
   names = [run["name"] for run in runs]
-  for i, run in enumerate(runs):
-    if names.count(run["name"]) > 1:
-      run["name"] = f"{run['name']} ({i + 1})"
+  for name in {name for name in names if names.count(name) > 1}:
+    same = [run for run in runs if run["name"] == name]
+    for run, part in zip(same, _apart([run["folder"] for run in same])):
+      run["name"] = f"{name} ({part})"
   return runs
+
+
+def _apart(folders: Sequence[pathlib.Path]) -> list[str]:
+  """Names folders by their parts that not all have; by numbers if equal."""
+  rows = [folder.parts for folder in folders]
+  first = os.path.commonprefix(rows)
+  ends = [row[len(first) :][::-1] for row in rows]
+  last = len(os.path.commonprefix(ends))
+  found = ["/".join(end[last:][::-1]) for end in ends]
+  if len(set(found)) < len(found) or not all(found):
+    return [str(i + 1) for i in range(len(folders))]
+  return found
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
