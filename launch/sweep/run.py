@@ -213,13 +213,15 @@ def _plan_lines(plan: Plan) -> list[str]:
 def _plan_states(jobs: Sequence[Job]) -> list[str]:
   """Returns the state of runs, with the step that they go on from.
 
-  `-` stands for what a store says that cannot be reached from here.
+  `-` stands for what a store says that cannot be reached from here, which is
+  said.
   """
   found = []
   for job in jobs:
     try:
       now, _ = status_lib.state_of(job)
-    except OSError:
+    except OSError as error:
+      print(f"the state of runs is not known: {error}", file=sys.stderr)
       return ["-"] * len(jobs)
     step = (
       f" @{state_lib.newest(job.folder)}" if now == state_lib.RESUME else ""

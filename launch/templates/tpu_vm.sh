@@ -11,7 +11,7 @@
 # 22.04 have 3.10 as python3, so install another and set PYTHON=python3.11.
 # REPOSITORY is what the hosts clone. The run goes on
 # when this shell is gone; ssh is a way to start it, not to keep it alive. For
-# slices that are often preempted, gke_jobset.yaml restarts them by itself.
+# slices that are often preempted, GKE restarts them by itself (v2a sweep plan --backend=gke).
 set -euo pipefail
 
 : "${TPU:?name of the slice}" "${ZONE:?zone of the slice}"

@@ -3,7 +3,6 @@
 import pathlib
 import re
 import shlex
-import string
 import subprocess
 
 import pytest
@@ -148,37 +147,6 @@ def test_a_tpu_slice_that_is_not_named_is_refused(
   run = tpu_vm(tmp_path, *words, **env)
   assert run.returncode != 0 and message in run.stderr
   assert not run.stdout
-
-
-def test_jobset_renders_to_one_process_a_host():
-  text = (TEMPLATES / "gke_jobset.yaml").read_text()
-  values = dict(
-    RUN="run", IMAGE="image", CONFIG="c.py", WORKDIR="gs://b/r", DATA="gs://b/d"
-  )
-  job = yaml.safe_load(string.Template(text).substitute(values))
-  assert job["kind"] == "JobSet"
-  spec = job["spec"]["replicatedJobs"][0]["template"]["spec"]
-  # What would fail again ends the set; anything else restarts it.
-  (rule,) = spec["podFailurePolicy"]["rules"]
-  assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [1, 2]
-  (rule,) = job["spec"]["failurePolicy"]["rules"]
-  assert rule == {
-    "name": "failFast",
-    "action": "FailJobSet",
-    "onJobFailureReasons": ["PodFailurePolicy"],
-  }
-  assert spec["parallelism"] == spec["completions"]
-  container = spec["template"]["spec"]["containers"][0]
-  assert container["command"] == ["python", "-m", "launch.train"]
-  args = parse_train(container["args"])
-  assert args.distributed
-  assert (args.config, args.workdir) == ("c.py", "gs://b/r")
-  assert args.overrides == ["--config.data.paths=('gs://b/d',)"]
-  chips = container["resources"]["limits"]["google.com/tpu"]
-  rows, columns = spec["template"]["spec"]["nodeSelector"][
-    "cloud.google.com/gke-tpu-topology"
-  ].split("x")
-  assert chips * spec["parallelism"] == int(rows) * int(columns)
 
 
 def test_dockerfile_copies_what_exists():

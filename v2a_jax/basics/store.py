@@ -12,6 +12,7 @@ and so on for s3://, application default credentials for gs://.
 from collections.abc import Iterator
 import contextlib
 import errno
+import logging
 import os
 from typing import Any
 import uuid
@@ -38,6 +39,9 @@ _NO_CREDENTIALS = (
 # Folders change under a run's feet: other processes write to them.
 for _protocol in ("gs", "gcs", "s3"):
   fsspec.config.conf.setdefault(_protocol, {})["use_listings_cache"] = False
+# What they log as errors is raised, too, and reported in one line.
+for _package in _PACKAGES.values():
+  logging.getLogger(_package).setLevel(logging.CRITICAL)
 # etils would otherwise take TensorFlow, where it is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
