@@ -1,30 +1,44 @@
-"""Measures the robustness of the watermark; prints a table in Markdown.
+"""Measures the robustness of the watermark; prints tables in Markdown.
 
-  python benchmarks/watermark_robustness.py CLIPS [--num 100] [-o table.md]
+  python benchmarks/watermark_robustness.py CLIPS... [--num 100] [-o rows.jsonl]
 
-CLIPS is a folder of audio or video files, searched recursively. Four seconds of
-each of `num` random files are marked with a key and payload of their own,
-attacked, and searched for the watermark. It counts as found at a false positive
-probability of at most 1e-4.
+CLIPS are folders of audio or video files, searched recursively. Excerpts of
+four seconds of `num` random files of each, and of `num` scenes and of `num`
+soundtracks by the bundled model with `--scenes` and `--generated`, are marked
+with a key and payload of their own, attacked, and searched for the watermark.
+It counts as found at a false positive probability of at most 1e-4.
+
+With `-o`, each clip's results are a line there at once, and attacks on it that
+are there are not measured again: an interrupted run goes on, and `--table`
+prints what is there.
 
 The null distribution is measured, too: scores of unmarked clips under many
 keys, compared with the bound exp(-z^2 / 2) that `detect` reports.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import functools
+import json
 import pathlib
 import random
 import tempfile
 
+import av
+import jax
+import librosa
 import numpy as np
 from scipy import signal, stats
 
+from data_pipelines import scenes
 from v2a_jax import media, watermark
+from v2a_jax.codec import frozen
+from v2a_jax.soundtrack.tracker import Soundtracker
 from v2a_jax.watermark import detector, pattern, spectrum
 
 RATE = 16_000
 SECONDS = 4.0
+CODEC = "codec_tiny"  # the neural codec that sound is encoded by again
 SUFFIXES = (".wav", ".ogg", ".flac", ".mp3", ".mp4", ".m4a")
 Attack = Callable[[np.ndarray, np.random.Generator, pathlib.Path], np.ndarray]
 
@@ -79,9 +93,9 @@ def equalise(x, rng, folder):
   )
 
 
-def low_pass(hz: float) -> Attack:
-  """Returns an attack by an eighth-order Butterworth low-pass filter."""
-  sos = signal.butter(8, hz, fs=RATE, output="sos")
+def filtered(kind: str, hz: float) -> Attack:
+  """Returns an attack by an eighth-order Butterworth low or high pass."""
+  sos = signal.butter(8, hz, kind, fs=RATE, output="sos")
   return lambda x, rng, folder: signal.sosfilt(sos, x, axis=0)
 
 
@@ -94,6 +108,59 @@ def crop(x, rng, folder):
 def speed(factor: float) -> Attack:
   """Returns an attack that plays `factor` times as fast, at higher pitch."""
   return lambda x, rng, folder: signal.resample(x, int(len(x) / factor))
+
+
+def stretch(factor: float) -> Attack:
+  """Returns an attack that plays `factor` times as fast, at the same pitch.
+
+  By FFmpeg's filter atempo, which overlaps pieces where they are alike (WSOLA).
+  """
+
+  def attack(x, rng, folder):
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(sample_rate=RATE, format="flt", layout="mono")
+    tempo, sink = graph.add("atempo", str(factor)), graph.add("abuffersink")
+    source.link_to(tempo)
+    tempo.link_to(sink)
+    graph.configure()
+    frame = av.AudioFrame.from_ndarray(
+      np.ascontiguousarray(x.T, np.float32), format="flt", layout="mono"
+    )
+    frame.sample_rate, frame.pts = RATE, 0
+    graph.push(frame)
+    graph.push(None)
+    pieces = []
+    while True:
+      try:
+        pieces.append(sink.pull().to_ndarray().reshape(-1, 1))
+      except (av.error.BlockingIOError, av.error.EOFError):
+        return np.concatenate(pieces)
+
+  return attack
+
+
+def mix(x, rng, folder):
+  """Adds the clip that was measured before, unmarked, 6 dB below this one."""
+  other = OTHER[0]
+  level = np.sqrt(np.mean(x**2) / (np.mean(other**2) + 1e-12))
+  return x + level * 10 ** (-6 / 20) * np.resize(other, x.shape)
+
+
+@functools.cache
+def _codec():
+  codec = frozen.load(CODEC)
+
+  @jax.jit
+  def run(state, x):
+    merged = codec.merge(state)
+    return merged.decode(merged.encode(x))[:, : x.shape[1]]
+
+  return functools.partial(run, codec.state)
+
+
+def neural_codec(x, rng, folder):
+  """Encodes to the latents of the bundled codec and decodes."""
+  return np.asarray(_codec()(x[None].astype(np.float32)))[0]
 
 
 def compress(x, rng, folder):
@@ -117,88 +184,125 @@ def then(first: Attack, second: Attack) -> Attack:
   return lambda x, rng, folder: second(first(x, rng, folder), rng, folder)
 
 
+# The unmarked clip that was measured last; before the first one, white noise.
+OTHER = [np.random.default_rng(0).standard_normal((RATE, 1))]
 ATTACKS: dict[str, Attack] = {
   "none": lambda x, rng, folder: x,
-  "delivered MP4": video,
-  "AAC 128 kb/s": lossy(".m4a", 128_000),
-  "AAC 64 kb/s": lossy(".m4a", 64_000),
-  "AAC 32 kb/s": lossy(".m4a", 32_000),
+  "delivered MP4 (AAC)": video,
   "MP3 128 kb/s": lossy(".mp3", 128_000),
   "MP3 64 kb/s": lossy(".mp3", 64_000),
-  "Opus 64 kb/s": lossy(".opus", 64_000),
-  "resampled via 44.1 kHz": resample(44_100),
-  "resampled via 48 kHz": resample(48_000),
+  "Opus 48 kb/s": lossy(".opus", 48_000),
   "resampled via 8 kHz": resample(8_000),
   "noise 30 dB": noise(30),
-  "noise 25 dB": noise(25),
   "noise 20 dB": noise(20),
   "level -26 dB": lambda x, rng, folder: 0.05 * x,
   "equaliser +-6 dB": equalise,
-  "low pass 4 kHz": low_pass(4000),
+  "low pass 4 kHz": filtered("low", 4000),
+  "high pass 500 Hz": filtered("high", 500),
   "compressor 4:1": compress,
-  "reverberation 0.3 s": reverberate,
   "2 s excerpt": crop,
   "delivered MP4, 2 s excerpt": then(video, crop),
-  "MP3 64 kb/s, 2 s excerpt": then(lossy(".mp3", 64_000), crop),
-  "speed +1 %": speed(1.01),
-  "speed -2 %": speed(0.98),
   "speed +5 %": speed(1.05),
   "speed -5 %": speed(0.95),
+  "stretched +5 %": stretch(1.05),
+  "stretched -5 %": stretch(0.95),
+  "mixed with another clip at -6 dB": mix,
+  "neural codec": neural_codec,
+  "reverberation 0.3 s": reverberate,
   "marked again, other key": lambda x, rng, folder: watermark.embed(
     x, RATE, key="second owner"
   ),
 }
 
 
-def read_clips(folder: pathlib.Path, num: int, seed: int) -> list[np.ndarray]:
-  """Reads `num` excerpts [t, 1] of 4 s; skips shorter and silent files."""
+def read_clips(
+  folder: pathlib.Path, num: int, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields names and samples [t, 1] of `num` excerpts of 4 s of random files.
+
+  Shorter and silent files are left out; one of 8 s or more gives several.
+  """
   files = sorted(f for f in folder.rglob("*") if f.suffix in SUFFIXES)
   random.Random(seed).shuffle(files)
-  clips = []
+  size, count = round(SECONDS * RATE), 0
   for file in files:
     try:
-      audio = media.read_audio(
-        file, sample_rate=RATE, channels=1, duration=SECONDS
-      )
+      samples = media.read_audio(file, sample_rate=RATE, channels=1).samples
     except media.MediaError as error:
       print(error)
       continue
-    if len(audio.samples) >= (SECONDS - 0.01) * RATE and audio.samples.any():
-      clips.append(audio.samples)
-    if len(clips) == num:
-      break
-  return clips
+    # A lossy file of 4 s may lack a few samples at the end.
+    samples = np.pad(samples, ((0, RATE // 100), (0, 0)))
+    for start in range(0, len(samples) - size + 1, size):
+      excerpt = samples[start : start + size]
+      if excerpt.any() and count < num:
+        count += 1
+        yield f"{file.name} {start // RATE}", excerpt
 
 
-def measure(clips: list[np.ndarray], names: list[str], seed: int) -> dict:
-  """Attacks every marked clip and searches the watermark.
+def read_scenes(num: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields names and sounds of scenes."""
+  for i in range(num):
+    scene = scenes.make_scene(seed * 1_000_003 + i, seconds=SECONDS)
+    yield f"scene {i}", scene.audio.reshape(len(scene.audio), -1)[:, :1]
+
+
+def generate(num: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields names and soundtracks that the bundled model makes for scenes."""
+  tracker = Soundtracker.load()
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, "x.mp4")
+    for i in range(num):
+      scene = scenes.make_scene(seed * 1_000_003 + i, seconds=SECONDS)
+      media.encode_video(scene.frames, fps=scene.fps, path=path)
+      take = tracker(path, num_candidates=1, seed=i).best
+      yield f"generated {i}", take.samples[:, :1]
+
+
+def measure(clip: np.ndarray, names: list[str], seed: str) -> dict:
+  """Attacks a marked clip and searches the watermark.
 
   Args:
-    clips: excerpts [t, 1].
+    clip: excerpt [t, 1].
     names: names of the attacks.
-    seed: random seed of payloads and attacks.
+    seed: text that key, payload and attacks are drawn from.
 
   Returns:
-    `ratios`: signal to change in dB for each clip; `attacks`: (found, payload
-    is right, score) for each clip by attack.
+    `ratio`: signal to change in dB; `distance`: change of the log-mel spectrum
+    in dB; `attacks`: found, payload is right, score, by attack.
   """
-  results = {name: [] for name in names}
-  ratios = []
+  draw = lambda what: np.random.default_rng(list(f"{seed} {what}".encode()))
+  key, payload = f"owner {seed}", int(draw("payload").integers(1 << 16))
+  marked = watermark.embed(clip, RATE, key=key, payload=payload)
+  change = np.sum((marked - clip) ** 2) + 1e-12
+  attacks = {}
   with tempfile.TemporaryDirectory() as folder:
-    for i, clip in enumerate(clips):
-      rng = np.random.default_rng((seed, i))
-      key, payload = f"owner {i}", int(rng.integers(1 << 16))
-      marked = watermark.embed(clip, RATE, key=key, payload=payload)
-      change = np.sum((marked - clip) ** 2) + 1e-12
-      ratios.append(10 * np.log10(np.sum(clip**2) / change))
-      for name in names:
-        attacked = ATTACKS[name](marked, rng, pathlib.Path(folder))
-        result = watermark.detect(attacked.astype(np.float32), RATE, key=key)
-        results[name].append(
-          (result.found, result.payload == payload, result.score)
-        )
-      print(f"{i + 1}/{len(clips)}", end="\r", flush=True)
-  return {"ratios": np.array(ratios), "attacks": results}
+    for name in names:
+      attacked = ATTACKS[name](marked, draw(name), pathlib.Path(folder))
+      found = watermark.detect(attacked.astype(np.float32), RATE, key=key)
+      right = found.payload == payload
+      attacks[name] = [found.found, right, round(found.score, 2)]
+  ratio = 10 * np.log10(np.sum(clip**2) / change)
+  return {
+    "ratio": round(float(ratio), 2),
+    "distance": round(mel_distance(clip, marked), 3),
+    "attacks": attacks,
+  }
+
+
+def mel_distance(before: np.ndarray, after: np.ndarray) -> float:
+  """Returns the root mean square change in dB of 64 log-mel bands.
+
+  Bands more than 60 dB under the loudest do not count.
+  """
+  power = lambda x: librosa.feature.melspectrogram(
+    y=x[:, 0].astype(np.float32), sr=RATE, n_fft=1024, hop_length=256, n_mels=64
+  )
+  first, second = power(before), power(after)
+  floor = first.max() * 1e-6
+  levels = lambda x: 10 * np.log10(np.maximum(x, floor))
+  change = (levels(second) - levels(first))[first > floor]
+  return float(np.sqrt(np.mean(change**2))) if change.size else 0.0
 
 
 def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
@@ -237,25 +341,48 @@ def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
   }
 
 
-def table(results: dict, null: dict) -> str:
-  """Formats the results of `measure` and `measure_null` as Markdown."""
-  ratios = results["ratios"]
+def table(rows: list[dict]) -> str:
+  """Formats rows of `measure` as Markdown, with Wilson's intervals of 95 %."""
+  ratios = np.array([row["ratio"] for row in rows])
+  distances = np.array([row["distance"] for row in rows])
+  kinds = list(dict.fromkeys(row["kind"] for row in rows))
+  count = lambda kind: sum(row["kind"] == kind for row in rows)
   lines = [
-    f"N = {len(ratios)} clips of {SECONDS:.0f} s; signal to change "
-    f"{np.median(ratios):.1f} dB (median; 10 % under "
-    f"{np.percentile(ratios, 10):.1f} dB).",
+    f"N = {len(rows)} clips of {SECONDS:.0f} s ("
+    + ", ".join(f"{kind} {count(kind)}" for kind in kinds)
+    + f"); signal to change {np.median(ratios):.1f} dB (median; 10 % under"
+    f" {np.percentile(ratios, 10):.1f} dB); log-mel change"
+    f" {np.median(distances):.2f} dB (10 % over"
+    f" {np.percentile(distances, 90):.2f} dB).",
     "",
-    "| change | found | payload read | median z | lowest decile of z |",
-    "|---|---:|---:|---:|---:|",
+    "| change | clips | found | 95 % interval | payload read | median z |"
+    " lowest decile of z | least found in |",
+    "|---|---:|---:|---:|---:|---:|---:|---|",
   ]
-  for name, rows in results["attacks"].items():
-    found, right, z = np.array(rows, float).T
-    lines.append(
-      f"| {name} | {100 * found.mean():.0f} % | {100 * right.mean():.0f} % "
-      f"| {np.median(z):.1f} | {np.percentile(z, 10):.1f} |"
+  for name in ATTACKS:
+    part = [row for row in rows if name in row["attacks"]]
+    if not part:
+      continue
+    found, right, z = np.array([r["attacks"][name] for r in part], float).T
+    low, high = stats.binomtest(int(found.sum()), len(found)).proportion_ci(
+      method="wilson"
     )
-  lines += [
-    "",
+    share = {
+      kind: np.mean([r["attacks"][name][0] for r in part if r["kind"] == kind])
+      for kind in dict.fromkeys(row["kind"] for row in part)
+    }
+    least = min(share, key=share.get)
+    lines.append(
+      f"| {name} | {len(part)} | {100 * found.mean():.1f} % | {100 * low:.1f}-{100 * high:.1f}"
+      f" | {100 * right.mean():.1f} % | {np.median(z):.1f} "
+      f"| {np.percentile(z, 10):.1f} | {least}, {100 * share[least]:.0f} % |"
+    )
+  return "\n".join(lines) + "\n"
+
+
+def null_table(null: dict) -> str:
+  """Formats the result of `measure_null` as Markdown."""
+  lines = [
     f"Null: {null['total']:,} scores of unmarked clips, highest "
     f"{null['highest']:.2f}.",
     "",
@@ -276,24 +403,62 @@ def main():
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument(
-    "clips", type=pathlib.Path, help="folder of audio or video files"
+    "clips", type=pathlib.Path, nargs="+", help="folders of sound or video"
   )
-  parser.add_argument("--num", type=int, default=100, help="number of clips")
+  parser.add_argument("--num", type=int, default=100, help="clips of a folder")
+  parser.add_argument("--scenes", action="store_true")
+  parser.add_argument("--generated", action="store_true")
   parser.add_argument(
-    "--keys", type=int, default=200, help="keys of the null distribution"
+    "--keys", type=int, default=0, help="keys of the null distribution"
   )
   parser.add_argument("--only", nargs="*", help="names of attacks; all if none")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("-o", "--out", type=pathlib.Path)
+  parser.add_argument("--table", action="store_true", help="measure no more")
   args = parser.parse_args()
-  clips = read_clips(args.clips, args.num, args.seed)
-  names = args.only or list(ATTACKS)
-  text = table(
-    measure(clips, names, args.seed), measure_null(clips, args.keys, args.seed)
-  )
-  print(text)
-  if args.out:
-    args.out.write_text(text)
+  out, names = args.out, args.only or list(ATTACKS)
+  rows = {}
+  if out and out.exists():
+    for line in out.read_text().splitlines():
+      add(rows, json.loads(line))
+  sources = {f.name: read_clips(f, args.num, args.seed) for f in args.clips}
+  if args.scenes:
+    sources["scenes"] = read_scenes(args.num, args.seed)
+  if args.generated:
+    sources["generated"] = generate(args.num, args.seed)
+  unmarked = []
+  for kind, name, clip in () if args.table else turns(sources):
+    if args.keys:
+      unmarked.append(clip)
+    known = rows.get((kind, name), {"attacks": ()})["attacks"]
+    if missing := [attack for attack in names if attack not in known]:
+      row = measure(clip, missing, f"{args.seed} {kind} {name}")
+      add(rows, row := {"kind": kind, "name": name} | row)
+      if out:
+        with out.open("a") as file:
+          file.write(json.dumps(row) + "\n")
+      print(f"{len(rows)} clips", end="\r", flush=True)
+    OTHER[0] = clip
+  print(table(list(rows.values())))
+  if unmarked:
+    print(null_table(measure_null(unmarked, args.keys, args.seed)))
+
+
+def add(rows: dict, row: dict) -> None:
+  """Adds a row to those that are there, or its attacks to its clip's."""
+  known = rows.setdefault((row["kind"], row["name"]), row)
+  known["attacks"] = known["attacks"] | row["attacks"]
+
+
+def turns(sources: dict) -> Iterator[tuple[str, str, np.ndarray]]:
+  """Yields a clip of each source in turn, until all are at their end."""
+  while sources:
+    for kind in list(sources):
+      found = next(sources[kind], None)
+      if found is None:
+        del sources[kind]
+      else:
+        yield kind, *found
 
 
 if __name__ == "__main__":

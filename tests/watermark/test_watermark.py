@@ -231,6 +231,21 @@ def test_scores_of_other_keys_stay_under_the_bound():
   assert max(scores) < np.sqrt(2 * np.log(20 * tried * 100))
 
 
+def test_sound_that_is_stretched_at_the_same_pitch_is_found(marked):
+  """Grains of 100 ms, laid a twentieth further apart, move no frequency."""
+  x, grain = marked["noise"][:, 0], RATE // 10
+  near, far = round(grain / 2.1), grain // 2
+  out = np.zeros(2 * len(x), np.float32)
+  count = (len(x) - grain) // near
+  for i in range(count):
+    piece = x[i * near :][:grain]
+    out[i * far :][:grain] += np.hanning(grain) * piece
+  out = out[: count * far, None]
+  found = watermark.detect(out, RATE, key=KEY)
+  assert found.found and found.stretched
+  assert found.speed == pytest.approx(1 / 1.05, abs=0.01)
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/clips")
 def test_the_payload_survives_aac_on_real_clips(tmp_path):
   onsets = json.loads((REAL / "onsets.json").read_text())

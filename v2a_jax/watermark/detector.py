@@ -2,8 +2,9 @@
 
 `pattern.py` has the statistic `z` and its bound `exp(-z^2 / 2)`. By the union
 bound over `M` hypotheses, audio without the watermark reaches `z` with
-probability at most `M exp(-z^2 / 2)`. Half of the false positive rate is spent
-on audio at its original speed, half on audio at other speeds.
+probability at most `M exp(-z^2 / 2)`. A third of the false positive rate is spent
+on audio at its original speed, on audio that is played faster or slower, and on
+audio that is stretched: its patches last longer, in the same bands.
 """
 
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Detection:
       of the key reaches the score anywhere in the search.
     seconds_examined: duration of the audio in seconds.
     speed: playback speed of the best hypothesis relative to the original.
+    stretched: whether it has the original's pitch at that speed.
   """
 
   found: bool
@@ -48,6 +50,7 @@ class Detection:
   false_positive_probability: float
   seconds_examined: float
   speed: float = 1.0
+  stretched: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,7 @@ class _Best:
   score: float = 0.0  # its `z`
   tried: int = 0  # hypotheses in the search
   speed: float = 1.0
+  stretched: bool = False
   resultants: np.ndarray | None = None  # its `C`, complex [slots, chips]
 
   def __or__(self, other: "_Best") -> "_Best":
@@ -66,8 +70,8 @@ class _Best:
 
   @property
   def probability(self) -> float:
-    """False positive bound `2 M exp(-z^2 / 2)`; half for each search."""
-    log = np.log(max(1, 2 * self.tried)) - self.score * abs(self.score) / 2
+    """False positive bound `3 M exp(-z^2 / 2)`; a third for each search."""
+    log = np.log(max(1, 3 * self.tried)) - self.score * abs(self.score) / 2
     return float(np.exp(min(0.0, log)))
 
   @property
@@ -83,7 +87,7 @@ def detect(
 
   Windows of 8 s are scored separately and the best one counts, so a part of a
   long file suffices. If that gives no payload, up to four windows of 4 s are
-  searched at speeds within 5 %.
+  searched at speeds within 5 %, and if nothing is found, with the pitch kept.
 
   Args:
     samples: floats [t, channels]; the mean and each channel are searched.
@@ -106,8 +110,11 @@ def detect(
     count = min(len(windows), _STRETCHED_WINDOWS)
     spread = np.linspace(0, len(windows) - 1, count).astype(int)
     windows = [windows[i] for i in spread]
-    stretched = _search(channels, key, _speeds(windows), windows)
-    best = min(best, stretched, key=lambda x: x.probability)
+    for stretched in (False, True):
+      other = _search(channels, key, _speeds(windows), windows, stretched)
+      best = min(best, other, key=lambda x: x.probability)
+      if best.found:
+        break
     payload = _read_payload(best, key)
   return Detection(
     found=best.found,
@@ -116,6 +123,7 @@ def detect(
     false_positive_probability=best.probability,
     seconds_examined=len(original) / sample_rate,
     speed=best.speed,
+    stretched=best.stretched,
   )
 
 
@@ -136,7 +144,7 @@ def _speeds(windows: list[slice]) -> np.ndarray:
   return 1 + step * np.array([i for i in range(-n, n + 1) if i])
 
 
-def _search(channels, key, speeds, windows) -> _Best:
+def _search(channels, key, speeds, windows, stretched=False) -> _Best:
   """Returns the best hypothesis over channels, windows and speeds."""
   best = _Best()
   # Several speeds are scored at every other start, the best again at all.
@@ -146,9 +154,9 @@ def _search(channels, key, speeds, windows) -> _Best:
       power = _power(channel[window])
       local = _Best()
       for speed in speeds:
-        local |= _align(power, key, speed, stride)
+        local |= _align(power, key, speed, stride, stretched)
       if stride > 1:
-        local |= _align(power, key, local.speed, 1)
+        local |= _align(power, key, local.speed, 1, stretched)
       best |= local
   return best
 
@@ -161,13 +169,19 @@ def _power(mono: np.ndarray) -> np.ndarray:
   return (np.abs(frames) ** 2).astype(np.float32)
 
 
-def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
+def _align(
+  power: np.ndarray,
+  key: bytes,
+  speed: float,
+  stride: int,
+  stretched: bool = False,
+) -> _Best:
   """Scores every `stride`-th start of the tile with every weighting."""
   slot = _SLOT / speed
-  bands = pattern.band_matrix(speed)
+  bands = pattern.band_matrix(1.0 if stretched else speed)
   energies = _slot_energies(bands @ power, slot / 2)
   if energies is None:
-    return _Best(speed=speed)
+    return _Best(speed=speed, stretched=stretched)
   energies = [e[:, ::stride] for e in energies]
   signs = np.exp(-1j * pattern.phases(key)).T.astype(np.complex64)
   signs[pattern.carries_payload().T] = 0
@@ -181,7 +195,8 @@ def _align(power: np.ndarray, key: bytes, speed: float, stride: int) -> _Best:
     noise = np.sqrt(np.tensordot(used, square, 2) / 2)
     z = signal / np.maximum(noise, _TINY)
     i = int(z.argmax())
-    best |= _Best(float(z[i]), len(z), speed, resultants[..., i])
+    here = _Best(float(z[i]), len(z), speed, stretched, resultants[..., i])
+    best |= here
   return best
 
 
