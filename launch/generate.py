@@ -57,6 +57,8 @@ request:
                       number of soundtracks for each video (default 4)
 --seed SEED           random seed, 0 to 4294967295; candidate i has seed + i
                       (default 0)
+--shots               find the cuts between shots, and begin the sound anew at
+                      each
 --duration SECONDS    length of the video to use, from its start (default: all)
 --audio FILE          existing sound to keep; the rest of the video's length is
                       generated
@@ -101,7 +103,7 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 # Fields of `soundtrack.request.Request` that are flags by the same name.
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
-  *("num_candidates", "seed", "duration", "audio", "regenerate"),
+  *("num_candidates", "seed", "duration", "shots", "audio", "regenerate"),
   *("audio_track", "retries", "like", "like_strength"),
 )
 # Fields of `soundtrack.options.DeliveryOptions` that are flags by the same

@@ -353,12 +353,13 @@ def test_ranking_prefers_sound_that_starts_with_the_picture():
     at = int(hit * rate)
     burst = rng.normal(0, 0.3, 1600) * np.exp(-np.arange(1600) / 300)
     samples[at : at + 1600, 0] += burst
-  good = ranking.motion_onset(samples, rate, frames, times)
+  motion = ranking.Motion.of(frames, times)
+  good = ranking.motion_onset(samples, rate, motion)
   late = np.roll(samples, int(0.4 * rate), axis=0)
   assert good > 0.3
-  assert good > ranking.motion_onset(late, rate, frames, times) + 0.2
+  assert good > ranking.motion_onset(late, rate, motion) + 0.2
   silence = np.zeros_like(samples)
-  assert ranking.motion_onset(silence, rate, frames, times) == 0.0
+  assert ranking.motion_onset(silence, rate, motion) == 0.0
 
 
 def test_samplers_are_hashable_settings():

@@ -13,6 +13,7 @@ from tests.soundtrack.test_tracker import video as video  # noqa: PLC0414
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.hearing import unwanted
+from v2a_jax.sampling import ranking
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.soundtrack import scoring, selection, transcripts
 from v2a_jax.soundtrack.request import Request
@@ -213,6 +214,7 @@ def recordings():
 def test_candidates_with_unwanted_speech_are_made_anew(recordings, video):  # noqa: F811
   request = Request(num_candidates=2, retries=3, speech=False)
   picture = media.read_video(video, max_fps=10.0, size=(16, 16))
+  motion = ranking.Motion.of(picture.frames, picture.times)
 
   def make(seed: int, count: int):
     return [
@@ -220,7 +222,7 @@ def test_candidates_with_unwanted_speech_are_made_anew(recordings, video):  # no
         media.read_audio(recordings[s], sample_rate=RATE).samples,
         RATE,
         s,
-        picture=picture,
+        motion=motion,
         request=request,
         like=None,
       )

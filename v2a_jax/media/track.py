@@ -43,12 +43,14 @@ def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
       f"cannot hold audio of shape {samples.shape}",
       "give [t, channels] with 1 or 2 channels and t > 0",
     )
-  if not np.isfinite(samples).all():
+  if not (np.isfinite(samples.max()) and np.isfinite(samples.min())):
     raise MediaError(
       name,
       "cannot hold samples that are not finite",
       "look for NaN or infinity where they are computed",
     )
+  if max(samples.max(), -samples.min()) <= 1.0:
+    return samples  # long sound is not copied without need
   return np.clip(samples, -1.0, 1.0)
 
 
@@ -90,7 +92,7 @@ class AudioTrack:
       samples = fit_length(samples, round(seconds * _OPUS_RATE))
       sample_rate = _OPUS_RATE
     self._padding = -len(samples) % _BLOCK if codec == "aac" else 0
-    self._samples = np.pad(samples, ((self._padding, 0), (0, 0)))
+    self._samples = samples
     self._rate = sample_rate
     channels = samples.shape[1]
     self._layout = "mono" if channels == 1 else "stereo"
@@ -106,14 +108,15 @@ class AudioTrack:
 
   def packets(self) -> Iterator[av.Packet]:
     """Encodes one second at a time and yields the packets."""
-    for begin in range(0, len(self._samples), self._rate):
-      block = self._samples[begin : begin + self._rate]
+    for begin in range(-self._padding, len(self._samples), self._rate):
+      block = self._samples[max(begin, 0) : begin + self._rate]
+      block = np.pad(block, ((max(-begin, 0), 0), (0, 0)))
       frame = av.AudioFrame.from_ndarray(
         np.ascontiguousarray(block.T), format="fltp", layout=self._layout
       )
       frame.sample_rate = self._rate
       frame.time_base = Fraction(1, self._rate)
-      frame.pts = begin - self._padding
+      frame.pts = begin
       yield from self._stream.encode(frame)
     yield from self._stream.encode(None)
 
@@ -129,4 +132,6 @@ def default_bit_rate(sample_rate: int, channels: int) -> int:
 def fit_length(samples: np.ndarray, length: int) -> np.ndarray:
   """Returns [length, channels]: trims the end or pads it with zeros."""
   missing = max(length - len(samples), 0)
+  if not missing:
+    return samples[:length]
   return np.pad(samples[:length], ((0, missing), (0, 0)))

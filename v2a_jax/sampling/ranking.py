@@ -7,11 +7,44 @@ absolute frame difference. The score is their largest correlation within ±40 ms
 in [-1, 1]; silence and still pictures score 0. It does not use any model.
 """
 
+from collections.abc import Iterable
+import dataclasses
+
 import numpy as np
 from scipy import ndimage, signal
 
 RATE = 100.0  # of both curves, in Hz
 NAME = "motion_onset"
+_FRAMES = 6000  # frames of the spectrum that are computed at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+  """How much the picture changes from frame to frame.
+
+  Attributes:
+    changes: mean absolute difference of each frame to the one before, [n - 1].
+    times: times of the frames in seconds from the first sample, [n].
+  """
+
+  changes: np.ndarray
+  times: np.ndarray
+
+  @classmethod
+  def of(cls, frames, times) -> "Motion":
+    """Measures frames, uint8 [n h w 3], of any small size."""
+    change = np.abs(np.diff(frames.astype(np.float32), axis=0))
+    return cls(change.mean(axis=(1, 2, 3)), np.asarray(times))
+
+  @classmethod
+  def joined(cls, parts: Iterable["Motion"]) -> "Motion":
+    """Joins parts that each begin with the last frame of the one before."""
+    parts = list(parts)
+    if not parts:
+      return cls(np.zeros(0), np.zeros(0))
+    times = [parts[0].times, *(part.times[1:] for part in parts[1:])]
+    changes = [part.changes for part in parts]
+    return cls(np.concatenate(changes), np.concatenate(times))
 
 
 def onset_curve(samples, sample_rate: int, count: int):
@@ -21,43 +54,59 @@ def onset_curve(samples, sample_rate: int, count: int):
   window = 4 * int(hop)
   if mono.size < window:
     return np.zeros(count)
-  _, times, spectrum = signal.stft(
-    mono, sample_rate, nperseg=window, noverlap=window - int(hop)
-  )
-  bands = np.array_split(np.abs(spectrum) ** 2, 16)
-  level = np.log10(1e-7 + np.stack([b.sum(axis=0) for b in bands]))
+  level = np.concatenate(list(_levels(mono, window, int(hop))), axis=1)
+  times = np.arange(level.shape[1]) * int(hop) / sample_rate
   flux = np.maximum(np.diff(level, axis=1, prepend=level[:, :1]), 0).sum(axis=0)
   return np.interp(np.arange(count) / RATE, times, flux)
 
 
-def motion_curve(frames, times, count: int):
+def _levels(mono, window: int, hop: int):
+  """Yields log energies of 16 bands [16 frames], of consecutive frames."""
+  # As much silence before and after as scipy's stft adds.
+  after = window // 2
+  after += -(mono.size + 2 * after - window) % hop
+  padded = np.pad(mono, (window // 2, after))
+  total = 1 + (padded.size - window) // hop
+  for first in range(0, total, _FRAMES):
+    last = min(first + _FRAMES, total)
+    _, _, spectrum = signal.stft(
+      padded[first * hop : (last - 1) * hop + window],
+      nperseg=window,
+      noverlap=window - hop,
+      boundary=None,
+      padded=False,
+    )
+    bands = np.array_split(np.abs(spectrum) ** 2, 16)
+    yield np.log10(1e-7 + np.stack([b.sum(axis=0) for b in bands]))
+
+
+def motion_curve(motion: Motion, count: int):
   """Computes the change of motion [count] at `RATE`; see `motion_onset`."""
-  if len(frames) < 3:
+  times = motion.times
+  if len(times) < 3:
     return np.zeros(count)
-  change = np.abs(np.diff(frames.astype(np.float32), axis=0))
-  change = change.mean(axis=(1, 2, 3)) / np.maximum(np.diff(times), 1e-3)
+  change = motion.changes / np.maximum(np.diff(times), 1e-3)
   jerk = np.abs(np.diff(change, prepend=change[:1]))
   return np.interp(np.arange(count) / RATE, times[1:], jerk)
 
 
-def motion_onset(samples, sample_rate: int, frames, times) -> float:
+def motion_onset(samples, sample_rate: int, motion: Motion) -> float:
   """Scores the synchronisation of sound and picture, in [-1, 1].
 
   Args:
     samples: sound, float [t channels].
     sample_rate: sample rate in Hz.
-    frames: uint8 [n h w 3], of any small size.
-    times: times [n] of the frames in seconds from the first sample.
+    motion: that of the picture.
   """
   count = int(len(samples) / sample_rate * RATE)
   if count < 10:
     return 0.0
   smooth = lambda x: ndimage.gaussian_filter1d(x, 2.0)
   sound = smooth(onset_curve(samples, sample_rate, count))
-  motion = smooth(motion_curve(frames, np.asarray(times), count))
-  if sound.std() < 1e-9 or motion.std() < 1e-9:
+  moved = smooth(motion_curve(motion, count))
+  if sound.std() < 1e-9 or moved.std() < 1e-9:
     return 0.0
   sound = (sound - sound.mean()) / sound.std()
-  motion = (motion - motion.mean()) / motion.std()
+  moved = (moved - moved.mean()) / moved.std()
   lags = range(-4, 5)
-  return float(max(np.mean(sound * np.roll(motion, lag)) for lag in lags))
+  return float(max(np.mean(sound * np.roll(moved, lag)) for lag in lags))

@@ -74,26 +74,34 @@ class WindowEncoder:
     windows: Windows,
     request: Request,
     limits: media.Limits,
+    *,
+    begin: int = 0,
+    total: int | None = None,
   ) -> tuple[list[Conditioning], np.ndarray | None]:
     """Makes the conditions of all windows, a set for each prompt.
 
     Args:
       path: path of the video.
       picture: its frames.
-      windows: tiling of the video by windows.
+      windows: tiling of the video, or of a part of it, by windows.
       request: what is asked for.
       limits: resource limits of reading the video.
+      begin: latent of the video at which the first window begins.
+      total: number of latents of the video; None for those of the windows.
 
     Returns:
       (conditions of each set; shares float32 [sets windows.total] of the sets
       at each latent, None for one set).
     """
-    texts, shares = self._prompts(request, windows)
-    conds = [self.conditions(picture, windows, request, t) for t in texts]
+    texts, shares = self._prompts(request, windows, begin)
+    where = {"begin": begin, "total": total}
+    conds = [
+      self.conditions(picture, windows, request, t, **where) for t in texts
+    ]
     if self._footage:
       features = [
         self._footage.features(
-          path, start=start / self._rate, **_confined(limits)
+          path, start=(begin + start) / self._rate, **_confined(limits)
         )
         for start in windows.starts
       ]
@@ -101,7 +109,7 @@ class WindowEncoder:
       conds = [c.replace(frames=None, features=features) for c in conds]
     return conds, shares
 
-  def _prompts(self, request: Request, windows: Windows):
+  def _prompts(self, request: Request, windows: Windows, begin: int):
     """Lays prompts out over time.
 
     Returns:
@@ -110,7 +118,7 @@ class WindowEncoder:
     """
     rate = self._rate
     texts = [request.prompt, *(text for _, _, text in request.prompts)]
-    times = (np.arange(windows.total) + 0.5) / rate
+    times = (begin + np.arange(windows.total) + 0.5) / rate
     owner = np.zeros(windows.total, int)
     for index, (start, end, _) in enumerate(request.prompts, start=1):
       owner[(start <= times) & (times < end)] = index
@@ -118,8 +126,8 @@ class WindowEncoder:
     if not self.diffuses or len(used) == 1:
       # Each window by the prompt of most of its latents.
       most = [
-        np.bincount(owner[begin : begin + windows.length]).argmax()
-        for begin in windows.starts
+        np.bincount(owner[start : start + windows.length]).argmax()
+        for start in windows.starts
       ]
       return [[texts[index] for index in most]], None
     shares = np.stack([owner == index for index in used]).astype(np.float32)
@@ -133,10 +141,13 @@ class WindowEncoder:
     windows: Windows,
     request: Request,
     prompts: list[str],
+    *,
+    begin: int = 0,
+    total: int | None = None,
   ) -> Conditioning:
     """Makes the conditions of every window, on each window's own clock.
 
-    `prompts` has one text for each window.
+    `prompts` has one text for each window; see `sets` for the others.
     """
     window = self.loader_config.window
     whole = Media(
@@ -149,17 +160,17 @@ class WindowEncoder:
     words = request.words or [
       {"word": word} for word in request.transcript.split()
     ]
-    words = with_times(words, windows.total / rate)
+    words = with_times(words, (total or windows.total) / rate)
     length = window.transcript_length
     rows = []
     for start, text in zip(windows.starts, prompts, strict=True):
-      begin = start / rate
+      seconds = (begin + start) / rate
       prompt, prompt_mask = self.prompt_tokenizer.encode(
         text, window.prompt_length
       )
       if self.speaks:
         spoken = self.tokenizer.encode_words(
-          example_lib.words_inside(words, begin, window.seconds),
+          example_lib.words_inside(words, seconds, window.seconds),
           length,
           window.seconds,
         )
@@ -168,7 +179,7 @@ class WindowEncoder:
         spoken = {name: blank[name] for name in example_lib.SPOKEN}
       rows.append(
         Conditioning(
-          **example_lib.cut_frames(whole, window, begin),
+          **example_lib.cut_frames(whole, window, seconds),
           prompt=prompt,
           prompt_mask=prompt_mask,
           **spoken,

@@ -111,6 +111,7 @@ def deliver(
     "fps": info.fps,
     "timecode": info.timecode,
     "seconds": str(takes.seconds),
+    "cuts": list(takes.cuts),
   }
   shot = _shot(takes.video, folder, picture, rows)
   for name in options.timeline:
@@ -141,6 +142,7 @@ def _shot(video, folder, picture, rows) -> timeline.Shot:
     fps=picture["fps"],
     timecode=picture["timecode"],
     seconds=Fraction(picture["seconds"]),
+    cuts=tuple(picture["cuts"]),
   )
 
 

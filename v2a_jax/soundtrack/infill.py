@@ -76,16 +76,18 @@ class Kept:
     """The sound alone, float32 [t channels]."""
     return self.samples[: int(self.mask.sum())]
 
-  @property
-  def repeated(self) -> np.ndarray:
-    """The sound, again and again until the end, float32 [1 t channels]."""
-    return np.resize(self.sound, self.samples.shape)[None]
+  def repeated(self, begin: int, count: int) -> np.ndarray:
+    """Returns the sound, again and again, at some latents, [1 t channels]."""
+    span = np.arange(begin * self.hop, (begin + count) * self.hop)
+    return self.sound[span % len(self.sound)][None]
 
-  @property
-  def known(self) -> tuple[np.ndarray, np.ndarray]:
-    """The sound [1 t channels], and a mask of its kept latents [1 n]."""
-    latents = self.mask.reshape(-1, self.hop).all(axis=1)
-    return self.samples[None], latents[None]
+  def known(self, begin: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sound at some latents [1 t channels], and a mask [1 count]."""
+    span = slice(begin * self.hop, (begin + count) * self.hop)
+    missing = count * self.hop - len(self.mask[span])
+    mask = np.pad(self.mask[span], (0, missing))
+    samples = np.pad(self.samples[span], ((0, missing), (0, 0)))
+    return samples[None], mask.reshape(-1, self.hop).all(axis=1)[None]
 
   def put_back(self, generated: np.ndarray) -> np.ndarray:
     """Returns generated sound [b t channels] with the kept samples in place."""

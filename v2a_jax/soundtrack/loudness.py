@@ -5,6 +5,7 @@ true peak is that of the curve between the samples, found as in Annex 2 of the
 same recommendation by oversampling to at least 192 kHz, in dBTP.
 """
 
+from collections.abc import Iterator
 import math
 
 import numpy as np
@@ -17,6 +18,8 @@ _OVERSAMPLED = 192_000  # Hz
 _REACH = 0.010  # seconds before and after a peak in which it is turned down
 _PIECE = 10  # seconds that are oversampled at a time
 _EDGE = 64  # samples around a piece that the filter needs
+_STEP = 0.25  # of a block, from one to the next
+_SILENT, _BELOW = -70.0, 10.0  # LUFS and LU: the gates
 _NEAR = 0.05  # LU; a loudness this close to the target is there
 _ROUNDS = 8
 
@@ -28,14 +31,50 @@ def integrated(samples: np.ndarray, sample_rate: int) -> float | None:
   """
   if len(samples) < BLOCK * sample_rate:
     return None
-  meter = pyloudnorm.Meter(sample_rate)
-  found = float(meter.integrated_loudness(np.asarray(samples, np.float64)))
-  return found if math.isfinite(found) else None
+  count = round((len(samples) / sample_rate - BLOCK) / (BLOCK * _STEP)) + 1
+  first = (BLOCK * _STEP * np.arange(count) * sample_rate).astype(int)
+  last = (BLOCK * (_STEP * np.arange(count) + 1) * sample_rate).astype(int)
+  last = np.minimum(last, len(samples))
+  energy = np.zeros(count)
+  for channel in range(samples.shape[1]):
+    sums = _energies(samples[:, channel], sample_rate, [first, last])
+    energy += (sums[1] - sums[0]) / (BLOCK * sample_rate)
+  loudness = lambda x: -0.691 + 10 * np.log10(np.maximum(x, 1e-30))
+  heard = energy[loudness(energy) >= _SILENT]
+  if not len(heard):
+    return None
+  heard = heard[loudness(heard) > loudness(heard.mean()) - _BELOW]
+  return float(loudness(heard.mean()))
+
+
+def _energies(mono: np.ndarray, sample_rate: int, places) -> list[np.ndarray]:
+  """Returns the K-weighted energy before each of some places in samples [t]."""
+  filters = list(pyloudnorm.Meter(sample_rate)._filters.values())
+  states = [np.zeros(max(len(f.a), len(f.b)) - 1) for f in filters]
+  sums, total = [np.zeros(len(place)) for place in places], 0.0
+  for begin, end in _pieces(len(mono), sample_rate):
+    x = np.asarray(mono[begin:end], np.float64)
+    for i, f in enumerate(filters):
+      x, states[i] = signal.lfilter(f.b, f.a, x, zi=states[i])
+      x *= f.passband_gain
+    until = total + np.concatenate([[0.0], np.cumsum(np.square(x))])
+    total = until[-1]
+    for place, found in zip(places, sums):
+      here = (begin <= place) & (place <= end)
+      found[here] = until[place[here] - begin]
+  return sums
+
+
+def _pieces(count: int, sample_rate: int) -> Iterator[tuple[int, int]]:
+  """Yields (begin, end) of pieces of so many samples, in order."""
+  size = _PIECE * sample_rate
+  for begin in range(0, count, size):
+    yield begin, min(begin + size, count)
 
 
 def true_peak(samples: np.ndarray, sample_rate: int) -> float:
   """Measures the true peak of samples [t channels] in dBTP; -180 of silence."""
-  return decibels(_peaks(samples, sample_rate).max(initial=0.0))
+  return decibels(_highest(samples, sample_rate))
 
 
 def decibels(amplitude: float) -> float:
@@ -98,32 +137,44 @@ def limit(
   smoothed over as long a time, so that it is there when the peak comes.
   """
   ceiling = 10 ** (peak / 20)
-  peaks = _peaks(samples, sample_rate)
-  if peaks.max(initial=0.0) <= ceiling:
+  if _highest(samples, sample_rate) <= ceiling:
     return samples
   reach = max(round(_REACH * sample_rate), 1)
-  needed = np.minimum(ceiling / np.maximum(peaks, 1e-9), 1.0)
-  needed = ndimage.minimum_filter1d(needed, 2 * reach + 1, mode="nearest")
   window = np.hanning(2 * reach + 3)[1:-1]
-  gain = ndimage.convolve1d(needed, window / window.sum(), mode="nearest")
-  out = (samples * gain[:, None]).astype(np.float32)
+  out = np.empty(samples.shape, np.float32)
+  for begin, end in _pieces(len(samples), sample_rate):
+    first = max(begin - 2 * reach - 1, 0)
+    peaks = _peaks(samples, sample_rate, first, end + 2 * reach + 1)
+    needed = np.minimum(ceiling / np.maximum(peaks, 1e-9), 1.0)
+    needed = ndimage.minimum_filter1d(needed, 2 * reach + 1, mode="nearest")
+    gain = ndimage.convolve1d(needed, window / window.sum(), mode="nearest")
+    out[begin:end] = (
+      samples[begin:end] * gain[begin - first :, None][: end - begin]
+    )
   # A gain that moves bends the curve between samples a little.
-  over = _peaks(out, sample_rate).max() / ceiling
-  return (out / max(over, 1.0)).astype(np.float32)
+  out /= np.float32(max(_highest(out, sample_rate) / ceiling, 1.0))
+  return out
 
 
-def _peaks(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns the largest amplitude from each sample to the next, float32 [t]."""
+def _highest(samples: np.ndarray, sample_rate: int) -> float:
+  """Returns the largest amplitude between samples [t channels]."""
+  pieces = _pieces(len(samples), sample_rate)
+  found = [_peaks(samples, sample_rate, *piece).max() for piece in pieces]
+  return float(max(found, default=0.0))
+
+
+def _peaks(
+  samples: np.ndarray, sample_rate: int, begin: int, end: int
+) -> np.ndarray:
+  """Returns the largest amplitude from each sample to the next, float32.
+
+  Of those in [begin, end), as far as there are any.
+  """
   factor = max(math.ceil(_OVERSAMPLED / sample_rate), 1)
-  count, size = len(samples), _PIECE * sample_rate
-  peaks = np.zeros(count, np.float32)
-  for begin in range(0, count, size):
-    end = min(begin + size, count)
-    first, last = max(begin - _EDGE, 0), min(end + _EDGE, count)
-    piece = np.asarray(samples[first:last], np.float32)
-    between = signal.resample_poly(piece, factor, 1, axis=0)
-    between = np.abs(between).reshape(last - first, -1).max(axis=1)
-    exact = np.abs(piece).max(axis=1)
-    found = np.maximum(between, exact)
-    peaks[begin:end] = found[begin - first : end - first]
-  return peaks
+  end = min(end, len(samples))
+  first, last = max(begin - _EDGE, 0), min(end + _EDGE, len(samples))
+  piece = np.asarray(samples[first:last], np.float32)
+  between = signal.resample_poly(piece, factor, 1, axis=0)
+  between = np.abs(between).reshape(last - first, -1).max(axis=1)
+  exact = np.abs(piece).max(axis=1)
+  return np.maximum(between, exact)[begin - first : end - first]

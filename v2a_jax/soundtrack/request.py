@@ -45,6 +45,8 @@ class Request:
     seed: random seed of the first candidate, 0 to 2^32 - 1; candidate i has
       seed + i.
     duration: seconds of the video to score, from its start; None for all.
+    shots: whether cuts in the picture are found, and the sound begins anew at
+      each.
     audio: file with sound to keep; the rest of the video's length, and the
       spans in `regenerate`, are generated to fit. "" for none.
     regenerate: (start, end) pairs in seconds, spans of `audio` to replace.
@@ -78,6 +80,7 @@ class Request:
   num_candidates: int = 4
   seed: int = 0
   duration: float | None = None
+  shots: bool = False
   audio: str = ""
   regenerate: tuple[tuple[float, float], ...] = ()
   audio_track: int | None = None
@@ -99,6 +102,7 @@ class Request:
     )
     yes_or_no = (None, False, True)
     choose(self, speech=yes_or_no, music=yes_or_no, effects=yes_or_no)
+    choose(self, shots=(False, True))
     last = self.seed + self.num_candidates * (1 + self.retries) - 1
     if last > MAX_SEED:
       raise SettingError(

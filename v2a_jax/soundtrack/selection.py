@@ -27,7 +27,7 @@ def judged(
   sample_rate: int,
   seed: int,
   *,
-  picture,
+  motion: ranking.Motion,
   request: Request,
   like: np.ndarray | None,
 ) -> Soundtrack:
@@ -37,14 +37,12 @@ def judged(
     samples: its sound, float32 [t channels].
     sample_rate: sample rate in Hz.
     seed: its seed.
-    picture: frames of the video, and their times.
+    motion: that of the picture.
     request: what is asked for.
     like: sound to be like, float32 [any channels]; None without one.
   """
   samples = np.clip(samples, -1.0, 1.0)
-  motion = ranking.motion_onset(
-    samples, sample_rate, picture.frames, picture.times
-  )
+  score = ranking.motion_onset(samples, sample_rate, motion)
   heard = {}
   if request.retries:
     heard = {
@@ -55,9 +53,9 @@ def judged(
     samples=samples,
     sample_rate=sample_rate,
     seed=seed,
-    score=motion,
+    score=score,
     scores=scoring.scores(
-      samples, sample_rate, scores_of(request), motion=motion, like=like
+      samples, sample_rate, scores_of(request), motion=score, like=like
     ),
     heard=heard,
     rejected=any(heard[kind] >= unwanted.KINDS[kind].limit for kind in heard),

@@ -22,6 +22,7 @@ from v2a_jax.soundtrack import mixing, timeline
 from v2a_jax.soundtrack.options import DeliveryOptions
 
 _BITS = 24
+_PIECE = 600.0  # seconds of a file that are read at a time
 _TRIES = 4  # of a lossy codec to keep loudness and true peak
 _PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
 
@@ -53,11 +54,21 @@ class Source:
 
 
 def _heard(path, sample_rate: int, takes) -> np.ndarray:
+  """Reads the sound of a file as long as the takes, in pieces."""
   read = media.limited(media.read_audio)
-  duration = float(takes.seconds)
-  return read(
-    path, sample_rate=sample_rate, duration=duration, limits=takes.limits
-  ).samples
+  end, parts = float(takes.seconds), []
+  for start in np.arange(0, end, _PIECE):
+    found = read(
+      path,
+      sample_rate=sample_rate,
+      start=float(start),
+      duration=min(float(end - start), _PIECE),
+      limits=takes.limits,
+    ).samples
+    if start and not len(found):
+      break
+    parts.append(found)
+  return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def write(take, rank: int, base, source: Source, options, *, key) -> dict:
@@ -101,7 +112,7 @@ def write(take, rank: int, base, source: Source, options, *, key) -> dict:
     "channels": samples.shape[1],
     **_measured(samples, rate),
     **{f"video_{k}": v for k, v in _measured(heard, rate).items()},
-    "sha256_samples": hashlib.sha256(samples.tobytes()).hexdigest(),
+    "sha256_samples": hashlib.sha256(np.ascontiguousarray(samples)).hexdigest(),
     "watermark": None,
   }
   if options.mark:
@@ -132,7 +143,9 @@ def _finish(
     # After the level, because it fills silence up to a level of its own.
     marked = watermark.embed(samples, rate, key=key, payload=options.payload)
     samples = level(marked)
-  return np.clip(samples, -1.0, 1.0)
+  if samples.size and max(samples.max(), -samples.min()) > 1.0:
+    samples = np.clip(samples, -1.0, 1.0)
+  return samples
 
 
 def _measured(samples: np.ndarray, rate: int) -> dict[str, float | None]:

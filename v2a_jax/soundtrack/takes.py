@@ -55,6 +55,7 @@ class Soundtracks:
     model: description of the model, see `Soundtracker.describe`.
     seconds: length of what was scored, in seconds.
     limits: resource limits of reading the picture.
+    cuts: seconds at which shots begin, but for the first, if they were found.
   """
 
   video: pathlib.Path
@@ -64,6 +65,7 @@ class Soundtracks:
   seconds: Fraction
   rejected: tuple[Mapping[str, Any], ...] = ()
   limits: media.Limits = media.DEFAULT_LIMITS
+  cuts: tuple[float, ...] = ()
 
   @property
   def best(self) -> Soundtrack:

@@ -30,6 +30,7 @@ class Shot:
     fps: frames a second.
     timecode: code of the first frame; "" for midnight.
     seconds: length of the picture.
+    cuts: seconds at which shots in the picture begin, but for the first.
   """
 
   video: pathlib.Path
@@ -38,6 +39,7 @@ class Shot:
   fps: float
   timecode: str
   seconds: Fraction
+  cuts: tuple[float, ...] = ()
 
   @property
   def start(self) -> media.Timecode:
@@ -48,6 +50,14 @@ class Shot:
   def frames(self) -> int:
     """Number of whole frames, at least one."""
     return max(int(self.seconds * media.frame_rate(self.fps)), 1)
+
+  @property
+  def parts(self) -> list[tuple[int, int]]:
+    """First frame, and frame after the last, of each shot in the picture."""
+    rate = media.frame_rate(self.fps)
+    cuts = {min(round(cut * rate), self.frames) for cut in self.cuts}
+    edges = sorted({0, *cuts, self.frames})
+    return list(zip(edges, edges[1:]))
 
 
 def start_of(timecode: str, fps: float) -> media.Timecode:
@@ -62,6 +72,8 @@ def write(
   path: pathlib.Path, shots: Sequence[Shot], title: str
 ) -> pathlib.Path:
   """Writes shots one after another, as the suffix says: .edl or .otio.
+
+  A picture with cuts is an event, or a clip, for each of its shots.
 
   The first shot's time code is the timeline's, and its frame rate.
 
@@ -82,17 +94,19 @@ def _edl(shots: Sequence[Shot], title: str) -> str:
   lines = [f"TITLE: {_line(title)}", f"FCM: {kind}", ""]
   number = 0
   for shot in shots:
-    end = record.plus(_frames(shot, record))
-    events = [("V", shot.video, shot.start)]
+    total = _frames(shot, record)
+    events = [("V", shot.video, part) for part in shot.parts]
     if shot.sounds:
       channel = "AA" if shot.channels > 1 else "A"
-      events.append((channel, shot.sounds[0], shot.start))
-    for channel, file, start in events:
+      events.append((channel, shot.sounds[0], (0, shot.frames)))
+    for channel, file, part in events:
       number += 1
-      span = f"{start} {start.plus(shot.frames)} {record} {end}"
+      source = [shot.start.plus(frame) for frame in part]
+      placed = [record.plus(round(x * total / shot.frames)) for x in part]
+      span = " ".join(map(str, source + placed))
       lines.append(f"{number:03d}  AX       {channel:<5} C        {span}")
       lines.append(f"* FROM CLIP NAME: {_line(file.name)}")
-    record = end
+    record = record.plus(total)
   return "\n".join([*lines, ""])
 
 
@@ -116,32 +130,39 @@ def _otio(folder: pathlib.Path, shots: Sequence[Shot], title: str) -> str:
     title, global_start_time=time(first.frames, float(first.rate))
   )
 
-  def clip(file: pathlib.Path, shot: Shot):
+  def clip(file: pathlib.Path, shot: Shot, part: tuple[int, int]):
     rate = float(shot.start.rate)
     whole = span(time(shot.start.frames, rate), time(shot.frames, rate))
+    begin, end = part
+    used = span(time(shot.start.frames + begin, rate), time(end - begin, rate))
     url = file.absolute().as_uri()
     if file.is_relative_to(folder):
       url = parse.quote(file.relative_to(folder).as_posix())
     reference = otio.schema.ExternalReference(url, available_range=whole)
-    return otio.schema.Clip(file.name, reference, whole)
+    return otio.schema.Clip(file.name, reference, used)
 
   def track(kind, name, row):
     track = otio.schema.Track(name, kind=kind)
-    for file, shot in row:
+    for file, shot, part in row:
       if file is None:
         gap = time(shot.frames, float(shot.start.rate))
         track.append(otio.schema.Gap(duration=gap))
       else:
-        track.append(clip(file, shot))
+        track.append(clip(file, shot, part))
     timeline.tracks.append(track)
     return track
 
   kinds = otio.schema.TrackKind
-  track(kinds.Video, "picture", [(shot.video, shot) for shot in shots])
+  track(
+    kinds.Video,
+    "picture",
+    [(shot.video, shot, part) for shot in shots for part in shot.parts],
+  )
   for rank in range(max(len(shot.sounds) for shot in shots)):
     row = [
-      (shot.sounds[rank] if rank < len(shot.sounds) else None, shot)
+      (sound, shot, (0, shot.frames))
       for shot in shots
+      for sound in [shot.sounds[rank] if rank < len(shot.sounds) else None]
     ]
     track(kinds.Audio, f"take {rank + 1}", row).enabled = rank == 0
   return otio.adapters.write_to_string(timeline, "otio_json")

@@ -4,9 +4,10 @@
   takes = tracker("clip.mp4", prompt="rain on tin", num_candidates=4, seed=0)
   takes.save("out/")
 
-The clip is cut into windows as long as the model was trained on; all candidates
-are generated in one batch, decoded by the codec, cut to the video's length to
-the sample, and ranked. Candidate i has seed `seed + i` and its own noise.
+The clip is cut into windows as long as the model was trained on, long ones into
+passages of windows, one after another; all candidates are generated in one
+batch, decoded by the codec, cut to the video's length to the sample, and ranked.
+Candidate i has seed `seed + i` and its own noise.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,9 +30,11 @@ from v2a_jax.codec import frozen, streaming
 from v2a_jax.experiment import load
 from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.soundtrack import scoring, selection
+from v2a_jax.soundtrack import passages, scoring, selection
 from v2a_jax.soundtrack.conditions import WindowEncoder
 from v2a_jax.soundtrack.infill import Kept
+from v2a_jax.soundtrack.passages import Passage
+from v2a_jax.soundtrack.reel import Reel
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
 
@@ -48,16 +51,20 @@ class _Scene:
 
   Attributes:
     path: its file.
-    picture: its frames.
+    reel: its frames.
     seconds: how much of it is scored.
-    windows: tiling of that by windows.
+    passages: what is generated at a time, in order.
+    latents: number of latents that all passages cover.
+    cuts: seconds at which shots begin, but for the first.
     limits: resource limits of reading files.
   """
 
   path: pathlib.Path
-  picture: media.Video
+  reel: Reel
   seconds: Fraction
-  windows: Windows
+  passages: tuple[Passage, ...]
+  latents: int
+  cuts: tuple[float, ...]
   limits: media.Limits
 
 
@@ -132,9 +139,57 @@ class Soundtracker:
   ) -> np.ndarray:
     """Generates one soundtrack per row of `cond`.
 
+    The arguments are those of `draw`, which has the latents alone.
+
+    Returns:
+      float32 [b samples channels] at `sample_rate`.
+
+    Raises:
+      ConfigError: a field is unknown, or its value is refused.
+    """
+    target = self.draw(
+      cond,
+      seed=seed,
+      negative=negative,
+      windows=windows,
+      seconds=seconds,
+      sampler=sampler,
+      known=known,
+      shares=shares,
+      like=like,
+      begin=begin,
+    )
+    return self.decode(target)
+
+  def decode(self, target) -> np.ndarray:
+    """Decodes latents or codes to float32 [b samples channels].
+
+    In pieces, so that the memory of the decoder does not grow with the clip.
+    """
+    return streaming.decode(self.codec.merge(), target)
+
+  def draw(
+    self,
+    cond: Conditioning,
+    *,
+    seed=0,
+    passage: int = 0,
+    negative=None,
+    windows=None,
+    seconds=None,
+    sampler=None,
+    known=None,
+    prefix=None,
+    shares=None,
+    like=None,
+    begin: float = 0.0,
+  ):
+    """Generates latents or codes of one soundtrack per row of `cond`.
+
     Args:
       cond: conditions of b·windows.count windows, clip by clip.
       seed: int, row i gets seed + i; or ints [b].
+      passage: number of the passage of a long clip, which has noise of its own.
       negative: (ids [.. l], mask [.. l]) of negative prompts, as many rows.
       windows: tiling of a clip by windows; None for one window each.
       seconds: length of each clip in seconds, [b]; None for as long as windows
@@ -142,6 +197,8 @@ class Soundtracker:
       sampler: other values for fields of the sampler, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]), a
         sound and which of its latents are kept.
+      prefix: (latents or codes [b windows.total ...], bool [b windows.total]),
+        what a passage continues; it counts before `known`.
       shares: float [p windows.total], how much each of p sets of conditions
         says at each latent; `cond` and `negative` then have p times the rows,
         set by set. See `sampling.draw.Draw`.
@@ -149,7 +206,7 @@ class Soundtracker:
       begin: diffusion time in [0, 1) from which its latents are changed.
 
     Returns:
-      float32 [b samples channels] at `sample_rate`.
+      [b windows.total ...] of the model's target.
 
     Raises:
       ConfigError: a field is unknown, or its value is refused.
@@ -161,6 +218,8 @@ class Soundtracker:
     b = cond.presence.shape[0] // (windows.count * sets)
     seeds = np.asarray(seed) if np.ndim(seed) else seed + np.arange(b)
     keys = jax.vmap(jax.random.key)(seeds)
+    if passage:
+      keys = jax.vmap(lambda key: jax.random.fold_in(key, passage))(keys)
     times = (jnp.arange(length, dtype=jnp.float32) + 0.5) / rate
     if not callable(sampler):
       sampler = self.experiment.sampler_with(sampler)
@@ -170,10 +229,8 @@ class Soundtracker:
       mask = starts < np.asarray(seconds)[:, None]
     run = self._compiled(sampler, windows, begin)
     draw = dict(keys=keys, times=times, negative=negative, mask=mask)
-    draw |= dict(known=known, shares=shares, like=like)
-    target = run(self._params, self.codec.state, cond, draw)
-    # In pieces, so that the memory of the decoder does not grow with the clip.
-    return streaming.decode(self.codec.merge(), target)
+    draw |= dict(known=known, prefix=prefix, shares=shares, like=like)
+    return run(self._params, self.codec.state, cond, draw)
 
   @functools.lru_cache(maxsize=32)  # noqa: B019 (a tracker lives long)
   def _compiled(self, sampler, windows, begin):
@@ -182,10 +239,14 @@ class Soundtracker:
 
     @jax.jit
     def run(params, codec_state, cond, draw):
+      draw = dict(draw)
       encode = functools.partial(experiment.representation.encode, codec_state)
       if draw["known"] is not None:
         sound, kept = draw["known"]
         draw = draw | {"known": (encode(sound), kept)}
+      prefix = draw.pop("prefix")
+      if prefix is not None:
+        draw = draw | {"known": _over(prefix, draw["known"])}
       if draw["like"] is not None:
         draw = draw | {"like": encode(draw["like"])}
       model = nnx.merge(self._graphdef, params)
@@ -261,6 +322,7 @@ class Soundtracker:
       seconds=scene.seconds,
       rejected=tuple(rejected),
       limits=scene.limits,
+      cuts=scene.cuts,
     )
 
   def _prepare(
@@ -272,19 +334,14 @@ class Soundtracker:
     seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
       seconds = min(seconds, Fraction(request.duration))
-    picture = media.limited(media.read_video)(
+    reel = Reel(
       path,
-      duration=float(seconds),
-      max_fps=self.loader_config.fps,
+      float(seconds),
+      fps=self.loader_config.fps,
       size=self.loader_config.frame_size,
       limits=limits,
     )
-    rate = self.codec.config.latent_rate
-    windows = Windows.cover(
-      int(np.ceil(float(seconds) * rate)),
-      length=round(self.window_seconds * rate),
-    )
-    scene = _Scene(path, picture, seconds, windows, limits)
+    scene = self._scene(path, reel, seconds, request, limits)
     like = self._read(request.like, scene) if request.like else None
     if request.layers:
       sounds = self._layered(scene, request)
@@ -299,7 +356,7 @@ class Soundtracker:
           samples[i],
           self.sample_rate,
           seed + i,
-          picture=picture,
+          motion=reel.motion,
           request=request,
           like=like and like.sound,
         )
@@ -308,6 +365,20 @@ class Soundtracker:
       return takes
 
     return scene, make
+
+  def _scene(self, path, reel: Reel, seconds, request, limits) -> _Scene:
+    """Divides a video into passages."""
+    rate = self.codec.config.latent_rate
+    cuts = tuple(reel.cuts) if request.shots else ()
+    parts = tuple(
+      passages.plan(
+        int(np.ceil(float(seconds) * rate)),
+        length=round(self.window_seconds * rate),
+        cuts=[round(cut * rate) for cut in cuts],
+      )
+    )
+    latents = parts[-1].begin + parts[-1].windows.total
+    return _Scene(path, reel, seconds, parts, latents, cuts, limits)
 
   def check(self, request: Request) -> None:
     """Refuses what this model cannot do, before any work.
@@ -356,11 +427,7 @@ class Soundtracker:
     self, scene: _Scene, request: Request, like: Kept | None = None
   ) -> _Sounds:
     """Returns what makes sounds at once; `like` may be begun from."""
-    windows = scene.windows
-    conds, shares = self.encoder.sets(
-      scene.path, scene.picture, windows, request, scene.limits
-    )
-    kept, begun = None, {}
+    kept = None
     if request.audio:
       kept = self._read(
         request.audio,
@@ -368,39 +435,115 @@ class Soundtracker:
         regenerate=request.regenerate,
         audio_track=request.audio_track,
       )
-    if request.like_strength is not None:
-      begun = {"begin": 1.0 - request.like_strength}
+    # One passage's conditions serve all takes; of several, each is made anew.
+    conditions = functools.lru_cache(maxsize=1)(
+      functools.partial(self._conditions, scene, request)
+    )
 
     def make(seed: int, count: int):
-      repeat = lambda x: np.tile(x, (count,) + (1,) * (x.ndim - 1))
-      rows = [jax.tree.map(repeat, cond) for cond in conds]
-      samples = self.sample(
-        jax.tree.map(lambda *x: np.concatenate(x), *rows),
-        seed=seed,
-        windows=windows,
-        seconds=np.full(count, float(scene.seconds)),
-        negative=self.encoder.negative(
-          request, len(rows) * count * windows.count
-        ),
-        sampler=request.sampler,
-        known=jax.tree.map(repeat, kept.known) if kept else None,
-        shares=shares,
-        like=repeat(like.repeated) if begun else None,
-        **begun,
-      )
+      parts, made = [], None
+      for number, passage in enumerate(scene.passages):
+        prefix = _prefix(made, passage) if passage.prefix else None
+        made = self._pass(
+          scene, request, number, conditions(number), seed, count,
+          kept=kept, like=like, prefix=prefix,
+        )  # fmt: skip
+        if number < len(scene.passages) - 1:
+          made = made[:, : passage.end - passage.begin]
+        parts.append(made[:, passage.prefix :])
+      samples = self.decode(np.concatenate(parts, axis=1))
       if kept:
         samples = kept.put_back(samples)
       return samples[:, : round(scene.seconds * self.sample_rate)], {}
 
     return make
 
+  def _conditions(self, scene: _Scene, request: Request, number: int):
+    """Makes the conditions of a passage; see `WindowEncoder.sets`."""
+    rate, passage = self.codec.config.latent_rate, scene.passages[number]
+    # Within its shot: what is before or after a cut is not seen.
+    edges = [0.0, *scene.cuts, float("inf")]
+    shot = sum(round(cut * rate) <= passage.begin for cut in scene.cuts)
+    begin, end = passage.begin, passage.begin + passage.windows.total
+    return self.encoder.sets(
+      scene.path,
+      scene.reel.frames(
+        begin / rate if passage.prefix else edges[shot],
+        min(end / rate, edges[shot + 1]),
+      ),
+      passage.windows,
+      request,
+      scene.limits,
+      begin=passage.begin,
+      total=scene.latents,
+    )
+
+  def _pass(
+    self, scene, request, number, conditions, seed, count, *, kept, like, prefix
+  ) -> np.ndarray:
+    """Generates a passage of `count` takes: latents or codes [count t ...]."""
+    rate, passage = self.codec.config.latent_rate, scene.passages[number]
+    (conds, shares), windows = conditions, passage.windows
+    span = passage.begin, windows.total
+    repeat = lambda x: np.tile(x, (count,) + (1,) * (x.ndim - 1))
+    rows = [jax.tree.map(repeat, cond) for cond in conds]
+    begun = {}
+    if request.like_strength is not None:
+      begun = {
+        "like": repeat(like.repeated(*span)),
+        "begin": 1.0 - request.like_strength,
+      }
+    end = float(scene.seconds)
+    if number < len(scene.passages) - 1:
+      end = passage.end / rate
+    return np.asarray(
+      self.draw(
+        jax.tree.map(lambda *x: np.concatenate(x), *rows),
+        seed=seed,
+        passage=number,
+        windows=windows,
+        seconds=np.full(count, end - passage.begin / rate),
+        negative=self.encoder.negative(
+          request, len(rows) * count * windows.count
+        ),
+        sampler=request.sampler,
+        known=jax.tree.map(repeat, kept.known(*span)) if kept else None,
+        prefix=prefix,
+        shares=shares,
+        **begun,
+      )
+    )
+
   def _read(self, file: str, scene: _Scene, *, regenerate=(), **how) -> Kept:
     """Reads a sound on the clock of a scene."""
     return Kept.read(
       file,
       regenerate,
-      latents=scene.windows.total,
+      latents=scene.latents,
       codec=self.codec.config,
       limits=scene.limits,
       **how,
     )
+
+
+def _over(first, second):
+  """Returns what is known by the first pair of values and mask, or the second."""
+  if second is None:
+    return first
+  mask = first[1]
+  chosen = mask.reshape(*mask.shape, *[1] * (first[0].ndim - 2))
+  return jnp.where(chosen, first[0], second[0]), mask | second[1]
+
+
+def _prefix(before: np.ndarray, passage: Passage):
+  """Returns what a passage continues, and where that is; see `draw`.
+
+  `before` is what the passage before it added and continued, [b t ...].
+  """
+  count, total = passage.prefix, passage.windows.total
+  pad = [(0, 0), (0, total - count)] + [(0, 0)] * (before.ndim - 2)
+  mask = np.arange(total) < count
+  return (
+    np.pad(before[:, -count:], pad),
+    np.broadcast_to(mask, (len(before), total)),
+  )

@@ -99,7 +99,7 @@ def detect(
   """
   key = pattern.resolve_key(key)
   original = spectrum.check(samples, sample_rate)
-  base = spectrum.resample(original, sample_rate, pattern.SAMPLE_RATE)
+  base = spectrum.at_base(original, int(sample_rate))
   channels = list(base.T)
   if len(channels) > 1:
     channels.insert(0, base.mean(1))

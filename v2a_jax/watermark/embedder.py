@@ -30,8 +30,8 @@ def embed(
   """Embeds the watermark.
 
   Gains are computed from the mean of the channels and applied to each channel.
-  Frequencies above 7 kHz are unchanged, and nothing moves in time. Needs about
-  3 MB of memory per second of audio.
+  Frequencies above 7 kHz are unchanged, and nothing moves in time. Long audio is
+  marked in pieces of 48 s, so that only the result grows with it.
 
   Args:
     samples: floats [t, channels] in [-1, 1].
@@ -51,15 +51,43 @@ def embed(
   original = spectrum.check(samples, sample_rate)
   if not original.size:
     return original.astype(np.float32)
-  base = spectrum.resample(original, sample_rate, pattern.SAMPLE_RATE)
-  seed = pattern.keystream(key, "noise", 4).tolist()
-  noise = np.random.default_rng(seed).standard_normal(len(base))
-  noise *= 10 ** (FLOOR / 20)
-  change = _change(base, turns * pattern.STEP, noise)
-  change = spectrum.resample(change, pattern.SAMPLE_RATE, sample_rate)
-  marked = original + change[: len(original)]
-  peak = max(1.0, np.abs(original).max())
-  return np.clip(marked, -peak, peak).astype(np.float32)
+  rate, base_rate = int(sample_rate), pattern.SAMPLE_RATE
+  noise = _Noise(key)
+  peak = max(1.0, original.max(), -original.min())
+  marked = np.empty(original.shape, np.float32)
+  for around, piece in spectrum.pieces(len(original), rate):
+    part = original[around].astype(np.float64)
+    base = spectrum.resample(part, rate, base_rate)
+    first = around.start // rate * base_rate
+    slot = first // (2 * pattern.PATCH) % pattern.SLOTS
+    change = _change(
+      base,
+      np.roll(turns, -slot, axis=1) * pattern.STEP,
+      noise.take(first, len(base)),
+    )
+    change = spectrum.resample(change, base_rate, rate)[: len(part)]
+    new = np.clip(part + change, -peak, peak)
+    marked[piece] = new[piece.start - around.start :][
+      : piece.stop - piece.start
+    ]
+  return marked
+
+
+class _Noise:
+  """The noise that fills silence, of which later parts are wanted later."""
+
+  def __init__(self, key: bytes):
+    seed = pattern.keystream(key, "noise", 4).tolist()
+    self._rng, self._begin = np.random.default_rng(seed), 0
+    self._kept = np.zeros(0)
+
+  def take(self, begin: int, count: int) -> np.ndarray:
+    """Returns samples [count] at the watermark's rate, from `begin` on."""
+    missing = max(begin + count - self._begin - len(self._kept), 0)
+    drawn = self._rng.standard_normal(missing) * 10 ** (FLOOR / 20)
+    self._kept = np.concatenate([self._kept, drawn])[begin - self._begin :]
+    self._begin = begin
+    return self._kept[:count]
 
 
 def _change(

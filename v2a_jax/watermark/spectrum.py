@@ -1,5 +1,6 @@
 """Short-time Fourier transform, resampling and checks of waveforms."""
 
+from collections.abc import Iterator
 import functools
 import math
 
@@ -26,8 +27,35 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
   )
 
 
+# Seconds that are processed at a time, and that are seen around them. Whole
+# ones, so that they begin at a whole sample, and whole slots of the watermark.
+_PIECE, _AROUND = 48, 3
+
+
+def pieces(count: int, rate: int) -> Iterator[tuple[slice, slice]]:
+  """Yields pieces of so many samples, with and without those around them."""
+  size, around = _PIECE * rate, _AROUND * rate
+  starts = range(0, max(count - around, 1), size)
+  for start in starts:
+    end = count if start == starts[-1] else start + size
+    first, last = max(start - around, 0), min(end + around, count)
+    yield slice(first, last), slice(start, end)
+
+
+def at_base(samples: np.ndarray, rate: int) -> np.ndarray:
+  """Returns samples [t, channels] at the watermark's rate, float32."""
+  new, parts = pattern.SAMPLE_RATE, []
+  for around, piece in pieces(len(samples), rate):
+    found = resample(samples[around].astype(np.float64), rate, new)
+    skip = (piece.start - around.start) // rate * new
+    if piece.stop < len(samples):
+      found = found[: skip + (piece.stop - piece.start) // rate * new]
+    parts.append(found[skip:].astype(np.float32))
+  return np.concatenate(parts)
+
+
 def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns floats [t, channels] as float64; raises ValueError for others."""
+  """Returns floats [t, channels]; raises ValueError for others."""
   samples = np.asarray(samples)
   if samples.ndim != 2 or not np.issubdtype(samples.dtype, np.floating):
     raise ValueError(
@@ -40,4 +68,4 @@ def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     )
   if not np.isfinite(samples).all():
     raise ValueError("watermark: samples hold NaN or infinity; repair them")
-  return samples.astype(np.float64)
+  return samples
