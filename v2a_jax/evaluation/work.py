@@ -183,12 +183,14 @@ class Worker:
         work.folder, clip, sounds, sample_rate=work.format.sample_rate
       )
     events = onsets.reference_onsets(truth)
+    moving = None if clip.motion is None else len(clip.motion) / clip.seconds
     return {
       "id": clip.id,
       "caption": clip.caption,
       "transcript": clip.transcript,
       "label": clip.label,
       "duration": clip.seconds,
+      "motion_rate": moving and round(moving, 3),
       **shown,
       "events": [round(float(t), 4) for t in events],
     }

@@ -1,14 +1,18 @@
-"""Scores of parts of the clips: by class, and with and without speech.
+"""Scores of parts of the clips: by class, speech, duration and motion.
 
-Distances between sets have no slices, as few clips say little of them. The
-slices are for looking, so their intervals are not corrected for their number.
+Clips are halved at the median duration, and at the median number of motion
+peaks a second, where these differ. A cell has a shade by its rank among the
+slices of its column, the best darkest. Distances between sets have no slices, as few
+clips say little of them. The slices are for looking, so their intervals are not
+corrected for their number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.report import compare
@@ -17,6 +21,33 @@ from v2a_jax.evaluation.report.differences import terms
 from v2a_jax.evaluation.schema import GENERATED
 
 FEWEST = 4  # clips of a slice
+
+
+# What halves the clips, and what the halves are called.
+_HALVES = {
+  "duration": ("up to {:.3g} s long", "over {:.3g} s long"),
+  "motion_rate": (
+    "up to {:.2g} motion peaks a second",
+    "over {:.2g} motion peaks a second",
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A score of a slice.
+
+  Attributes:
+    text: its value.
+    interval: its interval.
+    value: the number; NaN where it is undefined.
+    shade: rank among the slices of its column, 0 worst to 1 best.
+  """
+
+  text: str
+  interval: str
+  value: float
+  shade: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +59,14 @@ class Slice:
     run: name of the run.
     colour: its index.
     n: number of clips.
-    cells: value and interval of each column, as text.
+    cells: one for each column.
   """
 
   name: str
   run: str
   colour: int
   n: int
-  cells: tuple[tuple[str, str], ...]
+  cells: tuple[Cell, ...]
 
 
 def slices(
@@ -45,35 +76,82 @@ def slices(
   columns = [
     c for c in quality(columns) if compare.has_clips(c, runs, "scores")
   ]
-  found = []
-  for name in _names(runs) if columns else ():
+  found, edges = [], _edges(runs)
+  for name in _names(runs, edges) if columns else ():
     for i, run in enumerate(runs):
-      clips = [clip for clip in run["clips"] if name in _slices_of(clip)]
+      clips = [c for c in run["clips"] if name in _slices_of(c, edges)]
       if len(clips) >= FEWEST:
         cells = tuple(_cell(column, clips) for column in columns)
         found.append(Slice(name, run["name"], i % colours, len(clips), cells))
   # One slice alone is the whole set again.
-  return columns, found if len({part.name for part in found}) > 1 else []
+  if len({part.name for part in found}) < 2:
+    return columns, []
+  return columns, _shaded(columns, found)
 
 
-def _slices_of(clip: dict[str, Any]) -> list[str]:
-  speech = "with speech" if clip.get("transcript") else "without speech"
-  return [*filter(None, [clip.get("label")]), speech]
+def _edges(runs: Sequence[dict]) -> dict[str, float]:
+  """Returns the medians at which clips are halved, where they differ."""
+  clips = {clip["id"]: clip for run in runs for clip in run["clips"]}.values()
+  edges = {}
+  for key in _HALVES:
+    known = [clip[key] for clip in clips if clip.get(key) is not None]
+    if known and min(known) < max(known):
+      median = float(np.median(known))
+      below = [value for value in known if value <= median]
+      edges[key] = max(below) if len(below) < len(known) else min(known)
+  return edges
 
 
-def _names(runs) -> list[str]:
-  """Returns the names of slices, classes first and in order."""
-  names = {name for run in runs for c in run["clips"] for name in _slices_of(c)}
-  last = ("with speech", "without speech")
-  return sorted(names, key=lambda name: (name in last, name))
+def _slices_of(
+  clip: Mapping[str, Any], edges: Mapping[str, float]
+) -> list[str]:
+  names = [*filter(None, [clip.get("label")])]
+  names.append("with speech" if clip.get("transcript") else "without speech")
+  for key, edge in edges.items():
+    if (value := clip.get(key)) is not None:
+      names.append(_HALVES[key][value > edge].format(edge))
+  return names
 
 
-def _cell(column: Column, clips) -> tuple[str, str]:
+def _names(runs, edges) -> list[str]:
+  """Returns the names of slices: classes in order, speech, then halves."""
+  names = dict.fromkeys(
+    name for run in runs for c in run["clips"] for name in _slices_of(c, edges)
+  )
+  last = ["with speech", "without speech"]
+  last += [
+    name.format(edge) for key, edge in edges.items() for name in _HALVES[key]
+  ]
+  return sorted(
+    names,
+    key=lambda name: (name in last, name in last and last.index(name), name),
+  )
+
+
+def _cell(column: Column, clips) -> Cell:
   known = [terms(clip, GENERATED, column) for clip in clips]
   pairs = np.array([t for t in known if t is not None]).reshape(-1, 2)
   estimate = intervals.ratio(*pairs.T)
   interval = column.format_interval(*map(_plain, (estimate.low, estimate.high)))
-  return column.format(estimate.value), interval
+  return Cell(column.format(estimate.value), interval, estimate.value)
+
+
+def _shaded(columns: Sequence[Column], found: list[Slice]) -> list[Slice]:
+  """Gives cells their rank among those of their column."""
+  rows = [list(part.cells) for part in found]
+  for i, column in enumerate(columns):
+    sign = 1 if column.higher_is_better else -1
+    values = np.array([sign * row[i].value for row in rows], np.float64)
+    known = np.isfinite(values)
+    order = stats.rankdata(values[known]) - 1
+    ranks = iter(order / max(known.sum() - 1, 1))
+    for row, finite in zip(rows, known):
+      shade = float(next(ranks)) if finite else 0.0
+      row[i] = dataclasses.replace(row[i], shade=round(shade, 2))
+  return [
+    dataclasses.replace(part, cells=tuple(row))
+    for part, row in zip(found, rows)
+  ]
 
 
 def _plain(value: float) -> float | None:
