@@ -1,6 +1,8 @@
 """Eight virtual CPU devices for every test, and fixtures that rooms share."""
 
+import gc
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -30,12 +32,27 @@ from tests.object_store import (  # noqa: F401
 # Imports librosa; test processes that did so at once would damage its cache.
 from v2a_jax.evaluation import onset_detector  # noqa: F401
 
+LARGE = 4 << 30  # bytes
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Grain's worker processes read absl flags, which pytest never parses.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+  """Drops compiled programs when a test process has grown large.
+
+  Those that are needed again come from the cache on disk.
+  """
+  yield
+  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  if pages * os.sysconf("SC_PAGE_SIZE") > LARGE:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

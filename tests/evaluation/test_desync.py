@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.pretrained import test_offset
-from tests.pretrained.test_offset import network, state  # noqa: F401
+from tests.pretrained import test_synchformer_offset
+from tests.pretrained.test_synchformer_offset import network, state  # noqa: F401
 from v2a_jax import media
 from v2a_jax.evaluation import metrics
 from v2a_jax.evaluation.clips import Clip
@@ -74,7 +74,11 @@ def test_clips_that_are_too_short_are_left_out(tmp_path):
   make = lambda seconds: clip(tmp_path / "short.mp4", seconds)
   assert not metric.judges(make(4.0))
   assert metric.judges(make(4.8))
-  assert test_offset.SMALL.segments < offset.OffsetConfig().segments == 14
+  assert (
+    test_synchformer_offset.SMALL.segments
+    < offset.OffsetConfig().segments
+    == 14
+  )
 
 
 def test_it_is_computed_when_asked_for_and_says_what_it_lacks(
