@@ -5,6 +5,7 @@ it ended, `cancelled` is there if it shall not be started again.
 """
 
 from collections.abc import Mapping
+import contextlib
 import os
 import pathlib
 import socket
@@ -88,8 +89,13 @@ def checkpoints(workdir: PathLike) -> dict[int, float]:
     from v2a_jax.training.digests import list_steps
 
     return dict.fromkeys(list_steps(folder), 0.0)
-  folders = [p for p in folder.glob("[0-9]*") if p.name.isdigit()]
-  return {int(p.name): time.time() - p.stat().st_mtime for p in folders}
+  ages = {}
+  for path in folder.glob("[0-9]*"):
+    # A run may remove a checkpoint meanwhile.
+    with contextlib.suppress(FileNotFoundError):
+      if path.name.isdigit():
+        ages[int(path.name)] = time.time() - path.stat().st_mtime
+  return ages
 
 
 def newest(workdir: PathLike) -> int:

@@ -55,6 +55,14 @@ def bundled():
   return frozen_codec.load("codec_tiny").merge()
 
 
+def test_one_first_asked_for_inside_a_trace_serves_later_calls():
+  frozen_codec.load.cache_clear()
+  latents = lambda x: frozen_codec.load("codec_tiny").merge().encode(x)
+  sound = jnp.zeros((1, 1280, 1))
+  inside = jax.jit(latents)(sound)
+  np.testing.assert_allclose(latents(sound), inside, atol=1e-5)
+
+
 def test_rates():
   assert TINY.hop == 16 and TINY.latent_rate == 100.0
   assert CodecConfig().hop == 512 and CodecConfig().latent_rate == 31.25

@@ -389,6 +389,8 @@ def test_the_state_of_a_run_is_in_its_files(planned, capsys):
   assert state.state(workdir) == "FAILED (killed)"
   (workdir / "checkpoints" / "3").mkdir(parents=True)
   (workdir / "checkpoints" / "7.tmp").mkdir()  # Not finished.
+  # As one that its run removes meanwhile: listed, and no longer there.
+  (workdir / "checkpoints" / "2").symlink_to("gone")
   assert state.state(workdir) == "RESUME"
   assert list(state.checkpoints(workdir)) == [3]
   for code, now in [("143", "RESUME"), ("1", "FAILED (1)"), ("0", "DONE")]:

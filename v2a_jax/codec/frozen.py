@@ -16,6 +16,7 @@ import types
 from typing import Any
 
 from flax import nnx
+import jax
 
 from v2a_jax.codec import bundled, dac_files, mmaudio, patches
 
@@ -79,7 +80,9 @@ def load(name: str) -> FrozenCodec:
       no such codec, or its weights are damaged or of another model.
   """
   kind = _kind(name)
-  codec = kind.load(name)
+  # Kept for later calls, so they are arrays even where a trace asks first.
+  with jax.ensure_compile_time_eval():
+    codec = kind.load(name)
   parts = nnx.split(codec)
   calibrated = kind.calibrated(name)
   return FrozenCodec(codec.config, *parts, kind.digest(name), calibrated)
