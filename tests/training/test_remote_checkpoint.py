@@ -162,7 +162,9 @@ def test_a_store_that_fails_costs_no_step(state, tmp_path, caplog):
 
 
 def test_two_processes_on_s3(s3_url, state, tmp_path):
-  outputs = run_two_processes(workdir=s3_url, local=str(tmp_path), damage=True)
+  outputs = run_two_processes(
+    workdir=s3_url, local=str(tmp_path), damage=True, slow_disk=0.2
+  )
   assert [text.splitlines()[-1] for text in outputs] == ["restored 1, True"] * 2
   restored, _ = restore(s3_url, local=tmp_path / "other")
   assert restored.step == 1

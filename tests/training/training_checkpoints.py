@@ -13,6 +13,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 from etils import epath
 import jax
@@ -106,11 +107,26 @@ def run_two_processes(**settings):
   return outputs
 
 
-def main(place, workdir, damage, local=""):
-  """Saves twice, damages the second if told so, and restores."""
+def slow_down(call, seconds):
+  """Returns a function that waits before it does what `call` does."""
+
+  def slow(*args, **settings):
+    time.sleep(seconds)
+    return call(*args, **settings)
+
+  return slow
+
+
+def main(place, workdir, damage, local="", slow_disk=0.0):
+  """Saves twice, damages the second if told so, and restores.
+
+  Process 0 waits for `slow_disk` seconds whenever it makes a folder.
+  """
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", 4)
   port, count, index = place
+  if slow_disk and index == 0:
+    os.mkdir = slow_down(os.mkdir, slow_disk)
   distributed.initialize(
     f"localhost:{port}",
     count,

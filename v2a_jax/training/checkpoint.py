@@ -122,7 +122,10 @@ class Checkpoints:
       preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(
-        post_finalization_callback=self._write_digests
+        post_finalization_callback=self._write_digests,
+        # Else a process takes another's word that the folders are made, and
+        # writes into one that its own disk does not have yet.
+        create_directories_asynchronously=self._mirror is None,
       ),
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         primary_host=primary
