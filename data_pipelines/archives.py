@@ -18,10 +18,14 @@ import pathlib
 import shutil
 import tarfile
 import tempfile
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_pipelines import media_files
 from data_pipelines.schema import DataError
+from v2a_jax.basics.paths import is_remote
+
+if TYPE_CHECKING:
+  from v2a_jax.basics.store import StorePath
 
 # Bytes of the largest text, and of the largest header, that is read.
 _MOST_BYTES = 1 << 20
@@ -60,7 +64,9 @@ class Archive:
   notes: Sequence[str]
 
 
-def read_archive(directory: pathlib.Path, archive: str) -> Archive:
+def read_archive(
+  directory: "pathlib.Path | StorePath", archive: str
+) -> Archive:
   """Reads the headers and texts of a tar file.
 
   Members that are links or devices, or whose names lead out of the archive, are
@@ -76,8 +82,9 @@ def read_archive(directory: pathlib.Path, archive: str) -> Archive:
   path = directory / archive
   reading = _Reading(archive)
   try:
-    with open(path, "rb") as file:
-      size = os.fstat(file.fileno()).st_size
+    with _open(path) as file:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(0)
       for name, header in _headers(file, reading.left_out):
         reading.add(name, header, file, size)
   except tarfile.TarError as error:
@@ -92,9 +99,14 @@ def read_archive(directory: pathlib.Path, archive: str) -> Archive:
 
 @contextlib.contextmanager
 def file_of(
-  directory: pathlib.Path, name: str, members: Mapping[str, Member]
+  directory: "pathlib.Path | StorePath",
+  name: str,
+  members: Mapping[str, Member],
 ) -> Iterator[pathlib.Path]:
-  """Gives the path of a clip; of a member, that of a copy, for the time being.
+  """Gives the path of a clip on this machine for the time being.
+
+  It is the clip's own, or that of a copy: of a member of an archive, and of what
+  lies on an object store.
 
   Args:
     directory: folder of the build.
@@ -105,20 +117,31 @@ def file_of(
     OSError: it cannot be read, or the disk of temporary files is full.
   """
   member = members.get(name)
-  if member is None:
+  if member is None and not is_remote(directory):
     yield directory / name
     return
   with tempfile.TemporaryDirectory(prefix="v2a-clip-") as folder:
     path = pathlib.Path(folder, "clip").with_suffix(
       pathlib.PurePosixPath(name).suffix
     )
-    with open(directory / member.archive, "rb") as file:
-      file.seek(member.offset)
-      with open(path, "wb") as copy:
-        shutil.copyfileobj(_Part(file, member.size), copy)
-    if path.stat().st_size != member.size:
-      raise OSError(f"{member.archive} has become shorter")
+    if member is None:
+      (directory / name).download(path)
+    else:
+      _copy(directory / member.archive, member, path)
     yield path
+
+
+def _copy(archive, member: Member, path: pathlib.Path) -> None:
+  with _open(archive) as file:
+    file.seek(member.offset)
+    with open(path, "wb") as copy:
+      shutil.copyfileobj(_Part(file, member.size), copy)
+  if path.stat().st_size != member.size:
+    raise OSError(f"{member.archive} has become shorter")
+
+
+def _open(archive: "pathlib.Path | StorePath") -> BinaryIO:
+  return archive.open_part() if is_remote(archive) else open(archive, "rb")
 
 
 class _Reading:

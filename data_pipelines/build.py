@@ -26,7 +26,7 @@ from data_pipelines.places import restore, work_place
 from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.writer import Outcome
 from v2a_jax.basics.parent import end_with_parent
-from v2a_jax.basics.paths import local_path
+from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.settings import SettingError, check
 
 
@@ -50,7 +50,7 @@ def build_folder(
 
   Args:
     directory: folder that is searched, subfolders included, for media files
-      and for WebDataset's archives.
+      and for WebDataset's archives; on an object store too.
     out: folder of the data set; it appears when the build is complete.
     captions_csv: table of captions, or several; see `captions.read_captions`.
       What they say goes before what archives say of their clips.
@@ -63,12 +63,13 @@ def build_folder(
 
   Raises:
     DataError: folder, archive, table or tokenizer cannot be read.
+    StoreError: an object store does not answer; the same build goes on later.
     BuildError: nothing was kept, `out` is taken, or the disk is full.
     SettingError: `limit` is below 1.
   """
   if limit is not None and limit < 1:
     raise SettingError(f"limit={limit} is not in [1, inf)")
-  directory = local_path(directory, "the folder of clips")
+  directory = as_path(directory)
   found = find_media(directory, with_archives=True)
   archives = [read_archive(directory, name) for name in found.archives]
   members = {k: v for archive in archives for k, v in archive.members.items()}
@@ -210,17 +211,24 @@ def _captions(tables, files, archives, columns) -> captions_lib.Captions:
 
 def _stats(directory: pathlib.Path, files: list[str], members) -> list:
   """Returns what tells whether each file has changed; None if unreadable."""
+  stored = directory.tree() if is_remote(directory) else None
+
+  def stat(file: str):
+    if stored is not None:
+      return stored.get(file)
+    try:
+      found = (directory / file).stat()
+    except OSError:  # a broken link: `clips.extract` will drop it by name
+      return None
+    return found.st_size, found.st_mtime_ns
+
   stats = []
   for file in files:
-    try:
-      if member := members.get(file):
-        stat = (directory / member.archive).stat()
-        stats.append([member.size, stat.st_mtime_ns, member.offset])
-        continue
-      stat = (directory / file).stat()
-      stats.append([stat.st_size, stat.st_mtime_ns])
-    except OSError:  # a broken link: `clips.extract` will drop it by name
-      stats.append(None)
+    if member := members.get(file):
+      found = stat(member.archive)
+      stats.append(found and [member.size, found[1], member.offset])
+    else:
+      stats.append(stat(file))
   return stats
 
 

@@ -6,11 +6,12 @@ clip_file.py reads the media; this file cuts, names, splits and captions them.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import dataclasses
+import errno
 import hashlib
 import math
 import pathlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from data_pipelines.readings import Readings
 from data_pipelines.writer import Outcome
 from v2a_jax import media
 from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.paths import is_remote
+
+if TYPE_CHECKING:
+  from v2a_jax.basics.store import StorePath
 
 # Fraction by which a file's last clip may be longer than `max_seconds`: files
 # that were cut "to 10 s" last 10.03 s.
@@ -97,7 +102,7 @@ def stretches(
 def extract(
   file: str,
   *,
-  directory: pathlib.Path,
+  directory: "pathlib.Path | StorePath",
   names: Mapping[str, str],
   rows: Mapping[str, Sequence[Row]],
   members: Mapping[str, Member],
@@ -114,6 +119,10 @@ def extract(
     members: those of the files that are in archives.
     options: how the file is cut and stored.
     earlier: what earlier builds with the same `options.of_media` have read.
+
+  Raises:
+    OSError: an object store does not answer, or the disk of temporary files is
+      full, which are no faults of the file.
   """
   sha256, clips = "", _Clips()
   own = rows.get(file) or [Row(line=0)]
@@ -125,6 +134,8 @@ def extract(
   except media.MediaError as error:
     clips.drops.append(drop("unreadable", error.reason))
   except OSError as error:
+    if _is_passing(error, directory):
+      raise
     clips.drops.append(drop("unreadable", error.strerror or str(error)))
   drops, facts = clips.drops, [clip_facts(record) for record in clips.records]
   if not facts:
@@ -186,6 +197,13 @@ def _read_clips(file: ClipFile, name, sha256, rows, options, clips: _Clips):
       **content,
     )
     clips.records.append(record)
+
+
+def _is_passing(error: OSError, directory) -> bool:
+  """Says whether reading a file again, later, may go well."""
+  if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    return True
+  return is_remote(directory) and not isinstance(error, FileNotFoundError)
 
 
 def _hash(text: str) -> str:

@@ -5,8 +5,13 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from data_pipelines.schema import DataError
+from v2a_jax.basics.paths import check_readable, is_remote
+
+if TYPE_CHECKING:
+  from v2a_jax.basics.store import StorePath
 
 # Endings of files that hold sound only, and of those that may hold a picture.
 SOUNDS = frozenset(
@@ -49,7 +54,7 @@ class MediaFiles:
 
 
 def find_media(
-  directory: pathlib.Path, *, with_archives: bool = False
+  directory: "pathlib.Path | StorePath", *, with_archives: bool = False
 ) -> MediaFiles:
   """Finds the media files below a folder, in linked folders too.
 
@@ -61,25 +66,43 @@ def find_media(
 
   Raises:
     DataError: no such folder, or nothing of the kind in it.
+    StoreError: the object store cannot be read.
   """
   if not directory.is_dir():
+    check_readable(directory)
     raise DataError(f"no folder {directory}")
-  files, archives, others, notes = [], [], Counter(), []
-  for folder, names in _folders(directory, notes):
-    for name in names:
-      if name.startswith("."):
-        continue
-      path = folder / name
-      if path.suffix.lower() in SOUNDS | VIDEOS:
-        files.append(path.relative_to(directory).as_posix())
-      elif with_archives and path.suffix.lower() == ".tar":
-        archives.append(path.relative_to(directory).as_posix())
-      else:
-        others[path.suffix.lower() or "without an ending"] += 1
-  found = MediaFiles(sorted(files), sorted(archives), others, notes)
+  notes, by_kind, others = [], {"media": [], "archives": []}, Counter()
+  names = (
+    _stored(directory) if is_remote(directory) else _found(directory, notes)
+  )
+  for name in names:
+    ending = pathlib.PurePosixPath(name).suffix.lower()
+    if ending in SOUNDS | VIDEOS:
+      by_kind["media"].append(name)
+    elif with_archives and ending == ".tar":
+      by_kind["archives"].append(name)
+    else:
+      others[ending or "without an ending"] += 1
+  files, archives = map(sorted, by_kind.values())
+  found = MediaFiles(files, archives, others, notes)
   if not files and not archives:
     raise DataError(f"{found} in {directory}; name a folder of clips")
   return found
+
+
+def _stored(directory: "StorePath") -> Iterator[str]:
+  """Yields the paths of the files of a store's folder."""
+  for name in directory.tree():
+    if not any(part.startswith(".") for part in name.split("/")):
+      yield name
+
+
+def _found(directory: pathlib.Path, notes: list[str]) -> Iterator[str]:
+  """Yields the paths of the files of a folder on this machine."""
+  for folder, names in _folders(directory, notes):
+    for name in names:
+      if not name.startswith("."):
+        yield (folder / name).relative_to(directory).as_posix()
 
 
 def _folders(

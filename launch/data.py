@@ -12,8 +12,8 @@ OUTPUT = """
 -o, --output DIR      folder of the data set (required)
 """
 BUILD = f"""
-FOLDER                folder of clips, subfolders included; tar files in it are
-                      read as WebDataset's
+FOLDER                folder of clips, or its URL, subfolders included; tar files
+                      in it are read as WebDataset's
 --captions FILE       table of captions, transcripts and labels by file: CSV of
                       any kind, JSON or Parquet; those of VGGSound, AudioSet,
                       AudioCaps, WavCaps and Clotho are known, other columns

@@ -9,12 +9,12 @@ Clients find stores and credentials as usual: `AWS_PROFILE`, `AWS_ENDPOINT_URL`
 and so on for s3://, application default credentials for gs://.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import errno
 import logging
 import os
-from typing import Any
+from typing import Any, BinaryIO
 import uuid
 
 from etils.epath import gpath, register
@@ -36,6 +36,8 @@ _NO_CREDENTIALS = (
   *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),
   *("DefaultCredentialsError", "RefreshError"),
 )
+# Bytes that a request brings of a file that is read here and there.
+_PART = 64 << 10
 # Folders change under a run's feet: other processes write to them.
 for _protocol in ("gs", "gcs", "s3"):
   fsspec.config.conf.setdefault(_protocol, {})["use_listings_cache"] = False
@@ -125,6 +127,23 @@ class StorePath(gpath.PosixGPath):
       for path, entry in sorted(paths.items())
     }
 
+  def tree(self) -> dict[str, tuple[int, str]]:
+    """Returns size in bytes and version of each file below, by relative path.
+
+    The version is what the store calls its ETag; it changes when the file does.
+    """
+    entries = self._call("find", detail=True)
+    start = len(str(self).partition("://")[2].rstrip("/")) + 1
+    return {
+      path[start:]: (int(entry["size"] or 0), _etag(entry))
+      for path, entry in sorted(entries.items())
+      if len(path) > start and not path.endswith("/")
+    }
+
+  def open_part(self) -> BinaryIO:
+    """Opens the file for reading in small parts, here and there."""
+    return self._call("open", "rb", block_size=_PART, cache_type="readahead")
+
   def version(self) -> str:
     """Returns a digest that changes when the file does.
 
@@ -192,6 +211,11 @@ class StorePath(gpath.PosixGPath):
     probe = self / f".writable-{uuid.uuid4().hex[:8]}"
     probe.write_bytes(b"")
     probe.unlink()
+
+
+def _etag(entry: Mapping[str, Any]) -> str:
+  """Returns the version in an entry of a listing."""
+  return str(entry.get("ETag") or entry.get("etag") or entry["LastModified"])
 
 
 @contextlib.contextmanager
