@@ -102,7 +102,11 @@ def run_two_processes(**settings):
     )
     for i in range(2)
   ]
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  try:
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
   assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
   return outputs
 
