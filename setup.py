@@ -62,8 +62,8 @@ EXTRAS = {
   ],
   # The page and API of v2a serve.
   "ui": ["fastapi>=0.130", "pydantic>=2", "starlette", "uvicorn>=0.40"],
-  # Timelines of OpenTimelineIO.
-  "delivery": ["opentimelineio>=0.18"],
+  # Timelines of OpenTimelineIO, and signed provenance.
+  "delivery": ["c2pa-python>=0.38", "cryptography>=42", "opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
   # Builds data sets on many machines: docs/data_at_scale.md.
@@ -80,7 +80,9 @@ EXTRAS = {
     "flask-cors",
     "gcp-storage-emulator",
     "gcsfs",
-    # Serves the page under test, and reads timelines.
+    # Serves the page under test, reads timelines and signatures.
+    "c2pa-python",
+    "cryptography",
     "fastapi",
     "opentimelineio",
     "uvicorn",

@@ -39,6 +39,7 @@ _EVAL = (
 OPTIONAL = dict.fromkeys(
   _EVAL.split(), "v2a eval; pip install 'v2a_jax[eval]'"
 ) | {
+  "c2pa-python": "v2a generate, to sign files; pip install 'v2a_jax[delivery]'",
   "fastapi": "v2a serve; pip install 'v2a_jax[ui]'",
   "opentimelineio": "v2a generate --timeline otio; pip install 'v2a_jax[delivery]'",
   "uvicorn": "v2a serve; pip install 'v2a_jax[ui]'",

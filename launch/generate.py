@@ -97,6 +97,8 @@ delivery:
                       mark the sound as generated (default yes)
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
                       published key)
+--sign, --no-sign     sign files by C2PA, if $V2A_C2PA_CERTIFICATES and
+                      $V2A_C2PA_KEY name a chain and its key in PEM (default yes)
 """
 EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
   v2a generate --from out/clip/clip.json -o again"""
@@ -262,7 +264,8 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
   if args.like:
     parsing.existing(args.like, "sound")
   delivery = {name: typed[name] for name in DELIVERY if name in typed}
-  delivery |= {"mark": args.watermark, "timeline": tuple(args.timeline or ())}
+  delivery |= {"mark": args.watermark, "sign": args.sign}
+  delivery["timeline"] = tuple(args.timeline or ())
   jobs = []
   for video in _videos(args.video):
     own = {"audio": str(video)} if args.regenerate else {}

@@ -205,6 +205,7 @@ def test_every_package_that_is_imported_is_declared():
     "PIL": "pillow",
     "absl": "absl-py",
     "apache_beam": "apache-beam",
+    "c2pa": "c2pa-python",
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",
     "google": "protobuf",

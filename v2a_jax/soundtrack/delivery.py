@@ -28,7 +28,7 @@ import jax
 import v2a_jax
 from v2a_jax import media
 from v2a_jax.basics import files
-from v2a_jax.soundtrack import places, take_files, timeline
+from v2a_jax.soundtrack import places, provenance, take_files, timeline
 from v2a_jax.soundtrack.options import DeliveryOptions
 
 
@@ -59,8 +59,11 @@ def check_source(
   Raises:
     MediaError: it has no sound to mix with, or cannot be read.
     ValueError: no file can be named after it.
-    ModuleNotFoundError: OpenTimelineIO is asked for and not installed.
+    ProvenanceError: who is named to sign cannot.
+    ModuleNotFoundError: OpenTimelineIO or C2PA is asked for and not installed.
   """
+  if options.sign:
+    provenance.signer()
   places.stem_of(video)
   if "otio" in options.timeline:
     import opentimelineio  # noqa: F401

@@ -30,6 +30,8 @@ class DeliveryOptions:
     zip: whether everything is put into one zip file as well.
     payload: 16 bits that the watermark carries.
     mark: whether there is a watermark.
+    sign: whether files are signed, where the environment says by whom
+      (`provenance`).
   """
 
   keep: int | None = None
@@ -46,6 +48,7 @@ class DeliveryOptions:
   zip: bool = False
   payload: int = 0
   mark: bool = True
+  sign: bool = True
 
   def __post_init__(self):
     check(
@@ -66,6 +69,7 @@ class DeliveryOptions:
       original=mixing.MODES,
       zip=(False, True),
       mark=(False, True),
+      sign=(False, True),
     )
     for name in self.timeline:
       if name not in timeline.FORMATS:

@@ -2,7 +2,7 @@
 
 The order is sample rate, mix, level, watermark, true peak, write; then the video
 file is decoded, its level and true peak are measured and the mark is looked for
-in it.
+in it. All files are signed last.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import v2a_jax
 from v2a_jax import media, watermark
 from v2a_jax.media.track import fit_length
 from v2a_jax.soundtrack import loudness as loud
-from v2a_jax.soundtrack import mixing, timeline
+from v2a_jax.soundtrack import mixing, provenance, timeline
 from v2a_jax.soundtrack.options import DeliveryOptions
 
 _BITS = 24
@@ -37,20 +37,27 @@ class Source:
     original: its own sound at the delivered rate, float32 [t channels]; None
       if it is dropped.
     created: when the sound was made.
+    signer: who signs the files; None for nobody.
   """
 
   takes: Any
   info: media.MediaInfo
   original: np.ndarray | None
   created: datetime.datetime
+  signer: provenance.Signer | None
 
   @classmethod
   def read(cls, takes, info, options: DeliveryOptions) -> "Source":
     original = None
     if options.original:
       original = _heard(takes.video, options.sample_rate, takes)
-    now = datetime.datetime.now()
-    return cls(takes=takes, info=info, original=original, created=now)
+    return cls(
+      takes=takes,
+      info=info,
+      original=original,
+      created=datetime.datetime.now(),
+      signer=provenance.signer() if options.sign else None,
+    )
 
 
 def _heard(path, sample_rate: int, takes) -> np.ndarray:
@@ -118,7 +125,25 @@ def write(take, rank: int, base, source: Source, options, *, key) -> dict:
   if options.mark:
     found = watermark.detect(heard, rate, key=key)
     row["watermark"] = dataclasses.asdict(found)
+  names = [muxed.name, wave.name, *row["stems"].values()]
+  row["provenance"] = {
+    name: _sign(base.with_name(name), row, source, options) for name in names
+  }
   return row
+
+
+def _sign(path, row, source: Source, options: DeliveryOptions) -> dict:
+  """Signs a file, if it can be; returns by whom, or why not."""
+  if not options.sign:
+    return {"unsigned": "by choice"}
+  if source.signer is None:
+    return {"unsigned": "nobody is named to sign"}
+  if reason := provenance.refusal(path):
+    return {"unsigned": reason}
+  facts = {name: row[name] for name in ("seed", "sha256_samples")}
+  facts["watermark"] = {"payload": options.payload} if options.mark else None
+  name = source.signer.sign(path, facts)
+  return {"manifest": name, "signed_by": source.signer.name}
 
 
 def _at_rate(samples, rate: int, wanted: int, seconds) -> np.ndarray:

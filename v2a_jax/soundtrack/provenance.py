@@ -1,0 +1,216 @@
+"""Signed provenance: a C2PA manifest in each file that is delivered.
+
+It says that a trained model made the sound, in which version of this package,
+and what the watermark carries. The signature is over the whole file, so that
+any later change shows (https://spec.c2pa.org, section "Claims"). Who signs is
+said by two PEM files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and
+those that vouch for it, and `$V2A_C2PA_KEY`, its private key.
+
+By c2pa-python (https://github.com/contentauth/c2pa-python), extra `delivery`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import io
+import os
+import pathlib
+from typing import Any
+import wave
+
+import v2a_jax
+from v2a_jax.basics import files
+
+CERTIFICATES, KEY = "V2A_C2PA_CERTIFICATES", "V2A_C2PA_KEY"
+# Media types by the ending of a file; Matroska has no place for a manifest.
+_TYPES = {
+  ".mp4": "video/mp4",
+  ".mov": "video/quicktime",
+  ".wav": "audio/wav",
+  ".flac": "audio/flac",
+}
+# What the sound is, and a video of which only the sound is so.
+# https://cv.iptc.org/newscodes/digitalsourcetype
+_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+_SOUND = f"{_SOURCE}trainedAlgorithmicMedia"
+_VIDEO = f"{_SOURCE}compositeWithTrainedAlgorithmicMedia"
+_SOUNDTRACK = "org.v2a-jax.soundtrack"
+# COSE's algorithms by the size of the key of an elliptic curve (RFC 9053).
+_CURVES = {256: "es256", 384: "es384", 521: "es512"}
+
+
+class ProvenanceError(ValueError):
+  """A certificate or key cannot sign; one line: which file, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Signer:
+  """Who signs.
+
+  Attributes:
+    name: subject of the certificate.
+    algorithm: how it signs, such as es256.
+    certificates: chain in PEM, the signer's own first.
+    key: private key in PEM.
+  """
+
+  name: str
+  algorithm: str
+  certificates: bytes
+  key: bytes = dataclasses.field(repr=False)
+
+  @classmethod
+  def read(cls, certificates: os.PathLike, key: os.PathLike) -> "Signer":
+    """Reads the two files, and signs a short sound to know that they serve.
+
+    Raises:
+      ProvenanceError: a file cannot be read, the certificate has expired, is
+        not the key's, or is not fit to sign such a manifest.
+      ModuleNotFoundError: c2pa-python is not installed.
+    """
+    # Here, because only who signs needs them.
+    import c2pa  # noqa: F401
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    chain, secret = _read(certificates), _read(key)
+    try:
+      own = x509.load_pem_x509_certificates(chain)[0]
+    except ValueError as error:
+      raise ProvenanceError(
+        f"{certificates} holds no certificate in PEM ({error})"
+      ) from None
+    try:
+      private = serialization.load_pem_private_key(secret, None)
+    except (ValueError, TypeError) as error:
+      raise ProvenanceError(
+        f"{key} holds no private key in PEM without a password ({error})"
+      ) from None
+    now = datetime.datetime.now(datetime.UTC)
+    if not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
+      raise ProvenanceError(
+        f"{certificates} is valid from {own.not_valid_before_utc:%Y-%m-%d} to"
+        f" {own.not_valid_after_utc:%Y-%m-%d} only"
+      )
+    if own.public_key() != private.public_key():
+      raise ProvenanceError(f"{key} is not the key of {certificates}")
+    algorithm = _algorithm(private)
+    if algorithm is None:
+      raise ProvenanceError(
+        f"{key} is of a kind that C2PA does not know; it takes elliptic curves"
+        " P-256, P-384 and P-521, Ed25519 and RSA"
+      )
+    signer = cls(own.subject.rfc4514_string(), algorithm, chain, secret)
+    signer._try_out(certificates)
+    return signer
+
+  def sign(self, path: pathlib.Path, facts: Mapping[str, Any]) -> str:
+    """Puts a signed manifest into a file; returns the manifest's name.
+
+    Args:
+      path: file of a kind for which `refusal` is "".
+      facts: what is known of the soundtrack, JSON-able.
+
+    Raises:
+      OSError: it cannot be written; the file is as it was.
+    """
+    with files.written(path) as part:
+      with open(path, "rb") as source, open(part, "w+b") as target:
+        return self._sign(_TYPES[path.suffix], source, target, path.name, facts)
+
+  def _sign(self, kind: str, source, target, title: str, facts) -> str:
+    import c2pa
+
+    info = c2pa.C2paSignerInfo(
+      alg=self.algorithm.encode(),
+      sign_cert=self.certificates,
+      private_key=self.key,
+      ta_url=None,
+    )
+    with c2pa.Signer.from_info(info) as signer:
+      with c2pa.Builder(_manifest(kind, title, facts)) as builder:
+        builder.sign(signer, kind, source, target)
+    target.seek(0)
+    with c2pa.Reader(kind, target) as reader:
+      return reader.get_active_manifest()["label"]
+
+  def _try_out(self, certificates: os.PathLike) -> None:
+    import c2pa
+
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+      file.setparams((1, 2, 8_000, 0, "NONE", ""))
+      file.writeframes(bytes(16))
+    sound.seek(0)
+    try:
+      self._sign("audio/wav", sound, io.BytesIO(), "trial", {})
+    except c2pa.C2paError as error:
+      raise ProvenanceError(
+        f"{certificates} cannot sign: {' '.join(str(error).split())}"
+      ) from None
+
+
+def signer() -> Signer | None:
+  """Reads who signs, as the environment says; None if it says nothing.
+
+  Raises:
+    ProvenanceError: only one of the two variables is set, or as `Signer.read`.
+    ModuleNotFoundError: c2pa-python is not installed.
+  """
+  named = {name: os.environ.get(name, "") for name in (CERTIFICATES, KEY)}
+  if not any(named.values()):
+    return None
+  for name, path in named.items():
+    if not path:
+      raise ProvenanceError(
+        f"${name} is not set, and the other of ${CERTIFICATES} and ${KEY} is;"
+        " signing takes both"
+      )
+  return Signer.read(*map(pathlib.Path, named.values()))
+
+
+def refusal(path: pathlib.Path) -> str:
+  """Says why files of this kind cannot be signed; "" if they can."""
+  if path.suffix in _TYPES:
+    return ""
+  return f"{path.suffix[1:]} files have no place for a manifest"
+
+
+def _read(path: os.PathLike) -> bytes:
+  try:
+    return files.read_bytes(path)
+  except OSError as error:
+    reason = error.strerror or error
+    raise ProvenanceError(f"cannot read {path}: {reason}") from None
+
+
+def _algorithm(key: Any) -> str | None:
+  """Returns the name by which C2PA knows a private key's signatures."""
+  from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+  if isinstance(key, ec.EllipticCurvePrivateKey):
+    return _CURVES.get(key.key_size)
+  if isinstance(key, ed25519.Ed25519PrivateKey):
+    return "ed25519"
+  return "ps256" if isinstance(key, rsa.RSAPrivateKey) else None
+
+
+def _manifest(
+  kind: str, title: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+  agent = {"name": "v2a_jax", "version": v2a_jax.__version__}
+  made = {
+    "action": "c2pa.created",
+    "digitalSourceType": _SOUND if kind.startswith("audio") else _VIDEO,
+    "softwareAgent": agent,
+    "description": "The sound was generated from the picture.",
+  }
+  return {
+    "claim_generator_info": [agent],
+    "title": title,
+    "format": kind,
+    "assertions": [
+      {"label": "c2pa.actions.v2", "data": {"actions": [made]}},
+      {"label": _SOUNDTRACK, "data": dict(facts)},
+    ],
+  }
