@@ -13,6 +13,7 @@ from typing import Any
 
 from launch.parsing import UsageError
 from launch.sweep import code as code_lib
+from launch.sweep import points as points_lib
 from launch.sweep.points import Point
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import PathLike, as_path
@@ -206,11 +207,8 @@ def tracking(plan: Plan, job: Job) -> dict[str, str]:
   """Returns what wandb shall know of a run: its group and tags."""
   if job.stage != "train":
     return {}
-  tags = [f"{k.split('.')[-1]}={v}" for k, v in job.point.overrides.items()]
-  # wandb takes no longer tags, and splits the text at commas.
-  tags = [tag.replace(",", ";")[:64] for tag in tags]
-  found = {"WANDB_RUN_GROUP": plan.name}
-  return found | ({"WANDB_TAGS": ",".join(tags)} if tags else {})
+  tags = points_lib.tags(plan.points)[plan.points.index(job.point)]
+  return {"WANDB_RUN_GROUP": plan.name, "WANDB_TAGS": ",".join(tags)}
 
 
 def _environment(plan: Plan, job: Job) -> str:

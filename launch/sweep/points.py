@@ -56,6 +56,59 @@ class Point:
     digest = f"--config_hash={self.fingerprint}"
     return [f"--config={self.config}", *self.changes(), digest]
 
+  @property
+  def arm(self) -> str:
+    """Name of the config file."""
+    return pathlib.Path(self.config.partition(":")[0]).stem
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """Overrides, and before them the named arguments of the config file."""
+    given = self.config.partition(":")[2].split(",")
+    named = dict(part.split("=", 1) for part in given if "=" in part)
+    return {**named, **self.overrides}
+
+
+def shared(planned: Sequence[Point]) -> dict[str, Any]:
+  """Returns the overrides that all runs have with the same value."""
+  first, *rest = [point.overrides for point in planned]
+  same = lambda k, v: all(k in other and other[k] == v for other in rest)
+  return {k: v for k, v in first.items() if same(k, v)}
+
+
+def tags(planned: Sequence[Point]) -> list[list[str]]:
+  """Returns words that tell runs apart: the arm, and settings that differ.
+
+  They hold letters, digits and `_.=/:+-` only, and at most the 64 characters
+  that wandb takes.
+  """
+  values: dict[str, list[Any]] = {}
+  for point in planned:
+    for key, value in point.settings.items():
+      values.setdefault(key, []).append(value)
+  differing = [
+    key
+    for key, found in values.items()
+    if len(found) < len(planned) or any(v != found[0] for v in found)
+  ]
+  lasts = [key.split(".")[-1] for key in differing]
+  name = {
+    k: last if lasts.count(last) == 1 else k
+    for k, last in zip(differing, lasts)
+  }
+  clean = lambda text: re.sub(r"[^\w.=/:+-]+", "_", text).strip("_")
+  return [
+    [
+      clean(point.arm)[:64],
+      *(
+        f"{name[key]}={clean(str(value))}"[:64]
+        for key, value in point.settings.items()
+        if key in name
+      ),
+    ]
+    for point in planned
+  ]
+
 
 def points(
   configs: Sequence[str],

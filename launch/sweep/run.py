@@ -193,8 +193,11 @@ def _plan_lines(plan: Plan) -> list[str]:
   names = [point.name for point in plan.points]
   found = dict(zip(names, _plan_states([jobs[name] for name in names])))
   lines = []
+  common = points.shared(plan.points)
   for point in plan.points:
-    changed = " ".join(f"{k}={v}" for k, v in point.overrides.items())
+    changed = _changes(
+      {k: v for k, v in point.overrides.items() if k not in common}
+    )
     columns = [f"{found[point.name]:10}", *_cost_cells(point.cost), point.name]
     lines.append("  ".join([*columns, changed]).rstrip())
     if found[point.name] == state_lib.WONT_FIT:
@@ -204,10 +207,16 @@ def _plan_lines(plan: Plan) -> list[str]:
     widths = (10, 10, 9, 9, 16, 8)
     head = [f"{name:{width}}" for name, width in zip(names, widths)]
     lines.insert(0, "  ".join([*head, "run"]))
+  if common:
+    lines.insert(0, f"all with {_changes(common)}")
   hours = [p.cost.get("chip_hours") for p in plan.points]
   if all(hours):
     lines.append(f"together {sum(hours):,.3g} chip-hours")
   return lines
+
+
+def _changes(overrides: Mapping) -> str:
+  return " ".join(f"{key}={value}" for key, value in overrides.items())
 
 
 def _plan_states(jobs: Sequence[Job]) -> list[str]:

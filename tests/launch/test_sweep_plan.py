@@ -265,12 +265,28 @@ def test_an_evaluation_for_each_variant_and_a_report_follow_training(
     subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_wandb_is_told_the_sweep_and_what_was_changed(config, tmp_path, capsys):
-  tuples = "--config.data.frame_size=(16, 24)"
-  _, planned = shown(capsys, tmp_path, config, "--quick", "--sweep=lr", tuples)
-  text = (planned.folder / f"{planned.points[0].name}.sh").read_text()
-  assert "export WANDB_RUN_GROUP=sweep\n" in text
-  assert "frame_size=(16; 24),learning_rate=0.001'\n" in text
+def test_wandb_is_told_the_sweep_and_what_differs(config, tmp_path, capsys):
+  """Short tags without quotes or commas, which wandb would split at."""
+  shared = "--config.data.paths=('/data/a set, cut',)"
+  args = ("--quick", "--sweep=lr,width", shared)
+  text, planned = shown(capsys, tmp_path, config, *args)
+  script = (planned.folder / f"{planned.points[-1].name}.sh").read_text()
+  assert "export WANDB_RUN_GROUP=sweep\n" in script
+  assert "export WANDB_TAGS=toy,width=48,learning_rate=0.0001\n" in script
+  # What all have stands once above the table.
+  assert text.count("data.paths=('/data/a set, cut',)") == 1
+  assert text.splitlines()[1].startswith("all with data.paths=")
+  assert text.count("optimizer.learning_rate=0.0001\n") == 2
+
+
+def test_tags_are_clean_and_keys_of_one_name_are_told_apart():
+  runs = [
+    points_lib.Point(name="", config="a.py", fingerprint="", overrides=given)
+    for given in ({"x.depth": "('b, c',)", "y.depth": 1}, {"z": "w" * 99})
+  ]
+  first, second = points_lib.tags(runs)
+  assert first == ["a", "x.depth=b_c", "y.depth=1"]
+  assert second == ["a", "z=" + "w" * 62]
 
 
 def test_a_plan_can_be_read_as_json(config, tmp_path, capsys):
