@@ -13,7 +13,7 @@ from v2a_jax.basics import files
 from v2a_jax.basics.text import did_you_mean
 
 # Module in this folder by the name of its backend.
-BACKENDS = ("local", "slurm", "gke")
+BACKENDS = ("local", "slurm", "gke", "tpu_vm")
 _SECONDS = 120
 
 
@@ -143,13 +143,19 @@ def forget(plan: Plan, names: Sequence[str]) -> None:
     files.write_json(plan.folder / "jobs.json", kept)
 
 
-def ask(*words: str, scheduler: str, given: str | None = None) -> str:
+def ask(
+  *words: str,
+  scheduler: str,
+  given: str | None = None,
+  seconds: float = _SECONDS,
+) -> str:
   """Runs a scheduler's client; returns what it prints.
 
   Args:
     *words: command and arguments.
     scheduler: what to call the scheduler in an error.
     given: text for its standard input.
+    seconds: time limit.
 
   Raises:
     SchedulerError: the client is not here, fails, or does not answer.
@@ -160,11 +166,11 @@ def ask(*words: str, scheduler: str, given: str | None = None) -> str:
     )
   try:
     done = subprocess.run(
-      words, input=given, capture_output=True, text=True, timeout=_SECONDS
+      words, input=given, capture_output=True, text=True, timeout=seconds
     )
   except subprocess.TimeoutExpired:
     raise SchedulerError(
-      f"{scheduler} does not answer: {words[0]} took {_SECONDS} s"
+      f"{scheduler} does not answer: {words[0]} took {seconds:.0f} s"
     ) from None
   if done.returncode:
     said = " ".join((done.stderr or done.stdout).split())

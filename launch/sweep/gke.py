@@ -8,16 +8,21 @@ JobSet, which starts on one host when the training has ended well.
 from collections.abc import Mapping, Sequence
 import json
 import math
-import pathlib
 import re
 import shlex
 from typing import Any
 
-from launch.config import PACKAGED
 from launch.parsing import UsageError
 from launch.sweep import state
 from launch.sweep.backend import Option, Report, ask, remember
 from launch.sweep.plan import Job, Plan, tracking
+from launch.sweep.tpus import (
+  MACHINES,
+  accelerator_type,
+  job_name,
+  slice_of,
+  training,
+)
 
 OPTIONS = {
   "image": Option("the image of launch/templates/Dockerfile"),
@@ -33,13 +38,6 @@ OPTIONS = {
 }
 TRAIN = "python -m launch.train --distributed"
 SCHEDULER = "Kubernetes"
-# Chips of a host, GKE's name of the accelerator, xpk's, and its count a chip.
-MACHINES = {
-  "v4": (4, "tpu-v4-podslice", "v4", 2),
-  "v5e": (4, "tpu-v5-lite-podslice", "v5litepod", 1),
-  "v5p": (4, "tpu-v5p-slice", "v5p", 2),
-  "v6e": (4, "tpu-v6e-slice", "v6e", 1),
-}
 ONE_HOST = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
 QUEUE = "kueue.x-k8s.io/queue-name"
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
@@ -58,12 +56,7 @@ def job_files(plan: Plan) -> dict[str, str]:
     UsageError: it is not planned for a TPU slice, or a config file is outside
       the repository, which is all that the image holds.
   """
-  name = plan.topology.partition(":")[0]
-  if name not in MACHINES:
-    raise UsageError(
-      f"--backend=gke needs --topology, one of TPU such as v5e:4x4, not"
-      f" {plan.topology!r}"
-    )
+  slice_of(plan)
   if plan.variants and len(plan.variants) > 1:
     raise UsageError(
       "--backend=gke judges a run once: leave --variants out, and call v2a eval"
@@ -74,20 +67,10 @@ def job_files(plan: Plan) -> dict[str, str]:
   return texts | {"xpk.sh": _xpk(plan)}
 
 
-def job_name(name: str) -> str:
-  """Returns a name that Kubernetes takes, which ends with the digest.
-
-  Pods have it with more behind it, and 63 characters in all.
-  """
-  head, _, digest = name.rpartition("-")
-  clean = re.sub(r"[^a-z0-9]+", "-", head.lower()).strip("-")
-  return f"v2a-{clean[:26].strip('-')}-{digest}"
-
-
 def jobset(plan: Plan, point) -> dict[str, Any]:
   """Returns the JobSet of a run."""
   options = plan.options
-  chip, _, shape = plan.topology.partition(":")
+  chip, shape = slice_of(plan)
   jobs = [job for job in plan.jobs() if job.point == point]
   parts = [_part(plan, jobs[0], chip, shape, plan.num_slices)]
   if plan.evaluate:
@@ -130,7 +113,8 @@ def _part(
 ) -> dict[str, Any]:
   """Returns one replicated job: a host is a pod."""
   options = plan.options
-  per_host, accelerator, _, _ = MACHINES[chip]
+  machine = MACHINES[chip]
+  per_host = machine.chips_per_host
   chips = math.prod(map(int, shape.split("x")))
   hosts = max(chips // per_host, 1)
   tpus = {"google.com/tpu": min(chips, per_host)}
@@ -156,7 +140,7 @@ def _part(
     "terminationGracePeriodSeconds": 300,
     "serviceAccountName": options["service_account"],
     "nodeSelector": {
-      "cloud.google.com/gke-tpu-accelerator": accelerator,
+      "cloud.google.com/gke-tpu-accelerator": machine.node_label,
       "cloud.google.com/gke-tpu-topology": shape,
     },
     "containers": [container],
@@ -193,26 +177,12 @@ def _command(plan: Plan, job: Job) -> str:
   """
   point = job.point
   if job.stage == "train":
-    arguments = point.arguments()
-    arguments[0] = f"--config={_in_image(point.config)}"
-    arguments.append(f"--workdir={job.folder}")
-    return f"exec {plan.command} {shlex.join(arguments)}"
+    return training(plan, job)
   (flags,) = plan.variants.values() or [[]]
   out = f"--output={plan.workdir(point)}/eval"
   words = [str(plan.workdir(point)), f"--set={plan.evaluate}"]
   words += [*plan.eval_flags, *flags, out]
   return f"exec v2a eval {shlex.join(words)}"
-
-
-def _in_image(config: str) -> str:
-  file, colon, argument = config.partition(":")
-  path = pathlib.Path(file)
-  if not path.is_relative_to(PACKAGED):
-    raise UsageError(
-      f"{file} is not in {PACKAGED}, which is all that the image holds: put it"
-      " into configs/"
-    )
-  return f"{path.relative_to(PACKAGED)}{colon}{argument}"
 
 
 def _yaml(value: dict[str, Any]) -> str:
@@ -241,16 +211,14 @@ def _lines(value: Any) -> list[str]:
 
 def _xpk(plan: Plan) -> str:
   """Returns a command line of xpk for the training of each run."""
-  chip, _, shape = plan.topology.partition(":")
-  _, _, device, count = MACHINES[chip]
-  chips = math.prod(map(int, shape.split("x"))) * count
+  chip, shape = slice_of(plan)
   trains = [job for job in plan.jobs() if job.stage == "train"]
   lines = []
   for job in trains:
     words = [
       f"--cluster={plan.options['cluster']}",
       f"--workload={job_name(job.name)[:39].rstrip('-')}",
-      f"--tpu-type={device}-{chips}",
+      f"--tpu-type={accelerator_type(chip, shape)}",
       f"--num-slices={plan.num_slices}",
       f"--docker-image={plan.options['image']}",
       f"--max-restarts={plan.options['max_restarts']}",

@@ -34,7 +34,7 @@ PLAN = f"""
 --command TEXT        command that a script runs, such as 'srun python -m
                       launch.train' (default: that of the backend)
 where it runs:
---backend NAME        local, slurm or gke (default local)
+--backend NAME        local, slurm, gke or tpu_vm (default local)
 --option NAME=VALUE   setting of the backend; without any, what is required is
                       named (repeatable)
 --topology NAME       chips of a run, such as v5p:4x4x4 or h100:8; needed for
@@ -350,8 +350,7 @@ def resume(argv: list[str]) -> int:
     plan, [j.name for j in chosen if _has_ended(found[j.name][0])]
   )
   for job in chosen:
-    if not is_remote(job.folder):
-      (job.folder / "cancelled").unlink(missing_ok=True)
+    (job.folder / "cancelled").unlink(missing_ok=True)
   return _start(plan, chosen, args)
 
 
@@ -393,9 +392,8 @@ def cancel(argv: list[str]) -> None:
   chosen = [job for job in _chosen(plan, args.run) if job.point or not args.run]
   jobs = [job for job in chosen if found[job.name][0] not in over]
   for job in jobs:
-    if not is_remote(job.folder):
-      job.folder.mkdir(parents=True, exist_ok=True)
-      (job.folder / "cancelled").touch()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "cancelled").write_text("")
   ids = backend_lib.ids(plan)
   if plan.backend == "local":
     ids = {job.name: "" for job in jobs}

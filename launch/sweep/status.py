@@ -56,15 +56,16 @@ def state_of(job: Job, report: Report | None = None) -> tuple[str, str]:
   if report.state:
     return report.state, report.detail
   if marks in (state.DONE, state.CANCELLED) or report.ended == state.DONE:
-    return state.DONE if report.ended == state.DONE else marks, ""
+    now = state.DONE if report.ended == state.DONE else marks
+    return now, report.detail
   if report.ended == state.CANCELLED:
     return state.CANCELLED, "by the scheduler"
   if marks.startswith("FAILED") and marks != "FAILED (killed)":
-    return marks, ""
+    return marks, report.detail
   if not report.known:
     return state.LOST, "the scheduler does not know the job any more"
   if state.checkpoints(job.folder):
-    return state.RESUME, report.ended
+    return state.RESUME, report.ended or report.detail
   return f"FAILED ({report.ended or 'killed'})", ""
 
 

@@ -10,8 +10,9 @@
 # Needs gcloud, signed in, and Python 3.11 on the hosts: runtime images of Ubuntu
 # 22.04 have 3.10 as python3, so install another and set PYTHON=python3.11.
 # REPOSITORY is what the hosts clone. The run goes on
-# when this shell is gone; ssh is a way to start it, not to keep it alive. For
-# slices that are often preempted, GKE restarts them by itself (v2a sweep plan --backend=gke).
+# when this shell is gone; ssh is a way to start it, not to keep it alive. A
+# slice that does not exist yet: v2a sweep plan --backend=tpu_vm. For slices that are
+# often preempted, GKE restarts them by itself (--backend=gke).
 set -euo pipefail
 
 : "${TPU:?name of the slice}" "${ZONE:?zone of the slice}"
