@@ -66,6 +66,8 @@ EXTRAS = {
   "delivery": ["c2pa-python>=0.38", "cryptography>=42", "opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
   "cloud": ["gcsfs", "s3fs"],
+  # Writes and shows event files: config.tensorboard, v2a metrics.
+  "tensorboard": ["tensorboard>=2.20", "tensorboardX>=2.6.5"],
   # Builds data sets on many machines: docs/data_at_scale.md.
   "beam": ["apache-beam>=2.77"],
   # What the labellers `whisper` and `captioner` run (captioner: and torch).
@@ -98,6 +100,8 @@ EXTRAS = {
     "pyyaml",
     "ruff",
     "selenium",
+    "tensorboard>=2.20",
+    "tensorboardX>=2.6.5",
   ],
   # References that ports are compared with, and the reader of `.pt` files;
   # nothing that runs imports it. Tests that need it skip where it is absent.

@@ -25,6 +25,7 @@ VERBS = {
   "report": ("report", "Write a web page that compares evaluations"),
   "listen": ("listen", "Make a blind listening test and score its answers"),
   "sweep": ("sweep.run", "Plan, launch and follow a grid of runs"),
+  "metrics": ("metrics", "Write a run's metrics for wandb or TensorBoard"),
   "generate": ("generate", "Generate soundtracks for silent videos"),
   "serve": ("serve", "Serve a page and an HTTP API that make soundtracks"),
   "watermark": ("watermark", "Detect the watermark of generated sound"),

@@ -52,6 +52,7 @@ DOORS = [
   ("av", "v2a_jax/media/"),
   ("orbax", "v2a_jax/training/checkpoint"),
   ("wandb", "v2a_jax/training/writers.py"),
+  ("tensorboardX", "v2a_jax/training/event_files.py"),
   ("tensorflow_datasets", "data_pipelines/"),
   ("array_record", "data_pipelines/"),
   ("grain", "data_pipelines/"),

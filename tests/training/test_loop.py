@@ -21,6 +21,7 @@ from toy_training import (
   rows_of,
 )
 
+from tests.training import event_rows
 from tests.training.toy_process import MESH, read_until, start
 from v2a_jax.parallel.mesh import MeshConfig
 from v2a_jax.training.digests import list_steps
@@ -37,6 +38,7 @@ def whole(tmp_path_factory):
   """Six steps without interruption: (workdir, state, batches seen)."""
   workdir, seen = tmp_path_factory.mktemp("whole"), []
   settings = dict(seen=seen, eval_every=4, eval_batches=2, wandb_mode="offline")
+  settings["tensorboard"] = True
   state = train(experiment(mesh=MeshConfig(**MESH), **settings), workdir)
   return workdir, state, seen
 
@@ -164,6 +166,9 @@ def test_a_row_has_speed_and_goodput(whole):
   } <= rows[-1].keys()  # fmt: skip
   record = json.loads((workdir / "run.json").read_text())
   assert list((workdir / "wandb").glob(f"*{record['wandb_id']}"))
+  curve = event_rows.scalars(workdir, "train/loss")
+  losses = {r["step"]: r["train/loss"] for r in rows if "train/loss" in r}
+  assert len(curve) == len(losses) and dict(curve) == pytest.approx(losses)
 
 
 def test_a_row_is_written_as_soon_as_its_step_is_done(tmp_path):

@@ -9,6 +9,7 @@ import jax
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
+from v2a_jax.training.event_files import TensorBoardWriter
 from v2a_jax.training.writers import (
   JsonlWriter,
   ProgressWriter,
@@ -39,6 +40,7 @@ class MetricLog:
     num_train_steps: int,
     start_step: int,
     wandb_mode: str,
+    tensorboard: bool,
     config: Mapping,
   ) -> "MetricLog":
     """Opens the writers of a run; process 0 does this.
@@ -48,7 +50,8 @@ class MetricLog:
       num_train_steps: last step, for the progress line.
       start_step: step at which the run goes on; later rows are dropped.
       wandb_mode: `offline`, `online` or `disabled`.
-      config: settings that wandb shows for the run.
+      tensorboard: whether TensorBoard's event files are written.
+      config: settings that wandb and TensorBoard show for the run.
     """
     record = run_record(workdir)
     writers = [
@@ -60,6 +63,10 @@ class MetricLog:
         WandbWriter(
           workdir, run_id=record["wandb_id"], mode=wandb_mode, config=config
         )
+      )
+    if tensorboard:
+      writers.append(
+        TensorBoardWriter(workdir, start_step=start_step, config=config)
       )
     return cls(writers)
 

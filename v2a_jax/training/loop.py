@@ -183,6 +183,7 @@ class Run:
       num_train_steps=e.run.num_train_steps,
       start_step=self.start.step,
       wandb_mode=e.run.wandb_mode,
+      tensorboard=e.run.tensorboard,
       config=e.meta,
     )
     count = sum(x.size for x in jax.tree.leaves(self.state.params))

@@ -61,6 +61,8 @@ class RunConfig:
     profile: (first step, number of steps) to trace into `<workdir>/profile`; ()
       for none.
     wandb_mode: `offline`, `online` or `disabled`.
+    tensorboard: whether event files for TensorBoard are written, to
+      `<workdir>/tensorboard`.
   """
 
   seed: int = 0
@@ -85,6 +87,7 @@ class RunConfig:
   checkpoint_dir: str = ""
   profile: tuple[int, ...] = ()
   wandb_mode: str = "offline"
+  tensorboard: bool = False
 
   def __post_init__(self):
     check(

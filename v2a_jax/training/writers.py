@@ -1,16 +1,18 @@
 """Where metrics go: a JSON line a step, wandb, and the progress line.
 
-`metrics.jsonl` is the record; wandb (offline unless asked otherwise) is a
-copy. Only process 0 makes writers.
+`metrics.jsonl` is the record; wandb (offline unless asked otherwise) and
+TensorBoard's event files (event_files.py) are copies. Only process 0 makes
+writers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import datetime
 import functools
 import json
 import logging
 import math
 import os
+import pathlib
 import platform
 import socket
 import sys
@@ -101,18 +103,31 @@ class WandbWriter(Writer):
     run_id: str,
     mode: str = "offline",
     config: Mapping[str, Any] | None = None,
+    folder: pathlib.Path | None = None,
+    group: str | None = None,
+    tags: Sequence[str] | None = None,
   ):
-    """Starts it; `mode` is `offline`, `online` or `disabled`.
+    """Starts it.
 
     A run whose server cannot be reached, or refuses it, is recorded offline.
+
+    Args:
+      workdir: the run's folder, whose name it has.
+      run_id: id of the run.
+      mode: `offline`, `online` or `disabled`.
+      config: settings that wandb shows.
+      folder: local folder that it is recorded in; None for the workdir.
+      group: group of runs; None for that of the environment.
+      tags: tags; None for those of the environment.
     """
     import wandb
 
     self._workdir = as_path(workdir)
-    self._folder = self._workdir
-    if is_remote(self._workdir):
+    self._folder = folder or self._workdir
+    self._uploads = not folder and is_remote(self._workdir)
+    if self._uploads:
       self._folder = cache.place(self._workdir, "wandb")
-      self._folder.mkdir(parents=True, exist_ok=True)
+    self._folder.mkdir(parents=True, exist_ok=True)
     begin = functools.partial(
       wandb.init,
       project=os.environ.get("WANDB_PROJECT", "v2a_jax"),
@@ -121,6 +136,8 @@ class WandbWriter(Writer):
       name=self._workdir.name,
       resume="allow",
       config=dict(config or {}),
+      group=group,
+      tags=tags,
     )
     settings = dict(silent=True, console="off", init_timeout=_WANDB_SECONDS)
     settings = wandb.Settings(**settings)
@@ -141,7 +158,7 @@ class WandbWriter(Writer):
 
   def close(self) -> None:
     self._run.finish()
-    if is_remote(self._workdir):
+    if self._uploads:
       files.upload(self._folder / "wandb", self._workdir / "wandb")
 
 

@@ -1,0 +1,116 @@
+"""A finished or running run's record, written anew for wandb and TensorBoard.
+
+`metrics.jsonl` is the record. What is written from it replaces what was written
+from it before, so that doing it again adds nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from v2a_jax.basics import cache, files
+from v2a_jax.basics.paths import PathLike, as_path, is_remote
+from v2a_jax.training import event_files
+from v2a_jax.training.writers import WandbWriter, Writer, run_record
+
+WANDB = "wandb_from_metrics"
+
+
+class HistoryError(ValueError):
+  """A folder without a record of metrics; one line."""
+
+
+def rows(workdir: PathLike) -> Iterator[tuple[int, dict[str, float]]]:
+  """Yields step and metrics of each row; a torn line is passed over.
+
+  Raises:
+    HistoryError: there is no metrics.jsonl.
+  """
+  file = as_path(workdir) / "metrics.jsonl"
+  try:
+    text = file.read_text()
+  except (FileNotFoundError, NotADirectoryError):
+    raise HistoryError(
+      f"no {file}: name a workdir of v2a train, which writes it"
+    ) from None
+  for line in text.splitlines():
+    try:
+      row = json.loads(line)
+      yield row.pop("step"), {k: v for k, v in row.items() if v is not None}
+    except (ValueError, KeyError, AttributeError):
+      continue
+
+
+def to_tensorboard(workdir: PathLike) -> PathLike:
+  """Writes the event files of a run anew; returns their folder.
+
+  Raises:
+    HistoryError: there is no metrics.jsonl.
+    ModuleNotFoundError: tensorboardX is not installed.
+  """
+  found = list(rows(workdir))
+  event_files.remove(workdir)
+  writer = event_files.TensorBoardWriter(
+    workdir, start_step=-1, config=_config(workdir)
+  )
+  _write(writer, found)
+  return as_path(workdir) / event_files.FOLDER
+
+
+def to_wandb(
+  workdir: PathLike,
+  *,
+  group: str | None = None,
+  tags: Sequence[str] | None = None,
+) -> pathlib.Path:
+  """Records a run for wandb anew, offline and with the id that it has.
+
+  Args:
+    workdir: the run's folder.
+    group: group of runs; None for that of the environment.
+    tags: tags; None for those of the environment.
+
+  Returns:
+    The folder to give to `wandb sync`.
+
+  Raises:
+    HistoryError: there is no metrics.jsonl.
+  """
+  found = list(rows(workdir))
+  folder = as_path(workdir) / WANDB
+  if is_remote(folder):
+    folder = cache.place(folder, WANDB)
+  shutil.rmtree(folder, ignore_errors=True)
+  record = run_record(workdir)
+  writer = WandbWriter(
+    workdir,
+    run_id=record["wandb_id"],
+    config=_config(workdir),
+    folder=folder,
+    group=group,
+    tags=tags,
+  )
+  _write(writer, found)
+  (written,) = (folder / "wandb").glob(f"offline-run-*-{record['wandb_id']}")
+  return written
+
+
+def _write(
+  writer: Writer, found: Sequence[tuple[int, dict[str, float]]]
+) -> None:
+  try:
+    for step, row in found:
+      writer.write(step, row)
+  finally:
+    writer.close()
+
+
+def _config(workdir: PathLike) -> dict[str, Any]:
+  """Returns what training tells of the config; {} where it is not there."""
+  file = as_path(workdir) / "config.json"
+  try:
+    return {"config": files.read_json(file)}
+  except FileNotFoundError:
+    return {}
