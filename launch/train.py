@@ -84,7 +84,12 @@ def main(argv: list[str]) -> int:
       experiment, chosen = parallelism.settle_here(experiment)
     if chosen and distributed.is_main_process():
       print(chosen, flush=True)
-    loop.train(experiment, args.workdir)
+    samples = None
+    if experiment.run.eval_samples:
+      from v2a_jax.soundtrack.samples import Samples
+
+      samples = Samples(experiment)
+    loop.train(experiment, args.workdir, samples=samples)
   return 0
 
 

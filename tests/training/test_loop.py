@@ -23,7 +23,9 @@ from toy_training import (
 
 from tests.training import event_rows
 from tests.training.toy_process import MESH, read_until, start
+from v2a_jax import media
 from v2a_jax.parallel.mesh import MeshConfig
+from v2a_jax.training import history
 from v2a_jax.training.digests import list_steps
 from v2a_jax.training.health import NonFiniteError
 from v2a_jax.training.loop import train
@@ -39,8 +41,22 @@ def whole(tmp_path_factory):
   workdir, seen = tmp_path_factory.mktemp("whole"), []
   settings = dict(seen=seen, eval_every=4, eval_batches=2, wandb_mode="offline")
   settings["tensorboard"] = True
-  state = train(experiment(mesh=MeshConfig(**MESH), **settings), workdir)
+  toy = experiment(mesh=MeshConfig(**MESH), **settings)
+  state = train(toy, workdir, samples=write_samples)
   return workdir, state, seen
+
+
+def write_samples(params, buffers, *, mesh, folder):
+  """Writes what a generator's weights would say; see `training.run.Samples`."""
+  assert jax.tree.leaves(params)[0].sharding.mesh == mesh
+  sound = np.full((800, 1), 0.5, np.float32)
+  folder.mkdir(parents=True)
+  media.write_wav(folder / "clip_0.wav", sound, 8000)
+  frames = np.zeros((2, 16, 16, 3), np.uint8)
+  path = folder / "clip_0.mp4"
+  media.encode_video(
+    frames, fps=20, path=path, audio=np.repeat(sound, 6, 0), sample_rate=48000
+  )
 
 
 def test_sigterm_saves_and_a_new_process_goes_on_bit_for_bit(whole, tmp_path):
@@ -169,6 +185,24 @@ def test_a_row_has_speed_and_goodput(whole):
   curve = event_rows.scalars(workdir, "train/loss")
   losses = {r["step"]: r["train/loss"] for r in rows if "train/loss" in r}
   assert len(curve) == len(losses) and dict(curve) == pytest.approx(losses)
+
+
+def test_samples_are_shown_by_tensorboard_and_wandb(whole):
+  workdir, _, _ = whole
+
+  def steps_and_rates():
+    events = event_rows.read(workdir).Audio("samples/clip_0")
+    return [(event.step, event.sample_rate) for event in events]
+
+  def kinds(folder):
+    return sorted(f.suffix for f in folder.glob("**/media/*/samples/clip_0*"))
+
+  assert steps_and_rates() == [(4, 8000.0)]
+  assert kinds(workdir / "wandb") == [".mp4", ".wav"]
+  # From the workdir alone, too.
+  history.to_tensorboard(workdir)
+  assert steps_and_rates() == [(4, 8000.0)]
+  assert kinds(history.to_wandb(workdir)) == [".mp4", ".wav"]
 
 
 def test_a_row_is_written_as_soon_as_its_step_is_done(tmp_path):

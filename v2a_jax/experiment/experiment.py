@@ -138,6 +138,11 @@ class Experiment:
     if self.data.cached_target:
       self._check_cached_target()
     if not self.trains_generator:
+      if self.run.eval_samples:
+        raise ConfigError(
+          f"config.eval_samples={self.run.eval_samples}: only a generator makes"
+          " sound; set it to 0"
+        )
       if self.run.init_from:
         raise ConfigError(
           f"config.init_from={self.run.init_from!r}: only a generator starts"

@@ -12,8 +12,11 @@ import shutil
 import time
 from typing import Any
 
+import soundfile
+
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
+from v2a_jax.training import sample_files
 from v2a_jax.training.writers import Writer
 
 FOLDER = "tensorboard"
@@ -80,6 +83,13 @@ class TensorBoardWriter(Writer):
       if value is not None and math.isfinite(value)
     ]
     self._add(step, self._group(value=values))
+
+  def show(self, step: int, folder: PathLike) -> None:
+    with sample_files.local_files(folder, sample_files.SOUND) as found:
+      for file in found:
+        sound, rate = soundfile.read(file, always_2d=True)
+        name = f"samples/{file.stem}"
+        self._add(step, self._summary.audio(name, sound, rate))
 
   def rewind(self, step: int) -> None:
     started = self._event.SessionLog(status=self._event.SessionLog.START)

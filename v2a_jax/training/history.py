@@ -12,7 +12,7 @@ from typing import Any
 
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
-from v2a_jax.training import event_files
+from v2a_jax.training import event_files, sample_files
 from v2a_jax.training.writers import WandbWriter, Writer, run_record
 
 WANDB = "wandb_from_metrics"
@@ -55,7 +55,7 @@ def to_tensorboard(workdir: PathLike) -> PathLike:
   writer = event_files.TensorBoardWriter(
     workdir, start_step=-1, config=_config(workdir)
   )
-  _write(writer, found)
+  _write(writer, workdir, found)
   return as_path(workdir) / event_files.FOLDER
 
 
@@ -92,17 +92,24 @@ def to_wandb(
     group=group,
     tags=tags,
   )
-  _write(writer, found)
+  _write(writer, workdir, found)
   (written,) = (folder / "wandb").glob(f"offline-run-*-{record['wandb_id']}")
   return written
 
 
 def _write(
-  writer: Writer, found: Sequence[tuple[int, dict[str, float]]]
+  writer: Writer,
+  workdir: PathLike,
+  found: Sequence[tuple[int, dict[str, float]]],
 ) -> None:
+  """Writes rows and samples in the order of their steps."""
+  shows = {step: {} for step in sample_files.sampled_steps(workdir)}
   try:
-    for step, row in found:
-      writer.write(step, row)
+    for step, row in sorted([*found, *shows.items()], key=lambda x: x[0]):
+      if row:
+        writer.write(step, row)
+      else:
+        writer.show(step, sample_files.samples_folder(workdir, step))
   finally:
     writer.close()
 

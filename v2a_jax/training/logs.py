@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from v2a_jax.basics import cache, files
-from v2a_jax.basics.paths import is_remote
+from v2a_jax.basics.paths import PathLike, is_remote
 from v2a_jax.training.event_files import TensorBoardWriter
 from v2a_jax.training.writers import (
   JsonlWriter,
@@ -80,6 +80,10 @@ class MetricLog:
   def rewind(self, step: int) -> None:
     """Forgets the rows after a step; they are about to be written again."""
     self._each(lambda writer: writer.rewind(step))
+
+  def show(self, step: int, folder: PathLike) -> None:
+    """Shows the sounds and videos of a folder."""
+    self._each(lambda writer: writer.show(step, folder))
 
   def close(self) -> None:
     self._each(lambda writer: writer.close())

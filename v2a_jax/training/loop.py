@@ -27,7 +27,8 @@ from v2a_jax.training.health import Health
 from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
 from v2a_jax.training.program import make_program
-from v2a_jax.training.run import Position, Trainable
+from v2a_jax.training.run import Position, Samples, Trainable
+from v2a_jax.training.sample_files import samples_folder
 from v2a_jax.training.stall import StalledError, StallGuard
 from v2a_jax.training.state import TrainState, start_from
 from v2a_jax.training.throughput import Throughput, peak_flops
@@ -41,12 +42,18 @@ _CLOCK_EVERY = 20
 _log = logging.getLogger(__name__)
 
 
-def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
+def train(
+  experiment: Trainable,
+  workdir: str | pathlib.Path,
+  *,
+  samples: Samples | None = None,
+) -> TrainState:
   """Trains to `num_train_steps` or `train_seconds`, whichever comes first.
 
   Args:
     experiment: model, data, objective and settings of the run.
     workdir: folder of checkpoints and metrics; continued if it has any.
+    samples: makes sounds in each evaluation; None for none.
 
   Returns:
     The last state, which is also saved.
@@ -64,7 +71,9 @@ def train(experiment: Trainable, workdir: str | pathlib.Path) -> TrainState:
     guard = stack.enter_context(PreemptionGuard())
     stall = stack.enter_context(StallGuard(experiment.run.stall_seconds))
     with distributed.together():
-      run = Run(experiment, workdir, stack, watched_by=stall.check)
+      run = Run(
+        experiment, workdir, stack, watched_by=stall.check, samples=samples
+      )
       try:
         code = run.until_done_or(guard.exit_code)
       except StalledError as error:
@@ -85,6 +94,7 @@ class Run:
     stack: contextlib.ExitStack,
     *,
     watched_by: Callable[[dict[str, Any]], None] = lambda facts: None,
+    samples: Samples | None = None,
   ):
     """Restores or initialises.
 
@@ -93,7 +103,9 @@ class Run:
       workdir: the run's folder.
       stack: closes what is opened here.
       watched_by: is given each heartbeat, by another thread.
+      samples: makes sounds in each evaluation; None for none.
     """
+    self.samples = samples
     self.watched_by = watched_by
     self.experiment, self.workdir = experiment, workdir
     self.goodput, self.step = Goodput(workdir), 0
@@ -349,6 +361,16 @@ class Run:
       )
     self.log.write(self.step, row)
     self.validation = {self.step: row}
+    if self.samples:
+      self.make_samples()
+
+  def make_samples(self) -> None:
+    """Makes sounds with the mean weights, or the raw ones, as files; shows them."""
+    state, folder = self.state, samples_folder(self.workdir, self.step)
+    weights = state.params if state.ema is None else state.ema
+    with self.goodput.phase("eval"), self.throughput.paused():
+      self.samples(weights, state.buffers, mesh=self.mesh, folder=folder)
+    self.log.show(self.step, folder)
 
   def save_if_sound(self) -> None:
     """Saves this step, unless it is a bad one."""

@@ -5,8 +5,10 @@ import dataclasses
 from typing import Any, Protocol
 
 from flax import nnx
+import jax
 import numpy as np
 
+from v2a_jax.basics.paths import PathLike
 from v2a_jax.basics.settings import SettingError, check, choose
 from v2a_jax.objectives.base import Objective
 from v2a_jax.parallel.mesh import MeshConfig, ParallelConfig
@@ -44,6 +46,8 @@ class RunConfig:
     log_every: steps between rows of metrics.
     eval_every: steps between evaluations of the validation loss; 0 for never.
     eval_batches: number of validation batches in each of them.
+    eval_samples: number of validation clips, the first ones, for which sound is
+      made in each of them, into `<workdir>/samples`; 0 for none.
     checkpoint_every: steps between checkpoints.
     keep: number of newest checkpoints that are kept; also kept is the newest
       whose weights a later step has found good.
@@ -78,6 +82,7 @@ class RunConfig:
   log_every: int = 10
   eval_every: int = 0
   eval_batches: int = 4
+  eval_samples: int = 0
   checkpoint_every: int = 1000
   keep: int = 3
   keep_period: int = 0
@@ -104,6 +109,7 @@ class RunConfig:
       log_every="[1, inf)",
       eval_every="[0, inf)",
       eval_batches="[1, inf)",
+      eval_samples="[0, 64]",
       checkpoint_every="[1, inf)",
       keep="[1, inf)",
       keep_period="[0, inf)",
@@ -117,6 +123,10 @@ class RunConfig:
       keep_best_mode=("min", "max"),
     )
     self._check_best()
+    if self.eval_samples and not self.eval_every:
+      raise SettingError(
+        f"eval_samples={self.eval_samples} are made in evaluations: set eval_every"
+      )
     if self.profile and (len(self.profile) != 2 or self.profile[1] < 1):
       raise SettingError(
         f"profile={self.profile!r} is not (first step, number of steps)"
@@ -216,5 +226,27 @@ class Trainable(Protocol):
       step: the batch to begin with.
       index: which shard, from 0.
       count: number of shards.
+    """
+    ...
+
+
+class Samples(Protocol):
+  """Makes sounds of fixed clips from the weights of a run, as files."""
+
+  def __call__(
+    self,
+    params: Any,
+    buffers: Any,
+    *,
+    mesh: jax.sharding.Mesh,
+    folder: PathLike,
+  ) -> None:
+    """Makes them on all processes, and writes them on process 0.
+
+    Args:
+      params: weights, as they lie on the mesh.
+      buffers: arrays of the model that training does not touch.
+      mesh: device mesh.
+      folder: folder for the `.wav` and `.mp4` files of this step.
     """
     ...

@@ -25,6 +25,7 @@ from v2a_jax.basics import cache, files
 from v2a_jax.basics.growing import open_append
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 from v2a_jax.basics.text import clock
+from v2a_jax.training import sample_files
 
 _WANDB_SERVER = "https://api.wandb.ai"
 _WANDB_SECONDS = 30
@@ -56,6 +57,13 @@ class Writer(Protocol):
 
   def rewind(self, step: int) -> None:
     """Drops the rows after a step, where they can be dropped."""
+
+  def show(self, step: int, folder: PathLike) -> None:
+    """Shows the sounds and videos of a folder, where that is possible.
+
+    Raises:
+      OSError: they cannot be read, or not be written.
+    """
 
 
 class JsonlWriter(Writer):
@@ -155,6 +163,18 @@ class WandbWriter(Writer):
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     self._run.log(dict(metrics), step=step)
+
+  def show(self, step: int, folder: PathLike) -> None:
+    import wandb
+
+    kinds = {sample_files.SOUND: wandb.Audio, sample_files.VIDEO: wandb.Video}
+    for suffix, kind in kinds.items():
+      with sample_files.local_files(folder, suffix) as found:
+        for file in found:
+          # wandb.Video is told the format, because it would re-encode arrays.
+          options = {"format": "mp4"} if kind is wandb.Video else {}
+          name = f"samples/{file.stem}{suffix}"
+          self._run.log({name: kind(str(file), **options)}, step=step)
 
   def close(self) -> None:
     self._run.finish()
