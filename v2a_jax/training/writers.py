@@ -130,6 +130,7 @@ class WandbWriter(Writer):
     """
     import wandb
 
+    self._teardown = wandb.teardown
     self._workdir = as_path(workdir)
     self._folder = folder or self._workdir
     self._uploads = not folder and is_remote(self._workdir)
@@ -178,6 +179,8 @@ class WandbWriter(Writer):
 
   def close(self) -> None:
     self._run.finish()
+    # Its process would live on, and may lose a second run of this id.
+    self._teardown()
     if self._uploads:
       files.upload(self._folder / "wandb", self._workdir / "wandb")
 
