@@ -19,6 +19,7 @@ from launch.sweep.plan import Job, Plan, tracking
 from launch.sweep.tpus import (
   MACHINES,
   accelerator_type,
+  check,
   job_name,
   slice_of,
   training,
@@ -56,7 +57,7 @@ def job_files(plan: Plan) -> dict[str, str]:
     UsageError: it is not planned for a TPU slice, or a config file is outside
       the repository, which is all that the image holds.
   """
-  slice_of(plan)
+  check(plan)
   if plan.variants and len(plan.variants) > 1:
     raise UsageError(
       "--backend=gke judges a run once: leave --variants out, and call v2a eval"

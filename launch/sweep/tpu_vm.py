@@ -141,10 +141,11 @@ def job_files(plan: Plan) -> dict[str, str]:
   """Returns two scripts for each run: what gcloud is asked, what hosts do.
 
   Raises:
-    UsageError: it is not planned for a TPU slice, is to be evaluated, or a config
-      file is outside the repository, which is all that the image holds.
+    UsageError: it is not planned for a TPU slice or a store, is to be evaluated,
+      or a config file is outside the repository, which is all that the image
+      holds.
   """
-  tpus.slice_of(plan)
+  tpus.check(plan)
   if plan.evaluate:
     raise UsageError(
       "--backend=tpu_vm only trains: leave --evaluate out, and call v2a eval"

@@ -9,6 +9,7 @@ import shlex
 from launch.config import PACKAGED
 from launch.parsing import UsageError
 from launch.sweep.plan import Job, Plan
+from v2a_jax.basics.paths import is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,21 @@ MACHINES = {
   "v5p": Machine(4, "tpu-v5p-slice", "v5p", 2),
   "v6e": Machine(4, "tpu-v6e-slice", "v6e", 1),
 }
+
+
+def check(plan: Plan) -> None:
+  """Refuses a sweep that hosts of Google Cloud cannot run.
+
+  Raises:
+    UsageError: it is not planned for a TPU, or its workdirs are on a disk of
+      which nothing stays.
+  """
+  slice_of(plan)
+  if not is_remote(plan.workdirs):
+    raise UsageError(
+      f"--option workdirs={plan.options['workdirs']}: nothing of a host stays,"
+      " so name a folder on gs://"
+    )
 
 
 def slice_of(plan: Plan) -> tuple[str, str]:

@@ -260,6 +260,10 @@ def test_a_host_starts_again_what_may_go_better_and_notes_the_end(
   [
     (OPTIONS, "--backend=tpu_vm needs --topology"),
     ((*OPTIONS, "--topology=v5e:4x4", "--evaluate=gs://b/d"), "only trains"),
+    (
+      (*OPTIONS, "--topology=v5e:4x4", "--option=workdirs=/runs"),
+      "--option workdirs=/runs: nothing of a host stays",
+    ),
     (OPTIONS[:1], "--backend=tpu_vm needs --option zone=…, zone of the TPUs"),
   ],
 )
