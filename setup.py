@@ -76,6 +76,8 @@ EXTRAS = {
   "prompts": ["tokenizers>=0.20"],
   "dev": [
     "apache-beam>=2.77",
+    # Looks for what keeps people from using a page.
+    "axe-core-python",
     "build",
     # Object stores on this machine, and what they need to serve.
     "flask",

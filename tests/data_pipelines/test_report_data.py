@@ -16,6 +16,7 @@ from data_pipelines.columns import admit, records, store
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
 from launch import cli
+from tests.accessibility import assert_accessible
 from tests.data_pipelines.samples import clip_record, sound_record, write
 from v2a_jax import media
 
@@ -298,6 +299,9 @@ def test_a_person_keeps_and_drops_clips_and_training_follows(
   saved.write_text(browser.execute_script(chosen))
   dropped = "return document.querySelectorAll('.card.drop').length"
   assert browser.execute_script(dropped) >= 1
+  pressed = 'return document.querySelectorAll("[aria-pressed=true]").length'
+  assert browser.execute_script(pressed) >= 2
+  assert_accessible(browser)
   merge = ["data", "annotate", measured, "--merge", str(saved)]
   assert cli.main([*merge, "--name=review", "--by=ann"]) == 0
   found = admit.admitted(measured, "missing(keep) or keep")

@@ -9,6 +9,7 @@ import pytest
 from report_results import write_results
 
 from launch import cli
+from tests.accessibility import assert_accessible
 from v2a_jax import media
 from v2a_jax.evaluation.listening import make, score
 from v2a_jax.evaluation.listening.score import Answer
@@ -181,8 +182,10 @@ def test_a_listener_goes_through_it_with_keys_alone(results, tmp_path, browser):
   from selenium.webdriver.common.by import By
 
   find = lambda id_: browser.find_element(By.ID, id_)
+  assert_accessible(browser)
   find("listener").send_keys("AB")
   find("begin").click()
+  assert_accessible(browser)
   for number in range(3):
     assert find("progress").text == f"Clip {number + 1} of 3"
     assert not find("next").is_enabled()
@@ -197,6 +200,7 @@ def test_a_listener_goes_through_it_with_keys_alone(results, tmp_path, browser):
       find("begin").click()
     assert find("next").is_enabled()
     find("next").click()
+  assert_accessible(browser)
   given = json.loads(find("text").get_attribute("value"))
   assert len(given["answers"]) == 3 and given["listener"].startswith("AB ")
   file = tmp_path / "answers.json"

@@ -6,6 +6,7 @@ import time
 import pytest
 from report_results import write_results
 
+from tests.accessibility import assert_accessible
 from v2a_jax.evaluation.report import page as report
 
 
@@ -139,6 +140,11 @@ def test_copies_the_table_and_switches_the_theme(browser, page):
   before = browser.execute_script(colour)
   browser.find_element(By.ID, "theme").click()
   assert browser.execute_script(colour) != before
+
+
+def test_axe_core_finds_nothing_wrong(browser, page):
+  browser.get(page.as_uri())
+  assert_accessible(browser)
 
 
 def test_a_phone_shows_row_names_sections_and_pictures(browser, page):

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.accessibility import assert_accessible
 from v2a_jax import media, watermark
 
 
@@ -14,7 +15,7 @@ from v2a_jax import media, watermark
 def page(browser, served, tmp_path):
   """The page in Chromium, which downloads to `tmp_path`."""
   browser.set_window_size(1280, 1000)
-  browser.get(served.url + "/page/page.css")
+  browser.get(served.url + "/")
   browser.execute_script("localStorage.clear()")
   browser.execute_cdp_cmd(
     "Browser.setDownloadBehavior",
@@ -194,9 +195,22 @@ def test_detect_tab_and_model_card(page, served, clip, tmp_path):
   assert "payload 77" in page.execute_script(verdict)
   page.find_element("id", "suspect").send_keys(str(clip))
   wait(page, verdict + ".includes('no watermark of this key')")
+  assert_accessible(page)
   page.find_element("css selector", "[data-view=model]").click()
   card = page.find_element("id", "card")
   assert card.is_displayed() and "M parameters" in card.text
+  assert_accessible(page)
+
+
+def test_axe_core_finds_nothing_wrong(page, clip):
+  opened = "document.querySelectorAll('details').forEach((d) => d.open = true)"
+  page.execute_script(opened)
+  assert_accessible(page)
+  make(page, clip, num_candidates=1)
+  page.execute_script("select(0.5, 1); $('add_prompt').click()")
+  page.find_element("css selector", "#takes .keep").click()
+  wait(page, "return !$('exporting').disabled")
+  assert_accessible(page)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
