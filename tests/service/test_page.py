@@ -67,6 +67,18 @@ def make(browser, clip, **values) -> None:
   )
 
 
+def download(browser, folder):
+  """Downloads the kept takes to a folder; returns the zip file."""
+  browser.find_element("id", "export").click()
+  path = folder / "a door.zip"
+  deadline = time.monotonic() + 30
+  while not path.exists():
+    said = browser.execute_script("return $('said').textContent")
+    assert time.monotonic() < deadline, f"{said!r}, {list(folder.iterdir())}"
+    time.sleep(0.1)
+  return path
+
+
 def drag(browser, take: int, begin: float, end: float) -> None:
   """Drags over a take, from and to shares of its width."""
   from selenium.webdriver.common.action_chains import ActionChains
@@ -141,14 +153,7 @@ def test_from_upload_to_download(page, served, clip, tmp_path):
   wait(page, f"return document.querySelectorAll('{ready}').length == 3")
   assert sum(page.execute_script("return state.takes.map((t) => t.kept)")) == 1
   fill(page, container="mov", audio_codec="pcm", timeline="edl")
-  page.find_element("id", "export").click()
-  path = tmp_path / "a door.zip"
-  deadline = time.monotonic() + 30
-  while not path.exists():
-    said = page.execute_script("return $('said').textContent")
-    assert time.monotonic() < deadline, f"{said!r}, {list(tmp_path.iterdir())}"
-    time.sleep(0.1)
-  with zipfile.ZipFile(path) as archive:
+  with zipfile.ZipFile(download(page, tmp_path)) as archive:
     archive.extractall(tmp_path / "got")
     names = {name.rpartition(".")[2] for name in archive.namelist()}
   assert names == {"mov", "wav", "json", "edl"}
@@ -202,15 +207,32 @@ def test_detect_tab_and_model_card(page, served, clip, tmp_path):
   assert_accessible(page)
 
 
-def test_axe_core_finds_nothing_wrong(page, clip):
+def test_layers_are_made_apart_and_downloaded_as_stems(page, clip, tmp_path):
   opened = "document.querySelectorAll('details').forEach((d) => d.open = true)"
   page.execute_script(opened)
   assert_accessible(page)
+  effects, _, music, _ = page.find_elements("css selector", ".layer")
+  effects.find_element("css selector", "[data-layer]").click()
+  named = "input[aria-label='Prompt of the layer music']"
+  music.find_element("css selector", named).send_keys("slow strings")
+  assert not page.find_element("id", "prompt").is_enabled()
   make(page, clip, num_candidates=1)
-  page.execute_script("select(0.5, 1); $('add_prompt').click()")
-  page.find_element("css selector", "#takes .keep").click()
+  shown = page.find_element("id", "command").text
+  assert "--layer effects: --layer 'music:slow strings'" in shown
+  take = page.find_element("css selector", "#takes li")
+  assert "seed 0 · effects + music · " in take.text
+  take.find_element("css selector", ".keep").click()
   wait(page, "return !$('exporting').disabled")
   assert_accessible(page)
+  with zipfile.ZipFile(download(page, tmp_path)) as archive:
+    names = {name.rpartition("_s0000")[2] for name in archive.namelist()}
+  assert {".mp4", ".wav", "__effects.wav", "__music.wav"} <= names
+  # Without layers the prompt counts again.
+  for kind in (effects, music):
+    kind.find_element("css selector", "[data-layer]").click()
+  fill(page, prompt="rain")
+  asked = page.execute_script("return request()")
+  assert asked["prompt"] == "rain" and asked["layers"] == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -218,8 +218,10 @@ function show(job, entry) {
   take.keep.setAttribute("aria-pressed", entry.kept);
   pick.setAttribute("aria-pressed", false);
   const anew = job.base ? ` · ${job.request.regenerate.map((s) => s.map((x) => x.toFixed(2)).join("–")).join(", ")} s anew` : "";
+  const parts = job.request.layers.map(([kind]) => kind).join(" + ");
+  const made = `seed ${take.seed}${parts && ` · ${parts}`}${anew}`;
   const row = make("div", {className: "row"}, pick,
-    make("span", {className: "scores", textContent: `seed ${take.seed}${anew} · ${scoresOf(take)}`}),
+    make("span", {className: "scores", textContent: `${made} · ${scoresOf(take)}`}),
     take.keep);
   const wave = make("div", {className: "wave"}, canvas, take.mark, take.head);
   selecting(wave);
@@ -297,17 +299,23 @@ function marked() {
 const number = (id) => $(id).value === "" ? null : Number($(id).value);
 const choice = (id) => ({yes: true, no: false})[$(id).value] ?? null;
 
+// [kind, prompt] of the layers that are switched on.
+const layers = () => [...document.querySelectorAll("[data-layer]:checked")]
+  .map((box) => [box.dataset.layer, box.closest(".layer").lastElementChild.value]);
+
 function request() {
-  const sampler = {}, guidance = {};
+  const parts = layers(), sampler = {}, guidance = {};
   if (number("num_steps")) sampler.num_steps = number("num_steps");
   for (const name of ["video", "prompt"]) {
     if (number(`guidance_${name}`) !== null) guidance[name] = number(`guidance_${name}`);
   }
   if (Object.keys(guidance).length) sampler.guidance = guidance;
   return {
-    prompt: $("prompt").value, negative_prompt: $("negative_prompt").value,
+    prompt: parts.length ? "" : $("prompt").value,
+    prompts: parts.length ? [] : state.prompts, layers: parts,
+    negative_prompt: $("negative_prompt").value,
     transcript: state.words ? "" : $("transcript").value,
-    words: state.words ?? [], prompts: state.prompts,
+    words: state.words ?? [],
     speech: choice("speech"), music: choice("music"), effects: choice("effects"),
     num_candidates: number("num_candidates") ?? 4, seed: number("seed") ?? 0,
     retries: number("retries") ?? 0, sampler,
@@ -334,6 +342,7 @@ async function ask(change = {}, base = null) {
 async function regenerate() {
   const take = state.takes[state.current];
   if (!take || !state.selection) return;
+  if (layers().length) { say("a span is made anew by one prompt: switch the layers off first", "bad"); return; }
   const seed = Math.max(...state.takes.map((other) => other.seed)) + 1;
   try {
     await ask(
@@ -423,6 +432,13 @@ async function take_video(file) {
   } catch (error) { wrong(error); }
 }
 
+// Layers have prompts of their own.
+function layered() {
+  const apart = layers().length > 0;
+  for (const id of ["prompt", "add_prompt", "switches"]) $(id).disabled = apart;
+  $("prompts").hidden = apart;
+}
+
 function list_prompts() {
   $("prompts").replaceChildren(...state.prompts.map((span, index) => {
     const text = make("input", {value: span[2], maxLength: 2000, placeholder: "what is heard there"});
@@ -468,6 +484,11 @@ $("add_prompt").onclick = () => {
   state.prompts.push([...state.selection, ""]);
   list_prompts();
   $("prompts").querySelector("div:last-child input").focus();
+};
+$("layers").oninput = (event) => {
+  const box = event.target.closest(".layer").querySelector("[data-layer]");
+  if (event.target !== box) box.checked = true;
+  layered();
 };
 $("play").onclick = () => state.playing ? pause() : play();
 $("seek").oninput = () => seek(Number($("seek").value));
@@ -571,5 +592,6 @@ async function start() {
     } catch { localStorage.removeItem("v2a"); }
   }
 }
+layered();  // Browsers keep what was ticked.
 start().catch(wrong);
 requestAnimationFrame(tick);
