@@ -45,7 +45,7 @@ OPTIONAL = dict.fromkeys(
   "uvicorn": "v2a serve; pip install 'v2a_jax[ui]'",
   "gcsfs": "v2a with gs:// paths; pip install 'v2a_jax[cloud]'",
   "s3fs": "v2a with s3:// paths; pip install 'v2a_jax[cloud]'",
-  "tensorboardX": "config.tensorboard; pip install 'v2a_jax[tensorboard]'",
+  "tensorboardX": "v2a train with config.tensorboard; pip install 'v2a_jax[tensorboard]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",
   "torch": "tests that compare with it, never at run time",
 }

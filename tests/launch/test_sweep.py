@@ -227,8 +227,9 @@ def test_planning_again_keeps_runs_and_refuses_another_plan(
   again = [*args, "--sweep=lr,depth", "--config.model.width=16"]
   shown = succeeds(capsys, *again, f"--command={trainer()}")
   lines = shown.splitlines()
-  assert lines[1].startswith(f"DONE        {name}  model.width=16")
-  assert lines[2].startswith("NEW         lr-depth-001-")
+  assert lines[1] == "all with model.width=16"
+  assert lines[2].startswith(f"DONE        {name}  optimizer.learning_rate=")
+  assert lines[3].startswith("NEW         lr-depth-001-")
   assert "holds another plan, with lr-depth-" in refused(
     capsys, *args, "--sweep=lr"
   )
