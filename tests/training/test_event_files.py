@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.training import event_rows
+from v2a_jax.basics.paths import as_path
 from v2a_jax.training import event_files, history
 
 pytest.importorskip("tensorboardX")
@@ -57,3 +60,22 @@ def test_the_record_is_written_anew_each_time(tmp_path):
     history.to_tensorboard(tmp_path)
   assert event_rows.scalars(tmp_path, "train/loss") == [(1, 0.5), (2, 1.0)]
   assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_a_run_on_a_store_has_its_event_files_there(
+  gs_url, tmp_path, monkeypatch
+):
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
+  workdir = as_path(f"{gs_url}/run")
+  (workdir / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
+  sound = tmp_path / "clip_0.wav"
+  soundfile.write(sound, np.full(800, 0.5), 8000)
+  (workdir / "samples" / "1" / sound.name).upload(sound)
+  for _ in range(2):
+    folder = history.to_tensorboard(workdir)
+  (file,) = folder.iterdir()
+  (tmp_path / "tensorboard").mkdir()
+  file.download(tmp_path / "tensorboard" / file.name)
+  assert event_rows.scalars(tmp_path, "train/loss") == [(1, 0.5)]
+  (event,) = event_rows.read(tmp_path).Audio("samples/clip_0")
+  assert event.step == 1
