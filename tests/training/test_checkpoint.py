@@ -303,6 +303,23 @@ def test_higher_may_be_better_and_what_is_not_ranked_makes_room():
   assert ranked(scores | {14: other}) == [14]
 
 
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_full_disk_of_one_process_costs_all_one_checkpoint(process, tmp_path):
+  """None waits for it in vain, and the next save is whole."""
+  outputs = run_two_processes(
+    workdir=str(tmp_path), damage=False, full_disk=process
+  )
+  for text in outputs:
+    said = [line for line in text.splitlines() if "could not be saved" in line]
+    assert (
+      len(said) == 1 and "1 could not be saved: a file is larger" in said[0]
+    )
+    assert "Traceback" not in text
+    assert text.splitlines()[-1] == "restored 2, True"
+  assert digests.list_steps(tmp_path / "checkpoints") == [2]
+  assert not list(tmp_path.rglob("*tmp*"))
+
+
 def test_two_processes_hash_and_verify_what_is_theirs(tmp_path, state):
   outputs = run_two_processes(workdir=str(tmp_path), damage=True)
   assert [text.splitlines()[-1] for text in outputs] == ["restored 1, True"] * 2

@@ -6,10 +6,12 @@ Run as a script it does so as one of several processes: it saves the steps 1 and
   python tests/training/training_checkpoints.py '{"workdir": ..., ...}'
 """
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+import resource
 import socket
 import subprocess
 import sys
@@ -121,10 +123,22 @@ def slow_down(call, seconds):
   return slow
 
 
-def main(place, workdir, damage, local="", slow_disk=0.0):
+@contextlib.contextmanager
+def small_disk(size):
+  """Lets this process write no file of more bytes, as on a full disk."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def main(place, workdir, damage, local="", slow_disk=0.0, full_disk=None):
   """Saves twice, damages the second if told so, and restores.
 
-  Process 0 waits for `slow_disk` seconds whenever it makes a folder.
+  Process 0 waits for `slow_disk` seconds whenever it makes a folder. The disk of
+  process `full_disk` is full during the first save.
   """
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", 4)
@@ -139,8 +153,13 @@ def main(place, workdir, damage, local="", slow_disk=0.0):
   )
   local = local and f"{local}/{index}"  # As if on another machine.
   checkpoints = checkpoint.Checkpoints(workdir, local=local)
-  for step in (1, 2):
-    save(checkpoints, step, make_state())
+  if full_disk is None:
+    save(checkpoints, 1, make_state())
+  else:
+    with small_disk(200) if full_disk == index else contextlib.nullcontext():
+      save(checkpoints, 1, make_state())
+      assert not checkpoints.wait()
+  save(checkpoints, 2, make_state())
   checkpoints.close()
   if damage and index == 0:
     flip_a_bit(checkpoints.root / "2", "ocdbt.process_1/")

@@ -43,6 +43,7 @@ from v2a_jax.training.restore import (
   read_score,
 )
 from v2a_jax.training.retention import Retention
+from v2a_jax.training.save_failures import Failures
 from v2a_jax.training.state import TrainState
 from v2a_jax.weights import names
 
@@ -105,6 +106,7 @@ class Checkpoints:
     self._scores = {}
     self._pending: int | None = None
     self._good: int | None = None
+    self._failures = Failures()
     self._mirror = None
     if local or str(self.root).startswith("s3://"):
       self._folder = _local_folder(local, self.root)
@@ -122,6 +124,7 @@ class Checkpoints:
       preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(
+        barrier_sync_fn=self._failures.barrier,
         post_finalization_callback=self._write_digests,
         # Else a process takes another's word that the folders are made, and
         # writes into one that its own disk does not have yet.
@@ -134,7 +137,9 @@ class Checkpoints:
     return ocp.CheckpointManager(
       self._folder,
       options=options,
-      item_handlers=checkpoint_arrays.make_handlers(primary=primary),
+      item_handlers=checkpoint_arrays.make_handlers(
+        self._failures, primary=primary
+      ),
     )
 
   def save(
@@ -174,10 +179,11 @@ class Checkpoints:
     meta = {**meta, "score": score} if score else dict(meta)
     items = ocp.args.Composite(
       **checkpoint_arrays.items_of(state),
-      data=ocp.args.JsonSave(dict(data)),
-      meta=ocp.args.JsonSave(meta),
+      data=checkpoint_arrays.JsonSave(dict(data)),
+      meta=checkpoint_arrays.JsonSave(meta),
     )
     self._pending = step
+    self._failures.begin()
     if self._mirror:
       self._mirror.announce(step)
     save = lambda: self._manager.save(step, args=items, force=True)
@@ -191,7 +197,13 @@ class Checkpoints:
     return saved and copied
 
   def check(self) -> bool:
-    """Reports a failed save without waiting."""
+    """Reports a failed save without waiting.
+
+    Several processes, which would come to know at different steps, report it
+    together before the next save.
+    """
+    if jax.process_count() > 1:
+      return True
     return self._guard(self._manager.check_for_errors)
 
   def close(self) -> None:

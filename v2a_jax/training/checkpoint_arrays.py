@@ -6,7 +6,7 @@ rest. So using a model reads, and verifies, no more than its weights. A
 checkpoint of before has all in `state`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import logging
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from v2a_jax.training import digests
+from v2a_jax.training.save_failures import Failures
 from v2a_jax.training.state import TrainState
 from v2a_jax.weights import names
 
@@ -31,11 +32,36 @@ class CheckpointError(Exception):
   """A checkpoint is missing, damaged, of another shape, or cannot be saved."""
 
 
+class _Told:
+  """An Orbax future whose error all processes learn."""
+
+  def __init__(self, futures: Sequence[Any], failures: Failures, then=None):
+    """Waits for several futures.
+
+    Args:
+      futures: those that are waited for.
+      failures: where an error is told.
+      then: what is called after them, without arguments.
+    """
+    self._futures, self._failures, self._then = futures, failures, then
+
+  def result(self, timeout: float | None = None) -> None:
+    with self._failures.told():
+      ocp.future.ChainedFuture(self._futures, lambda: None).result(timeout)
+      if self._then:
+        self._then()
+
+  def cancel(self) -> None:
+    for future in self._futures:
+      future.cancel()
+
+
 class _DigestedHandler(ocp.PyTreeCheckpointHandler):
   """Saves arrays; each process hashes its own files once they are written."""
 
-  def __init__(self, primary: int | None = 0):
+  def __init__(self, failures: Failures, primary: int | None = 0):
     """Sets who writes what is written once: one process, or, if None, all."""
+    self._failures = failures
     self._complete = primary is not None or jax.process_count() == 1
     arrays = ocp.type_handlers.ArrayHandler(primary_host=primary)
     super().__init__(
@@ -53,27 +79,13 @@ class _DigestedHandler(ocp.PyTreeCheckpointHandler):
     futures = await super().async_save(directory, *args, **settings)
     # The folder may not be made yet; it is when the arrays are written.
     folder = getattr(directory, "path", directory)
-    return [_Digested(futures or [], folder)]
+    digest = lambda: digests.write_part(folder, jax.process_index())
+    return [_Told(futures or [], self._failures, digest)]
 
   def finalize(self, directory):
     """Merges what all processes wrote, where they wrote to one folder."""
     if self._complete:
       super().finalize(directory)
-
-
-class _Digested:
-  """An Orbax future: waits for the writing of arrays, then hashes them."""
-
-  def __init__(self, futures, folder):
-    self._futures, self._folder = futures, folder
-
-  def result(self, timeout: float | None = None) -> None:
-    ocp.future.ChainedFuture(self._futures, lambda: None).result(timeout)
-    digests.write_part(self._folder, jax.process_index())
-
-  def cancel(self) -> None:
-    for future in self._futures:
-      future.cancel()
 
 
 # Orbax wants a handler for both; nothing is restored through this one.
@@ -85,20 +97,39 @@ class _DigestedSave(ocp.args.PyTreeSave):
   """Asks for a `_DigestedHandler`."""
 
 
-def make_handlers(*, primary: int | None) -> dict[str, ocp.CheckpointHandler]:
+class _JsonHandler(ocp.JsonCheckpointHandler):
+  """Saves JSON; an error is told to all processes."""
+
+  def __init__(self, failures: Failures, **settings):
+    self._failures = failures
+    super().__init__(**settings)
+
+  async def async_save(self, directory, *args, **settings):
+    futures = await super().async_save(directory, *args, **settings)
+    return [_Told(futures or [], self._failures)]
+
+
+@ocp.args.register_with_handler(_JsonHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class JsonSave(ocp.args.JsonSave):
+  """Asks for a `_JsonHandler`."""
+
+
+def make_handlers(
+  failures: Failures, *, primary: int | None
+) -> dict[str, ocp.CheckpointHandler]:
   """Makes Orbax's handlers, by item.
 
   Args:
+    failures: where the errors of saves are told.
     primary: process that writes what is written once; None if each process
       saves to a folder of its own.
   """
   options = ocp.options.MultiprocessingOptions(primary_host=primary)
-  json_handler = lambda: ocp.JsonCheckpointHandler(
-    multiprocessing_options=options
-  )
+  json_handler = lambda: _JsonHandler(failures, multiprocessing_options=options)
   return {
-    WEIGHTS: _DigestedHandler(primary),
-    STATE: _DigestedHandler(primary),
+    WEIGHTS: _DigestedHandler(failures, primary),
+    STATE: _DigestedHandler(failures, primary),
     "data": json_handler(),
     "meta": json_handler(),
   }

@@ -1,0 +1,65 @@
+"""Failures of a save by several processes, which all of them learn.
+
+Where one process cannot write, because a disk of its own is full, Orbax lets the
+others wait for it until they give up, after 20 minutes. Here it goes on to
+where they wait, after it has left word in JAX's coordination service, and there
+the save ends for all.
+"""
+
+from collections.abc import Iterator
+import contextlib
+
+import jax
+from jax._src.distributed import global_state
+
+# Part of the name of the barrier behind which nobody writes any more.
+_WRITTEN = "async_write_complete"
+
+
+class SaveFailed(Exception):
+  """Some processes could not write; says which, and why."""
+
+
+class Failures:
+  """What went wrong in the save under way, on all processes."""
+
+  def __init__(self):
+    """Knows of no failure; all processes make one for the same saves."""
+    self._save = 0
+
+  def begin(self) -> None:
+    """Notes that a save begins; all processes call it equally often."""
+    self._save += 1
+
+  @contextlib.contextmanager
+  def told(self) -> Iterator[None]:
+    """Keeps an error for the end of the save, if there are others to wait."""
+    try:
+      yield
+    except Exception as error:  # Orbax and TensorStore raise many kinds.
+      if jax.process_count() == 1:
+        raise
+      text = " ".join(str(error).split())[:500] or type(error).__name__
+      global_state.client.key_value_set(
+        f"{self._place}{jax.process_index()}", text, allow_overwrite=True
+      )
+
+  def barrier(self, *, key: str, timeout_ms: int) -> None:
+    """Waits for all processes, as Orbax asks.
+
+    Raises:
+      SaveFailed: all have written or given up, and some have given up.
+    """
+    if jax.process_count() == 1:
+      return
+    client = global_state.client
+    client.wait_at_barrier(key, timeout_ms)
+    if _WRITTEN not in key:
+      return
+    if found := client.key_value_dir_get(self._place):
+      failed = [f"process {key.rsplit('/')[-1]}: {why}" for key, why in found]
+      raise SaveFailed("; ".join(sorted(failed)))
+
+  @property
+  def _place(self) -> str:
+    return f"v2a/save/{self._save}/"
