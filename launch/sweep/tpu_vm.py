@@ -84,7 +84,8 @@ case "${{1:-}}" in
     ;;
   stop)
     # SIGTERM on every host: a last checkpoint, then the end.
-    everywhere "sudo touch /run/v2a_stop; sudo docker stop --time={save} v2a"
+    everywhere "sudo touch /run/v2a_stop; \\
+      sudo docker stop --time={save} v2a || true"
     ;;
   delete)
     queue delete "$name" --force "${{@:2}}"
