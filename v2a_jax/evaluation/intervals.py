@@ -111,7 +111,22 @@ def ratio_difference(
 ) -> Estimate:
   """Estimates the ratio of sums less that of another row, same clips."""
   columns = (numerator, denominator, other_numerator, other_denominator)
-  return _studentized(np.stack(columns, 1).astype(np.float64), seed, {})
+  columns = np.stack(columns, 1).reshape(-1, 2, 2)
+  return weighted_ratios(columns, (1, -1), seed=seed)
+
+
+def weighted_ratios(
+  columns: np.ndarray, weights: Sequence[float], *, seed: int = 0
+) -> Estimate:
+  """Estimates a weighted sum of ratios of sums over the same clips.
+
+  Args:
+    columns: numerators and denominators, float [clips, ratios, 2].
+    weights: factor of each ratio, [ratios].
+    seed: random seed of the bootstrap.
+  """
+  flat = columns.reshape(len(columns), -1).astype(np.float64)
+  return _studentized(flat, seed, {}, weights=weights)
 
 
 def mean(
@@ -135,20 +150,25 @@ def _defined(values, extras) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _studentized(
-  columns: np.ndarray, seed: int, extras: dict[str, Any], draws: int = DRAWS
+  columns: np.ndarray,
+  seed: int,
+  extras: dict[str, Any],
+  draws: int = DRAWS,
+  weights: Sequence[float] = (1,),
 ) -> Estimate:
-  """Estimates the first ratio of sums of columns [clips, 2 or 4], less a second."""
+  """Estimates a weighted sum of ratios of sums of columns [clips, 2 ratios]."""
   n = len(columns)
   pairs = np.triu_indices(columns.shape[1])
   products = columns[:, pairs[0]] * columns[:, pairs[1]]
-  value, error = _with_error(columns.sum(0), products.sum(0), n)
+  value, error = _with_error(columns.sum(0), products.sum(0), n, weights)
   if n < 2 or not np.isfinite(value):
     return Estimate(float(value), np.nan, np.nan, n, extras)
   if not np.ptp(columns, axis=0).any() or error == 0:
     return Estimate(float(value), float(value), float(value), n, extras)
   parts = []
   for counts in _resamples(n, draws, seed):
-    drawn, errors = _with_error(counts @ columns, counts @ products, n)
+    sums = counts @ columns, counts @ products
+    drawn, errors = _with_error(*sums, n, weights)
     # A draw of nearly equal clips would have no error and an endless t.
     parts.append((drawn - value) / np.maximum(errors, _LEAST_ERROR * error))
   scores = np.concatenate(parts)
@@ -188,7 +208,9 @@ def _draw(rng, clips: int, draws: int) -> np.ndarray:
   return rng.multinomial(clips, even, draws).astype(np.float64)
 
 
-def _with_error(sums, products, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _with_error(
+  sums, products, n: int, weights: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns statistics and standard errors from sums [..., k] over n clips.
 
   `products` are the sums of products of columns, those of the upper triangle.
@@ -197,14 +219,14 @@ def _with_error(sums, products, n: int) -> tuple[np.ndarray, np.ndarray]:
   with np.errstate(invalid="ignore", divide="ignore"):
     ratios = sums[..., 0::2] / sums[..., 1::2]
     slopes = np.stack([1 / sums[..., 1::2], -ratios / sums[..., 1::2]], -1)
-    signs = np.where(np.arange(k // 2) == 0, 1.0, -1.0)
-    slopes = (slopes * signs[:, None]).reshape(*sums.shape)
+    weights = np.asarray(weights, np.float64)
+    slopes = (slopes * weights[:, None]).reshape(*sums.shape)
     rows, columns = np.triu_indices(k)
     covariance = products - sums[..., rows] * sums[..., columns] / n
     twice = np.where(rows == columns, 1.0, 2.0)
     variance = twice * slopes[..., rows] * slopes[..., columns] * covariance
     variance = variance.sum(-1) * n / max(n - 1, 1)
-  return (ratios * signs).sum(-1), np.sqrt(np.maximum(variance, 0.0))
+  return (ratios * weights).sum(-1), np.sqrt(np.maximum(variance, 0.0))
 
 
 def share(states: Sequence[bool]) -> Estimate:
