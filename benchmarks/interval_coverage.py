@@ -1,10 +1,15 @@
 """How often 95 % intervals hold the truth.
 
   python -m benchmarks.interval_coverage clips
+  python -m benchmarks.interval_coverage seeds
   python -m benchmarks.interval_coverage embed DIR_A -o a.npz  # of sounds
   python -m benchmarks.interval_coverage sets a.npz [b.npz] --repeats 100
 
-`clips` simulates scores of clips. `sets` draws sets of n clips and a reference
+`clips` simulates scores of clips. `seeds` simulates arms of 3 and 5 training seeds,
+whose scores have a part that is the clip's (`shared` of its variance), one that
+is the model's on the clip, and one of the seed, whose standard deviation is that
+of clips' means times `apart`; beside it is what resampling seeds and then clips
+gives. `sets` draws sets of n clips and a reference
 of 128, for n of 16, 48 and 128, in three ways:
 
   gauss  windows with the means and the covariances, between clips and within
@@ -23,7 +28,7 @@ import pathlib
 import numpy as np
 
 from v2a_jax import media
-from v2a_jax.evaluation import intervals
+from v2a_jax.evaluation import intervals, training_seeds
 from v2a_jax.evaluation.metrics import frechet, inception, kernel
 from v2a_jax.evaluation.metrics.offset import median_with_spread
 from v2a_jax.hearing import embeddings
@@ -90,6 +95,103 @@ def clips(repeats: int) -> None:
   for name, (draw, truth) in cases.items():
     for n in SIZES:
       report(f"{name}, {n} clips", [draw(n) for _ in range(repeats)], truth)
+
+
+class Scores:
+  """Scores of arms on the same clips, of which the mean is 0 in truth."""
+
+  def __init__(self, rng, n: int, *, skewed: bool, shared: float, apart: float):
+    self._rng, self._skewed, self._shared = rng, skewed, shared
+    self._apart, self._own = apart / np.sqrt(n), self._values(1, n)
+
+  def _values(self, *shape) -> np.ndarray:
+    if self._skewed:
+      return self._rng.exponential(size=shape) - 1
+    return self._rng.normal(size=shape)
+
+  def terms(self, seeds: int) -> np.ndarray:
+    """Draws an arm, [seeds, clips, 1, 2]."""
+    rest = self._values(seeds, self._own.shape[1])
+    scores = np.sqrt(self._shared) * self._own
+    scores = scores + np.sqrt(1 - self._shared) * rest
+    scores += self._apart * self._rng.normal(size=(seeds, 1))
+    return np.stack([scores, np.ones_like(scores)], -1)[:, :, None]
+
+
+class OnsetCounts:
+  """Counts of onsets of arms on the same clips."""
+
+  def __init__(self, rng, n: int, *, apart: float):
+    self._rng, self._apart = rng, 0.3 * apart / np.sqrt(n)
+    self._share = 0.25 + 0.5 * rng.beta(3, 2, n)
+    self._events = rng.poisson(4, n) + 1
+
+  def terms(self, seeds: int) -> np.ndarray:
+    size = (seeds, len(self._share))
+    share = self._share + self._apart * self._rng.normal(size=(seeds, 1))
+    detected = self._rng.poisson(4, size) + 1
+    matched = np.minimum(self._events, detected)
+    hits = self._rng.binomial(matched, np.clip(share, 0, 1))
+    total = np.broadcast_to(self._events, size) + detected
+    return np.stack([2.0 * hits, total], -1)[:, :, None]
+
+
+def seeds(repeats: int) -> None:
+  rng = np.random.default_rng(0)
+  truth = OnsetCounts(rng, 1_000_000, apart=0).terms(1).sum(1).ravel()
+  truth = truth[0] / truth[1]
+  cases = {}
+  for apart in (0, 2, 6):
+    for skewed, shared in ((False, 0.5), (True, 0.5), (True, 0.1)):
+      kind = "exponential" if skewed else "normal"
+      cases[f"{kind} scores, shared {shared}, apart {apart}"] = (
+        lambda n, o=dict(skewed=skewed, shared=shared, apart=apart): Scores(
+          rng, n, **o
+        ),
+        0.0,
+      )
+    cases[f"onset F1, apart {apart}"] = (
+      lambda n, apart=apart: OnsetCounts(rng, n, apart=apart),
+      truth,
+    )
+  sizes = [(count, n) for count in (3, 5) for n in SIZES]
+  heads = [f"{count} seeds, {n} clips" for count, n in sizes]
+  print(f"| case | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
+  for name, (make, value) in cases.items():
+    found = [_of_seeds(make, value, *size, repeats) for size in sizes]
+    for row, what in enumerate(("", "difference of ", "resampled: ")):
+      cells = [f"{100 * of[row]:.1f}" for of in found]
+      print(f"| {what}{name} | {' | '.join(cells)} |", flush=True)
+
+
+def _of_seeds(make, truth, count: int, n: int, repeats: int) -> np.ndarray:
+  """Returns the shares of intervals that hold the truth, by what they are of."""
+  held = np.zeros(3)
+  for _ in range(repeats):
+    clips = make(n)
+    one, other = clips.terms(count), clips.terms(count)
+    models = [intervals.ratio(*terms[:, 0].T, seed=0) for terms in one]
+    arm = training_seeds.Arm(one)
+    row = training_seeds.mean(models, arm.parts)
+    arms = [arm, training_seeds.Arm(other, (-1,))]
+    gap, _ = training_seeds.estimate(arms, draws=1000)
+    held += [
+      row.low <= truth <= row.high,
+      gap.low <= 0 <= gap.high,
+      np.prod(_resampled(one) - truth) <= 0,
+    ]
+  return held / repeats
+
+
+def _resampled(terms: np.ndarray, draws: int = 500) -> np.ndarray:
+  """Returns percentiles of means over resampled seeds and clips."""
+  rng = np.random.default_rng(0)
+  count, n = terms.shape[:2]
+  sums = rng.multinomial(n, np.full(n, 1 / n), draws) @ terms[:, :, 0]
+  ratios = sums[..., 0] / sums[..., 1]  # [seeds, draws]
+  drawn = rng.integers(count, size=(count, draws))
+  means = np.take_along_axis(ratios, drawn, 0).mean(0)
+  return np.quantile(means, [0.025, 0.975])
 
 
 def embed(folder: pathlib.Path, out: pathlib.Path, weights) -> None:
@@ -212,7 +314,7 @@ def real(path, repeats, kinds, sizes, rng) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("what", choices=["clips", "embed", "sets"])
+  parser.add_argument("what", choices=["clips", "seeds", "embed", "sets"])
   parser.add_argument("paths", nargs="*", type=pathlib.Path)
   parser.add_argument("-o", "--output", type=pathlib.Path)
   parser.add_argument("--weights", help="file or folder of mn04's weights")
@@ -224,6 +326,8 @@ def main() -> None:
   args = parser.parse_args()
   if args.what == "clips":
     clips(args.repeats)
+  elif args.what == "seeds":
+    seeds(args.repeats)
   elif args.what == "embed":
     embed(args.paths[0], args.output, args.weights)
   else:

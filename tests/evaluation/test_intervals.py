@@ -85,7 +85,7 @@ def test_the_error_of_a_difference_of_ratios_is_the_delta_methods():
   products = np.stack(
     [columns[:, i] * columns[:, j] for i in range(4) for j in range(i, 4)], 1
   )
-  _, error = intervals._with_error(columns.sum(0), products.sum(0), 50)
+  _, error = intervals._with_error(columns.sum(0), products.sum(0), 50, (1, -1))
   one, two = a.sum() / b.sum(), c.sum() / d.sum()
   linear = (a - one * b) / b.mean() - (c - two * d) / d.mean()
   assert error == pytest.approx(linear.std(ddof=1) / np.sqrt(50))

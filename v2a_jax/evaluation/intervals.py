@@ -116,7 +116,11 @@ def ratio_difference(
 
 
 def weighted_ratios(
-  columns: np.ndarray, weights: Sequence[float], *, seed: int = 0
+  columns: np.ndarray,
+  weights: Sequence[float],
+  *,
+  seed: int = 0,
+  draws: int = DRAWS,
 ) -> Estimate:
   """Estimates a weighted sum of ratios of sums over the same clips.
 
@@ -124,9 +128,10 @@ def weighted_ratios(
     columns: numerators and denominators, float [clips, ratios, 2].
     weights: factor of each ratio, [ratios].
     seed: random seed of the bootstrap.
+    draws: number of resamples.
   """
   flat = columns.reshape(len(columns), -1).astype(np.float64)
-  return _studentized(flat, seed, {}, weights=weights)
+  return _studentized(flat, seed, {}, draws, weights)
 
 
 def mean(

@@ -61,14 +61,21 @@ class Arm:
     """Factor of each ratio of `columns` in the mean of the models."""
     return np.tile(self.signs, len(self.terms)) / len(self.terms)
 
-  def between(self) -> "Between":
-    """Measures how far the models are apart beyond chance of their clips."""
-    sums, signs = self.terms.sum(1, keepdims=True), np.asarray(self.signs)
+  @property
+  def values(self) -> np.ndarray:
+    """Value of each model, [seeds]."""
+    sums = self.terms.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+      return (sums[..., 0] / sums[..., 1]) @ np.asarray(self.signs, float)
+
+  @property
+  def parts(self) -> np.ndarray:
+    """What each clip adds to its model's value, [seeds, clips]; sums are 0."""
+    sums = self.terms.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
       ratios = sums[..., 0] / sums[..., 1]
-      parts = self.terms[..., 0] - ratios * self.terms[..., 1]
-      parts = parts @ (signs / sums[..., 1]).swapaxes(1, 2)
-    return between((ratios @ signs)[:, 0], parts[..., 0])
+      parts = (self.terms[..., 0] - ratios * self.terms[..., 1]) / sums[..., 1]
+    return parts @ np.asarray(self.signs, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +96,7 @@ class Between:
 def between(values: np.ndarray, parts: np.ndarray | None = None) -> Between:
   """Measures how far values of models [seeds] are apart.
 
-  `parts` are the clips' own in each value, less its mean, so that they add up
-  to 0, [seeds, clips]. Without them nothing counts as chance of clips.
+  Without `Arm.parts` nothing counts as chance of clips.
   """
   seeds = len(values)
   if seeds < 2:
@@ -102,13 +108,16 @@ def between(values: np.ndarray, parts: np.ndarray | None = None) -> Between:
   return Between(seeds, float(values.var(ddof=1)), by_clips)
 
 
-def estimate(arms: Sequence[Arm], *, seed: int = 0) -> tuple[Estimate, float]:
+def estimate(
+  arms: Sequence[Arm], *, seed: int = 0, draws: int = intervals.DRAWS
+) -> tuple[Estimate, float]:
   """Estimates the sum of the arms' means, whose signs make it a difference.
 
   Args:
     arms: arms with the same clips in the same order, one of several seeds at
       least. One of a single seed is taken to vary as the others do.
     seed: random seed of the bootstrap.
+    draws: number of resamples of the clips.
 
   Returns:
     The estimate, and the two-sided p of a sum of 0: 1 where there are fewer
@@ -116,14 +125,36 @@ def estimate(arms: Sequence[Arm], *, seed: int = 0) -> tuple[Estimate, float]:
   """
   columns = np.concatenate([arm.columns for arm in arms], 1)
   weights = np.concatenate([arm.weights for arm in arms])
-  clips = intervals.weighted_ratios(columns, weights, seed=seed)
-  wide, p = widened(clips, [arm.between() for arm in arms])
+  clips = intervals.weighted_ratios(columns, weights, seed=seed, draws=draws)
+  wide, p = widened(clips, [between(arm.values, arm.parts) for arm in arms])
   return wide, p if clips.n >= significance.FEWEST else 1.0
 
 
-def widened(
-  clips: Estimate, arms: Sequence[Between]
-) -> tuple[Estimate, float]:
+def mean(models: Sequence[Estimate], parts: np.ndarray | None) -> Estimate:
+  """Estimates the mean of models from their own intervals over clips.
+
+  Args:
+    models: estimates of the models of an arm, by any statistic.
+    parts: `Arm.parts`, by which clips' chance is less in the mean than in each
+      model; None: it is taken to be the same.
+  """
+  values = np.array([model.value for model in models])
+  ends = [(m.value - m.low, m.high - m.value) for m in models]
+  variances = np.square(ends).mean(0)
+  if parts is not None:
+    own, common = parts.var(1).mean(), parts.mean(0).var()
+    scale = stats.t.ppf(_TAIL, max(models[0].n - 1, 1)) ** 2 * parts.shape[1]
+    if own:
+      less = np.minimum(scale * own, variances)
+      variances -= less * (1 - common / own)
+  value = float(values.mean())
+  below, above = np.sqrt(variances)
+  n, extras = models[0].n, {"seeds": len(models)}
+  clips = Estimate(value, value - below, value + above, n, extras)
+  return widened(clips, [between(values, parts)])[0]
+
+
+def widened(clips: Estimate, arms: Sequence[Between]) -> tuple[Estimate, float]:
   """Widens an interval over clips by what seeds add.
 
   Args:

@@ -1,14 +1,18 @@
 """The verdict: what is known of the runs, in words.
 
-A difference is named where the permutation test finds it at 5 %, corrected by
-Holm for the number of comparisons of its question: run against run (all pairs,
-all metrics), each run against itself with videos shuffled (skill.py), and each
-run against sounds that know nothing of the clip.
+A difference is named where the permutation test over clips, or between arms of
+several training seeds the test over seeds and clips (training_seeds.py), finds
+it at 5 %, corrected by Holm for the number of comparisons of its question: run
+against run (all pairs, all metrics), each run against itself with videos
+shuffled (skill.py), and each run against sounds that know nothing of the clip.
 """
 
 from collections.abc import Sequence
 import itertools
 
+from scipy import stats
+
+from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.report import comparable
 from v2a_jax.evaluation.report.columns import Column, compared, quality
 from v2a_jax.evaluation.report.differences import (
@@ -18,6 +22,7 @@ from v2a_jax.evaluation.report.differences import (
   differences,
   entry_of,
   in_words,
+  models_of,
   set_of,
 )
 from v2a_jax.evaluation.report.sentence import Sentence, join
@@ -265,10 +270,7 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
     sentences.append(
       "The runs were not scored on the same set, so no clips are paired."
     )
-  sentences.append(
-    "One training seed per run: differences between seeds are not in any"
-    " interval."
-  )
+  sentences += _of_seeds(runs)
   count = len(compared(columns)) * len(runs) * (len(runs) - 1) // 2
   if count > 1:
     sentences.append(
@@ -285,6 +287,35 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
     sentences.append(
       f"{join(unpaired)}: a value of the whole set, compared through intervals "
       "as if the rows were independent."
+    )
+  return sentences
+
+
+def _of_seeds(runs: Sequence[dict]) -> list[str]:
+  """Writes what intervals and tests say of other training seeds."""
+  sentences = []
+  counts = [len(models_of(run)) for run in runs]
+  for count in sorted({count for count in counts if count > 1}):
+    names = [run["name"] for run, own in zip(runs, counts) if own == count]
+    t = stats.t.ppf((1 + intervals.LEVEL) / 2, count - 1)
+    sentences.append(
+      f"{join(names)}: mean of {count} training seeds. Intervals and tests are"
+      " over clips and seeds: they say what other seeds on other clips would"
+      f" give. How far seeds are apart is hardly known from {count}, so their"
+      f" part of an interval is {t:.1f} standard errors to each side, and only"
+      " large differences are named."
+    )
+  names = [run["name"] for run, own in zip(runs, counts) if own == 1]
+  if len(names) == len(runs):
+    sentences.append(
+      "One training seed per run: differences between seeds are not in any"
+      " interval."
+    )
+  elif names:
+    sentences.append(
+      f"{join(names)}: one training seed, so its own interval is over clips"
+      " alone; compared with an arm of several seeds it is taken to vary as that"
+      " does."
     )
   return sentences
 

@@ -3,7 +3,8 @@
 Rows that share clips are compared clip by clip, as the table computes them: a
 ratio of counts from the counts of clips, a mean from their scores, a distance
 between sets from the part that each clip has in it (extrapolation.py). The p is
-that of the permutation test (significance.py). Rows of other sets, and metrics
+that of the permutation test (significance.py); of arms with several training
+seeds, that of training_seeds.py. Rows of other sets, and metrics
 of sets without parts, are compared through the two intervals, by the method of
 variance estimates recovery (Zou and Donner 2008,
 https://doi.org/10.1002/sim.3095),
@@ -20,10 +21,11 @@ import math
 import numpy as np
 from scipy import stats
 
-from v2a_jax.evaluation import intervals, significance
+from v2a_jax.evaluation import intervals, significance, training_seeds
 from v2a_jax.evaluation.report import comparable
 from v2a_jax.evaluation.report.columns import Column
 from v2a_jax.evaluation.schema import is_finite
+from v2a_jax.evaluation.training_seeds import Arm
 
 Row = tuple[dict, str]  # a run and the name of its row
 
@@ -34,6 +36,7 @@ class Difference:
 
   `pairs` is the number of shared clips; 0 where intervals were combined. `p` is
   that of equal rows; `corrected` adjusts it for the number of comparisons.
+  `seeds` are the numbers of training seeds, where the p is over these too.
   """
 
   column: Column
@@ -42,6 +45,7 @@ class Difference:
   high: float
   pairs: int
   p: float
+  seeds: tuple[int, ...] = ()
 
   @property
   def sign(self) -> int:
@@ -57,6 +61,9 @@ class Difference:
       value, ends = -value, (-self.high, -self.low)
     unit = f" {self.column.unit}" if self.column.unit else ""
     method = f"paired, {self.pairs} clips" if self.pairs else "from intervals"
+    if self.seeds:
+      seeds = " and ".join(map(str, dict.fromkeys(self.seeds)))
+      method += f", {seeds} seeds"
     return (
       f"{self.column.label} by {self.column.format(value)}{unit} "
       f"{self.column.format_interval(*ends)} ({method}, p {_rounded(self.p)})"
@@ -90,9 +97,9 @@ def difference(column: Column, first: Row, second: Row) -> Difference | None:
   """
   if comparable.reasons(column, first[0], second[0]):
     return None
-  pairs = _shared(column, first, second)
-  if len(pairs) >= 2:
-    return _paired(column, pairs)
+  compared = _arms(column, first, second)
+  if compared and compared[0].terms.shape[1] >= 2:
+    return _paired(column, compared)
   a, b = (entry_of(*row, column) for row in (first, second))
   parts = ("value", "low", "high")
   if any(entry.get(part) is None for entry in (a, b) for part in parts):
@@ -122,19 +129,32 @@ def corrected(gaps: Sequence[Difference]) -> list[Difference]:
   ]
 
 
-def _shared(column, first: Row, second: Row) -> np.ndarray:
-  """Returns numerator and denominator of both rows, [shared clips, 4]."""
-  (run, row), (other, other_row) = first, second
-  if set_of(run) != set_of(other):
-    return np.zeros((0, 4))
-  others = {clip["id"]: clip for clip in other["clips"]}
-  pairs = [
-    (terms(clip, row, column), terms(others[clip["id"]], other_row, column))
-    for clip in run["clips"]
-    if clip["id"] in others
+def models_of(run: dict) -> list[dict]:
+  """Returns the runs of an arm; a run that stands alone is its only one."""
+  return run.get("models") or [run]
+
+
+def _arms(column: Column, first: Row, second: Row) -> list[Arm]:
+  """Returns what is compared, on the clips that all models have.
+
+  Two rows of one arm are of the same models, and so one arm of pairs.
+  """
+  if set_of(first[0]) != set_of(second[0]):
+    return []
+  rows = [[(run, row) for run in models_of(of)] for of, row in (first, second)]
+  by_clip = [
+    {c["id"]: t for c in run["clips"] if (t := terms(c, row, column))}
+    for run, row in (*rows[0], *rows[1])
   ]
-  known = [(*a, *b) for a, b in pairs if a is not None and b is not None]
-  return np.array(known, float).reshape(-1, 4)
+  ids = [id_ for id_ in by_clip[0] if all(id_ in of for of in by_clip)]
+  found = np.array([[of[id_] for id_ in ids] for of in by_clip], float)
+  found = found.reshape(len(by_clip), len(ids), 1, 2)
+  one, other = found[: len(rows[0])], found[len(rows[0]) :]
+  if first[0] is second[0]:
+    pairs = np.concatenate([one, other], 2)
+    # Models whose rows are all equal, as true sounds are, say nothing of seeds.
+    return [Arm(pairs if np.ptp(pairs, 0).any() else pairs[:1], (1, -1))]
+  return [Arm(one), Arm(other, (-1,))]
 
 
 def terms(clip: dict, row: str, column: Column) -> tuple | None:
@@ -152,14 +172,19 @@ def terms(clip: dict, row: str, column: Column) -> tuple | None:
   return None
 
 
-def _paired(column: Column, pairs: np.ndarray) -> Difference | None:
-  estimate = intervals.ratio_difference(*pairs.T)
+def _paired(column: Column, arms: Sequence[Arm]) -> Difference | None:
+  seeds = tuple(len(arm.terms) for arm in arms)
+  if max(seeds) > 1:
+    estimate, p = training_seeds.estimate(arms)
+  else:
+    seeds = ()
+    pairs = np.concatenate([arm.terms[0] for arm in arms], 1)
+    estimate = intervals.weighted_ratios(pairs, (1, -1))
+    p = significance.swap_test(pairs[:, 0], pairs[:, 1])
   if not is_finite(estimate.value):
     return None
-  p = significance.swap_test(pairs[:, :2], pairs[:, 2:])
-  return Difference(
-    column, estimate.value, estimate.low, estimate.high, len(pairs), p
-  )
+  ends = estimate.value, estimate.low, estimate.high
+  return Difference(column, *ends, estimate.n, p, seeds)
 
 
 def in_words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:

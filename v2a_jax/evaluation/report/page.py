@@ -6,7 +6,7 @@ no network requests. compare.py writes the verdict, table.py, figures.py and
 gallery.py make the parts, templates/ holds the layout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import datetime
 import hashlib
 import json
@@ -21,6 +21,7 @@ import markupsafe
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_readable, check_writable
 from v2a_jax.basics.text import clock, shares
+from v2a_jax.evaluation.report import arms as arms_lib
 from v2a_jax.evaluation.report import (
   compare,
   figures,
@@ -89,9 +90,11 @@ def write_report(
 
 
 def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
-  """Reads results and adds their `folder`; runs of equal names get another one.
+  """Reads results and adds their `folder` and the name of their `arm`.
 
-  It has the parts of their folders that differ, in a sweep its run's overrides.
+  Arms of equal names get another one, with the parts of their folders that
+  differ, in a sweep its run's overrides. The name of a run is that of its arm,
+  with its seed where others of the arm are there.
 
   Raises:
     ValueError: no paths, or a file that does not hold results of this schema.
@@ -101,11 +104,17 @@ def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
     raise ValueError("report: no results given; name one or more results.json")
   files = [file for path in paths for file in _files(as_path(path))]
   runs = [_load(file) | {"folder": file.parent} for file in files]
-  names = [run["name"] for run in runs]
-  for name in {name for name in names if names.count(name) > 1}:
-    same = [run for run in runs if run["name"] == name]
-    for run, part in zip(same, _apart([run["folder"] for run in same])):
-      run["name"] = f"{name} ({part})"
+  groups = arms_lib.groups(runs)
+  names = [group[0]["name"] for group in groups]
+  for name in set(names):
+    same = [group for group, own in zip(groups, names) if own == name]
+    parts = _apart([arms_lib.folder_of(group) for group in same])
+    for group, part in zip(same, parts):
+      arm = f"{name} ({part})" if len(same) > 1 else name
+      for run in group:
+        several = len(group) > 1
+        seed = f", seed {run['config']['seed']}" if several else ""
+        run |= {"arm": arm, "name": arm + seed}
   return runs
 
 
@@ -148,26 +157,35 @@ def _load(path: pathlib.Path) -> dict:
 def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
   """Returns everything that the templates name."""
   columns = columns_of(runs)
-  rows = table.rows(runs, columns)
+  arms = arms_lib.arms_of(runs, columns)
+  colours = {arm["name"]: i % table.COLOURS for i, arm in enumerate(arms)}
+  rows = table.rows(arms, columns)
+  seeds = table.of_seeds(arms, columns, colours)
   return {
-    "title": " vs ".join(run["name"] for run in runs),
+    "title": " vs ".join(colours),
+    "arms": [
+      {"name": arm["name"], "colour": colours[arm["name"]], "about": _lede(arm)}
+      for arm in arms
+    ],
     "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
-    "runs": [_facts(i, run) for i, run in enumerate(runs)],
+    "runs": [_facts(colours[run["arm"]], run) for run in runs],
     "columns": columns,
-    "verdict": compare.verdict(runs, columns),
-    "limits": compare.limits(runs, columns),
+    "verdict": compare.verdict(arms, columns),
+    "limits": compare.limits(arms, columns),
     "table": rows,
+    "seeds": seeds,
+    "seeds_markdown": table.as_markdown(columns, seeds),
     "markdown": table.as_markdown(columns, rows),
-    "csv": table.as_csv(columns, rows),
+    "csv": table.as_csv(columns, rows + seeds),
     "intervals": _interval_plots(columns, rows),
-    "slices": slices.slices(runs, columns, colours=table.COLOURS),
-    "series": series.plots(runs, columns, colours=table.COLOURS),
-    "curves": _curves(runs),
-    "differences": config_differences([run["config"] for run in runs]),
+    "slices": slices.slices(arms, columns, colours=table.COLOURS),
+    "series": series.plots(arms, columns, colours=table.COLOURS),
+    "curves": _curves(runs, colours),
+    "differences": config_differences([arm["config"] for arm in arms]),
     "gallery": gallery_lib.collect(
-      runs, columns, labels=table.ROW_LABELS, max_clips=max_clips
+      arms, columns, labels=table.ROW_LABELS, max_clips=max_clips
     ),
-    "gallery_order": _order(runs, columns),
+    "gallery_order": _order(arms, columns),
     "num_clips": len({c["id"] for run in runs for c in run["clips"]}),
     "failures": [
       {"run": run["name"], "id": f.get("id", ""), "reason": f.get("reason", "")}
@@ -183,7 +201,16 @@ def _order(runs: list[dict], columns: Sequence[Column]) -> str:
   return column.label if column else ""
 
 
-def _facts(index: int, run: dict) -> dict[str, Any]:
+def _lede(arm: dict) -> str:
+  """Says how an arm was trained, or what its sounds are."""
+  if not arm["config"]:
+    return f"sounds of {arm['checkpoint'].get('path', '?')}"
+  models = arm.get("models", ())
+  text = f"{len(models)} training seeds, the first " if models else ""
+  return f"{text}trained {_trained(arm['checkpoint'])}"
+
+
+def _facts(colour: int, run: dict) -> dict[str, Any]:
   short = lambda digest: (digest or "")[:12]
   listed = lambda values: ", ".join(f"{k} {v}" for k, v in values.items())
   checkpoint, config, clips = run["checkpoint"], run["config"], run["set"]
@@ -209,7 +236,7 @@ def _facts(index: int, run: dict) -> dict[str, Any]:
   ]
   return {
     "name": run["name"],
-    "colour": index % table.COLOURS,
+    "colour": colour,
     "facts": [(label, text) for label, text in facts if text],
   }
 
@@ -287,17 +314,19 @@ def _interval_plots(columns: Sequence[Column], rows) -> list[dict[str, Any]]:
   return plots
 
 
-def _curves(runs: list[dict]) -> list[dict[str, Any]]:
+def _curves(
+  runs: list[dict], colours: Mapping[str, int]
+) -> list[dict[str, Any]]:
   """Draws what training logged, one plot per name with all runs."""
   lines: dict[str, list[figures.Curve]] = {}
-  for i, run in enumerate(runs):
+  for run in runs:
     points: dict[str, list[tuple[float, float]]] = {}
     for entry in run["curve"]:
       for name, value in entry.items():
         if is_finite(value) and "/" in name and "step" in entry:
           points.setdefault(name, []).append((entry["step"], value))
     for name, pairs in points.items():
-      curve = figures.Curve.of(run["name"], i % table.COLOURS, pairs)
+      curve = figures.Curve.of(run["name"], colours[run["arm"]], pairs)
       lines.setdefault(name, []).append(curve)
 
   def rank(name):

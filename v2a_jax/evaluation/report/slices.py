@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from v2a_jax.evaluation import intervals
-from v2a_jax.evaluation.report import compare
+from v2a_jax.evaluation import intervals, training_seeds
+from v2a_jax.evaluation.report import arms, compare
 from v2a_jax.evaluation.report.columns import Column, quality
-from v2a_jax.evaluation.report.differences import terms
+from v2a_jax.evaluation.report.differences import models_of, terms
 from v2a_jax.evaluation.schema import GENERATED
 
 FEWEST = 4  # clips of a slice
@@ -81,7 +81,7 @@ def slices(
     for i, run in enumerate(runs):
       clips = [c for c in run["clips"] if name in _slices_of(c, edges)]
       if len(clips) >= FEWEST:
-        cells = tuple(_cell(column, clips) for column in columns)
+        cells = tuple(_cell(column, run, clips) for column in columns)
         found.append(Slice(name, run["name"], i % colours, len(clips), cells))
   # One slice alone is the whole set again.
   if len({part.name for part in found}) < 2:
@@ -128,10 +128,17 @@ def _names(runs, edges) -> list[str]:
   )
 
 
-def _cell(column: Column, clips) -> Cell:
-  known = [terms(clip, GENERATED, column) for clip in clips]
-  pairs = np.array([t for t in known if t is not None]).reshape(-1, 2)
-  estimate = intervals.ratio(*pairs.T)
+def _cell(column: Column, run: dict, clips) -> Cell:
+  models, ids = models_of(run), [clip["id"] for clip in clips]
+  if len(models) > 1:
+    arm = arms.arm_of_terms(models, GENERATED, column, ids)
+    estimate = arm and training_seeds.estimate([arm])[0]
+  else:
+    known = [terms(clip, GENERATED, column) for clip in clips]
+    pairs = np.array([t for t in known if t is not None]).reshape(-1, 2)
+    estimate = intervals.ratio(*pairs.T)
+  if estimate is None:
+    return Cell(column.format(None), "", np.nan)
   interval = column.format_interval(*map(_plain, (estimate.low, estimate.high)))
   return Cell(column.format(estimate.value), interval, estimate.value)
 

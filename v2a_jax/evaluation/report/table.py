@@ -1,6 +1,6 @@
 """The report's table: the runs, then the anchors; also as Markdown and CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import csv
 import io
 import json
@@ -58,6 +58,18 @@ def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:
   return table
 
 
+def of_seeds(
+  arms: Sequence[dict], columns: Sequence[Column], colours: Mapping[str, int]
+) -> list[dict[str, Any]]:
+  """Returns the generated rows of the models of arms of several seeds."""
+  return [
+    _row(run["name"], colours[arm["name"]], columns, row, set())
+    for arm in arms
+    for run in arm.get("models", ())
+    if (row := row_of(run, GENERATED))
+  ]
+
+
 def _anchor_names(runs) -> list[str]:
   """Returns anchors in the order of `ROW_LABELS`, then any others."""
   names = [row["name"] for run in runs for row in run["rows"]]
@@ -77,6 +89,9 @@ def _row(label, colour, columns, row, bold) -> dict[str, Any]:
   counts = [cell["n"] for cell in cells if cell["n"] is not None]
   ends = sorted({min(counts), max(counts)}) if counts else []
   n = "\N{EN DASH}".join(map(str, ends))
+  seeds = {(row["metrics"].get(c.id) or {}).get("seeds") for c in columns}
+  if seeds := [count for count in seeds if count]:
+    n = f"{seeds[0]} seeds \N{MULTIPLICATION SIGN} {n} clips"
   return {"label": label, "colour": colour, "n": n, "cells": cells}
 
 
