@@ -126,7 +126,7 @@ def test_the_page_shows_arms_and_each_seed(tmp_path):
   text = re.sub(r"<[^>]+>|\s+", " ", out.read_text())
   assert "a vs b · evaluation report" in text.replace("  ", " ")
   markdown = out.with_suffix(".md").read_text()
-  assert "| a | 3 seeds × 30 clips | **0.8" in markdown
+  assert "| a | 3 seeds × 30 clips | **0.79" in markdown
   for part in ("Each training seed by itself", "a, seed 0", "b, seed 2"):
     assert part in text and part in markdown
   assert "a: one training seed" not in text
