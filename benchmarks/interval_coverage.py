@@ -170,7 +170,9 @@ def _of_seeds(make, truth, count: int, n: int, repeats: int) -> np.ndarray:
   for _ in range(repeats):
     clips = make(n)
     one, other = clips.terms(count), clips.terms(count)
-    models = [intervals.ratio(*terms[:, 0].T, seed=0) for terms in one]
+    models = [
+      intervals.weighted_ratios(terms, (1,), draws=1000) for terms in one
+    ]
     arm = training_seeds.Arm(one)
     row = training_seeds.mean(models, arm.parts)
     arms = [arm, training_seeds.Arm(other, (-1,))]

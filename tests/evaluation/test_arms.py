@@ -9,7 +9,7 @@ from report_results import write_results
 
 from v2a_jax.evaluation import training_seeds
 from v2a_jax.evaluation.report import arms as arms_lib
-from v2a_jax.evaluation.report import compare, slices, table
+from v2a_jax.evaluation.report import compare, series, slices, table
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report.columns import columns_of
 
@@ -191,3 +191,35 @@ def test_results_without_intervals_have_none_together(tmp_path):
   (arm,), columns = arms(paths)
   cell = table.rows([arm], columns)[0]["cells"][1]
   assert cell["text"] != "n/a" and cell["interval"] == ""
+
+
+def test_scores_over_guidance_are_a_line_an_arm(tmp_path):
+  """With intervals that hold the seeds."""
+  for name in ("a", "b"):
+    for scale in (1.0, 2.0, 3.0):
+      write_arm(
+        tmp_path / f"{scale}",
+        name,
+        shift=0.05 * scale,
+        apart=0.1,
+        sampler={"num_steps": 16, "guidance": {"video": scale}},
+        checkpoint={"path": f"runs/{name}", "step": 9},
+      )
+  paths = [tmp_path / f"{scale}" for scale in (1.0, 2.0, 3.0)]
+  found, columns = arms(paths)
+  assert [len(arm["models"]) for arm in found] == [3] * 6
+  f1, _ = series.plots(found, columns, colours=6)
+  assert f1["over"] == "guidance.video"
+  assert len(f1["legend"]) == 2
+  heights = [
+    float(y2) - float(y1)
+    for y1, y2 in re.findall(
+      r'whisker[^>]* y1="([\d.]+)"[^>]* y2="([\d.]+)"', f1["svg"]
+    )
+  ]
+  lines = re.findall(r'points="([^"]+)"', f1["svg"])
+  x, y = np.array([p.split(",") for p in lines[0].split()], float).T
+  # From one scale to the next 0.05; half an interval is 0.253.
+  assert len(heights) == 6
+  ratio = np.abs(heights) / np.abs(np.diff(y)[0])
+  assert ratio == pytest.approx([2 * 0.253 / 0.05] * 6, rel=0.05)

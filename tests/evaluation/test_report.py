@@ -572,7 +572,19 @@ def test_scores_are_drawn_over_the_one_number_that_samplers_differ_in(tmp_path):
   # Which of two settings a change comes from cannot be drawn.
   run("g4", num_steps=32, guidance={"video": 4.0})
   runs = report.load_runs([tmp_path])
-  assert not series.plots(runs, columns_of(runs), colours=8)
+  found = series.plots(runs, columns_of(runs), colours=8)
+  assert [plot["svg"].count('class="whisker') for plot in found] == [3, 3]
+  # With a second line of three, each has its own setting in its name.
+  for steps in (8, 16):
+    run(f"g4_{steps}", num_steps=steps, guidance={"video": 4.0})
+  runs = report.load_runs([tmp_path])
+  found = series.plots(runs, columns_of(runs), colours=8)
+  assert [plot["over"] for plot in found] == ["num_steps"] * 2
+  names = [name for _, name in found[0]["legend"]]
+  assert len(names) == 2
+  assert all(" guidance.video " in name for name in names)
+  page = report.write_report([tmp_path], tmp_path / "page.html").read_text()
+  assert names[0] in page and names[1] in page
 
 
 def test_only_what_is_compared_is_said_to_be_compared_as_a_whole(results):

@@ -45,12 +45,17 @@ def short(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """A line of a plot: values `y` at training steps `x`, in a run's colour."""
+  """A line of a plot: values `y` at places `x`, in a run's colour.
+
+  `low` and `high` are the ends of intervals, NaN where there is none.
+  """
 
   name: str
   colour: int
   x: np.ndarray
   y: np.ndarray
+  low: np.ndarray | None = None
+  high: np.ndarray | None = None
 
   @classmethod
   def of(cls, name: str, colour: int, points: Sequence[tuple[float, float]]):
@@ -66,10 +71,10 @@ class Curve:
 
 
 def curves_svg(title: str, curves: Sequence[Curve]) -> str:
-  """Draws lines over steps, on a logarithmic axis if values span decades."""
+  """Draws lines, on a logarithmic axis if values span decades."""
   width, height = 420, 220
   left, right, top, bottom = 46, 10, 10, 30
-  values = np.concatenate([curve.y for curve in curves])
+  values = np.concatenate([_all_values(curve) for curve in curves])
   steps = np.concatenate([curve.x for curve in curves])
   log = values.min() > 0 and values.max() / values.min() > 50
   scale = np.log10 if log else np.asarray
@@ -93,6 +98,10 @@ def curves_svg(title: str, curves: Sequence[Curve]) -> str:
     x, _ = place(value, low)
     out.append(_text(x, height - bottom + 16, short(value), "middle"))
   for curve in curves:
+    out += [
+      _line(*place(x, low), *place(x, high), f"whisker run-{curve.colour}")
+      for x, low, high in _intervals(curve, scale)
+    ]
     places = [place(x, y) for x, y in zip(curve.x, scale(curve.y))]
     name = f"<title>{html.escape(curve.name)}</title>"
     if len(places) == 1:  # A line of one point is not drawn.
@@ -105,7 +114,22 @@ def curves_svg(title: str, curves: Sequence[Curve]) -> str:
       f'<polyline class="curve run-{curve.colour}" points="{points}">'
       f"{name}</polyline>"
     )
-  return _svg(width, height, f"{title} over training steps", out)
+  return _svg(width, height, title, out)
+
+
+def _all_values(curve: Curve) -> np.ndarray:
+  values = [of for of in (curve.y, curve.low, curve.high) if of is not None]
+  values = np.concatenate(values)
+  return values[np.isfinite(values)]
+
+
+def _intervals(curve: Curve, scale) -> list[tuple[float, float, float]]:
+  """Returns (place, low, high) of the intervals that are there."""
+  if curve.low is None:
+    return []
+  known = np.isfinite(curve.low) & np.isfinite(curve.high)
+  ends = scale(curve.low[known]), scale(curve.high[known])
+  return list(zip(curve.x[known], *ends))
 
 
 def _padded(values: np.ndarray) -> tuple[float, float]:

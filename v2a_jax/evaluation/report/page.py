@@ -336,8 +336,13 @@ def _curves(
     return len(_CURVE_ORDER), name
 
   return [
-    {"name": n, "svg": markupsafe.Markup(figures.curves_svg(n, lines[n]))}
-    for n in sorted(lines, key=rank)[:_CURVES]
+    {
+      "name": name,
+      "svg": markupsafe.Markup(
+        figures.curves_svg(f"{name} over training steps", lines[name])
+      ),
+    }
+    for name in sorted(lines, key=rank)[:_CURVES]
   ]
 
 
