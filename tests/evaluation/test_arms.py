@@ -67,6 +67,29 @@ def test_seeds_that_differ_much_name_no_winner(tmp_path):
   assert "cannot be told apart on any metric" in texts(first + second)
 
 
+def test_settings_of_the_same_models_are_compared_model_by_model(tmp_path):
+  """All models gain as much by guidance, however far they are apart."""
+
+  def write(scale, paths):
+    for path in write_arm(
+      tmp_path / f"{scale}",
+      "a",
+      shift=0.1 * scale,
+      apart=0.15,
+      sampler={"guidance": {"video": scale}},
+    ):
+      content = json.loads(path.read_text())
+      seed = content["config"]["seed"]
+      content["checkpoint"]["path"] = paths.format(seed=seed, scale=scale)
+      path.write_text(json.dumps(content))
+
+  for paths, apart in (("runs/{seed}", True), ("runs/{seed}/{scale}", False)):
+    for scale in (1, 2):
+      write(scale, paths)
+    text = texts([tmp_path / "1", tmp_path / "2"])
+    assert ("a (2) beats a (1) on Onset F1" in text) == apart
+
+
 def test_seeds_that_are_alike_name_one(tmp_path):
   first = write_arm(tmp_path, "a", shift=0.2, apart=0.01)
   second = write_arm(tmp_path, "b", shift=0.0, apart=0.01)
