@@ -198,7 +198,15 @@ def test_p_and_interval_agree():
     assert p == pytest.approx(0.05, rel=1e-3)
 
 
-def test_few_clips_name_nothing(tmp_path):
+def test_equal_models_do_not_differ_by_rounding():
+  counts = np.random.default_rng(0).integers(1, 9, (1, 11, 1, 2)) / 3.0
+  terms = np.repeat(counts, 3, 0)
+  arms_ = [training_seeds.Arm(terms), training_seeds.Arm(terms[:, ::-1], (-1,))]
+  found, p = training_seeds.estimate(arms_)
+  assert abs(found.value) < 1e-9 and p == pytest.approx(1, abs=1e-6)
+
+
+def test_few_clips_name_nothing():
   terms = np.ones((3, 5, 1, 2)) + np.arange(5)[None, :, None, None] * [0.01, 0]
   _, p = training_seeds.estimate([training_seeds.Arm(terms)])
   assert p == 1

@@ -29,13 +29,14 @@ from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from v2a_jax.evaluation import intervals, significance
 from v2a_jax.evaluation.intervals import Estimate
 
 _TAIL = (1 + intervals.LEVEL) / 2
 _LEAST_P = 1e-12
+_ROUNDING = 1e-9  # what sums of equal scores may differ by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,12 +192,14 @@ def widened(clips: Estimate, arms: Sequence[Between]) -> tuple[Estimate, float]:
   def beyond(log_p: float) -> float:
     """Says how far the interval of a level reaches beyond 0."""
     half = np.exp(log_p) / 2
-    clips_part = error * stats.t.isf(half, degrees)
-    seeds_part = np.sqrt(variance) * stats.t.isf(half, freedom)
+    clips_part = error * special.stdtrit(degrees, half)
+    seeds_part = np.sqrt(variance) * special.stdtrit(freedom, half)
     return float(np.hypot(clips_part, seeds_part) - abs(clips.value))
 
   if not np.isfinite(beyond(np.log(_LEAST_P))):
     return wide, np.nan
+  if abs(clips.value) < _ROUNDING:
+    return wide, 1.0
   if beyond(np.log(_LEAST_P)) <= 0:
-    return wide, 1.0 if clips.value == 0 else _LEAST_P
+    return wide, _LEAST_P
   return wide, float(np.exp(optimize.brentq(beyond, np.log(_LEAST_P), 0.0)))
