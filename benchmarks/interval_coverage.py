@@ -9,7 +9,7 @@
 whose scores have a part that is the clip's (`shared` of its variance), one that
 is the model's on the clip, and one of the seed, whose standard deviation is that
 of clips' means times `apart`; beside it is what resampling seeds and then clips
-gives. `sets` draws sets of n clips and a reference
+gives. Then the same for Fréchet distances. `sets` draws sets of n clips and a reference
 of 128, for n of 16, 48 and 128, in three ways:
 
   gauss  windows with the means and the covariances, between clips and within
@@ -119,10 +119,13 @@ class Scores:
 
 
 class OnsetCounts:
-  """Counts of onsets of arms on the same clips."""
+  """Counts of onsets of arms on the same clips.
+
+  Models' shares of hits are `apart` by chance.
+  """
 
   def __init__(self, rng, n: int, *, apart: float):
-    self._rng, self._apart = rng, 0.3 * apart / np.sqrt(n)
+    self._rng, self._apart = rng, apart
     self._share = 0.25 + 0.5 * rng.beta(3, 2, n)
     self._events = rng.poisson(4, n) + 1
 
@@ -136,10 +139,43 @@ class OnsetCounts:
     return np.stack([2.0 * hits, total], -1)[:, :, None]
 
 
-def seeds(repeats: int) -> None:
+class Distances:
+  """Fréchet distances of arms, whose models are moved by as much as `apart`.
+
+  Embeddings have 12 dimensions and 4 windows a clip, the reference 128 clips of
+  the same covariance, so that the distance is the square of the shift.
+  """
+
+  shift = 0.8
+  _scale = 0.8 ** np.arange(12)
+
+  def __init__(self, rng, n: int, *, apart: float):
+    self._rng, self._apart = rng, apart
+    self._own = self._clips(n)
+    self._reference = self._features(self._clips(REFERENCE), 0.0)
+
+  def _clips(self, n: int) -> np.ndarray:
+    return self._rng.normal(size=(n, 1, 12)) * self._scale
+
+  def _features(self, clips, shift: float) -> embeddings.Features:
+    windows = self._rng.normal(size=(len(clips), 4, 12)) * self._scale
+    windows = clips + windows
+    windows[..., 0] += shift
+    return _features(windows)
+
+  def models(self, seeds: int) -> list[intervals.Estimate]:
+    """Draws an arm; half of the variance of clips is shared."""
+    found = []
+    for move in self._apart * self._rng.normal(size=seeds):
+      rest = self._clips(len(self._own))
+      made = np.sqrt(0.5) * (self._own + rest)
+      made = self._features(made, self.shift + move)
+      found.append(frechet.frechet(made, self._reference))
+    return found
+
+
+def seeds(repeats: int, only: str = "") -> None:
   rng = np.random.default_rng(0)
-  truth = OnsetCounts(rng, 1_000_000, apart=0).terms(1).sum(1).ravel()
-  truth = truth[0] / truth[1]
   cases = {}
   for apart in (0, 2, 6):
     for skewed, shared in ((False, 0.5), (True, 0.5), (True, 0.1)):
@@ -150,18 +186,37 @@ def seeds(repeats: int) -> None:
         ),
         0.0,
       )
+    of_hits = lambda n, apart=apart: 0.3 * apart / np.sqrt(n)
     cases[f"onset F1, apart {apart}"] = (
-      lambda n, apart=apart: OnsetCounts(rng, n, apart=apart),
-      truth,
+      lambda n, own=of_hits: OnsetCounts(rng, n, apart=own(n)),
+      lambda n, own=of_hits: _true_f1(rng, own(n)),
+    )
+  for apart in (0.0, 0.05, 0.15):
+    cases[f"FAD, apart {apart}"] = (
+      lambda n, apart=apart: Distances(rng, n, apart=apart),
+      Distances.shift**2 + apart**2,
     )
   sizes = [(count, n) for count in (3, 5) for n in SIZES]
   heads = [f"{count} seeds, {n} clips" for count, n in sizes]
   print(f"| case | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}")
   for name, (make, value) in cases.items():
-    found = [_of_seeds(make, value, *size, repeats) for size in sizes]
+    if only not in name:
+      continue
+    truths = [value(n) if callable(value) else value for _, n in sizes]
+    found = [
+      _of_seeds(make, truth, *size, repeats)
+      for truth, size in zip(truths, sizes)
+    ]
     for row, what in enumerate(("", "difference of ", "resampled: ")):
       cells = [f"{100 * of[row]:.1f}" for of in found]
+      cells = [cell.replace("nan", "") for cell in cells]
       print(f"| {what}{name} | {' | '.join(cells)} |", flush=True)
+
+
+def _true_f1(rng, apart: float) -> float:
+  """Returns the mean of models' ratios over seeds, of very many clips."""
+  sums = OnsetCounts(rng, 4000, apart=apart).terms(1000).sum(1)[:, 0]
+  return float((sums[:, 0] / sums[:, 1]).mean())
 
 
 def _of_seeds(make, truth, count: int, n: int, repeats: int) -> np.ndarray:
@@ -169,20 +224,29 @@ def _of_seeds(make, truth, count: int, n: int, repeats: int) -> np.ndarray:
   held = np.zeros(3)
   for _ in range(repeats):
     clips = make(n)
-    one, other = clips.terms(count), clips.terms(count)
-    models = [
-      intervals.weighted_ratios(terms, (1,), draws=1000) for terms in one
-    ]
+    if isinstance(clips, Distances):
+      models, others = clips.models(count), clips.models(count)
+      one, other = _of_parts(models), _of_parts(others)
+    else:
+      one, other = clips.terms(count), clips.terms(count)
+      models = [
+        intervals.weighted_ratios(terms, (1,), draws=1000) for terms in one
+      ]
     arm = training_seeds.Arm(one)
     row = training_seeds.mean(models, arm.parts)
     arms = [arm, training_seeds.Arm(other, (-1,))]
     gap, _ = training_seeds.estimate(arms, draws=1000)
     held += [
-      row.low <= truth <= row.high,
+      np.nan if np.isnan(row.low) else row.low <= truth <= row.high,
       gap.low <= 0 <= gap.high,
       np.prod(_resampled(one) - truth) <= 0,
     ]
   return held / repeats
+
+
+def _of_parts(models) -> np.ndarray:
+  parts = np.stack([model.parts for model in models])
+  return np.stack([parts, np.ones_like(parts)], -1)[:, :, None]
 
 
 def _resampled(terms: np.ndarray, draws: int = 500) -> np.ndarray:
@@ -322,6 +386,7 @@ def main() -> None:
   parser.add_argument("--weights", help="file or folder of mn04's weights")
   parser.add_argument("--repeats", type=int, default=100)
   parser.add_argument("--clips", nargs="*", type=int, default=SIZES)
+  parser.add_argument("--case", default="", help="only cases of this name")
   parser.add_argument(
     "--kinds", nargs="*", default=["gauss", "halves", "drawn"]
   )
@@ -329,7 +394,7 @@ def main() -> None:
   if args.what == "clips":
     clips(args.repeats)
   elif args.what == "seeds":
-    seeds(args.repeats)
+    seeds(args.repeats, args.case)
   elif args.what == "embed":
     embed(args.paths[0], args.output, args.weights)
   else:

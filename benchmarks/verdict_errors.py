@@ -6,7 +6,8 @@ Reports are made of simulated results, by the code that writes real ones: scores
 of clips with a part that is the clip's own and one of the model's, counts of
 onsets, and embeddings, of which Fréchet and kernel distances to a reference of
 64 clips are taken. Models are equal, or the second is worse by an effect in
-every metric. Printed is the share of reports that name any difference, with the
+every metric. With `--seeds 3 --apart 0.3` they are arms of three training seeds,
+whose spread in every metric is 0.3 of the effect's unit. Printed is the share of reports that name any difference, with the
 standard error, and the share that would without Holm's correction.
 """
 
@@ -41,8 +42,14 @@ def features(windows) -> embeddings.Features:
   return embeddings.Features(vectors, clips, np.zeros((n, 1)))
 
 
-def draw(rng, n: int, models: int, effect: float) -> list[dict]:
-  """Draws results of models on the same clips; the last is worse."""
+def draw(
+  rng, n: int, models: int, effect: float, seeds: int = 1, apart: float = 0.0
+) -> list[dict]:
+  """Draws results of models on the same clips; the last is worse.
+
+  With several `seeds` each is an arm of as many, which are `apart` by chance, in
+  the unit of the effect.
+  """
   scale = 0.8 ** np.arange(DIM)
   sound = lambda: rng.normal(size=(n, 1, DIM)) * scale
   window = lambda n: rng.normal(size=(n, WINDOWS, DIM)) * scale
@@ -51,9 +58,9 @@ def draw(rng, n: int, models: int, effect: float) -> list[dict]:
   own = rng.exponential(size=(n, SCORES))
   events = rng.poisson(4, n) + 1
   ease = rng.beta(3, 2, n)
-  runs = []
-  for model in range(models):
-    worse = effect if model == models - 1 else 0.0
+
+  def run(name: str, worse: float) -> dict:
+    """Draws a model's results."""
     scores = own + 0.7 * rng.standard_t(4, size=(n, SCORES)) - worse
     hits = rng.binomial(events, np.clip(ease - 0.3 * worse, 0, 1))
     detected = hits + rng.poisson(2, n)
@@ -77,9 +84,19 @@ def draw(rng, n: int, models: int, effect: float) -> list[dict]:
       )
     row = {"name": "generated", "metrics": {}}
     set_ = {"n": n, "manifest_sha256": "", "split": "test"}
-    run = {"name": str(model), "set": set_, "metrics": metrics()}
-    runs.append(run | {"rows": [row], "clips": clips})
-  return runs
+    about = {"name": name, "set": set_, "metrics": metrics(), "identity": {}}
+    about["checkpoint"] = {}
+    return about | {"rows": [row], "clips": clips}
+
+  arms = []
+  for model in range(models):
+    worse = effect if model == models - 1 else 0.0
+    own_runs = [
+      run(str(model), worse + apart * rng.normal()) for _ in range(seeds)
+    ]
+    several = {"models": own_runs} if seeds > 1 else {}
+    arms.append(own_runs[0] | several)
+  return arms
 
 
 def named(runs) -> tuple[bool, bool]:
@@ -99,6 +116,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--repeats", type=int, default=300)
   parser.add_argument("--clips", type=int, nargs="*", default=SIZES)
+  parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--apart", type=float, default=0.0)
   args = parser.parse_args()
   rng = np.random.default_rng(0)
   print(
@@ -106,10 +125,11 @@ def main() -> None:
   )
   print("|---:|---:|---:|---:|---:|")
   cases = [(n, 2, 0.0) for n in args.clips] + [(16, 8, 0.0)]
-  for n, models, effect in cases + [(n, 2, 0.5) for n in args.clips]:
+  for case in cases + [(n, 2, 0.5) for n in args.clips]:
+    n, models, effect = case
     repeats = args.repeats if models == 2 else args.repeats // 5
     found = np.array(
-      [named(draw(rng, n, models, effect)) for _ in range(repeats)]
+      [named(draw(rng, *case, args.seeds, args.apart)) for _ in range(repeats)]
     )
     share = found.mean(axis=0)
     error = 100 * np.sqrt(share[0] * (1 - share[0]) / repeats)

@@ -1,7 +1,8 @@
 """Write a web page that compares evaluations.
 
 It has a verdict in words, a table with intervals, training curves, the settings
-that differ, and clips to watch and listen to. It opens without a network.
+that differ, and clips to watch and listen to. It opens without a network. Runs
+that differ in their training seed alone are one row, over seeds and clips.
 """
 
 from launch import parsing

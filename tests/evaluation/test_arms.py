@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from report_results import write_results
+from scipy import stats
 
 from v2a_jax.evaluation import training_seeds
 from v2a_jax.evaluation.report import arms as arms_lib
@@ -142,6 +143,13 @@ def test_each_checkpoint_is_an_arm_and_a_seed_counts_once(tmp_path):
   assert len(found) == 4 and not any("models" in arm for arm in found)
 
 
+def test_an_arm_follows_its_video_if_its_models_do(tmp_path):
+  """Said of these models: that they are far apart does not matter."""
+  text = texts(write_arm(tmp_path, "a", shift=0.0, apart=0.15))
+  assert "a follows the video in time: it beats itself" in text
+  assert "by 0.291" in text and "paired, 30 clips, p < 0.001" in text
+
+
 def test_the_page_shows_arms_and_each_seed(tmp_path):
   paths = write_arm(tmp_path, "a", shift=0.2, apart=0.01)
   paths += write_arm(tmp_path, "b", shift=0.0, apart=0.01)
@@ -185,17 +193,16 @@ def test_the_interval_of_alike_models_is_that_of_their_clips():
   assert p == pytest.approx(1, abs=1e-6)
 
 
-def test_p_and_interval_agree():
-  """A sum is told from 0 just where its interval ends there."""
-  rng = np.random.default_rng(1)
-  scores = rng.exponential(size=(3, 40)) + rng.normal(size=(3, 1))
-  one = np.ones_like(scores)
-  for end in ("low", "high"):
-    terms = np.stack([scores, one], -1)[:, :, None]
-    found, _ = training_seeds.estimate([training_seeds.Arm(terms)])
-    terms = np.stack([scores - getattr(found, end), one], -1)[:, :, None]
-    _, p = training_seeds.estimate([training_seeds.Arm(terms)])
-    assert p == pytest.approx(0.05, rel=1e-3)
+def test_without_chance_of_clips_the_test_is_welchs_of_the_seeds():
+  values = np.array([[0.1, 0.5, 0.4], [0.7, 0.8, 1.3]])
+  scores = np.repeat(values[..., None], 20, -1)
+  terms = np.stack([scores, np.ones_like(scores)], -1)[..., None, :]
+  arms_ = [training_seeds.Arm(t, (s,)) for t, s in zip(terms, (1, -1))]
+  found, p = training_seeds.estimate(arms_)
+  welch = stats.ttest_ind(*values, equal_var=False)
+  assert p == pytest.approx(welch.pvalue)
+  ends = welch.confidence_interval()
+  assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
 
 
 def test_equal_models_do_not_differ_by_rounding():
@@ -204,6 +211,22 @@ def test_equal_models_do_not_differ_by_rounding():
   arms_ = [training_seeds.Arm(terms), training_seeds.Arm(terms[:, ::-1], (-1,))]
   found, p = training_seeds.estimate(arms_)
   assert abs(found.value) < 1e-9 and p == pytest.approx(1, abs=1e-6)
+
+
+def test_an_interval_of_a_share_is_within_0_and_1(tmp_path):
+  paths = write_arm(tmp_path, "a", shift=0.0, apart=0.1)
+  for i, path in enumerate(paths):
+    content = json.loads(path.read_text())
+    for k, clip in enumerate(content["clips"]):
+      clip["scores"]["generated"]["onset_f1_50"] = float(k < 8 * i)
+    entry = content["rows"][0]["metrics"]["onset_f1_50"]
+    value = 8 * i / CLIPS
+    entry |= {"value": value, "low": value - 0.1, "high": value + 0.1}
+    path.write_text(json.dumps(content))
+  (arm,), columns = arms(paths)
+  cell = table.rows([arm], columns)[0]["cells"][0]
+  assert cell["value"] == pytest.approx(8 / CLIPS)
+  assert cell["low"] == 0 and cell["high"] < 1
 
 
 def test_few_clips_name_nothing():

@@ -18,8 +18,15 @@ https://doi.org/10.1002/sim.3095). Resampling 3 seeds instead would give two
 thirds of their variance, and normal quantiles for it: too narrow. How often the
 truth is held is in docs/evaluation.md.
 
+The p of a comparison is that of their common error, the root of c^2 + b - i,
+with Satterthwaite's degrees of freedom from n - 1 for c and S - 1 for b, i not
+taken off. At the small levels that many comparisons are tested at, the interval
+would name up to six times too many differences with 3 seeds, and this up to
+three; at 5 % it names fewer than 5 %.
+
 Welch, "The generalization of Student's problem when several different
-population variances are involved", 1947; Owen, "The pigeonhole bootstrap",
+population variances are involved", 1947; Satterthwaite, "An approximate
+distribution of estimates of variance components", 1946; Owen, "The pigeonhole bootstrap",
 2007, on crossed factors; Bouthillier et al., "Accounting for variance in machine
 learning benchmarks", 2021, https://arxiv.org/abs/2103.03098, on why seeds belong
 in a comparison.
@@ -29,13 +36,12 @@ from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 from v2a_jax.evaluation import intervals, significance
 from v2a_jax.evaluation.intervals import Estimate
 
 _TAIL = (1 + intervals.LEVEL) / 2
-_LEAST_P = 1e-12
 _ROUNDING = 1e-9  # what sums of equal scores may differ by
 
 
@@ -187,19 +193,12 @@ def widened(clips: Estimate, arms: Sequence[Between]) -> tuple[Estimate, float]:
     high=float(clips.value + np.hypot(above, width)),
   )
   degrees = max(clips.n - 1, 1)
-  error = (below if clips.value > 0 else above) / stats.t.ppf(_TAIL, degrees)
-
-  def beyond(log_p: float) -> float:
-    """Says how far the interval of a level reaches beyond 0."""
-    half = np.exp(log_p) / 2
-    clips_part = error * special.stdtrit(degrees, half)
-    seeds_part = np.sqrt(variance) * special.stdtrit(freedom, half)
-    return float(np.hypot(clips_part, seeds_part) - abs(clips.value))
-
-  if not np.isfinite(beyond(np.log(_LEAST_P))):
-    return wide, np.nan
+  towards_zero = below if clips.value > 0 else above
+  of_clips = (towards_zero / stats.t.ppf(_TAIL, degrees)) ** 2
+  error = np.sqrt(of_clips + variance)
   if abs(clips.value) < _ROUNDING:
     return wide, 1.0
-  if beyond(np.log(_LEAST_P)) <= 0:
-    return wide, _LEAST_P
-  return wide, float(np.exp(optimize.brentq(beyond, np.log(_LEAST_P), 0.0)))
+  if not error > 0:  # NaN, or all scores are equal.
+    return wide, float(0 * error)
+  freedom = error**4 / (of_clips**2 / degrees + spread)
+  return wide, 2 * float(special.stdtr(freedom, -abs(clips.value) / error))

@@ -6,6 +6,7 @@ cannot be averaged, such as sounds and the training curve, is that of its first.
 """
 
 from collections.abc import Hashable, Sequence
+import dataclasses
 import json
 import pathlib
 import re
@@ -120,7 +121,12 @@ def _entry(runs: Sequence[dict], row: dict, column: Column) -> dict | None:
   arm = arm_of_terms(runs, row["name"], column)
   known = arm is not None and np.allclose(arm.values, values, 1e-2, 1e-3)
   # A median has no parts of clips.
-  return training_seeds.mean(models, arm.parts if known else None).to_json()
+  found = training_seeds.mean(models, arm.parts if known else None)
+  # Ratios of counts and shares of clips are from 0 to 1.
+  if known and (column.ratio or np.isin(arm.terms[..., 0], (0, 1)).all()):
+    low, high = np.clip([found.low, found.high], 0, 1)
+    found = dataclasses.replace(found, low=float(low), high=float(high))
+  return found.to_json()
 
 
 def arm_of_terms(

@@ -5,6 +5,7 @@ several training seeds the test over seeds and clips (training_seeds.py), finds
 it at 5 %, corrected by Holm for the number of comparisons of its question: run
 against run (all pairs, all metrics), each run against itself with videos
 shuffled (skill.py), and each run against sounds that know nothing of the clip.
+Of an arm the last two are said of its models as they are, over clips.
 """
 
 from collections.abc import Sequence
@@ -299,8 +300,8 @@ def _of_seeds(runs: Sequence[dict]) -> list[str]:
     names = [run["name"] for run, own in zip(runs, counts) if own == count]
     t = stats.t.ppf((1 + intervals.LEVEL) / 2, count - 1)
     sentences.append(
-      f"{join(names)}: mean of {count} training seeds. Intervals and tests are"
-      " over clips and seeds: they say what other seeds on other clips would"
+      f"{join(names)}: mean of {count} training seeds. Intervals of the table and"
+      " tests between arms are over clips and seeds: they say what other seeds on other clips would"
       f" give. How far seeds are apart is hardly known from {count}, so their"
       f" part of an interval is {t:.1f} standard errors to each side, and only"
       " large differences are named."

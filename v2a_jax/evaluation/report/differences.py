@@ -137,8 +137,8 @@ def models_of(run: dict) -> list[dict]:
 def _arms(column: Column, first: Row, second: Row) -> list[Arm]:
   """Returns what is compared, on the clips that all models have.
 
-  Two rows of the same models, as of one arm or of its settings for sampling, are
-  one arm of pairs.
+  Two settings of sampling of the same models are one arm of pairs. Two rows of
+  one arm are compared as its models are, which are then pooled.
   """
   if set_of(first[0]) != set_of(second[0]):
     return []
@@ -151,10 +151,11 @@ def _arms(column: Column, first: Row, second: Row) -> list[Arm]:
   found = np.array([[of[id_] for id_ in ids] for of in by_clip], float)
   found = found.reshape(len(by_clip), len(ids), 1, 2)
   one, other = found[: len(rows[0])], found[len(rows[0]) :]
-  if first[0] is second[0] or _same_models(first[0], second[0]):
-    pairs = np.concatenate([one, other], 2)
-    # Models whose rows are all equal, as true sounds are, say nothing of seeds.
-    return [Arm(pairs if np.ptp(pairs, 0).any() else pairs[:1], (1, -1))]
+  if first[0] is second[0]:
+    pooled = np.concatenate([one, other], 2).mean(0, keepdims=True)
+    return [Arm(pooled, (1, -1))]
+  if _same_models(first[0], second[0]):
+    return [Arm(np.concatenate([one, other], 2), (1, -1))]
   return [Arm(one), Arm(other, (-1,))]
 
 
