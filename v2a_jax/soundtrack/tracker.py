@@ -297,7 +297,7 @@ class Soundtracker:
 
     Each is alone in its `Soundtracks`, whose request gives it again by itself;
     its score is the first of `rank_by`, because there is no rank among one.
-    All together take longer than the batch of a call.
+    On a CPU that costs less than the batch of a call, which is for accelerators.
 
     Args:
       video: path of the video.
