@@ -135,6 +135,11 @@ def drawn(make, seed=0):
   They are drawn on the host, so that no initialisation is compiled.
   """
   graphdef, state = nnx.split(nnx.eval_shape(make))
+  return nnx.merge(graphdef, fill(state, seed))
+
+
+def fill(shapes, seed=0):
+  """Random weights of a pytree's shapes, as `drawn` gives them to a model."""
   rng = np.random.default_rng(seed)
 
   def draw(x):
@@ -143,7 +148,23 @@ def drawn(make, seed=0):
     spread = 0.7 / np.sqrt(np.prod(x.shape[:-1]))
     return jnp.asarray(rng.normal(0, spread, x.shape), jnp.float32)
 
-  return nnx.merge(graphdef, jax.tree.map(draw, state))
+  return jax.tree.map(draw, shapes)
+
+
+def train_state(shapes, seed=0):
+  """The state before a run's first step, on the host: nothing is compiled.
+
+  Args:
+    shapes: `Program.state`.
+    seed: seed of the weights, which are those of `fill`; all else is 0.
+  """
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  params, buffers = (
+    jax.tree.map(np.asarray, fill(part, seed))
+    for part in (shapes.params, shapes.buffers)
+  )
+  ema = None if shapes.ema is None else params
+  return zeros.replace(params=params, buffers=buffers, ema=ema)
 
 
 def batch(target, b=2, **changes) -> Batch:

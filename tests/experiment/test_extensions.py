@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import diffusion_tiny
+from tests import tiny
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.experiment import sections
 from v2a_jax.experiment.experiment import Experiment
@@ -20,8 +21,6 @@ from v2a_jax.models import BACKBONES, layers
 from v2a_jax.models.config import TransformerConfig
 from v2a_jax.objectives import OBJECTIVES, base
 from v2a_jax.parallel import mesh as mesh_lib
-from v2a_jax.parallel import sharding
-from v2a_jax.sampling.draw import Draw
 from v2a_jax.sampling.windows import Windows
 from v2a_jax.training.program import make_program
 
@@ -55,8 +54,9 @@ def one_step(exp):
   mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=1), jax.devices()[:1])
   with jax.set_mesh(mesh):
     program = make_program(exp, mesh)
-    state, _ = sharding.init_sharded(program.init, mesh)
-    before = jax.tree.map(np.array, state.params)
+    state = tiny.train_state(program.state)
+    before = state.params
+    state = jax.device_put(state, program.shardings)
     state, metrics = program.step(state, exp.frozen(), exp.blank_batch(2))
   moved = jax.tree.map(lambda a, b: np.any(a != b), before, state.params)
   assert any(jax.tree.leaves(moved)) and np.isfinite(metrics["loss"])
@@ -100,15 +100,17 @@ def test_a_backbone_from_outside_trains_and_samples(monkeypatch):
   exp = experiment(model=model | {"kernel": 5})
   assert exp.config["model"]["kernel"] == 5
   one_step(exp)
-  generator = exp.make_model(nnx.Rngs(0))
+  generator = tiny.drawn(lambda: exp.make_model(nnx.Rngs(0)))
   length = 32
-  draw = Draw(
+  latents = tiny.sample(
+    exp.sampler,
+    generator,
+    exp.objective,
+    exp.blank_batch(2).cond,
     keys=jax.random.split(jax.random.key(0), 2),
     times=(jnp.arange(length) + 0.5) / 31.25,
     windows=Windows(length, length),
   )
-  cond = exp.blank_batch(2).cond
-  latents = exp.sampler(generator, exp.objective, cond, draw)
   assert latents.shape == (2, length, 512) and np.isfinite(latents).all()
 
 

@@ -12,6 +12,7 @@ from data_pipelines.assemble import OutputOptions
 from data_pipelines.derive import CopyOptions
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
+from tests import tiny
 from tests.data_pipelines import samples
 from tests.soundtrack import mmaudio_tiny
 from v2a_jax.basics.settings import SettingError
@@ -20,7 +21,6 @@ from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.models import lora
 from v2a_jax.parallel import mesh as mesh_lib
-from v2a_jax.parallel import sharding
 from v2a_jax.training.program import make_program
 from v2a_jax.weights import names
 
@@ -97,10 +97,11 @@ def test_low_rank_changes_are_trained_on_features(bundle, cached, tmp_path):
   assert batch.cond.frame_mask.all() and batch.cond.prompt_mask.any()
   with jax.set_mesh(mesh):
     program = make_program(exp, mesh)
-    state, _ = sharding.init_sharded(program.init, mesh)
+    state = tiny.train_state(program.state)
     leaves = names.flatten(state.params)
     assert {name[-1] for name in leaves} == set(lora.NEW)
     assert not any(name[:2] == ("conditioner", "clip") for name in leaves)
+    state = jax.device_put(state, program.shardings)
     state, metrics = program.step(state, exp.frozen(), batch)
   assert np.isfinite(metrics["loss"])
 
