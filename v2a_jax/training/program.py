@@ -6,6 +6,7 @@ builds the same ones here, over devices that need not exist.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -15,7 +16,12 @@ from v2a_jax.parallel import rows, sharding
 from v2a_jax.parallel.mesh import ParallelConfig
 from v2a_jax.training.optimizer import make_optimizer
 from v2a_jax.training.run import Trainable
-from v2a_jax.training.state import TrainState, abstract_model, make_init
+from v2a_jax.training.state import (
+  TrainState,
+  abstract_model,
+  first_state,
+  make_init,
+)
 from v2a_jax.training.step import make_eval_step, make_train_step
 
 
@@ -47,10 +53,11 @@ def make_program(
   """Builds the programs of an experiment on a mesh; compiles nothing."""
   run = experiment.run
   optimizer = make_optimizer(experiment.optimizer, run.num_train_steps)
-  init = make_init(
-    experiment.make_model, optimizer, seed=run.seed, ema=run.ema_decay > 0
-  )
-  state = jax.eval_shape(init)
+  ema = run.ema_decay > 0
+  init = make_init(experiment.make_model, optimizer, seed=run.seed, ema=ema)
+  graphdef, *variables = abstract_model(experiment.make_model)
+  first = functools.partial(first_state, optimizer=optimizer, ema=ema)
+  state = jax.eval_shape(first, *variables)
   shardings, opt_layouts = _layouts(state, mesh, experiment.parallel)
   divided = rows.Rows(
     mesh=mesh,
@@ -61,7 +68,6 @@ def make_program(
     buffers=shardings.buffers,
     reduce_dtype=experiment.parallel.reduce_dtype,
   )
-  graphdef = abstract_model(experiment.make_model)[0]
   common = dict(
     target=experiment.target,
     seed=run.seed,

@@ -60,18 +60,29 @@ def make_init(
   def init() -> TrainState:
     model = make_model(nnx.Rngs(seed))
     _, params, buffers = nnx.split(model, nnx.Param, ...)
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(
-      step=zero,
-      params=params,
-      buffers=buffers,
-      opt_state=optimizer.init(params),
-      ema=jax.tree.map(jnp.copy, params) if ema else None,
-      skipped=zero,
-      skipped_in_row=zero,
-    )
+    return first_state(params, buffers, optimizer, ema=ema)
 
   return init
+
+
+def first_state(
+  params: Any,
+  buffers: Any,
+  optimizer: optax.GradientTransformation,
+  *,
+  ema: bool,
+) -> TrainState:
+  """Returns the state before the first step, of a model's initial variables."""
+  zero = jnp.zeros((), jnp.int32)
+  return TrainState(
+    step=zero,
+    params=params,
+    buffers=buffers,
+    opt_state=optimizer.init(params),
+    ema=jax.tree.map(jnp.copy, params) if ema else None,
+    skipped=zero,
+    skipped_in_row=zero,
+  )
 
 
 def start_from(state: TrainState, arrays: Mapping) -> TrainState:
