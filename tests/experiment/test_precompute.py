@@ -13,7 +13,7 @@ from data_pipelines.derive import copy_with
 from data_pipelines.schema import DataError
 from data_pipelines.source import open_source
 from launch import cli
-from tests import small_runs
+from tests import small_runs, tiny
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.experiment.experiment import Experiment
@@ -89,7 +89,7 @@ def test_cached_targets_train_as_the_codec_in_the_step_does(
   fast = precompute(scenes, tmp_path / "fast", "--add", "target", arm=arm)
   plain = experiment_of(scenes, arm)
   quick = experiment_of(fast, arm, **{"data.cached_target": True})
-  model = plain.make_model(nnx.Rngs(0))
+  model = tiny.drawn(lambda: plain.make_model(nnx.Rngs(0)))
 
   def losses(experiment, found):
     @jax.jit
