@@ -39,7 +39,7 @@ CODEC = dict(
   codebook_size=64,
 )
 CRITIC = dict(fft_sizes=(256,), widths=(16, 32))
-STEPS = 8
+STEPS = 20
 # Quicker to compile; what is sent is the same.
 QUICK = {"xla_backend_optimization_level": "0"}
 
@@ -49,7 +49,6 @@ def experiment(arm, *, zero1=False, accumulate=1, **mesh):
   config["data"].update(DATA)
   config["mesh"], config["parallel"] = mesh, {"zero1": zero1}
   config["accumulate"] = accumulate
-  config["optimizer"]["warmup_steps"] = 10  # Few steps, and none a tiny one.
   if arm == "codec":
     config["model"].update(CODEC)
     config["model"]["discriminator"].update(CRITIC)
