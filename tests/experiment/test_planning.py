@@ -26,6 +26,12 @@ def found(exp):
   return plan.plan_step(exp, mesh_lib.make_mesh(exp.mesh), CHIP, peak=PEAK)
 
 
+@pytest.fixture(scope="module")
+def lowered(exp):
+  """(the programs of the run, its step lowered)."""
+  return plan.lower_step(exp, mesh_lib.make_mesh(exp.mesh))
+
+
 def test_state_is_that_of_a_real_run(exp, found):
   """FSDP over 4 splits all but small leaves; both moments are kept."""
   memory = found["memory"]
@@ -67,9 +73,9 @@ def test_the_batch_from_which_computing_takes_longer(exp, found):
   assert compute == pytest.approx(bounds["links"], rel=1 / found["least_batch"])
 
 
-def test_slices_exchange_each_gradient_once(exp):
+def test_slices_exchange_each_gradient_once(exp, lowered):
   mesh = mesh_lib.make_mesh(exp.mesh)
-  program, _ = plan.lower_step(exp, mesh)
+  program, _ = lowered
   weights = sum(x.size * 4 for x in jax.tree.leaves(program.state.params))
   # Of two slices of four devices, each holds a quarter of the sums of its
   # slice, sends half of that, and later the half that it has finished.
@@ -104,16 +110,16 @@ def test_a_batch_that_does_not_divide_is_refused():
     plan.lower_step(dataclasses.replace(exp, data=data), mesh)
 
 
-def test_the_plan_takes_the_state_as_a_run_makes_it(exp):
+def test_the_plan_takes_the_state_as_a_run_makes_it(exp, lowered):
   """Both come from `training.program`: here the layouts of real arrays."""
   mesh = mesh_lib.make_mesh(exp.mesh)
-  program, lowered = plan.lower_step(exp, mesh)
+  program, step = lowered
   with jax.set_mesh(mesh):
     state = jax.jit(program.init, out_shardings=program.shardings)()
     layout = lambda x: x.sharding
     planned = jax.tree.leaves(program.shardings)
     assert [layout(x) for x in jax.tree.leaves(state)] == planned
-    inputs = jax.tree.leaves(lowered.compile().input_shardings)
+    inputs = jax.tree.leaves(step.compile().input_shardings)
   assert inputs[: len(planned)] == planned
 
 
