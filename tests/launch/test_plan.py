@@ -20,6 +20,13 @@ SMALL = [
   "--config.model.num_heads=2",
   "--config.model.mlp_dim=48",
   "--config.model.unroll=1",
+  # Quicker to compile: a block of each kind, no codec and small frames.
+  "--config.codec=patches:16000:512:1",
+  "--config.data.frame_size=16",
+  "--config.model.depth=1",
+  "--config.model.joint_depth=1",
+  "--config.model.conditioner.spatial_depth=1",
+  "--config.model.conditioner.temporal_depth=1",
 ]
 needs_libtpu = pytest.mark.skipif(
   not (LIBTPU / "libtpu").is_dir(), reason="libtpu is not installed"
