@@ -81,7 +81,7 @@ def load(name: str) -> FrozenCodec:
   """
   kind = _kind(name)
   # Kept for later calls, so they are arrays even where a trace asks first.
-  with jax.ensure_compile_time_eval():
+  with jax.core.eval_context():
     codec = kind.load(name)
   parts = nnx.split(codec)
   calibrated = kind.calibrated(name)
