@@ -224,6 +224,12 @@ def test_every_package_that_is_imported_is_declared():
   assert needed - declared - {"jaxlib", "ml-dtypes"} == set()
 
 
+def test_test_files_have_names_of_their_own():
+  """pytest imports them by their names alone."""
+  names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+  assert not [name for name in names if names.count(name) > 1]
+
+
 def requirements() -> str:
   text = (ROOT / "setup.py").read_text()
   return text[text.index("CORE =") : text.index("setup(")]

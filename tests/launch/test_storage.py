@@ -168,7 +168,6 @@ def forbid_writing(name):
   [
     "generate s3://b/clip.mp4 -o out",
     "generate --from gs://b/clip.json -o out",
-    "data build gs://b/clips -o out",
     "sweep plan --config=configs/ar_tiny.py -o gs://b/sweep",
     "sweep status s3://b/sweep",
     "train --config=gs://b/config.py --workdir=run",
