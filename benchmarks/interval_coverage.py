@@ -5,12 +5,12 @@
   python -m benchmarks.interval_coverage embed DIR_A -o a.npz  # of sounds
   python -m benchmarks.interval_coverage sets a.npz [b.npz] --repeats 100
 
-`clips` simulates scores of clips. `seeds` simulates arms of 3 and 5 training seeds,
-whose scores have a part that is the clip's (`shared` of its variance), one that
-is the model's on the clip, and one of the seed, whose standard deviation is that
-of clips' means times `apart`; beside it is what resampling seeds and then clips
-gives. Then the same for Fréchet distances. `sets` draws sets of n clips and a reference
-of 128, for n of 16, 48 and 128, in three ways:
+`clips` simulates scores of clips. `seeds` simulates arms of 3 and 5 training
+seeds, whose scores have a part that is the clip's (`shared` of its variance), one
+that is the model's on the clip, and one of the seed, whose standard deviation is
+that of clips' means times `apart`; beside it is what resampling seeds and then
+clips gives. `sets` draws sets of n clips and a reference of 128, for n of 16, 48
+and 128, in three ways:
 
   gauss  windows with the means and the covariances, between clips and within
          clips, of the embeddings in a.npz, and a reference of those in b.npz

@@ -7,8 +7,9 @@ of clips with a part that is the clip's own and one of the model's, counts of
 onsets, and embeddings, of which Fréchet and kernel distances to a reference of
 64 clips are taken. Models are equal, or the second is worse by an effect in
 every metric. With `--seeds 3 --apart 0.3` they are arms of three training seeds,
-whose spread in every metric is 0.3 of the effect's unit. Printed is the share of reports that name any difference, with the
-standard error, and the share that would without Holm's correction.
+whose spread in every metric is 0.3 of the effect's unit. Printed is the share of
+reports that name any difference, with the standard error, and the share that
+would without Holm's correction.
 """
 
 import argparse

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import multiprocessing
 import os
-import pathlib
 from typing import Any
 
 from data_pipelines import captions as captions_lib
@@ -26,7 +25,7 @@ from data_pipelines.places import restore, work_place
 from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.writer import Outcome
 from v2a_jax.basics.parent import end_with_parent
-from v2a_jax.basics.paths import as_path, is_remote
+from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError, check
 
 
@@ -89,7 +88,7 @@ def build_folder(
     keys=files,
     unit="files",
     settings={"kind": "folder", **dataclasses.asdict(options)},
-    inputs=[_stats(directory, files, members), rows],
+    inputs=[_stats(directory, files, members, found.stored), rows],
     facts={
       "columns": table.columns,
       "files_ignored": found.others.total(),
@@ -209,13 +208,12 @@ def _captions(tables, files, archives, columns) -> captions_lib.Captions:
   return captions_lib.combine(found)
 
 
-def _stats(directory: pathlib.Path, files: list[str], members) -> list:
+def _stats(directory, files: list[str], members, stored) -> list:
   """Returns what tells whether each file has changed; None if unreadable."""
-  stored = directory.tree() if is_remote(directory) else None
 
   def stat(file: str):
-    if stored is not None:
-      return stored.get(file)
+    if file in stored:
+      return stored[file]
     try:
       found = (directory / file).stat()
     except OSError:  # a broken link: `clips.extract` will drop it by name

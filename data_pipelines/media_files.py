@@ -1,7 +1,7 @@
 """Finds the sounds, videos and archives of a folder."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -33,12 +33,16 @@ class MediaFiles:
     archives: paths of the tar files, likewise.
     others: number of other files by their ending.
     notes: a line for each folder that was left out.
+    stored: size in bytes and version of each file of an object store, by path.
   """
 
   files: Sequence[str]
   archives: Sequence[str]
   others: Counter[str]
   notes: Sequence[str]
+  stored: Mapping[str, tuple[int, str]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __str__(self) -> str:
     """Counts the files, and the others by their most frequent endings."""
@@ -71,30 +75,29 @@ def find_media(
   if not directory.is_dir():
     check_readable(directory)
     raise DataError(f"no folder {directory}")
-  notes, by_kind, others = [], {"media": [], "archives": []}, Counter()
-  names = (
-    _stored(directory) if is_remote(directory) else _found(directory, notes)
-  )
+  notes, stored = [], {}
+  if is_remote(directory):
+    stored = directory.tree()
+    names = [name for name in stored if not _is_hidden(name)]
+  else:
+    names = _found(directory, notes)
+  files, archives, others = [], [], Counter()
   for name in names:
     ending = pathlib.PurePosixPath(name).suffix.lower()
     if ending in SOUNDS | VIDEOS:
-      by_kind["media"].append(name)
+      files.append(name)
     elif with_archives and ending == ".tar":
-      by_kind["archives"].append(name)
+      archives.append(name)
     else:
       others[ending or "without an ending"] += 1
-  files, archives = map(sorted, by_kind.values())
-  found = MediaFiles(files, archives, others, notes)
+  found = MediaFiles(sorted(files), sorted(archives), others, notes, stored)
   if not files and not archives:
     raise DataError(f"{found} in {directory}; name a folder of clips")
   return found
 
 
-def _stored(directory: "StorePath") -> Iterator[str]:
-  """Yields the paths of the files of a store's folder."""
-  for name in directory.tree():
-    if not any(part.startswith(".") for part in name.split("/")):
-      yield name
+def _is_hidden(name: str) -> bool:
+  return any(part.startswith(".") for part in name.split("/"))
 
 
 def _found(directory: pathlib.Path, notes: list[str]) -> Iterator[str]:

@@ -80,8 +80,8 @@ def guarded(
   `--debug` is taken out of `argv`, and shows the traceback of such an error.
   """
   debug = "--debug" in argv
-  # Tracing makes many objects and little garbage; looking for it at every 700
-  # of them takes a sixth of the time of `v2a inspect`.
+  # Tracing makes many objects and little garbage, for which Python looks at every
+  # 700 of them (benchmarks/garbage_collection.py).
   gc.set_threshold(50_000)
   try:
     try:

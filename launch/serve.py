@@ -54,9 +54,11 @@ def main(argv: list[str]) -> int:
   from v2a_jax.basics.paths import local_path
   from v2a_jax.service import app
   from v2a_jax.service.options import ServiceOptions
+  from v2a_jax.soundtrack import provenance
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   options = parsing.fill(ServiceOptions, args)
+  provenance.signer()  # Who is named to sign must be able to.
   limits = media.Limits().scaled(args.read_limits)
   root = local_path(args.output, "the output folder")
   tracker = Soundtracker.load(args.checkpoint, step=args.step)
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
 
 def _card(checkpoint: str | None) -> str:
   """Returns the card of a bundle; "" of what has none."""
-  from v2a_jax.soundtrack.tracker import DEFAULT
+  from v2a_jax.soundtrack.synthesizer import DEFAULT
   from v2a_jax.weights import bundle
 
   try:

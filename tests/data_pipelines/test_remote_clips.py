@@ -148,13 +148,13 @@ def test_a_store_that_stops_ends_the_build_and_drops_nothing(
 
 
 @pytest.mark.parametrize(
-  ("place", "says"),
-  [("empty", "no folder"), ("../no-such-bucket/x", "no-such-bucket")],
+  ("url", "says"),
+  [
+    ("s3://v2a-tests/nothing-here", "no folder"),
+    ("s3://no-such-bucket/clips", "there is no bucket s3://no-such-bucket"),
+  ],
 )
-def test_where_nothing_is_that_is_said(s3_url, tmp_path, place, says):
-  url = f"{s3_url}/{place}"
-  if ".." in place:
-    url = f"s3://{place[3:]}"
+def test_where_nothing_is_that_is_said(url, says, object_stores, tmp_path):
   with pytest.raises((DataError, OSError), match=says) as error:
     made(url, tmp_path / "ds")
   assert "\n" not in str(error.value)

@@ -33,7 +33,7 @@ _KEYS = {
 
 
 def certificate(name, key, issuer, issuer_key, *, ca, days=(-1, 30), use=None):
-  """Makes a certificate of the kind that C2PA asks for (section 14.5.1)."""
+  """Makes a certificate of the kind that C2PA asks for."""
   now = datetime.datetime.now(datetime.UTC)
   named = lambda text: x509.Name(
     [

@@ -20,14 +20,13 @@ truth is held is in docs/evaluation.md.
 
 The p of a comparison is that of their common error, the root of c^2 + b - i,
 with Satterthwaite's degrees of freedom from n - 1 for c and S - 1 for b, i not
-taken off. At the small levels that many comparisons are tested at, the interval
-would name up to six times too many differences with 3 seeds, and this up to
-three; at 5 % it names fewer than 5 %.
+taken off: many comparisons are tested at small levels, where an interval of a few
+seeds, turned into a p, names too many differences.
 
 Welch, "The generalization of Student's problem when several different
 population variances are involved", 1947; Satterthwaite, "An approximate
-distribution of estimates of variance components", 1946; Owen, "The pigeonhole bootstrap",
-2007, on crossed factors; Bouthillier et al., "Accounting for variance in machine
+distribution of estimates of variance components", 1946; Owen, "The pigeonhole
+bootstrap", 2007, on crossed factors; Bouthillier et al., "Accounting for variance in machine
 learning benchmarks", 2021, https://arxiv.org/abs/2103.03098, on why seeds belong
 in a comparison.
 """

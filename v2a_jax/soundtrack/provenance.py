@@ -2,8 +2,7 @@
 
 It says that a trained model made the sound, in which version of this package,
 and what the watermark carries. The signature is over the whole file, so that
-any later change shows (https://spec.c2pa.org, section "Claims"). Who signs is
-said by two PEM files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and
+any later change shows (https://spec.c2pa.org). Who signs is said by two PEM files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and
 those that vouch for it, and `$V2A_C2PA_KEY`, its private key.
 
 By c2pa-python (https://github.com/contentauth/c2pa-python), extra `delivery`.

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import contextlib
 
 import jax
-from jax._src.distributed import global_state
+
+from v2a_jax.parallel.distributed import global_state
 
 # Part of the name of the barrier behind which nobody writes any more.
 _WRITTEN = "async_write_complete"
@@ -39,7 +40,8 @@ class Failures:
     except Exception as error:  # Orbax and TensorStore raise many kinds.
       if jax.process_count() == 1:
         raise
-      text = " ".join(str(error).split())[:500] or type(error).__name__
+      # Whole: TensorStore says at the end what the matter is.
+      text = " ".join(str(error).split()) or type(error).__name__
       global_state.client.key_value_set(
         f"{self._place}{jax.process_index()}", text, allow_overwrite=True
       )

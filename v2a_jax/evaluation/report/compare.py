@@ -301,8 +301,8 @@ def _of_seeds(runs: Sequence[dict]) -> list[str]:
     t = stats.t.ppf((1 + intervals.LEVEL) / 2, count - 1)
     sentences.append(
       f"{join(names)}: mean of {count} training seeds. Intervals of the table and"
-      " tests between arms are over clips and seeds: they say what other seeds on other clips would"
-      f" give. How far seeds are apart is hardly known from {count}, so their"
+      " tests between arms are over clips and seeds: they say what other seeds on"
+      f" other clips would give. How far seeds are apart is hardly known from {count}, so their"
       f" part of an interval is {t:.1f} standard errors to each side, and only"
       " large differences are named."
     )
