@@ -43,7 +43,7 @@ from v2a_jax.training.restore import (
   read_score,
 )
 from v2a_jax.training.retention import Retention
-from v2a_jax.training.save_failures import Failures
+from v2a_jax.training.save_failures import Failures, SaveFailed
 from v2a_jax.training.state import TrainState
 from v2a_jax.weights import names
 
@@ -367,11 +367,13 @@ class Checkpoints:
       known = [v for k, v in _STORAGE_ERRORS.items() if k in text]
       if not known:
         raise
+      where = f" on {error.where}" if isinstance(error, SaveFailed) else ""
       _log.warning(
-        "checkpoint %s could not be saved: %s. The previous checkpoints are"
+        "checkpoint %s could not be saved: %s%s. The previous checkpoints are"
         " kept, training goes on, and the next interval tries again",
         self.root / str(self._pending),
         known[0],
+        where,
       )
     self._discard(self._pending)
     self._manager = self._open_manager()

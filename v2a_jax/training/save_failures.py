@@ -6,8 +6,10 @@ where they wait, after it has left word in JAX's coordination service, and there
 the save ends for all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
+import json
+import platform
 
 import jax
 
@@ -18,7 +20,16 @@ _WRITTEN = "async_write_complete"
 
 
 class SaveFailed(Exception):
-  """Some processes could not write; says which, and why."""
+  """Some processes could not write; says which, and why.
+
+  Attributes:
+    where: hosts and numbers of these processes.
+  """
+
+  def __init__(self, found: Sequence[tuple[str, str]]):
+    """Takes (where, why) of each process."""
+    super().__init__("; ".join(f"{where}: {why}" for where, why in found))
+    self.where = ", ".join(where for where, _ in found)
 
 
 class Failures:
@@ -41,9 +52,11 @@ class Failures:
       if jax.process_count() == 1:
         raise
       # Whole: TensorStore says at the end what the matter is.
-      text = " ".join(str(error).split()) or type(error).__name__
+      why = " ".join(str(error).split()) or type(error).__name__
+      index = jax.process_index()
+      failure = f"{platform.node()}, process {index}", why
       global_state.client.key_value_set(
-        f"{self._place}{jax.process_index()}", text, allow_overwrite=True
+        f"{self._place}{index}", json.dumps(failure), allow_overwrite=True
       )
 
   def barrier(self, *, key: str, timeout_ms: int) -> None:
@@ -59,8 +72,7 @@ class Failures:
     if _WRITTEN not in key:
       return
     if found := client.key_value_dir_get(self._place):
-      failed = [f"process {key.rsplit('/')[-1]}: {why}" for key, why in found]
-      raise SaveFailed("; ".join(sorted(failed)))
+      raise SaveFailed([json.loads(text) for _, text in sorted(found)])
 
   @property
   def _place(self) -> str:
