@@ -97,8 +97,9 @@ delivery:
                       mark the sound as generated (default yes)
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
                       published key)
---sign, --no-sign     sign files by C2PA, if $V2A_C2PA_CERTIFICATES and
-                      $V2A_C2PA_KEY name a chain and its key in PEM (default yes)
+--sign, --no-sign     sign files by C2PA, as $V2A_C2PA_CERTIFICATES and
+                      $V2A_C2PA_KEY say, a chain and its key in PEM, or as nobody
+                      known (default yes)
 """
 EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
   v2a generate --from out/clip/clip.json -o again"""

@@ -1,4 +1,4 @@
-"""Detect the inaudible watermark of sound from v2a generate."""
+"""Detect the watermark and the signature of sound from v2a generate."""
 
 import dataclasses
 import json
@@ -26,7 +26,11 @@ def main(argv: list[str]) -> int:
 def detect(argv: list[str]) -> int:
   """Look for the watermark in the sound of files.
 
-  The exit status is 0 if every file has it, 1 if one does not, 2 after an error.
+  Of files with a C2PA manifest it is also said who signed them, and whether
+  they have changed since.
+
+  The exit status is 0 if every file has the watermark, 1 if one does not, 2
+  after an error.
   """
   parser = parsing.Parser(
     "v2a watermark detect", detect.__doc__, ARGUMENTS, EXAMPLE
@@ -34,6 +38,7 @@ def detect(argv: list[str]) -> int:
   args = parser.parse(argv)
   files = [parsing.existing(file, "file") for file in args.file]
   from v2a_jax import media, watermark
+  from v2a_jax.soundtrack import provenance
 
   limits = media.Limits().scaled(args.read_limits)
   missed = 0
@@ -45,12 +50,22 @@ def detect(argv: list[str]) -> int:
       file, sample_rate=info.sample_rate, limits=limits
     )
     result = watermark.detect(sound.samples, info.sample_rate, key=args.key)
+    signed = provenance.read(file)
     missed += not result.found
     if args.json:
       row = {"file": str(file), **dataclasses.asdict(result)}
+      row["signed"] = signed and dataclasses.asdict(signed)
       print(json.dumps(row), flush=True)
-    else:
-      print(f"{file}: {describe(result)}", flush=True)
+      continue
+    print(f"{file}: {describe(result)}", flush=True)
+    if signed:
+      holds = (
+        f"not valid: {signed.fault}" if signed.fault else "unchanged since"
+      )
+      print(
+        f"{file}: signed by {signed.signer!r} with {signed.made_by}, {holds}",
+        flush=True,
+      )
   return 1 if missed else 0
 
 

@@ -4,6 +4,7 @@ import datetime
 from fractions import Fraction
 import hashlib
 import json
+import sys
 
 import av
 import c2pa
@@ -205,12 +206,33 @@ def test_what_is_not_signed_is_said(takes, named, tmp_path, monkeypatch):
   assert read(done.waves[0])[0] == "Valid"
   done = takes.save(tmp_path / "b", sign=False)
   assert unsigned(done, done.waves[0].name) == "by choice"
-  for name in (provenance.CERTIFICATES, provenance.KEY):
-    monkeypatch.delenv(name)
+  monkeypatch.delenv(provenance.CERTIFICATES)
+  monkeypatch.delenv(provenance.KEY)
+  monkeypatch.setitem(sys.modules, "c2pa", None)
   done = takes.save(tmp_path / "c")
-  assert "nobody" in unsigned(done, done.waves[0].name)
-  with pytest.raises(c2pa.C2paError):
-    read(done.waves[0])
+  assert "not installed" in unsigned(done, done.waves[0].name)
+  assert provenance.read(done.waves[0]) is None
+
+
+def test_who_names_nobody_signs_as_nobody_known(takes, tmp_path, capsys):
+  """And `v2a watermark detect` says so, and that a file has changed since."""
+  done = takes.save(tmp_path / "out")
+  (row,) = json.loads(done.sidecar.read_text())["candidates"]
+  for path in (*done.videos, *done.waves):
+    state, manifest = read(path)
+    assert state == "Valid"
+    assert manifest["signature_info"]["common_name"] == provenance.NOBODY
+    assert row["provenance"][path.name]["signed_by"] == provenance.NOBODY
+  (path,) = done.waves
+  assert cli.main(["watermark", "detect", str(path)]) == 0
+  said = capsys.readouterr().out.splitlines()[1]
+  assert provenance.NOBODY in said and said.endswith("unchanged since")
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(bytes(data))
+  assert cli.main(["watermark", "detect", "--json", str(path)]) == 0
+  signed = json.loads(capsys.readouterr().out)["signed"]
+  assert signed["signer"] == provenance.NOBODY and "hash" in signed["fault"]
 
 
 def old(folder):

@@ -30,8 +30,7 @@ class DeliveryOptions:
     zip: whether everything is put into one zip file as well.
     payload: 16 bits that the watermark carries.
     mark: whether there is a watermark.
-    sign: whether files are signed, where the environment says by whom
-      (`provenance`).
+    sign: whether files are signed (`provenance`).
   """
 
   keep: int | None = None

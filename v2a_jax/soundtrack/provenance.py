@@ -2,15 +2,20 @@
 
 It says that a trained model made the sound, in which version of this package,
 and what the watermark carries. The signature is over the whole file, so that
-any later change shows (https://spec.c2pa.org). Who signs is said by two PEM files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and
-those that vouch for it, and `$V2A_C2PA_KEY`, its private key.
+any later change shows (https://spec.c2pa.org). Who signs is said by two PEM
+files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and those that vouch for
+it, and `$V2A_C2PA_KEY`, its private key; else it is nobody who could be known
+(self_signed.py).
 
 By c2pa-python (https://github.com/contentauth/c2pa-python), extra `delivery`.
+Nothing is asked or fetched over a network.
 """
 
 from collections.abc import Mapping
 import dataclasses
 import datetime
+import functools
+import importlib.util
 import io
 import os
 import pathlib
@@ -19,6 +24,7 @@ import wave
 
 import v2a_jax
 from v2a_jax.basics import files
+from v2a_jax.soundtrack import self_signed
 
 CERTIFICATES, KEY = "V2A_C2PA_CERTIFICATES", "V2A_C2PA_KEY"
 # Media types by the ending of a file; Matroska has no place for a manifest.
@@ -34,6 +40,9 @@ _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _SOUND = f"{_SOURCE}trainedAlgorithmicMedia"
 _VIDEO = f"{_SOURCE}compositeWithTrainedAlgorithmicMedia"
 _SOUNDTRACK = "org.v2a-jax.soundtrack"
+# Name of a signer who names none; and the code of one whom no list here knows.
+NOBODY = "v2a_jax, self-signed"
+_UNKNOWN = "signingCredential.untrusted"
 # COSE's algorithms by the size of the key of an elliptic curve (RFC 9053).
 _CURVES = {256: "es256", 384: "es384", 521: "es512"}
 
@@ -127,10 +136,11 @@ class Signer:
       ta_url=None,
     )
     with c2pa.Signer.from_info(info) as signer:
-      with c2pa.Builder(_manifest(kind, title, facts)) as builder:
+      manifest = _manifest(kind, title, facts)
+      with c2pa.Builder(manifest, context=_offline()) as builder:
         builder.sign(signer, kind, source, target)
     target.seek(0)
-    with c2pa.Reader(kind, target) as reader:
+    with c2pa.Reader(kind, target, context=_offline()) as reader:
       return reader.get_active_manifest()["label"]
 
   def _try_out(self, certificates: os.PathLike) -> None:
@@ -150,15 +160,15 @@ class Signer:
 
 
 def signer() -> Signer | None:
-  """Reads who signs, as the environment says; None if it says nothing.
+  """Returns who signs; None where c2pa-python is not installed.
 
   Raises:
     ProvenanceError: only one of the two variables is set, or as `Signer.read`.
-    ModuleNotFoundError: c2pa-python is not installed.
+    ModuleNotFoundError: both are, and c2pa-python is not installed.
   """
   named = {name: os.environ.get(name, "") for name in (CERTIFICATES, KEY)}
   if not any(named.values()):
-    return None
+    return _self_signed() if importlib.util.find_spec("c2pa") else None
   for name, path in named.items():
     if not path:
       raise ProvenanceError(
@@ -166,6 +176,60 @@ def signer() -> Signer | None:
         " signing takes both"
       )
   return Signer.read(*map(pathlib.Path, named.values()))
+
+
+@functools.cache
+def _self_signed() -> Signer:
+  return Signer(NOBODY, "es256", *self_signed.make(NOBODY))
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+  """What the manifest of a file says, and whether that holds.
+
+  Attributes:
+    signer: common name in the certificate.
+    made_by: program and version that wrote the manifest.
+    fault: why the signature does not hold, such as a later change; "" if it
+      does. Whether the signer is who that says, is not asked.
+  """
+
+  signer: str
+  made_by: str
+  fault: str
+
+
+def read(path: os.PathLike) -> Signed | None:
+  """Reads who signed a file; None if it has no manifest, or c2pa is not there."""
+  if not importlib.util.find_spec("c2pa"):
+    return None
+  import c2pa
+
+  try:
+    with c2pa.Reader(str(path), context=_offline()) as reader:
+      manifest, state = (
+        reader.get_active_manifest(),
+        reader.get_validation_state(),
+      )
+      found = reader.get_validation_results() or {}
+  except c2pa.C2paError:
+    return None
+  faults = found.get("activeManifest", {}).get("failure", ())
+  told = [of["explanation"] for of in faults if of["code"] != _UNKNOWN]
+  made_by = (manifest.get("claim_generator_info") or [{}])[0]
+  return Signed(
+    signer=(manifest.get("signature_info") or {}).get("common_name") or "?",
+    made_by=" ".join(made_by.get(k, "") for k in ("name", "version")).strip(),
+    fault="" if state != "Invalid" else "; ".join(told) or "it is not valid",
+  )
+
+
+def _offline() -> Any:
+  """Returns settings of C2PA without requests to addresses in a file."""
+  import c2pa
+
+  verify = {"remote_manifest_fetch": False, "ocsp_fetch": False}
+  return c2pa.Context(c2pa.Settings.from_dict({"verify": verify}))
 
 
 def refusal(path: pathlib.Path) -> str:

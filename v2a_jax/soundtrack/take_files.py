@@ -37,7 +37,7 @@ class Source:
     original: its own sound at the delivered rate, float32 [t channels]; None
       if it is dropped.
     created: when the sound was made.
-    signer: who signs the files; None for nobody.
+    signer: who signs the files; None if nothing can sign.
   """
 
   takes: Any
@@ -137,7 +137,7 @@ def _sign(path, row, source: Source, options: DeliveryOptions) -> dict:
   if not options.sign:
     return {"unsigned": "by choice"}
   if source.signer is None:
-    return {"unsigned": "nobody is named to sign"}
+    return {"unsigned": "c2pa-python is not installed"}
   if reason := provenance.refusal(path):
     return {"unsigned": reason}
   facts = {name: row[name] for name in ("seed", "sha256_samples")}
