@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
 def detect(argv: list[str]) -> int:
   """Look for the watermark in the sound of files.
 
-  Of files with a C2PA manifest it is also said who signed them, and whether
-  they have changed since.
+  Of files with a C2PA manifest it is also said who signed them and their
+  footage, and whether they have changed since.
 
   The exit status is 0 if every file has the watermark, 1 if one does not, 2
   after an error.
@@ -59,13 +59,7 @@ def detect(argv: list[str]) -> int:
       continue
     print(f"{file}: {describe(result)}", flush=True)
     if signed:
-      holds = (
-        f"not valid: {signed.fault}" if signed.fault else "unchanged since"
-      )
-      print(
-        f"{file}: signed by {signed.signer!r} with {signed.made_by}, {holds}",
-        flush=True,
-      )
+      print(f"{file}: {signed}", flush=True)
   return 1 if missed else 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.accessibility import assert_accessible
 from v2a_jax import media, watermark
+from v2a_jax.soundtrack import provenance
 
 
 @pytest.fixture
@@ -198,6 +199,13 @@ def test_detect_tab_and_model_card(page, served, clip, tmp_path):
   verdict = "return $('verdict').textContent"
   wait(page, verdict + ".includes('watermark found')")
   assert "payload 77" in page.execute_script(verdict)
+  assert "signed" not in page.execute_script(verdict)
+  # The same name again, now signed.
+  provenance.signer().sign(tmp_path / "marked.wav", {})
+  page.execute_script("$('suspect').dispatchEvent(new Event('click'))")
+  page.find_element("id", "suspect").send_keys(str(tmp_path / "marked.wav"))
+  signed = f"It is signed by '{provenance.NOBODY}' with v2a_jax"
+  wait(page, verdict + f".includes({json.dumps(signed)})")
   page.find_element("id", "suspect").send_keys(str(clip))
   wait(page, verdict + ".includes('no watermark of this key')")
   assert_accessible(page)

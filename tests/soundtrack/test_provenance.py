@@ -1,9 +1,11 @@
 """Signed files: who made them, that nothing changed, and what cannot sign."""
 
+import dataclasses
 import datetime
 from fractions import Fraction
 import hashlib
 import json
+import shutil
 import sys
 
 import av
@@ -233,6 +235,45 @@ def test_who_names_nobody_signs_as_nobody_known(takes, tmp_path, capsys):
   assert cli.main(["watermark", "detect", "--json", str(path)]) == 0
   signed = json.loads(capsys.readouterr().out)["signed"]
   assert signed["signer"] == provenance.NOBODY and "hash" in signed["fault"]
+
+
+@pytest.mark.parametrize("harm", [False, True], ids=["whole", "changed"])
+def test_the_manifest_of_the_footage_is_carried_on(
+  takes, identity, tmp_path, monkeypatch, harm
+):
+  """As it is: a camera's signature stays readable, a broken one stays broken."""
+  film = tmp_path / "film.mp4"
+  shutil.copy(takes.video, film)
+  camera = provenance.Signer.read(*identity)
+  label = camera.sign(film, {})
+  if harm:
+    data = bytearray(film.read_bytes())
+    data[len(data) // 2] ^= 1
+    film.write_bytes(bytes(data))
+  done = dataclasses.replace(takes, video=film).save(tmp_path / "out")
+  (path,) = done.videos
+  with c2pa.Reader(str(path)) as reader:
+    assert reader.get_validation_state() == "Valid"
+    manifest = reader.get_active_manifest()
+    (part,) = manifest["ingredients"]
+  assert part["active_manifest"] == label
+  assert part["relationship"] == "parentOf" and part["title"] == "film.mp4"
+  failed = part["validation_results"]["activeManifest"]["failure"]
+  codes = {of["code"] for of in failed}
+  assert ("assertion.bmffHash.mismatch" in codes) == harm
+  (actions,) = (
+    a["data"]["actions"]
+    for a in manifest["assertions"]
+    if a["label"] == "c2pa.actions.v2"
+  )
+  assert [a["action"] for a in actions] == ["c2pa.opened", "c2pa.edited"]
+  signed = provenance.read(path)
+  assert (signed.signer, signed.fault) == (provenance.NOBODY, "")
+  assert signed.footage_signer == "A mixer"
+  # The sound alone was not made by changing the footage.
+  (wave,) = done.waves
+  assert not read(wave)[1].get("ingredients")
+  assert provenance.read(wave).footage_signer == ""
 
 
 def old(folder):

@@ -9,7 +9,7 @@ DELETE /api/jobs/ID                         → cancelled
 PUT    /api/jobs/ID/takes/SEED      {kept}  → the job
 GET    /api/jobs/ID/takes/SEED/sound|video  → a file
 POST   /api/export                  JSON    → a zip of takes, delivered anew
-POST   /api/detect?name=            a file  → is the watermark in it
+POST   /api/detect?name=            a file  → is the watermark in it, who signed it
 GET    /api/model                           → the model card
 GET    /openapi.json                        → all this, for programs
 """
@@ -33,7 +33,7 @@ from v2a_jax.service import bodies, guard, jobs
 from v2a_jax.service import store as store_lib
 from v2a_jax.service.options import Policy, ServiceOptions
 from v2a_jax.service.worker import Worker
-from v2a_jax.soundtrack import transcripts
+from v2a_jax.soundtrack import provenance, transcripts
 from v2a_jax.soundtrack.delivery import check_source
 
 PAGE = pathlib.Path(__file__).parent / "page"
@@ -242,7 +242,7 @@ class Routes:
   async def detect(
     self, request: fastapi.Request, name: str = "sound.wav"
   ) -> dict[str, Any]:
-    """Looks for the watermark in a file, which is removed then."""
+    """Looks for the watermark and a signature in a file, which is removed then."""
     with tempfile.TemporaryDirectory(dir=self.store.root) as folder:
       file = pathlib.Path(folder, store_lib.safe_name(name))
       await _receive(request, file)
@@ -259,7 +259,8 @@ class Routes:
       limits=self.limits,
     )
     found = watermark.detect(sound.samples, info.sample_rate, key=self.key)
-    return dataclasses.asdict(found)
+    signed = provenance.read(file)
+    return dataclasses.asdict(found) | {"signed": signed and str(signed)}
 
   def model(self) -> dict[str, Any]:
     """The model that makes the sound, and its card."""

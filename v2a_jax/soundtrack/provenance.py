@@ -2,8 +2,8 @@
 
 It says that a trained model made the sound, in which version of this package,
 and what the watermark carries. The signature is over the whole file, so that
-any later change shows (https://spec.c2pa.org). Who signs is said by two PEM
-files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and those that vouch for
+any later change shows (https://spec.c2pa.org). A manifest that the footage has
+is carried on in that of the video. Who signs is said by two PEM files: `$V2A_C2PA_CERTIFICATES`, the signer's certificate and those that vouch for
 it, and `$V2A_C2PA_KEY`, its private key; else it is nobody who could be known
 (self_signed.py).
 
@@ -112,21 +112,34 @@ class Signer:
     signer._try_out(certificates)
     return signer
 
-  def sign(self, path: pathlib.Path, facts: Mapping[str, Any]) -> str:
+  def sign(
+    self,
+    path: pathlib.Path,
+    facts: Mapping[str, Any],
+    footage: pathlib.Path | None = None,
+  ) -> str:
     """Puts a signed manifest into a file; returns the manifest's name.
 
     Args:
       path: file of a kind for which `refusal` is "".
       facts: what is known of the soundtrack, JSON-able.
+      footage: video to which the sound was added, if this is a video. If it has
+        a manifest, signed or damaged as it is, that becomes part of the new one.
 
     Raises:
       OSError: it cannot be written; the file is as it was.
     """
+    if footage is not None and read(footage) is None:
+      footage = None
     with files.written(path) as part:
       with open(path, "rb") as source, open(part, "w+b") as target:
-        return self._sign(_TYPES[path.suffix], source, target, path.name, facts)
+        return self._sign(
+          _TYPES[path.suffix], source, target, path.name, facts, footage
+        )
 
-  def _sign(self, kind: str, source, target, title: str, facts) -> str:
+  def _sign(
+    self, kind: str, source, target, title: str, facts, footage=None
+  ) -> str:
     import c2pa
 
     info = c2pa.C2paSignerInfo(
@@ -136,8 +149,13 @@ class Signer:
       ta_url=None,
     )
     with c2pa.Signer.from_info(info) as signer:
-      manifest = _manifest(kind, title, facts)
+      manifest = _manifest(kind, title, facts, edited=footage is not None)
       with c2pa.Builder(manifest, context=_offline()) as builder:
+        if footage is not None:
+          builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
+          parent = {"title": footage.name, "relationship": "parentOf"}
+          with open(footage, "rb") as file:
+            builder.add_ingredient(parent, _type(footage), file)
         builder.sign(signer, kind, source, target)
     target.seek(0)
     with c2pa.Reader(kind, target, context=_offline()) as reader:
@@ -192,11 +210,19 @@ class Signed:
     made_by: program and version that wrote the manifest.
     fault: why the signature does not hold, such as a later change; "" if it
       does. Whether the signer is who that says, is not asked.
+    footage_signer: common name of who signed the footage; "" if nobody did.
   """
 
   signer: str
   made_by: str
   fault: str
+  footage_signer: str = ""
+
+  def __str__(self) -> str:
+    """Puts it into words."""
+    footage = self.footage_signer and f", footage by {self.footage_signer!r}"
+    state = f"not valid: {self.fault}" if self.fault else "unchanged since"
+    return f"signed by {self.signer!r} with {self.made_by}{footage}, {state}"
 
 
 def read(path: os.PathLike) -> Signed | None:
@@ -205,23 +231,47 @@ def read(path: os.PathLike) -> Signed | None:
     return None
   import c2pa
 
+  path = pathlib.Path(path)
   try:
-    with c2pa.Reader(str(path), context=_offline()) as reader:
+    with (
+      open(files.open_regular(path), "rb") as file,
+      c2pa.Reader(_type(path), file, context=_offline()) as reader,
+    ):
       manifest, state = (
         reader.get_active_manifest(),
         reader.get_validation_state(),
       )
       found = reader.get_validation_results() or {}
+      footage = _footage(reader, manifest)
   except c2pa.C2paError:
     return None
   faults = found.get("activeManifest", {}).get("failure", ())
   told = [of["explanation"] for of in faults if of["code"] != _UNKNOWN]
   made_by = (manifest.get("claim_generator_info") or [{}])[0]
   return Signed(
-    signer=(manifest.get("signature_info") or {}).get("common_name") or "?",
+    signer=_common_name(manifest),
     made_by=" ".join(made_by.get(k, "") for k in ("name", "version")).strip(),
     fault="" if state != "Invalid" else "; ".join(told) or "it is not valid",
+    footage_signer=_common_name(footage) if footage else "",
   )
+
+
+def _footage(reader: Any, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+  """Returns the manifest of the file that a signed file was made of, if any."""
+  for part in manifest.get("ingredients", ()):
+    if part["relationship"] == "parentOf" and part.get("active_manifest"):
+      return reader.get_manifest(part["active_manifest"])
+  return None
+
+
+def _common_name(manifest: Mapping[str, Any]) -> str:
+  return (manifest.get("signature_info") or {}).get("common_name") or "?"
+
+
+def _type(path: pathlib.Path) -> str:
+  """Returns the media type by which c2pa reads a file."""
+  ending = path.suffix.lower()
+  return _TYPES.get(ending, ending[1:])
 
 
 def _offline() -> Any:
@@ -259,11 +309,11 @@ def _algorithm(key: Any) -> str | None:
 
 
 def _manifest(
-  kind: str, title: str, facts: Mapping[str, Any]
+  kind: str, title: str, facts: Mapping[str, Any], edited: bool
 ) -> dict[str, Any]:
   agent = {"name": "v2a_jax", "version": v2a_jax.__version__}
   made = {
-    "action": "c2pa.created",
+    "action": "c2pa.edited" if edited else "c2pa.created",
     "digitalSourceType": _SOUND if kind.startswith("audio") else _VIDEO,
     "softwareAgent": agent,
     "description": "The sound was generated from the picture.",

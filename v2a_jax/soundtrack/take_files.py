@@ -142,7 +142,9 @@ def _sign(path, row, source: Source, options: DeliveryOptions) -> dict:
     return {"unsigned": reason}
   facts = {name: row[name] for name in ("seed", "sha256_samples")}
   facts["watermark"] = {"payload": options.payload} if options.mark else None
-  name = source.signer.sign(path, facts)
+  is_video = path.suffix == f".{options.container}"
+  footage = source.takes.video if is_video else None
+  name = source.signer.sign(path, facts, footage)
   return {"manifest": name, "signed_by": source.signer.name}
 
 

@@ -538,12 +538,21 @@ $("suspect").onchange = async () => {
     $("verdict").textContent = found.found
       ? `${file.name}: watermark found, by chance at most ${found.false_positive_probability.toExponential(1)}, payload ${found.payload ?? "unreadable"}, ${found.seconds_examined.toFixed(1)} s examined`
       : `${file.name}: no watermark of this key, ${found.seconds_examined.toFixed(1)} s examined`;
+    if (found.signed) $("verdict").textContent += `. It is ${found.signed}`;
     $("verdict").className = found.found ? "good" : "";
   } catch (error) {
     $("verdict").textContent = error.message;
     $("verdict").className = "bad";
   }
 };
+// A file that is chosen again, because it has changed, is read again.
+for (const input of document.querySelectorAll("input[type=file]")) {
+  input.onclick = () => {
+    if (!input.value) return;
+    input.value = "";
+    input.dispatchEvent(new Event("change"));
+  };
+}
 for (const tab of document.querySelectorAll("nav button")) {
   tab.onclick = () => {
     for (const other of document.querySelectorAll("nav button")) {
