@@ -63,6 +63,9 @@ how:
                       transcript are spoken; v2a generate is not told
 --degraded            add rows of the model that is given compressed, noisy, slow
                       and film-like pictures
+--best_of COUNT       number of takes that a model makes of each clip; the best by
+                      how onsets coincide with motion, as v2a generate ranks
+                      them, is judged (default 1)
 --batch_size COUNT    number of clips that are generated at a time (default 8)
 --seed SEED           random seed of the choice of clips, 0 to
                       {parsing.MAX_SEED} (default 0)
@@ -153,6 +156,8 @@ def _check(args: argparse.Namespace) -> None:
     raise error(f"--seconds {args.seconds:g} is less than 0.5")
   if _share(args.shard)[1] > 1 and is_remote(args.output):
     raise error("--shard needs a folder of this machine, or one that is shared")
+  if args.best_of > 1 and not args.checkpoint:
+    raise error("--best_of goes with checkpoints: sounds of a folder are there")
   last = args.noise_seed + (_num_clips(args) or 1) - 1
   if last > parsing.MAX_SEED:
     raise error(
@@ -317,6 +322,9 @@ class _Systems:
           continue
         tracker.experiment.sampler_with(changes)  # Refused here, not half-way.
         shown = label if args.step == "each" else ""
-        yield label, systems.Model(tracker, changes, name=shown)
+        yield (
+          label,
+          systems.Model(tracker, changes, name=shown, best_of=args.best_of),
+        )
     for name, (folder, pairs) in self._folders.items():
       yield name, systems.Outputs(name, folder, pairs)

@@ -1,11 +1,18 @@
 """Which clips are used, and what anchors sound like."""
 
-from flashes import RATE, SECONDS, Follower, make_record
+from flashes import (
+  RATE,
+  SECONDS,
+  Follower,
+  evaluate_quickly,
+  make_record,
+  value_of,
+)
 import numpy as np
 import pytest
 
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import pictures, rows
+from v2a_jax.evaluation import pictures, rows, systems
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
@@ -101,3 +108,50 @@ def test_a_worse_picture_is_the_same_clip_seen_worse(name):
     np.testing.assert_array_equal(frames, example["frames"][0:50:5])
   if name == "film_video":
     assert np.ptp(frames, axis=-1).max() == 0
+
+
+class Late(Follower):
+  """A follower of whose takes the third is in time, and the others late."""
+
+  def sample(self, cond, *, seed, seconds, sampler):
+    sounds = super().sample(cond, seed=seed, seconds=seconds, sampler=sampler)
+    late = [(0.3, 0.2, 0.0, 0.4)[one // 1_000_000] * RATE for one in seed]
+    return np.stack([rows.delayed(s, round(d)) for s, d in zip(sounds, late)])
+
+
+def test_the_best_of_several_takes_is_judged(data, tmp_path):
+  def f1(count):
+    content = evaluate_quickly(
+      data,
+      tmp_path / str(count),
+      tracker=systems.Model(Late(data), best_of=count),
+      rows=["generated", "ground_truth", "shuffled_video"],
+    )
+    assert content["sampler"] == {"num_steps": 1, "best_of": count}
+    other = value_of(content, "shuffled_video", "onset_f1_50ms")["value"]
+    return value_of(content, "generated", "onset_f1_50ms")["value"], other
+
+  assert f1(1)[0] < 0.5 and f1(2)[0] < 0.5
+  assert f1(3)[0] == f1(4)[0] == pytest.approx(1.0)
+  # Another clip's takes are chosen by the other clip's picture.
+  plain = evaluate_quickly(
+    data, tmp_path / "plain", rows=["ground_truth", "shuffled_video"]
+  )
+  in_time = value_of(plain, "shuffled_video", "onset_f1_50ms")["value"]
+  assert f1(4)[1] == pytest.approx(in_time)
+
+
+def test_after_the_last_seed_comes_the_first(data, tmp_path):
+  model = Follower(data)
+  evaluate_quickly(
+    data,
+    tmp_path,
+    tracker=systems.Model(model, best_of=2),
+    num_clips=1,
+    noise_seed=2**32 - 1,
+    rows=["generated", "ground_truth"],
+  )
+  assert {one for seeds in model.seeds for one in seeds} == {
+    2**32 - 1,
+    999_999,
+  }

@@ -25,8 +25,8 @@ import numpy as np
 
 from v2a_jax.basics.text import one_of
 from v2a_jax.batch import Batch, Conditioning
+from v2a_jax.evaluation import best_of, pictures
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import pictures
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
@@ -84,11 +84,14 @@ class Settings:
       is sampled with seed + i in all of the model's rows.
     batch_size: clips per call of the model.
     sampler: overrides of the sampler's fields.
+    best_of: number of takes of a clip, of which the best is its sound; see
+      best_of.py.
   """
 
   seed: int = 0
   batch_size: int = 8
   sampler: Any = None
+  best_of: int = 1
 
 
 def make(
@@ -155,7 +158,13 @@ def make(
       cond, seed=seeds, seconds=batch["duration"], sampler=settings.sampler
     )
 
-  return _batched(sample, clips, settings)
+  def take(offset: int) -> list[np.ndarray]:
+    seed = settings.seed + offset
+    return _batched(sample, clips, dataclasses.replace(settings, seed=seed))
+
+  return best_of.choose(
+    take, clips, count=settings.best_of, sample_rate=tracker.sample_rate
+  )
 
 
 def _batched(call, clips, settings: Settings) -> list[np.ndarray]:
@@ -165,17 +174,18 @@ def _batched(call, clips, settings: Settings) -> list[np.ndarray]:
     part = clips[start : start + size]
     places = [clip.position for clip in part]
     places += places[-1:] * (size - len(part))
-    seeds = settings.seed + np.array(places, np.int64)
+    seeds = (settings.seed + np.array(places, np.int64)) % best_of.SEEDS
     batch = call(clips_lib.stacked(part, size=size), seeds)
     sounds += list(np.asarray(batch, np.float32)[: len(part)])
   return sounds
 
 
 def with_videos_of(clips: Sequence[Clip], donors: Sequence[Clip]) -> list[Clip]:
-  """Gives the example of every clip the video of the donor beside it."""
+  """Gives every clip and its example the video of the donor beside it."""
   return [
     dataclasses.replace(
       clip,
+      video=donor.video,
       example={
         **clip.example,
         **{k: v for k, v in donor.example.items() if k in _VIDEO_KEYS},

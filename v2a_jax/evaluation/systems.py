@@ -60,11 +60,13 @@ class Model:
     tracker: the model.
     overrides: other values for fields of its sampler.
     name: what it is called in results; "" for its experiment's name.
+    best_of: number of takes of a clip, of which the best is judged.
   """
 
   tracker: rows_lib.Tracker
   overrides: Mapping[str, Any] | None = None
   name: str = ""
+  best_of: int = 1
 
   @property
   def rows(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ class Model:
   def describe(self) -> dict[str, Any]:
     about = self.tracker.describe()
     sampler = _overridden(about["sampler"], self.overrides or {})
+    sampler["best_of"] = self.best_of
     name = self.name or about["name"]
     return {"kind": "model", **about, "name": name, "sampler": sampler}
 
@@ -94,7 +97,9 @@ class Model:
     """Accepts every clip."""
 
   def make(self, row, clips, *, donors, settings, format):
-    settings = dataclasses.replace(settings, sampler=self.overrides)
+    settings = dataclasses.replace(
+      settings, sampler=self.overrides, best_of=self.best_of
+    )
     sounds = rows_lib.make(
       row, self.tracker, clips, settings=settings, donors=donors
     )
