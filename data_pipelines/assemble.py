@@ -70,7 +70,8 @@ class Plan:
     settings: all settings that shape the records; part of the manifest.
     inputs: further JSON-able input. A build is continued, or already done, if
       keys, settings and inputs are the same.
-    facts: further entries of the manifest.
+    facts: further entries of the manifest. Items beyond a `limit` are left out,
+      and a finished data set is not brought up to date with a lower one.
     origin: name of the place that the items come from. A finished data set of
       the same origin and settings is brought up to date; "" for never.
     unmatched: (line, file, reason) of the captions that were not used; None
@@ -278,7 +279,10 @@ def differences(
     if old.get(key) != settings.get(key)
   ]
   if plan.origin and built.get("origin") != plan.origin:
-    changes.append("another folder or --limit")
+    changes.append("another folder")
+  limit, before = plan.facts.get("limit"), built.get("limit")
+  if limit and (before is None or limit < before):
+    changes.append(f"--limit was {before or 'not given'}, is {limit}")
   return ", ".join(changes[:3])
 
 

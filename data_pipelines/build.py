@@ -94,9 +94,10 @@ def build_folder(
       "files_ignored": found.others.total(),
       "endings_ignored": found.others,
       MEDIA: options.of_media,
+      "limit": limit,
       "rows_unmatched": len(table.unmatched),
     },
-    origin=fingerprint([str(directory.resolve()), limit]),
+    origin=fingerprint(str(directory.resolve())),
     unmatched=table.unmatched,
     description=f"Clips of {directory.resolve().name} with captions.",
   )

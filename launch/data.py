@@ -21,7 +21,8 @@ FOLDER                folder of clips, or its URL, subfolders included; tar file
 --columns FIELD=COLUMN...
                       columns of the table with other names, such as
                       file=clip_path caption=text_en
---limit N             number of files to use, the first by name
+--limit N             number of files to use, the first by name; it can be raised
+                      later, and only new files are decoded
 {OUTPUT}
 many machines:
 --runner NAME         build by Apache Beam: DirectRunner, FlinkRunner, SparkRunner

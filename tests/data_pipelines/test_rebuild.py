@@ -152,10 +152,24 @@ def test_a_data_set_on_a_store_is_brought_up_to_date(
   assert manifest == build_again(folder, tmp_path / "fresh")[0]
 
 
-def test_more_files_than_the_limit_need_to_be_asked_for(folder, tmp_path):
-  build_again(folder, tmp_path / "ds")
-  with pytest.raises(BuildError, match="another folder or --limit"):
-    build_again(folder, tmp_path / "ds", limit=1)
+def test_a_limit_can_be_raised_and_only_new_files_are_decoded(folder, tmp_path):
+  out = tmp_path / "ds"
+  build_again(folder, out, limit=1)
+  assert build_again(folder, out, limit=3)[1] == (1, 2)
+  assert build_again(folder, out)[1] == (3, 1)
+  assert_as_new(folder, out, tmp_path)
+
+
+def test_a_lower_limit_throws_nothing_away(folder, tmp_path):
+  out = tmp_path / "ds"
+  build_again(folder, out, limit=3)
+  with pytest.raises(BuildError, match="--limit was 3, is 1.*--overwrite"):
+    build_again(folder, out, limit=1)
+  build_again(folder, out)
+  before = contents(out)
+  with pytest.raises(BuildError, match="--limit was not given, is 3"):
+    build_again(folder, out, limit=3)
+  assert contents(out) == before
 
 
 def test_what_an_interrupted_build_has_read_is_taken_over(folder, tmp_path):
