@@ -74,7 +74,7 @@ def clips(repeats: int) -> None:
   ratio = above.sum() / below.sum()
   normal = lambda n: intervals.mean(rng.normal(size=n), draws=2000)
   skewed = lambda n: intervals.mean(rng.exponential(size=n), draws=2000)
-  f1 = lambda n: intervals.ratio(*_onsets(rng, n), bounds=(0, 1))
+  f1 = lambda n: intervals.ratio(*_onsets(rng, n))
 
   def paired(n):
     one, (two, total) = _onsets(rng, n), _onsets(rng, n)

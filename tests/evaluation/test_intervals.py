@@ -22,7 +22,7 @@ def test_mean_is_close_to_students_interval():
 
 def test_ratio_is_of_sums_not_mean_of_ratios():
   hits, events = np.array([1.0, 0.0, 90.0]), np.array([1.0, 1.0, 98.0])
-  estimate = intervals.ratio(hits, events, bounds=(0, 1))
+  estimate = intervals.ratio(hits, events).within((0, 1))
   assert estimate.value == pytest.approx(0.91)
   assert estimate.low < 0.91 < estimate.high
 

@@ -60,6 +60,7 @@ def test_a_metric_from_outside_reaches_the_results_and_the_report(
     "higher_is_better": True,
     "judges_timing": True,
     "role": "quality",
+    "bounds": [None, None],
     "variant": "peak",
     "about": "Mean over clips of the largest sample.",
     "identity": {"variant": "peak"},

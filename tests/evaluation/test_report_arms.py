@@ -213,7 +213,7 @@ def test_equal_models_do_not_differ_by_rounding():
   assert abs(found.value) < 1e-9 and p == pytest.approx(1, abs=1e-6)
 
 
-def test_an_interval_of_a_share_is_within_0_and_1(tmp_path):
+def test_an_interval_ends_where_the_metric_does(tmp_path):
   paths = write_arm(tmp_path, "a", shift=0.0, apart=0.1)
   for i, path in enumerate(paths):
     content = json.loads(path.read_text())
@@ -222,6 +222,7 @@ def test_an_interval_of_a_share_is_within_0_and_1(tmp_path):
     entry = content["rows"][0]["metrics"]["onset_f1_50"]
     value = 8 * i / CLIPS
     entry |= {"value": value, "low": value - 0.1, "high": value + 0.1}
+    content["metrics"]["onset_f1_50"]["bounds"] = [0.0, None]
     path.write_text(json.dumps(content))
   (arm,), columns = arms(paths)
   cell = table.rows([arm], columns)[0]["cells"][0]

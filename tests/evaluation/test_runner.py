@@ -24,7 +24,7 @@ from v2a_jax.weights import registry as weights
 WEIGHTS = pathlib.Path(__file__).parents[2].parent / "shared" / "weights"
 DESCRIPTION = {
   *("label", "unit", "higher_is_better", "judges_timing", "about"),
-  *("role", "variant", "identity"),
+  *("role", "variant", "identity", "bounds"),
 }
 
 
@@ -87,6 +87,24 @@ def test_rows_score_what_is_known_of_them(evaluation):
   assert value_of(content, "noise", "level_error")["value"] < 0.5
   codec = value_of(content, "codec", "level_error")["value"]
   assert codec == pytest.approx(-20 * np.log10(0.9), abs=1e-3)
+
+
+def test_intervals_hold_only_what_a_metric_can_be(evaluation):
+  """With five clips some would reach under 0, as that of the sync error."""
+  content = evaluation[0]
+  cut = set()
+  for id_, metric in content["metrics"].items():
+    least, most = (
+      end if end is not None else far
+      for end, far in zip(metric["bounds"], (-np.inf, np.inf))
+    )
+    for row in content["rows"]:
+      entry = row["metrics"][id_]
+      if entry["low"] is not None:
+        assert least <= entry["low"] <= entry["value"] <= entry["high"] <= most
+        if entry["low"] == least < entry["value"]:
+          cut.add(id_)
+  assert "sync_error" in cut
 
 
 def test_both_model_rows_have_the_same_noise(evaluation):

@@ -59,6 +59,11 @@ class Estimate:
     default=None, compare=False, repr=False
   )
 
+  def within(self, bounds: tuple[float, float]) -> "Estimate":
+    """Ends the interval at the least and the largest value that there can be."""
+    low, high = np.clip([self.low, self.high], *bounds)
+    return dataclasses.replace(self, low=float(low), high=float(high))
+
   def to_json(self) -> dict[str, Any]:
     """Returns plain numbers; what is not finite is None, as JSON has no NaN."""
     entry = {"value": self.value, "low": self.low, "high": self.high}
@@ -79,7 +84,6 @@ def ratio(
   denominator: np.ndarray,
   *,
   seed: int = 0,
-  bounds: tuple[float, float] = (-np.inf, np.inf),
   **extras: Any,
 ) -> Estimate:
   """Estimates the ratio of two sums over clips.
@@ -88,7 +92,6 @@ def ratio(
     numerator: each clip's part, float [clips].
     denominator: each clip's part, [clips].
     seed: random seed of the bootstrap.
-    bounds: least and largest possible value, which limit the interval.
     **extras: further entries of the estimate.
 
   Returns:
@@ -96,9 +99,7 @@ def ratio(
     and NaN for fewer than two clips.
   """
   columns = np.stack([numerator, denominator], 1).astype(np.float64)
-  estimate = _studentized(columns, seed, extras)
-  low, high = np.clip([estimate.low, estimate.high], *bounds)
-  return dataclasses.replace(estimate, low=float(low), high=float(high))
+  return _studentized(columns, seed, extras)
 
 
 def ratio_difference(

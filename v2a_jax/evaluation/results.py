@@ -96,6 +96,7 @@ def describe_metric(
     "higher_is_better": DIRECTIONS[metric.direction],
     "judges_timing": metric.judges_timing,
     "role": metric.role,
+    "bounds": [end if np.isfinite(end) else None for end in metric.bounds],
     "variant": metric.variant or metric.id,
     "about": " ".join([metric.about, *sentences]),
     "identity": identity,

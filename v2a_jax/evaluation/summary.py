@@ -155,7 +155,7 @@ class Summary:
       for id_ in self.networks
     }
     estimates = {
-      metric.id: self._estimate(metric, states, features)
+      metric.id: self._estimate(metric, states, features).within(metric.bounds)
       for metric in self.measured()
     }
     entries = {id_: of.to_json() for id_, of in estimates.items()}

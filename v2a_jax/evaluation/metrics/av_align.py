@@ -43,6 +43,7 @@ class AVAlign(base.ClipMetric):
     " have more than the true sound."
   )
   needs_video = True
+  bounds = (0.0, 1.0)
 
   def get_state(self, sample: base.Sample) -> float:
     sound = audio_peaks(sample.waveform, sample.sample_rate)

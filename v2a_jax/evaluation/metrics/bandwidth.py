@@ -17,6 +17,7 @@ class LostBand(base.ClipMetric):
   id = variant = "lost_band"
   label = "Lost band"
   unit = "octaves"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "sanity"
   about = (
@@ -36,6 +37,7 @@ class Bandwidth(base.ClipMetric):
   id = variant = "bandwidth"
   label = "Bandwidth"
   unit = "kHz"
+  bounds = (0.0, np.inf)
   direction = "none"
   role = "shown"
   about = "Mean of the highest frequency within 60 dB of the strongest."

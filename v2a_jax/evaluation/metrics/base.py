@@ -97,6 +97,7 @@ class Metric(abc.ABC):
       other clips.
     needs_video: whether it looks at the picture; clips without one are left
       out.
+    bounds: least and largest value that it can have; intervals end there.
     unmet: why it is not measured where it judges none of the clips.
   """
 
@@ -111,6 +112,7 @@ class Metric(abc.ABC):
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
   needs_video: bool = False
+  bounds: tuple[float, float] = (-np.inf, np.inf)
   unmet: str = (
     "it looks at the picture, and no clip has one: give --videos, or videos as"
     " the reference"
@@ -206,6 +208,7 @@ class RatioMetric(ClipMetric):
 
   numerator: Mapping[str, float]
   denominator: Mapping[str, float]
+  bounds = (0.0, 1.0)
 
   def counts(self, state: Any) -> dict[str, float]:
     """Returns the counts of one clip, by name."""
@@ -225,7 +228,7 @@ class RatioMetric(ClipMetric):
 
   def compute(self, states, *, seed=0) -> intervals.Estimate:
     numerator, denominator = self.columns(states)
-    return intervals.ratio(numerator, denominator, seed=seed, bounds=(0, 1))
+    return intervals.ratio(numerator, denominator, seed=seed)
 
   def compute_difference(self, states, others, *, seed=0):
     columns = (*self.columns(states), *self.columns(others))

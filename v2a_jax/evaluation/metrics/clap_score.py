@@ -32,6 +32,7 @@ class ClapScore(base.ClipMetric):
   variant = "laion_10s_repeated"
   direction = "higher"
   unmet = "no clip has a prompt"
+  bounds = (-1.0, 1.0)
   about = (
     "Mean cosine of the features of a sound and of its prompt, by LAION's CLAP."
     " What it is for sounds that have nothing to do with the prompt show the"

@@ -14,6 +14,7 @@ class ClippedClips(base.ClipMetric):
 
   id = "clipped"
   label = "Clipped clips"
+  bounds = (0.0, 1.0)
   direction = "lower"
   role = "sanity"
   about = (

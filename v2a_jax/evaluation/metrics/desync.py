@@ -21,6 +21,7 @@ class DeSync(base.ClipMetric):
   id, variant = "desync", "synchformer_ends_4.8s"
   label = "DeSync"
   unit = "s"
+  bounds = (0.0, 2.0)
   direction = "lower"
   role = "shown"
   embedding = synchformer.Synchformer

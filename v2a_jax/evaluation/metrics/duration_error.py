@@ -1,5 +1,7 @@
 """Error of a sound's length."""
 
+import numpy as np
+
 from v2a_jax.evaluation.metrics import base
 
 
@@ -9,6 +11,7 @@ class DurationError(base.ClipMetric):
   id = "duration_error"
   label = "Duration error"
   unit = "s"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "sanity"
   about = "Mean distance of the sound's length from the length asked for."

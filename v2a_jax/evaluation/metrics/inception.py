@@ -24,6 +24,7 @@ class InceptionScore(base.OnEmbedding, base.SetMetric):
   """Inception score of a tagger's posteriors."""
 
   stem, name = "is", "Inception score"
+  bounds = (1.0, np.inf)
   variant = "inception_extrapolated"
   direction = "higher"
   about = (

@@ -25,6 +25,7 @@ class KLDivergence(base.OnEmbedding, base.ClipMetric):
   stem, name = "kl", "KL"
   variant = "kl_true_row_mean_logits"
   unit = "nats"
+  bounds = (0.0, np.inf)
   direction = "lower"
 
   @property
@@ -49,6 +50,7 @@ class ReverseKLDivergence(base.OnEmbedding, base.ClipMetric):
   stem, name = "kl_reverse", "KL reversed"
   variant = "kl_row_true_mean_logits"
   unit = "nats"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "shown"
   about = "As KL, in the other direction: KL(row || true)."

@@ -18,6 +18,7 @@ class LevelError(base.ClipMetric):
   id = "level_error"
   label = "Level error"
   unit = "dB"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "sanity"
   about = "Mean distance of the RMS level from that of the true sound."

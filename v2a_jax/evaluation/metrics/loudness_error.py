@@ -5,6 +5,8 @@ frequency, and quiet blocks are not counted, so it is nearer to what is heard
 than the RMS level. Blocks under -70 LUFS are gated; silence is taken as that.
 """
 
+import numpy as np
+
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.media.levels import loudness
 
@@ -15,6 +17,7 @@ class LoudnessError(base.ClipMetric):
   id = variant = "loudness_error"
   label = "Loudness error"
   unit = "LU"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "sanity"
   about = (

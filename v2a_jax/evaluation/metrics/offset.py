@@ -36,6 +36,7 @@ class _Offset(base.ClipMetric):
   """Median offset over clips, and how far clips are apart."""
 
   unit = "ms"
+  bounds = (-LARGEST, LARGEST)
   direction = "none"
   role = "shown"
 
@@ -86,6 +87,7 @@ class SyncError(base.ClipMetric):
   id = variant = "sync_error"
   label = "Sync error"
   unit = "ms"
+  bounds = (0.0, LARGEST)
   direction = "lower"
   about = (
     "Mean size of the offset of onsets. A sound without onsets counts as 500"
@@ -106,6 +108,7 @@ class OnsetCorrelation(base.ClipMetric):
 
   id = variant = "onset_correlation"
   label = "Onset correlation"
+  bounds = (-1.0, 1.0)
   direction = "higher"
   about = (
     "Correlation of the strength of onsets with that of the true sound: 1 at"

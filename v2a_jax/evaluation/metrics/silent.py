@@ -10,6 +10,7 @@ class SilentClips(base.ClipMetric):
 
   id = "silent"
   label = "Silent clips"
+  bounds = (0.0, 1.0)
   direction = "lower"
   role = "sanity"
   about = "Share of clips quieter than -60 dBFS (RMS)."

@@ -33,6 +33,7 @@ class MultiResolutionSTFT(base.ClipMetric):
   id = "mr_stft"
   variant = "mr_stft_auraloss_0.4"
   label = "MR-STFT"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "shown"
   about = "Multi-resolution distance of spectra from the true sound's." + _ABOUT
@@ -48,6 +49,7 @@ class LogSpectralDistance(base.ClipMetric):
   variant = "lsd_2048_512"
   label = "LSD"
   unit = "dB"
+  bounds = (0.0, np.inf)
   direction = "lower"
   role = "shown"
   about = "Log-spectral distance from the true sound." + _ABOUT

@@ -54,6 +54,7 @@ class JudgedSync(_Judged):
 
   id = variant = "judged_sync"
   label = "In time (own judge)"
+  bounds = (0.0, 1.0)
   direction = "higher"
   judges_timing = True
   about = (
@@ -76,6 +77,7 @@ class JudgedOffset(_Judged):
   id = variant = "judged_offset"
   label = "Offset (own judge)"
   unit = "ms"
+  bounds = (-480.0, 480.0)
   direction = "none"
   role = "shown"
   about = (

@@ -12,6 +12,7 @@ class _Unwanted(base.ClipMetric):
   """Share of the clips without something in which it is heard."""
 
   direction = "lower"
+  bounds = (0.0, 1.0)
   role = "sanity"
 
   def heard(self, sample: base.Sample) -> bool:

@@ -6,7 +6,6 @@ cannot be averaged, such as sounds and the training curve, is that of its first.
 """
 
 from collections.abc import Hashable, Sequence
-import dataclasses
 import json
 import pathlib
 import re
@@ -122,11 +121,7 @@ def _entry(runs: Sequence[dict], row: dict, column: Column) -> dict | None:
   known = arm is not None and np.allclose(arm.values, values, 1e-2, 1e-3)
   # A median has no parts of clips.
   found = training_seeds.mean(models, arm.parts if known else None)
-  # Ratios of counts and shares of clips are from 0 to 1.
-  if known and (column.ratio or np.isin(arm.terms[..., 0], (0, 1)).all()):
-    low, high = np.clip([found.low, found.high], 0, 1)
-    found = dataclasses.replace(found, low=float(low), high=float(high))
-  return found.to_json()
+  return found.within(column.bounds).to_json()
 
 
 def arm_of_terms(

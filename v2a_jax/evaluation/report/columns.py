@@ -1,8 +1,9 @@
 """The report's columns: metrics as results.json describes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ class Column:
   """A metric as a column of the report, as results.json describes it.
 
   `ratio` has the factors of counts in numerator and denominator, for a ratio of
-  sums over clips. `decimals` are the digits after the point, fit for the width
+  sums over clips. `bounds` are the least and largest value that there can be.
+  `decimals` are the digits after the point, fit for the width
   of the intervals.
   """
 
@@ -26,6 +28,7 @@ class Column:
   judges_timing: bool = False
   role: str = "quality"
   ratio: tuple[tuple[tuple[str, float], ...], ...] = ()
+  bounds: tuple[float, float] = (-math.inf, math.inf)
   decimals: int = _DECIMALS
 
   @property
@@ -70,10 +73,19 @@ def columns_of(runs: Sequence[dict]) -> list[Column]:
       judges_timing=entry.get("judges_timing", False),
       role=entry.get("role", "quality"),
       ratio=tuple(tuple(part.items()) for part in entry.get("ratio", ())),
+      bounds=_bounds(entry),
       decimals=_decimals(id_, runs),
     )
     for id_, entry in described.items()
   ]
+
+
+def _bounds(entry: Mapping[str, Any]) -> tuple[float, float]:
+  low, high = entry.get("bounds") or (None, None)
+  return (
+    -math.inf if low is None else low,
+    math.inf if high is None else high,
+  )
 
 
 def compared(columns: Sequence[Column]) -> list[Column]:

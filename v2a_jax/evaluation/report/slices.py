@@ -139,6 +139,7 @@ def _cell(column: Column, run: dict, clips) -> Cell:
     estimate = intervals.ratio(*pairs.T)
   if estimate is None:
     return Cell(column.format(None), "", np.nan)
+  estimate = estimate.within(column.bounds)
   interval = column.format_interval(*map(_plain, (estimate.low, estimate.high)))
   return Cell(column.format(estimate.value), interval, estimate.value)
 
