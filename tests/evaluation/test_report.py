@@ -446,6 +446,17 @@ def test_validation_loss_is_drawn_however_long_the_training(tmp_path):
   assert {f"eval_mean/loss_time_{i}" for i in range(4)} <= set(drawn)
 
 
+def test_a_row_at_no_step_is_not_drawn(tmp_path):
+  curve = [{"step": s, "train/loss": 1.0 / (s + 1)} for s in range(3)]
+  folder = write_results(tmp_path / "a", "diffusion", curve=curve)
+  page = report.write_report([folder], tmp_path / "r.html")
+  before = re.findall("<polyline.*?>", page.read_text())
+  curve.append({"step": float("inf"), "train/loss": 0.5})
+  folder = write_results(tmp_path / "a", "diffusion", curve=curve)
+  page = report.write_report([folder], tmp_path / "r.html")
+  assert before and re.findall("<polyline.*?>", page.read_text()) == before
+
+
 def test_the_page_says_where_the_time_of_training_went(tmp_path):
   row = {"goodput/step_seconds": 80.0, "goodput/data_seconds": 5.0}
   row |= {"goodput/total_seconds": 100.0, "goodput/step_fraction": 0.8}

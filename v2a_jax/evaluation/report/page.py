@@ -322,8 +322,10 @@ def _curves(
   for run in runs:
     points: dict[str, list[tuple[float, float]]] = {}
     for entry in run["curve"]:
+      if not is_finite(entry.get("step")):
+        continue
       for name, value in entry.items():
-        if is_finite(value) and "/" in name and "step" in entry:
+        if is_finite(value) and "/" in name:
           points.setdefault(name, []).append((entry["step"], value))
     for name, pairs in points.items():
       curve = figures.Curve.of(run["name"], colours[run["arm"]], pairs)
