@@ -14,7 +14,6 @@ from v2a_jax.models.pattern import PATTERNS
 from v2a_jax.objectives.corruption import Corruption
 from v2a_jax.objectives.diffusion import Diffusion
 from v2a_jax.objectives.next_latents import NextLatents
-from v2a_jax.sampling import ranking
 from v2a_jax.sampling.autoregressive import (
   LatentSampler,
   TokenSampler,
@@ -339,27 +338,6 @@ def test_restrict_keeps_the_likeliest():
   np.testing.assert_allclose(
     cold, np.square([0.5, 0.3, 0.15, 0.05]) / 0.365, rtol=1e-4
   )
-
-
-def test_ranking_prefers_sound_that_starts_with_the_picture():
-  rng = np.random.default_rng(0)
-  rate, times = 16_000, np.arange(100) / 25
-  frames = np.full((100, 16, 16, 3), 90, np.uint8)
-  hits = [0.8, 1.9, 2.3, 3.3]
-  samples = rng.normal(0, 1e-4, (4 * rate, 1))
-  for hit in hits:
-    near = np.abs(times - hit) < 0.05
-    frames[near, 4:12, 4:12] = 250
-    at = int(hit * rate)
-    burst = rng.normal(0, 0.3, 1600) * np.exp(-np.arange(1600) / 300)
-    samples[at : at + 1600, 0] += burst
-  motion = ranking.Motion.of(frames, times)
-  good = ranking.motion_onset(samples, rate, motion)
-  late = np.roll(samples, int(0.4 * rate), axis=0)
-  assert good > 0.3
-  assert good > ranking.motion_onset(late, rate, motion) + 0.2
-  silence = np.zeros_like(samples)
-  assert ranking.motion_onset(silence, rate, motion) == 0.0
 
 
 def test_samplers_are_hashable_settings():

@@ -13,9 +13,8 @@ from tests.soundtrack.test_tracker import video as video  # noqa: PLC0414
 from v2a_jax import media
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.hearing import unwanted
-from v2a_jax.sampling import ranking
 from v2a_jax.sampling.windows import Windows
-from v2a_jax.soundtrack import scoring, selection, transcripts
+from v2a_jax.soundtrack import ranking, scoring, selection, transcripts
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.weights import registry
 
@@ -209,6 +208,27 @@ def recordings():
   if not SOUNDS.is_dir():
     pytest.skip("../shared/clips is not here")
   return [SOUNDS / name for name in names]
+
+
+def test_the_score_prefers_sound_that_starts_with_the_picture():
+  rng = np.random.default_rng(0)
+  rate, times = 16_000, np.arange(100) / 25
+  frames = np.full((100, 16, 16, 3), 90, np.uint8)
+  hits = [0.8, 1.9, 2.3, 3.3]
+  samples = rng.normal(0, 1e-4, (4 * rate, 1))
+  for hit in hits:
+    near = np.abs(times - hit) < 0.05
+    frames[near, 4:12, 4:12] = 250
+    at = int(hit * rate)
+    burst = rng.normal(0, 0.3, 1600) * np.exp(-np.arange(1600) / 300)
+    samples[at : at + 1600, 0] += burst
+  motion = ranking.Motion.of(frames, times)
+  good = ranking.motion_onset(samples, rate, motion)
+  late = np.roll(samples, int(0.4 * rate), axis=0)
+  assert good > 0.3
+  assert good > ranking.motion_onset(late, rate, motion) + 0.2
+  silence = np.zeros_like(samples)
+  assert ranking.motion_onset(silence, rate, motion) == 0.0
 
 
 def test_candidates_with_unwanted_speech_are_made_anew(recordings, video):  # noqa: F811

@@ -1,7 +1,7 @@
 """The best of several takes of each clip, chosen as `v2a generate` chooses it.
 
 Takes are ranked by how well their onsets coincide with those of motion in the
-picture that the model was given (sampling/ranking.py), never by a metric of
+picture that the model was given (soundtrack/ranking.py), never by a metric of
 timing: who is chosen by a judge cannot be measured by it.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from v2a_jax import media
 from v2a_jax.evaluation.clips import Clip
-from v2a_jax.sampling import ranking
+from v2a_jax.soundtrack import ranking
 
 SEEDS = 2**32  # After the last seed comes the first.
 # Between the seeds of two takes of a clip, so that those of clips do not meet.

@@ -20,7 +20,13 @@ from v2a_jax.basics import settings
 from v2a_jax.batch import Batch
 from v2a_jax.codec import frozen as codecs
 from v2a_jax.codec.target import TARGETS
-from v2a_jax.experiment import cost, init_weights, jaxprs, sections
+from v2a_jax.experiment import (
+  agreement,
+  cost,
+  init_weights,
+  jaxprs,
+  sections,
+)
 from v2a_jax.experiment.sections import ConfigError, DataConfig, RootConfig
 from v2a_jax.models import lora
 from v2a_jax.models.generator import Generator
@@ -93,7 +99,7 @@ class Experiment:
     run, objective = make(""), make("objective")
     generates = names["model"] not in sections.OTHERS
     codec = _describe_codec(run.codec) if generates else None
-    _check_family(names, config["data"]["target"], codec, run.codec)
+    agreement.check_family(names, config["data"]["target"], codec, run.codec)
     sources |= {"seed": run.seed, "objective": objective}
     sources |= {"codec": codec and codec.config, "model": config["model"]}
     model = make("model")
@@ -118,64 +124,8 @@ class Experiment:
       names=names,
       **{section: make(section) for section in sections.FIXED},
     )
-    experiment._check_together()
+    agreement.check_sections(experiment)
     return experiment
-
-  def _check_together(self) -> None:
-    """Checks settings of one section against those of another."""
-    config = self.config
-    for section in ("objective", "sampler"):
-      part = getattr(self, section)
-      for need in part.needs if part else ():
-        value = getattr(part, need.setting) if need.setting else True
-        if value and not sections.look_up(config, need.needed):
-          what = f"{section}.{need.setting or 'name'}"
-          value = sections.look_up(config, what)
-          raise ConfigError(
-            f"config.{what}={value!r}, but config.{need.needed} is not set:"
-            f" {need.reason}"
-          )
-    if self.data.cached_target:
-      self._check_cached_target()
-    if not self.trains_generator:
-      if self.run.eval_samples:
-        raise ConfigError(
-          f"config.eval_samples={self.run.eval_samples}: only a generator makes"
-          " sound; set it to 0"
-        )
-      if self.run.init_from:
-        raise ConfigError(
-          f"config.init_from={self.run.init_from!r}: only a generator starts"
-          " from another's weights; leave it empty"
-        )
-      return
-    if self.lora.rank and self.conditioner.tune == "lora":
-      raise ConfigError(
-        f"config.lora.rank={self.lora.rank} adapts the whole model, so"
-        " config.model.conditioner.tune='lora' has nothing left: use one of them"
-      )
-    # What is started from has its own.
-    tokenizer = self.data.prompt_tokenizer or self.run.init_from
-    if self.conditioner.prompt_encoder.name and not tokenizer:
-      raise ConfigError(
-        "config.data.prompt_tokenizer is empty, but"
-        " config.model.conditioner.prompt_encoder reads ids of its own: name the"
-        " spiece.model or tokenizer.json beside its weights"
-      )
-
-  def _check_cached_target(self) -> None:
-    """Refuses cached latents or codes where the sound is needed itself."""
-    teacher = getattr(self.objective, "teacher", "")
-    if not self.trains_generator or teacher:
-      reason = (
-        f"config.objective.teacher={teacher!r} hears the sound"
-        if teacher
-        else f"config.model.name={self.names['model']!r} is trained on sound"
-      )
-      raise ConfigError(
-        f"config.data.cached_target=True reads no sound, but {reason}: set it to"
-        " False"
-      )
 
   @functools.cached_property
   def config(self) -> dict[str, Any]:
@@ -378,7 +328,7 @@ class Experiment:
     guidance = section["guidance"] | dict(changes.get("guidance", {}))
     section |= dict(changes) | {"guidance": guidance}
     sampler = sections.build(type(self.sampler), "sampler", section, {})
-    dataclasses.replace(self, sampler=sampler)._check_together()
+    agreement.check_sections(dataclasses.replace(self, sampler=sampler))
     return sampler
 
   def abstract_mesh(
@@ -415,29 +365,3 @@ def _describe_codec(name: str) -> codecs.FrozenCodec:
     return codecs.describe(name)
   except settings.SettingError as error:
     raise ConfigError(f"config.codec={name!r}: {error}") from None
-
-
-def _check_family(
-  names: Mapping[str, str], target: str, codec: Any, codec_name: str
-) -> None:
-  """Refuses a target, objective or sampler of another family than the model's."""
-  name = names["model"]
-  model = sections.MODELS[name]
-  rows = [("data.target", target, {model.target})]
-  for section, value in names.items():
-    if section != "model":
-      table = sections.NAMED[section]
-      suited = {k for k, cls in table.items() if cls.family == model.family}
-      rows.append((f"{section}.name", value, suited))
-  for key, value, suited in rows:
-    if value not in suited:
-      raise ConfigError(
-        f"config.{key}={value!r} does not go with config.model.name={name!r}:"
-        f" use {' or '.join(map(repr, sorted(suited)))}"
-      )
-  if model.target == "codes" and not codec.config.num_codebooks:
-    raise ConfigError(
-      f"config.model.name={name!r} generates codes, but config.codec="
-      f"{codec_name!r} has none: use a codec with codebooks, or a model of"
-      " latents with data.target='latents'"
-    )

@@ -7,8 +7,7 @@ import pathlib
 import numpy as np
 
 from v2a_jax import media
-from v2a_jax.sampling import ranking
-from v2a_jax.soundtrack import shots
+from v2a_jax.soundtrack import ranking, shots
 
 PIECE = 60.0  # seconds that are read at a time
 

@@ -54,7 +54,7 @@ def scores(
     samples: its sound, float32 [t channels].
     sample_rate: sample rate in Hz.
     names: scores to compute, of `SCORES`; `motion_onset` is always there.
-    motion: its score `sampling.ranking.motion_onset`.
+    motion: its score `ranking.motion_onset`.
     like: sound to be like, float32 [any channels], for the score `like`.
 
   Raises:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from v2a_jax.hearing import unwanted
-from v2a_jax.sampling import ranking
-from v2a_jax.soundtrack import scoring
+from v2a_jax.soundtrack import ranking, scoring
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack
 
