@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from v2a_jax.basics import scratch
 from v2a_jax.codec.base import LatentCodec, Stage
 
 CHUNK = 512  # latents: 12 to 20 seconds at 43 to 25 Hz
@@ -67,7 +68,12 @@ def _windows(split, stage: Stage, x, chunk: int) -> Iterator[np.ndarray]:
 
 def decode(codec: LatentCodec, latents, *, chunk: int = CHUNK) -> np.ndarray:
   """Joins the pieces of `stream`: float32 [b, t hop, channels]."""
-  return np.concatenate(list(stream(codec, latents, chunk=chunk)), axis=1)
+  config, (b, t) = codec.config, np.shape(latents)[:2]
+  out, end = scratch.empty((b, t * config.hop, config.channels)), 0
+  for piece in stream(codec, latents, chunk=chunk):
+    begin, end = end, end + piece.shape[1]
+    out[:, begin:end] = piece
+  return out
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

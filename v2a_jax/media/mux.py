@@ -20,6 +20,7 @@ import heapq
 import math
 import os
 import pathlib
+import tempfile
 
 import av
 import numpy as np
@@ -41,10 +42,10 @@ from v2a_jax.media.container import (
   open_input,
   read_packets,
 )
-from v2a_jax.media.opening import open_output
+from v2a_jax.media.opening import open_output, open_raw
 from v2a_jax.media.sandbox import limited, run_limited
 from v2a_jax.media.timing import span_of
-from v2a_jax.media.track import AudioTrack, check_samples, fit_length
+from v2a_jax.media.track import AudioTrack, StoredSamples, check_samples
 from v2a_jax.media.writer import write_errors, written
 
 # Video codecs that players support in each container, in order of preference.
@@ -127,9 +128,10 @@ def mux(
   has = _AUDIO[suffix]
   wanted = _KINDS.get(audio_codec, (audio_codec,))
   audio_codec = next((name for name in wanted if name in has), has[0])
+  samples = check_samples(samples, str(out))
   write = functools.partial(
     _write,
-    samples=check_samples(samples, str(out)),
+    channels=samples.shape[1],
     sample_rate=sample_rate,
     suffix=suffix,
     audio_codec=audio_codec,
@@ -137,9 +139,13 @@ def mux(
     name=str(out),
     limits=limits,
   )
-  with written(out) as part:
+  with written(out) as part, tempfile.TemporaryFile() as sound:
+    # Long sound is read from a file there, not held by both processes.
+    samples.tofile(sound)
+    sound.flush()
     part.touch()
-    run_limited(write, video_path, str(part), limits=limits, output=part)
+    paths = f"/dev/fd/{sound.fileno()}", str(part)
+    run_limited(write, video_path, *paths, limits=limits, output=part)
   return out
 
 
@@ -152,9 +158,10 @@ def _video_codec(source: Source, *, limits: Limits) -> str:
 
 def _write(
   video_path: Source,
+  sound: str,
   part: str,
   *,
-  samples: np.ndarray,
+  channels: int,
   sample_rate: int,
   suffix: str,
   audio_codec: str,
@@ -164,11 +171,14 @@ def _write(
 ) -> None:
   """Writes the output to `part`; the arguments are those of `mux`.
 
-  `suffix` is that of the container and `name` that of the output for errors.
+  `sound` is the file of the samples, `suffix` that of the container and `name`
+  that of the output for errors.
   """
   source_path = source_name(video_path)
   plan = _plan(video_path, source_path, limits)
-  samples = fit_length(samples, round(plan.duration * sample_rate))
+  samples = StoredSamples(
+    open_raw(sound), channels, round(plan.duration * sample_rate)
+  )
   with open_input(video_path, limits=limits) as source, write_errors(name):
     tracks = find_tracks(source, source_path, limits=limits)
     with av.open(

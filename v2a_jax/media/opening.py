@@ -66,6 +66,13 @@ def open_output(path: str) -> BinaryIO:
   return Descriptor(open_regular(path, os.O_RDWR))
 
 
+def open_raw(path: str) -> BinaryIO:
+  """Opens a file of this package's own for reading, from its start."""
+  if path in granted:
+    return Descriptor(granted[path])
+  return open(open_regular(path), "rb", buffering=0)
+
+
 def open_source(source: Source, name: str, limits: Limits) -> BinaryIO:
   """Opens a path, or the bytes of a file, for reading.
 

@@ -11,6 +11,7 @@ https://developer.apple.com/documentation/quicktime-file-format/background_aac_e
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -54,6 +55,32 @@ def check_samples(samples: np.ndarray, name: str) -> np.ndarray:
   return np.clip(samples, -1.0, 1.0)
 
 
+class StoredSamples:
+  """Samples [t, channels] in a file, which are read as they are sliced.
+
+  Args:
+    file: float32 numbers, sample by sample.
+    channels: number of channels.
+    length: t; what the file has less is silence.
+  """
+
+  def __init__(self, file: BinaryIO, channels: int, length: int):
+    self._file, self.shape = file, (length, channels)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, part: slice) -> np.ndarray:
+    """Returns samples of a slice without a step, float32."""
+    begin, end, _ = part.indices(len(self))
+    out = np.zeros((max(end - begin, 0), self.shape[1]), np.float32)
+    left = memoryview(out).cast("B") if out.size else b""
+    self._file.seek(4 * begin * self.shape[1])
+    while left and (count := self._file.readinto(left)):
+      left = left[count:]
+    return out
+
+
 class AudioTrack:
   """An audio stream in an output container, and its packets.
 
@@ -72,14 +99,15 @@ class AudioTrack:
   def __init__(
     self,
     container: av.container.OutputContainer,
-    samples: np.ndarray,
+    samples: np.ndarray | StoredSamples,
     *,
     sample_rate: int,
     codec: str,
     name: str,
     bit_rate: int | None = None,
   ):
-    samples = check_samples(samples, name)
+    if isinstance(samples, np.ndarray):
+      samples = check_samples(samples, name)
     if codec == "aac" and sample_rate not in _AAC_RATES:
       raise MediaError(
         name,
@@ -88,7 +116,8 @@ class AudioTrack:
       )
     if codec == "libopus" and sample_rate != _OPUS_RATE:
       seconds = Fraction(len(samples), sample_rate)
-      samples = soxr.resample(samples, sample_rate, _OPUS_RATE, quality="HQ")
+      whole = samples[:]
+      samples = soxr.resample(whole, sample_rate, _OPUS_RATE, quality="HQ")
       samples = fit_length(samples, round(seconds * _OPUS_RATE))
       sample_rate = _OPUS_RATE
     self._padding = -len(samples) % _BLOCK if codec == "aac" else 0

@@ -271,9 +271,11 @@ def encode_audio(
   if suffix == ".wav":
     return write_wav(path, samples, sample_rate)
   if suffix == ".flac":
-    data = encode_flac(samples, sample_rate, bits=bits)
+    samples = check_samples(samples, str(path))
     with written(path) as part:
-      part.write_bytes(data)
+      soundfile.write(
+        part, samples, sample_rate, format="FLAC", subtype=_SUBTYPES[bits]
+      )
     return path
   if suffix not in _CODECS:
     raise MediaError(

@@ -12,6 +12,8 @@ import numpy as np
 import pyloudnorm
 from scipy import ndimage, signal
 
+from v2a_jax.basics import scratch
+
 BLOCK = 0.4  # seconds, of the meter; shorter sound has no loudness
 PEAK = -1.0  # dBTP, the highest of EBU R 128
 _OVERSAMPLED = 192_000  # Hz
@@ -116,16 +118,21 @@ def level(
   now = None if loudness is None else integrated(samples, sample_rate)
   if now is None:
     over = true_peak(samples, sample_rate) - peak
-    return samples * np.float32(10 ** (-max(over, 0.0) / 20))
+    return scaled(samples, -max(over, 0.0))
   raised = 0.0  # dB
   for _ in range(_ROUNDS):
     raised += loudness - now
-    louder = samples * np.float32(10 ** (raised / 20))
-    out = limit(louder, sample_rate, peak=peak)
+    out = limit(scaled(samples, raised), sample_rate, peak=peak)
     before, now = now, integrated(out, sample_rate)
     if now is None or abs(loudness - now) < _NEAR or abs(now - before) < 1e-3:
       break
   return out
+
+
+def scaled(samples: np.ndarray, decibels: float) -> np.ndarray:
+  """Returns samples at another level, float32 [t channels]."""
+  out = scratch.empty(samples.shape)
+  return np.multiply(samples, np.float32(10 ** (decibels / 20)), out=out)
 
 
 def limit(
@@ -141,7 +148,7 @@ def limit(
     return samples
   reach = max(round(_REACH * sample_rate), 1)
   window = np.hanning(2 * reach + 3)[1:-1]
-  out = np.empty(samples.shape, np.float32)
+  out = scratch.empty(samples.shape)
   for begin, end in _pieces(len(samples), sample_rate):
     first = max(begin - 2 * reach - 1, 0)
     peaks = _peaks(samples, sample_rate, first, end + 2 * reach + 1)

@@ -49,28 +49,30 @@ class Motion:
 
 def onset_curve(samples, sample_rate: int, count: int):
   """Computes the spectral flux [count] at `RATE` of samples [t channels]."""
-  mono = np.asarray(samples, np.float64).mean(axis=-1)
   hop = sample_rate / RATE
   window = 4 * int(hop)
-  if mono.size < window:
+  if len(samples) < window:
     return np.zeros(count)
-  level = np.concatenate(list(_levels(mono, window, int(hop))), axis=1)
+  level = np.concatenate(list(_levels(samples, window, int(hop))), axis=1)
   times = np.arange(level.shape[1]) * int(hop) / sample_rate
   flux = np.maximum(np.diff(level, axis=1, prepend=level[:, :1]), 0).sum(axis=0)
   return np.interp(np.arange(count) / RATE, times, flux)
 
 
-def _levels(mono, window: int, hop: int):
+def _levels(samples, window: int, hop: int):
   """Yields log energies of 16 bands [16 frames], of consecutive frames."""
   # As much silence before and after as scipy's stft adds.
-  after = window // 2
-  after += -(mono.size + 2 * after - window) % hop
-  padded = np.pad(mono, (window // 2, after))
-  total = 1 + (padded.size - window) // hop
+  before = after = window // 2
+  after += -(len(samples) + 2 * after - window) % hop
+  total = 1 + (len(samples) + before + after - window) // hop
   for first in range(0, total, _FRAMES):
     last = min(first + _FRAMES, total)
+    begin = first * hop - before
+    end = (last - 1) * hop + window - before
+    part = np.asarray(samples[max(begin, 0) : end], np.float64).mean(axis=-1)
+    silence = max(-begin, 0), max(end - len(samples), 0)
     _, _, spectrum = signal.stft(
-      padded[first * hop : (last - 1) * hop + window],
+      np.pad(part, silence),
       nperseg=window,
       noverlap=window - hop,
       boundary=None,

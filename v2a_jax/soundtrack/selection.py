@@ -33,14 +33,14 @@ def judged(
   """Listens to a take and scores it.
 
   Args:
-    samples: its sound, float32 [t channels].
+    samples: its sound, float32 [t channels], which is clipped to [-1, 1].
     sample_rate: sample rate in Hz.
     seed: its seed.
     motion: that of the picture.
     request: what is asked for.
     like: sound to be like, float32 [any channels]; None without one.
   """
-  samples = np.clip(samples, -1.0, 1.0)
+  np.clip(samples, -1.0, 1.0, out=samples)
   score = ranking.motion_onset(samples, sample_rate, motion)
   heard = {}
   if request.retries:

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import soxr
 
 import v2a_jax
 from v2a_jax import media, watermark
+from v2a_jax.basics import scratch
 from v2a_jax.media.track import fit_length
 from v2a_jax.soundtrack import loudness as loud
 from v2a_jax.soundtrack import mixing, provenance, timeline
@@ -23,6 +25,7 @@ from v2a_jax.soundtrack.options import DeliveryOptions
 
 _BITS = 24
 _PIECE = 600.0  # seconds of a file that are read at a time
+_RESAMPLED = 1 << 20  # samples that are resampled at a time
 _TRIES = 4  # of a lossy codec to keep loudness and true peak
 _PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
 
@@ -63,7 +66,7 @@ class Source:
 def _heard(path, sample_rate: int, takes) -> np.ndarray:
   """Reads the sound of a file as long as the takes, in pieces."""
   read = media.limited(media.read_audio)
-  end, parts = float(takes.seconds), []
+  end, heard, count = float(takes.seconds), None, 0
   for start in np.arange(0, end, _PIECE):
     found = read(
       path,
@@ -72,10 +75,17 @@ def _heard(path, sample_rate: int, takes) -> np.ndarray:
       duration=min(float(end - start), _PIECE),
       limits=takes.limits,
     ).samples
-    if start and not len(found):
+    if end <= _PIECE:
+      return found
+    if heard is None:
+      most = math.ceil(end * sample_rate) + sample_rate
+      heard = scratch.empty((most, found.shape[1]))
+    found = found[: len(heard) - count]
+    heard[count : count + len(found)] = found
+    count += len(found)
+    if not len(found):
       break
-    parts.append(found)
-  return np.concatenate(parts) if len(parts) > 1 else parts[0]
+  return heard[:count]
 
 
 def write(take, rank: int, base, source: Source, options, *, key) -> dict:
@@ -150,9 +160,20 @@ def _sign(path, row, source: Source, options: DeliveryOptions) -> dict:
 
 def _at_rate(samples, rate: int, wanted: int, seconds) -> np.ndarray:
   """Returns samples at another rate, as long as the picture to the sample."""
-  if rate != wanted:
-    samples = soxr.resample(samples, rate, wanted, quality="VHQ")
-  return fit_length(np.asarray(samples, np.float32), round(seconds * wanted))
+  length = round(seconds * wanted)
+  if rate == wanted:
+    return fit_length(np.asarray(samples, np.float32), length)
+  channels = samples.shape[1]
+  stream = soxr.ResampleStream(rate, wanted, channels, quality="VHQ")
+  out, begin = scratch.empty((length, channels)), 0
+  for first in range(0, len(samples), _RESAMPLED):
+    piece = np.asarray(samples[first : first + _RESAMPLED], np.float32)
+    last = first + _RESAMPLED >= len(samples)
+    new = stream.resample_chunk(piece, last=last)[: length - begin]
+    out[begin : begin + len(new)] = new
+    begin += len(new)
+  out[begin:] = 0.0
+  return out
 
 
 def _finish(
@@ -171,7 +192,7 @@ def _finish(
     marked = watermark.embed(samples, rate, key=key, payload=options.payload)
     samples = level(marked)
   if samples.size and max(samples.max(), -samples.min()) > 1.0:
-    samples = np.clip(samples, -1.0, 1.0)
+    np.clip(samples, -1.0, 1.0, out=samples)
   return samples
 
 
@@ -236,5 +257,5 @@ def _mux(samples, base, source: Source, options: DeliveryOptions):
       break
     peak -= max(over, 0.0)
     trim += less
-    given = loud.limit(samples * np.float32(10 ** (trim / 20)), rate, peak=peak)
+    given = loud.limit(loud.scaled(samples, trim), rate, peak=peak)
   return muxed, heard

@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from v2a_jax.basics import scratch
 from v2a_jax.watermark import pattern, spectrum
 
 FALSE_POSITIVE_RATE = 1e-4
@@ -102,7 +103,8 @@ def detect(
   base = spectrum.at_base(original, int(sample_rate))
   channels = list(base.T)
   if len(channels) > 1:
-    channels.insert(0, base.mean(1))
+    middle = scratch.empty(len(base))
+    channels.insert(0, base.mean(1, out=middle))
   best = _search(channels, key, [1.0], list(_windows(len(base), _WINDOW)))
   payload = _read_payload(best, key)
   if payload is None:

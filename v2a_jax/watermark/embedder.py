@@ -9,6 +9,7 @@ independent; the gains are found in a few iterations.
 
 import numpy as np
 
+from v2a_jax.basics import scratch
 from v2a_jax.watermark import pattern, spectrum
 
 # dBFS of the noise that fills quieter patches, so that silence also carries the
@@ -54,7 +55,7 @@ def embed(
   rate, base_rate = int(sample_rate), pattern.SAMPLE_RATE
   noise = _Noise(key)
   peak = max(1.0, original.max(), -original.min())
-  marked = np.empty(original.shape, np.float32)
+  marked = scratch.empty(original.shape)
   for around, piece in spectrum.pieces(len(original), rate):
     part = original[around].astype(np.float64)
     base = spectrum.resample(part, rate, base_rate)

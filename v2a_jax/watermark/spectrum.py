@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import signal
 
+from v2a_jax.basics import scratch
 from v2a_jax.watermark import pattern
 
 
@@ -44,14 +45,18 @@ def pieces(count: int, rate: int) -> Iterator[tuple[slice, slice]]:
 
 def at_base(samples: np.ndarray, rate: int) -> np.ndarray:
   """Returns samples [t, channels] at the watermark's rate, float32."""
-  new, parts = pattern.SAMPLE_RATE, []
+  new, count = pattern.SAMPLE_RATE, 0
+  most = math.ceil(len(samples) * new / rate) + 1
+  out = scratch.empty((most, samples.shape[1]))
   for around, piece in pieces(len(samples), rate):
     found = resample(samples[around].astype(np.float64), rate, new)
     skip = (piece.start - around.start) // rate * new
     if piece.stop < len(samples):
       found = found[: skip + (piece.stop - piece.start) // rate * new]
-    parts.append(found[skip:].astype(np.float32))
-  return np.concatenate(parts)
+    found = found[skip:]
+    out[count : count + len(found)] = found
+    count += len(found)
+  return out[:count]
 
 
 def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -66,6 +71,7 @@ def check(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     raise ValueError(
       f"watermark: sample_rate={sample_rate} is not a positive whole number"
     )
-  if not np.isfinite(samples).all():
+  ends = samples.min(initial=0), samples.max(initial=0)
+  if not np.isfinite(ends).all():
     raise ValueError("watermark: samples hold NaN or infinity; repair them")
   return samples
