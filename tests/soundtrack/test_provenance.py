@@ -216,6 +216,17 @@ def test_what_is_not_signed_is_said(takes, named, tmp_path, monkeypatch):
   assert provenance.read(done.waves[0]) is None
 
 
+def test_long_sound_alone_is_not_signed(takes, tmp_path, monkeypatch):
+  """Its video is: only for sound alone does memory grow with the file."""
+  monkeypatch.setattr(provenance, "_LARGEST_SOUND", 1 << 10)
+  done = takes.save(tmp_path)
+  (row,) = json.loads(done.sidecar.read_text())["candidates"]
+  said = row["provenance"]
+  assert "memory" in said[done.waves[0].name]["unsigned"]
+  assert said[done.videos[0].name]["signed_by"] == provenance.NOBODY
+  assert provenance.read(done.waves[0]) is None
+
+
 def test_who_names_nobody_signs_as_nobody_known(takes, tmp_path, capsys):
   """And `v2a watermark detect` says so, and that a file has changed since."""
   done = takes.save(tmp_path / "out")

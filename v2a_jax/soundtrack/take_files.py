@@ -24,7 +24,7 @@ from v2a_jax.soundtrack import mixing, provenance, timeline
 from v2a_jax.soundtrack.options import DeliveryOptions
 
 _BITS = 24
-_PIECE = 600.0  # seconds of a file that are read at a time
+_PIECE = 60.0  # seconds of a file that are read at a time
 _RESAMPLED = 1 << 20  # samples that are resampled at a time
 _TRIES = 4  # of a lossy codec to keep loudness and true peak
 _PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
