@@ -142,6 +142,11 @@ def test_seeds_that_are_counted_up_stay_below_the_largest(tmp_path, capsys):
   assert "no/such" in refused(capsys, *args, "--num_clips=1")
 
 
+def test_takes_are_chosen_of_models_only(tmp_path, capsys):
+  args = ["eval", "--outputs", tmp_path, "--set=x", "-o", tmp_path / "out"]
+  assert "--best_of" in refused(capsys, *args, "--best_of=4")
+
+
 def test_the_module_that_cluster_scripts_run_is_the_command():
   run = subprocess.run(
     [sys.executable, "-m", "launch.train", "--nosuch=x"],
