@@ -115,6 +115,19 @@ def test_a_run_goes_on_when_what_it_started_from_is_gone(tmp_path, data):
   assert experiment.data.tokenizer == str(run)
 
 
+def test_a_workdir_says_the_same_at_every_start(tmp_path, data):
+  """So seeds of an arm are one arm, also where some were interrupted."""
+  config = finetune.get_config()
+  config.data.paths = (str(data),)
+  run = tmp_path / "run"
+  workdir.open_experiment(config, run)
+  first = (run / "config.json").read_text()
+  (run / "checkpoints" / "5").mkdir(parents=True)
+  workdir.open_experiment(config, run)
+  assert (run / "config.json").read_text() == first
+  assert not list(run.glob("config.before*"))
+
+
 def test_nothing_to_start_from_and_a_codec_are_refused(tmp_path):
   config = finetune.get_config()
   config.init_from = "no/such/run"

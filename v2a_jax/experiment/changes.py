@@ -16,8 +16,8 @@ from v2a_jax.basics import files
 
 DATA = "data.json"
 _SHOWN = 20
-# These are the workdir's own from its second start on.
-_DERIVED = ("data.tokenizer", "data.prompt_tokenizer", "data.encoder")
+# The workdir's own from its second start on.
+_DERIVED = "data.encoder"
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def report(
   changed = [
     f"config.{key}: {old!r} -> {new!r}"
     for key, old, new in differences(before, config)
-    if key not in _DERIVED
+    if key != _DERIVED
   ]
   if changed:
     name = f"config.before_step_{step}.json"

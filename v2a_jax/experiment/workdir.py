@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.manifest import read_manifest
 from v2a_jax.basics import claim, files
 from v2a_jax.basics.paths import PathLike, as_path, check_readable
@@ -59,6 +60,7 @@ def open_experiment(
   before = bundle.read_config(workdir) if resumes else None
   experiment = Experiment.from_config(config, before=before)
   _check_validation(experiment)
+  asked = experiment.data
   experiment = _with_tokenizers(experiment, workdir, resumes=resumes)
   if experiment.trains_generator:
     _check_vocabulary(experiment)
@@ -67,7 +69,7 @@ def open_experiment(
   if jax.process_index() == 0:
     if stack:
       stack.enter_context(claim.held(workdir))
-    _write(experiment, workdir, before)
+    _write(experiment, workdir, before, asked)
   return experiment
 
 
@@ -204,15 +206,23 @@ def _with_features(
 
 
 def _write(
-  experiment: Experiment, workdir: pathlib.Path, before: Mapping | None
+  experiment: Experiment,
+  workdir: pathlib.Path,
+  before: Mapping | None,
+  asked: LoaderConfig,
 ) -> None:
   """Writes config.json and the tokenizers.
+
+  Whoever reads the workdir takes its tokenizers; the config says which were
+  `asked` for, so that it is the same at every start.
 
   Raises:
     ConfigError: the workdir holds checkpoints of another model; they and what
       describes them are left as they are.
   """
   data = experiment.data
+  given = {k: getattr(asked, k) for k in ("tokenizer", "prompt_tokenizer")}
+  config = experiment.config | {"data": experiment.config["data"] | given}
   models = {bundle.TOKENIZER: data.load_tokenizer().model}
   if data.prompt_tokenizer:
     models[bundle.PROMPT_TOKENIZER] = data.load_prompt_tokenizer().model
@@ -224,12 +234,12 @@ def _write(
     changes.report(
       workdir,
       before=before,
-      config=_as_json(experiment.config),
+      config=_as_json(config),
       data=sets,
       step=max(list_steps(workdir / "checkpoints"), default=0),
     )
   workdir.mkdir(parents=True, exist_ok=True)
-  files.write_json(workdir / bundle.CONFIG, experiment.config, sort_keys=True)
+  files.write_json(workdir / bundle.CONFIG, config, sort_keys=True)
   files.write_json(workdir / changes.DATA, sets)
   for name, model in models.items():
     files.write_whole(workdir / name, model)
