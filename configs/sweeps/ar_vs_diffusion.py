@@ -19,6 +19,8 @@ arms differ in what is predicted:
   medium       3.5 M      3.55   3.54   3.71
   large        8.9 M      7.38   7.53   7.74
 
+What came of the medium size after 2,000 steps: docs/ablation_ar_vs_diffusion.md.
+
 `--variants=guidance` judges every run at three scales of guidance; nothing is
 trained again for that.
 """
