@@ -1,5 +1,7 @@
 """Which clips are used, and what anchors sound like."""
 
+import dataclasses
+
 from flashes import (
   RATE,
   SECONDS,
@@ -11,8 +13,8 @@ from flashes import (
 import numpy as np
 import pytest
 
+from v2a_jax.evaluation import best_of, pictures, rows, systems
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import pictures, rows, systems
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.metrics.level_error import level_dbfs
 
@@ -139,6 +141,25 @@ def test_the_best_of_several_takes_is_judged(data, tmp_path):
   )
   in_time = value_of(plain, "shuffled_video", "onset_f1_50ms")["value"]
   assert f1(4)[1] == pytest.approx(in_time)
+
+
+def test_a_model_that_sees_the_video_itself_is_chosen_for_by_it(data):
+  """Its examples have no frames, as MMAudio's."""
+  model = Follower(data)
+  format = Format(sample_rate=RATE, channels=1, seconds=SECONDS)
+  records = clips_lib.open_truth(data).records
+  clip = clips_lib.Reader(records, format, model.loader_config)(0, 0)
+  blind = dataclasses.replace(clip, example={})
+  takes = {0: rows.delayed(clip.audio, RATE // 3), 1_000_000: clip.audio}
+  for seen in (clip, blind):
+    (best,) = best_of.choose(
+      lambda offset: [takes[offset]],
+      [seen],
+      count=2,
+      sample_rate=RATE,
+      loader=model.loader_config,
+    )
+    np.testing.assert_array_equal(best, clip.audio)
 
 
 def test_after_the_last_seed_comes_the_first(data, tmp_path):

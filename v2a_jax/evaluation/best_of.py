@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from data_pipelines.loader_config import LoaderConfig
 from v2a_jax import media
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.soundtrack import ranking
@@ -24,6 +25,7 @@ def choose(
   *,
   count: int,
   sample_rate: int,
+  loader: LoaderConfig,
 ) -> list[np.ndarray]:
   """Returns the best of `count` takes of each clip; of equals the first.
 
@@ -33,6 +35,7 @@ def choose(
     clips: what the model is given.
     count: number of takes; of one nothing is chosen.
     sample_rate: sample rate of the sounds in Hz.
+    loader: settings of the model's examples.
 
   Raises:
     MediaError: a picture cannot be read.
@@ -40,7 +43,7 @@ def choose(
   best = make(0)
   if count == 1:
     return best
-  motions = [_motion(clip) for clip in clips]
+  motions = [_motion(clip, loader) for clip in clips]
 
   def scores(sounds: Sequence[np.ndarray]) -> list[float]:
     return [
@@ -59,14 +62,17 @@ def choose(
   return best
 
 
-def _motion(clip: Clip) -> ranking.Motion:
-  """Measures the motion in the frames of the example, or in the video."""
+def _motion(clip: Clip, loader: LoaderConfig) -> ranking.Motion:
+  """Measures the motion in the frames of the example, or else of the video."""
   if "frames" in clip.example:
     shown = clip.example["frame_mask"]
     return ranking.Motion.of(
       clip.example["frames"][shown], clip.example["frame_times"][shown]
     )
   video = media.limited(media.read_video)(
-    clip.video, duration=clip.seconds, max_fps=25.0, size=(64, 64)
+    clip.video,
+    duration=clip.seconds,
+    max_fps=loader.fps,
+    size=loader.frame_size,
   )
   return ranking.Motion.of(video.frames, video.times)

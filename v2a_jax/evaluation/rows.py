@@ -163,7 +163,11 @@ def make(
     return _batched(sample, clips, dataclasses.replace(settings, seed=seed))
 
   return best_of.choose(
-    take, clips, count=settings.best_of, sample_rate=tracker.sample_rate
+    take,
+    clips,
+    count=settings.best_of,
+    sample_rate=tracker.sample_rate,
+    loader=tracker.loader_config,
   )
 
 

@@ -35,7 +35,7 @@ _TYPES = {
   ".wav": "audio/wav",
   ".flac": "audio/flac",
 }
-# Bytes: of sound alone c2pa 0.38 holds twice the file, of a video 0.5 GB at most.
+# Bytes: of sound alone c2pa 0.38 holds up to twice the file, of a video 0.5 GB at most.
 _LARGEST_SOUND = 256 << 20
 # What the sound is, and a video of which only the sound is so.
 # https://cv.iptc.org/newscodes/digitalsourcetype
@@ -292,7 +292,7 @@ def refusal(path: pathlib.Path) -> str:
   if path.suffix in (".wav", ".flac") and size > _LARGEST_SOUND:
     return (
       f"its {size >> 20:,} MiB are over {_LARGEST_SOUND >> 20}, and c2pa-python"
-      " would take twice that memory"
+      " would take up to twice that memory"
     )
   return ""
 

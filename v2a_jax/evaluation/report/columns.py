@@ -81,10 +81,7 @@ def columns_of(runs: Sequence[dict]) -> list[Column]:
 
 
 def _bounds(entry: Mapping[str, Any]) -> tuple[float, float]:
-  # Results from before this was said: a ratio of counts is a share.
-  low, high = entry.get("bounds") or (
-    (0, 1) if "ratio" in entry else (None, None)
-  )
+  low, high = entry.get("bounds") or (None, None)
   return (
     -math.inf if low is None else low,
     math.inf if high is None else high,
