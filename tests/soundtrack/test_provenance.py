@@ -287,6 +287,27 @@ def test_the_manifest_of_the_footage_is_carried_on(
   assert provenance.read(wave).footage_signer == ""
 
 
+def test_footage_is_carried_on_in_another_container_too(
+  takes, identity, tmp_path
+):
+  """Motion JPEG does not go into MP4, so the video becomes a MOV."""
+  film = tmp_path / "film.mov"
+  with av.open(str(film), "w") as out:
+    stream = out.add_stream("mjpeg", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+    for _ in range(20):
+      frame = av.VideoFrame.from_ndarray(
+        np.full((32, 32, 3), 90, np.uint8), format="rgb24"
+      )
+      out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+  provenance.Signer.read(*identity).sign(film, {})
+  done = dataclasses.replace(takes, video=film).save(tmp_path / "out")
+  (path,) = done.videos
+  assert path.suffix == ".mov"
+  assert provenance.read(path).footage_signer == "A mixer"
+
+
 def old(folder):
   return write_identity(folder, days=(-30, -1))
 

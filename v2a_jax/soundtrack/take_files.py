@@ -152,8 +152,9 @@ def _sign(path, row, source: Source, options: DeliveryOptions) -> dict:
     return {"unsigned": reason}
   facts = {name: row[name] for name in ("seed", "sha256_samples")}
   facts["watermark"] = {"payload": options.payload} if options.mark else None
-  is_video = path.suffix == f".{options.container}"
-  footage = source.takes.video if is_video else None
+  # The container may be another than was asked for.
+  is_sound = path.suffix == f".{options.sound_file}"
+  footage = None if is_sound else source.takes.video
   name = source.signer.sign(path, facts, footage)
   return {"manifest": name, "signed_by": source.signer.name}
 
