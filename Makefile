@@ -74,6 +74,8 @@ $(VENV)/.parity: $(VENV)/.installed
 	  echo "no CPU build of torch found: parity tests will skip"
 	@$(PIP) install --retries 0 ai-edge-litert -c constraints.txt 2>/dev/null || \
 	  echo "no TensorFlow Lite found: its test will skip"
+	@$(PIP) install --retries 0 pesq -c constraints.txt 2>/dev/null || \
+	  echo "no PESQ, which needs a C compiler: its test will skip"
 	@touch $@
 
 # The compiler for TPUs, in a folder of its own: JAX would look for TPUs on any

@@ -61,7 +61,14 @@ EXTRAS = {
     "scikit-learn",
   ],
   # The page and API of v2a serve.
-  "ui": ["fastapi>=0.130", "pydantic>=2", "starlette", "uvicorn>=0.40"],
+  "ui": [
+    "anyio>=4.5",
+    "fastapi>=0.130",
+    "markdown-it-py>=3",
+    "pydantic>=2",
+    "starlette",
+    "uvicorn>=0.40",
+  ],
   # Timelines of OpenTimelineIO, and signed provenance.
   "delivery": ["c2pa-python>=0.38", "cryptography>=42", "opentimelineio>=0.18"],
   # Data sets, workdirs and bundles on s3:// and gs://: docs/storage.md.
@@ -92,7 +99,7 @@ EXTRAS = {
     "uvicorn",
     # Reads the Croissant metadata of a data set.
     "mlcroissant",
-    # Renders report.md as its readers do.
+    # Renders report.md as its readers do, and the page's texts.
     "markdown-it-py",
     "moto[s3]",
     "s3fs",
@@ -105,9 +112,16 @@ EXTRAS = {
     "tensorboard>=2.20",
     "tensorboardX>=2.6.5",
   ],
-  # References that ports are compared with, and the reader of `.pt` files;
-  # nothing that runs imports it. Tests that need it skip where it is absent.
-  "parity": ["ai-edge-litert", "pillow", "torch>=2.13", "transformers>=5.23"],
+  # References that ports are compared with, the reader of `.pt` files, and PESQ,
+  # which judges marked speech; nothing that runs imports it. Tests that need it
+  # skip where it is absent.
+  "parity": [
+    "ai-edge-litert",
+    "pesq",
+    "pillow",
+    "torch>=2.13",
+    "transformers>=5.23",
+  ],
 }
 
 setup(

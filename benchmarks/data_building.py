@@ -8,6 +8,8 @@
   caption has changed, and how many were decoded
 * memory and seconds to open, to read the first batch and to resume, of data sets
   of 10,000, 100,000 and 1,000,000 records: hard links to the shard of the sounds
+* the same to write a row of ten numbers for each record, and to choose by two
+* the same of ten columns for each record: to write them, and to choose by them
 
 On two cores of an AMD EPYC that others used too (load 5):
 
@@ -17,6 +19,12 @@ On two cores of an AMD EPYC that others used too (load 5):
   17,978 records: first batch 0.11 s, resumed 0.11 s, 16 MB more memory
   107,868 records: 0.11 s, 0.20 s, 18 MB
   1,006,768 records: 0.13 s, 0.24 s, 29 MB
+
+At a load of 12 to 19:
+
+  12 clips by one worker / by two: 1.06 (0.95 to 1.25)
+  100,800 rows added: 38 s, 6 MB; sorted: 8 s, 53 MB; chosen by two: 1.1 s, 49 MB
+  1,000,800 rows added: 255 s, 68 MB; sorted: 132 s, 62 MB; chosen: 11 s, 148 MB
 """
 
 import argparse
@@ -31,15 +39,17 @@ import tempfile
 import time
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from benchmarks.data_reading import make_clip
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.build import build_folder
 from data_pipelines.clips import ClipOptions
+from data_pipelines.columns import records, store, view
 from data_pipelines.loader import make_loader
 from data_pipelines.loader_config import LoaderConfig
-from data_pipelines.manifest import MANIFEST
+from data_pipelines.manifest import MANIFEST, read_manifest
 
 
 def build(folder: pathlib.Path, out: pathlib.Path, workers=2, **options):
@@ -111,9 +121,9 @@ def multiply(built: pathlib.Path, out: pathlib.Path, count: int) -> int:
   ]
   for name in names:
     os.link(built / shard["file"], out / name)
-  records = times * shard["records"]
+  total = times * shard["records"]
   manifest["shards"] = [shard | {"file": name} for name in names]
-  manifest["splits"] = {"train": records}
+  manifest["splits"] = {"train": total}
   (out / MANIFEST).write_text(json.dumps(manifest))
   info = json.loads((built / "dataset_info.json").read_text())
   split = next(s for s in info["splits"] if s["name"] == "train")
@@ -122,16 +132,58 @@ def multiply(built: pathlib.Path, out: pathlib.Path, count: int) -> int:
   (out / "dataset_info.json").write_text(json.dumps(info))
   for name in ("tokenizer.model", "features.json"):
     shutil.copy(built / name, out)
-  return records
+  return total
 
 
-def read_in_new_process(path: str) -> None:
-  """Prints seconds and memory of opening, reading and resuming."""
+def megabytes() -> float:
+  """Returns the most memory that this process has had, in MiB."""
+  text = pathlib.Path("/proc/self/status").read_text()
+  return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def write_columns(path: str) -> None:
+  """Prints seconds and memory of writing a row for each record."""
+  manifest = read_manifest(path)
+  count = manifest["splits"]["train"]
+  empty = dict.fromkeys(records.SCHEMA.names) | {"split": "train", "tags": []}
+  parts = []
+  for first in range(0, count, 10_000):
+    ids = [f"clip{i}" for i in range(first, min(first + 10_000, count))]
+    rows = [empty | {"id": id, "key": records.key_of(id, "")} for id in ids]
+    parts.append(pa.Table.from_pylist(rows, records.SCHEMA))
+  records.write_records(pathlib.Path(path), manifest, parts)
+  before, start = megabytes(), time.perf_counter()
+  rng = np.random.default_rng(0)
+  with store.Journal(path, "measures") as journal:
+    for i in range(count):
+      row = {f"m{j}": value for j, value in enumerate(rng.random(10))}
+      journal.add(f"clip{i}", "", row | {"by": "a benchmark"})
+    added, adding = time.perf_counter() - start, megabytes() - before
+    journal.finish()
+  print(
+    f"{count:,} rows added: {added:.0f} s, {adding:.0f} MB more memory; sorted:"
+    f" {time.perf_counter() - start - added:.0f} s,"
+    f" {megabytes() - before - adding:.0f} MB more",
+    flush=True,
+  )
+
+
+def choose_by_columns(path: str) -> None:
+  """Prints seconds and memory of choosing clips."""
   import tensorflow_datasets  # noqa: F401  # is read with, and takes 0.1 GB
 
-  def megabytes():
-    text = pathlib.Path("/proc/self/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+  before, start = megabytes(), time.perf_counter()
+  opened, _ = view.open_view(path, "train", admit="m0 < 0.9 and not m1 < 0.1")
+  print(
+    f"{len(opened):,} chosen: {time.perf_counter() - start:.2f} s,"
+    f" {megabytes() - before:.0f} MB more memory",
+    flush=True,
+  )
+
+
+def read(path: str) -> None:
+  """Prints seconds and memory of opening, reading and resuming."""
+  import tensorflow_datasets  # noqa: F401  # is read with, and takes 0.1 GB
 
   config = LoaderConfig(
     paths=(path,), batch_size=32, seconds=0.1, fps=5, frame_size=4
@@ -154,26 +206,35 @@ def read_in_new_process(path: str) -> None:
   )
 
 
+CHILDREN = (read, write_columns, choose_by_columns)
+
+
 def main() -> None:
   """Prints all figures."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--clips", type=int, default=24)
   parser.add_argument("--sounds", type=int, default=10_000)
   parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--read", help=argparse.SUPPRESS)
+  parser.add_argument("--only", choices=("workers", "size"))
+  parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
   args = parser.parse_args()
-  if args.read:
-    read_in_new_process(args.read)
+  if args.child:
+    name, path = args.child
+    {f.__name__: f for f in CHILDREN}[name](path)
     return
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    compare_workers(folder, args.clips, args.rounds)
+    if args.only != "size":
+      compare_workers(folder, args.clips, args.rounds)
+    if args.only == "workers":
+      return
     built = change_captions(folder, args.sounds)
     for count in (10_000, 100_000, 1_000_000):
       out = folder / str(count)
       multiply(built, out, count)
-      command = [sys.executable, "-m", "benchmarks.data_building", "--read"]
-      subprocess.run([*command, str(out)], check=True)
+      for child in CHILDREN:  # In processes of their own, for their memory.
+        command = [sys.executable, "-m", "benchmarks.data_building", "--child"]
+        subprocess.run([*command, child.__name__, str(out)], check=True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,17 @@ seeds, whose scores have a part that is the clip's (`shared` of its variance), o
 that is the model's on the clip, and one of the seed, whose standard deviation is
 that of clips' means times `apart`; beside it is what resampling seeds and then
 clips gives. `sets` draws sets of n clips and a reference of 128, for n of 16, 48
-and 128, in three ways:
+and 128, in four ways:
 
   gauss  windows with the means and the covariances, between clips and within
          clips, of the embeddings in a.npz, and a reference of those in b.npz
          (without it of a.npz too, so that the distance is 0); the truth is a
          closed form; also the difference to a row like the reference
+  own    as gauss, but the reference are the true sounds of the same n clips, of
+         which a clip's part of the set depends on a share (`--shared`): how
+         `v2a eval` measures folders of sounds; also for a set of the same moments
+         as its reference, of which the distance is 0, and the difference of the
+         two
   halves real clips of a.npz, half of them the set and others the reference:
          the truth is 0
   drawn  real clips of a.npz drawn with replacement, which makes the score of
@@ -29,7 +34,7 @@ import numpy as np
 
 from v2a_jax import media
 from v2a_jax.evaluation import intervals, training_seeds
-from v2a_jax.evaluation.metrics import frechet, inception, kernel
+from v2a_jax.evaluation.metrics import frechet, inception, kernel, own_truth
 from v2a_jax.evaluation.metrics.offset import median_with_spread
 from v2a_jax.hearing import embeddings
 
@@ -260,15 +265,22 @@ def _resampled(terms: np.ndarray, draws: int = 500) -> np.ndarray:
   return np.quantile(means, [0.025, 0.975])
 
 
+def read_sounds(paths, rate: int) -> list[np.ndarray]:
+  """Reads at most 10 s of sounds in mono."""
+  read = lambda path: media.read_audio(
+    path, sample_rate=rate, channels=1, duration=10.0
+  )
+  return [read(path).samples for path in paths]
+
+
 def embed(folder: pathlib.Path, out: pathlib.Path, weights) -> None:
   network = embeddings.Mn04(weights)
   kinds = (".wav", ".flac", ".ogg")
   paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds)
   rate = network.sample_rate
-  read = lambda path: (
-    media.read_audio(path, sample_rate=rate, channels=1, duration=10.0).samples
+  features = embeddings.embed(
+    network, read_sounds(paths, rate), sample_rate=rate
   )
-  features = embeddings.embed(network, list(map(read, paths)), sample_rate=rate)
   np.savez(out, **vars(features))
   print(f"{len(paths)} sounds, {len(features.vectors)} windows -> {out}")
 
@@ -288,11 +300,22 @@ class Gauss:
     self.roots = [_root(between), _root(within)]
     self.covariance = sum(root @ root for root in self.roots)
 
-  def draw(self, n, rng) -> embeddings.Features:
-    d = len(self.mean)
-    own = rng.normal(size=(n, 1, d)) @ self.roots[0]
-    windows = rng.normal(size=(n, self.windows, d)) @ self.roots[1]
+  def draw(self, n, rng, shared=None) -> embeddings.Features:
+    """Draws clips; `shared` has standard normal numbers that they are made of."""
+    if shared is None:
+      shared = (self.normal(n, rng), 1.0)
+    numbers, weight = shared
+    own, windows = (
+      np.sqrt(weight) * x[:, : self.windows] + np.sqrt(1 - weight) * y
+      for x, y in zip(numbers, self.normal(n, rng))
+    )
+    own, windows = own @ self.roots[0], windows @ self.roots[1]
     return _features((self.mean + own + windows).astype(np.float32))
+
+  def normal(self, n, rng) -> list[np.ndarray]:
+    """Draws standard normal numbers of clips and of their windows."""
+    d = len(self.mean)
+    return [rng.normal(size=(n, k, d)) for k in (1, self.windows)]
 
 
 def _root(matrix) -> np.ndarray:
@@ -327,7 +350,7 @@ def true_kernel(a: Gauss, b: Gauss, y: embeddings.Features) -> float:
   return 100 * (mean(a, a) + mean(b, b) - 2 * mean(a, b))
 
 
-def sets(paths, repeats: int, kinds, sizes) -> None:
+def sets(paths, repeats: int, kinds, sizes, shared=0.5, only="") -> None:
   rng = np.random.default_rng(0)
   a, b = Gauss(paths[0]), Gauss(paths[-1])
   print(HEAD)
@@ -343,7 +366,34 @@ def sets(paths, repeats: int, kinds, sizes) -> None:
     report(f"FAD, gauss, {n} clips", fads, true_frechet(a, b))
     report(f"KAD, gauss, {n} clips", kads, truths)
     report(f"FAD less FAD of b, {n} clips", gaps, true_frechet(a, b))
+  for n in sizes if "own" in kinds else ():
+    own(a, b, n, shared, repeats, rng, only)
   real(paths[0], repeats, kinds, sizes, rng)
+
+
+def own(a: Gauss, b: Gauss, n: int, shared, repeats, rng, only="") -> None:
+  far = true_frechet(a, b)
+  of = {"FAD": frechet.frechet, "KAD": kernel.kernel_distance}
+  of = {label: metric for label, metric in of.items() if only in label}
+  found = {(label, name): [] for label in of for name in "ab"}
+  truths = {label: [] for label in of}
+  for _ in range(repeats):
+    numbers = b.normal(n, rng)
+    truth = b.draw(n, rng, (numbers, 1.0))
+    for label in of:
+      apart = far if label == "FAD" else true_kernel(a, b, truth)
+      truths[label].append(apart)
+    for name, kind in (("a", a), ("b", b)):
+      x = kind.draw(n, rng, (numbers, shared))
+      y = own_truth.paired(x, truth)
+      for label, metric in of.items():
+        found[label, name].append(metric(x, y, own=True).at_least(0))
+  for label in of:
+    one, other = (found[label, name] for name in "ab")
+    gaps = [intervals.mean(x.parts - y.parts) for x, y in zip(one, other)]
+    report(f"{label}, own, a, {n} clips", one, truths[label])
+    report(f"{label}, own, b, {n} clips", other, 0)
+    report(f"{label}, own, a less b, {n} clips", gaps, truths[label])
 
 
 def real(path, repeats, kinds, sizes, rng) -> None:
@@ -386,10 +436,13 @@ def main() -> None:
   parser.add_argument("--weights", help="file or folder of mn04's weights")
   parser.add_argument("--repeats", type=int, default=100)
   parser.add_argument("--clips", nargs="*", type=int, default=SIZES)
-  parser.add_argument("--case", default="", help="only cases of this name")
   parser.add_argument(
-    "--kinds", nargs="*", default=["gauss", "halves", "drawn"]
+    "--case", default="", help="only seeds or own of this name"
   )
+  parser.add_argument(
+    "--kinds", nargs="*", default=["gauss", "own", "halves", "drawn"]
+  )
+  parser.add_argument("--shared", type=float, default=0.5)
   args = parser.parse_args()
   if args.what == "clips":
     clips(args.repeats)
@@ -398,7 +451,8 @@ def main() -> None:
   elif args.what == "embed":
     embed(args.paths[0], args.output, args.weights)
   else:
-    sets(args.paths, args.repeats, args.kinds, args.clips)
+    own_case = args.shared, args.case
+    sets(args.paths, args.repeats, args.kinds, args.clips, *own_case)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Measures memory and time of `v2a generate` against the length of the video.
 
-  python benchmarks/length_memory.py 1 5 10 20 40 [--num_steps 1]
+  python benchmarks/length_memory.py 1 5 10 20 40 [--num_steps 1] [FLAG...]
 
 For each length in minutes it makes a video of a moving square, generates one
-soundtrack with the bundled model in a process of its own, and prints the most
-memory that the command and its reading processes held together, ten times a
-second; how much of files was in memory as well, which the system takes back where
-it needs room; the time; and by how many samples the sound differs in length.
+soundtrack with the bundled model in a process of its own, or as flags of `v2a
+generate` say, such as --num_candidates=4. It prints the most memory that the
+command and its reading processes held together, ten times a second; how much of
+files was in memory as well, which the system takes back where it needs room; the
+time; and by how many samples the sound differs in length.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def held(root: int) -> tuple[int, int]:
   return tuple(sum(sizes[pid][i] for pid in found & {*sizes}) for i in (0, 1))
 
 
-def measure(minutes: int, num_steps: int) -> dict[str, float]:
+def measure(minutes: int, num_steps: int, flags: list[str]) -> dict[str, float]:
   """Generates a soundtrack; returns memory in GB, time in s, samples too many."""
   with tempfile.TemporaryDirectory() as folder:
     video = pathlib.Path(folder, "clip.mp4")
@@ -69,7 +70,7 @@ def measure(minutes: int, num_steps: int) -> dict[str, float]:
     command = [
       *(sys.executable, "-m", "launch.cli", "generate", str(video)),
       *("-o", folder, "--num_candidates", "1"),
-      *("--num_steps", str(num_steps)),
+      *("--num_steps", str(num_steps), *flags),
     ]
     began, memory, mapped = time.monotonic(), 0, 0
     process = subprocess.Popen(command)
@@ -80,7 +81,7 @@ def measure(minutes: int, num_steps: int) -> dict[str, float]:
     if process.returncode:
       raise SystemExit(f"{' '.join(command)} failed")
     seconds = time.monotonic() - began
-    (wave,) = pathlib.Path(folder, "clip").glob("*.wav")
+    wave = next(pathlib.Path(folder, "clip").glob("*.wav"))
     extra = soundfile.info(wave).frames - 60 * minutes * RATE
   return {
     "memory": memory / 1e9,
@@ -96,11 +97,11 @@ def main():
   )
   parser.add_argument("minutes", type=int, nargs="+")
   parser.add_argument("--num_steps", type=int, default=1)
-  args = parser.parse_args()
+  args, flags = parser.parse_known_args()
   print("| minutes | memory | of files | time | samples too many |")
   print("|---:|---:|---:|---:|---:|", flush=True)
   for minutes in args.minutes:
-    row = measure(minutes, args.num_steps)
+    row = measure(minutes, args.num_steps, flags)
     print(
       f"| {minutes} | {row['memory']:.2f} GB | {row['mapped']:.2f} GB"
       f" | {row['seconds']:.0f} s | {row['extra']} |",

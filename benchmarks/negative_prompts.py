@@ -121,7 +121,7 @@ def judge(network, clips, sounds, classes):
       clip.events,
       onsets.detect(sound, RATE),
       tolerance=0.05,
-      ignored=clip.off_screen,
+      unseen=len(clip.off_screen),
     )
     for clip, sound in zip(clips, sounds)
   ]

@@ -3,9 +3,11 @@
   python -m benchmarks.planted_faults CLIPS -o DIR --seed 1
 
 Takes the videos of the folder CLIPS and procedural scenes of 128 pixels, puts one
-fault into some of them, adds copies of others, builds a data set, measures it as
-`v2a data measure` and `v2a data annotate --labeller sync` do, and compares the
-clips that each expression refuses with those that have the fault. Clips that
+fault into some of them, adds copies of others (in other encodings, and the same
+files once more), builds a data set, and one of held-out clips of which half are
+copies, measures as `v2a data measure --against` and `v2a data annotate --labeller
+sync` do, and compares the clips that each expression refuses, or that the build
+has dropped, with those that have the fault. Clips that
 have a fault of their own (`gh_` clips are clipped, say) count as false alarms,
 so precision is a lower bound; their names are printed.
 
@@ -16,6 +18,7 @@ The thresholds were chosen with --seed 0; docs/data_at_scale.md has the table of
 import argparse
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -39,26 +42,38 @@ FOUND_BY = {
   "copy": "not duplicate",
   "same sound": "missing(sound_of)",
   "same picture": "missing(frames_of)",
+  "leak": "not leak",
 }
+# What a copy has, too: the sound and the picture of another; what is held out
+# comes first, so that its copies are duplicates.
+ALSO = {
+  "copy": ("leak",),
+  "same sound": ("copy", "leak"),
+  "same picture": ("copy", "leak"),
+}
+FAULTS = ("silence", "clipping", "low-pass", "still", "offset")
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("clips", type=pathlib.Path)
   parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
-  parser.add_argument("--scenes", type=int, default=70)
-  parser.add_argument("--each", type=int, default=14, help="clips of a fault")
+  parser.add_argument("--scenes", type=int, default=90)
+  parser.add_argument("--each", type=int, default=16, help="clips of a fault")
   parser.add_argument("--seed", type=int, default=1)
   parser.add_argument("--without_sync", action="store_true")
   args = parser.parse_args()
   folder, dataset = args.output / "clips", args.output / "ds"
+  held_out = args.output / "held_out"
   if not (args.output / "truth.json").is_file():
-    truth = plant(args, folder)
+    truth = plant(args, folder, held_out)
     (args.output / "truth.json").write_text(json.dumps(truth, indent=1))
   truth = json.loads((args.output / "truth.json").read_text())
   options = ClipOptions(val_fraction=0.0, test_fraction=0.0, max_seconds=0.0)
-  build.build_folder(folder, out=dataset, options=options)
-  measure.measure(dataset)
+  manifest = build.build_folder(folder, out=dataset, options=options)
+  others = args.output / "others"
+  build.build_folder(held_out, out=others, options=options)
+  measure.measure(dataset, against=[others])
   if not args.without_sync:
     call = "data annotate --labeller sync --name sync".split()
     subprocess.run(
@@ -66,33 +81,41 @@ def main() -> None:
       check=True,
     )
   show(dataset, truth, without=["offset"] * args.without_sync)
+  planted = sum(fault == "same file" for fault in truth.values())
+  print(f"same file: {planted} planted, dropped: {manifest['drops']}")
 
 
-def plant(args, folder: pathlib.Path) -> dict[str, str]:
+def plant(args, folder: pathlib.Path, held_out: pathlib.Path) -> dict[str, str]:
   """Writes the clips; returns the fault of each file by its stem, "" for none."""
   rng = np.random.default_rng(args.seed)
-  folder.mkdir(parents=True, exist_ok=True)
+  for path in (folder, held_out):
+    path.mkdir(parents=True, exist_ok=True)
   sources = sorted(args.clips.glob("*.mp4"))
   names = [*sources, *range(args.scenes)]
   order = rng.permutation(len(names))
-  faults = ("silence", "clipping", "low-pass", "still", "offset")
-  copies = ("copy", "same sound", "same picture")
+  copies = ("copy", "copy", "same sound", "same picture", "leak", "same file")
   truth = {}
   for place, number in enumerate(order):
     frames, times, sound, rate = read(names[number], args.seed)
     stem = getattr(names[number], "stem", f"scene_{names[number]}")
-    fault = faults[place // args.each] if place < 5 * args.each else ""
+    fault = FAULTS[place // args.each] if place < 5 * args.each else ""
     again = (place - 5 * args.each) // (args.each // 2)
-    kind = copies[max(again - 1, 0)] if 0 <= again < 4 else ""
+    kind = copies[again] if 0 <= again < len(copies) else ""
     if fault:
       frames, sound = spoil(fault, frames, times, sound, rate, rng)
     write(folder / f"{stem}.mp4", frames, times, sound, rate)
-    truth[stem] = fault
-    if kind == "copy":
-      write(
-        folder / f"z_{stem}.mp4", halved(frames), times, 0.6 * sound, rate, 32
-      )
+    truth[stem] = fault or ("leak" if kind == "leak" else "")
+    if kind == "same file":
+      shutil.copy(folder / f"{stem}.mp4", folder / f"z_{stem}.mp4")
       truth[f"z_{stem}"] = kind
+    elif kind in ("copy", "leak"):
+      where, name = folder, f"z_{stem}"
+      if kind == "leak":
+        where, name = held_out, stem
+        write(where / f"other_{place}.mp4", *read(2000 + place, args.seed))
+      else:
+        truth[name] = kind
+      write(where / f"{name}.mp4", halved(frames), times, 0.6 * sound, rate, 32)
     elif kind:
       other = read(args.scenes + place, args.seed)  # A scene of its own.
       length = min(times[-1], other[1][-1], len(sound) / rate, 8.0)
@@ -179,13 +202,11 @@ def show(dataset, truth: dict[str, str], without=()) -> None:
     text = FOUND_BY[fault]
     mask = admit.admitted(dataset, text).mask
     refused = {id for id, good in zip(ids, mask) if not good} & {*among}
-    # A copy has the sound and the picture of another, too.
-    also = ("copy",) if fault.startswith("same") else ()
-    planted = {id for id in among if truth[id] in (fault, *also)}
+    planted = {id for id in among if truth[id] in (fault, *ALSO.get(fault, ()))}
     # Of a pair of copies either may be called the copy.
-    pairs = {id.removeprefix("z_") for id in planted if id.startswith("z_")}
-    plain = {id.removeprefix("z_") if pairs else id for id in refused}
-    wanted = pairs or planted
+    mark = "z_" if fault in ALSO else ""
+    wanted = {id.removeprefix(mark) for id in planted}
+    plain = {id.removeprefix(mark) for id in refused}
     right = plain & wanted
     wrong[name] = (sorted(plain - wanted), sorted(wanted - plain))
     precision = len(right) / len(plain) if plain else float("nan")

@@ -6,10 +6,12 @@ Reports are made of simulated results, by the code that writes real ones: scores
 of clips with a part that is the clip's own and one of the model's, counts of
 onsets, and embeddings, of which Fréchet and kernel distances to a reference of
 64 clips are taken. Models are equal, or the second is worse by an effect in
-every metric. With `--seeds 3 --apart 0.3` they are arms of three training seeds,
-whose spread in every metric is 0.3 of the effect's unit. Printed is the share of
-reports that name any difference, with the standard error, and the share that
-would without Holm's correction.
+every metric. Each has a row of shuffled videos that is as good as itself: a model
+that follows nothing. With `--seeds 3 --apart 0.3` they are arms of three training
+seeds, whose spread in every metric is 0.3 of the effect's unit. Printed are the
+shares of reports whose verdict names a winner, with the standard error, of those
+that would without Holm's correction, and of those that say that a model is better
+or worse than with shuffled videos.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import itertools
 import numpy as np
 
 from v2a_jax.evaluation.metrics import frechet, kernel
-from v2a_jax.evaluation.report import differences
+from v2a_jax.evaluation.report import compare, differences
 from v2a_jax.evaluation.report.columns import columns_of
 from v2a_jax.hearing import embeddings
 
@@ -60,8 +62,8 @@ def draw(
   events = rng.poisson(4, n) + 1
   ease = rng.beta(3, 2, n)
 
-  def run(name: str, worse: float) -> dict:
-    """Draws a model's results."""
+  def row(worse: float) -> list[dict]:
+    """Draws scores, counts and parts of the clips of a row."""
     scores = own + 0.7 * rng.standard_t(4, size=(n, SCORES)) - worse
     hits = rng.binomial(events, np.clip(ease - 0.3 * worse, 0, 1))
     detected = hits + rng.poisson(2, n)
@@ -76,18 +78,24 @@ def draw(
       values = {f"score_{k}": float(x) for k, x in enumerate(scores[i])}
       parts = {id_: float(e.parts[i]) for id_, e in sets.items()}
       clips.append(
-        {
-          "id": str(i),
-          "scores": {"generated": values},
-          "counts": {"generated": {"onsets": counts}},
-          "parts": {"generated": parts},
-        }
+        {"scores": values, "counts": {"onsets": counts}, "parts": parts}
       )
-    row = {"name": "generated", "metrics": {}}
+    return clips
+
+  def run(name: str, worse: float) -> dict:
+    """Draws a model's results."""
+    rows = {of: row(worse) for of in ("generated", "shuffled_video")}
+    kinds = ("scores", "counts", "parts")
+    clips = [
+      {"id": str(i)}
+      | {kind: {of: rows[of][i][kind] for of in rows} for kind in kinds}
+      for i in range(n)
+    ]
+    listed = [{"name": of, "metrics": {}} for of in rows]
     set_ = {"n": n, "manifest_sha256": "", "split": "test"}
     about = {"name": name, "set": set_, "metrics": metrics(), "identity": {}}
     about["checkpoint"] = {}
-    return about | {"rows": [row], "clips": clips}
+    return about | {"rows": listed, "clips": clips}
 
   arms = []
   for model in range(models):
@@ -100,8 +108,20 @@ def draw(
   return arms
 
 
-def named(runs) -> tuple[bool, bool]:
-  """Returns whether any difference is named, with and without correction."""
+def named(runs) -> tuple[bool, bool, bool]:
+  """Returns what a report says.
+
+  Whether it names a winner, whether it would without correction, and whether it
+  tells a model from itself with shuffled videos.
+  """
+  leads = [s.lead for s in compare.verdict(runs, columns_of(runs))]
+  other = any("itself with videos shuffled on" in lead for lead in leads)
+  names = [run["name"] for run in runs]
+  winner = any(
+    lead.endswith("best first:")
+    or any(lead == f"{a} beats {b} on" for a in names for b in names)
+    for lead in leads
+  )
   gaps = [
     gap
     for first, second in itertools.combinations(runs, 2)
@@ -109,24 +129,26 @@ def named(runs) -> tuple[bool, bool]:
       columns_of(runs), (first, "generated"), (second, "generated")
     )
   ]
-  corrected = differences.corrected(gaps)
-  return tuple(any(gap.sign for gap in of) for of in (corrected, gaps))
+  return winner, any(gap.sign for gap in gaps), other
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--repeats", type=int, default=300)
   parser.add_argument("--clips", type=int, nargs="*", default=SIZES)
+  parser.add_argument("--equal", action="store_true", help="two equal models")
   parser.add_argument("--seeds", type=int, default=1)
   parser.add_argument("--apart", type=float, default=0.0)
   args = parser.parse_args()
   rng = np.random.default_rng(0)
   print(
-    "| clips | models | effect | reports that name one, % | uncorrected, % |"
+    "| clips | models | effect | reports that name one, % | uncorrected, %"
+    " | shuffled, % | reports |"
   )
-  print("|---:|---:|---:|---:|---:|")
+  print("|---:|---:|---:|---:|---:|---:|---:|")
   cases = [(n, 2, 0.0) for n in args.clips] + [(16, 8, 0.0)]
-  for case in cases + [(n, 2, 0.5) for n in args.clips]:
+  cases += [(n, 2, 0.5) for n in args.clips]
+  for case in cases if not args.equal else cases[: len(args.clips)]:
     n, models, effect = case
     repeats = args.repeats if models == 2 else args.repeats // 5
     found = np.array(
@@ -136,7 +158,7 @@ def main() -> None:
     error = 100 * np.sqrt(share[0] * (1 - share[0]) / repeats)
     print(
       f"| {n} | {models} | {effect} | {100 * share[0]:.1f} ± {error:.1f}"
-      f" | {100 * share[1]:.1f} |",
+      f" | {100 * share[1]:.1f} | {100 * share[2]:.1f} | {repeats} |",
       flush=True,
     )
 

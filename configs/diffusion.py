@@ -16,6 +16,10 @@ an estimate from FLOPs and not a measurement:
   large    998 M         8.9 TFLOP         32       30 h
   xl       5.0 B        14.7 TFLOP         64       25 h
 
+Most of it goes into seeing: 87 % of `large` is its encoder of pixels. With towers
+that are published, frozen and cached, configs/mmaudio.py trains as large a
+network for 1.6 TFLOP a clip; their licence forbids commercial use.
+
 What a device needs only a compiler knows: docs/scaling.md has plans.
 
 `small-siglip` (any size takes `-siglip`) has frames at two rates: 25 a second of

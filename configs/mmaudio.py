@@ -16,11 +16,12 @@ diffusion.py` learns to see from pixels instead. FLOPs of training a clip of 8 s
   mmaudio.py:large_44k_v2      1.03 G       1.6 T     3 %, towers apart
   mmaudio.py:small_16k         157 M        0.23 T    5 %, towers apart
 
-The prompt goes through CLIP's text tower in every step. With sound alone or
-pictures alone a clip teaches what it has: the features of the other are those
-that were learned for its absence. `v2a data precompute --add features` without
-`target` and `cached_target=False` draw latents anew in every step, as published.
-None of it was trained here.
+The prompt goes through CLIP's text tower in every step. Clips of sound alone
+teach too, with the features that are learned for the absence of pictures; clips
+of pictures alone have no loss and teach nothing, and only make the mean over
+their batch smaller. `v2a data precompute --add features` without `target` and
+`cached_target=False` draw latents anew in every step, as published. None of it
+was trained here.
 """
 
 from configs import common, finetune_mmaudio

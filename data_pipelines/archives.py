@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_pipelines import media_files
 from data_pipelines.schema import DataError
+from v2a_jax.basics.files import open_regular
 from v2a_jax.basics.paths import is_remote
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def read_archive(
       " compressed one"
     ) from None
   except OSError as error:
-    raise DataError(f"cannot read {path}: {error.strerror}") from None
+    reason = error.strerror and f"cannot read {path}: {error.strerror}"
+    raise DataError(reason or str(error)) from None
   return reading.finish()
 
 
@@ -141,7 +143,9 @@ def _copy(archive, member: Member, path: pathlib.Path) -> None:
 
 
 def _open(archive: "pathlib.Path | StorePath") -> BinaryIO:
-  return archive.open_part() if is_remote(archive) else open(archive, "rb")
+  if is_remote(archive):
+    return archive.open_part()
+  return open(open_regular(archive), "rb")
 
 
 class _Reading:

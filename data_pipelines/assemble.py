@@ -77,6 +77,8 @@ class Plan:
     unmatched: (line, file, reason) of the captions that were not used; None
       without a table of captions.
     description: one sentence for TFDS.
+    tokenizer: model file that belongs to the items; "" to do as the output's
+      options say.
   """
 
   keys: Sequence[str]
@@ -87,6 +89,7 @@ class Plan:
   origin: str = ""
   unmatched: Sequence[tuple[int, str, str]] | None = None
   description: str
+  tokenizer: str | os.PathLike = ""
 
 
 def assemble(
@@ -116,11 +119,11 @@ def assemble(
     BuildError: nothing was kept, `out` is taken, or the disk is full.
   """
   model = None
-  if output.tokenizer:
-    model = tokenizer_lib.Tokenizer.load(output.tokenizer).model
-  settings = dict(plan.settings)
-  settings["vocab_size"] = output.vocab_size
-  settings["tokenizer"] = model and hashlib.sha256(model).hexdigest()
+  if given := plan.tokenizer or output.tokenizer:
+    model = tokenizer_lib.Tokenizer.load(given).model
+  chosen = model and hashlib.sha256(model).hexdigest()
+  settings = {"vocab_size": output.vocab_size, "tokenizer": chosen}
+  settings |= plan.settings
   digest = fingerprint(
     [schema.SCHEMA_VERSION, settings, output.shard_mb, plan.keys, plan.inputs]
   )
@@ -149,7 +152,8 @@ def assemble(
     if beam.runner:
       items = beam_lib.run(
         make,
-        todo,
+        plan.keys,
+        done=frozenset(writer.done),
         out=out,
         digest=digest,
         options=beam,

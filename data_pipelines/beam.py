@@ -4,16 +4,19 @@ The same function makes the records of an item. Items are divided into chunks of
 consecutive ones; a worker makes one chunk and leaves it as one file in
 `OUT.parts`, a folder that all machines reach. This machine then writes the parts,
 in order, as the pool's results would be written, so the shards are the same,
-byte for byte. A part appears whole or not at all, and its name has the digest of
-the build: a pipeline that was interrupted makes only what is missing.
+byte for byte. A part appears whole or not at all, and its name has digests of
+the build and of its items: a pipeline that was interrupted makes only what is
+missing, and no part is taken for another's.
 
 https://beam.apache.org/documentation/runners/capability-matrix/
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import io
 import json
 import pathlib
 import shlex
@@ -28,7 +31,7 @@ from data_pipelines.shard import WRITE_OPTIONS, BuildError, Outcome, serialize
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.progress import Progress
-from v2a_jax.basics.settings import check, choose
+from v2a_jax.basics.settings import SettingError, check, choose
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
 _POLL_SECONDS = 2.0
@@ -54,25 +57,33 @@ class BeamOptions:
   def __post_init__(self):
     choose(self, runner=("", *RUNNERS))
     check(self, chunk="[1, inf)")
+    try:
+      shlex.split(self.beam_options)
+    except ValueError as error:
+      raise SettingError(
+        f"beam_options={self.beam_options!r}: {error}; write them as in a shell"
+      ) from None
 
 
 def run(
   make: Callable[[str], Any],
   keys: Sequence[str],
   *,
+  done: Container[str],
   out,
   digest: str,
   options: BeamOptions,
   workers: int,
   unit: str,
 ) -> Iterator[Stored]:
-  """Yields the results of `make(key)`, in the order of the keys.
+  """Yields the results of `make(key)` of what is to do, in the order of the keys.
 
   Args:
     make: maps a key to an outcome and records. Where it is a
       `functools.partial`, mappings by key among its keyword arguments are cut
       to the keys of a chunk.
-    keys: names of the items.
+    keys: names of all items.
+    done: names of those that are done.
     out: folder of the data set.
     digest: digest of the build.
     options: where it runs.
@@ -84,26 +95,42 @@ def run(
   """
   folder = parts_place(out)
   folder.mkdir(parents=True, exist_ok=True)
-  chunks = [
-    list(keys[i : i + options.chunk])
-    for i in range(0, len(keys), options.chunk)
-  ]
-  names = [
-    f"{digest[:16]}-{n:06d}-of-{len(chunks):06d}.part"
-    for n in range(len(chunks))
-  ]
+  try:
+    yield from _made(
+      make, keys, done, folder, digest, options, workers=workers, unit=unit
+    )
+  finally:
+    if not is_remote(folder):  # There folders are but names.
+      with contextlib.suppress(OSError):
+        folder.rmdir()  # If nothing is left in it.
+
+
+def _made(
+  make, keys, done, folder, digest: str, options: BeamOptions, *, workers, unit
+) -> Iterator[Stored]:
+  """Makes the parts that are missing, yields what is in all and removes them."""
+  chunks = {}
+  # Of all keys, so that they stay where they are when more of them are done.
+  for first in range(0, len(keys), options.chunk):
+    chunk = [k for k in keys[first : first + options.chunk] if k not in done]
+    if chunk:
+      of_keys = hashlib.sha256("\n".join(chunk).encode()).hexdigest()
+      chunks[f"{digest[:16]}-{first:09d}-{of_keys[:16]}.part"] = chunk
   there = {path.name for path in folder.iterdir()}
   tasks = [
     _Task(str(folder / name), _narrow(make, chunk), chunk)
-    for name, chunk in zip(names, chunks)
+    for name, chunk in chunks.items()
     if name not in there
   ]
   if tasks:
-    with _progress(folder, names, len(keys), options.chunk, unit):
+    count = sum(map(len, chunks.values()))
+    with _progress(folder, [*chunks], count, options.chunk, unit):
       _run_pipeline(tasks, options, workers)
-  for name in names:
+  for name in chunks:
     yield from _read_part(folder / name)
     (folder / name).unlink()
+  for path in folder.iterdir():  # Of builds that were interrupted.
+    path.unlink()
 
 
 def parts_place(out) -> Any:
@@ -147,7 +174,14 @@ def _run_pipeline(tasks: Sequence[_Task], options: BeamOptions, workers: int):
     # Threads suffice: each waits for a media process.
     flags |= {"direct_num_workers": workers}
     flags |= {"direct_running_mode": "multi_threading"}
-  given = PipelineOptions(shlex.split(options.beam_options), **flags)
+  given, heard = shlex.split(options.beam_options), io.StringIO()
+  try:
+    with contextlib.redirect_stderr(heard):
+      given = PipelineOptions(given, **flags)
+      given.get_all_options()
+  except SystemExit:  # They are parsed by argparse.
+    *_, line = heard.getvalue().strip().split("\n")
+    raise BuildError(f"beam_options={options.beam_options!r}: {line}") from None
   try:
     with apache_beam.Pipeline(options=given) as pipeline:
       created = pipeline | "tasks" >> apache_beam.Create(tasks)

@@ -26,7 +26,7 @@ from data_pipelines.readings import MEDIA, open_readings
 from data_pipelines.writer import Outcome
 from v2a_jax.basics.parent import end_with_parent
 from v2a_jax.basics.paths import as_path
-from v2a_jax.basics.settings import SettingError, check
+from v2a_jax.basics.settings import SettingError, check, choose
 
 
 def build_folder(
@@ -35,6 +35,8 @@ def build_folder(
   out: str | os.PathLike,
   captions_csv: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
   columns: Mapping[str, str] | None = None,
+  labels: str | os.PathLike | None = None,
+  by: str = "",
   limit: int | None = None,
   options: ClipOptions = ClipOptions(),  # noqa: B008
   output: OutputOptions = OutputOptions(),  # noqa: B008
@@ -54,6 +56,10 @@ def build_folder(
     captions_csv: table of captions, or several; see `captions.read_captions`.
       What they say goes before what archives say of their clips.
     columns: column of the table by field, where detection would be wrong.
+    labels: names of AudioSet's classes; None to look for them beside its table,
+      see `audioset.read_classes`.
+    by: who says what the tables say, such as `alt text`, where they have no
+      column of that; "" for the name of each table.
     limit: number of files, the first by name; None for all.
     options: how clips are cut, stored and split.
     output: how the data set is written.
@@ -76,7 +82,7 @@ def build_folder(
   inside = f", with {len(members)} clips in archives" * bool(archives)
   used = f", of which {limit} are used" * bool(limit)
   log(f"{found} in {directory}{inside}{used}")
-  table = _captions(captions_csv, files, archives, columns)
+  table = _captions(captions_csv, files, archives, columns, labels, by)
   if table.columns:
     log(table.describe())
   notes = [note for archive in archives for note in archive.notes]
@@ -134,6 +140,7 @@ class SceneOptions:
     held_out: fraction of the scenes in the val split, and in the test split.
     ordered: share of the scenes in which two things sound out of sight, whose
       order only the captions tell.
+    action: what happens in all scenes, such as talk; empty to draw it for each.
   """
 
   seconds: float = 4.0
@@ -142,6 +149,7 @@ class SceneOptions:
   sample_rate: int = 16_000
   held_out: float = 0.05
   ordered: float = 0.0
+  action: str = ""
 
   def __post_init__(self):
     check(self, seconds="[2, inf)", fps="[1, inf)", size="[2, inf)")
@@ -149,6 +157,10 @@ class SceneOptions:
     check(self, ordered="[0, 1]")
     if self.size % 2:
       raise SettingError(f"size={self.size!r} is odd; video needs an even size")
+    if self.action:
+      from data_pipelines.scenes import ACTIONS
+
+      choose(self, action=ACTIONS)
 
 
 def build_scenes(
@@ -171,10 +183,13 @@ def build_scenes(
     raise SettingError(f"seed={seed} is not in [0, inf)")
   log(f"{num} scenes of {options.seconds:g} s, seed {seed}")
   settings = {"kind": "scenes", "num": num, "seed": seed}
+  settings |= dataclasses.asdict(options)
+  if not options.action:
+    del settings["action"]  # As in sets that were built before there was one.
   plan = Plan(
     keys=[f"{i:07d}" for i in range(num)],
     unit="scenes",
-    settings=settings | dataclasses.asdict(options),
+    settings=settings,
     description=f"{num} procedural scenes with sound, seed {seed}.",
   )
   return assemble(
@@ -191,12 +206,16 @@ def build_scenes(
   )
 
 
-def _captions(tables, files, archives, columns) -> captions_lib.Captions:
+def _captions(
+  tables, files, archives, columns, labels, by
+) -> captions_lib.Captions:
   """Joins what tables and archives say of the files."""
   if isinstance(tables, str | os.PathLike):
     tables = [tables]
   found = {
-    str(path): captions_lib.read_captions(path, files, columns=columns)
+    str(path): captions_lib.read_captions(
+      path, files, columns=columns, labels=labels, by=by
+    )
     for path in tables or ()
   }
   used = set(files)

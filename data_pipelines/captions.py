@@ -1,90 +1,29 @@
 """Reads a table of captions and matches its rows to files.
 
-Columns are recognised by their names, which differ from table to table. The
-recognised columns and the rows that belong to no file, with reasons, are
+The recognised columns and the rows that belong to no file, with reasons, are
 returned for the user to see.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 import os
 import re
 from typing import Any
 
+from data_pipelines import audioset, caption_rows
+from data_pipelines.caption_rows import Row, detect_columns
 from data_pipelines.file_names import FileIndex
-from data_pipelines.schema import PRESENCE_TAGS, DataError
 from data_pipelines.tables import Table, read_table, table_of
+from v2a_jax.basics.paths import as_path
 
-# Names of the columns of each field, in order of preference.
-COLUMNS: dict[str, tuple[str, ...]] = {
-  field: tuple(names.split())
-  for field, names in {
-    "file": "file filename file_name path filepath file_path video video_path"
-    " video_id audio audio_path clip ytid youtube_id audiocap_id name id",
-    "caption": "caption video_caption prompt text description title",
-    "audio_caption": "audio_caption sound_caption audio_description"
-    " audio_prompt sound",
-    "transcript": "transcript transcription speech spoken",
-    "label": "label category class labels positive_labels event",
-    "tags": "tags tag keywords",
-    "licence": "licence license rights",
-    "source": "source url origin sound_link download_link href",
-    "split": "split subset partition fold",
-    "start": "start start_time start_seconds onset begin",
-    "end": "end end_time end_seconds offset stop",
-  }.items()
-}
-# Fields that take the first value that is not empty from several columns.
-_WITH_FALLBACK = ("file", "label")
-# Columns with the ids of films, or of stretches of them; from the films the
-# files may have been cut.
-_FILM_COLUMNS = ("ytid", "youtube_id", "audiocap_id")
 # Seconds of a stretch whose end is not given, as in AudioSet and VGGSound.
 _FILM_SECONDS = 10.0
-# Fields of text that may have delimiters in it, and no other meaning.
-_FREE_TEXT = ("caption", "audio_caption", "transcript", "label")
 # Fields that a further row fills in where the first has nothing.
 _FACTS = (
   "caption audio_caption transcript label tags licence source split".split()
 )
 _VGGSOUND = ("ytid", "start_seconds", "label", "split")
-_SPLITS = {
-  "train": ("train", "training"),
-  "val": ("val", "valid", "validation", "dev"),
-  "test": ("test", "testing", "eval", "evaluation"),
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """Captions and facts of one file, or of one stretch of it.
-
-  Attributes:
-    line: line of the table at which the row ends; 0 without a table.
-    other_captions: further captions of the same stretch.
-    tags: kinds of sound; see `schema.presence`.
-    split: train, val or test; "" to choose by a hash of the name.
-    start: seconds at which the stretch begins; None for the file's start.
-    end: seconds at which the stretch ends; None for the file's end.
-    of_film: whether the times are those of a film, of which the file may be no
-      more than this stretch.
-  """
-
-  line: int
-  caption: str = ""
-  audio_caption: str = ""
-  transcript: str = ""
-  label: str = ""
-  other_captions: tuple[str, ...] = ()
-  tags: tuple[str, ...] = ()
-  licence: str = ""
-  source: str = ""
-  split: str = ""
-  start: float | None = None
-  end: float | None = None
-  of_film: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +60,8 @@ def read_captions(
   files: Sequence[str],
   *,
   columns: Mapping[str, str] | None = None,
+  labels: str | os.PathLike | None = None,
+  by: str = "",
 ) -> Captions:
   """Reads a table and matches its rows to files.
 
@@ -131,6 +72,8 @@ def read_captions(
       that names the columns, nor do tables of a file and a caption.
     files: relative paths with forward slashes.
     columns: column by field, where detection by name would be wrong.
+    labels: names of AudioSet's classes, see `audioset.read_classes`.
+    by: who says what the table does not say of; "" for the table's name.
 
   Raises:
     DataError: the table is missing or unreadable, has no column of file names,
@@ -143,13 +86,15 @@ def read_captions(
 
   def ends_with_text(header: Sequence[str]) -> bool:
     found = detect_columns(header, overrides=columns or {}, where=where)
-    return any(header[-1] in found.get(field, ()) for field in _FREE_TEXT)
+    return caption_rows.ends_with_text(header, found)
 
   table = read_table(
     path, without_header=without_header, ends_with_text=ends_with_text
   )
   mapping = detect_columns(table.header, overrides=columns or {}, where=where)
-  return _match(table, mapping, find, where)
+  classes = audioset.read_classes(path, labels)
+  by = by or as_path(path).name
+  return _match(table, mapping, find, where, classes, by)
 
 
 def match_samples(
@@ -176,7 +121,7 @@ def match_samples(
   for field in ("start", "end"):
     mapping.pop(field, None)
   find = FileIndex([row["file"] for row in said])
-  return _match(table, mapping, find, archive)
+  return _match(table, mapping, find, archive, audioset.Classes({}), archive)
 
 
 def _match(
@@ -184,23 +129,46 @@ def _match(
   mapping: Mapping[str, Sequence[str]],
   find: FileIndex,
   where: str,
+  classes: audioset.Classes,
+  by: str,
 ) -> Captions:
   """Returns the rows of a table by the files that they are of."""
   rows: dict[str, list[Row]] = defaultdict(list)
   unmatched = []
   for number, cells in table.lines:
-    names, row, problem = _parse(number, cells, mapping, where=where)
+    names, row, problem = caption_rows.parse(
+      number, cells, mapping, where=where, by=by
+    )
     if not problem:
       file, row, problem = _find(find, names, row)
     if not problem:
-      problem = _add(rows[file], row)
+      problem = _add(rows[file], classes.name(row))
     if problem:
       unmatched.append((number, names[0] if names else "", problem))
   used = {column for names in mapping.values() for column in names}
   ignored = [column for column in table.header if column not in used]
   rows = {file: stretches for file, stretches in rows.items() if stretches}
-  notes = [*table.notes, *find.notes()]
+  notes = [*table.notes, *find.notes(), *_rows_in_texts(table, find)]
+  notes += classes.notes()
   return Captions(rows, mapping, ignored, unmatched, notes)
+
+
+def _rows_in_texts(table: Table, find: FileIndex) -> list[str]:
+  """Returns a line on texts that seem to have a further row in them, or none."""
+  found = []
+  for number, cells in table.lines:
+    for text in cells.values():
+      for line in text.splitlines()[1:] if isinstance(text, str) else ():
+        name, *rest = re.split("[\t;|,]", line)
+        if rest and name.strip(' "') in find:
+          found.append((number, name))
+  if not found:
+    return []
+  number, name = found[0]
+  return [
+    f"texts with a line that begins with a file's name: {len(found)}, the first"
+    f" in line {number} with {name}; is a quote before it not closed?"
+  ]
 
 
 def _guess_columns(
@@ -208,7 +176,7 @@ def _guess_columns(
 ) -> Sequence[str]:
   """Returns the columns of a table whose first row is not their names."""
   first = [cell.strip() for cell in rows[0]]
-  if any(_plain(cell) in COLUMNS["file"] for cell in first):
+  if any(caption_rows.names_files(cell) for cell in first):
     return ()
   if len(first) == 4 and first[1].isdigit() and first[3] in ("train", "test"):
     return _VGGSOUND
@@ -262,7 +230,13 @@ def _filled(old: Row, row: Row) -> Row:
   known = {old.caption, old.audio_caption, *old.other_captions, ""}
   texts = (row.caption, row.audio_caption, *row.other_captions)
   new = [text for text in dict.fromkeys(texts) if text not in known]
-  return dataclasses.replace(old, other_captions=(*old.other_captions, *new))
+  mine = {text for text, _, _ in old.said}
+  said = [entry for entry in row.said if entry[0] not in mine]
+  return dataclasses.replace(
+    old,
+    other_captions=(*old.other_captions, *new),
+    said=(*old.said, *said),
+  )
 
 
 def combine(tables: Mapping[str, Captions]) -> Captions:
@@ -297,130 +271,3 @@ def combine(tables: Mapping[str, Captions]) -> Captions:
   ignored = dict.fromkeys(c for t in tables.values() for c in t.ignored_columns)
   notes = [note for table in tables.values() for note in table.notes]
   return Captions(dict(rows), dict(columns), list(ignored), unmatched, notes)
-
-
-def detect_columns(
-  header: Sequence[str], *, overrides: Mapping[str, str], where: str
-) -> dict[str, list[str]]:
-  """Returns the columns that fill each field, `overrides` before detected ones.
-
-  Raises:
-    DataError: no column of file names, or an override does not exist.
-  """
-  plain = {_plain(column): column for column in header}
-  mapping: dict[str, list[str]] = {}
-  for field, column in overrides.items():
-    if field not in COLUMNS or column not in header:
-      raise DataError(
-        f"{where}: cannot take {field!r} from column {column!r}; fields are "
-        f"{', '.join(COLUMNS)}; columns are {', '.join(header)}"
-      )
-    mapping[field] = [column]
-  for field, names in COLUMNS.items():
-    taken = {c for columns in mapping.values() for c in columns}
-    own = [plain[n] for n in names if n in plain and plain[n] not in taken]
-    if own and field not in mapping:
-      mapping[field] = own if field in _WITH_FALLBACK else own[:1]
-  if "caption" not in overrides:
-    numbered = [c for c in header if re.fullmatch(r"captions?_?\d+", _plain(c))]
-    if columns := mapping.get("caption", []) + numbered:
-      mapping["caption"] = columns
-  if "file" not in mapping:
-    raise DataError(
-      f"{where}: no column of file names among {', '.join(header)}; "
-      "rename one to `file` or name it with --columns file=NAME"
-    )
-  return {field: mapping[field] for field in COLUMNS if field in mapping}
-
-
-def _plain(column: str) -> str:
-  return re.sub(r"[\s\-]+", "_", column.strip().lower())
-
-
-def parse_seconds(text: str) -> float | None:
-  """Reads "12.5" or "1:02:03.5" as seconds; returns None for an empty text.
-
-  Raises:
-    ValueError: the text is neither, or negative.
-  """
-  if not text:
-    return None
-  seconds = 0.0
-  for part in map(float, text.split(":")):
-    if math.copysign(1.0, part) < 0 or not math.isfinite(part):
-      raise ValueError(text)
-    seconds = seconds * 60 + part
-  return seconds
-
-
-def _parse(
-  number: int,
-  cells: Mapping[str, str | list[str]],
-  mapping: Mapping[str, Sequence[str]],
-  *,
-  where: str,
-) -> tuple[list[str], Row, str]:
-  """Returns a row's file name, the row, and a problem or "".
-
-  Of a stretch of a film there may be several names.
-  """
-  values = {
-    field: [
-      (column, text) for column in columns for text in _texts(cells, column)
-    ]
-    for field, columns in mapping.items()
-  }
-  named = values.pop("file")
-  of_film = bool(named) and _plain(named[0][0]) in _FILM_COLUMNS
-  films = [text for column, text in named if _plain(column) in _FILM_COLUMNS]
-  names = films if of_film else [text for _, text in named[:1]]
-  tags = [text for _, text in values.pop("tags", ())]
-  captions = [text for _, text in values.pop("caption", ())]
-  found = {field: own[0][1] if own else "" for field, own in values.items()}
-  found["split"] = _split(found.get("split", ""), f"{where}, line {number}")
-  problem = "" if names else "no file name"
-  for field in ("start", "end"):
-    try:
-      found[field] = parse_seconds(found.get(field, ""))
-    except ValueError:
-      problem = f"{field} is not a time: {found[field]!r}"
-      found[field] = None
-  start, end = found["start"] or 0.0, found["end"]
-  if end is not None and end <= start:
-    problem = problem or f"end {end:g} s is not after start {start:g} s"
-  row = Row(
-    line=number,
-    caption=captions[0] if captions else "",
-    other_captions=tuple(dict.fromkeys(captions))[1:],
-    tags=tuple(tag for text in tags for tag in _tags(text)),
-    of_film=of_film,
-    **found,
-  )
-  return names, row, problem
-
-
-def _texts(cells: Mapping[str, str | list[str]], column: str) -> list[str]:
-  """Returns the texts of a cell that are not empty."""
-  value = cells.get(column, "")
-  texts = value if isinstance(value, list) else [value]
-  return [text.strip() for text in texts if text.strip()]
-
-
-def _tags(text: str) -> list[str]:
-  """Returns the tags of a cell, between commas, semicolons or bars."""
-  tags = [tag.strip(" []\"'") for tag in re.split("[,;|]", text)]
-  tags = [tag for tag in tags if tag]
-  words = text.split()
-  if len(tags) == 1 and all(word.lower() in PRESENCE_TAGS for word in words):
-    return words  # `speech music`: there is no such kind of sound.
-  return tags
-
-
-def _split(text: str, where: str) -> str:
-  """Returns the split that `text` means, "" for none."""
-  for split, names in _SPLITS.items():
-    if text.lower() in names:
-      return split
-  if text:
-    raise DataError(f"{where}: split is {text!r}, not train, val or test")
-  return ""

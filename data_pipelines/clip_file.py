@@ -24,8 +24,6 @@ from v2a_jax.basics.settings import SettingError, check
 _SILENCE = 1e-4
 # Larger files are always re-encoded.
 _KEEP_BYTES = 32 << 20
-# Sample rates in Hz and channels of sound; others are of data that pose as it.
-_RATES, _MOST_CHANNELS = (4_000, 768_000), 64
 # Options that do not shape the media of a record that could be read.
 _NOT_OF_MEDIA = "val_fraction test_fraction file_seconds read_limits".split()
 
@@ -72,7 +70,7 @@ class ClipOptions:
   read_limits: float = 1.0
 
   def __post_init__(self):
-    check(self, short_side="[2, inf)", max_sample_rate="[1, inf)")
+    check(self, short_side="[2, inf)", max_sample_rate="[4_000, inf)")
     check(self, max_fps="(0, inf)", file_seconds="(0, inf)")
     check(self, read_limits="(0, inf)", audio_track="[0, inf)")
     check(self, max_seconds="[0, inf)", min_seconds="[0, inf)")
@@ -154,7 +152,6 @@ class ClipFile:
 
 def _refusal(info: media.MediaInfo, options: ClipOptions):
   """Returns reason and detail if a whole file is dropped, or None."""
-  low, high = _RATES
   if not info.has_video and not options.allow_audio_only:
     return "no video", "only sound; --allow_audio_only keeps it"
   if not info.has_audio:
@@ -165,12 +162,7 @@ def _refusal(info: media.MediaInfo, options: ClipOptions):
   if number is not None and number >= tracks:
     text = f"only {tracks} sound track{'s' * (tracks > 1)}"
     return text, f"--audio_track is {number}, counted from 0"
-  if not low <= (info.sample_rate or low) <= high:
-    text = f"{info.sample_rate:,} Hz is not in [{low:,}, {high:,}]"
-    return "sample rate", text
-  if (info.channels or 1) > _MOST_CHANNELS:
-    return "channels", f"{info.channels} are over {_MOST_CHANNELS}"
-  return None
+  return media.sound_refusal(info.sample_rate, info.channels)
 
 
 def _read_media(path, info, start: float, end: float, options: ClipOptions):

@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines import schema
 from data_pipelines.archives import Member, file_of
 from data_pipelines.assemble import Item, drop
-from data_pipelines.captions import Row
+from data_pipelines.caption_rows import Row
 from data_pipelines.clip_file import ClipFile, ClipOptions
 from data_pipelines.readings import Readings
 from data_pipelines.writer import Outcome
@@ -63,16 +63,27 @@ def split_of(name: str, *, val: float, test: float) -> str:
   return "val" if place < test + val else "train"
 
 
-def clip_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what a build remembers of a record that it has written."""
+def clip_facts(
+  record: Mapping[str, Any],
+  said: Sequence[tuple[str, str, float | None]] = (),
+) -> dict[str, Any]:
+  """Returns what a build remembers of a record that it has written.
+
+  Args:
+    record: see `schema`.
+    said: see `caption_rows.Row`.
+  """
   texts = [record["caption"], record["audio_caption"], record["transcript"]]
   texts += record["other_captions"]
+  texts, known = [text for text in texts if text], {t: e for t, *e in said}
   return {
     "id": record["id"],
     "split": record["split"],
     "seconds": float(np.float32(record["duration"])),  # as it is stored
     "captioned": any(texts[:2]),
-    "texts": [text for text in texts if text],
+    "texts": texts,
+    # Who says each text, and how sure that is.
+    **({"said": [known.get(t) for t in texts]} if known else {}),
   }
 
 
@@ -137,7 +148,7 @@ def extract(
     if _is_passing(error, directory):
       raise
     clips.drops.append(drop("unreadable", error.strerror or str(error)))
-  drops, facts = clips.drops, [clip_facts(record) for record in clips.records]
+  drops, facts = clips.drops, clips.facts
   if not facts:
     # The whole file is dropped, for the first of its reasons.
     drops = [drops[0] | {"start": None, "end": None}]
@@ -158,6 +169,7 @@ class _Clips:
   """What `_read_clips` fills in; see `Outcome`."""
 
   records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  facts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   drops: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   parts: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   seconds: float | None = None
@@ -197,6 +209,7 @@ def _read_clips(file: ClipFile, name, sha256, rows, options, clips: _Clips):
       **content,
     )
     clips.records.append(record)
+    clips.facts.append(clip_facts(record, row.said))
 
 
 def _is_passing(error: OSError, directory) -> bool:

@@ -1,13 +1,18 @@
 """Copies a data set with what training would compute of each record every time.
 
 What that is, is a function that the caller passes in. features.py and targets.py
-describe what a record's `features` field then holds.
+describe what a record's `features` field then holds. A copy is brought up to
+date as a build is: what was computed of the same media stays, whatever is said
+of them now, and the columns of the source go with it.
 """
 
 from collections.abc import Callable, Mapping
 from concurrent import futures
 import dataclasses
+import hashlib
+import json
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -18,13 +23,18 @@ from data_pipelines import features, stored, targets
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.assemble import Item, Log, OutputOptions, Plan
 from data_pipelines.clips import clip_facts
+from data_pipelines.columns import store
 from data_pipelines.decoding import decode_media
 from data_pipelines.features import Features
-from data_pipelines.manifest import read_manifest
+from data_pipelines.manifest import fingerprint, read_manifest
+from data_pipelines.places import restore, work_place
+from data_pipelines.readings import MEDIA, open_readings
+from data_pipelines.schema import BYTES_FIELDS
 from data_pipelines.source import open_source
 from data_pipelines.window import Window
 from data_pipelines.writer import Outcome
 from v2a_jax import media
+from v2a_jax.basics.paths import as_path
 from v2a_jax.basics.settings import SettingError, choose
 
 # Returns a record with other media, or features.
@@ -32,7 +42,8 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 Encode = Callable[[Mapping[str, Any]], Features]
 # Entries of the manifest that say what a copy holds.
 KEYS = (features.KEY, targets.KEY, stored.KEY)
-
+# Fields of a record that a copy has of its own.
+_MADE = (*BYTES_FIELDS, "duration")
 
 ADDED = ("features", "target")
 
@@ -76,10 +87,12 @@ def copy_with(
 ) -> dict[str, Any]:
   """Copies a data set, each record changed; returns the manifest.
 
+  If `out` is a copy of it already, `change` is called of what is new alone.
+
   Args:
     source: folder of the data set.
     out: folder of the copy.
-    change: maps a record to that of the copy.
+    change: maps a record to that of the copy, with other media, or features.
     facts: entries of the manifest that say what the copy holds, of `KEYS`;
       those of the source are kept.
     output: how the copy is written; its tokenizer is the source's.
@@ -92,34 +105,64 @@ def copy_with(
   manifest = read_manifest(source)
   splits = {s: open_source(source, s) for s in manifest["splits"]}
   facts = {k: manifest[k] for k in KEYS if k in manifest} | dict(facts)
+  plain = json.loads(json.dumps(facts))  # As a manifest gives them back.
+  form = {"computed": plain}
+  restore(out)
+  earlier = open_readings(out, work_place(out), media=form)
 
   def make(key: str) -> Item:
     split, index = key.split("/")
-    try:
-      record = change(splits[split][int(index)])
-    except media.MediaError as error:
-      drops = [assemble_lib.drop("unreadable", error.reason)]
-      return Outcome(key=key, drops=drops), []
-    return Outcome(key=key, clips=[clip_facts(record)]), [record]
+    record = splits[split][int(index)]
+    digest = _digest(record)
+    part: dict[str, Any] = {"start": None, "end": None}
+    known = earlier.find(pathlib.PurePath(key), digest)
+    if known and (made := known.record(None, None)):
+      record |= {field: made[field] for field in _MADE}
+      part["taken"] = True
+    else:
+      try:
+        record = change(record)
+      except media.MediaError as error:
+        drops = [assemble_lib.drop("unreadable", error.reason)]
+        return Outcome(key=key, drops=drops), []
+    clips = [clip_facts(record)]
+    return Outcome(key=key, sha256=digest, clips=clips, parts=[part]), [record]
 
   plan = Plan(
     keys=[f"{s}/{i:07d}" for s in splits for i in range(len(splits[s]))],
     unit="records",
-    settings=manifest["settings"] | facts,
-    inputs=manifest["fingerprint"],
-    facts=facts,
+    settings=manifest["settings"] | plain,
+    inputs=[manifest["shards"], manifest["tokenizer"]],
+    facts=facts | {MEDIA: form},
+    origin=fingerprint(["copy", str(as_path(source).resolve())]),
     description=f"The records of {os.path.basename(source)}, with"
     f" {', '.join(facts)}.",
+    tokenizer=os.path.join(source, tokenizer_lib.FILENAME),
   )
-  tokenizer = os.path.join(source, tokenizer_lib.FILENAME)
-  return assemble_lib.assemble(
+  copied = assemble_lib.assemble(
     plan,
     out=out,
     make=make,
     pool=futures.ThreadPoolExecutor,
-    output=dataclasses.replace(output, tokenizer=tokenizer),
+    output=output,
     log=log,
   )
+  names = store.sources(source)
+  for name in names:
+    store.copy(source, out, name)
+  if names:
+    log(f"with the columns of its source: {', '.join(names)}")
+  return copied
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+  """Returns a digest of what a copy may be computed of, and of whose it is."""
+  digest = hashlib.sha256()
+  for field in ("id", "sha256", *_MADE):
+    value = record[field]
+    data = value if isinstance(value, bytes) else str(value).encode()
+    digest.update(len(data).to_bytes(8, "little") + data)
+  return digest.hexdigest()
 
 
 def of_frames(

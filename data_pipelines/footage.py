@@ -53,6 +53,22 @@ def read_at(
       f"has no frame from {start:g} s on",
       "use a clip with a picture",
     )
+  return at_instants(video, fps=fps, seconds=seconds)
+
+
+def at_instants(
+  video: media.Video, *, fps: float, seconds: float
+) -> np.ndarray:
+  """Returns the frames at the instants of a window that a video begins with.
+
+  Args:
+    video: one frame or more, of a window that begins at time 0.
+    fps: instants a second, in Hz.
+    seconds: length of the window in seconds.
+
+  Returns:
+    uint8 [round(fps seconds) h w 3].
+  """
   instants = np.arange(round(fps * seconds)) / fps
   after = np.searchsorted(video.times, instants - _SLACK)
   return video.frames[np.minimum(after, len(video.times) - 1)]

@@ -9,7 +9,9 @@ between processes. With B examples a step on P processes, process p takes
 examples p B/P to (p + 1) B/P of the step: the processes' arrays, concatenated,
 are the same global batch for every P.
 
-Frames are decoded into their rows of the batch, without a copy.
+Frames are decoded into their rows of the batch, without a copy. A worker process
+copies its batches once, into memory that it shares with this one; here they are
+not copied again.
 """
 
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import mmap
 
 import grain
 import numpy as np
@@ -190,9 +193,7 @@ class Loader:
   def __next__(self) -> dict[str, np.ndarray]:
     batch = self._next()
     self.spent += batch.pop(_SPENT)
-    if self._config.workers[0]:
-      # Copy: the workers' shared memory is freed when they end.
-      batch = {key: np.array(value) for key, value in batch.items()}
+    batch = {key: _kept(value) for key, value in batch.items()}
     self._count_bad(batch["example"][batch.pop(_BAD)])
     self.step += 1
     return batch
@@ -352,6 +353,23 @@ def _start(dataset, config: LoaderConfig):
       grain.MultiprocessingOptions(num_workers=processes)
     )
   return iter(dataset)
+
+
+def _kept(array: np.ndarray) -> np.ndarray:
+  """Returns an array on the same memory, which lasts as long as the array.
+
+  What a worker process has made comes as Grain's arrays in shared memory. They
+  have the same life, but fail, loudly, if the program ends before they do.
+  """
+  shared = getattr(array, "shm", None)
+  if shared is None:
+    return array
+  try:
+    with open(f"/dev/shm/{shared.name}", "r+b") as file:
+      memory = mmap.mmap(file.fileno(), array.nbytes)
+  except FileNotFoundError:  # macOS has no such folder.
+    return np.array(array)
+  return np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
 def _unwrapped(error: Exception) -> Exception:

@@ -3,7 +3,8 @@
 `readings.jsonl` has a line for each file that was read: the sha256 of its bytes,
 its length, and for each stretch the place of its record or the reason why there
 is none. The next build looks files up by their bytes, so it decodes only what
-is new, whatever the files and their captions are called now.
+is new, whatever the files and their captions are called now. In a copy of a
+data set (derive.py) the records of the source stand in place of the files.
 """
 
 from collections import Counter
@@ -79,14 +80,18 @@ class Reading:
     part = self.parts.get((start, end))
     return part and {k: part[k] for k in _KEPT if k in part} | {"taken": True}
 
+  def record(self, start, end) -> dict[str, Any] | None:
+    """Returns the record of a stretch; None if there is none, or it is damaged."""
+    part = self.parts.get((start, end), {})
+    try:
+      return self.sources[part["split"]][part["index"]]
+    except (schema.DataError, LookupError):
+      return None
+
   def media(self, start: float, end: float) -> dict[str, Any] | None:
     """Returns the media fields of a stretch's record; None if it is damaged."""
-    part = self.parts[start, end]
-    try:
-      record = self.sources[part["split"]][part["index"]]
-    except (schema.DataError, IndexError):
-      return None
-    if record["sha256"] != self.sha256:
+    record = self.record(start, end)
+    if record is None or record["sha256"] != self.sha256:
       return None
     return {field: record[field] for field in ("video", "audio", "duration")}
 

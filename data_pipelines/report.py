@@ -274,9 +274,9 @@ def measure(index: int, record: dict[str, Any]) -> ClipStats:
   fps, peak, level = 0.0, None, None
   try:
     if record["video"]:
-      fps = media.probe(record["video"]).fps
+      fps = media.probe_limited(record["video"]).fps
     if record["audio"]:
-      samples, _ = media.decode_flac(record["audio"])
+      samples, _ = media.limited(media.decode_flac)(record["audio"])
       power = np.mean(np.square(samples, dtype=np.float64))
       peak, level = _dbfs(np.abs(samples).max()), _dbfs(math.sqrt(power))
       if peak < _SILENT_DBFS:

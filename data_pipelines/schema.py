@@ -32,10 +32,6 @@ SPLITS = ("train", "val", "test")
 PRESENCE_TAGS = ("speech", "music", "effects")
 ABSENT, PRESENT, UNKNOWN = 0, 1, 2
 
-# The key that every entry of a JSON list needs. A word may also have `start`
-# and `end`, an event `kind`, `material` and `on_screen`.
-_ENTRY_KEY = {"words": "word", "events": "time"}
-
 
 class SchemaError(ValueError):
   """A record that breaks the schema; names the record, field and value."""
@@ -103,12 +99,13 @@ def validate(record: Mapping[str, Any]) -> None:
   _check(good, name, "duration", record, "a positive number of seconds")
   _check(record["split"] in SPLITS, name, "split", record, f"one of {SPLITS}")
   lists = {field: _as_list(name, field, record[field]) for field in JSON_FIELDS}
-  for field, key in _ENTRY_KEY.items():
-    for entry in lists[field]:
-      if not isinstance(entry, dict) or key not in entry:
-        raise SchemaError(
-          f"record {name!r}: an entry of {field} needs {key!r}: {entry!r}"
-        )
+  for entry in lists["events"]:
+    if not isinstance(entry, dict) or "time" not in entry:
+      raise SchemaError(
+        f"record {name!r}: an entry of events needs 'time': {entry!r}"
+      )
+  if fault := word_fault(lists["words"]):
+    raise SchemaError(f"record {name!r}: {fault}")
   for field in ("tags", "other_captions"):
     if not all(isinstance(text, str) for text in lists[field]):
       raise SchemaError(
@@ -146,19 +143,38 @@ def decode(stored: Mapping[str, Any]) -> dict[str, Any]:
 def presence(record: Mapping[str, Any]) -> np.ndarray:
   """Returns the presence flags of speech, music and effects: int32 [3].
 
-  Tags are taken as complete: a sound that they do not name is `ABSENT`. All
-  are `UNKNOWN` without tags, except for what annotations say (`presence`, yes or
-  no by tag, which readers add to a record). A transcript makes speech `PRESENT`.
+  Tags that name one of the three are taken as complete: what they do not name
+  is `ABSENT`. Others, such as keywords of a public set, say nothing of it: all
+  are `UNKNOWN`, except for what annotations say (`presence`, yes or no by tag,
+  which readers add to a record). A transcript makes speech `PRESENT`.
   """
   tags = {tag.lower() for tag in record["tags"]}
   flags = [PRESENT if t in tags else ABSENT for t in PRESENCE_TAGS]
-  if not tags:
+  if tags.isdisjoint(PRESENCE_TAGS):
     said = record.get("presence", {})
     heard = {True: PRESENT, False: ABSENT, None: UNKNOWN}
     flags = [heard[said.get(tag)] for tag in PRESENCE_TAGS]
   if record["transcript"]:
     flags[0] = PRESENT
   return np.array(flags, np.int32)
+
+
+def word_fault(words: Any) -> str:
+  """Says why something is not [{"word", "start"?, "end"?}], "" if it is."""
+  objects = isinstance(words, list) and all(
+    isinstance(entry, Mapping) for entry in words
+  )
+  if not objects:
+    return f"words is no list of objects: {str(words)[:60]!r}"
+  for entry in words:
+    if not isinstance(entry.get("word"), str):
+      return f"an entry of words needs 'word', a text: {str(entry)[:60]!r}"
+    for name in ("start", "end"):
+      time = entry.get(name)
+      number = isinstance(time, int | float) and not isinstance(time, bool)
+      if time is not None and not (number and abs(time) < math.inf):
+        return f"{name} of a word is no number: {str(entry)[:60]!r}"
+  return ""
 
 
 def _check(good, name, field, record, wanted):

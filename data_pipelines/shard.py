@@ -17,7 +17,7 @@ from typing import Any
 from array_record.python import array_record_module as array_record
 
 from data_pipelines import schema
-from v2a_jax.basics.files import sha256_of
+from v2a_jax.basics.files import check_regular, read_bytes, sha256_of
 
 JOURNAL = "journal.jsonl"  # of a build that is under way
 BUILD = "build.json"  # what it builds
@@ -134,7 +134,14 @@ class ShardRecords:
   """
 
   def __init__(self, paths: Sequence[pathlib.Path]):
-    """Opens the files; raises RuntimeError if one is none."""
+    """Opens the files.
+
+    Raises:
+      OSError: one is missing, or no regular file.
+      RuntimeError: one is damaged.
+    """
+    for path in paths:
+      check_regular(path)
     self._readers = [array_record.ArrayRecordReader(str(p)) for p in paths]
     counts = [reader.num_records() for reader in self._readers]
     self._ends = list(itertools.accumulate(counts))
@@ -153,15 +160,24 @@ class ShardRecords:
 def read_journal(
   path: pathlib.Path,
 ) -> tuple[list[dict[str, Any]], list[Outcome]]:
-  """Returns the closed shards and the outcomes of a build; a cut line is left."""
+  """Returns the closed shards and the outcomes of a build; a cut line is left.
+
+  Raises:
+    OSError: there is no such file, or it is no regular file.
+    ValueError: it is damaged.
+  """
   shards, outcomes = [], []
-  for line in path.read_text("utf-8").split("\n"):  # captions have U+2028
+  text = read_bytes(path).decode(errors="replace")
+  for line in text.split("\n"):  # captions have U+2028
     try:
       entry = json.loads(line)
     except ValueError:
       continue
-    shards += [entry["shard"]] if "shard" in entry else []
-    outcomes += [Outcome(**item) for item in entry["items"]]
+    try:
+      shards += [entry["shard"]] if "shard" in entry else []
+      outcomes += [Outcome(**item) for item in entry["items"]]
+    except (TypeError, KeyError):
+      raise ValueError(f"{path} has a line of another kind") from None
   return shards, outcomes
 
 

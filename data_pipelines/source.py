@@ -19,7 +19,7 @@ from typing import Any
 
 from data_pipelines import copies, schema
 from data_pipelines.manifest import read_manifest
-from v2a_jax.basics.files import read_bytes, sha256_of
+from v2a_jax.basics.files import check_regular, read_bytes, sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.text import did_you_mean
 
@@ -90,6 +90,7 @@ class Source:
 
         folder = self._copy.folder if self._copy else self.path
         _check_features(folder)
+        check_regular(folder / "dataset_info.json")
         builder = tfds.builder_from_directory(folder)
         self._opened = builder.as_data_source(split=self.split)
       return self._opened

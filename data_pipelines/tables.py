@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 from typing import Any
 
 from data_pipelines.schema import DataError
@@ -48,8 +49,9 @@ def read_table(
       UTF-16 or Windows-1252; JSON objects, one a line or in one list; Parquet.
     without_header: given the first rows of a CSV, returns the names of its
       columns if none of these rows names them, or nothing.
-    ends_with_text: given the names of the columns, says whether the last one is
-      text, which has everything after its delimiter where a row has too many.
+    ends_with_text: given the names of the columns, says whether the last one,
+      and no other, may have delimiters in it; then it has all that is left
+      where a row has too many cells.
 
   Raises:
     DataError: it cannot be read; names the line.
@@ -155,21 +157,31 @@ def _rows(text: str, where: str) -> tuple[str, list[tuple[int, list[str]]]]:
     lines[comments] = lines[comments].lstrip("# ")
   skipped, body = comments, "".join(lines[comments:])
   delimiter = sep or _delimiter(body.split("\n", 20)[:20])
+  # Spaces between a closing quote and the end of its cell are nobody's text.
+  body = re.sub(rf'" +(?=[{re.escape(delimiter)}\r\n]|$)', '"', body)
   reader = csv.reader(
     io.StringIO(body, newline=""),
     delimiter=delimiter,
     # `a, "b, c"`: a quote after a space is a quote too.
     skipinitialspace=f'{delimiter} "' in body,
+    # A quote that is not closed would take further rows into its cell.
+    strict=True,
   )
+  rows, end = [], skipped
   try:
-    return delimiter, [
-      (skipped + reader.line_num, row)
-      for row in reader
-      if any(map(str.strip, row))
-    ]
+    for row in reader:
+      end = skipped + reader.line_num
+      if any(map(str.strip, row)):
+        rows.append((end, row))
   except csv.Error as error:
-    line = skipped + reader.line_num
-    raise DataError(f"{where}, line {line}: {error}") from None
+    reason = str(error)
+    if "end of data" in reason or "expected after" in reason:
+      reason = (
+        "a quote that opens in this row does not close at the end of a cell;"
+        ' close it, and write quotes in a text twice: "a ""b"" c"'
+      )
+    raise DataError(f"{where}, line {end + 1}: {reason}") from None
+  return delimiter, rows
 
 
 def _delimiter(lines: Sequence[str]) -> str:
@@ -257,7 +269,9 @@ def table_of(
 
 
 def _cell(value: Any) -> str | list[str]:
-  """Returns a value as text; of lists, that of each entry."""
+  """Returns a value as text; of lists that of each entry, of objects JSON."""
   if isinstance(value, list | tuple):
+    if any(isinstance(item, Mapping) for item in value):
+      return json.dumps(value, ensure_ascii=False, default=str)
     return [str(item) for item in value if item is not None]
   return "" if value is None else str(value)

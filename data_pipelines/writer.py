@@ -32,12 +32,13 @@ import pyarrow as pa
 
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
-from data_pipelines.columns import arrow
+from data_pipelines.columns import arrow, provenance
 from data_pipelines.columns import records as records_lib
 from data_pipelines.croissant import CROISSANT
 from data_pipelines.manifest import MANIFEST
-from data_pipelines.places import old_place, work_place
+from data_pipelines.places import work_place
 from data_pipelines.readings import READINGS
+from data_pipelines.replacing import put_in_place
 from data_pipelines.shard import (
   BUILD,
   JOURNAL,
@@ -49,7 +50,7 @@ from data_pipelines.shard import (
   serialize,
 )
 from v2a_jax.basics import files
-from v2a_jax.basics.paths import as_path, check_writable, is_remote
+from v2a_jax.basics.paths import as_path, check_writable
 
 DROPS = "drops.csv"
 REPORT = "report.html"
@@ -119,8 +120,12 @@ class DatasetWriter:
     self.done: dict[str, Outcome] = {}
     try:
       self._work.mkdir(parents=True, exist_ok=True)
-      self._lock = open(self._work / _LOCK, "w")
+      flags = os.O_WRONLY | os.O_CREAT
+      self._lock = open(files.open_regular(self._work / _LOCK, flags), "w")
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      for path in self._work.iterdir():
+        if not path.is_dir():
+          files.check_regular(path)
     except BlockingIOError:
       raise BuildError(
         f"{self.out} is being built by another process; wait for it, or give "
@@ -208,6 +213,10 @@ class DatasetWriter:
       whole = dict(manifest, shards=shards)
       if rows is not None:
         records_lib.write_records(self._work, whole, rows)
+      provenance.write(
+        self._work,
+        ((o.sha256, clip) for o in self.done.values() for clip in o.clips),
+      )
       whole["tokenizer"] = {
         "file": tokenizer_lib.FILENAME,
         "vocab_size": tokenizer_lib.Tokenizer(tokenizer).vocab_size,
@@ -223,7 +232,7 @@ class DatasetWriter:
         whole["readings"] = hashlib.sha256(readings.encode()).hexdigest()
       self._save_drops()
       files.write_json(self._work / MANIFEST, whole, ensure_ascii=False)
-      self._swap_in()
+      self._put_in_place()
     except OSError as error:
       raise disk_error(self._work, error) from None
     return whole
@@ -246,7 +255,7 @@ class DatasetWriter:
   def _continue_or_restart(self, wanted: str, media) -> None:
     """Reads the journal of a build of the same fingerprint, or starts anew."""
     build, journal = self._work / BUILD, self._work / JOURNAL
-    same = build.is_file() and wanted in build.read_text()
+    same = build.is_file() and wanted in files.read_bytes(build).decode()
     self.discarded = not same and journal.is_file()
     if not same:
       for path in self._work.iterdir():
@@ -262,10 +271,15 @@ class DatasetWriter:
     for path in self._work.iterdir():
       if match := _FINAL.fullmatch(path.name):
         path.rename(self._work / f"{match[1]}-{match[2]}.part")
-    text = journal.read_text("utf-8")
-    if not text.endswith("\n"):  # the last line was cut off: end it
-      journal.write_text(f"{text}\n", "utf-8")
-    self._shards, outcomes = read_journal(journal)
+    if not files.read_bytes(journal).endswith(b"\n"):
+      with open(journal, "ab") as file:
+        file.write(b"\n")  # the last line was cut off: end it
+    try:
+      self._shards, outcomes = read_journal(journal)
+    except ValueError as error:
+      raise BuildError(
+        f"{error}; remove {self._work} to begin this build again"
+      ) from None
     self.done = {outcome.key: outcome for outcome in outcomes}
     entered = {shard["file"] for shard in self._shards}
     for path in self._work.iterdir():
@@ -375,63 +389,20 @@ class DatasetWriter:
     _write_csv(path, ("file", "start", "end", "reason", "detail"), rows)
     return path
 
-  def _swap_in(self) -> None:
-    if is_remote(self.out):
-      self._upload()
-      return
-    old = old_place(self.out)
-    if self.out.exists():
-      shutil.rmtree(old, ignore_errors=True)
-      self.out.rename(old)
-    self._work.rename(self.out)
-    for name in _OWN:
-      (self.out / name).unlink()
-    for path in self.out.glob(f"*{_ROWS}"):
-      path.unlink()
-    if old.is_dir():
-      self._keep_foreign_files(old)
-      shutil.rmtree(old, ignore_errors=True)
+  def _put_in_place(self) -> None:
+    rows = [path.name for path in self._work.glob(f"*{_ROWS}")]
+    put_in_place(self._work, self.out, without=(*_OWN, *rows), ours=_is_ours)
 
-  def _keep_foreign_files(self, old: pathlib.Path) -> None:
-    """Moves what users have put into the replaced data set to the new one."""
-    for path in old.iterdir():
-      own = path.name in (*_DATASET_FILES, *_OWN) or _FINAL.fullmatch(path.name)
-      if path.name == records_lib.FOLDER and path.is_dir():
-        _move_missing(path, self.out / path.name)
-      elif not own and not (self.out / path.name).exists():
-        path.rename(self.out / path.name)
 
-  def _upload(self) -> None:
-    """Uploads the data set and removes what an earlier one had besides."""
-    try:
-      (self.out / MANIFEST).unlink(missing_ok=True)
-      earlier = set(self.out.sizes())
-      rows = [path.name for path in self._work.glob(f"*{_ROWS}")]
-      names = files.upload(
-        self._work, self.out, last=MANIFEST, without=(*_OWN, *rows)
-      )
-    except OSError as error:
-      raise BuildError(
-        f"{error}; the finished data set is kept in {self._work}: start the same"
-        " command again to upload it"
-      ) from None
-    for name in earlier - set(names):
-      if _FINAL.fullmatch(name) or name in _DATASET_FILES:
-        (self.out / name).unlink(missing_ok=True)
-    shutil.rmtree(self._work)
+def _is_ours(name: str) -> bool:
+  """Says whether a file of a data set is one that a writer makes."""
+  made = (*_DATASET_FILES, *_OWN)
+  return name in made or bool(_FINAL.fullmatch(name))
 
 
 def _rows_of(part: str) -> str:
   """Returns the name of the file with the rows of a shard that is closed."""
   return part.removesuffix(".part") + _ROWS
-
-
-def _move_missing(old: pathlib.Path, new: pathlib.Path) -> None:
-  """Moves the files of a folder that another one does not have."""
-  new.mkdir(exist_ok=True)
-  for path in old.iterdir():
-    if not (new / path.name).exists():
-      path.rename(new / path.name)
 
 
 def _encoded(record: Mapping[str, Any] | bytes) -> bytes:

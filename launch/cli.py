@@ -8,12 +8,14 @@ on stderr and exit status 2; `--debug` adds the traceback.
 from collections.abc import Callable
 import gc
 import importlib
+import logging
 import os
 import pathlib
 import sys
 import traceback
 
 from launch import parsing
+from v2a_jax.basics import parent
 
 # Module in this folder, and what the verb does.
 VERBS = {
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     print(f"v2a {v2a_jax.__version__}")
     return 0
+  parent.stop_with_launcher()
   about = "Train, evaluate and use models that generate sound for video."
   example = 'v2a generate clip.mp4 -p "rain on a tin roof" -o out'
   commands = {verb: _command(verb) for verb in VERBS}
@@ -83,6 +86,7 @@ def guarded(
   # Tracing makes many objects and little garbage, for which Python looks at every
   # 700 of them (benchmarks/garbage_collection.py).
   gc.set_threshold(50_000)
+  logging.basicConfig(format="%(message)s")  # Before a library does it.
   try:
     try:
       code = call([arg for arg in argv if arg != "--debug"])

@@ -21,6 +21,11 @@ FOLDER                folder of clips, or its URL, subfolders included; tar file
 --columns FIELD=COLUMN...
                       columns of the table with other names, such as
                       file=clip_path caption=text_en
+--labels FILE         AudioSet's class_labels_indices.csv, which names the ids in
+                      its tables (default: looked for beside the table)
+--by TEXT             who says what the tables say, such as "alt text" or a model
+                      and its version, where they have no column `by` (default:
+                      the table's name)
 --limit N             number of files to use, the first by name; it can be raised
                       later, and only new files are decoded
 {OUTPUT}
@@ -126,6 +131,8 @@ def build(argv: list[str]) -> None:
     out=args.output,
     captions_csv=args.captions,
     columns=dict(args.columns or ()),
+    labels=args.labels,
+    by=args.by or "",
     limit=args.limit,
     options=parsing.fill(build_lib.ClipOptions, args),
     output=parsing.fill(build_lib.OutputOptions, args),

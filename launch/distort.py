@@ -15,7 +15,8 @@ ARGUMENTS = """
 --kinds NAMES         distortions, separated by commas: noise, lowpass, late,
                       early, shuffled (default: all)
 --num_clips N         number of clips, drawn at random; 0 for all (default 0)
---seconds SECONDS     judge no more of a clip, from its start (default: all)
+--seconds LENGTH      judge no more of a clip, from its start, 0.5 or more
+                      (default: all)
 --embeddings NAMES    embeddings for set distances, separated by commas (default:
                       those of v2a eval)
 --weights PATH        file or folder of the weights of embedding networks; by
@@ -35,8 +36,8 @@ def main(argv: list[str]) -> int:
   from v2a_jax.evaluation import clips, distort, metrics
   from v2a_jax.evaluation.options import Options
 
-  asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
-  kinds = args.kinds.split(",") if args.kinds else list(distort.AMOUNTS)
+  asked = parsing.names("--embeddings", args.embeddings) or metrics.EMBEDDINGS
+  kinds = parsing.names("--kinds", args.kinds) or list(distort.AMOUNTS)
   options = Options(
     split=args.split,
     num_clips=args.num_clips or None,

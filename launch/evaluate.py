@@ -34,8 +34,8 @@ what they are judged by:
 --captions FILE       table of captions, where the reference is a folder
 --num_clips N         number of clips, drawn at random; 0 for all (default: 64
                       with a checkpoint, else all)
---seconds SECONDS     judge no more of a clip, from its start (default: as long
-                      as the checkpoints make, or all)
+--seconds LENGTH      judge no more of a clip, from its start, 0.5 or more
+                      (default: as long as the checkpoints make, or all)
 --rate RATE           sample rate in Hz to judge all sounds at (default: the
                       highest of the true sounds, up to 48000)
 --distance_to NAME    what set distances such as FAD are measured to: others, true
@@ -46,9 +46,9 @@ what they are judged by:
                       (default mn04,aisfx)
 --toolkits            also compute KAD as kadtk, inception score and DeSync as
                       av-benchmark do, to be held against published numbers
---clap DIR            folder of LAION's CLAP (config.json, model.safetensors,
-                      tokenizer.json, such as laion/clap-htsat-unfused): also
-                      score the agreement of sounds and prompts
+--clap DIR            also score the agreement of sounds and prompts, by LAION's
+                      CLAP: clap:htsat_unfused, as v2a weights fetches it, or a
+                      folder with config.json, model.safetensors, tokenizer.json
 --weights PATH        file or folder of the weights of embedding networks; by
                       default they are looked for in $V2A_WEIGHTS and the cache
 how:
@@ -58,7 +58,9 @@ how:
                       newest)
 --rows NAMES          rows to score, separated by commas: generated,
                       ground_truth, codec, shuffled_video, shifted, metronome,
-                      silence, noise (default: all that the system can have)
+                      silence, noise (default: all that the system can have);
+                      also no_video and shuffled_transcript, of a model that
+                      sees nothing or is given the words of another clip
 --given_word_times    add a row of the model that is told when the words of a
                       transcript are spoken; v2a generate is not told
 --degraded            add rows of the model that is given compressed, noisy, slow
@@ -76,8 +78,11 @@ how:
 --shard I/N           do the I-th of N shares; start all N with the same -o, the
                       last to end writes the results (default 1/1)
 what is kept:
---gallery_clips N     number of clips whose sounds are kept for the report
-                      (default 12)
+--gallery_clips N     number of clips whose sounds are kept for the report: the
+                      first, and as many from the worst to the best (default 24)
+--reuse DIR           folder of earlier results: what is in its embeddings.npz
+                      is not embedded again, such as for another set distance
+                      of the same sounds (repeatable)
 --keep_sounds         keep every sound of the model as FLAC, in sounds/
 """
 EXAMPLE = """v2a eval runs/diffusion runs/ar --set data/scenes -o runs/eval
@@ -96,7 +101,7 @@ def main(argv: list[str]) -> int:
   from v2a_jax.evaluation import clips, metrics, runner
 
   options = _options(args, runner.Options)
-  asked = args.embeddings.split(",") if args.embeddings else metrics.EMBEDDINGS
+  asked = parsing.names("--embeddings", args.embeddings) or metrics.EMBEDDINGS
   chosen = metrics.choose(asked, toolkits=args.toolkits, clap=args.clap or "")
   outputs = [_named(text) for text in args.outputs or ()]
   names = unique_names(
@@ -152,8 +157,6 @@ def _check(args: argparse.Namespace) -> None:
     raise error("--videos and --captions go with --outputs")
   if args.distance_to not in (None, "others", "own"):
     raise error(f"--distance_to {args.distance_to} is not one of others, own")
-  if args.seconds is not None and not args.seconds >= 0.5:
-    raise error(f"--seconds {args.seconds:g} is less than 0.5")
   if _share(args.shard)[1] > 1 and is_remote(args.output):
     raise error("--shard needs a folder of this machine, or one that is shared")
   if args.best_of > 1 and not args.checkpoint:
@@ -190,9 +193,10 @@ def _options(args: argparse.Namespace, cls: type) -> Any:
     **fields
     | {
       "num_clips": _num_clips(args),
-      "rows": args.rows.split(",") if args.rows else None,
+      "rows": parsing.names("--rows", args.rows),
       "word_times": args.given_word_times,
       "distance_to": args.distance_to or "",
+      "reuse": tuple(args.reuse or ()),
       "shard": _share(args.shard),
     }
   )
@@ -246,9 +250,13 @@ class _Systems:
   """
 
   def __init__(self, args, truth, names: list[str]):
-    """Lists the folders of outputs and matches their files."""
+    """Reads what checkpoints are, and matches the files of outputs to clips."""
     from v2a_jax.evaluation import folders
+    from v2a_jax.experiment.load import read_experiment
 
+    if args.step != "each":  # Those may still have to be begun.
+      for path in args.checkpoint:
+        read_experiment(path)
     self._args, self._names = args, names
     self._folders, self.unmatched = {}, {}
     self.eligible = None

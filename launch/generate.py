@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
+from v2a_jax.weights.catalog import SETS
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format, or folder of such files
@@ -45,14 +46,19 @@ request:
 --effects, --no-effects
                       ask for effects, or for none (default: either)
 --retries N           how many times candidates in which speech or music is heard
-                      that should be absent are made anew (default 0)
+                      that should be absent are made anew, candidate i of n with
+                      seed + i + n, then + 2 n, and so on (default 0)
 --like FILE           sound that candidates should be like
 --like_strength X     how much is made anew of the sound --like, above 0 to 1; a
                       diffusion model begins from it: little keeps its course in
                       time (default: it only serves to rank)
 --rank_by NAME        score that ranks candidates: motion_onset, as without it,
-                      no_speech, no_music, or like; of several, the mean of their
-                      ranks (repeatable)
+                      quality, prompt, no_speech, no_music, like, or sync_judge,
+                      which v2a eval then does not measure; of several, the mean
+                      of their ranks (repeatable)
+--clap DIR            LAION's CLAP for --rank_by prompt: clap:htsat_unfused, as
+                      v2a weights fetches it, or a folder with config.json,
+                      model.safetensors and tokenizer.json
 --num_candidates COUNT
                       number of soundtracks for each video (default 4)
 --seed SEED           random seed, 0 to 4294967295; candidate i has seed + i
@@ -76,8 +82,10 @@ delivery:
                       are all in --output already
 --loudness LUFS       integrated loudness, such as -23 (EBU R 128), -24 (ATSC
                       A/85) or -14 (default: as generated)
---true_peak X         highest true peak in dBTP (default -1)
---sample_rate RATE    sample rate of what is written in Hz (default 48000)
+--true_peak X         highest true peak in dBTP; where sound is kept and no
+                      --loudness is asked for, of what is new (default -1)
+--sample_rate RATE    sample rate of what is written in Hz (default: that of the
+                      sound that is kept, if AAC has it, or 48000)
 --container NAME      mp4, mov or mkv (default mp4); another one where it cannot
                       hold the picture, which is never encoded again
 --audio_codec NAME    sound of video files: aac, or lossless pcm or flac of 24
@@ -94,7 +102,7 @@ delivery:
 --zip                 put everything of a video into one zip file as well
 --payload N           16 bits that the watermark carries, 0 to 65535 (default 0)
 --watermark, --no-watermark
-                      mark the sound as generated (default yes)
+                      mark what is generated of the sound (default yes)
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
                       published key)
 --sign, --no-sign     sign files by C2PA, as $V2A_C2PA_CERTIFICATES and
@@ -107,7 +115,7 @@ EXAMPLE = """v2a generate clip.mp4 -p "rain on a tin roof" -n music -o out
 REQUEST = (
   *("prompt", "negative_prompt", "transcript", "speech", "music", "effects"),
   *("num_candidates", "seed", "duration", "shots", "audio", "regenerate"),
-  *("audio_track", "retries", "like", "like_strength"),
+  *("audio_track", "retries", "like", "like_strength", "clap"),
 )
 # Fields of `soundtrack.options.DeliveryOptions` that are flags by the same
 # name.
@@ -221,7 +229,12 @@ def run(tracker, job: Job, output: str, limits) -> tuple[bool, Any]:
   delivery = takes.save(output, key=job.key, **job.delivery)
   for path, row in zip(delivery.videos, delivery.rows):
     score = f"{takes.request.score_name} {row['score']:.3f}"
-    print(f"{path}  {score}  seed {row['seed']}", flush=True)
+    if len(takes.request.rank_by) > 1:
+      each = (f"{k} {row['scores'][k]:.3f}" for k in takes.request.rank_by)
+      score += f" ({', '.join(each)})"
+    lost = row["watermark"] and not row["watermark"]["found"]
+    unmarked = "  too little is new to find the watermark" * bool(lost)
+    print(f"{path}  {score}  seed {row['seed']}{unmarked}", flush=True)
   if not job.expected:
     return True, delivery
   same = _digests(delivery.rows) == job.expected
@@ -264,6 +277,8 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
     request["words"] = _words(args.transcript_file)
   if args.like:
     parsing.existing(args.like, "sound")
+  if args.clap and args.clap not in SETS:
+    parsing.existing(args.clap, "folder of LAION's CLAP")
   delivery = {name: typed[name] for name in DELIVERY if name in typed}
   delivery |= {"mark": args.watermark, "sign": args.sign}
   delivery["timeline"] = tuple(args.timeline or ())
@@ -323,6 +338,7 @@ def read_sidecar(
     UsageError: it is no sidecar, or its video is not there.
   """
   from launch import sidecar
+  from v2a_jax import watermark
 
   file = parsing.existing(path, "sidecar")
   try:
@@ -332,9 +348,11 @@ def read_sidecar(
       f"{file} is not a sidecar of v2a generate ({error})"
     ) from None
   delivery = dataclasses.asdict(found.delivery)
-  if delivery.pop("own_key") and not args.key:
+  digest = delivery.pop("key_digest")
+  if digest and digest != watermark.key_digest(args.key):
     raise parsing.UsageError(
-      f"{file}: the watermark has a key of its own; give it with --key"
+      f"{file}: the watermark has another key than the one given; give it with"
+      " --key or in V2A_WATERMARK_KEY"
     )
   job = Job(
     video=parsing.existing((args.video or [found.video])[0], "video"),

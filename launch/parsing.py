@@ -241,6 +241,17 @@ def _factor(text: str) -> float:
   return number
 
 
+def _length(text: str) -> float:
+  """Converts the seconds of a clip that are judged."""
+  try:
+    seconds = float(text)
+  except ValueError:
+    seconds = 0.0
+  if not 0.5 <= seconds < math.inf:
+    raise argparse.ArgumentTypeError(f"{text} is not 0.5 seconds or more")
+  return seconds
+
+
 def _span(text: str) -> tuple[float, float]:
   start, _, end = text.partition("-")
   try:
@@ -280,6 +291,7 @@ TYPES = {
   "SEED": _whole(0, MAX_SEED),
   "X": float,
   "SECONDS": float,
+  "LENGTH": _length,
   "LUFS": float,
   "FACTOR": _factor,
   "START-END": _span,
@@ -288,6 +300,20 @@ TYPES = {
   "START-END:TEXT": _prompt_span,
   "KIND:TEXT": _layer,
 }
+
+
+def names(flag: str, text: str | None) -> list[str] | None:
+  """Splits names at commas; None where the flag was not given.
+
+  Raises:
+    UsageError: there is no name, or an empty one.
+  """
+  if text is None:
+    return None
+  found = [name.strip() for name in text.split(",")]
+  if not all(found):
+    raise UsageError(f"{flag} {text!r}: give names, separated by commas")
+  return found
 
 
 def fill(cls: type, args: argparse.Namespace) -> Any:

@@ -4,18 +4,20 @@ Every step is a command that a person could type. It is printed before it runs,
 and skipped when its output is there: started again, the quick start continues.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 from launch import cli, doctor, parsing
-from launch.sweep import plan, state
+from launch.sweep import plan, state, status
+from v2a_jax.basics import files, parent
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.text import clock, one_of
 
@@ -27,6 +29,7 @@ ARGUMENTS = f"""
 EXAMPLE = f"{PROG} --out runs/quickstart --config.train_seconds=600"
 # Networks that judge sounds, and what is not measured without them.
 NETWORKS = {"aisfx": "a Fréchet distance", "silero": "unwanted speech"}
+_SHORTEST = 30.0  # seconds of work that say how fast a machine is
 CONFIGS = ("configs/diffusion_tiny.py", "configs/ar_tiny.py")
 
 
@@ -41,6 +44,7 @@ class Scale:
     videos: number of held-out silent clips that get soundtracks.
     candidates: number of soundtracks for each of them.
     overrides: arguments for both configs.
+    seconds: time that each step took on two slow cores; () if not known.
   """
 
   scenes: int
@@ -49,6 +53,7 @@ class Scale:
   videos: int
   candidates: int
   overrides: Sequence[str] = ()
+  seconds: Sequence[float] = ()
 
 
 SCALES = {
@@ -58,12 +63,12 @@ SCALES = {
     clips=48,
     videos=3,
     candidates=2,
-    # About six minutes on two free cores; on a busy machine it takes longer
-    # and learns the same.
+    # On a slow or busy machine it takes longer and learns the same.
     overrides=(
       "--config.num_train_steps=1500 --config.optimizer.warmup_steps=50"
       " --config.ema_decay=0.995"
     ).split(),
+    seconds=(2, 1, 37, 1231, 316, 40, 10),
   ),
   # Shows that every step works; nothing is learned.
   "smoke": Scale(
@@ -93,15 +98,38 @@ def main(argv: list[str]) -> int:
     local_path(args.out, "the quick start"),
     dataclasses.replace(scale, overrides=overrides),
   )
-  began = time.monotonic()
+  began, took = time.monotonic(), []
   for number, (about, step) in enumerate(road.steps(), start=1):
     print(f"\n[{number}/{len(road.steps())}] {about}", flush=True)
     started = time.monotonic()
     step()
-    print(f"    took {clock(time.monotonic() - started)}", flush=True)
+    took.append(time.monotonic() - started)
+    left = time_left(scale.seconds, took)
+    after = f", about {clock(left)} to go" if left else ""
+    print(f"    took {clock(took[-1])}{after}", flush=True)
   print("\n" + road.summary())
   print(f"total {clock(time.monotonic() - began)}")
   return 0
+
+
+def time_left(typical: Sequence[float], took: Sequence[float]) -> float | None:
+  """Estimates the seconds that the other steps take on this machine.
+
+  Steps that were there already say nothing of its speed.
+
+  Args:
+    typical: seconds of each step on another machine.
+    took: seconds of each of those that are done.
+
+  Returns:
+    None where no step says how fast the machine is, or none is left.
+  """
+  rest = sum(typical[len(took) :])
+  made = [(own, usual) for own, usual in zip(took, typical) if own > usual / 10]
+  own, usual = (sum(values) for values in zip(*made)) if made else (0, 0)
+  if not rest or usual < _SHORTEST:
+    return None
+  return rest * own / usual
 
 
 class Road:
@@ -223,15 +251,14 @@ class Road:
     """Says what was trained for how long, and where to look."""
     lines = []
     for arm in self.arms():
-      results = json.loads(
-        (self.scores / arm.name / "results.json").read_text()
-      )
+      results = files.read_json(self.scores / arm.name / "results.json")
       trained = results["checkpoint"]
       lines.append(
         f"{results['name']}: {trained['step']} steps, {trained['clips_seen']}"
         f" clips seen in {clock(trained['train_seconds'] or 0)} of training,"
         " from scratch"
       )
+      lines.append(f"  {_in_time(results)}")
     lines.append(
       "That is minutes of training on one small machine: it shows the road,"
       " not the quality. Longer recipes stand in the headers of configs/*.py."
@@ -240,6 +267,23 @@ class Road:
       lines.append(f"soundtrack  {video}")
     lines.append(f"report      {self.page}")
     return "\n".join(lines)
+
+
+def _in_time(results: Mapping[str, Any]) -> str:
+  """Says whether a model has learned to follow the picture."""
+  rows = {row["name"]: row["metrics"] for row in results["rows"]}
+  own, other = (
+    rows[name].get(status.MAIN_METRIC, {})
+    for name in ("generated", "shuffled_video")
+  )
+  if own.get("value") is None or other.get("value") is None:
+    return "whether it follows the picture was not measured"
+  learned = own["low"] > other["high"]
+  return (
+    f"onset F1 {own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}], with"
+    f" another clip's video {other['value']:.2f}: it"
+    f" {'follows' if learned else 'has not learned to follow'} the picture"
+  )
 
 
 def v2a(*args, makes: pathlib.Path | None = None) -> None:
@@ -268,12 +312,34 @@ def run(words: Sequence[str]) -> int:
   """Runs `v2a` in a process; returns the exit status."""
   # XLA takes and returns its buffers at every step; in huge pages a step costs
   # a seventh less processor time on Linux (benchmarks/huge_pages.py).
-  env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
+  env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
   if words[0] == "sweep":
     # One device a core keeps all of them busy: most operations use only one.
-    env = {"JAX_NUM_CPU_DEVICES": str(devices()), **env}
+    env["JAX_NUM_CPU_DEVICES"] = str(devices())
   command = [sys.executable, "-m", "launch.cli", *words]
-  return subprocess.run(command, env=env).returncode
+  process = None
+  try:
+    with parent.lifeline() as inherited:
+      inherited["env"] = env | inherited["env"]
+      # In a session of its own, so that Ctrl-C is one signal for it.
+      process = subprocess.Popen(command, start_new_session=True, **inherited)
+      return process.wait()
+  finally:
+    if process:
+      _wait(process)
+
+
+def _wait(process: subprocess.Popen) -> None:
+  """Waits for a command that was asked to end; a further Ctrl-C is passed on."""
+  while process.poll() is None:
+    try:
+      process.wait()
+    except KeyboardInterrupt:
+      process.send_signal(signal.SIGINT)
+
+
+def _exit(number: int, _) -> None:
+  raise SystemExit(128 + number)
 
 
 def devices() -> int:
@@ -282,4 +348,5 @@ def devices() -> int:
 
 
 if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, _exit)
   raise SystemExit(cli.guarded(PROG, main, sys.argv[1:]))

@@ -8,10 +8,10 @@ that differ in their training seed alone are one row, over seeds and clips.
 from launch import parsing
 
 ARGUMENTS = """
-RESULTS...            results.json of v2a eval, its folder, or a folder of such
-                      folders
+RESULTS...            results.json of v2a eval, its folder, or a folder with such
+                      folders in it, at any depth
 -o, --output FILE     page to write; its name ends in .html, and the same in
-                      Markdown goes beside it (required)
+                      Markdown and its table as CSV go beside it (required)
 --max_clips N         largest number of clips in the gallery (default 24)
 """
 EXAMPLE = "v2a report runs/eval/diffusion runs/eval/ar -o report.html"

@@ -20,7 +20,8 @@ ARGUMENTS = """
 --allow_host NAME     further name by which it is reached, such as that of a
                       proxy before it (repeatable)
 --policy FILE         Python file with policy(event, facts), asked before each
-                      upload and job; returns why not, or None
+                      upload, job, export of a take, and look for the watermark;
+                      returns why not, or None
 --key TEXT            key of the watermark (default: $V2A_WATERMARK_KEY, or the
                       published key)
 --read_limits FACTOR  how many times the usual work and memory reading a video
@@ -36,7 +37,7 @@ limits:
 --max_steps COUNT     solver steps (default 200)
 --per_minute COUNT    uploads, jobs and changes of a client in a minute (default
                       60)
---queue COUNT         jobs that may wait (default 32)
+--queue COUNT         jobs that may wait, and so many exports (default 32)
 --keep_hours X        hours after which jobs without a kept take are removed
                       (default 48)
 """
@@ -51,50 +52,45 @@ def main(argv: list[str]) -> int:
   import uvicorn
 
   from v2a_jax import media
+  from v2a_jax.basics import claim
   from v2a_jax.basics.paths import local_path
+  from v2a_jax.experiment import card
   from v2a_jax.service import app
   from v2a_jax.service.options import ServiceOptions
   from v2a_jax.soundtrack import provenance
+  from v2a_jax.soundtrack.synthesizer import DEFAULT
   from v2a_jax.soundtrack.tracker import Soundtracker
 
   options = parsing.fill(ServiceOptions, args)
   provenance.signer()  # Who is named to sign must be able to.
   limits = media.Limits().scaled(args.read_limits)
   root = local_path(args.output, "the output folder")
-  tracker = Soundtracker.load(args.checkpoint, step=args.step)
-  application = app.create(
-    tracker,
-    root,
-    options,
-    hosts=tuple({"localhost", "127.0.0.1", "::1", args.host}),
-    key=args.key,
-    limits=limits,
-    checkpoint=pathlib.PurePath(args.checkpoint or "").name,
-    card=_card(args.checkpoint),
-    **({"policy": policy} if policy else {}),
-  )
-  print(f"http://{args.host}:{args.port}", flush=True)
-  uvicorn.run(
-    application,
-    host=args.host,
-    port=args.port,
-    log_level="warning",
-    server_header=False,
-    timeout_keep_alive=20,
-    limit_concurrency=200,
-  )
+  with claim.held(root):
+    tracker = Soundtracker.load(args.checkpoint, step=args.step)
+    application = app.create(
+      tracker,
+      root,
+      options,
+      hosts=tuple({"localhost", "127.0.0.1", "::1", args.host}),
+      key=args.key,
+      limits=limits,
+      checkpoint=pathlib.PurePath(args.checkpoint or "").name,
+      card=card.served(
+        args.checkpoint or DEFAULT, tracker.describe()["checkpoint"]
+      ),
+      **({"policy": policy} if policy else {}),
+    )
+    print(f"http://{args.host}:{args.port}", flush=True)
+    uvicorn.run(
+      application,
+      host=args.host,
+      port=args.port,
+      log_level="warning",
+      server_header=False,
+      timeout_keep_alive=20,
+      limit_concurrency=200,
+    )
   return 0
-
-
-def _card(checkpoint: str | None) -> str:
-  """Returns the card of a bundle; "" of what has none."""
-  from v2a_jax.soundtrack.synthesizer import DEFAULT
-  from v2a_jax.weights import bundle
-
-  try:
-    return (bundle.find(checkpoint or DEFAULT) / "CARD.md").read_text()
-  except (OSError, ValueError):
-    return ""
 
 
 def _policy(path: str):

@@ -29,10 +29,11 @@ class Delivery(DeliveryOptions):
   """How soundtracks were written.
 
   Attributes:
-    own_key: whether the watermark has a key that the sidecar does not say.
+    key_digest: digest of the watermark's key (`watermark.key_digest`); "" for no
+      watermark.
   """
 
-  own_key: bool
+  key_digest: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

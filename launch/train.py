@@ -28,9 +28,6 @@ several processes (see launch/README.md):
 --process_id N        number of this process, from 0
 --join_timeout SECONDS
                       time for all processes to come (default 900)
---lost_timeout SECONDS
-                      time in which the loss of one ends the others, status 75
-                      (default 120)
 --barrier_timeout SECONDS
                       time for all to come to the first step, and to the end
                       (default 1800)
@@ -59,7 +56,6 @@ def main(argv: list[str]) -> int:
     return 0
   if not args.workdir:
     raise parsing.UsageError("no workdir: give --workdir=runs/NAME")
-  from v2a_jax.basics import parent
   from v2a_jax.experiment import parallelism
   from v2a_jax.experiment.workdir import open_experiment
   from v2a_jax.parallel import compile_cache, distributed
@@ -72,12 +68,11 @@ def main(argv: list[str]) -> int:
       args.process_id,
       timeouts=distributed.Timeouts(
         join=args.join_timeout,
-        lost=args.lost_timeout,
+        lost=config.lost_seconds,
         barrier=args.barrier_timeout,
       ),
     )
   compile_cache.enable()
-  parent.stop_with_launcher()
   with contextlib.ExitStack() as stack:
     with distributed.together():
       experiment = open_experiment(config, args.workdir, stack=stack)

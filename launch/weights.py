@@ -33,12 +33,19 @@ FOLDER                folder with a DAC: config.json and model.safetensors
 --num_clips N         number of clips, of 4 seconds each (default 256)
 """
 EXPORT = """
-WORKDIR               workdir of v2a train
+WORKDIR               workdir of v2a train, or a published generator such as
+                      mmaudio:small_16k
 -o, --output DIR      folder of the bundle (required)
 --step STEP           training step of the checkpoint, or best: that of the best
                       validation result (default: the newest)
+--average_length X    standard deviation of the average of the weights, as a
+                      share of the training, such as 0.07, of a run with
+                      config.posthoc_averages=True (default: the average that
+                      the run used)
 --dtype DTYPE         type of the stored weights: float32, float16 or bfloat16
                       (default float16)
+--measured DIR        folder of v2a eval on this checkpoint, whose results.json
+                      the model card tells (repeatable)
 """
 
 
@@ -184,9 +191,10 @@ def calibrate(argv: list[str]) -> None:
 
 
 def export(argv: list[str]) -> None:
-  """Write the averaged weights of a run as a bundle.
+  """Write the averaged weights of a run, or published ones, as a bundle.
 
-  The bundle holds safetensors, config, tokenizer and model card. A codec is
+  The bundle holds safetensors, config, tokenizer and model card, which says
+  what the run knows and what is left to be told and measured. A codec is
   calibrated on its training data first.
   """
   parser = parsing.Parser(
@@ -196,10 +204,16 @@ def export(argv: list[str]) -> None:
     "v2a weights export runs/diffusion_tiny -o my_bundle",
   )
   args = parser.parse(argv)
+  from v2a_jax.evaluation.report import page
   from v2a_jax.experiment import export as export_lib
 
   print(
     export_lib.export(
-      args.workdir, args.output, step=args.step, dtype=args.dtype
+      args.workdir,
+      args.output,
+      step=args.step,
+      average_length=args.average_length,
+      dtype=args.dtype,
+      evaluations=page.load_runs(args.measured) if args.measured else (),
     )
   )

@@ -28,3 +28,19 @@ def all_end(pids: list[int], *, seconds: float = 5.0) -> bool:
       return False
     time.sleep(0.05)
   return True
+
+
+def descendants(pid: int) -> set[int]:
+  """Returns the processes that a process has started, and they in turn."""
+  parents = {}
+  for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    try:
+      fields = path.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+      continue  # It has ended meanwhile.
+    parents[int(path.parent.name)] = int(fields[1])
+  found, last = {pid}, set()
+  while found != last:
+    last = found
+    found = found | {own for own, parent in parents.items() if parent in found}
+  return found - {pid}

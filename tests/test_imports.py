@@ -27,12 +27,12 @@ MAY = {
   "data_pipelines": "media",
   "models": "parallel",
   "pretrained": "batch models weights",
-  "hearing": "pretrained weights",
+  "hearing": "data_pipelines pretrained weights",
   "codec": "batch parallel weights",
   "conditioning": "batch models parallel pretrained",
   # Programs of their own: nothing imports them.
   "labellers": "media pretrained sync",
-  # The judge of synchronisation conditions nothing that it may judge.
+  # The judge conditions nothing that it may judge; takes are ranked on request.
   "sync": "batch pretrained weights",
   "objectives": "batch codec models parallel pretrained sync",
   "sampling": "batch models objectives",
@@ -40,7 +40,7 @@ MAY = {
   "experiment": "batch codec conditioning data_pipelines models objectives"
   " parallel pretrained sampling sync training weights",
   "soundtrack": "v2a_jax batch codec data_pipelines experiment hearing media"
-  " sampling watermark weights",
+  " sampling sync watermark weights",
   "service": "v2a_jax media soundtrack watermark",
   "evaluation": "batch data_pipelines hearing media pretrained soundtrack sync"
   " v2a_jax weights",
@@ -210,6 +210,7 @@ def test_every_package_that_is_imported_is_declared():
     "cv2": "opencv-python-headless",
     "orbax": "orbax-checkpoint",
     "google": "protobuf",
+    "markdown_it": "markdown-it-py",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
   }

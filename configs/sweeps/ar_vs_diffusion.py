@@ -1,9 +1,10 @@
 r"""Diffusion against autoregression: one comparison, three arms, three sizes.
 
-v2a data scenes -o data/scenes --num 2400 --seed 0
+v2a data scenes -o data/scenes --num 2400 --seed 0 --ordered 0.12
 v2a sweep plan --config=configs/sweeps/ar_vs_diffusion.py \
-  --sweep=arm,size --seeds=3 --evaluate=data/scenes -o runs/ar_vs_diffusion
-v2a sweep launch runs/ar_vs_diffusion
+  --sweep=arm,size --seeds=3 --evaluate=data/scenes \
+  --eval_flags="--split=test --num_clips=120" -o runs/ar_vs_diffusion
+v2a sweep launch runs/ar_vs_diffusion --jobs=2
 
 Equal in all arms: clips and their order, codec, condition encoders, parameters
 (to 2 %), FLOPs of training (to 6 %), steps, optimizer, seeds, evaluation. The
@@ -20,6 +21,10 @@ arms differ in what is predicted:
   large        8.9 M      7.38   7.53   7.74
 
 What came of the medium size after 2,000 steps: docs/ablation_ar_vs_diffusion.md.
+
+`--sweep=arm,start` trains each arm of the medium size from nothing, and from the
+encoder of the bundled diffusion model: how well an arm uses an encoder that sees,
+beside how soon it teaches one to.
 
 `--variants=guidance` judges every run at three scales of guidance; nothing is
 trained again for that.
@@ -53,9 +58,9 @@ def get_config(arm="diffusion", size="medium"):
   if arm == "latents":
     # MAR draws the noise of each latent four times, which is a fifth more FLOPs.
     config.model.update(head_width=width, num_draws=1)
-  config.num_train_steps = 6000
+  config.num_train_steps = 2000
   # Checkpoints for the curve of quality over training, in every arm.
-  config.keep_period = 2000
+  config.keep_period = 1000
   return config
 
 
@@ -67,6 +72,11 @@ def sweep_arm():
 def sweep_size():
   for size in SIZES:
     yield {"arg.size": size}
+
+
+def sweep_start():
+  yield {"init_from": ""}
+  yield {"init_from": "diffusion_tiny", "init_fresh": ("backbone",)}
 
 
 def evaluate_guidance():

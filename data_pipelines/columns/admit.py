@@ -151,7 +151,7 @@ class Expression:
       text = ast.unparse(term)
       try:
         holds = _truth(_value(term, known), text)
-      except (pa.ArrowException, TypeError):
+      except (pa.ArrowException, TypeError, AttributeError, OverflowError):
         kinds = ", ".join(f"{n} is {_kind(known[n])}" for n in _names(term))
         raise AdmitError(
           f"admit: {text!r} compares what cannot be compared: {kinds}"

@@ -6,6 +6,7 @@ the journal of its source at once, so that nothing is lost when the labeller, or
 this process, ends; started again, it asks about the clips that have no answer.
 """
 
+import collections
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
@@ -14,7 +15,6 @@ import os
 import pathlib
 import queue
 import shlex
-import signal
 import subprocess
 import tempfile
 import threading
@@ -23,7 +23,9 @@ from typing import Any
 
 from data_pipelines.assemble import Log
 from data_pipelines.columns import records, store
+from data_pipelines.columns.values import ColumnError
 from data_pipelines.source import open_source
+from v2a_jax.basics import parent
 from v2a_jax.basics.progress import Progress
 from v2a_jax.basics.settings import check
 
@@ -64,21 +66,25 @@ class AnnotateOptions:
 
 @dataclasses.dataclass
 class _Counts:
-  """What came of the answers, and the first of each wrong kind."""
+  """What came of the answers: of each wrong kind how many, and the first."""
 
   answers: int = 0
   errors: int = 0
-  wrong: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+  wrong: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  firsts: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def refuse(self, kind: str, what: str) -> None:
-    self.wrong.setdefault(kind, []).append(what[:120])
+    self.wrong[kind] += 1
+    self.firsts.setdefault(kind, what[:120])
 
   def lines(self) -> Iterator[str]:
     """Yields the lines of the summary."""
     text = f"{self.answers:,} clips answered"
     yield text + f", of which {self.errors:,} with an error" * bool(self.errors)
-    for kind, found in self.wrong.items():
-      yield f"not used: {len(found):,} {kind}, the first: {found[0]}"
+    for kind, count in self.wrong.items():
+      yield f"not used: {count:,} {kind}, the first: {self.firsts[kind]}"
 
 
 def annotate(
@@ -165,12 +171,8 @@ def _ask(
       line = labeller.hear(0.1)
       if line is None:
         if time.monotonic() - heard_at > options.timeout:
-          raise LabellerError(
-            f"the labeller gave no answer for {options.timeout:g} s and was"
-            f" stopped; {_unanswered(owed)}{labeller.last_words()}"
-          )
+          raise LabellerError(_silent(options, owed, labeller))
         continue
-      heard_at = time.monotonic()
       if line == "":
         raise LabellerError(
           f"the labeller ended {labeller.status()} before it had answered;"
@@ -178,7 +180,11 @@ def _ask(
         )
       answer = _parse(line, owed, given, counts)
       if answer is None:
+        late = time.monotonic() - heard_at > options.timeout
+        if late:
+          raise LabellerError(_silent(options, owed, labeller))
         continue
+      heard_at = time.monotonic()
       id = answer.pop("id")
       sha256, files = owed.pop(id)
       given.add(id)
@@ -187,13 +193,20 @@ def _ask(
       answer.pop("sha256", None)
       try:
         journal.add(id, sha256, {"by": by, **answer})
-      except store.ColumnError as error:
+      except ColumnError as error:
         counts.refuse("answers of a wrong kind", f"{id}: {error}")
       else:
         counts.answers += 1
         counts.errors += "error" in answer
       progress.update()
     progress.close()
+
+
+def _silent(options: AnnotateOptions, owed, labeller) -> str:
+  return (
+    f"the labeller gave no answer for {options.timeout:g} s and was stopped;"
+    f" {_unanswered(owed)}{labeller.last_words()}"
+  )
 
 
 def _parse(line: str, owed, given, counts: _Counts) -> dict[str, Any] | None:
@@ -244,15 +257,15 @@ class _Labeller:
 
   def __init__(self, command: str):
     """Starts it; raises LabellerError if that is impossible."""
+    self._stack = contextlib.ExitStack()
     try:
-      words = shlex.split(command)
-      self._process = subprocess.Popen(
-        words,
+      session = parent.session(
+        shlex.split(command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
       )
+      self._process = self._stack.enter_context(session)
     except (OSError, ValueError, IndexError) as error:
       raise LabellerError(
         f"the labeller cannot be started: {command!r}: {error}"
@@ -274,10 +287,8 @@ class _Labeller:
     with contextlib.suppress(subprocess.TimeoutExpired):
       if kind is None:
         self._process.wait(_END_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-      os.killpg(self._process.pid, signal.SIGKILL)
-    self._process.wait()
     self._to_send.put(None)
+    self._stack.close()
 
   def send(self, line: str) -> None:
     self._to_send.put(line)

@@ -3,6 +3,8 @@
 pandas, Polars and DuckDB open them too (`pandas.read_feather`).
 """
 
+from collections.abc import Callable, Iterator
+import contextlib
 import os
 
 import pyarrow as pa
@@ -42,9 +44,20 @@ def write(path: str | os.PathLike, table: pa.Table) -> None:
   Raises:
     OSError: the folder cannot be written, or the disk is full.
   """
+  with writing(path, table.schema) as add:
+    add(table)
+
+
+@contextlib.contextmanager
+def writing(
+  path: str | os.PathLike, schema: pa.Schema
+) -> Iterator[Callable[[pa.Table], None]]:
+  """Yields what adds rows to a table that is written as `write` does."""
   path = as_path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  with files.written(path) as part:
-    with pa.OSFile(str(part), "wb") as sink:
-      with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+  with (
+    files.written(path) as part,
+    pa.OSFile(str(part), "wb") as sink,
+    pa.ipc.new_file(sink, schema) as writer,
+  ):
+    yield writer.write_table

@@ -8,6 +8,8 @@ import pyarrow.compute as pc
 
 from data_pipelines.columns import admit as admit_lib
 from data_pipelines.columns import records, store
+from data_pipelines.columns.measure import FINGERPRINTS
+from data_pipelines.columns.values import BY
 
 
 def lines(dataset: str | os.PathLike, *, admit: str = "") -> Iterator[str]:
@@ -29,7 +31,9 @@ def lines(dataset: str | os.PathLike, *, admit: str = "") -> Iterator[str]:
     first, end = columns.rows(known.keys)
     yield ""
     yield f"{name}: {int((end > first).sum()):,} clips{_by(columns)}"
-    names = [n for n in columns.names if n != store.BY]
+    if name == FINGERPRINTS:
+      continue  # Kilobytes a clip, of which there is nothing to see.
+    names = [n for n in columns.names if n != BY]
     width = max(map(len, names), default=0)
     for column in names:
       values = columns.values(column, known.keys)
@@ -59,9 +63,9 @@ def describe(values: pa.ChunkedArray) -> str:
 
 def _by(columns: store.Columns) -> str:
   """Names who made the rows, those with the most rows first."""
-  if store.BY not in columns.names:
+  if BY not in columns.names:
     return ""
-  counts = pc.value_counts(columns.table[store.BY].drop_null()).to_pylist()
+  counts = pc.value_counts(columns.table[BY].drop_null()).to_pylist()
   counts.sort(key=lambda entry: -entry["counts"])
   names = [entry["values"] for entry in counts[:3]]
   return f", by {', '.join(names)}" + ", …" * (len(counts) > 3)

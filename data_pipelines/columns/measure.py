@@ -80,7 +80,7 @@ def measure_record(record: Mapping[str, Any]) -> Measured:
   found: dict[str, Any] = {"bytes": digest[:32], "by": BY}
   try:
     if record["audio"]:
-      samples, rate = media.decode_flac(record["audio"])
+      samples, rate = media.limited(media.decode_flac)(record["audio"])
       values |= sound.measure(samples, rate)
       values["unsounded"] = max(0.0, record["duration"] - len(samples) / rate)
       found["sound"] = prints.to_text(prints.of_sound(samples, rate))
@@ -163,8 +163,9 @@ def _write_copies(dataset, known: Records, others, options, log: Log) -> None:
   rank = {name: i for i, name in enumerate((*_HELD_OUT, "train"))}
   order = np.argsort([rank[split] for split in splits], kind="stable")
   own = store.open_columns(dataset, FINGERPRINTS)
+  _, ends = own.rows(known.keys[order])  # All have been measured.
   columns = {
-    name: own.values(name, known.keys[order]) if name in own.names else None
+    name: own.table[name] if name in own.names else None
     for name in ("bytes", "sound", "frames")
   }
   names, foreign = [], {name: [] for name in columns}
@@ -181,7 +182,7 @@ def _write_copies(dataset, known: Records, others, options, log: Log) -> None:
       if clip < first:
         return foreign[name][clip]
       column = columns[name]
-      return None if column is None else column[clip - first].as_py()
+      return None if column is None else column[ends[clip - first] - 1].as_py()
 
     return get
 

@@ -9,7 +9,7 @@ film's from which clips were cut (`NAME_t00010000` begins at 10 s): they give
 words are spread over the line.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import html
@@ -20,9 +20,9 @@ import re
 from typing import Any
 
 from data_pipelines.assemble import Log
-from data_pipelines.captions import parse_seconds
+from data_pipelines.caption_rows import parse_seconds
 from data_pipelines.columns import records, store
-from data_pipelines.columns.store import ColumnError
+from data_pipelines.columns.values import BY, KINDS, ColumnError
 from data_pipelines.file_names import FileIndex
 from data_pipelines.schema import DataError
 from data_pipelines.tables import read_table
@@ -30,6 +30,7 @@ from v2a_jax.basics.files import read_bytes
 from v2a_jax.basics.paths import as_path, local_path
 from v2a_jax.basics.text import did_you_mean
 
+_CAPTIONS = ("caption", "audio_caption")
 _NAMES = (
   "id",
   "file",
@@ -99,7 +100,7 @@ def merge(
   annotated = set()
   with store.Journal(dataset, name, fresh=True) as journal:
     for index, row in rows:
-      row = {store.BY: by or "human"} | row
+      row = {BY: by or "human"} | row
       try:
         journal.add(clips.ids[index], clips.hashes[index], row)
       except ColumnError as error:
@@ -160,7 +161,7 @@ def _of_table(
   table = read_table(
     path,
     without_header=lambda rows: (),
-    ends_with_text=lambda header: header[-1] in ("caption", "audio_caption"),
+    ends_with_text=_ends_with_caption,
   )
   for note in table.notes:
     log(note)
@@ -171,7 +172,7 @@ def _of_table(
         f"{path} has no column {column!r}{did_you_mean(column, table.header)};"
         f" it has {', '.join(table.header)}"
       )
-  fields = {c: names.get(c, _plain(c)) for c in table.header}
+  fields = {c: names.get(c, _field(c)) for c in table.header}
   own = [c for c in table.header if fields[c] in _NAMES]
   if not own:
     raise DataError(
@@ -182,10 +183,18 @@ def _of_table(
   used = {
     c: f for c, f in fields.items() if f not in (*_NAMES, "sha256", "key")
   }
-  kinds = {c: _kind(v[c] for _, v in table.lines) for c in used}
+  kinds = {
+    column: _kind(field, (values[column] for _, values in table.lines))
+    for column, field in used.items()
+  }
+  columns_of = Counter(used.values())
+  kinds |= {c: "texts" for c, field in used.items() if columns_of[field] > 1}
   for _, values in table.lines:
-    row = {used[c]: _converted(values[c], kinds[c]) for c in used}
-    row = {field: value for field, value in row.items() if value is not None}
+    row: dict[str, Any] = {}
+    for column, field in used.items():
+      value = _converted(values[column], kinds[column])
+      if value is not None:
+        row[field] = row[field] + value if field in row else value
     for index, _ in clips(str(values[own[0]])):
       if values.get("sha256") in (None, "", clips.hashes[index]):
         yield index, row
@@ -193,15 +202,30 @@ def _of_table(
         clips.unknown.append(f"{clips.ids[index]} (of other bytes)")
 
 
+def _ends_with_caption(header: Sequence[str]) -> bool:
+  """Says whether the last column is a caption, and no other is any text."""
+  *others, last = map(_field, header)
+  return last in _CAPTIONS and set(others) <= {*_NAMES, "sha256", "key"}
+
+
+def _field(column: str) -> str:
+  """Returns the name of a column here; that of `Captions` or `caption_2` too."""
+  plain = _plain(column)
+  name = re.sub(r"s?_?\d*$", "", plain)
+  return name if name in _CAPTIONS else plain
+
+
 def _plain(column: str) -> str:
   return re.sub(r"\W+", "_", column.strip().lower()).strip("_") or "column"
 
 
-def _kind(values) -> str:
+def _kind(field: str, values) -> str:
   """Returns what the texts of a column are: numbers, yes or no, texts."""
   found = [value for value in values if value not in ("", [])]
   if any(isinstance(value, list) for value in found):
     return "texts"
+  if "text" in KINDS.get(field, ()):
+    return "text"  # Such as the caption `1984`.
   if found and all(value.strip().lower() in _YES for value in found):
     return "yes or no"
   try:

@@ -10,9 +10,8 @@ While columns are made, rows are added to `columns/NAME.jsonl`, line by line, so
 that whatever ends the process, it goes on from there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -23,30 +22,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipelines.columns import arrow
+from data_pipelines.columns import arrow, sorting
+from data_pipelines.columns import values as values_lib
 from data_pipelines.columns.records import FOLDER, RECORDS, key_of
+from data_pipelines.columns.values import ERROR, ColumnError
 from data_pipelines.manifest import fingerprint
 from data_pipelines.schema import DataError
 from v2a_jax.basics import files
 from v2a_jax.basics.growing import open_append
-from v2a_jax.basics.paths import as_path
+from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.text import did_you_mean
 
 # What every row has besides its columns.
 IDENTITY = ("key", "id", "sha256")
-BY, CONFIDENCE, ERROR = "by", "confidence", "error"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_BATCH = 50_000
-_TYPES = {
-  "yes or no": pa.bool_(),
-  "number": pa.float64(),
-  "text": pa.string(),
-  "texts": pa.list_(pa.string()),
-}
-
-
-class ColumnError(ValueError):
-  """A row or a name that is refused; one line: which, why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +121,20 @@ def open_columns(dataset: str | os.PathLike, name: str) -> Columns:
   return Columns(name, table)
 
 
+def copy(
+  dataset: str | os.PathLike, other: str | os.PathLike, name: str
+) -> None:
+  """Copies the columns of a source to another data set, in place of its own.
+
+  Raises:
+    DataError: there is no such source.
+    OSError: the other's folder cannot be written.
+  """
+  arrow.write(
+    as_path(other) / FOLDER / f"{name}.arrow", open_columns(dataset, name).table
+  )
+
+
 class Journal:
   """Adds rows of a source, line by line; a context manager.
 
@@ -157,7 +160,8 @@ class Journal:
       fresh: leave out an interrupted run, too, and forget it.
 
     Raises:
-      ColumnError: the name is no name.
+      ColumnError: the name is no name, or another program's Arrow file has
+        values of other kinds.
       OSError: the folder cannot be written.
     """
     folder = as_path(dataset) / FOLDER
@@ -170,7 +174,13 @@ class Journal:
     if before is not None:
       for field in before.schema:
         if field.name not in IDENTITY:
-          self._types[field.name] = _type_named(field.type)
+          kind = values_lib.kind_named(field.type)
+          if kind not in values_lib.TYPES:
+            raise ColumnError(
+              f"{self._arrow}: {field.name} is {kind}, not one of"
+              f" {', '.join(values_lib.TYPES)}; remove the file or mend it"
+            )
+          self._types[field.name] = kind
       if not (again or fresh):
         kept = before
         if ERROR in before.column_names:
@@ -178,9 +188,9 @@ class Journal:
         self.done.update(kept["key"].to_pylist())
     if fresh:
       self._path.unlink(missing_ok=True)
-    for row in self._lines():
+    for row in map(json.loads, self._lines()):
       for column, value in _values(row).items():
-        self._types.setdefault(column, _type_of(value))
+        self._types.setdefault(column, values_lib.kind_of(value))
       if ERROR not in row:
         self.done.add(key_of(row["id"], row["sha256"]))
     self._file = open_append(self._path)
@@ -195,23 +205,22 @@ class Journal:
     """Adds a row. Lists of objects are kept as JSON, None and NaN left out.
 
     Raises:
-      ColumnError: a value is of no type, or of another than the column's.
+      ColumnError: a value is of no kind, or of another than the column's.
       OSError: the disk is full.
     """
-    row = {k: _plain(k, v) for k, v in values.items() if _is_there(v)}
+    row = {
+      k: values_lib.checked(k, v) for k, v in values.items() if _is_there(v)
+    }
     for column, value in row.items():
       check_name(column)
       if column in IDENTITY:
         raise ColumnError(f"{column!r} names the record, not a column")
-      kind = _type_of(value)
+      kind = values_lib.kind_of(value)
       known = self._types.setdefault(column, kind)
       if kind != known:
         raise ColumnError(
           f"{column} is {known} elsewhere, here {kind}: {str(value)[:60]!r}"
         )
-    confidence = row.get(CONFIDENCE, 0.0)
-    if not isinstance(confidence, float) or not 0 <= confidence <= 1:
-      raise ColumnError(f"confidence={confidence!r} is not in [0, 1]")
     line = {"id": id, "sha256": sha256, **row}
     self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
     if ERROR not in row:
@@ -229,80 +238,64 @@ class Journal:
       ("id", pa.string()),
       ("sha256", pa.string()),
     ]
-    fields += [(name, _TYPES[kind]) for name, kind in self._types.items()]
+    fields += [
+      (name, values_lib.TYPES[kind]) for name, kind in self._types.items()
+    ]
     schema = pa.schema(fields)
-    parts, rows = [], []
-    for row in self._lines():
-      rows.append({"key": key_of(row["id"], row["sha256"]), **row})
-      if len(rows) == _BATCH:
-        parts.append(pa.Table.from_pylist(rows, schema))
-        rows = []
-    parts.append(pa.Table.from_pylist(rows, schema))
-    new = pa.concat_tables(parts)
     before = arrow.read(self._arrow) if keep else None
-    if before is not None:
-      stays = pc.invert(pc.is_in(before["key"], new["key"].combine_chunks()))
-      new = pa.concat_tables(
-        [before.filter(stays), new], promote_options="default"
-      ).select(schema.names)
-    # Stable: the rows of a record stay in their order.
-    order = np.argsort(new["key"].to_numpy(), kind="stable")
-    new = new.take(pa.array(order)).combine_chunks()
-    arrow.write(self._arrow, new)
+    size = sum(map(len, self._lines()))
+    room = None if is_remote(self._path) else self._path.parent
+    with (
+      sorting.Sorter(schema, size, room) as rows,
+      arrow.writing(self._arrow, schema) as write,
+    ):
+      for line in self._lines():
+        row = json.loads(line)
+        row["key"] = key_of(row["id"], row["sha256"])
+        rows.add(row, len(line))
+      for first, last, new in rows.parts():
+        if before is not None:
+          new = _replaced(before, new, first, last)
+        write(new)
     self._path.unlink(missing_ok=True)
-    return new
+    return arrow.read(self._arrow)
 
-  def _lines(self) -> Iterator[dict[str, Any]]:
-    """Yields the rows of the journal; a last line that was cut off is ended."""
+  def _lines(self) -> Iterator[bytes]:
+    """Yields the lines of the journal; a last line that was cut off is ended."""
     if not self._path.is_file():
       return
-    data = files.read_bytes(self._path)
-    if data and not data.endswith(b"\n"):
-      data = data[: data.rfind(b"\n") + 1]
-      files.write_whole(self._path, data)
-    for line in data.splitlines():
-      yield json.loads(line)
+    with files.open_binary(self._path) as file:
+      end = 0
+      for line in file:
+        if not line.endswith(b"\n"):
+          break
+        end += len(line)
+        yield line
+      else:
+        return
+    with files.written(self._path) as part:
+      with files.open_binary(self._path) as file, open(part, "wb") as whole:
+        whole.write(file.read(end))
+
+
+def _replaced(
+  before: pa.Table, new: pa.Table, first: int, last: int
+) -> pa.Table:
+  """Returns new rows, and those of before of keys from `first` to `last` that
+  no new row has, sorted by key."""
+  keys = before["key"].to_numpy()
+  start = np.searchsorted(keys, np.uint64(first))
+  stop = np.searchsorted(keys, np.uint64(last), side="right")
+  old = before.slice(start, stop - start)
+  stays = pc.invert(pc.is_in(old["key"], new["key"].combine_chunks()))
+  joined = pa.concat_tables([old.filter(stays), new], promote_options="default")
+  return sorting.by_key(joined.select(new.column_names))
 
 
 def _is_there(value: Any) -> bool:
   return value is not None and not (
     isinstance(value, float) and math.isnan(value)
   )
-
-
-def _plain(column: str, value: Any) -> Any:
-  """Returns bool, float, text or a list of texts.
-
-  Raises:
-    ColumnError: it is something else.
-  """
-  if isinstance(value, bool | np.bool_):
-    return bool(value)
-  if isinstance(value, int | float | np.number):
-    if not math.isfinite(value):
-      raise ColumnError(f"{column}={value!r} is not finite")
-    return float(value)
-  if isinstance(value, str):
-    return value
-  if isinstance(value, Sequence):
-    if all(isinstance(item, str) for item in value):
-      return list(value)
-    if all(isinstance(item, Mapping) for item in value):
-      return json.dumps(value, ensure_ascii=False)
-  raise ColumnError(
-    f"{column} is {type(value).__name__}, not a number, yes or no, text, or a"
-    f" list of texts: {str(value)[:60]!r}"
-  )
-
-
-def _type_of(value: Any) -> str:
-  kinds = {bool: "yes or no", float: "number", str: "text", list: "texts"}
-  return kinds[type(value)]
-
-
-@functools.cache
-def _type_named(kind: pa.DataType) -> str:
-  return next(name for name, known in _TYPES.items() if known == kind)
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:

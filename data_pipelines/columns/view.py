@@ -8,19 +8,20 @@ it is read.
   speech, music, effects    presence flags, where its tags do not tell
 
 Of several transcripts the one of the highest confidence is taken, of equal ones
-that of the source that is named first.
+that of the source that is named first. Texts of the record itself are left out
+where `provenance` says that they are less sure than is asked for.
 """
 
 from collections.abc import Sequence
-import json
 import os
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from data_pipelines.columns import admit as admit_lib
-from data_pipelines.columns import store
-from data_pipelines.columns.records import open_records
+from data_pipelines.columns import provenance, store, values
+from data_pipelines.columns.records import FOLDER, open_records
 from data_pipelines.schema import PRESENCE_TAGS, DataError
 from data_pipelines.source import Source, open_source
 
@@ -43,6 +44,7 @@ class View:
     rows: Sequence[tuple[str, np.ndarray, np.ndarray]],
     captions: Sequence[str],
     least: float,
+    told: tuple[np.ndarray, np.ndarray] | None = None,
   ):
     """See `open_view`.
 
@@ -53,10 +55,11 @@ class View:
         its first row and the one after the last.
       captions: columns that give captions.
       least: least confidence.
+      told: as an entry of `rows`, of what `provenance` says; None for nothing.
     """
     self.path, self.split = source.path, source.split
     self._source, self._indices, self._rows = source, indices, rows
-    self._captions, self._least = captions, least
+    self._captions, self._least, self._told = captions, least, told
     self._opened: dict[str, store.Columns] = {}
 
   def __len__(self) -> int:
@@ -65,6 +68,8 @@ class View:
   def __getitem__(self, index: int) -> dict[str, Any]:
     index = self.origin(index)
     record = self._source[index]
+    if self._told:
+      self._leave_out(record, *(rows[index] for rows in self._told))
     said = [
       row
       for name, first, end in self._rows
@@ -79,7 +84,7 @@ class View:
   def __getstate__(self):
     return (
       *(self._source, self._indices, self._rows),
-      *(self._captions, self._least),
+      *(self._captions, self._least, self._told),
     )
 
   def __setstate__(self, state):
@@ -89,16 +94,37 @@ class View:
     """Returns the rows of a record by one source, those that are sure enough."""
     if first == end:
       return []
-    if name not in self._opened:
-      self._opened[name] = store.open_columns(self.path, name)
-    table = self._opened[name].table
-    used = [n for n in (*_USED, store.CONFIDENCE) if n in table.column_names]
+    table = self._table(name)
+    used = [n for n in (*_USED, values.CONFIDENCE) if n in table.column_names]
     rows = table.select(used).slice(first, end - first).to_pylist()
     sure = lambda row: (
-      row.get(store.CONFIDENCE) is None
-      or (row[store.CONFIDENCE] >= self._least)
+      row.get(values.CONFIDENCE) is None
+      or (row[values.CONFIDENCE] >= self._least)
     )
     return [row for row in rows if sure(row)]
+
+  def _table(self, name: str) -> pa.Table:
+    if name not in self._opened:
+      self._opened[name] = store.open_columns(self.path, name)
+    return self._opened[name].table
+
+  def _leave_out(self, record, first: int, end: int) -> None:
+    """Takes texts out of a record that are not sure enough."""
+    table = self._table(provenance.NAME)
+    if first == end or values.CONFIDENCE not in table.column_names:
+      return
+    doubtful = {
+      text
+      for row in table.slice(first, end - first).to_pylist()
+      if row[values.CONFIDENCE] is not None
+      and row[values.CONFIDENCE] < self._least
+      for text in row[provenance.TEXTS]
+    }
+    for field in (*_CAPTIONS, "transcript"):
+      if record[field] in doubtful:
+        record[field] = ""
+    kept = [t for t in record["other_captions"] if t not in doubtful]
+    record["other_captions"] = kept
 
   def _annotated(self, record, said) -> dict[str, Any]:
     own = [record[field] for field in _CAPTIONS] + record["other_captions"]
@@ -115,8 +141,8 @@ class View:
     spoken = [row for row in said if row.get("transcript") or row.get("words")]
     if spoken and not (record["transcript"] or record["words"]):
       # The first of the surest; unknown confidence is the lowest.
-      best = max(spoken, key=lambda row: row.get(store.CONFIDENCE) or 0.0)
-      words = json.loads(best.get("words") or "[]")
+      best = max(spoken, key=lambda row: row.get(values.CONFIDENCE) or 0.0)
+      words = values.read_words(best.get("words") or "[]")
       record["words"] = words
       record["transcript"] = best.get("transcript") or " ".join(
         word["word"] for word in words
@@ -147,7 +173,7 @@ def open_view(
     admit: expression over columns, see admit.py; empty for all records.
     annotations: names of the sources whose annotations are read.
     captions: fields that may serve as the prompt; columns of these names do.
-    least: least confidence of an annotation that says how sure it is.
+    least: least confidence of a text that is said with one.
 
   Returns:
     (the records, a line with counts of what is admitted, or "").
@@ -157,7 +183,8 @@ def open_view(
     AdmitError: the expression cannot be followed.
   """
   source = open_source(path, split)
-  if not admit and not annotations:
+  told = least > 0 and provenance.NAME in store.sources(path)
+  if not admit and not annotations and not told:
     return source, ""
   records = open_records(path)
   own, line = records.rows(split), ""
@@ -171,11 +198,25 @@ def open_view(
     if not len(indices):
       raise DataError(f"{line}; no clip is left to read")
   keys = records.keys[own]
-  rows = [
-    (name, *store.open_columns(path, name).rows(keys)) for name in annotations
-  ]
+  rows = [(name, *_checked(path, name).rows(keys)) for name in annotations]
   captions = [name for name in captions if name in _CAPTIONS]
-  return View(source, indices, rows, captions, least), line
+  if told:
+    told = store.open_columns(path, provenance.NAME).rows(keys)
+  return View(source, indices, rows, captions, least, told or None), line
+
+
+def _checked(path, name: str) -> store.Columns:
+  """Opens annotations; raises DataError if they are not what is read of them."""
+  columns = store.open_columns(path, name)
+  for field in columns.table.schema:
+    try:
+      values.check_kind(field.name, values.kind_named(field.type))
+    except values.ColumnError as error:
+      raise DataError(
+        f"{path}/{FOLDER}/{name}.arrow: {error}; make it again, with `v2a data"
+        " annotate --merge`"
+      ) from None
+  return columns
 
 
 def _texts(value: str | list[str] | None) -> list[str]:

@@ -74,6 +74,7 @@ def iter_records(
   sample_rate: int = 16000,
   held_out: float = 0.05,
   ordered: float = 0.0,
+  action: str = "",
 ) -> Iterator[dict]:
   """Yields records `start` to `stop` (excluded) of a set of `num` scenes.
 
@@ -89,6 +90,7 @@ def iter_records(
       size=size,
       sample_rate=sample_rate,
       ordered=ordered,
+      action=action or None,
     )
     split = split_of(index, num, held_out=held_out)
     yield to_record(scene, f"scene-{seed}-{index:06d}", split=split)

@@ -1,15 +1,17 @@
 """What runs a sweep: the interface of the backends, and their table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import importlib
+import pathlib
 import shutil
 import subprocess
 from typing import Protocol
 
 from launch.parsing import UsageError
 from launch.sweep.plan import Job, Plan
-from v2a_jax.basics import files
+from v2a_jax.basics import claim, files
 from v2a_jax.basics.text import did_you_mean
 
 # Module in this folder by the name of its backend.
@@ -123,6 +125,24 @@ def options_of(name: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
         f"--backend={name} needs --option {key}=…, {option.about}"
       )
   return {k: given.get(k, option.default) for k, option in known.items()}
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other launchers off a sweep.
+
+  Raises:
+    UsageError: there is one; names its process.
+  """
+  try:
+    with claim.held(folder):
+      yield
+  except claim.ClaimedError as error:
+    raise UsageError(
+      f"v2a sweep launch runs already: {error}".replace(
+        "stop it, or give another folder", "v2a sweep status follows it"
+      )
+    ) from None
 
 
 def ids(plan: Plan) -> dict[str, str]:

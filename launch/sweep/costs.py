@@ -1,12 +1,17 @@
 """What the runs of a sweep cost, and whether they fit: counted, not run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 import json
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from launch import config as config_lib
 from launch.parsing import UsageError
 from launch.sweep.points import Point
+
+if TYPE_CHECKING:
+  from v2a_jax.experiment.experiment import Experiment
 
 # Keys that change neither the program of a step nor its memory.
 SAME_PROGRAM = (
@@ -45,24 +50,57 @@ def of(
     UsageError: a config that cannot be built; names the point.
     TopologyError: there is no such topology, or no compiler for it.
   """
+  counted: dict[str, dict[str, Any]] = {}
+  costs = []
+  for point, key, experiment in _experiments(points):
+    if key not in counted:
+      with _named(point):
+        counted[key] = _count(experiment, topology, num_slices)
+    costs.append(counted[key] | _hours(counted[key], point, mfu))
+  return costs
+
+
+def check(points: Iterable[Point]) -> None:
+  """Refuses a point whose model cannot be built, without counting anything.
+
+  One whose parts are on a store that cannot be reached from here is passed over.
+
+  Raises:
+    UsageError: names the point and the field.
+  """
+  for point in points:
+    try:
+      next(_experiments([point]))
+    except OSError as error:
+      print(f"{point.name} was not built: {error}", file=sys.stderr)
+
+
+def _experiments(
+  points: Iterable[Point],
+) -> Iterator[tuple[Point, str, "Experiment"]]:
+  """Yields each point, what its program depends on, and its experiment."""
   import jax
+
+  from v2a_jax.experiment.experiment import Experiment
 
   # Nothing runs; devices of this machine are left to those who use them.
   jax.config.update("jax_platforms", "cpu")
-  counted: dict[str, dict[str, Any]] = {}
-  costs = []
   for point in points:
     resolved = config_lib.parse(point.config, point.changes())
-    key = _program(resolved.to_dict())
-    if key not in counted:
-      try:
-        counted[key] = _count(resolved, topology, num_slices)
-      except ValueError as error:
-        if topology and type(error).__name__ == "TopologyError":
-          raise
-        raise UsageError(f"{point.name}: {error}") from error
-    costs.append(counted[key] | _hours(counted[key], point, mfu))
-  return costs
+    with _named(point):
+      experiment = Experiment.from_config(resolved)
+    yield point, _program(resolved.to_dict()), experiment
+
+
+@contextlib.contextmanager
+def _named(point: Point) -> Iterator[None]:
+  """Puts a point's name before an error of its config."""
+  try:
+    yield
+  except ValueError as error:
+    if type(error).__name__ == "TopologyError":
+      raise
+    raise UsageError(f"{point.name}: {error}") from error
 
 
 def _program(config: dict[str, Any]) -> str:
@@ -76,12 +114,12 @@ def _program(config: dict[str, Any]) -> str:
   return json.dumps(config, sort_keys=True, default=str)
 
 
-def _count(resolved, topology: str, num_slices: int) -> dict[str, Any]:
+def _count(
+  experiment: "Experiment", topology: str, num_slices: int
+) -> dict[str, Any]:
   from v2a_jax.experiment import cost, plan
-  from v2a_jax.experiment.experiment import Experiment
   from v2a_jax.parallel import topology as topology_lib
 
-  experiment = Experiment.from_config(resolved)
   if not topology:
     counts = cost.inspect(experiment)
     return {

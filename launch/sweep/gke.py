@@ -1,8 +1,9 @@
 """Runs the jobs of a sweep on GKE: a JobSet a run, queued by Kueue.
 
-https://jobset.sigs.k8s.io, https://kueue.sigs.k8s.io. Workdirs are on an object
-store, because nothing of a pod stays. An evaluation is a second part of the
-JobSet, which starts on one host when the training has ended well.
+https://jobset.sigs.k8s.io, https://kueue.sigs.k8s.io. Workdirs and results are on
+an object store, because nothing of a pod stays. An evaluation is a second part of
+the JobSet, which starts on one host when the training has ended well. The report
+on all runs is made on the machine that launches, once all are judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,19 @@ import json
 import math
 import re
 import shlex
+import subprocess
 from typing import Any
 
 from launch.parsing import UsageError
-from launch.sweep import state
+from launch.sweep import backend, code, state
 from launch.sweep.backend import Option, Report, ask, remember
-from launch.sweep.plan import Job, Plan, tracking
+from launch.sweep.plan import REPORT, Job, Plan, tracking
+from launch.sweep.points import Point
 from launch.sweep.tpus import (
   MACHINES,
   accelerator_type,
   check,
-  job_name,
+  name_of,
   slice_of,
   training,
 )
@@ -39,13 +42,14 @@ OPTIONS = {
 }
 TRAIN = "python -m launch.train --distributed"
 SCHEDULER = "Kubernetes"
+SAVE_SECONDS = 300  # Between SIGTERM and the end: a last checkpoint.
 ONE_HOST = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
 QUEUE = "kueue.x-k8s.io/queue-name"
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 XPK = """\
 #!/usr/bin/env bash
-# {plan}: the same runs as command lines of xpk, which makes its own JobSets.
-# Add --dry-run to see them.
+# {plan}: the same trainings as command lines of xpk, which makes its own JobSets;
+# evaluations are not in them.
 {lines}
 """
 
@@ -68,7 +72,7 @@ def job_files(plan: Plan) -> dict[str, str]:
   return texts | {"xpk.sh": _xpk(plan)}
 
 
-def jobset(plan: Plan, point) -> dict[str, Any]:
+def jobset(plan: Plan, point: Point) -> dict[str, Any]:
   """Returns the JobSet of a run."""
   options = plan.options
   chip, shape = slice_of(plan)
@@ -82,13 +86,13 @@ def jobset(plan: Plan, point) -> dict[str, Any]:
     "apiVersion": "jobset.x-k8s.io/v1alpha2",
     "kind": "JobSet",
     "metadata": {
-      "name": job_name(point.name),
+      "name": name_of(plan, point),
       "namespace": options["namespace"],
       "labels": {QUEUE: options["queue"]},
       "annotations": {
         EXCLUSIVE: "cloud.google.com/gke-nodepool",
         "v2a/run": point.name,
-        "v2a/commit": plan.code["commit"],
+        "v2a/code": code.describe(plan.code),
       },
     },
     "spec": {
@@ -119,11 +123,7 @@ def _part(
   chips = math.prod(map(int, shape.split("x")))
   hosts = max(chips // per_host, 1)
   tpus = {"google.com/tpu": min(chips, per_host)}
-  environment = {
-    **tracking(plan, job),
-    "WANDB_MODE": "offline",
-    "V2A_CACHE": "/cache",
-  }
+  environment = _environment(plan, job)
   container = {
     "name": job.stage,
     "image": options["image"],
@@ -137,8 +137,7 @@ def _part(
   }
   pod = {
     "restartPolicy": "Never",
-    # Between SIGTERM and the end: a last checkpoint.
-    "terminationGracePeriodSeconds": 300,
+    "terminationGracePeriodSeconds": SAVE_SECONDS,
     "serviceAccountName": options["service_account"],
     "nodeSelector": {
       "cloud.google.com/gke-tpu-accelerator": machine.node_label,
@@ -170,20 +169,28 @@ def _part(
   }
 
 
+def _environment(plan: Plan, job: Job) -> dict[str, str]:
+  return {
+    **tracking(plan, job),
+    "WANDB_MODE": "offline",
+    "V2A_CACHE": "/cache",
+  }
+
+
 def _command(plan: Plan, job: Job) -> str:
   """Returns what a pod runs, with the config as the image has it.
 
   Raises:
     UsageError: the config file is not in the repository.
   """
-  point = job.point
   if job.stage == "train":
     return training(plan, job)
   (flags,) = plan.variants.values() or [[]]
-  out = f"--output={plan.workdir(point)}/eval"
-  words = [str(plan.workdir(point)), f"--set={plan.evaluate}"]
-  words += [*plan.eval_flags, *flags, out]
-  return f"exec v2a eval {shlex.join(words)}"
+  out = str(job.folder)
+  words = [str(plan.workdir(job.point)), f"--set={plan.evaluate}"]
+  words += [*plan.eval_flags, *flags, f"--output={out}"]
+  page = shlex.join([out, f"--output={out}/report.html"])
+  return f"v2a eval {shlex.join(words)} &&\nexec v2a report {page}"
 
 
 def _yaml(value: dict[str, Any]) -> str:
@@ -218,11 +225,13 @@ def _xpk(plan: Plan) -> str:
   for job in trains:
     words = [
       f"--cluster={plan.options['cluster']}",
-      f"--workload={job_name(job.name)[:39].rstrip('-')}",
+      f"--workload={name_of(plan, job.point)}",
       f"--tpu-type={accelerator_type(chip, shape)}",
       f"--num-slices={plan.num_slices}",
       f"--docker-image={plan.options['image']}",
       f"--max-restarts={plan.options['max_restarts']}",
+      f"--termination-grace-period-seconds={SAVE_SECONDS}",
+      *(f"--env={k}={v}" for k, v in _environment(plan, job).items()),
       f"--command={_command(plan, job)}",
     ]
     lines.append(
@@ -232,18 +241,40 @@ def _xpk(plan: Plan) -> str:
 
 
 def submit(plan: Plan, jobs: Sequence[Job]) -> dict[str, str]:
-  """Applies the JobSets of runs; one that is there is taken away first."""
-  ids = {}
-  for job in (job for job in jobs if job.stage == "train"):
-    name = job_name(job.name)
-    space = f"--namespace={plan.options['namespace']}"
+  """Applies the JobSets of runs; one that is there is taken away first.
+
+  A training that is done ends at once when its run is only to be judged. Where
+  nothing is to be applied any more, the report on all runs is made, here.
+  """
+  ids: dict[str, str] = {}
+  space = f"--namespace={plan.options['namespace']}"
+  for point in {j.point.name: j.point for j in jobs if j.point}.values():
+    name = name_of(plan, point)
     words = ["delete", "jobset", name, space, "--ignore-not-found"]
     ask("kubectl", *words, scheduler=SCHEDULER)
-    file = str(plan.folder / f"{job.name}.yaml")
+    file = str(plan.folder / f"{point.name}.yaml")
     ask("kubectl", "apply", "-f", file, scheduler=SCHEDULER)
-    ids[job.name] = name
-    remember(plan, ids)
+    new = {job.name: name for job in plan.jobs() if job.point == point}
+    remember(plan, new)
+    ids |= new
+  if not ids and any(job.stage == REPORT for job in jobs):
+    _compare(plan)
   return ids
+
+
+def _compare(plan: Plan) -> None:
+  """Runs the script of the report if every run is judged."""
+  reports = query(plan, backend.ids(plan))
+  judged = [job.name for job in plan.jobs() if job.stage == "evaluate"]
+  done = [name for name in judged if _is_done(reports.get(name))]
+  if len(done) < len(judged):
+    print(f"{REPORT}: {len(done)} of {len(judged)} runs are judged")
+    return
+  subprocess.run(["bash", str(plan.folder / f"{REPORT}.sh")])
+
+
+def _is_done(report: Report | None) -> bool:
+  return report is not None and report.ended == state.DONE
 
 
 def query(plan: Plan, ids: Mapping[str, str]) -> dict[str, Report]:
@@ -253,11 +284,14 @@ def query(plan: Plan, ids: Mapping[str, str]) -> dict[str, Report]:
     *("kubectl", "get", "jobsets", space, "-o", "json"), scheduler=SCHEDULER
   )
   found = {item["metadata"]["name"]: item for item in json.loads(text)["items"]}
-  return {name: report_of(found.get(id_)) for name, id_ in ids.items()}
+  stages = {job.name: job.stage for job in plan.jobs()}
+  return {
+    name: report_of(found.get(id_), stages[name]) for name, id_ in ids.items()
+  }
 
 
-def report_of(item: Mapping[str, Any] | None) -> Report:
-  """Reads the state off a JobSet as `kubectl get` returns it."""
+def report_of(item: Mapping[str, Any] | None, stage: str) -> Report:
+  """Reads the state of one stage off a JobSet as `kubectl get` returns it."""
   if item is None:
     return Report(known=False)
   status = item.get("status", {})
@@ -266,22 +300,36 @@ def report_of(item: Mapping[str, Any] | None) -> Report:
     for condition in status.get("conditions", ())
     if condition.get("status") == "True"
   }
-  if "Completed" in on:
+  parts = {
+    part["name"]: part for part in status.get("replicatedJobsStatus", ())
+  }
+  asked = {
+    part["name"]: part["replicas"] for part in item["spec"]["replicatedJobs"]
+  }
+  done = {
+    name: "Completed" in on
+    or parts.get(name, {}).get("succeeded", 0) >= replicas
+    for name, replicas in asked.items()
+  }
+  if done[stage]:
     return Report(ended=state.DONE)
   if "Failed" in on:
-    return Report(ended=f"failed: {on['Failed']}")
-  if item.get("spec", {}).get("suspend") or "Suspended" in on:
+    # What waited for the part that failed was never started.
+    never = stage == "evaluate" and not done["train"]
+    return Report(ended=state.CANCELLED if never else f"failed: {on['Failed']}")
+  if item["spec"].get("suspend") or "Suspended" in on:
     return Report(state.QUEUED, "queued by Kueue")
-  active = sum(
-    j.get("active", 0) for j in status.get("replicatedJobsStatus", ())
-  )
-  if not active:
-    return Report(state.QUEUED, "waiting for machines")
+  if not parts.get(stage, {}).get("active", 0):
+    waits = stage == "evaluate" and not done["train"]
+    return Report(
+      state.QUEUED, f"waiting for {'the training' if waits else 'machines'}"
+    )
   return Report(state.RUNNING, f"{status.get('restarts', 0)} restarts")
 
 
 def cancel(plan: Plan, ids: Mapping[str, str]) -> None:
-  """Deletes JobSets; their pods get SIGTERM, and five minutes to save."""
+  """Deletes JobSets; their pods get SIGTERM, and `SAVE_SECONDS` to save."""
   space = f"--namespace={plan.options['namespace']}"
-  words = ("delete", "jobset", *ids.values(), space, "--ignore-not-found")
+  names = dict.fromkeys(ids.values())
+  words = ("delete", "jobset", *names, space, "--ignore-not-found")
   ask("kubectl", *words, scheduler=SCHEDULER)

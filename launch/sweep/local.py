@@ -1,13 +1,14 @@
 """Runs the jobs of a sweep on this machine, some at a time.
 
-The launcher waits for them, starts again what was killed, and holds a lock on
-the folder of the sweep, so that there is one of it. Without it runs stop.
+The launcher waits for them and starts again what was killed. Without it runs
+stop.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
+import glob
+import importlib.util
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -44,15 +45,24 @@ def devices() -> list[str]:
   return [str(index) for index in range(count)]
 
 
+def _has_tpus() -> bool:
+  """Says whether this is a TPU VM: its devices, and the library that drives them."""
+  found = any(glob.glob(f"/dev/{name}") for name in ("accel*", "vfio/[0-9]*"))
+  return found and importlib.util.find_spec("libtpu") is not None
+
+
 def slots(jobs: int) -> list[dict[str, str]]:
   """Returns the environment of each of the jobs that run at a time.
 
   GPUs are dealt to them in equal parts. Without GPUs all share the processor.
 
   Raises:
-    UsageError: there are GPUs, but fewer than jobs.
+    UsageError: there are GPUs, but fewer than jobs, or TPUs, which one process
+      takes whole.
   """
   there = devices()
+  if jobs > 1 and not there and _has_tpus():
+    raise UsageError(f"--jobs {jobs}: one run takes all TPUs of a machine")
   if not there or jobs == 1:
     return [{} for _ in range(jobs)]
   if jobs > len(there):
@@ -95,13 +105,8 @@ class Launcher:
     self.failed: list[str] = []
 
   def run(self) -> list[str]:
-    """Runs all; returns the names of those that failed.
-
-    Raises:
-      ClaimedError: another launcher works on this sweep.
-    """
+    """Runs all; returns the names of those that failed."""
     with contextlib.ExitStack() as stack:
-      stack.enter_context(_alone(self.folder))
       before = signal.signal(signal.SIGTERM, _exit)
       stack.callback(signal.signal, signal.SIGTERM, before)
       inherited = stack.enter_context(parent.lifeline())
@@ -215,24 +220,6 @@ class Launcher:
     except KeyboardInterrupt:
       _signal(self._running, signal.SIGKILL)
       raise
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other launchers off a sweep.
-
-  Raises:
-    UsageError: there is one; names its process.
-  """
-  try:
-    with claim.held(folder):
-      yield
-  except claim.ClaimedError as error:
-    raise UsageError(
-      f"v2a sweep launch runs already: {error}".replace(
-        "stop it, or give another folder", "v2a sweep status follows it"
-      )
-    ) from None
 
 
 def cancel(plan: Plan, ids: Mapping[str, str]) -> None:

@@ -53,7 +53,7 @@ class Job:
   Attributes:
     name: name of its script, without `.sh`.
     stage: `train`, `evaluate` or `report`.
-    folder: folder of its marks: `running`, `exit_code`, `log.txt`.
+    folder: folder or URL of its marks: `running`, `exit_code`, `log.txt`.
     point: run that it belongs to; None for the report.
     after: names of the jobs that must have ended before it starts, for a report
       in any way, else well.
@@ -61,7 +61,7 @@ class Job:
 
   name: str
   stage: str
-  folder: pathlib.Path
+  folder: PathLike
   point: Point | None
   after: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class Plan:
     num_slices: number of slices or machines of that shape.
     command: command that trains, before its arguments.
     tool: command that is `v2a`.
-    workdirs: folder or URL of the workdirs of all runs.
+    workdirs: URL of the workdirs and results of all runs; "" for the folder.
     evaluate: data set that runs are judged on after training; "" for none.
     eval_flags: arguments of `v2a eval` for every run.
     variants: further arguments by name; each is an evaluation of its own.
@@ -111,11 +111,14 @@ class Plan:
 
   def workdir(self, point: Point) -> PathLike:
     """Returns the workdir of a run."""
-    return as_path(self.workdirs or self.folder.resolve()) / point.name
+    return self._root() / point.name
 
-  def results(self, point: Point) -> pathlib.Path:
+  def results(self, point: Point) -> PathLike:
     """Returns the folder of the results of a run's evaluations."""
-    return self.folder.resolve() / "eval" / point.name
+    return self._root() / "eval" / point.name
+
+  def _root(self) -> PathLike:
+    return as_path(self.workdirs or self.folder.resolve())
 
   def jobs(self) -> list[Job]:
     """Returns all jobs, each after those that it depends on."""
@@ -150,8 +153,9 @@ class Plan:
       arguments = [*job.point.arguments(), f"--workdir={job.folder}"]
       return [_lines(self.command, arguments)]
     if job.stage == "evaluate":
-      return [*self._evaluations(job.point), self._report(job.folder)]
-    return [self._report(self.folder.resolve() / "eval", self.page())]
+      page = job.folder / "report.html"
+      return [*self._evaluations(job.point), self._report(job.folder, page)]
+    return [self._report(self._root() / "eval", self.page())]
 
   def page(self) -> pathlib.Path:
     """Returns the report of the sweep."""
@@ -166,17 +170,9 @@ class Plan:
       commands.append(_lines(f"{self.tool} eval", words))
     return commands
 
-  def _report(
-    self, folder: pathlib.Path, page: pathlib.Path | None = None
-  ) -> str:
+  def _report(self, folder: PathLike, page: PathLike) -> str:
     """Returns a command that reports on all results under a folder."""
-    found = f"$(find {shlex.quote(str(folder))} -name results.json | sort)"
-    page = page or folder / "report.html"
-    return (
-      f'mapfile -t results <<< "{found}" &&\n'
-      f'{_lines(f"{self.tool} report", [])} "${{results[@]}}" \\\n'
-      f"  --output={shlex.quote(str(page))}"
-    )
+    return _lines(f"{self.tool} report", [str(folder), f"--output={page}"])
 
 
 def _lines(command: str, arguments: Sequence[str]) -> str:

@@ -11,13 +11,12 @@ import time
 from launch import config as config_lib
 from launch import parsing
 from launch.sweep import backend as backend_lib
-from launch.sweep import code, local, page, points
+from launch.sweep import code, listing, local, page, points
 from launch.sweep import plan as plan_lib
 from launch.sweep import state as state_lib
 from launch.sweep import status as status_lib
 from launch.sweep.plan import Job, Plan
 from launch.sweep.state import state
-from launch.table import short
 from v2a_jax.basics.paths import as_path, is_remote, local_path
 from v2a_jax.basics.text import did_you_mean
 
@@ -43,7 +42,7 @@ where it runs:
 --mfu FACTOR          share of the peak FLOP/s that runs are taken to come to
                       (default 0.4)
 --quick               leave parameters, memory and time out of the table, which
-                      take some seconds a model
+                      take some seconds a model; models are built all the same
 after training:
 --evaluate DIR        data set that each run is judged on; a report on each and
                       one on all follow
@@ -72,11 +71,12 @@ CANCEL = """
 FOLDER                folder of the sweep
 [RUN...]              runs to stop (default: all)
 """
-STATUS = """
+STATUS = f"""
 FOLDER                folder of the sweep
 --json                print JSON in place of text
 --failed              show only what failed, was lost or does not fit
---metric NAME         metric of the evaluation to show (default: onset_f1)
+--metric NAME         metric of the evaluation to show (default:
+                      {status_lib.MAIN_METRIC})
 --watch               show it again and again, until Ctrl-C
 --every SECONDS       time between two looks with --watch (default 10)
 --page FILE           also write a web page, which loads itself again every minute
@@ -119,8 +119,7 @@ def make_plan(argv: list[str]) -> None:
   variants = _variants(found, _names(args.variants))
   folder = local_path(args.output, FOLDER)
   identity, patch = code.identity()
-  if not args.quick:
-    found = _counted(found, args)
+  found = _counted(found, args)
   plan = Plan(
     folder=folder,
     points=found,
@@ -139,7 +138,7 @@ def make_plan(argv: list[str]) -> None:
   others = backend.job_files(plan)
   plan_lib.write(plan, others=others, patch=patch)
   print(plan_lib.header(plan))
-  print("\n".join(_plan_lines(plan)))
+  print("\n".join(listing.lines(plan)))
   print(f"{len(found)} runs written to {folder}; nothing was started")
   print(f"next: v2a sweep launch {folder}")
 
@@ -162,10 +161,13 @@ def _workdirs(options: Mapping[str, str], folder: pathlib.Path) -> str:
 
 
 def _counted(found: Sequence[points.Point], args) -> list[points.Point]:
-  """Adds what each run costs."""
+  """Builds each run's model, and adds what it costs unless it is to be quick."""
   # Here, because it imports jax.
   from launch.sweep import costs
 
+  if args.quick:
+    costs.check(found)
+    return list(found)
   counted = costs.of(
     found,
     topology=args.topology or "",
@@ -187,77 +189,6 @@ def _variants(
   return variants
 
 
-def _plan_lines(plan: Plan) -> list[str]:
-  """Formats a line for each run, and what all together cost."""
-  jobs = {job.name: job for job in plan.jobs()}
-  names = [point.name for point in plan.points]
-  found = dict(zip(names, _plan_states([jobs[name] for name in names])))
-  lines = []
-  common = points.shared(plan.points)
-  for point in plan.points:
-    changed = _changes(
-      {k: v for k, v in point.overrides.items() if k not in common}
-    )
-    columns = [f"{found[point.name]:10}", *_cost_cells(point.cost), point.name]
-    lines.append("  ".join([*columns, changed]).rstrip())
-    if found[point.name] == state_lib.WONT_FIT:
-      lines.append(f"  {state_lib.why_not(point.cost)}")
-  if any(p.cost for p in plan.points):
-    names = ["state", "parameters", "batch", "FLOP/clip", "memory", "chip h"]
-    widths = (10, 10, 9, 9, 16, 8)
-    head = [f"{name:{width}}" for name, width in zip(names, widths)]
-    lines.insert(0, "  ".join([*head, "run"]))
-  if common:
-    lines.insert(0, f"all with {_changes(common)}")
-  hours = [p.cost.get("chip_hours") for p in plan.points]
-  if all(hours):
-    lines.append(f"together {sum(hours):,.3g} chip-hours")
-  return lines
-
-
-def _changes(overrides: Mapping) -> str:
-  return " ".join(f"{key}={value}" for key, value in overrides.items())
-
-
-def _plan_states(jobs: Sequence[Job]) -> list[str]:
-  """Returns the state of runs, with the step that they go on from.
-
-  `-` stands for what a store says that cannot be reached from here, which is
-  said.
-  """
-  found = []
-  for job in jobs:
-    try:
-      now, _ = status_lib.state_of(job)
-    except OSError as error:
-      print(f"the state of runs is not known: {error}", file=sys.stderr)
-      return ["-"] * len(jobs)
-    step = (
-      f" @{state_lib.newest(job.folder)}" if now == state_lib.RESUME else ""
-    )
-    found.append(now + step)
-  return found
-
-
-def _cost_cells(cost: Mapping) -> list[str]:
-  if not cost:
-    return []
-  hours = cost.get("chip_hours")
-  memory = "-"
-  if cost.get("memory"):
-    memory = f"{cost['memory'] / 1e9:.3g}"
-  memory += (
-    f"/{cost['capacity'] / 1e9:.3g} GB" if "capacity" in cost else " GB+"
-  )
-  return [
-    f"{short(cost['parameters']):10}",
-    f"{cost['batch_size']} ({cost['clips']})".ljust(9),
-    f"{short(cost['flops']):9}",
-    f"{memory:16}",
-    f"{'-' if hours is None else format(hours, ',.3g'):8}",
-  ]
-
-
 def launch(argv: list[str]) -> int:
   """Run what is not done yet, here or by the scheduler it is planned for.
 
@@ -269,7 +200,8 @@ def launch(argv: list[str]) -> int:
   parser = parsing.Parser("v2a sweep launch", launch.__doc__, LAUNCH, example)
   args = parser.parse(argv)
   plan = plan_lib.read(local_path(args.folder, FOLDER))
-  return _start(plan, plan.jobs(), args)
+  with backend_lib.alone(plan.folder):
+    return _start(plan, plan.jobs(), args)
 
 
 def _start(plan: Plan, jobs: Sequence[Job], args) -> int:
@@ -345,13 +277,13 @@ def resume(argv: list[str]) -> int:
   args = parser.parse(argv)
   plan = plan_lib.read(local_path(args.folder, FOLDER))
   chosen = _chosen(plan, args.run)
-  found = status_lib.states(plan)
-  backend_lib.forget(
-    plan, [j.name for j in chosen if _has_ended(found[j.name][0])]
-  )
-  for job in chosen:
-    (job.folder / "cancelled").unlink(missing_ok=True)
-  return _start(plan, chosen, args)
+  with backend_lib.alone(plan.folder):
+    found = status_lib.states(plan)
+    ended = [j.name for j in chosen if _has_ended(found[j.name][0])]
+    backend_lib.forget(plan, ended)
+    for job in chosen:
+      (job.folder / "cancelled").unlink(missing_ok=True)
+    return _start(plan, chosen, args)
 
 
 def _has_ended(now: str) -> bool:

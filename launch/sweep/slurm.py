@@ -18,6 +18,9 @@ from launch.sweep.plan import REPORT, Job, Plan
 
 OPTIONS = {
   "nodes": Option("machines of a run", "1"),
+  "min_nodes": Option(
+    "machines with which a run goes on where fewer are left; nodes if empty", ""
+  ),
   "tasks_per_node": Option("processes on each, one a GPU", "8"),
   "gpus_per_node": Option("GPUs of each; 0 for none", "8"),
   "cpus_per_task": Option("cores of a process", "8"),
@@ -74,8 +77,12 @@ case $code in
 esac
 exit "$code"
 """
-# What sacct says of a job that has ended, in our words.
+# Words of Slurm: how a job ended, in ours; all that mean an end; waiting.
 ENDED = {"COMPLETED": state.DONE, "CANCELLED": state.CANCELLED}
+OVER = (
+  *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL"),
+  *("OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL", "PREEMPTED", "REVOKED"),
+)
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED")
 
 
@@ -85,6 +92,7 @@ def job_files(plan: Plan) -> dict[str, str]:
   Raises:
     UsageError: a time limit in which no run gets anywhere.
   """
+  _check_nodes(plan)
   _check_time(plan)
   stages = STAGES if plan.evaluate else STAGES[:1]
   return {_file(stage): _sbatch(plan, stage) for stage in stages}
@@ -129,7 +137,8 @@ def _directives(plan: Plan, stage: str) -> Iterator[str]:
   gpus = _gpus(plan)
   if stage == "train":
     yield f"--array=0-{len(plan.points) - 1}"
-    yield f"--nodes={_nodes(plan)}"
+    least, nodes = options["min_nodes"], _nodes(plan)
+    yield f"--nodes={least}-{nodes}" if least else f"--nodes={nodes}"
     yield f"--ntasks-per-node={gpus or options['tasks_per_node']}"
     # To every process, before the limit and at preemption: a last checkpoint.
     yield f"--signal=TERM@{options['save_seconds']}"
@@ -155,6 +164,18 @@ def _gpus(plan: Plan) -> int:
 
 def _nodes(plan: Plan) -> str:
   return str(plan.num_slices) if plan.topology else plan.options["nodes"]
+
+
+def _check_nodes(plan: Plan) -> None:
+  """Refuses numbers of machines that are none."""
+  least, nodes = plan.options["min_nodes"], _nodes(plan)
+  if not nodes.isdecimal() or int(nodes) < 1:
+    raise UsageError(f"--option nodes={nodes} is no number of machines")
+  if least and not (least.isdecimal() and 1 <= int(least) <= int(nodes)):
+    raise UsageError(
+      f"--option min_nodes={least} is not from 1 to {nodes}, the machines of a"
+      " run"
+    )
 
 
 def seconds_of(time: str) -> float:
@@ -189,6 +210,13 @@ def _check_time(plan: Plan) -> None:
       f"--option time={plan.options['time']} leaves no time to train:"
       f" {plan.options['save_seconds']} s are for the last checkpoint"
       " (--option save_seconds), and Slurm may signal a minute early"
+    )
+  if not all(point.cost.get("step_seconds") for point in plan.points):
+    print(
+      "not checked whether a time limit of"
+      f" {plan.options['time']} reaches a first checkpoint: that needs"
+      " --topology, without --quick",
+      file=sys.stderr,
     )
   for point in plan.points:
     seconds = point.cost.get("step_seconds")
@@ -250,40 +278,39 @@ def _dependency(plan: Plan, job: Job, new: Mapping[str, str]) -> str:
 
 
 def query(plan: Plan, ids: Mapping[str, str]) -> dict[str, Report]:
-  """Asks squeue, and sacct about what that does not list any more."""
+  """Asks squeue, and sacct about what that does not know any more."""
   listed = _squeue(ids.values())
   gone = [id_ for id_ in ids.values() if id_ not in listed]
   ended = _sacct(gone) if gone else {}
   reports = {}
   for name, id_ in ids.items():
-    if id_ in listed:
-      word, reason = listed[id_]
+    word, reason = listed.get(id_) or (ended.get(id_, ""), "")
+    if id_ not in listed or word in OVER:
+      now = ENDED.get(word, word.lower())
+      reports[name] = Report(ended=now, known=bool(word))
+    else:
       waits = word in WAITING
       known = f"{word.lower()}: {reason}" if waits else word.lower()
-      now = state.QUEUED if waits else state.RUNNING
-      reports[name] = Report(now, known)
-    else:
-      word = ended.get(id_, "")
-      reports[name] = Report(
-        ended=ENDED.get(word, word.lower()), known=bool(word)
-      )
+      reports[name] = Report(state.QUEUED if waits else state.RUNNING, known)
   return reports
 
 
 def _squeue(ids) -> dict[str, tuple[str, str]]:
-  """Returns state and reason of jobs that wait or run, by id."""
+  """Returns state and reason of jobs, by id.
+
+  Slurm lists those that have ended for some minutes more (MinJobAge), while the
+  database that sacct reads may learn of them late.
+  """
   bases = sorted({id_.partition("_")[0] for id_ in ids})
-  words = ["squeue", "-h", "-r", "-o", "%i|%T|%r", "-j", ",".join(bases)]
+  words = ["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r"]
   try:
-    text = ask(*words, scheduler=SCHEDULER)
+    text = ask(*words, "-j", ",".join(bases), scheduler=SCHEDULER)
   except SchedulerError as error:
     if "Invalid job id" not in str(error):
       raise
     return {}  # It knows none of them.
   rows = [line.split("|") for line in text.splitlines()]
-  # One that is completing has written how it ended.
-  over = ("COMPLETING", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT")
-  return {id_: (word, why) for id_, word, why in rows if word not in over}
+  return {id_: (word, why) for id_, word, why in rows}
 
 
 def _sacct(ids: Sequence[str]) -> dict[str, str]:

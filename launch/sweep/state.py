@@ -11,7 +11,7 @@ import pathlib
 import socket
 import time
 
-from v2a_jax.basics import claim
+from v2a_jax.basics import claim, files
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 
 NEW, QUEUED, RUNNING, RESUME = "NEW", "QUEUED", "RUNNING", "RESUME"
@@ -86,9 +86,12 @@ def checkpoints(workdir: PathLike) -> dict[int, float]:
   folder = as_path(workdir) / "checkpoints"
   if is_remote(folder):
     # Here, because it imports what local folders do not need.
-    from v2a_jax.training.digests import list_steps
+    from v2a_jax.training.digests import DIGESTS, list_steps
 
-    return dict.fromkeys(list_steps(folder), 0.0)
+    return {
+      step: time.time() - (folder / str(step) / DIGESTS).modified()
+      for step in list_steps(folder)
+    }
   ages = {}
   for path in folder.glob("[0-9]*"):
     # A run may remove a checkpoint meanwhile.
@@ -106,7 +109,7 @@ def newest(workdir: PathLike) -> int:
 def text_of(file: PathLike) -> str | None:
   """Returns the text of a file without white space; None if it is not there."""
   try:
-    return as_path(file).read_text().strip()
+    return files.read_bytes(file).decode().strip()
   except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
     return None
 

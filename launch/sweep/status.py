@@ -11,10 +11,12 @@ from launch.sweep import state
 from launch.sweep.backend import Report
 from launch.sweep.plan import Job, Plan
 from v2a_jax.basics import files
-from v2a_jax.basics.paths import as_path, is_remote
+from v2a_jax.basics.paths import as_path, find, is_remote
 from v2a_jax.basics.text import clock
 from v2a_jax.training.slowness import slow_hosts
 
+# What is shown of an evaluation, if it was measured.
+MAIN_METRIC = "onset_f1_50ms"
 # A process that has not reported for so long is silent.
 SILENT_SECONDS = 120.0
 COLUMNS = {
@@ -154,7 +156,7 @@ def _best(
   interval.
   """
   best = None
-  for file in sorted(plan.results(job.point).rglob("results.json")):
+  for file in find(plan.results(job.point), "results.json"):
     results = _json(file)
     about = results.get("metrics", {})
     name = metric or _main_metric(about)
@@ -180,18 +182,16 @@ def _best(
 
 def _main_metric(about: Mapping[str, Mapping]) -> str:
   """Returns onset F1 if it was measured, else the first metric of quality."""
-  if "onset_f1" in about:
-    return "onset_f1"
+  if MAIN_METRIC in about:
+    return MAIN_METRIC
   return next((k for k, m in about.items() if m.get("role") == "quality"), "")
 
 
 def _hosts(workdir) -> str | None:
   """Names processes that are silent, or hold the others up."""
-  if is_remote(workdir) or not (workdir / "hosts").is_dir():
-    return None
   beats, now = {}, time.time()
-  for file in (workdir / "hosts").glob("[0-9]*.json"):
-    if beat := _json(file):
+  for file in find(workdir / "hosts", "*.json"):
+    if file.stem.isdecimal() and (beat := _json(file)):
       beats[int(file.stem)] = beat
   silent = [
     f"process {number} (host {beat['host']}) silent for"
@@ -248,7 +248,10 @@ def notes(row: Mapping[str, Any]) -> list[str]:
   found = [row["detail"], row["hosts"]]
   if row["evaluation"] and row["state"] == state.DONE:
     found.append(f"evaluation {row['evaluation']}")
-  if row["state"] not in (state.DONE, state.RUNNING, state.NEW):
+  if row["state"] == state.RUNNING:
+    found.append(f"log: {row['log']}")
+  # Of a new one the whole sweep says what is next.
+  if row["state"] != state.NEW:
     found.append(row["next"] and f"next: {row['next']}")
   return [note for note in found if note]
 
@@ -280,6 +283,8 @@ def summary(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
   for row in rows:
     counts[row["state"]] = counts.get(row["state"], 0) + 1
   text = ", ".join(f"{n} {name}" for name, n in counts.items())
+  if state.NEW in counts and not {state.RUNNING, state.QUEUED} & {*counts}:
+    text += f"; next: v2a sweep launch {plan.folder}"
   report = next((j for j in plan.jobs() if j.stage == "report"), None)
   if report and state.state(report.folder) == state.DONE:
     text += f"; report {plan.page()}"

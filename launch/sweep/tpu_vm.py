@@ -162,13 +162,6 @@ def _file(job: Job) -> str:
   return f"{job.name}.tpu.sh"
 
 
-def resource(plan: Plan, job: Job) -> str:
-  """Returns the name of a run's queued resource: that of no other sweep."""
-  digest = job.name.rpartition("-")[2]
-  index = plan.points.index(job.point)
-  return tpus.job_name(f"{plan.name[:20]}-{index:03d}-{digest}")
-
-
 def _where(plan: Plan) -> str:
   words = [f"--zone={plan.options['zone']}"]
   if plan.options["project"]:
@@ -178,7 +171,7 @@ def _where(plan: Plan) -> str:
 
 def _queue(plan: Plan, job: Job) -> str:
   chip, shape = tpus.slice_of(plan)
-  name, options = resource(plan, job), plan.options
+  name, options = tpus.name_of(plan, job.point), plan.options
   folder = plan.folder.resolve()
   # The type of these counts cores, which does not say which of several shapes.
   by_shape = tpus.MACHINES[chip].count > 1
@@ -232,7 +225,7 @@ def _start(plan: Plan, job: Job) -> str:
     image=shlex.quote(image),
     command=shlex.quote(tpus.training(plan, job)),
     mark=shlex.quote(f"{job.folder}/exit_code"),
-    name=resource(plan, job),
+    name=tpus.name_of(plan, job.point),
     where=_where(plan),
   )
 
@@ -244,7 +237,7 @@ def submit(plan: Plan, jobs: Sequence[Job]) -> dict[str, str]:
   """
   there, ids = _there(plan), {}
   for job in jobs:
-    name = resource(plan, job)
+    name = tpus.name_of(plan, job.point)
     now = _word(there[name]) if name in there else ""
     if now == DELETING:
       raise SchedulerError(

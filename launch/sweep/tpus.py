@@ -9,6 +9,7 @@ import shlex
 from launch.config import PACKAGED
 from launch.parsing import UsageError
 from launch.sweep.plan import Job, Plan
+from launch.sweep.points import Point
 from v2a_jax.basics.paths import is_remote
 
 
@@ -75,14 +76,15 @@ def accelerator_type(chip: str, shape: str) -> str:
   )
 
 
-def job_name(name: str) -> str:
-  """Returns a name that Google Cloud takes, which ends with the digest.
+def name_of(plan: Plan, point: Point) -> str:
+  """Returns a run's name in Google Cloud: that of no other run or sweep.
 
-  Pods and hosts have it with more behind it, and 63 characters in all.
+  It has the sweep, the run's index and the digest of its config. Pods and hosts
+  have it with more behind it, and 63 characters in all.
   """
-  head, _, digest = name.rpartition("-")
-  clean = re.sub(r"[^a-z0-9]+", "-", head.lower()).strip("-")
-  return f"v2a-{clean[:26].strip('-')}-{digest}"
+  sweep = re.sub(r"[^a-z0-9]+", "-", plan.name.lower())[:20].strip("-")
+  index = plan.points.index(point)
+  return f"v2a-{sweep}-{index:03d}-{point.fingerprint}"
 
 
 def training(plan: Plan, job: Job) -> str:

@@ -1,5 +1,6 @@
 """Children end with the process that started them, however that ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from tests.processes import ENVIRONMENT, all_end, is_running
+from v2a_jax.basics import parent
 
 POOL = """
 from concurrent import futures
@@ -42,6 +44,23 @@ from v2a_jax.basics.parent import lifeline
 with lifeline() as inherited:
   subprocess.Popen([sys.executable, sys.argv[1]], **inherited)
   time.sleep(100)
+"""
+# Is killed when it has started that many processes for its session.
+SESSION = """
+import os, signal, subprocess, sys
+from v2a_jax.basics import parent
+left = int(sys.argv[1])
+class Popen(subprocess.Popen):
+  def __init__(self, *args, **options):
+    global left
+    super().__init__(*args, **options)
+    print(self.pid, flush=True)
+    left -= 1
+    if not left:
+      os.kill(os.getpid(), signal.SIGKILL)
+subprocess.Popen = Popen
+with parent.session(["sleep", "97"], stdout=subprocess.DEVNULL):
+  pass
 """
 
 
@@ -86,3 +105,27 @@ def test_a_job_that_only_inherited_the_environment_goes_on(tmp_path):
     assert run.poll() is None
     run.kill()
     run.wait()
+
+
+@pytest.mark.parametrize("started", [1, 2])
+def test_a_session_ends_however_early_its_process_is_killed(tmp_path, started):
+  process = start(tmp_path, SESSION, str(started))
+  pids = [int(line) for line in process.stdout]
+  assert process.wait() == -signal.SIGKILL and len(pids) == started
+  ended = all_end(pids)
+  for pid in () if ended else filter(is_running, pids):
+    os.kill(pid, signal.SIGKILL)
+  assert ended
+
+
+def test_a_session_is_killed_with_all_that_it_has_started():
+  command = ["sh", "-c", "sleep 97 & echo $! $$; wait"]
+  with parent.session(command, stdout=subprocess.PIPE) as process:
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert all(map(is_running, pids))
+  assert all_end(pids) and process.returncode == -signal.SIGKILL
+
+
+def test_a_program_that_is_not_there_is_an_error_at_once():
+  with pytest.raises(FileNotFoundError):
+    parent.run(["/no/such/program"])

@@ -1,9 +1,11 @@
 """Small clips, records and data sets with known content for these tests."""
 
 from concurrent import futures
+import hashlib
 import pathlib
 
 import numpy as np
+import soundfile
 
 from data_pipelines import schema, source
 from data_pipelines.assemble import OutputOptions, Plan, assemble
@@ -11,6 +13,7 @@ from data_pipelines.clips import clip_facts
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.writer import Outcome
 from v2a_jax import media
+from v2a_jax.media import container
 
 FILE_RATE = 16_000  # Hz, of the files of `write_clip`
 RATE, FPS = 8_000, 10  # of the records of `clip_record`
@@ -53,6 +56,21 @@ def clip_record(index, *, seconds=1.0, **fields):
   return schema.make_record(**(values | fields))
 
 
+def forbid_decoding(monkeypatch):
+  """Makes every decoding of media in this process an error."""
+  write = soundfile.SoundFile
+
+  def sound_file(file, mode="r", **settings):
+    assert mode != "r", "sound is decoded in this process"
+    return write(file, mode, **settings)
+
+  def open_input(*_, **__):
+    raise AssertionError("media are decoded in this process")
+
+  monkeypatch.setattr(soundfile, "SoundFile", sound_file)
+  monkeypatch.setattr(container, "_open", open_input)
+
+
 def clip_time(example, index, *, seconds):
   """Where the window of a `clip_record` begins, by its frames and its sound."""
   by_frames = (example["frames"][0].mean() - 8) / 240 * seconds
@@ -79,7 +97,13 @@ def plan_of(records, **changes):
   def make(key):
     return Outcome(key=key, clips=[clip_facts(by_key[key])]), [by_key[key]]
 
-  values = dict(keys=list(by_key), unit="clips", settings={}, description="x")
+  # What the items hold is input of a build, as a file's size and time are.
+  inputs = [
+    hashlib.sha256(repr(record).encode()).hexdigest() for record in records
+  ]
+  values = dict(
+    keys=list(by_key), unit="clips", settings={}, inputs=inputs, description="x"
+  )
   return Plan(**(values | changes)), make
 
 

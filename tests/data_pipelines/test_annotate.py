@@ -4,6 +4,8 @@ import json
 import shlex
 import sys
 
+import pyarrow as pa
+from pyarrow import parquet
 import pytest
 
 from data_pipelines.columns import records, store
@@ -13,10 +15,17 @@ from data_pipelines.columns.annotate import (
   annotate,
 )
 from data_pipelines.columns.merge import merge
+from data_pipelines.columns.values import ColumnError
 from data_pipelines.columns.view import open_view
-from data_pipelines.schema import DataError
+from data_pipelines.loader import make_loader
+from data_pipelines.schema import ABSENT, PRESENT, UNKNOWN, DataError
 from launch import cli
-from tests.data_pipelines.samples import clip_record, sound_record, write
+from tests.data_pipelines.samples import (
+  clip_record,
+  loader_config,
+  sound_record,
+  write,
+)
 
 # What a labeller needs besides its answer.
 LABELLER = """
@@ -96,11 +105,25 @@ answer(score=number)"""
   )
 
 
-def test_a_labeller_that_hangs_is_stopped(dataset, command):
-  hangs = "time.sleep(999) if number == 2 else answer(score=1)"
+TALKS = """while number == 2:
+  print("working", flush=True)
+  time.sleep(0.05)
+answer(score=1)"""
+
+
+@pytest.mark.parametrize(
+  "hangs", ["time.sleep(999) if number == 2 else answer(score=1)", TALKS]
+)
+def test_a_labeller_that_hangs_is_stopped(hangs, dataset, command):
   said = ask(dataset, command(hangs), timeout=1.0)
   assert "gave no answer for 1 s and was stopped" in said[-1]
   assert len(answers(dataset)) == 2
+
+
+def test_a_number_without_end_is_refused_like_others(dataset, command):
+  said = ask(dataset, command("answer(score=10**400 if number == 3 else 1)"))
+  assert "9 clips answered" in said
+  assert any("sound003: score=1000" in line for line in said)
 
 
 def test_answers_that_nobody_asked_for_are_counted_and_not_used(
@@ -129,13 +152,14 @@ def test_answers_of_a_wrong_kind_and_errors_are_asked_for_again(
 elif number == 1: answer(score="high")
 elif number == 2: answer(confidence=7)
 elif number == 3: answer(error="no sound in it")
+elif number == 4: answer(caption=True)
 else: answer(score=2)"""
   said = ask(dataset, command(wrong))
-  assert said[1] == "8 clips answered, of which 1 with an error"
-  assert "2 answers of a wrong kind" in said[2] and "score is number" in said[2]
+  assert said[1] == "7 clips answered, of which 1 with an error"
+  assert "3 answers of a wrong kind" in said[2] and "score is number" in said[2]
   assert answers(dataset)["sound003"]["error"] == "no sound in it"
   said = ask(dataset, command("answer(score=3)"))
-  assert said[1] == "3 clips answered"
+  assert said[1] == "4 clips answered"
   assert answers(dataset)["sound003"]["score"] == 3
 
 
@@ -194,6 +218,72 @@ def test_a_table_is_merged_with_who_and_how_sure(dataset, tmp_path):
   rows = store.open_columns(dataset, "more").table.to_pylist()
   captions = {row["id"]: row["audio_caption"] for row in rows}
   assert captions == {"sound001": "x", "sound002": "a gong"}
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "id,captions\nsound001,one\nsound001,two\n",
+    "id,caption_1,Caption 2\nsound001,one,two\n",
+    "id,caption,captions\nsound001,one,two\n",
+    '{"file": "sound001.wav", "captions": ["one", "two"]}',
+    "id,sha256,caption\nsound001,,one\nsound001,,two\n",
+  ],
+)
+def test_no_caption_of_several_that_are_merged_is_lost(dataset, tmp_path, text):
+  (tmp_path / "more.csv").write_text(text)
+  merge(dataset, tmp_path / "more.csv", log=lambda _: None)
+  opened, _ = open_view(dataset, "train", annotations=("more",))
+  assert opened[1]["other_captions"] == ["one", "two"]
+
+
+SAID = {
+  "id": "sound001",
+  "words": [{"word": "hey", "start": 0.02, "end": 0.05}, {"word": "you"}],
+  "caption": "1984",
+  "music": False,
+}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "csv"])
+def test_the_answers_of_a_labeller_can_be_merged(dataset, tmp_path, form):
+  """The contract's own form, and what other programs make of it."""
+  table = tmp_path / f"said.{form}"
+  if form == "jsonl":
+    table.write_text(json.dumps(SAID) + "\n")
+  elif form == "parquet":
+    parquet.write_table(pa.Table.from_pylist([SAID]), table)
+  else:
+    words = json.dumps(SAID["words"]).replace('"', '""')
+    table.write_text(
+      f'id,words,caption,music,by\nsound001,"{words}",1984,false,7\n'
+    )
+  merge(dataset, table, log=lambda _: None)
+  config = loader_config(
+    dataset, annotations=("said",), shuffle=False, transcript_length=8
+  )
+  with make_loader(config) as loader:
+    batch = next(loader)
+  assert batch["transcript_mask"].any(1).tolist() == [False, True, False, False]
+  assert batch["presence"][1].tolist() == [PRESENT, ABSENT, UNKNOWN]
+  opened, _ = open_view(dataset, "train", annotations=("said",))
+  assert "1984" in opened[1]["other_captions"]
+  assert opened[1]["words"][0] == SAID["words"][0]
+
+
+@pytest.mark.parametrize(
+  "row,why",
+  [
+    ({"words": ["a", "b"]}, "words is no list of objects"),
+    ({"speech": "maybe"}, "speech is text, not yes or no or number"),
+  ],
+)
+def test_a_table_of_a_wrong_kind_is_refused_with_its_clip(
+  dataset, tmp_path, row, why
+):
+  (tmp_path / "x.jsonl").write_text(json.dumps({"id": "sound001", **row}))
+  with pytest.raises(ColumnError, match=f"sound001: {why}"):
+    merge(dataset, tmp_path / "x.jsonl", log=lambda _: None)
 
 
 VTT = """WEBVTT
@@ -262,6 +352,8 @@ def test_subtitles_and_whisper_give_timed_words(tmp_path):
     ("x.json", '{"segments": [{"start": 0}]}', "is not Whisper's JSON"),
     ("x.csv", "caption,other\na,b\n", "no column names the clips"),
     ("x.csv", "id,caption\nnothing,b\n", "nothing in"),
+    ("x.csv", "id,caption,audio_caption\nx,a, b,c\n", "line 2: 4 cells in 3"),
+    ("x.csv", 'id,caption\nx,"open\ny,c\n', "line 2: a quote"),
   ],
 )
 def test_files_that_say_nothing_are_named(tmp_path, name, text, message):

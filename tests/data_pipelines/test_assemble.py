@@ -95,14 +95,17 @@ def test_a_build_may_be_interrupted_again_and_again(records, tmp_path):
   assert read(tmp_path / "ds") == read(tmp_path / "whole")
 
 
-def test_a_journal_that_is_cut_off_costs_only_its_last_line(records, tmp_path):
+@pytest.mark.parametrize("end", [b"", b"\xc3"])
+def test_a_journal_that_is_cut_off_costs_only_its_last_line(
+  end, records, tmp_path
+):
   """As after a power cut; the entry that follows must not be lost with it."""
   plan, make = plan_of(records)
   out, calls = tmp_path / "ds", []
   with pytest.raises(Interrupted):
     build(out, plan, stop_at(make, 3, calls), shard_mb=1e-4)
   journal = tmp_path / "ds.building/journal.jsonl"
-  journal.write_bytes(journal.read_bytes()[:-9])
+  journal.write_bytes(journal.read_bytes()[:-9] + end)
   (journal.parent / "val-00007.part").write_bytes(b"never closed")
   with pytest.raises(Interrupted):
     build(out, plan, stop_at(make, 5, calls), shard_mb=1e-4)
@@ -111,6 +114,21 @@ def test_a_journal_that_is_cut_off_costs_only_its_last_line(records, tmp_path):
   assert max(map(calls.count, plan.keys)) == 2
   assert not list(out.glob("*.part"))
   assert len(calls) == NUM + 1
+
+
+@pytest.mark.parametrize(
+  "line", ["[]", "{}", '{"items": [{}]}', '{"items": 1}']
+)
+def test_a_journal_of_another_kind_is_named(line, records, tmp_path):
+  plan, make = plan_of(records)
+  with pytest.raises(Interrupted):
+    build(tmp_path / "ds", plan, stop_at(make, 3, []))
+  with open(tmp_path / "ds.building/journal.jsonl", "a") as journal:
+    journal.write(line + "\n")
+  with pytest.raises(
+    BuildError, match="journal.jsonl .*; remove .*ds.building"
+  ):
+    build(tmp_path / "ds", plan, stop_at(make, -1, []))
 
 
 def test_a_line_separator_in_a_caption_does_not_break_the_journal(tmp_path):

@@ -1,6 +1,7 @@
 """Builds by Apache Beam: the pool's bytes, continued after an interruption."""
 
 from concurrent import futures
+import dataclasses
 import functools
 import os
 import pathlib
@@ -10,11 +11,13 @@ import tarfile
 
 import pytest
 
+from data_pipelines import writer
 from data_pipelines.assemble import OutputOptions, assemble
 from data_pipelines.beam import BeamOptions, parts_place
 from data_pipelines.build import build_folder
 from data_pipelines.clips import ClipOptions
 from data_pipelines.shard import BuildError
+from data_pipelines.source import open_source
 from tests.data_pipelines.samples import (
   contents,
   plan_of,
@@ -22,6 +25,7 @@ from tests.data_pipelines.samples import (
   write_clip,
 )
 from v2a_jax.basics.paths import as_path
+from v2a_jax.basics.settings import SettingError
 
 HOLD = """
 import sys
@@ -77,7 +81,7 @@ def test_a_pipeline_writes_the_bytes_of_the_pool(beam, clips, tmp_path):
   assert manifest["drops"] == {"duplicate": 2, "unreadable": 1}
   assert len(manifest["shards"]) > 1
   assert contents(tmp_path / "beam") == contents(tmp_path / "pool")
-  assert list(parts_place(tmp_path / "beam").iterdir()) == []
+  assert not parts_place(tmp_path / "beam").exists()
 
 
 def make(key, *, by_key, broken, marks):
@@ -121,6 +125,50 @@ def test_a_pipeline_that_failed_makes_only_what_is_missing(beam, tmp_path):
   assert len(made) == 6 - 2 * len(done) and "sound005" in made
   assemble_sounds(tmp_path / "pool", str(marks))
   assert contents(out) == contents(tmp_path / "pool")
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_a_build_that_stops_while_shards_are_written_doubles_no_record(
+  chunk, beam, tmp_path, monkeypatch
+):
+  """Continued with chunks of the same size or another."""
+  marks, out = tmp_path / "marks", tmp_path / "ds"
+  marks.mkdir()
+  add, added = writer.DatasetWriter.add, []
+
+  def stop(self, outcome, records):
+    if len(added) == 3:
+      raise KeyboardInterrupt
+    added.append(outcome)
+    add(self, outcome, records)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(writer.DatasetWriter, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+      assemble_sounds(out, str(marks), beam=DIRECT)
+  again = dataclasses.replace(DIRECT, chunk=chunk)
+  manifest = assemble_sounds(out, str(marks), beam=again)
+  ids = [record["id"] for record in open_source(out, "all")]
+  assert sorted(ids) == [f"sound{i:03d}" for i in range(6)]
+  assert manifest["counts"]["clips_kept"] == 6
+  assert not parts_place(out).exists()
+
+
+@pytest.mark.parametrize(
+  "options,said",
+  [
+    ("'", 'beam_options="\'": No closing quotation'),
+    ("--direct_num_workers=many", "invalid int value: 'many'"),
+  ],
+)
+def test_options_that_are_none_are_one_line(beam, options, said, tmp_path):
+  marks, out = tmp_path / "marks", tmp_path / "ds"
+  marks.mkdir()
+  with pytest.raises((SettingError, BuildError)) as error:
+    chosen = BeamOptions(runner="DirectRunner", beam_options=options)
+    assemble_sounds(out, str(marks), beam=chosen)
+  assert said in str(error.value) and "\n" not in str(error.value)
+  assert not parts_place(out).exists()  # Nothing was made.
 
 
 def test_parts_may_be_on_an_object_store(

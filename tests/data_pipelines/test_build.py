@@ -19,12 +19,14 @@ import tensorflow_datasets as tfds
 from data_pipelines import build, media_files, scenes
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
+from data_pipelines.columns import store, view
 from data_pipelines.loader import make_loader
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import DataError
 from data_pipelines.writer import BuildError
 from tests.data_pipelines.samples import FILE_RATE, click, read, write_clip
 from v2a_jax import media
+from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -262,6 +264,30 @@ def test_scenes_of_a_seed_are_the_same_bytes():
   assert len({render()["video"] for _ in range(10)}) == 1
 
 
+def contents(out):
+  """Digests of all files of a data set, by name."""
+  files = [path for path in out.rglob("*") if path.is_file()]
+  return {path.relative_to(out): sha256_of(path) for path in files}
+
+
+def test_a_set_is_the_same_bytes_by_any_number_of_workers(tmp_path):
+  scene = build.SceneOptions(seconds=2.0, size=32, fps=10, ordered=0.3)
+  clips = ClipOptions(short_side=32, test_fraction=0.3)
+  for i in range(6):
+    write_clip(tmp_path / f"clips/{i}.mp4", size=(64, 64))
+  for number in (1, 2):
+    output = OutputOptions(workers=number, shard_mb=0.05)
+    out = tmp_path / f"scenes{number}"
+    build.build_scenes(6, 7, out=out, options=scene, output=output)
+    out = tmp_path / f"set{number}"
+    build.build_folder(
+      tmp_path / "clips", out=out, options=clips, output=output
+    )
+  for kind in ("scenes", "set"):
+    one, two = (contents(tmp_path / f"{kind}{number}") for number in (1, 2))
+    assert one == two and len(one) > 6
+
+
 def test_pipes_devices_and_odd_rates_are_dropped_and_nothing_hangs(tmp_path):
   folder = tmp_path / "clips"
   write_clip(folder / "good.mp4")
@@ -400,3 +426,62 @@ def test_several_captions_are_in_the_record(tmp_path):
   record = read(tmp_path / "ds")["a"]
   assert record["caption"] == "one"
   assert record["other_captions"] == ["two", "three"]
+
+
+def test_who_said_it_and_how_sure_is_kept_beside_the_records(tmp_path):
+  """Of each text, from the table's columns, --by or the table's own name."""
+  folder, out = tmp_path / "clips", tmp_path / "ds"
+  for name in ("a", "b", "c"):
+    soundfile.write(write_folder(folder) / f"{name}.wav", noise(name), 16_000)
+  (folder / "people.csv").write_text(
+    "file,audio_caption,transcript,by,confidence\n"
+    "a.wav,a bell,,ann,0.9\na.wav,a gong,,bob,0.2\nb.wav,rain,hello,,\n"
+    "c.wav,wind,,ann,sure\n"
+  )
+  (folder / "model.csv").write_text(
+    "file,caption,confidence\na.wav,a bell,0.1\nb.wav,drops,0.4\nc.wav,,1\n"
+  )
+  tables = [folder / "people.csv", folder / "model.csv"]
+  options = ClipOptions(allow_audio_only=True, val_fraction=0, test_fraction=0)
+
+  def run(**settings):
+    build.build_folder(
+      folder, out=out, captions_csv=tables, options=options, log=lines.append,
+      **settings,
+    )  # fmt: skip
+    table = store.open_columns(out, "provenance").table
+    rows = [
+      (row["id"], row["by"], row["confidence"], tuple(row["texts"]))
+      for row in table.to_pylist()
+    ]
+    return sorted(rows, key=repr)
+
+  lines = []
+  assert run() == [
+    ("a", "ann", 0.9, ("a bell",)),
+    ("a", "bob", 0.2, ("a gong",)),
+    ("b", "model.csv", 0.4, ("drops",)),
+    ("b", "people.csv", None, ("rain", "hello")),
+  ]
+  assert "confidence is not a number from 0 to 1" in (
+    (out / "unmatched.csv").read_text()
+  )
+  assert {row[1] for row in run(by="alt text")} == {"ann", "bob", "alt text"}
+  sure, _ = view.open_view(out, "train", least=0.5)
+  found = {record["id"]: record for record in sure}
+  assert found["a"]["audio_caption"] == "a bell"
+  assert found["a"]["other_captions"] == []
+  assert found["b"]["caption"] == "" and found["b"]["audio_caption"] == "rain"
+  assert found["b"]["transcript"] == "hello"  # Of nobody knows how sure.
+  everything, _ = view.open_view(out, "train")
+  assert {r["id"]: r["caption"] for r in everything}["b"] == "drops"
+
+
+def write_folder(folder):
+  folder.mkdir(exist_ok=True)
+  return folder
+
+
+def noise(name):
+  rng = np.random.default_rng(ord(name))
+  return rng.normal(0, 0.1, 8000).astype(np.float32)

@@ -7,14 +7,23 @@ import pytest
 
 from data_pipelines import features as features_lib
 from data_pipelines.assemble import OutputOptions
+from data_pipelines.columns import admit, store, view
+from data_pipelines.columns.measure import measure
 from data_pipelines.derive import copy_with, of_frames
 from data_pipelines.features import FeatureFacts
 from data_pipelines.loader import make_loader
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
+from data_pipelines.shard import BuildError
 from data_pipelines.source import open_source
 from data_pipelines.tokenizer import Tokenizer
-from tests.data_pipelines.samples import clip_record, film_config, read, write
+from tests.data_pipelines.samples import (
+  clip_record,
+  film_config,
+  flip_byte,
+  read,
+  write,
+)
 from v2a_jax.basics.settings import SettingError
 
 DIM = 4
@@ -50,7 +59,17 @@ def config(path):
   return film_config(path, batch_size=5, num_threads=0, seed=3)
 
 
-def add(config, path, out, *, whole, function=encode, encoder="abc", **options):
+def add(
+  config,
+  path,
+  out,
+  *,
+  whole,
+  function=encode,
+  encoder="abc",
+  log=lambda _: None,
+  **options,
+):
   window = dataclasses.replace(config.window, features=DIM)
   encode_record = of_frames(function, window, whole=whole)
 
@@ -73,7 +92,7 @@ def add(config, path, out, *, whole, function=encode, encoder="abc", **options):
     change=change,
     facts={features_lib.KEY: dataclasses.asdict(facts)},
     output=OutputOptions(**options),
-    log=lambda _: None,
+    log=log,
   )
 
 
@@ -208,6 +227,82 @@ def test_adding_features_again_is_done_already(cached, config, path):
   )
   assert len(calls) == 6
   assert read_manifest(copy)["features"]["encoder"] == "x"
+
+
+def test_what_is_said_of_the_records_goes_with_them(config, path, tmp_path):
+  """Also what is said of them later, and what only the copy has stays."""
+  source = write(tmp_path / "ds", list(read(path).values()))
+  copy = tmp_path / "copy"
+  measure(source, log=lambda _: None)
+  add(config, source, copy, whole=True)
+  expression = "silence < 0.98 and not duplicate"
+  counted = admit.admitted(source, expression).describe()
+  assert admit.admitted(copy, expression).describe() == counted
+  with store.Journal(copy, "own") as journal:
+    journal.add("clip0", "", {"score": 1})
+    journal.finish()
+  with store.Journal(source, "late") as journal:
+    journal.add("clip0", "", {"caption": "said later"})
+    journal.finish()
+  add(config, source, copy, whole=True)
+  assert store.sources(copy) == sorted([*store.sources(source), "own"])
+  opened, _ = view.open_view(copy, "train", annotations=("late",))
+  assert "said later" in {t for r in opened for t in r["other_captions"]}
+
+
+def test_a_changed_caption_and_a_new_clip_cost_what_is_new(
+  config, path, tmp_path
+):
+  records = list(read(path).values())
+  source = write(tmp_path / "ds", records)
+  copy, calls, lines = tmp_path / "copy", [], []
+
+  def encode_counted(frames):
+    calls.append(len(frames))
+    return encode(frames)
+
+  def add_again(**options):
+    calls.clear()
+    lines.clear()
+    add(config, source, copy, whole=True, function=encode_counted,
+        log=lines.append, **options)  # fmt: skip
+    return len(calls)
+
+  assert add_again() == len(records)
+  records[0] = records[0] | {"caption": "corrected"}
+  write(source, records, overwrite=True)
+  assert add_again() == 0
+  assert f"{len(records)} clips were taken over" in "".join(lines)
+  assert read(copy)[records[0]["id"]]["caption"] == "corrected"
+  records.insert(1, clip_record(20))
+  records[3] = clip_record(21, id=records[3]["id"])  # Other media, same name.
+  write(source, records, overwrite=True)
+  assert add_again() == 2
+  fresh = tmp_path / "fresh"
+  add(config, source, fresh, whole=True)
+  assert read(copy) == read(fresh)
+  # Another encoder, or another source, replaces nothing unasked.
+  with pytest.raises(BuildError, match="features was"):
+    add(config, source, copy, whole=True, encoder="other")
+  other = write(tmp_path / "other", records[:2])
+  with pytest.raises(BuildError, match="another folder"):
+    add(config, other, copy, whole=True)
+  assert add_again(encoder="other", overwrite=True) == len(records)
+
+
+def test_a_damaged_copy_is_computed_again(config, path, tmp_path):
+  records = list(read(path).values())
+  source, copy, calls = write(tmp_path / "ds", records), tmp_path / "copy", []
+  count = lambda frames: calls.append(len(frames)) or encode(frames)
+  add(config, source, copy, whole=True)
+  write(source, [*records, clip_record(30)], overwrite=True)
+  for shard in copy.glob("*train*"):
+    flip_byte(shard)
+  add(config, source, copy, whole=True, function=count)
+  assert 1 < len(calls) <= len(records) + 1
+  fresh = tmp_path / "fresh"
+  add(config, source, fresh, whole=True)
+  assert read(copy) == read(fresh)
 
 
 def test_long_records_are_encoded_whole(config, tmp_path):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 import pytest
 
-from data_pipelines import captions
+from data_pipelines import caption_rows, captions, schema
 from data_pipelines.schema import DataError
 
 FILES = ["a/dog.mp4", "a/cat.mp4", "b/cat.mp4", "b/bird.webm"]
@@ -85,6 +85,14 @@ def test_overrides(tmp_path):
     ('{"file": "a"\n', {}, "one JSON object a line"),
     (b"PAR1" + bytes(90) + b"PAR1", {}, "cannot read"),
     ("file,caption,split\ndog,one, two,test\n", {}, "line 2: 4 cells in 3"),
+    ("file,caption,label\ndog,one, two,x\n", {}, "line 2: 4 cells in 3"),
+    ("file,caption,caption_2\ndog,o\ncat,a, b,c\n", {}, "line 3: 4 cells"),
+    ("file,tags,caption\ndog,speech, music,x\n", {}, "line 2: 4 cells in 3"),
+    ("file,notes,caption\ndog,a, b,x\n", {}, "line 2: 4 cells in 3"),
+    ('file,caption\nbird,x\ndog,"open\ncat,x\n', {}, "line 3: a quote"),
+    ('file,caption\ndog,"open\ncat,"x"\nbird,y\n', {}, "line 2: a quote"),
+    ('sep=;\nfile;caption\ndog;"open\ncat;x\n', {}, "line 3: a quote"),
+    ('file,caption\ndog,"a" b\n', {}, "line 2: a quote"),
     ("a,b\nx,y\n", {}, "--columns file=NAME"),
     ("file,split\ndog,middle\n", {}, "line 2: split is 'middle'"),
     ("file,x\n", {"columns": {"captoin": "x"}}, "cannot take 'captoin'"),
@@ -134,9 +142,35 @@ def test_a_row_that_says_nothing_new_is_listed(tmp_path):
 @pytest.mark.parametrize(
   "text",
   [
+    '[{"file": "dog", "captions": ["one", "two", "three"]}]',
+    '{"file": "dog", "audio_caption": ["one", "two"], "captions": "three"}',
+    '{"file": "dog", "caption": "one", "captions": ["one", "two", "three"]}',
+    "file,Captions\ndog,one\ndog,two\ndog,three\n",
+    "file,title,Caption 1,Caption 2,Caption 3\ndog,T,one,two,three\n",
+    "file,audio_caption_1,audio_caption_2,prompts\ndog,one,two,three\n",
+    "file,text1,text2,text3\ndog,one,two,three\n",
+  ],
+)
+def test_no_caption_of_several_is_lost(tmp_path, text):
+  (row,) = read(tmp_path, text).rows["a/dog.mp4"]
+  found = [row.caption, row.audio_caption, *row.other_captions]
+  assert sorted(filter(None, found)) == ["one", "three", "two"]
+
+
+def test_lists_of_other_facts_are_kept_whole(tmp_path):
+  row = {"file": "dog", "labels": ["bark", "growl"], "speech": ["hi", "you"]}
+  (row,) = read(tmp_path, json.dumps([row])).rows["a/dog.mp4"]
+  assert (row.label, row.transcript) == ("bark, growl", "hi you")
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
     "file,caption\ndog,a bark, far away\n",
+    "file,split,start,end,caption\ndog,,0,2,a bark, far away\n",
     "file,caption,,\ndog,a bark, far away,\n",
     'file, caption\ndog, "a bark, far away"\n',
+    'file,caption,label\ndog,"a bark, far away" , "x" \nbird,y,z\n',
     "sep=;\r\nfile;caption\r\ndog;a bark, far away\r\n",
     "\ufefffile\tcaption\ndog\ta bark, far away\n",
     "dog.mp4;a bark, far away\nfish.mp4;fish\n",
@@ -162,6 +196,9 @@ def test_what_was_guessed_is_said(tmp_path):
   )
   assert "folder: 1, such as DOG for a/dog.mp4" in notes("DOG,x\nfish,y\n")
   assert notes("file,caption\ndog,a\n") == ""
+  assert notes('file,caption\ndog,"a\n\nwet, bird"\n') == ""
+  said = notes('file,caption\ndog,"a\nbird.webm,b"\nfish,x\n')
+  assert "the first in line 3 with bird.webm; is a quote before it" in said
 
 
 def test_parquet(tmp_path):
@@ -201,6 +238,65 @@ def test_tables_of_youtube_ids(tmp_path, text, file, times):
   path.write_text(text)
   (row,) = captions.read_captions(path, [file, "other.mp4"]).rows[file]
   assert (row.label, (row.start, row.end), row.of_film) == ("rain", times, True)
+
+
+# As published at http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv.
+SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
+# num_ytids=3, num_segs=3, num_unique_labels=5, num_positive_labels=6
+# YTID, start_seconds, end_seconds, positive_labels
+--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"
+--ZhevVpy1s, 50.000, 60.000, "/m/012xff"
+--aE2O5G5WE, 0.000, 10.000, "/m/03fwl,/m/04rlf,/m/09x0r,/m/0nobody"
+"""
+CLASSES = """index,mid,display_name
+0,/m/09x0r,"Speech"
+1,/m/05zppz,"Male speech, man speaking"
+83,/m/03fwl,"Goat"
+137,/m/04rlf,"Music"
+489,/t/dd00088,"Gush"
+384,/m/012xff,"Toothbrush"
+"""
+AUDIOSET_FILES = ["--PJHxphWEs_30.wav", "--ZhevVpy1s.mkv", "Y--aE2O5G5WE.flac"]
+
+
+@pytest.mark.parametrize("place", ["beside the table", "named"])
+def test_audioset_as_published(tmp_path, place):
+  (tmp_path / "eval_segments.csv").write_text(SEGMENTS)
+  classes = tmp_path / "class_labels_indices.csv"
+  if place == "named":
+    (tmp_path / "x").mkdir()
+    classes = tmp_path / "x/classes.csv"
+  classes.write_text(CLASSES)
+  table = captions.read_captions(
+    tmp_path / "eval_segments.csv",
+    AUDIOSET_FILES,
+    labels=classes if place == "named" else None,
+  )
+  rows = [row for file in AUDIOSET_FILES for row in table.rows[file]]
+  assert [row.label for row in rows] == [
+    "Speech; Gush",
+    "Toothbrush",
+    "Goat; Music; Speech; /m/0nobody",
+  ]
+  flags = [
+    schema.presence({"tags": row.tags, "transcript": ""}).tolist()
+    for row in rows
+  ]
+  assert flags == [[1, 0, 1], [0, 0, 1], [1, 1, 1]]
+  assert "Toothbrush" in rows[1].tags
+  assert any("1 ids of AudioSet" in note for note in table.notes)
+
+
+def test_audioset_without_the_names_of_its_classes_is_said(tmp_path):
+  path = tmp_path / "eval_segments.csv"
+  path.write_text(SEGMENTS)
+  table = captions.read_captions(path, AUDIOSET_FILES)
+  (row,) = table.rows["--ZhevVpy1s.mkv"]
+  assert row.label == "/m/012xff" and row.tags == ()
+  assert any("class_labels_indices.csv" in note for note in table.notes)
+  (tmp_path / "class_labels_indices.csv").write_text("id,name\n1,x\n")
+  with pytest.raises(DataError, match="no line index,mid,display_name"):
+    captions.read_captions(path, AUDIOSET_FILES)
 
 
 # Rows as the data sets have them, with the names of their files on disk.
@@ -457,12 +553,12 @@ def test_seconds_are_read_as_numbers_or_as_times():
     seconds = round(float(rng.uniform(0, 60)), 3)
     total = 3600 * hours + 60 * minutes + seconds
     for text in (f"{hours}:{minutes:02}:{seconds:06.3f}", f"{total:.3f}"):
-      assert captions.parse_seconds(text) == pytest.approx(total, abs=1e-6)
-  assert captions.parse_seconds("1:30") == 90
-  assert captions.parse_seconds("") is None
+      assert caption_rows.parse_seconds(text) == pytest.approx(total, abs=1e-6)
+  assert caption_rows.parse_seconds("1:30") == 90
+  assert caption_rows.parse_seconds("") is None
   for text in ("-1", "nan", "inf", "1:", "one", "1;30", "-0:30", "1:-2"):
     with pytest.raises(ValueError):
-      captions.parse_seconds(text)
+      caption_rows.parse_seconds(text)
 
 
 @pytest.mark.parametrize(

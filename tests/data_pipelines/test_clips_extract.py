@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data_pipelines import clips
-from data_pipelines.captions import Row
+from data_pipelines.caption_rows import Row
 from data_pipelines.clips import ClipOptions
 from tests.data_pipelines.samples import FILE_RATE, click, write_clip
 from v2a_jax import media

@@ -3,18 +3,22 @@
 import json
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.columns import admit, records, store, view
+from data_pipelines.columns import admit, arrow, records, store, view
 from data_pipelines.columns.admit import AdmitError, Expression
+from data_pipelines.columns.values import ColumnError
 from data_pipelines.loader import make_loader
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import ABSENT, PRESENT, UNKNOWN, DataError
 from data_pipelines.source import open_source
 from tests.data_pipelines.samples import loader_config, sound_record, write
+from tests.processes import ENVIRONMENT
 from v2a_jax.basics.settings import SettingError
 
 
@@ -70,16 +74,28 @@ def test_rows_go_on_after_an_interruption_and_replace_those_of_before(dataset):
   [
     ({"score": "high"}, "score is number elsewhere, here text: 'high'"),
     ({"other": {"a": 1}}, "other is dict, not a number"),
-    ({"confidence": 2}, "confidence=2.0 is not in"),
+    ({"confidence": 2}, "confidence=2 is not in"),
     ({"Mixed Case": 1}, "'Mixed Case' is no name"),
     ({"sha256": "x"}, "names the record"),
     ({"score": float("inf")}, "not finite"),
+    ({"caption": True}, "caption is yes or no, not text or texts"),
+    ({"audio_caption": 5.0}, "audio_caption is number, not text or texts"),
+    ({"transcript": ["a"]}, "transcript is texts, not text"),
+    ({"speech": "maybe"}, "speech is text, not yes or no or number"),
+    ({"music": 83}, r"music=83 is not in \[0, 1\]"),
+    ({"by": 3}, "by is number, not text"),
+    ({"words": "hello"}, "words are not JSON: 'hello'"),
+    ({"words": ["a", "b"]}, "words is no list of objects"),
+    ({"words": [{"text": "a"}]}, "needs 'word', a text"),
+    ({"words": [{"word": 5}]}, "needs 'word', a text"),
+    ({"words": [{"word": "a", "start": "0:01"}]}, "start of a word is no numb"),
+    ({"words": [{"word": "a", "end": float("nan")}]}, "end of a word is no nu"),
   ],
 )
 def test_values_of_a_wrong_kind_are_refused_by_name(dataset, row, message):
   with store.Journal(dataset, "kinds") as journal:
     journal.add("a", "", {"score": 1.0})
-    with pytest.raises(store.ColumnError, match=message):
+    with pytest.raises(ColumnError, match=message):
       journal.add("b", "", row)
 
 
@@ -123,6 +139,10 @@ def test_refusals_are_counted_by_the_first_condition_that_fails(dataset):
     ("silence", "'silence' is a number, not yes or no"),
     ("silence < 'a'", "compares what cannot be compared: silence is a number"),
     ("1 < 2 < 'a'", "cannot be compared"),
+    ("'a' in 'abc'", "cannot be compared"),
+    ("1 in (1, 2)", "cannot be compared"),
+    ("silence < 99999999999999999999999", "cannot be compared"),
+    ("silence in (1, 99999999999999999999999)", "cannot be compared"),
     ("silence <", "is no expression"),
     ("__import__('os').system('x')", "is not allowed"),
     ("silence.real.imag > 1", "is not allowed"),
@@ -207,6 +227,41 @@ def test_training_reads_what_is_admitted_with_its_annotations(tmp_path):
   assert batch["transcript_timed"].all() and batch["prompt_mask"].any(1).all()
 
 
+def test_words_are_a_list_of_objects_or_none(dataset):
+  with store.Journal(dataset, "spoken") as journal:
+    journal.add("a", "", {"words": []})
+    journal.add("b", "", {"words": [{"word": "hi", "start": 0, "end": None}]})
+    journal.add("c", "", {"words": '[{"word": "ho"}]'})
+    found = [json.loads(w) for w in journal.finish()["words"].to_pylist()]
+  hi = [{"word": "hi", "start": 0, "end": None}]
+  assert sorted(found, key=str) == sorted([[], hi, [{"word": "ho"}]], key=str)
+  (pathlib.Path(dataset) / "columns" / "spoken.arrow").unlink()
+
+
+def test_columns_of_another_hand_that_do_not_fit_are_named(tmp_path):
+  path = write(tmp_path / "ds", [sound_record(0), sound_record(1)])
+  keys = pa.array(records.open_records(path).keys, pa.uint64())
+  sorted_keys = keys.sort()
+
+  def lay(**columns):
+    arrow.write(
+      tmp_path / "ds/columns/mine.arrow",
+      pa.table({"key": sorted_keys, **columns}),
+    )
+
+  lay(caption=[1.0, 2.0])
+  with pytest.raises(DataError, match="mine.arrow: caption is number, not te"):
+    view.open_view(path, "train", annotations=("mine",))
+  lay(words=['[{"text": "a"}]', None])
+  config = loader_config(path, annotations=("mine",), shuffle=False)
+  with make_loader(config) as loader:
+    next(loader)
+    assert len(loader.bad) == 1  # And not the end of training.
+  lay(score=pa.array([1, 2], pa.int8()))
+  with pytest.raises(ColumnError, match="mine.arrow: score is int8"):
+    store.Journal(path, "mine")
+
+
 def test_what_admits_nothing_or_fits_no_more_is_said(tmp_path):
   path = write(tmp_path / "ds", [sound_record(0)])
   listed = tmp_path / "ds" / "columns" / "records.arrow"
@@ -243,6 +298,56 @@ def test_a_million_rows_are_found_and_chosen_quickly(tmp_path):
   found = Expression("silence < 0.5")(lambda _: values, count)
   assert int(found.mask.sum()) == 250_000
   assert found.without == {"silence < 0.5": 500_000}
+
+
+FINISHES = """
+import pathlib, sys
+from data_pipelines.columns import store
+
+def megabytes():
+  text = pathlib.Path("/proc/self/status").read_text()
+  return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+
+for name, count in (("few", 5_000), ("many", 20_000)):
+  with store.Journal(sys.argv[1], name) as journal:
+    for i in range(count):
+      text = f"{i:08d}" * 500
+      journal.add(f"clip{i}", "", {"sound": text, "by": "x"})
+    journal.finish()
+  print(megabytes())
+"""
+
+
+def test_rows_of_any_number_are_sorted_in_little_memory(tmp_path):
+  """Those of an interrupted run and of an earlier file, too."""
+  run = subprocess.run(
+    [sys.executable, "-c", FINISHES, tmp_path],
+    capture_output=True,
+    env=ENVIRONMENT,
+    text=True,
+  )
+  assert run.returncode == 0, run.stderr
+  few, many = map(float, run.stdout.split())
+  assert many - few < 20  # Of 60 MB more text.
+  with store.Journal(tmp_path, "many") as journal:
+    assert len(journal.done) == 20_000
+    for i in range(0, 20_000, 4):
+      journal.add(f"clip{i}", "", {"sound": "new", "more": i})
+      journal.add(f"clip{i}", "", {"sound": "newer"})
+    table = journal.finish()
+  assert [
+    p.name for p in (tmp_path / "columns").iterdir() if "run" in p.name
+  ] == []
+  assert table.num_rows == 25_000
+  assert (np.diff(table["key"].to_numpy().astype(float)) >= 0).all()
+  columns = store.open_columns(tmp_path, "many")
+  keys = np.array([records.key_of(f"clip{i}", "") for i in range(8)], np.uint64)
+  sounds = columns.values("sound", keys).to_pylist()
+  assert sounds[:2] == ["newer", "00000001" * 500] and sounds[4] == "newer"
+  first, end = columns.rows(keys)
+  assert (end - first).tolist() == [2, 1, 1, 1, 2, 1, 1, 1]
+  row = columns.table.slice(first[4], 1).to_pylist()[0]
+  assert row["id"] == "clip4" and row["sound"] == "new" and row["more"] == 4
 
 
 def test_the_list_of_records_says_what_they_have(dataset):

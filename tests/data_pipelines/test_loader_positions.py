@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from data_pipelines.loader import make_loader
 from data_pipelines.schema import DataError
 from tests.data_pipelines.samples import (
   assert_same,
+  clip_record,
+  film_config,
   loader_config,
   sound_record,
   write,
@@ -257,3 +260,38 @@ def test_workers_end_with_the_process_they_work_for(config, tmp_path):
   process.kill()
   process.wait()
   assert all_end(workers)
+
+
+KEEPS = """
+import sys, pickle, tracemalloc, zlib
+from data_pipelines.loader import make_loader
+if __name__ == "__main__":
+  config = pickle.load(open(sys.argv[1], "rb"))
+  loader = make_loader(config)
+  first = next(loader)
+  tracemalloc.start()
+  batch = next(loader)
+  print(batch["frames"].nbytes, tracemalloc.get_traced_memory()[1])
+  loader.close()
+  print(zlib.crc32(batch["frames"]))  # It is kept to the end of the program.
+"""
+
+
+def test_batches_of_workers_are_not_copied_and_outlast_them(tmp_path):
+  path = write(tmp_path / "ds", [clip_record(i) for i in range(4)])
+  config = film_config(path, frame_size=(160, 160), num_workers=1)
+  (tmp_path / "config").write_bytes(pickle.dumps(config))
+  script = tmp_path / "script.py"
+  script.write_text(KEEPS)
+  run = subprocess.run(
+    [sys.executable, script, tmp_path / "config"],
+    capture_output=True,
+    env=ENVIRONMENT,
+    text=True,
+    timeout=60,
+  )
+  assert run.returncode == 0 and not run.stderr
+  size, allocated, digest = map(int, run.stdout.split())
+  assert size == 4 * 5 * 160 * 160 * 3 and allocated < size / 2
+  alone = dataclasses.replace(config, num_workers=0)
+  assert zlib.crc32(read(alone, 2)[1]["frames"]) == digest

@@ -34,7 +34,7 @@ RANGES = {
     "max_fps": "(0, inf)",
     "max_seconds": "[0, inf)",
     "min_seconds": "[0, inf)",
-    "max_sample_rate": "[1, inf)",
+    "max_sample_rate": "[4_000, inf)",
     "val_fraction": "[0, 1]",
     "test_fraction": "[0, 1]",
     "file_seconds": "(0, inf)",
@@ -169,6 +169,8 @@ def test_settings_that_do_not_go_together_are_refused():
   assert ClipOptions(max_seconds=0, min_seconds=0.6).max_seconds == 0
   with pytest.raises(SettingError, match="size=33 is odd"):
     SceneOptions(size=33)
+  with pytest.raises(SettingError, match="action='sing' is not one of.* talk"):
+    SceneOptions(action="sing")
 
 
 @pytest.mark.parametrize(

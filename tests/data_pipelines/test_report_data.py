@@ -13,11 +13,17 @@ import pytest
 from data_pipelines import build, report
 from data_pipelines.clips import ClipOptions
 from data_pipelines.columns import admit, records, store
+from data_pipelines.columns.measure import measure_record
 from data_pipelines.manifest import read_manifest
 from data_pipelines.schema import DataError
 from launch import cli
 from tests.accessibility import assert_accessible
-from tests.data_pipelines.samples import clip_record, sound_record, write
+from tests.data_pipelines.samples import (
+  clip_record,
+  forbid_decoding,
+  sound_record,
+  write,
+)
 from v2a_jax import media
 
 RATE = 16_000
@@ -63,6 +69,23 @@ def test_the_page_names_what_is_suspicious_and_plays_it(tmp_path):
   # Nothing is fetched from anywhere.
   sources = re.findall(r'(?:src|href)="([^"]{5})', page)
   assert sources and set(sources) == {"data:"}
+
+
+def test_records_are_decoded_in_the_sandbox(tmp_path, monkeypatch):
+  """Of a data set from elsewhere, looking at it and measuring it are safe."""
+  dataset = write(tmp_path / "ds", [clip_record(0), clip_record(1)])
+  record = dict(clip_record(2), sha256="")
+  forbid_decoding(monkeypatch)
+  with pytest.raises(AssertionError):
+    media.decode_flac(record["audio"])
+  with pytest.raises(AssertionError):
+    media.probe(record["video"])
+  stats = report.measure(0, record)
+  assert stats.fps == pytest.approx(10) and not stats.faults
+  page = report.write_report(dataset, num=1).read_text()
+  assert "data:video/mp4" in page and "cannot be decoded" not in page
+  measured = measure_record(record)
+  assert "error" not in measured.values and measured.prints["sound"]
 
 
 def test_measured_levels():

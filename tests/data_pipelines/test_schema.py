@@ -52,12 +52,17 @@ def test_errors_name_record_field_and_value(changes, words):
     ([], "hello", [1, 2, 2]),
     (["effects"], "", [0, 0, 1]),
     (["music", "Speech"], "", [1, 1, 0]),
-    (["bird"], "", [0, 0, 0]),
+    (["bird", "wind"], "", [2, 2, 2]),  # Keywords of a public set.
   ],
 )
 def test_presence(tags, transcript, flags):
   original = record(tags=tags, transcript=transcript)
   assert schema.presence(original).tolist() == flags
+
+
+def test_presence_of_keywords_is_what_annotations_say():
+  found = record(tags=["rain", "thunder"]) | {"presence": {"effects": True}}
+  assert schema.presence(found).tolist() == [2, 2, 1]
 
 
 def test_what_is_left_out_of_a_record_is_empty():

@@ -51,6 +51,7 @@ class Follower:
 
   sample_rate = RATE
   see = None
+  size = {"parameters": 1000, "precision": "float32"}  # noqa: RUF012
 
   def __init__(self, data, *, path="", broken=()):
     self.loader_config = LoaderConfig(
@@ -98,6 +99,7 @@ class Mean:
 
   id, sha256, dim = "mean", "0", 1
   sample_rate, window, hop = RATE, 0.5, 0.5
+  repeats = False
 
   def __init__(self, path=None):
     pass

@@ -76,6 +76,35 @@ def test_other_runs_have_no_winner(run, over, words, tmp_path):
   assert not compare.best_runs(columns_of(runs), runs)
 
 
+def lost(*ids):
+  return [{"id": id_, "reason": "is empty"} for id_ in ids]
+
+
+def test_other_failures_have_no_winner(tmp_path):
+  """A system that fails on its hard clips would else win by it."""
+  hard = [f"hard{i}" for i in range(5)]
+  runs = make_runs(tmp_path, failures=lost(*hard))
+  words = "no clip failed against 5 (hard0, hard1, hard2, …)"
+  assert f"not compared on any metric: {words}." in verdict(runs)
+  assert "beats first" not in verdict(runs)
+  assert not compare.best_runs(columns_of(runs), runs)
+  # As many, but others.
+  runs = make_runs(tmp_path, failures=lost("a", "b"))
+  runs[0]["failures"] = lost("c", "b")
+  assert "2 clips failed (b, c) against 2 (a, b)" in verdict(runs)
+  # The same ones, such as true sounds that cannot be read.
+  runs[0]["failures"] = lost("b", "a")
+  assert "second beats first on Onset F1" in verdict(runs)
+
+
+def test_clips_without_a_sound_are_said(tmp_path):
+  names = ["x", "y"]
+  unmatched = {"without_output": {"count": 2, "names": names}}
+  runs = make_runs(tmp_path, unmatched=unmatched)
+  said = " ".join(compare.limits(runs, columns_of(runs)))
+  assert "second has no sound for 2 clips of the set" in said
+
+
 @pytest.mark.parametrize(
   "fad, words",
   [

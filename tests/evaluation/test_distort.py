@@ -112,4 +112,11 @@ def test_an_unknown_distortion_is_one_line(folder, tmp_path, capsys):
   args = ["eval", "distort", "--reference", folder, "-o", tmp_path / "out"]
   words = "distortion 'reverb' is not one of noise, lowpass"
   assert words in refused(capsys, *args, "--kinds=reverb")
+  for flag in ("--kinds=", "--embeddings=mn04,"):
+    line = refused(capsys, *args, flag)
+    assert "give names, separated by commas" in line
+  for seconds in ("-1", "0.1", "nan", "inf", "all"):
+    line = refused(capsys, *args, f"--seconds={seconds}")
+    assert f"{seconds} is not 0.5 seconds or more" in line
+  assert not (tmp_path / "out").exists()
   assert cli.main(["eval", "distort"]) == 2

@@ -19,6 +19,7 @@ class Levels:
 
   id, sha256, dim = "levels", "none", 2
   sample_rate, window, hop = 8000, 1.0, 0.5
+  repeats = False
 
   def apply(self, windows):
     both = np.stack([windows.mean(axis=1), windows.max(axis=1)], axis=1)

@@ -29,6 +29,9 @@ def test_level_of_a_tone():
 
 def test_silence():
   is_silent = lambda w: silent.SilentClips().get_state(sample(w))
+  # Where the true sound is silent, silence is right and noise no merit.
+  quiet = sample(TONE, true=np.zeros_like(TONE))
+  assert silent.SilentClips().get_state(quiet) is None
   assert is_silent(np.zeros((100, 1)))
   assert is_silent(0.001 * TONE) and not is_silent(0.01 * TONE)
 

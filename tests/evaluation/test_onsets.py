@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from v2a_jax import media
+from v2a_jax.evaluation import metrics
+from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics import onsets
 
 CLIPS = pathlib.Path(__file__).parents[2].parent / "shared" / "clips"
 F1 = onsets.OnsetF1(milliseconds=50)
+METRICS = metrics.choose(toolkits=True)
 TIMES = np.array([0.31, 0.9, 1.02, 1.77, 2.5])
 
 
@@ -65,17 +68,37 @@ def test_matching_equals_mir_eval():
     assert counts.hits / counts.reference == pytest.approx(r)
 
 
-def test_off_screen_events_neither_help_nor_hurt():
-  both = onsets.match([1.0], [1.01, 2.01], tolerance=0.05, ignored=[2.0])
-  only = onsets.match([1.0], [1.01], tolerance=0.05, ignored=[2.0])
-  extra = onsets.match([1.0], [1.01, 3.0], tolerance=0.05, ignored=[2.0])
-  assert both == only == onsets.Counts(hits=1, reference=1, detected=1)
-  assert extra.detected == 2
-
-
-def test_an_event_on_screen_is_matched_before_one_off_screen():
-  counts = onsets.match([1.0], [1.02], tolerance=0.05, ignored=[1.02])
+@pytest.mark.parametrize("heard", [[1.01], [1.01, 2.01], [0.2, 1.01]])
+def test_an_event_off_screen_may_sound_at_any_time_or_not_at_all(heard):
+  counts = onsets.match([1.0], heard, tolerance=0.05, unseen=1)
   assert counts == onsets.Counts(hits=1, reference=1, detected=1)
+
+
+def test_more_sounds_than_events_count_as_wrong():
+  counts = onsets.match([1.0], [1.01, 2.0, 3.0], tolerance=0.05, unseen=1)
+  assert counts == onsets.Counts(hits=1, reference=1, detected=2)
+  missed = onsets.match([1.0], [2.0], tolerance=0.05, unseen=1)
+  assert missed == onsets.Counts(hits=0, reference=1, detected=0)
+
+
+@pytest.mark.parametrize(
+  "metric",
+  [m for m in METRICS if m.needs_sight],
+  ids=lambda metric: metric.id,
+)
+def test_timing_is_not_judged_where_all_that_sounds_is_off_screen(metric):
+  make = lambda **known: Clip(
+    id="", audio=np.zeros((0, 1)), seconds=8.0, video=b"film", **known
+  )
+  times = np.array([1.0])
+  assert metric.judges(make()) and metric.judges(make(events=times))
+  assert metric.judges(make(events=times, off_screen=times))
+  assert not metric.judges(make(events=np.zeros(0), off_screen=times))
+
+
+def test_all_that_judges_timing_needs_sight():
+  timing = {m.id for m in METRICS if m.judges_timing}
+  assert timing and timing <= {m.id for m in METRICS if m.needs_sight}
 
 
 def test_micro_average_and_its_parts():

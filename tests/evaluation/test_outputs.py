@@ -124,7 +124,7 @@ def test_sounds_of_all_formats_are_judged_by_those_of_the_same_name(
   assert "no clip has" in content["skipped"]["av_align"]
   assert "av_align" not in content["metrics"]
   own = content["metrics"]["fad_mean"]["identity"]["reference"]
-  assert own == f"the {NUM} judged clips' own true sounds"
+  assert own == f"the {NUM} judged clips' own true sounds, copies paired"
   fad = value_of(content, "ground_truth", "fad_mean")["value"]
   assert fad == pytest.approx(0, abs=1e-9)
   page = report.write_report([tmp_path / "out"], tmp_path / "report.html")
@@ -207,6 +207,8 @@ def test_all_rows_come_at_one_rate(truth, outputs, tmp_path):
 def test_the_command(truth, outputs, tmp_path, capsys):
   (outputs / "clip2.ogg").unlink()
   soundfile.write(outputs / "stray.wav", sound(0), RATE)
+  for i in range(30):
+    (outputs / f"stray{i}.wav").touch()
   captions = tmp_path / "captions.csv"
   captions.write_text("file,caption\nclip0.wav,a lamp\nno.wav,nothing\n")
   videos = tmp_path / "videos"
@@ -224,7 +226,7 @@ def test_the_command(truth, outputs, tmp_path, capsys):
     *("--rows=generated,ground_truth", "-o", tmp_path / "out"),
   ]
   shown = succeeds(capsys, *args)
-  assert "1 files of" in shown and "stray" in shown
+  assert "31 files of" in shown and "stray" in shown
   assert "1 clips of" in shown and "no sound in" in shown and "clip2" in shown
   results = sorted((tmp_path / "out").glob("*/results.json"))
   assert [path.parent.name for path in results] == [
@@ -237,7 +239,11 @@ def test_the_command(truth, outputs, tmp_path, capsys):
   assert [c["id"] for c in both[0]["clips"]] == [
     *("clip0", "clip4", "deep/clip1", "deep/clip3")
   ]
-  assert both[1]["unmatched"]["without_truth"]["names"] == ["stray"]
+  # Every name is kept, however many there are.
+  assert both[1]["unmatched"]["without_truth"] == {
+    "count": 31,
+    "names": sorted(["stray", *(f"stray{i}" for i in range(30))]),
+  }
   assert both[0]["clips"][0]["caption"] == "a lamp"
   assert both[0]["clips"][0]["video"] and "av_align" in both[0]["metrics"]
   assert "is there already" in succeeds(capsys, *args)
@@ -270,3 +276,12 @@ def test_what_matches_nothing_is_refused_in_one_line(truth, tmp_path, capsys):
   assert "(a) is that of a clip of" in line and "clip0" in line
   soundfile.write(stranger / "a.flac", sound(0), RATE)
   assert "have one name ('a')" in refused(capsys, *args)
+
+
+def test_no_system_is_judged_if_one_of_them_is_none(truth, tmp_path, capsys):
+  none = tmp_path / "none"
+  none.mkdir()
+  out = tmp_path / "out"
+  args = ["eval", "diffusion_tiny", none, "--set", truth, "-o", out]
+  assert f"{none} holds no config.json" in refused(capsys, *args)
+  assert not out.exists()

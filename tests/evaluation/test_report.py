@@ -7,7 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from report_results import RATE, write_results
+from report_results import METRICS, RATE, write_results
 
 from v2a_jax.evaluation.report import compare, figures, series, slices
 from v2a_jax.evaluation.report import page as report
@@ -20,9 +20,10 @@ from v2a_jax.evaluation.results import read_curve
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
   root = tmp_path_factory.mktemp("results")
+  failures = [{"id": "x<y", "reason": "NaN"}]
   return [
-    write_results(root / "a", "diffusion", shift=0.2),
-    write_results(root / "b", "ar", failures=[{"id": "x<y", "reason": "NaN"}]),
+    write_results(root / "a", "diffusion", shift=0.2, failures=failures),
+    write_results(root / "b", "ar", failures=failures),
   ]
 
 
@@ -55,8 +56,8 @@ def test_names_a_difference_only_where_the_test_finds_it(results):
   assert compare.best_runs(columns, runs) == {"onset_f1_50": 0}
 
 
-def verdict(path) -> str:
-  runs = [load(path)]
+def verdict(*paths) -> str:
+  runs = [load(path) for path in paths]
   sentences = compare.verdict(runs, columns_of(runs))
   return " ".join(sentence.text for sentence in sentences)
 
@@ -116,6 +117,32 @@ def test_the_first_line_says_what_is_not_known_and_why(tmp_path):
   assert sentences[-1].text == (
     "Not measured: kad: no weights of mn04: v2a weights fetch mn04."
   )
+
+
+def test_the_first_line_says_how_many_clips_are_needed(tmp_path):
+  """Clips that are told apart by any test, were there more of them."""
+  metrics = {"onset_f1_50": METRICS["onset_f1_50"]}
+  first = lambda *paths: verdict(*paths).partition(". ")[0]
+  for clips, few in ((6, True), (7, False)):
+    paths = [
+      write_results(
+        *(tmp_path / f"{name}{clips}", name),
+        **dict(shift=shift, clips=clips, with_media=0, metrics=metrics),
+      )
+      for name, shift in (("a", 0.3), ("b", 0.9))
+    ]
+    # Two runs are compared with their shuffled videos together.
+    text = first(*paths)
+    words = "(6 clips are too few: with 2 comparisons 7 are needed)"
+    assert (words in text) == few == ("is not shown to follow" in text)
+    # One of six is enough for one comparison.
+    assert "follows the video in time" in first(paths[0])
+    assert "a and b differ on 1 of 1 metrics" in text
+  alone = write_results(
+    *(tmp_path / "c", "c"), clips=5, with_media=0, metrics=metrics
+  )
+  text = verdict(alone)
+  assert "5 clips are too few: with one comparison 6 are needed" in text
 
 
 def test_what_is_right_by_construction_wins_nothing(tmp_path):
@@ -252,6 +279,7 @@ def test_other_sets_are_not_paired(results, tmp_path):
     "other",
     with_media=0,
     set={"n": 12, "split": "test", "manifest_sha256": "c" * 64},
+    failures=load(results[0])["failures"],
   )
   runs = [load(results[0]), load(other)]
   column = columns_of(runs)[0]
@@ -516,6 +544,56 @@ def test_parts_of_the_set_are_scored_by_class_and_speech(tmp_path):
   page = report.write_report([path], tmp_path / "r.html")
   assert "&lt;drum&gt;" in page.read_text()
   assert "| dog | run | 6 | 0." in page.with_suffix(".md").read_text()
+
+
+def test_parts_of_the_set_are_what_is_heard_and_in_sight(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0, clips=16)
+  content = json.loads(path.read_text())
+  for i, clip in enumerate(content["clips"]):
+    clip["transcript"] = "one two" if i < 4 else ""
+    clip["heard"] = {"speech": i < 5, "music": i >= 12}
+    clip["on_screen"] = None if i < 2 else 3 * (i % 4 > 0)
+    clip["off_screen"] = None if i < 2 else i % 2
+  path.write_text(json.dumps(content))
+  run = load(path)
+  _, parts = slices.slices([run], columns_of([run]), colours=6)
+  found = {part.name: part.n for part in parts}
+  assert found == {
+    "with speech": 5,
+    "without speech": 11,
+    "with music": 4,
+    "effects alone": 7,
+    "all in sight": 4,
+    "some out of sight": 7,
+  }
+  scores = [
+    clip["scores"]["generated"]["onset_f1_50"] for clip in run["clips"][12:]
+  ]
+  (music,) = (part for part in parts if part.name == "with music")
+  assert float(music.cells[0].text) == pytest.approx(np.mean(scores), abs=0.01)
+
+
+def test_what_worse_pictures_cost_is_tested_clip_by_clip(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0, clips=16)
+  content = json.loads(path.read_text())
+  rng = np.random.default_rng(0)
+  for row, lost in (("noisy_video", 0.2), ("slow_video", 0.0)):
+    for clip in content["clips"]:
+      own = clip["scores"]["generated"]["onset_f1_50"]
+      value = own - lost + 0.02 * rng.normal()
+      clip["scores"][row] = {"onset_f1_50": value}
+    content["rows"].append({"name": row, "kind": "anchor", "metrics": {}})
+  path.write_text(json.dumps(content))
+  text = verdict(path)
+  assert (
+    "Given noisy pictures, run is worse on Onset F1 at 50 ms by 0.2" in text
+  )
+  assert "(paired, 16 clips, p < 0.001)" in text
+  assert (
+    "Given pictures of 5 frames a second, run cannot be told from itself."
+    in text
+  )
+  assert "strongly compressed" not in text
 
 
 def test_parts_of_the_set_are_halved_by_duration_and_motion(tmp_path):

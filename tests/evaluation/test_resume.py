@@ -21,7 +21,7 @@ from v2a_jax.weights import registry as weights
 
 SOME = ("onset_f1_50ms", "av_align", "silent", "level_error")
 ROWS = ("generated", "ground_truth", "shuffled_video", "noise")
-VARYING = ("created", "wall_seconds")
+VARYING = ("created", "wall_seconds", "cost")
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,40 @@ def test_a_killed_evaluation_goes_on_with_the_same_numbers(data, tmp_path):
   assert any("2 clips were scored before" in line for line in log)
   assert len(follower.seeds) < 6  # The first batch was not made again.
   assert not (out / "parts").exists()
+
+
+def test_parts_of_other_settings_are_named_and_kept(data, tmp_path):
+  whole, out, log = evaluate(data, tmp_path / "whole"), tmp_path / "out", []
+  with pytest.raises(KeyboardInterrupt):
+    evaluate(data, out, tracker=Killed(data), noise_seed=3)
+  (part,) = out.glob("parts/*/part_*.npz")
+  again = evaluate(data, out, log=log.append)
+  assert lasting(again) == lasting(whole)
+  (line,) = [line for line in log if "were scored with other settings" in line]
+  assert f"1 parts in {part.parent}" in line and "(seeds)" in line
+  assert part.exists() and len([*out.glob("parts/*/part_*.npz")]) == 1
+  # The results say whose they are; with them away, the first goes on.
+  (out / results.FILE).unlink()
+  log.clear()
+  evaluate(data, out, noise_seed=3, log=log.append)
+  assert any("2 clips were scored before" in line for line in log)
+  assert not (out / "parts").exists()
+
+
+def test_only_sources_decide_whether_parts_are_of_the_same_code(tmp_path):
+  package = tmp_path / "package"
+  (package / "deep").mkdir(parents=True)
+  source = package / "deep" / "a.py"
+  source.write_text("x = 1\n")
+  before = results.sources_digest(package)
+  (package / "notes.md").write_text("a commit of docs")
+  assert results.sources_digest(package) == before
+  source.write_text("x = 2\n")
+  assert results.sources_digest(package) != before
+  source.write_text("x = 1\n")
+  assert results.sources_digest(package) == before
+  source.rename(package / "deep" / "b.py")
+  assert results.sources_digest(package) != before
 
 
 def test_a_damaged_part_is_made_anew(data, tmp_path):

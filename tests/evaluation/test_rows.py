@@ -62,6 +62,39 @@ def test_a_model_is_not_told_when_words_are_spoken(data):
   )
 
 
+def test_a_clip_gets_the_words_of_another_that_speaks(data):
+  texts = ["one two", "", "three", "", "one two"]
+  records = [
+    make_record(i, "test", transcript=text) for i, text in enumerate(texts)
+  ]
+  format = Format(sample_rate=RATE, channels=1, seconds=SECONDS)
+  config = Follower(data).loader_config
+  read = clips_lib.Reader(records, format, config)
+  clips = [read(i, i) for i in range(5)]
+  changed = rows.with_words_of_others(clips, clips[-1:] + clips[:-1])
+  said = lambda clip: clip.example["transcript"].tobytes()
+  own = [said(clip) for clip in clips]
+  assert own[0] == own[4] and own[1] == own[3] and len({*own}) == 3
+  wanted = [own[2], own[0], own[0], own[2], own[2]]
+  assert [said(clip) for clip in changed] == wanted
+  for clip, other in zip(clips, changed):
+    for key in ("prompt", "frames", "frame_mask"):
+      np.testing.assert_array_equal(clip.example[key], other.example[key])
+
+
+def test_rows_without_picture_and_with_other_words_are_made_if_named(
+  data, tmp_path
+):
+  """The follower clicks where frames turn bright, so that it makes nothing."""
+  names = ("generated", "no_video", "shuffled_transcript")
+  content = evaluate_quickly(data, tmp_path / "named", rows=names, num_clips=2)
+  assert [row["name"] for row in content["rows"]] == [*names]
+  f1 = {n: value_of(content, n, "onset_f1_100ms")["value"] for n in names}
+  assert f1 == {"generated": 1.0, "no_video": 0.0, "shuffled_transcript": 1.0}
+  usual = evaluate_quickly(data, tmp_path / "usual", num_clips=2)
+  assert not {*names[1:]} & {row["name"] for row in usual["rows"]}
+
+
 def test_pink_noise_has_the_level_and_falls_by_3_db_an_octave():
   true = 0.05 * np.random.default_rng(0).standard_normal((64000, 1))
   noise = rows.pink_noise(true, 16000, seed=(0, 1))

@@ -123,8 +123,13 @@ def test_too_few_clips_have_a_plug_in_value_only():
 
 
 def test_few_clips_have_a_value_without_an_interval():
-  for clips, known in ((47, False), (48, True)):
-    estimate = frechet.frechet(_clips(RNG(0), clips), _clips(RNG(1), 50))
+  for clips, own, known in (
+    *((47, False, False), (48, False, True)),
+    *((127, True, False), (128, True, True)),
+  ):
+    x = _clips(RNG(0), clips)
+    y = _clips(RNG(1), clips if own else 50)
+    estimate = frechet.frechet(x, y, own=own)
     assert np.isfinite(estimate.value)
     assert np.isfinite(estimate.low) == np.isfinite(estimate.high) == known
 

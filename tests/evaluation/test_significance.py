@@ -40,7 +40,7 @@ def test_many_clips_agree_with_scipy():
 
 
 def test_five_clips_cannot_be_told_apart_and_six_can():
-  for clips, least in ((5, 1 / 16), (significance.FEWEST, 1 / 32)):
+  for clips, least in ((5, 1 / 16), (significance.clips_needed(), 1 / 32)):
     better = columns(np.ones(clips)), columns(np.zeros(clips))
     assert significance.swap_test(*better) == least
   assert 1 / 32 <= significance.LEVEL < 1 / 16
@@ -66,3 +66,14 @@ def test_holm_is_that_of_the_paper():
   p = np.array([0.01, np.nan, 0.04, 0.03])
   np.testing.assert_allclose(significance.holm(p), [0.03, np.nan, 0.06, 0.06])
   assert len(significance.holm([])) == 0
+
+
+@pytest.mark.parametrize("tests, clips", [(1, 6), (8, 9), (40, 11), (100, 12)])
+def test_clips_that_are_needed_can_just_be_named(tests, clips):
+  """Also by the test itself, of clips that all differ the same way."""
+  assert significance.clips_needed(tests) == clips
+  for n, named in ((clips - 1, False), (clips, True)):
+    better = np.stack([1 + 0.01 * np.arange(n), np.ones(n)], 1)
+    worse = np.stack([np.zeros(n), np.ones(n)], 1)
+    p = significance.swap_test(better, worse)
+    assert (significance.holm([p] + [1.0] * (tests - 1))[0] <= 0.05) == named

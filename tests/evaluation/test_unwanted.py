@@ -8,6 +8,7 @@ import soundfile
 
 from v2a_jax.evaluation import clips, scorer
 from v2a_jax.evaluation.metrics import unwanted
+from v2a_jax.hearing import unwanted as hearing
 from v2a_jax.weights import registry
 
 GOLDEN = pathlib.Path(__file__).parents[2].parent / "shared/clips/golden"
@@ -48,6 +49,9 @@ def test_what_is_heard_in_a_row_and_not_in_the_truth_is_counted(networks):
     sample_rate=rate,
     networks=networks,
   )
+  found = [hearing.heard(of.truth.features) for of in judged]
+  assert [kinds["speech"] for kinds in found] == [False] * 3 + [True]
+  assert not any(kinds["music"] for kinds in found)
   estimates = {}
   for metric in METRICS:
     for name in ("generated", "ground_truth"):

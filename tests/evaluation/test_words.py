@@ -58,8 +58,36 @@ def test_read_speech_is_heard_and_noise_hides_it(read_speech):
     ]
     return metric.compute(states).value
 
+  errors = words.WordErrorRate()
+  states = [
+    errors.get_state(sample(sound, rate, transcript=text))
+    for sound, rate, text in read_speech
+  ]
+  assert 0.0 < errors.compute(states).value < 0.5
   assert share(lambda sound: sound) > 0.7
   assert share(lambda sound: noisy(sound, 0.3)) < 0.2
+
+
+@pytest.mark.parametrize(
+  "heard,edits",
+  [
+    ("ask not what", 0),
+    ("ask what", 1),  # One is missing,
+    ("ask knot what", 1),  # another is heard in its place,
+    ("ask not not what what", 2),  # and two are said twice.
+    ("", 3),
+    ("a b c d e", 5),
+  ],
+)
+def test_every_wrong_missing_and_added_word_is_an_error(
+  heard, edits, monkeypatch
+):
+  monkeypatch.setattr(words, "recognise", lambda *sound: heard)
+  metric = words.WordErrorRate()
+  one = sample(np.zeros((100, 1), np.float32), 100, transcript="Ask not what")
+  state = metric.get_state(one)
+  assert metric.value(state) == pytest.approx(edits / 3)
+  assert metric.compute([state]).within(metric.bounds).value == edits / 3
 
 
 def test_what_is_heard_does_not_depend_on_what_came_before(read_speech):
@@ -93,6 +121,18 @@ def test_words_of_scenes_are_told_apart_at_their_time():
   other, _, _ = spoken(["give", "three", "black", "flowers"])
   assert heard(other) == 0.0
   assert heard(np.roll(sound, rate)) <= 0.25
+
+
+def test_numbers_are_counted_by_themselves():
+  metric = words.SceneDigits()
+  sound, rate, timed = spoken(["take", "seven", "green", "houses"])
+  scene = sample(sound, rate, words=timed, of_scenes=True)
+  assert metric.get_state(scene) == words.Words(1, 1)
+  other, _, _ = spoken(["take", "three", "green", "houses"])
+  state = metric.get_state(sample(other, rate, words=timed, of_scenes=True))
+  assert state == words.Words(0, 1)
+  none = sample(sound, rate, words=timed[2:], of_scenes=True)
+  assert not metric.judges(none.clip) and metric.judges(scene.clip)
 
 
 def test_each_clip_is_judged_by_its_own_recogniser():

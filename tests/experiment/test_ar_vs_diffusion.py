@@ -71,6 +71,18 @@ def test_the_grid_is_arms_by_sizes_by_seeds():
   assert len({p.num_train_steps for p in points}) == 1
 
 
+def test_arms_can_start_from_one_encoder():
+  points = points_lib.points(
+    [FILE], names=["arm", "start"], seeds=1, overrides={}
+  )
+  seeing = [p for p in points if p.overrides["init_from"]]
+  assert len(points) == 6 and len(seeing) == 3
+  for point in seeing:
+    config = config_lib.parse(point.config, point.changes())
+    experiment = Experiment.from_config(config)
+    assert {name[0] for name in experiment.first_weights()} == {"conditioner"}
+
+
 def test_an_unknown_arm_is_refused_with_those_that_there_are():
   with pytest.raises(UsageError, match="'gan' is not one of diffusion, ar, la"):
     config_lib.parse(f"{FILE}:arm=gan")

@@ -298,7 +298,9 @@ def test_a_step_leaves_what_is_frozen_as_it_is(scenes, bundles, tmp_path):
     skipped=jnp.zeros((), jnp.int32),
     skipped_in_row=jnp.zeros((), jnp.int32),
   )
-  step = make_train_step(graphdef, e.objective, optimizer, target=e.target)
+  step = make_train_step(
+    graphdef, e.objective, e.optimizer, 10, target=e.target
+  )
   with e.open_loader("train") as loader:
     batch = e.make_batch(next(loader))
   after, _ = jax.jit(step)(state, e.frozen(), batch)

@@ -1,6 +1,8 @@
 """A plan: the compiled step of a run, on devices that are not used."""
 
+import contextlib
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from v2a_jax.experiment import cost, plan, roofline
 from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.parallel import mesh as mesh_lib
 from v2a_jax.parallel.topology import Chip
+from v2a_jax.training import loop
 
 PEAK = 1e12
 CHIP = Chip(2**34, 1e11, 1e10, 1e8, "4x4")
@@ -48,6 +51,33 @@ def test_state_is_that_of_a_real_run(exp, found):
   rest = sum(memory[k] for k in ("temporaries", "results", "program"))
   state = sum(memory[kind] for kind in kinds)
   np.testing.assert_allclose(memory["together"] - rest, state, rtol=0.02)
+
+
+class Fed:
+  """An experiment that reads one batch of noise again and again."""
+
+  def __init__(self, exp):
+    self._exp = exp
+    self.run = dataclasses.replace(exp.run, wandb_mode="disabled")
+
+  def __getattr__(self, name):
+    return getattr(self._exp, name)
+
+  def open_loader(self, split, *, step, index, count):
+    return itertools.repeat(modes.noise(self._exp, seed=0))
+
+
+def test_the_planned_program_is_the_one_that_training_runs(
+  exp, lowered, tmp_path
+):
+  """The same operations, shapes and layouts, down to the text."""
+  with contextlib.ExitStack() as stack:
+    run = loop.Run(Fed(exp), tmp_path, stack)
+    given = run.state, run.frozen, run.next_batch()
+    trained = run.program.step.lower(*given)
+  _, planned = lowered
+  assert "sharding" in planned.as_text()
+  assert trained.as_text() == planned.as_text()
 
 
 def test_the_slowest_resource_bounds_the_step(exp, found):

@@ -15,6 +15,7 @@ from configs import ar_tiny, codec_tiny, finetune, mean_flow_tiny
 from data_pipelines import manifest, schema, tokenizer
 from data_pipelines.columns import store
 from v2a_jax.basics import claim
+from v2a_jax.codec import bundled
 from v2a_jax.experiment import load, workdir
 from v2a_jax.experiment.experiment import Experiment
 from v2a_jax.experiment.sections import ConfigError
@@ -128,15 +129,31 @@ def test_a_workdir_says_the_same_at_every_start(tmp_path, data):
   assert not list(run.glob("config.before*"))
 
 
-def test_nothing_to_start_from_and_a_codec_are_refused(tmp_path):
+def test_nothing_to_start_from_is_refused(tmp_path):
   config = finetune.get_config()
   config.init_from = "no/such/run"
   with pytest.raises(bundle.BundleError, match="no/such/run"):
     workdir.open_experiment(config, tmp_path)
+
+
+def test_a_codec_goes_on_from_a_bundle_with_new_critics():
+  config = codec_tiny.get_config()
+  config.init_from = "codec_tiny"
+  with pytest.raises(CheckpointError, match="discriminator/.* is missing"):
+    first_weights(config)
+  config.init_fresh = ("discriminator",)
+  arrays = first_weights(config)
+  codec = names.flatten(nnx.state(bundled.load("codec_tiny")))
+  assert arrays.keys() == {("codec", *name) for name in codec}
+  for name, array in codec.items():
+    np.testing.assert_array_equal(arrays["codec", *name], array)
+
+
+def test_a_codec_does_not_start_from_a_generator():
   config = codec_tiny.get_config()
   config.init_from = "diffusion_tiny"
-  with pytest.raises(ConfigError, match="only a generator"):
-    Experiment.from_config(config)
+  with pytest.raises(CheckpointError, match="diffusion_tiny: .*is missing"):
+    first_weights(config)
 
 
 @pytest.fixture

@@ -16,9 +16,14 @@ from data_pipelines.columns.annotate import LabellerError, annotate
 from data_pipelines.scenes import make_scene
 from data_pipelines.scenes.records import to_record
 from launch import cli
-from tests.data_pipelines.samples import clip_record, sound_record, write
+from tests.data_pipelines.samples import (
+  clip_record,
+  forbid_decoding,
+  sound_record,
+  write,
+)
 from v2a_jax import media
-from v2a_jax.labellers import sounds, sync, whisper
+from v2a_jax.labellers import reading, sounds, sync, whisper
 
 SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -51,6 +56,13 @@ def golden(tmp_path):
       clip_record(0, id=name, audio=flac, video=b"", duration=seconds)
     )
   return write(tmp_path / "ds", rows)
+
+
+def test_what_a_labeller_is_given_is_decoded_in_the_sandbox(monkeypatch):
+  request = clip_record(0)
+  forbid_decoding(monkeypatch)
+  assert len(reading.sound(request, 16_000)) == 16_000
+  assert len(reading.picture(request, fps=5, size=(16, 16)).times) == 5
 
 
 def test_networks_hear_speech_and_music(tmp_path, monkeypatch):
@@ -86,7 +98,7 @@ def test_the_judge_says_how_late_a_sound_is(tmp_path):
 
 
 def test_a_sound_is_moved_by_seconds():
-  sound = np.arange(16_000, dtype=np.float32)
+  sound = np.arange(16_000, dtype=np.float32)[:, None]
   late, early = sync.moved(sound, 0.25), sync.moved(sound, -0.25)
   assert len(late) == len(early) == 16_000
   assert late[4_100] == 100 and not late[:4_000].any()

@@ -2,11 +2,17 @@
 
 import json
 import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from launch import cli, generate, parsing
+from tests import processes
 from tests.launch.commands import refused, succeeds
 from tests.media.media_synthetic import write_tracks
 from v2a_jax import media, watermark
@@ -119,7 +125,10 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"delivery": None}, "delivery is not an object"),
     ({"candidates": [{"seed": 1}]}, "sha256_samples is missing"),
     ({"video": "/gone/clip.mp4"}, "no video at /gone/clip.mp4"),
-    ({"delivery": {"own_key": True}}, "has a key of its own; give it with"),
+    (
+      {"delivery": {"key_digest": "00c0ffee"}},
+      "the watermark has another key than the one given; give it with --key",
+    ),
     ({"request": {"seed": -1}}, "seed=-1 is not in [0, 4294967295]"),
     ({"request": {"promt": "x"}}, "no such key, did you mean prompt?"),
     (
@@ -137,9 +146,9 @@ def test_a_sidecar_of_another_sound_ends_with_status_1(
     ({"request": {"regenerate": [1, 2], "audio": "a"}}, "is not a pair"),
     ({"request": {"sampler": []}}, "sampler=() is not a section"),
     ({"request": [1]}, "request is not an object"),
-    ({"delivery": {"own_key": False, "mode": 1}}, "delivery.mode: no such key"),
-    ({"delivery": {"own_key": False, "payload": 1e300}}, "is not of type int"),
-    ({"delivery": {"own_key": False, "loudness": 99}}, "loudness=99 is not in"),
+    ({"delivery": {"key_digest": "", "mode": 1}}, "delivery.mode: no such key"),
+    ({"delivery": {"key_digest": "", "payload": 1e300}}, "is not of type int"),
+    ({"delivery": {"key_digest": "", "loudness": 99}}, "loudness=99 is not in"),
     ({"video": 5}, "video=5 is not a path"),
     ("[" * 200_000, "is not a sidecar of v2a generate"),
   ],
@@ -151,7 +160,7 @@ def test_a_sidecar_that_cannot_be_used_is_refused(
     "video": str(clip),
     "model": {"checkpoint": {"path": "no/such/run", "step": 3}},
     "request": {"prompt": "rain"},
-    "delivery": {"own_key": False, "keep": None},
+    "delivery": {"key_digest": "", "keep": None},
     "candidates": [{"seed": 0, "sha256_samples": "0" * 64}],
   }
   file = tmp_path / "clip.json"
@@ -280,6 +289,46 @@ def test_a_mark_is_found_in_files_and_the_status_says_so(tmp_path, capsys):
   assert second + "\n" == text
 
 
+def test_where_in_a_file_the_mark_is_is_said(tmp_path, capsys):
+  rng = np.random.default_rng(1)
+  plain = (0.1 * rng.standard_normal((9 * RATE, 1))).astype(np.float32)
+  parts = [
+    plain[: 3 * RATE],
+    watermark.embed(plain[3 * RATE : 6 * RATE], RATE, payload=7),
+    plain[6 * RATE : 7 * RATE],
+    watermark.embed(plain[7 * RATE :], RATE, payload=9),
+  ]
+  file = tmp_path / "cut.wav"
+  media.write_wav(file, np.concatenate(parts), RATE)
+  text = succeeds(capsys, "watermark", "detect", file)
+  assert re.search(
+    r", at (2\.9|3\.0|3\.1)-(5\.9|6\.0|6\.1) s \(payload 7\), "
+    r"(6\.9|7\.0|7\.1)-(8\.9|9\.0) s \(payload 9\), payload ",
+    text,
+  )
+  row = json.loads(succeeds(capsys, "watermark", "detect", file, "--json"))
+  first, second = row["places"]
+  assert first["start"] == pytest.approx(3, abs=0.13)
+  assert second["end"] == pytest.approx(9, abs=0.13)
+  assert [first["payload"], second["payload"]] == [7, 9]
+
+
+@pytest.mark.parametrize("flag", ["detect", "--audio", "--like"])
+def test_data_that_pose_as_sound_are_refused_before_any_work(
+  flag, clip, tmp_path, capsys
+):
+  """An hour at 1 Hz took the detector over two minutes."""
+  odd = tmp_path / "odd.wav"
+  media.write_wav(odd, np.full((3600, 1), 0.1, np.float32), 1)
+  args = ("watermark", "detect", odd)
+  if flag != "detect":
+    args = ("generate", clip, "-o", tmp_path / "out", flag, odd, *QUICK)
+  start = time.monotonic()
+  error = refused(capsys, *args)
+  assert f"{odd}: cannot be sound by its sample rate: 1 Hz" in error
+  assert time.monotonic() - start < 30
+
+
 def test_json_has_one_object_a_file(tmp_path, capsys):
   marked = wave(tmp_path / "marked.wav")
   plain = wave(tmp_path / "plain.wav", mark=False)
@@ -357,13 +406,37 @@ def test_a_folder_is_a_batch_that_goes_on_where_it_was(clip, tmp_path, capsys):
     ("A", "00:00:01:00", "00:00:02:00"),
   ]
   before = {path: path.stat().st_mtime_ns for path in out.rglob("*__c*")}
-  (out / "b" / "b.json").unlink()  # As after a run that was killed.
+  (out / "b" / "b.json").unlink()
   said = succeeds(capsys, *args)
   assert f"a.mp4: {out / 'a'} has it" in said and "b.MP4: " not in said
   after = {path: path.stat().st_mtime_ns for path in out.rglob("*__c*")}
   kept = {path.parent.name for path in before if before[path] == after[path]}
   assert kept == {"a", "b"} or kept == {"a"}
   assert (out / "timeline.edl").read_text().count("FROM CLIP NAME: a.mp4") == 1
+
+
+def test_a_killed_run_is_finished_by_the_next(clip, tmp_path, capsys):
+  """Killed while it writes a video file, of which a part stays."""
+  out = tmp_path / "out"
+  args = ("generate", clip, "-o", out, *QUICK, "--skip_existing", "--zip")
+  parts = lambda: [x for x in out.rglob(".*.mp4") if x.stat().st_size]
+  process = subprocess.Popen(
+    [sys.executable, "-m", "launch.cli", *map(str, args)],
+    env=processes.ENVIRONMENT,
+  )
+  while not parts() and process.poll() is None:
+    time.sleep(0.001)
+  process.kill()
+  process.wait()
+  assert process.returncode == -signal.SIGKILL and parts()
+  said = succeeds(capsys, *args)
+  assert "has it" not in said
+  assert [path.name for path in out.iterdir()] == ["clip"]
+  names = {path.name for path in (out / "clip").iterdir()}
+  rows = json.loads((out / "clip" / "clip.json").read_text())["candidates"]
+  written = {row[kind] for row in rows for kind in ("video", "wave")}
+  assert names == written | {"clip.json", "clip.zip"} and len(rows) == 2
+  assert f"{out / 'clip'} has it" in succeeds(capsys, *args)
 
 
 @pytest.mark.parametrize(

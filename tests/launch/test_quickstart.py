@@ -49,6 +49,18 @@ def test_it_goes_on_where_the_embedding_cannot_be_fetched(
   assert shown.err.count("\n") == len(quickstart.NETWORKS)
 
 
+def test_the_time_that_is_left_is_that_of_this_machine():
+  usual = (5, 5, 100, 400, 90)
+  left = lambda *took: quickstart.time_left(usual, took)
+  assert left(5) is None  # Too short to say how fast the machine is.
+  assert left(5, 5, 100) == pytest.approx(490)
+  assert left(10, 10, 200) == pytest.approx(2 * 490)  # It is half as fast.
+  # Scenes that were there already say nothing.
+  assert left(5, 5, 0.5) is None
+  assert left(5, 5, 0.5, 1230) == pytest.approx(90 * 1240 / 410)
+  assert left(5, 5, 100, 400, 90) is None
+
+
 def test_a_failing_step_ends_with_its_status(capfd):
   with pytest.raises(SystemExit) as end:
     quickstart.v2a("report", "no/such.json", "-o", "x.html")
@@ -80,6 +92,11 @@ def test_both_configs_take_the_overrides_of_every_scale(scale, config):
     assert resolved.num_train_steps > 10 * resolved.optimizer.warmup_steps
 
 
+def score(value):
+  entry = {"value": value, "low": value - 0.1, "high": value + 0.1}
+  return {"onset_f1_50ms": entry}
+
+
 def test_the_summary_says_what_was_trained_and_where_to_listen(tmp_path):
   road = quickstart.Road(tmp_path, SMOKE)
   points = points_lib.points(quickstart.CONFIGS, names=[], overrides={})
@@ -89,6 +106,10 @@ def test_the_summary_says_what_was_trained_and_where_to_listen(tmp_path):
     results = {
       "name": f"arm {number}",
       "checkpoint": {"step": 5, "clips_seen": 40, "train_seconds": 83.2},
+      "rows": [
+        {"name": "generated", "metrics": score(0.5)},
+        {"name": "shuffled_video", "metrics": score(0.35 - 0.2 * number)},
+      ],
     }
     (road.scores / arm.name).mkdir(parents=True)
     (road.scores / arm.name / "results.json").write_text(json.dumps(results))
@@ -97,10 +118,13 @@ def test_the_summary_says_what_was_trained_and_where_to_listen(tmp_path):
     for rank in (1, 2):
       (sounds / f"clip__c{rank:02d}_s0000.mp4").touch()
   lines = road.summary().splitlines()
-  assert lines[:2] == [
-    f"arm {i}: 5 steps, 40 clips seen in 1:23 of training, from scratch"
-    for i in range(2)
-  ]
+  trained = "5 steps, 40 clips seen in 1:23 of training, from scratch"
+  assert lines[:4:2] == [f"arm {number}: {trained}" for number in range(2)]
+  assert lines[1].endswith("it has not learned to follow the picture")
+  assert lines[3].strip() == (
+    "onset F1 0.50 [0.40, 0.60], with another clip's video 0.15: it follows"
+    " the picture"
+  )
   best = [line.split()[1] for line in lines if line.startswith("soundtrack")]
   assert len(best) == 2 and all("__c01_" in path for path in best)
   assert lines[-1] == f"report      {road.page}"
@@ -142,6 +166,7 @@ def test_the_whole_road(tmp_path, capfd):
   shown = capfd.readouterr().out
   page = tmp_path / "report.html"
   assert page.exists() and str(page) in shown
+  assert shown.count(" follow the picture") + shown.count("follows the") == 2
   arms = sorted((tmp_path / "eval").iterdir())
   assert len(arms) == 2
   for arm in arms:

@@ -90,6 +90,7 @@ def test_a_page_takes_the_place_of_an_older_one(results, tmp_path):
   page.write_text("old")
   assert cli.main(["report", str(results / "ar"), "-o", str(page)]) == 0
   assert "ar_run" in page.read_text()
-  # With the same in Markdown beside it.
-  assert {p.name for p in tmp_path.iterdir()} == {"page.html", "page.md"}
+  # With the same in Markdown, and its table, beside it.
+  names = {"page.html", "page.md", "page.csv"}
+  assert {p.name for p in tmp_path.iterdir()} == names
   assert "ar_run" in (tmp_path / "page.md").read_text()

@@ -1,24 +1,30 @@
 """Sweeps on GKE: the JobSets, xpk's command lines, and what kubectl says."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import shlex
 import subprocess
+import time
 
 import pytest
 import yaml
 
 from launch import config as config_lib
 from launch import parsing, train
-from launch.sweep import backend, gke, plan, state
+from launch.sweep import backend, gke, plan, state, status, tpus
+from tests.evaluation.report_results import write_results
 from tests.launch.commands import refused, succeeds
+from v2a_jax.basics import claim
+from v2a_jax.training.digests import DIGESTS
 
 OPTIONS = (
   *("--backend=gke", "--option=image=registry/v2a:1", "--option=queue=team"),
-  *("--option=workdirs=gs://bucket/runs", "--option=service_account=trainer"),
+  "--option=service_account=trainer",
 )
+STORE = "--option=workdirs=gs://bucket/runs"
 CRDS = "V2A_CRDS"
 
 
@@ -26,11 +32,37 @@ CRDS = "V2A_CRDS"
 def planned(tmp_path, capsys, monkeypatch):
   # The store is not asked: nothing of it is here.
   monkeypatch.setattr(state, "state", lambda folder: state.NEW)
-  folder = tmp_path / "sweep"
+  return make(capsys, tmp_path / "sweep", "gs://bucket")
+
+
+def make(capsys, folder, bucket):
+  """Plans three runs whose workdirs are in a bucket."""
   words = ["sweep", "plan", "--quick", "--config=configs/diffusion_tiny.py"]
-  words += ["--sweep=depth", *OPTIONS, "--topology=v5e:4x4", "--num_slices=2"]
-  succeeds(capsys, *words, "--evaluate=gs://bucket/scenes", "-o", folder)
+  words += ["--sweep=depth", *OPTIONS, f"--option=workdirs={bucket}/runs"]
+  words += ["--topology=v5e:4x4", "--num_slices=2"]
+  succeeds(capsys, *words, f"--evaluate={bucket}/scenes", "-o", folder)
   return plan.read(folder)
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+  """A kubectl that notes what it is given and lists the JobSets of a file."""
+  folder = tmp_path / "cluster"
+  folder.mkdir()
+  (folder / "items.json").write_text('{"items": []}')
+  (folder / "kubectl").write_text(
+    f'#!/bin/sh\necho "$@" >> {folder}/log\n'
+    f"[ $1 = get ] && cat {folder}/items.json\nexit 0\n"
+  )
+  (folder / "kubectl").chmod(0o755)
+  monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+  return folder
+
+
+def show(cluster, planned, **status):
+  """Lets the cluster list the JobSet of every run, with a status."""
+  items = [item | {"status": status} for item in manifests(planned)]
+  (cluster / "items.json").write_text(json.dumps({"items": items}))
 
 
 def manifests(planned):
@@ -105,7 +137,7 @@ def test_xpk_gets_the_same_command(planned):
   [
     ({"conditions": [{"type": "Completed", "status": "True"}]}, {}, "DONE"),
     ({}, {"suspend": True}, "QUEUED"),
-    ({"replicatedJobsStatus": [{"active": 2}]}, {}, "RUNNING"),
+    ({"replicatedJobsStatus": [{"name": "train", "active": 2}]}, {}, "RUNNING"),
     ({}, {}, "QUEUED"),
     (
       {"conditions": [{"type": "Failed", "status": "True", "reason": "Why"}]},
@@ -115,38 +147,122 @@ def test_xpk_gets_the_same_command(planned):
   ],
 )
 def test_the_state_of_a_jobset(status, spec, expected):
-  found = gke.report_of({"status": status, "spec": spec})
+  parts = {"replicatedJobs": [{"name": "train", "replicas": 2}]}
+  found = gke.report_of({"status": status, "spec": spec | parts}, "train")
   assert (found.state or found.ended) == expected
-  assert not gke.report_of(None).known
+  assert not gke.report_of(None, "train").known
 
 
-def test_kubectl_is_asked_and_told(planned, tmp_path, capsys, monkeypatch):
-  """With a kubectl that notes what it is given, and knows one JobSet."""
-  log = tmp_path / "log"
-  first = gke.job_name(planned.points[0].name)
-  items = {"items": [{"metadata": {"name": first}, "spec": {"suspend": True}}]}
-  (tmp_path / "kubectl").write_text(
-    f'#!/bin/sh\necho "$@" >> {log}\n'
-    f"[ $1 = get ] && echo '{json.dumps(items)}'\nexit 0\n"
-  )
-  (tmp_path / "kubectl").chmod(0o755)
-  monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+def test_kubectl_is_asked_and_told(planned, cluster, capsys):
+  first, second, _ = planned.points
   shown = succeeds(capsys, "sweep", "launch", planned.folder)
-  assert shown.count("submitted as v2a-") == 3
+  assert shown.count("submitted as v2a-") == 6  # Trainings and evaluations.
+  log = cluster / "log"
   assert log.read_text().count("apply -f ") == 3
+  waiting = manifests(planned)[0]
+  waiting["spec"]["suspend"] = True
+  (cluster / "items.json").write_text(json.dumps({"items": [waiting]}))
   ids = backend.ids(planned)
   reports = gke.query(planned, ids)
-  assert reports[planned.points[0].name].state == "QUEUED"
-  assert not reports[planned.points[1].name].known
+  assert reports[first.name].state == "QUEUED"
+  assert not reports[second.name].known
   gke.cancel(planned, ids)
-  assert log.read_text().splitlines()[-1].startswith(f"delete jobset {first} ")
+  last = log.read_text().splitlines()[-1]
+  assert last.startswith(f"delete jobset {ids[first.name]} ")
+  assert len(set(last.split())) == len(last.split())
+
+
+def test_sweeps_with_the_same_runs_leave_each_other_alone(planned):
+  twin = dataclasses.replace(planned, folder=planned.folder.parent / "twin")
+  names = {tpus.name_of(each, each.points[0]) for each in (planned, twin)}
+  assert len(names) == 2
+
+
+def test_a_run_is_followed_to_its_judgement_and_the_report(
+  gs_url, cluster, tmp_path, capsys
+):
+  """With a store that holds what the pods of a run would have written."""
+  planned = make(capsys, tmp_path / "sweep", gs_url)
+  for point in planned.points:
+    workdir = planned.workdir(point)
+    beat = {"host": "pod-1", "step": 7, "time": time.time() - 400}
+    (workdir / "hosts" / "1.json").write_text(json.dumps(beat))
+    (workdir / "checkpoints" / "7" / DIGESTS).write_text("{}")
+  succeeds(capsys, "sweep", "launch", planned.folder)
+  show(
+    *(cluster, planned),
+    replicatedJobsStatus=[{"name": "train", "active": 2}],
+  )
+  time.sleep(1.1)
+  row = status.rows(planned)[0]
+  assert (row["state"], row["evaluation"]) == ("RUNNING", "QUEUED")
+  assert "process 1 (host pod-1) silent for 6:4" in row["hosts"]
+  assert 1 < row["checkpoint"] < 60
+  assert succeeds(capsys, "sweep", "launch", planned.folder).count("skipped")
+  show(
+    *(cluster, planned),
+    replicatedJobsStatus=[
+      {"name": "train", "succeeded": 2},
+      {"name": "evaluate", "active": 1},
+    ],
+  )
+  row = status.rows(planned)[0]
+  assert (row["state"], row["evaluation"]) == ("DONE", "RUNNING")
+  shown = succeeds(capsys, "sweep", "launch", planned.folder)
+  assert "report: 0 of 3 runs are judged" in shown
+  for point in planned.points:
+    results = write_results(tmp_path / point.name, point.name)
+    out = planned.results(point) / "results.json"
+    out.write_bytes(results.read_bytes())
+  done = [{"type": "Completed", "status": "True"}]
+  show(cluster, planned, conditions=done)
+  row = status.rows(planned, metric="onset_f1_50")[0]
+  assert (row["state"], row["evaluation"]) == ("DONE", "DONE")
+  assert row["best"]["name"] == "onset_f1_50"
+  assert row["next"] == f"see {planned.results(planned.points[0])}/report.html"
+  applied = (cluster / "log").read_text().count("apply -f ")
+  succeeds(capsys, "sweep", "launch", planned.folder)
+  assert (cluster / "log").read_text().count("apply -f ") == applied == 3
+  page = planned.page().read_text()
+  assert all(point.name in page for point in planned.points)
+  assert str(planned.page()) in succeeds(
+    capsys, "sweep", "status", planned.folder
+  )
+
+
+def test_a_second_launcher_submits_nothing(planned, cluster, capsys):
+  with claim.held(planned.folder):
+    for verb in ("launch", "resume"):
+      line = refused(capsys, "sweep", verb, planned.folder)
+      assert "v2a sweep launch runs already" in line
+  assert not (cluster / "log").exists()
+
+
+def test_what_was_not_judged_is_applied_again(
+  gs_url, cluster, tmp_path, capsys
+):
+  planned = make(capsys, tmp_path / "sweep", gs_url)
+  succeeds(capsys, "sweep", "launch", planned.folder)
+  failed = [{"type": "Failed", "status": "True", "reason": "FailJobSet"}]
+  show(
+    *(cluster, planned),
+    conditions=failed,
+    replicatedJobsStatus=[{"name": "train", "succeeded": 2}],
+  )
+  row = status.rows(planned)[0]
+  assert row["state"] == "DONE" and row["evaluation"].startswith("FAILED")
+  succeeds(capsys, "sweep", "resume", planned.folder)
+  assert (cluster / "log").read_text().count("apply -f ") == 6
 
 
 @pytest.mark.parametrize(
   "args,words",
   [
-    (OPTIONS, "--backend=gke needs --topology"),
-    ((*OPTIONS, "--topology=h100:8"), "one of TPU such as v5e:4x4, not 'h100"),
+    ((*OPTIONS, STORE), "--backend=gke needs --topology"),
+    (
+      (*OPTIONS, STORE, "--topology=h100:8"),
+      "one of TPU such as v5e:4x4, not 'h100",
+    ),
     (OPTIONS[:2], "--backend=gke needs --option workdirs=…, gs:// folder"),
   ],
 )

@@ -180,6 +180,17 @@ def test_a_pipeline_is_a_chain_of_dependencies(slurm, tmp_path, capsys):
   assert table[1]["evaluation"] == "CANCELLED"
 
 
+def test_a_run_goes_on_with_fewer_machines_than_it_asks_for(
+  slurm, tmp_path, capsys
+):
+  """Two are asked for, and there is one."""
+  args = ["--option=nodes=2", "--option=min_nodes=1"]
+  folder, (name,) = planned(tmp_path, capsys, "fewer", *args)
+  succeeds(capsys, "sweep", "launch", folder)
+  wait_for(lambda: rows(folder, capsys)[0]["state"] == "DONE", seconds=90)
+  assert state.newest(folder / name) == 40
+
+
 def test_a_scheduler_that_refuses_or_forgets_is_one_line(
   slurm, tmp_path, capsys
 ):
@@ -211,11 +222,11 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     (["--option=time=0:05:00"], "leaves no time to train: 300 s are for"),
     (["--option=time=tomorrow"], "time=tomorrow is no time such as 24:00:00"),
     (["--option=partion=x"], "no option 'partion', did you mean partition?"),
+    (["--option=nodes=few"], "nodes=few is no number of machines"),
+    (["--option=min_nodes=2"], "min_nodes=2 is not from 1 to 1, the machines"),
   ],
 )
-def test_a_time_limit_that_makes_no_sense_is_refused(
-  args, words, tmp_path, capsys
-):
+def test_options_that_make_no_sense_are_refused(args, words, tmp_path, capsys):
   config = tmp_path / "toy.py"
   config.write_text(CONFIG)
   line = refused(

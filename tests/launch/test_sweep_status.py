@@ -9,6 +9,7 @@ import pytest
 from launch.sweep import plan, status
 from launch.sweep import points as points_lib
 from tests.launch.commands import succeeds
+from v2a_jax.evaluation import metrics
 
 
 @pytest.fixture
@@ -41,12 +42,12 @@ def results(planned, step, value, *, better=True):
     json.dumps(
       {
         "metrics": {
-          "onset_f1": {"role": "quality", "higher_is_better": better}
+          "onset_f1_50ms": {"role": "quality", "higher_is_better": better}
         },
         "checkpoint": {"step": step},
         "rows": [
-          {"kind": "anchor", "metrics": {"onset_f1": {"value": 0.99}}},
-          {"kind": "model", "metrics": {"onset_f1": metric}},
+          {"kind": "anchor", "metrics": {"onset_f1_50ms": {"value": 0.99}}},
+          {"kind": "model", "metrics": {"onset_f1_50ms": metric}},
         ],
       }
     )
@@ -67,6 +68,10 @@ def test_silent_and_slow_hosts_are_named(sweep):
   assert row["hosts"] in status.table([row])
 
 
+def test_the_metric_that_is_shown_is_measured():
+  assert status.MAIN_METRIC in [metric.id for metric in metrics.choose()]
+
+
 @pytest.mark.parametrize("better,best", [(True, 0.8), (False, 0.4)])
 def test_the_best_checkpoint_is_shown_with_its_interval(sweep, better, best):
   for step, value in ((2, 0.4), (4, 0.8), (6, 0.6)):
@@ -75,7 +80,9 @@ def test_the_best_checkpoint_is_shown_with_its_interval(sweep, better, best):
   assert row["best"]["value"] == best
   assert row["best"]["step"] == (4 if better else 2)
   low, high = best - 0.05, best + 0.05
-  assert f"onset_f1 {best:.3g} [{low:.3g}, {high:.3g}]" in status.table([row])
+  assert f"onset_f1_50ms {best:.3g} [{low:.3g}, {high:.3g}]" in status.table(
+    [row]
+  )
 
 
 def test_restarts_are_counted_and_failed_runs_are_shown_alone(sweep, capsys):

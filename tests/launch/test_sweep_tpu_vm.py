@@ -10,7 +10,7 @@ import pytest
 
 from launch import config as config_lib
 from launch import parsing, train
-from launch.sweep import backend, plan, tpu_vm
+from launch.sweep import backend, plan, tpus
 from tests.launch.commands import refused, succeeds
 
 OPTIONS = (
@@ -139,7 +139,7 @@ def test_the_slices_that_are_asked_for(
   job = made.jobs()[0]
   script = made.folder / f"{job.name}.tpu.sh"
   subprocess.run(["bash", script, "create"], check=True)
-  name = tpu_vm.resource(made, job)
+  name = tpus.name_of(made, job.point)
   given = set((queue.folder / "log").read_text().split())
   assert {w.replace("NAME", name) for w in words.split()} <= given
   assert {"--spot", "--network=lab", "--zone=us-west4-a"} <= given
@@ -148,7 +148,7 @@ def test_the_slices_that_are_asked_for(
 
 def test_a_sweep_waits_runs_is_lost_and_taken_up_again(planned, queue, capsys):
   first, second, third = planned.jobs()
-  names = [tpu_vm.resource(planned, job) for job in planned.jobs()]
+  names = [tpus.name_of(planned, job.point) for job in planned.jobs()]
   shown = succeeds(capsys, "sweep", "launch", planned.folder)
   assert shown.count("submitted as v2a-sweep-") == 3
   assert queue.names() == set(names)
@@ -207,7 +207,7 @@ def test_a_forgotten_resource_is_lost(planned, queue, capsys):
 def test_a_client_that_refuses_or_is_not_here_is_one_line(
   planned, queue, capsys, monkeypatch
 ):
-  taken = tpu_vm.resource(planned, planned.jobs()[0])
+  taken = tpus.name_of(planned, planned.points[0])
   other = {"name": f"x/{taken}", "state": {"state": "DELETING"}}
   (queue.folder / "queue.json").write_text(json.dumps({taken: other}))
   line = refused(capsys, "sweep", "launch", planned.folder)
@@ -252,7 +252,7 @@ def test_a_host_starts_again_what_may_go_better_and_notes_the_end(
   login, note, noted, delete = log
   assert login == "auth configure-docker us-docker.pkg.dev --quiet"
   assert note == f"storage cp - {job.folder}/exit_code" and noted == str(end)
-  assert f"delete {tpu_vm.resource(planned, job)} " in delete
+  assert f"delete {tpus.name_of(planned, job.point)} " in delete
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from launch import cli
 from tests import small_runs
 from tests.launch.commands import refused, succeeds, v2a
+from v2a_jax.evaluation.schema import SCHEMA
 from v2a_jax.training.restore import restore_params
 from v2a_jax.weights import bundle
 
@@ -52,14 +54,17 @@ def trained(folder):
 
 
 def run(folder, *overrides):
-  """Trains in a process; compiled programs are kept for the next one."""
+  """Trains in a process and returns what it says on the console.
+
+  Compiled programs are kept for the next one.
+  """
   env = {
     "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   process = v2a(*train(folder, *overrides), env=env)
   assert process.returncode == 0, process.stderr
-  return process.stdout
+  return process.stderr
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:
@@ -103,7 +108,11 @@ def test_a_workdir_is_not_continued_with_another_model(
 
 def test_the_same_command_continues_a_run(trained):
   first = losses(trained)[1]
-  run(trained.parent, "--config.num_train_steps=2")
+  said = run(trained.parent, "--config.num_train_steps=2").splitlines()
+  line = (
+    "goes on from step 1 with other settings: config.num_train_steps: 1 -> 2"
+  )
+  assert any(x.startswith(f"{trained} {line}") for x in said)
   assert list(losses(trained)) == [1, 2]
   assert losses(trained)[1] == first
   assert sorted(os.listdir(trained / "checkpoints")) == ["1", "2"]
@@ -120,8 +129,40 @@ def test_a_bundle_holds_what_a_run_has_learned(trained, tmp_path, capsys):
       np.testing.assert_array_equal(array, average[name].astype(jnp.bfloat16))
   names = {"weights.safetensors", "config.json", "tokenizer.model"}
   assert names <= {path.name for path in out.iterdir()}
+  card = (out / "CARD.md").read_text()
+  assert re.search(r"`v2a train`: (\d) of \1 steps, 8 clips a step", card)
+  assert "2 procedural scenes, seed 0 | CC0-1.0 (2)" in card
+  assert f"v2a eval {trained} --set DATA --degraded" in card
   line = refused(capsys, *command, tmp_path / "x", "--step=9")
   assert "9" in line and str(trained) in line
+
+
+def test_the_card_tells_what_was_measured_of_these_weights(
+  trained, tmp_path, capsys
+):
+  def export(name, sha256):
+    """Exports with an evaluation of the weights of a digest."""
+    score = {"value": 0.5, "low": 0.25, "high": 0.75}
+    entry = {"label": "Onset F1", "unit": "", "role": "quality"}
+    results = {
+      **{"schema": SCHEMA, "name": "a", "identity": {}, "clips": []},
+      "checkpoint": {"path": "runs/a", "step": 1, "sha256": sha256},
+      "set": {"path": "data/x", "split": "test", "n": 48},
+      "metrics": {"onset_f1_50ms": entry},
+      "rows": [{"name": "generated", "metrics": {"onset_f1_50ms": score}}],
+    }
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(results))
+    flags = ("--measured", folder, "-o", folder / "bundle")
+    return "weights", "export", trained, *flags
+
+  succeeds(capsys, *export("own", restore_params(trained).sha256))
+  card = (tmp_path / "own" / "bundle" / "CARD.md").read_text()
+  assert "48 clips of `data/x`" in card and "0.5 [0.25, 0.75]" in card
+  line = refused(capsys, *export("other", "0" * 64))
+  assert "runs/a at step 1 is not of these weights" in line
+  assert not (tmp_path / "other" / "bundle").exists()
 
 
 def test_features_are_written_by_the_encoder_of_a_run(
@@ -172,6 +213,7 @@ def test_a_data_set_is_not_replaced_unless_told(folder, capsys):
     (["--num_processes=2"], "set all three"),
     (["--coordinator=127.0.0.1:1", "--process_id=0"], "set all three"),
     (["--process_id=-1"], "-1 is not a whole number in [0, inf)"),
+    (["--config.lost_seconds=0.5"], "the limit 'lost' is 0.5 seconds"),
   ],
 )
 def test_processes_that_cannot_find_one_another_say_what_is_missing(

@@ -292,6 +292,35 @@ def test_a_missing_stream_is_an_error():
 
 
 @pytest.mark.parametrize(
+  ("rate", "channels", "refused"),
+  [
+    (1, 1, "cannot be sound by its sample rate: 1 Hz is not in"),
+    (3_999, 1, "3,999 Hz is not in"),
+    (1_000_000, 1, "1,000,000 Hz is not in"),
+    (8_000, 65, "by its channels: 65 are over 64"),
+    (4_000, 1, ""),
+    (768_000, 2, ""),
+    (8_000, 64, ""),
+  ],
+)
+def test_sound_of_an_impossible_rate_or_form_is_refused(
+  rate, channels, refused, tmp_path
+):
+  path = tmp_path / "odd.wav"
+  soundfile.write(path, np.zeros((rate // 4 + 1, channels)), rate)
+  read = lambda: media.read_audio(path, sample_rate=8_000, channels=1)
+  info = media.probe(path)
+  assert bool(media.sound_refusal(info.sample_rate, info.channels)) == bool(
+    refused
+  )
+  if refused:
+    with pytest.raises(media.MediaError, match=refused):
+      read()
+  else:
+    assert len(read().samples) == pytest.approx(2_000, abs=8)
+
+
+@pytest.mark.parametrize(
   ("option", "message"),
   [
     ({"start": -1}, "start=-1 s must be at least 0"),

@@ -31,6 +31,20 @@ def clip(tmp_path_factory):
   )
 
 
+def test_only_the_documented_files_decode_in_their_own_process():
+  root = pathlib.Path(__file__).parents[2]
+  unsafe = re.compile(r"media\.(probe|read_video|read_audio|decode_flac)\(")
+  found = {
+    path.name
+    for room in ("data_pipelines", "launch", "v2a_jax")
+    for path in (root / room).rglob("*.py")
+    if unsafe.search(path.read_text())
+  }
+  text = (root / "docs/reading_files.md").read_text()
+  told = re.search(r"\*\*Not in it\*\*.*?\((.*?);", text, re.DOTALL)[1]
+  assert found == set(re.findall(r"\w+\.py", told))
+
+
 def test_a_clip_is_read_as_by_the_functions_of_this_process(clip):
   settings = {"sample_rate": 8000, "max_fps": 5, "size": (16, 16)}
   read = media.read_clip(clip, **settings, start=0.5, duration=1.0)

@@ -138,12 +138,13 @@ def test_on_a_mesh_a_kernel_moves_nothing(manual, heads):
   np.testing.assert_allclose(out, by_xla(mask)(q, k, v), atol=2e-5)
 
 
-def test_cudnn_is_called_with_the_keys_that_count(monkeypatch):
+@pytest.mark.parametrize("size", [8, 6])
+def test_cudnn_is_called_with_the_keys_that_count(size, monkeypatch):
   """Lowered for a GPU that is not here; cuDNN's version is that of one."""
   from jax._src.cudnn import fused_attention_stablehlo as fused
 
   monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
-  qkv = draw(2, 5, 7, 2, 8, "bfloat16")
+  qkv = draw(2, 5, 7, 2, size, "bfloat16")
   mask = jnp.arange(7)[None] < jnp.array([[0], [3]])
   run = lambda q, k, v: attend.on_shards(attend.cudnn, q, k, v, mask)
   traced = jax.jit(lambda *a: both_ways(run, *a)).trace(*qkv)
@@ -152,17 +153,18 @@ def test_cudnn_is_called_with_the_keys_that_count(monkeypatch):
   assert "PADDING" in text and "ScaleBias" not in text
 
 
-def test_cudnn_gets_all_keys_that_count_first(monkeypatch):
+@pytest.mark.parametrize("size", [8, 6])
+def test_cudnn_gets_all_keys_that_count_first(size, monkeypatch):
   """What cuDNN computes is computed by XLA here."""
   xla = jax.nn.dot_product_attention
 
   def prefix(q, k, v, *, implementation, **lengths):
-    assert implementation == "cudnn"
+    assert implementation == "cudnn" and q.shape[-1] == 8
     return xla(q, k, v, **lengths)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", prefix)
   mask = jax.random.bernoulli(jax.random.key(1), 0.5, (3, 7)).at[0].set(False)
-  qkv = draw(3, 5, 7, 2, 8)
+  qkv = draw(3, 5, 7, 2, size)
   found = both_ways(
     lambda q, k, v: attend.on_shards(attend.cudnn, q, k, v, mask), *qkv
   )

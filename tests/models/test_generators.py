@@ -12,7 +12,8 @@ from tests import tiny
 from v2a_jax.models.pattern import PATTERNS
 
 T = 9
-BOTH = pytest.mark.parametrize("pattern", sorted(PATTERNS))
+CASES = [*((pattern, 1) for pattern in sorted(PATTERNS)), ("delay", 3)]
+EACH = pytest.mark.parametrize("pattern, kernel", CASES)
 
 
 def _noisy(b=2, t=T, seed=3):
@@ -128,9 +129,10 @@ def test_any_frame_rate_is_read_at_the_latents_times():
   np.testing.assert_allclose(far[:, 0], tokens.sync[:, -1], atol=1e-5)
 
 
-@BOTH
-def test_token_model_is_causal_in_its_pattern(pattern):
-  model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
+@EACH
+def test_token_model_is_causal_in_its_pattern(pattern, kernel):
+  model = tiny.tokens(pattern=pattern, mlp_kernel=kernel)
+  cond = tiny.conditioning()
   codes = _codes()
   plain = _score(model, cond, codes)
   i, k = 4, 1
@@ -143,9 +145,10 @@ def test_token_model_is_causal_in_its_pattern(pattern):
   assert moved[step > step[i, k]].all()
 
 
-@BOTH
-def test_cached_decoding_equals_the_whole_sequence(pattern):
-  model, cond = tiny.tokens(pattern=pattern), tiny.conditioning()
+@EACH
+def test_cached_decoding_equals_the_whole_sequence(pattern, kernel):
+  model = tiny.tokens(pattern=pattern, mlp_kernel=kernel)
+  cond = tiny.conditioning()
   codes = _codes()
   expected = _score(model, cond, codes)
   backbone = model.backbone
@@ -162,7 +165,8 @@ def test_cached_decoding_equals_the_whole_sequence(pattern):
 
 
 def test_vectors_of_latents_are_causal():
-  model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
+  model = tiny.latents(mlp_kernel=3)
+  cond, latents = tiny.conditioning(), _noisy()
   plain = _vectors(model, cond, latents)
   other = _vectors(model, cond, latents.at[:, 4].add(1.0))
   moved = np.abs(plain - other).max(axis=(0, 2)) > 1e-6
@@ -170,7 +174,8 @@ def test_vectors_of_latents_are_causal():
 
 
 def test_cached_decoding_of_latents_equals_the_whole_sequence():
-  model, cond, latents = tiny.latents(), tiny.conditioning(), _noisy()
+  model = tiny.latents(mlp_kernel=3)
+  cond, latents = tiny.conditioning(), _noisy()
   cache = _start(model, cond)
   before, rows = jnp.full_like(latents[:, 0], 9.0), []
   step = jax.jit(model.backbone.step)

@@ -89,6 +89,21 @@ def test_convolved_feed_forward_equals_scipys_convolution(masked):
   np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+def test_a_causal_convolution_sees_the_newest_tokens_alone():
+  """In one piece or in two, of which the second is given the first's end."""
+  mlp = layers.FeedForward(4, 6, kernel=3, rngs=nnx.Rngs(0))
+  x = jax.random.normal(jax.random.key(0), (2, 7, 4))
+  past = jax.random.normal(jax.random.key(1), (2, 2, 4))
+  whole = mlp(x, past=past)
+  # What follows and precedes: the middle of a kernel of both sides.
+  padded = jnp.concatenate([past, x], axis=1)
+  np.testing.assert_allclose(whole, mlp(padded)[:, 1:-1], atol=1e-5)
+  first, rest = mlp(x[:, :4], past=past), mlp(x[:, 4:], past=x[:, 2:4])
+  np.testing.assert_allclose(
+    jnp.concatenate([first, rest], axis=1), whole, atol=1e-5
+  )
+
+
 def test_modulation_is_the_identity_until_it_is_trained():
   modulation = layers.Modulation(8, 2, rank=3, rngs=nnx.Rngs(0), dtype=None)
   parts = modulation(jax.random.normal(jax.random.key(0), (2, 5, 8)))

@@ -129,6 +129,17 @@ def test_frames_of_384_pixels_have_as_many_patches_as_of_378(size):
   assert patches.shape[2] == 27 * 27
 
 
+@pytest.mark.parametrize("name", ["text_projection", "logit_scale"])
+def test_what_neither_tower_reads_must_be_there_too(tmp_path, name):
+  tensors = reference.weights("clip_tiny")
+  tensors.setdefault("logit_scale", np.ones((), np.float32))
+  del tensors[name]
+  folder = clip_folder(tmp_path, tensors=tensors)
+  for tower in (open_clip.VISION, open_clip.TEXT):
+    with pytest.raises(WrongWeightsError, match=f"{name} is missing"):
+      tower.load(folder)
+
+
 def test_what_is_missing_is_said_in_one_line(tmp_path):
   with pytest.raises(MissingWeightsError, match=r"open_clip_config\.json"):
     open_clip.TEXT.load(tmp_path)

@@ -327,6 +327,30 @@ def test_known_steps_are_kept_and_the_others_depend_on_them(kind):
   assert not np.array_equal(latents[~mask], free[~mask])
 
 
+def test_steps_that_are_held_for_a_while_go_on_from_there():
+  model, cond = tiny.diffusion(), tiny.conditioning()
+  values = np.full((2, T, tiny.CHANNELS), 0.7, np.float32)
+
+  def run(num_steps, **draw):
+    return tiny.sample(
+      ODESampler(num_steps=num_steps),
+      model,
+      Diffusion(),
+      cond,
+      keys=KEYS,
+      times=tiny.times(T),
+      windows=ONE,
+      **draw,
+    )
+
+  held = lambda until: run(8, known=(values, np.full((2, T), until)))
+  # Of eight steps the fifth, from 0.5 to 0.625, is the last that is held.
+  begun = run(3, like=jnp.asarray(values), begin=0.625)
+  np.testing.assert_allclose(held(np.float32(0.55)), begun, atol=1e-5)
+  np.testing.assert_allclose(held(np.float32(0)), run(8), atol=1e-5)
+  np.testing.assert_array_equal(held(np.float32(1)), values)
+
+
 def test_restrict_keeps_the_likeliest():
   logits = jnp.log(jnp.asarray([0.5, 0.3, 0.15, 0.05]))
   kept = lambda **k: np.isfinite(restrict(logits, **k)).tolist()

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,51 +23,17 @@ pytest.importorskip("fastapi", reason="v2a serve needs the extra `ui`")
 pytest.importorskip("uvicorn", reason="v2a serve needs the extra `ui`")
 
 
-class Served:
-  """A running `v2a serve`.
+class Client:
+  """Who asks a service.
 
   Attributes:
-    root: its folder.
+    root: the service's folder.
     url: its address.
-    process: the process.
   """
 
-  def __init__(self, root: pathlib.Path, *flags: str, prefix=()):
-    self.root, self.flags, self.prefix = root, flags, prefix
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      self.port = free.getsockname()[1]
-    self.url = f"http://127.0.0.1:{self.port}"
-    self.start()
-
-  def start(self) -> None:
-    """Starts it, and waits until it answers."""
-    command = [
-      sys.executable,
-      "-m",
-      "launch.cli",
-      "serve",
-      "-o",
-      str(self.root),
-    ]
-    self.process = subprocess.Popen(
-      [*self.prefix, *command, "--port", str(self.port), *self.flags],
-      cwd=ROOT,
-      env=ENVIRONMENT | {"JAX_PLATFORMS": "cpu"},
-      stdout=subprocess.DEVNULL,
-      stderr=(self.root.parent / f"{self.root.name}.log").open("ab"),
-    )
-    deadline = time.monotonic() + 120
-    while True:
-      with contextlib.suppress(OSError):
-        return self.ask("GET", "/api/model")
-      assert self.process.poll() is None and time.monotonic() < deadline
-      time.sleep(0.1)
-
-  def kill(self, how=signal.SIGKILL) -> None:
-    """Ends it."""
-    self.process.send_signal(how)
-    self.process.wait(timeout=60)
+  def __init__(self, root: pathlib.Path, port: int):
+    self.root, self.port = root, port
+    self.url = f"http://127.0.0.1:{port}"
 
   def ask(self, method, path, body=None, *, headers=(), raw=False):
     """Returns the JSON, or with `raw` the bytes, of an answer.
@@ -111,6 +79,91 @@ class Served:
     """Returns the lines of the audit log."""
     text = (self.root / "audit.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+class Served(Client):
+  """A running `v2a serve`.
+
+  Attributes:
+    process: the process.
+  """
+
+  def __init__(self, root: pathlib.Path, *flags: str, prefix=()):
+    super().__init__(root, _free_port())
+    self.flags, self.prefix = flags, prefix
+    self.start()
+
+  def start(self) -> None:
+    """Starts it, and waits until it answers."""
+    command = [
+      sys.executable,
+      "-m",
+      "launch.cli",
+      "serve",
+      "-o",
+      str(self.root),
+    ]
+    self.process = subprocess.Popen(
+      [*self.prefix, *command, "--port", str(self.port), *self.flags],
+      cwd=ROOT,
+      env=ENVIRONMENT | {"JAX_PLATFORMS": "cpu"},
+      stdout=subprocess.DEVNULL,
+      stderr=(self.root.parent / f"{self.root.name}.log").open("ab"),
+    )
+    deadline = time.monotonic() + 120
+    while True:
+      with contextlib.suppress(OSError):
+        return self.ask("GET", "/api/model")
+      assert self.process.poll() is None and time.monotonic() < deadline
+      time.sleep(0.1)
+
+  def kill(self, how=signal.SIGKILL) -> None:
+    """Ends it."""
+    self.process.send_signal(how)
+    self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def running(tracker, root, options, **how):
+  """Runs a service in a thread of this process; yields who asks it."""
+  import uvicorn
+
+  from v2a_jax.service import app
+
+  client = Client(root, _free_port())
+  settings = {"log_level": "warning", "limit_concurrency": 200}
+  application = app.create(tracker, root, options, **how)
+  server = uvicorn.Server(
+    uvicorn.Config(application, port=client.port, **settings)
+  )
+  thread = threading.Thread(target=server.run)
+  thread.start()
+  try:
+    deadline = time.monotonic() + 30
+    while not server.started:
+      assert thread.is_alive() and time.monotonic() < deadline
+      time.sleep(0.02)
+    yield client
+  finally:
+    server.should_exit = True
+    thread.join()
+
+
+def _free_port() -> int:
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    return free.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory):
+  """A model in a folder of the user's own."""
+  from v2a_jax.soundtrack.tracker import Soundtracker
+  from v2a_jax.weights import bundle
+
+  folder = tmp_path_factory.mktemp("secret") / "mine"
+  shutil.copytree(bundle.find("diffusion_tiny"), folder)
+  return Soundtracker.load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,27 @@
 """The API under abuse and accidents: what is refused, and what survives."""
 
 from concurrent import futures
+import fractions
 import http.client
 import io
 import json
 import pathlib
 import signal
+import struct
 import subprocess
+import sys
 import urllib.error
 import zipfile
+import zlib
 
+import av
+import numpy as np
 import pytest
 
 from launch import generate, parsing
+from tests.processes import ENVIRONMENT, ROOT
 from tests.service.conftest import Served
-from v2a_jax import media
+from v2a_jax import media, watermark
 from v2a_jax.service.command import command
 from v2a_jax.service.store import safe_name
 from v2a_jax.soundtrack.options import DeliveryOptions
@@ -60,6 +67,18 @@ def test_a_job_is_made_like_its_command(served, clip, tmp_path):
   assert part == clip.read_bytes()[10:20]
 
 
+def test_where_in_a_sound_the_mark_is_is_answered(served, tmp_path):
+  rng = np.random.default_rng(0)
+  sound = (0.1 * rng.standard_normal((7 * 16_000, 1))).astype(np.float32)
+  sound[32_000:80_000] = watermark.embed(sound[32_000:80_000], 16_000)
+  media.write_wav(tmp_path / "cut.wav", sound, 16_000)
+  data = (tmp_path / "cut.wav").read_bytes()
+  found = served.ask("POST", "/api/detect?name=cut.wav", data)
+  (place,) = found["places"]
+  assert place["start"] == pytest.approx(2, abs=0.13)
+  assert place["end"] == pytest.approx(5, abs=0.13)
+
+
 def test_layers_are_exported_with_their_stems(served, clip):
   video = served.upload(clip)["id"]
   layers = {"layers": [["effects", "a door"], ["music", "strings"]]}
@@ -71,6 +90,34 @@ def test_layers_are_exported_with_their_stems(served, clip):
     names = [pathlib.PurePath(name).name for name in archive.namelist()]
   stem = "a door__c01_s0000"
   assert {f"{stem}__music.wav", f"{stem}__effects.wav"} < set(names)
+
+
+def test_what_is_kept_of_a_sound_is_its_own_and_has_its_length_to_be_made(
+  served, clip, tmp_path
+):
+  """A video's own sound, named by its id, without the page."""
+  video = served.upload(clip)["id"]
+  request = {"regenerate": [[1.0, 1.5]], "audio_track": 0}
+  asked = {"audio": video, "request": request}
+  made = served.wait(
+    job(served, video, **asked, delivery={"mark": False})["id"]
+  )
+  assert made["state"] == "done", made["error"]
+  command_ = f"/api/jobs/{made['id']}/takes/0/command"
+  line = served.ask(
+    "GET", f"{command_}?container=mkv&loudness=-16&timeline=edl"
+  )
+  line = line["command"]
+  assert "--audio 'a door.mp4' --audio_track 0 --regenerate 1-1.5" in line
+  assert "--container mkv" in line and "--timeline edl" in line
+  assert "--loudness=-16" in line and str(served.root) not in line
+  assert served.refused("GET", f"{command_}?container=avi")[0] == 422
+  sound = f"/api/jobs/{made['id']}/takes/0/sound"
+  (tmp_path / "take.wav").write_bytes(served.ask("GET", sound, raw=True))
+  read = lambda path: media.read_audio(path, sample_rate=16_000).samples[:, 0]
+  take, own = read(tmp_path / "take.wav"), read(clip)[:32_000]
+  off = abs(take[: len(own)] - own)
+  assert off[200:15_500].max() < 0.01 < off[17_000:23_000].max()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +172,8 @@ def test_a_command_asks_for_the_same(request_, delivery, tmp_path, monkeypatch):
     ("POST", "/api/videos?name=a.mp4", b"not a video", 422, "a.mp4: cannot be"),
     ("POST", "/api/videos?name=a.mp4", b"", 422, "a.mp4: is empty"),
     ("POST", "/api/transcript", b"hello", 422, "has no spoken words"),
-    ("POST", "/api/jobs", {"video": "x", "audio": "/etc/passwd"}, 422, ""),
+    ("POST", "/api/jobs", {"video": "x", "request": {"audio": "/x"}}, 422, ""),
+    ("POST", "/api/jobs", {"video": "x", "audio": "/x"}, 404, "no video has"),
     ("POST", "/api/export", {"takes": []}, 422, ""),
   ],
 )  # fmt: skip
@@ -149,6 +197,11 @@ def test_what_cannot_be_used_is_refused(
     ({"delivery": {"loudness": 5}}, "loudness=5.0 is not in"),
     ({"like": "0" * 32}, "no video has this id"),
     ({"base": {"job": "0" * 32, "seed": 1}}, "no job has this id"),
+    ({"audio": "0" * 32}, "no video has this id"),
+    ({"audio": "../../etc/passwd"}, "no video has this id"),
+    ({"audio": "0" * 32, "base": {"job": "0" * 32, "seed": 1}}, "choose one"),
+    ({"request": {"audio_track": 0}}, "it needs audio"),
+    ({"request": {"regenerate": [[0, 1]], "audio_track": 3}}, "another number"),
   ],
 )  # fmt: skip
 def test_a_job_that_cannot_be_done_is_refused(served, clip, fields, words):
@@ -194,6 +247,73 @@ def test_a_zip_bomb_is_no_video(served):
     "POST", "/api/videos?name=a.mp4", bomb.getvalue()
   )
   assert code == 422 and "cannot be opened" in detail
+
+
+def large_picture(path: pathlib.Path) -> None:
+  """Writes a film of 64 x 64 pixels, by its header, with frames of 400 million."""
+  side, rows = 20_000, bytes(1 + 20_000)
+  packed = zlib.compressobj(9)
+  pixels = b"".join(packed.compress(rows) for _ in range(side))
+  chunk = lambda kind, data: (
+    struct.pack(">I", len(data))
+    + kind
+    + data
+    + struct.pack(">I", zlib.crc32(kind + data))
+  )
+  png = b"\x89PNG\r\n\x1a\n" + b"".join([
+    chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)),
+    chunk(b"IDAT", pixels + packed.flush()),
+    chunk(b"IEND", b""),
+  ])  # fmt: skip
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("png", rate=10)
+    stream.width = stream.height = 64
+    stream.pix_fmt = "rgb24"
+    for number in range(3):
+      packet = av.Packet(png)
+      packet.stream, packet.time_base = stream, fractions.Fraction(1, 10)
+      packet.pts = packet.dts = number
+      container.mux(packet)
+
+
+def long_silence(path: pathlib.Path) -> None:
+  """Writes ten minutes of eight channels at 192 kHz: 3.7 GB in a fast format."""
+  rate = 192_000
+  silence = np.zeros((1, 8 * rate), np.int16)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("flac", rate=rate, layout="7.1")
+    frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="7.1")
+    frame.sample_rate = rate
+    for second in range(600):
+      frame.pts = second * rate
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+  "write,name,route,words",
+  [
+    (large_picture, "a.mov", "videos", "no video frame can be decoded"),
+    (long_silence, "a.flac", "detect", "read a shorter window"),
+  ],
+)
+def test_media_that_grow_when_they_are_decoded_are_refused(
+  served, tmp_path, write, name, route, words
+):
+  write(tmp_path / name)
+  data = (tmp_path / name).read_bytes()
+  assert len(data) < 2 << 20
+  before = peak_memory(served)
+  code, detail = served.refused("POST", f"/api/{route}?name={name}", data)
+  assert code == 422 and words in detail
+  assert peak_memory(served) - before < 200 << 20
+  assert served.ask("GET", "/api/model")
+
+
+def peak_memory(served) -> int:
+  """Returns the most bytes that the service itself has held."""
+  text = pathlib.Path(f"/proc/{served.process.pid}/status").read_text()
+  return int(text.partition("VmHWM:")[2].split()[0]) << 10
 
 
 @pytest.mark.parametrize(
@@ -248,6 +368,12 @@ def test_a_killed_service_goes_on_and_loses_nothing(clip, tmp_path):
     body = {"video": video, "request": QUICK}
     assert served.refused("POST", "/api/jobs", body)[0] == 503
     served.ask("DELETE", f"/api/jobs/{waiting[0]}")
+    # No other may work on its folder.
+    other = subprocess.run(
+      [sys.executable, "-m", "launch.cli", "serve", "-o", str(served.root)],
+      cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert other.returncode and "is being written by" in other.stderr
     served.kill()
 
     served.start()

@@ -182,7 +182,7 @@ def sidecars(folder: pathlib.Path, rounds: int, *, seed: int = 0) -> Tally:
     "video": str(video),
     "model": {"checkpoint": {"path": "diffusion_tiny", "step": None}},
     "request": {"prompt": "rain", "seed": 1, "num_candidates": 2},
-    "delivery": {"keep": 2, "loudness": -23.0, "mark": True, "own_key": False},
+    "delivery": {"keep": 2, "loudness": -23.0, "mark": True, "key_digest": ""},
     "candidates": [{"seed": 1, "sha256_samples": "0" * 64}],
   }
   path = folder / "clip.json"

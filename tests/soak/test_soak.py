@@ -10,9 +10,9 @@ from tests.soak import files, loaders, runs
 @pytest.mark.parametrize(
   "soak, rounds",
   [
-    *[(runs.kills, 2), (runs.readers_gone, 1), (runs.full_disks, 1)],
+    *[(runs.kills, 1), (runs.readers_gone, 1), (runs.full_disks, 1)],
     *[(runs.stops, 1), (loaders.workers_killed, 1)],
-    *[(files.clips, 8), (files.builds, 1)],
+    *[(files.clips, 3), (files.builds, 1)],
     *[(files.sidecars, 40), (files.bundles, 40), (files.captions, 60)],
     *[(files.results, 40), (files.torch_files, 60)],
   ],

@@ -11,6 +11,7 @@ from configs import ar_tiny, diffusion_tiny
 from tests.soundtrack.test_tracker import RATE, _tracker
 from tests.soundtrack.test_tracker import video as video  # noqa: PLC0414
 from v2a_jax import media
+from v2a_jax.basics import scratch
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.hearing import unwanted
 from v2a_jax.sampling.windows import Windows
@@ -161,6 +162,8 @@ def test_what_has_no_words_is_refused(text):
     (dict(retries=2, speech=True), "retries=2 rejects nothing"),
     (dict(rank_by=("beauty",)), "rank_by='beauty' is not one of motion_onset"),
     (dict(rank_by=("like",)), "rank_by=like needs the sound"),
+    (dict(rank_by=("prompt",), clap="x"), "rank_by=prompt needs the words"),
+    (dict(rank_by=("prompt",), prompt="x"), "needs the folder of LAION's CLAP"),
     (dict(like_strength=0.5), "like_strength needs the sound"),
     (dict(like="a.wav", like_strength=0.0), "like_strength=0.0 is not in"),
     (dict(seed=2**32 - 7, retries=1), "needs seeds up to"),
@@ -235,27 +238,31 @@ def test_candidates_with_unwanted_speech_are_made_anew(recordings, video):  # no
   request = Request(num_candidates=2, retries=3, speech=False)
   picture = media.read_video(video, max_fps=10.0, size=(16, 16))
   motion = ranking.Motion.of(picture.frames, picture.times)
+  against = scoring.Against(motion=motion)
 
   def make(seed: int, count: int):
     return [
       selection.judged(
-        media.read_audio(recordings[s], sample_rate=RATE).samples,
+        media.read_audio(recordings[s % 5], sample_rate=RATE).samples,
         RATE,
         s,
-        motion=motion,
         request=request,
-        like=None,
+        against=against,
       )
       for s in range(seed, seed + count)
     ]
 
   taken, rows = selection.select(make, request)
-  assert {take.seed for take in taken} == {0, 2}
+  # The second candidate has seed 1, then 3, which both speak, then 5.
+  assert {take.seed for take in taken} == {0, 5}
   assert not any(take.rejected for take in taken)
   assert taken[0].score >= taken[1].score
-  (row,) = rows
-  assert row["seed"] == 1 and row["rejected"] and row["heard"]["speech"] > 1
-  # One after another: the second candidate has seed 1, then 3, which both speak.
+  assert [row["seed"] for row in rows] == [1, 3]
+  assert all(row["rejected"] and row["heard"]["speech"] > 1 for row in rows)
+  # One after another they are the same, so that the page's command is true.
+  singles = list(selection.one_by_one(make, request))
+  assert [take.seed for take, _ in singles] == [0, 5]
+  assert [row["seed"] for _, rows in singles for row in rows] == [1, 3]
   one, two = selection.one_by_one(make, dataclasses.replace(request, retries=1))
   assert one[0].seed == 0 and one[1] == []
   assert two[0].rejected and {two[0].seed, two[1][0]["seed"]} == {1, 3}
@@ -275,6 +282,12 @@ def test_speech_that_stays_is_delivered_and_said(
   assert row["rejected"] and row["heard"]["speech"] > 1
   assert [r["rejected"] for r in sidecar["rejected"]] == [True]
   assert sidecar["ranked_by"] == "motion_onset"
+  assert sidecar["chosen_by"].keys() == {"motion_onset", "no_speech"}
+  # Also where takes are made one by one.
+  (one,) = tracker.stream(video, **ask)
+  one = one.save(tmp_path / "one", mark=False, sign=False)
+  sidecar = json.loads(one.sidecar.read_text())
+  assert sidecar["chosen_by"].keys() == {"motion_onset", "no_speech"}
 
 
 def test_several_scores_rank_by_the_mean_of_their_ranks():
@@ -352,6 +365,27 @@ def test_layers_are_made_apart_and_their_stems_add_up(tracker, video, tmp_path):
   )
   stems = sum(read(name) for name in row["stems"].values())
   np.testing.assert_allclose(stems, read(row["wave"]), atol=2e-3)
+
+
+def test_long_layers_and_kept_sound_are_on_disk(
+  tracker,
+  video,  # noqa: F811
+  tmp_path,
+  monkeypatch,
+):
+  monkeypatch.setattr(scratch, "LARGE", 1)
+  media.write_wav(tmp_path / "a.wav", np.full((RATE, 1), 0.1), RATE)
+
+  def on_disk(array) -> bool:
+    while array is not None and not isinstance(array, np.memmap):
+      array = array.base
+    return array is not None
+
+  layers = (("effects", "a hammer"), ("music", "rain"))
+  take = tracker(video, layers=layers, num_candidates=1).best
+  assert all(map(on_disk, (take.samples, *take.layers.values())))
+  take = tracker(video, audio=str(tmp_path / "a.wav"), num_candidates=1).best
+  assert on_disk(take.samples)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from v2a_jax import media, watermark
-from v2a_jax.soundtrack import delivery, loudness
+from v2a_jax.soundtrack import delivery, loudness, places
 from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
@@ -115,7 +115,7 @@ def test_level_and_true_peak_are_those_asked_for(takes, tmp_path, options):
   for path in (*done.waves, *done.videos):
     found, peak = measured(path)
     assert found == pytest.approx(options["loudness"], abs=0.5)
-    assert peak <= options.get("true_peak", -1.0) + 0.1
+    assert peak <= options.get("true_peak", -1.0) + 0.01  # of its meter
     info = media.probe(path)
     assert info.sample_rate == 48_000
     heard = media.read_audio(path, sample_rate=48_000).samples
@@ -125,6 +125,8 @@ def test_level_and_true_peak_are_those_asked_for(takes, tmp_path, options):
   for row in done.rows:
     assert row["loudness_lufs"] == pytest.approx(options["loudness"], abs=0.1)
     assert row["watermark"]["found"]
+    for name in ("true_peak_dbtp", "video_true_peak_dbtp"):
+      assert row[name] <= options.get("true_peak", -1.0)
   for path in done.videos:
     assert media.video_packets(path) == media.video_packets(takes.video)
     assert media.probe(path).timecode == "10:00:00:00"
@@ -191,18 +193,75 @@ def test_timelines_and_zip_have_what_was_written(takes, film, tmp_path):
 
 
 def test_the_same_is_found_again_if_it_is_whole(takes, tmp_path):
-  options = DeliveryOptions(keep=1)
-  find = lambda: delivery.existing(
-    takes.video, takes.request, takes.model, tmp_path, options
-  )
+  asked = dict(keep=1, original="mix", timeline=("edl",), zip=True, mark=False)
+
+  def find(**other):
+    return delivery.existing(
+      takes.video,
+      takes.request,
+      takes.model,
+      tmp_path,
+      DeliveryOptions(**asked | other),
+    )
+
   assert find() is None
-  done = takes.save(tmp_path, keep=1)
+  done = takes.save(tmp_path, **asked)
   assert find() == done.shot
-  options = delivery.DeliveryOptions(keep=1, loudness=-23.0)
-  assert find() is None
-  options = delivery.DeliveryOptions(keep=1)
-  done.waves[0].unlink()
-  assert find() is None
+  assert find(loudness=-23.0) is None
+  written = sorted(done.sidecar.parent.iterdir())
+  assert [path.suffix for path in written] == [
+    *(".edl", ".json", ".zip", ".mp4", ".wav", ".wav")
+  ]
+  for path in written:
+    data = path.read_bytes()
+    path.unlink()
+    assert find() is None, path
+    path.write_bytes(data)
+  assert find() == done.shot
+
+
+def test_what_was_not_finished_goes_on_in_its_folder(takes, tmp_path):
+  asked = dict(keep=1, mark=False)
+
+  def fail(path):
+    raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    takes.save(tmp_path, on_file=fail, **asked)
+  (folder,) = tmp_path.iterdir()
+  part, own = folder / f".{'0a' * 16}.mp4", folder / ".mine"
+  part.touch()
+  own.touch()
+  other = takes.save(tmp_path, **asked, loudness=-23.0)
+  assert other.sidecar.parent.name == "shot 7_2" and part.exists()
+  done = takes.save(tmp_path, **asked)
+  assert done.sidecar.parent == folder and own.exists()
+  assert not part.exists() and not (folder / ".unfinished").exists()
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+  with places.writing(tmp_path, "a", {"x": 1}) as first:
+    with places.writing(tmp_path, "a", {"x": 1}) as second:
+      assert (first.name, second.name) == ("a", "a_2")
+
+
+def test_another_key_is_another_request(takes, tmp_path, monkeypatch):
+  """Also where the key is in the environment."""
+  monkeypatch.delenv("V2A_WATERMARK_KEY", raising=False)
+  find = lambda key: delivery.existing(
+    takes.video,
+    takes.request,
+    takes.model,
+    tmp_path,
+    DeliveryOptions(keep=1),
+    key=key,
+  )
+  done = takes.save(tmp_path, keep=1, key="my secret")
+  assert find("my secret") == done.shot
+  assert find("yours") is None and find(None) is None
+  monkeypatch.setenv("V2A_WATERMARK_KEY", "my secret")
+  assert find(None) == done.shot
+  assert "my secret" not in done.sidecar.read_text()
 
 
 def test_short_and_silent_sound_is_delivered_without_a_loudness(

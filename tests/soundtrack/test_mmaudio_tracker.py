@@ -1,6 +1,7 @@
 """MMAudio's kind of generator, from footage and words to sound."""
 
 import dataclasses
+import json
 
 from flax import nnx
 import jax
@@ -188,6 +189,35 @@ def test_missing_files_are_all_named_in_one_line(tmp_path, monkeypatch):
     "synchformer_state_dict.pth",
   ):
     assert file in message
+
+
+def test_clip_sees_whole_frames_as_the_networks_were_trained_on(
+  tmp_path, monkeypatch
+):
+  """Whatever open_clip would do with pictures for the same tower."""
+  described = {
+    "model_cfg": {
+      "embed_dim": 1024,
+      "quick_gelu": True,
+      "vision_cfg": dict(image_size=378, layers=32, width=1280, patch_size=14),
+      "text_cfg": dict(
+        **dict(context_length=77, vocab_size=49408, width=1024),
+        **dict(heads=16, layers=24),
+      ),
+    },
+    "preprocess_cfg": dict(
+      mean=[0.5] * 3, std=[0.5] * 3, resize_mode="shortest"
+    ),
+  }
+  (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+  (tmp_path / "tokenizer.json").write_text("{}")
+  monkeypatch.setenv("V2A_WEIGHTS", str(tmp_path))
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
+  conditioner = mmaudio.config("mmaudio:small_16k")["model"]["conditioner"]
+  clip = conditioner["clip"]["sizes"]
+  assert clip["image_size"] == 384 and not clip["do_center_crop"]
+  assert clip["image_mean"] == pytest.approx([0.481, 0.458, 0.408], abs=1e-3)
+  assert clip["image_std"] == pytest.approx([0.269, 0.261, 0.276], abs=1e-3)
 
 
 def test_an_unknown_network_is_refused_with_those_there_are():

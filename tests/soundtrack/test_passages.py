@@ -27,6 +27,19 @@ def test_passages_cover_every_latent_once_and_none_reaches_over_a_cut(
   assert next_one == total
 
 
+def test_half_of_what_a_passage_continues_is_let_go_of_step_by_step():
+  first, second, *_ = passages.plan(400, length=16)
+  assert first.prefix == 0 and not first.held_until.any()
+  assert (second.prefix, second.settled) == (8, 4)
+  held = second.held_until
+  assert (held[:4] == 1).all() and not held[8:].any()
+  assert (np.diff(held[3:9]) < 0).all()
+  _, second, *_ = passages.plan(400, length=16, diffusion=False)
+  assert second.held_until.tolist() == [1] * 8 + [0] * (
+    second.windows.total - 8
+  )
+
+
 @pytest.fixture(scope="module")
 def two_shots(tmp_path_factory):
   """1.5 s of dark noise, 2 s of bright noise, in frames of 0.1 s."""
@@ -46,6 +59,41 @@ def test_a_long_video_is_continued_in_pieces(tracker, two_shots, monkeypatch):  
   pieces = tracker(two_shots, num_candidates=2, seed=3)
   np.testing.assert_array_equal(pieces.best.samples, whole.best.samples)
   assert pieces.best.score == whole.best.score
+
+
+def test_work_is_told_passage_by_passage_and_ends_where_it_is_told_to(
+  tracker,  # noqa: F811
+  two_shots,
+  monkeypatch,
+):
+  monkeypatch.setattr(passages, "MAX_WINDOWS", 2)
+  shares = []
+  made = tracker(two_shots, num_candidates=1, on_passage=shares.append)
+  count = len(shares)
+  assert count > 1
+  np.testing.assert_allclose(shares, np.arange(1, count + 1) / count)
+  shares.clear()
+  layers = (("effects", ""), ("music", ""))
+  list(
+    tracker.stream(
+      two_shots, num_candidates=1, layers=layers, on_passage=shares.append
+    )
+  )
+  np.testing.assert_allclose(shares, np.arange(1, 2 * count + 1) / 2 / count)
+
+  class Enough(Exception):
+    pass
+
+  def once(share):
+    shares.append(share)
+    raise Enough
+
+  shares.clear()
+  with pytest.raises(Enough):
+    tracker(two_shots, num_candidates=1, on_passage=once)
+  assert shares == [1 / count]
+  again = tracker(two_shots, num_candidates=1)
+  np.testing.assert_array_equal(again.best.samples, made.best.samples)
 
 
 def test_no_window_sees_past_a_cut(tracker, two_shots, tmp_path, monkeypatch):  # noqa: F811

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import resource
 import shutil
 
@@ -113,6 +114,61 @@ def test_damage_is_named_and_the_one_before_is_taken(workdir, damage, caplog):
   assert restored.step == 1
   assert str(workdir / "checkpoints" / "2") in caplog.text
   assert (workdir / "damaged" / "2").is_dir()
+  assert restore_params(workdir).step == 1
+
+
+def flip(data):
+  middle = len(data) // 2
+  return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    flip,
+    lambda data: data[: len(data) // 2],
+    lambda data: bytes(len(data)),
+    None,
+  ],
+  ids=["flipped", "truncated", "zeroed", "deleted"],
+)
+def test_damage_in_any_file_of_the_newest_is_found(
+  workdir, state, change, caplog
+):
+  """Nothing depends on Orbax's own notes of the save, which are beside them."""
+  root = epath.Path(workdir / "checkpoints")
+  names = list(digests.list_files(root / "2"))
+  parts = {name.split("/")[0] for name in names}
+  assert parts >= {"weights", "state", "data", "meta", "sha256.json"}
+  whole = shutil.copytree(root / "2", workdir / "whole")
+  for name in names:
+    file = root / "2" / name
+    data = file.read_bytes()
+    file.unlink() if change is None else file.write_bytes(change(data))
+    restored = restore(workdir)[0]
+    if name in ("_CHECKPOINT_METADATA", "commit_success.txt"):
+      assert restored.step == 2
+      params = restored.state.params
+      jax.tree.map(np.testing.assert_array_equal, params, state.params)
+      file.write_bytes(data)
+      continue
+    assert restored.step == 1, name
+    # A digest that has changed looks like damage of the file that it is of.
+    named = name if "/" in name else ""
+    assert f"checkpoint {root / '2'} is damaged ({named}" in caplog.text
+    assert (workdir / "damaged" / "2").is_dir()
+    shutil.rmtree(workdir / "damaged")
+    shutil.copytree(whole, root / "2")
+  assert restore(workdir)[0].step == 2
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt"])
+def test_no_note_of_orbax_is_waited_for(workdir, state, name):
+  file = workdir / "checkpoints" / "2" / name
+  file.unlink()
+  os.mkfifo(file)
+  with pytest.raises(OSError, match=f"{name} is not a regular file"):
+    restore(workdir)
   assert restore_params(workdir).step == 1
 
 

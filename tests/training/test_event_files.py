@@ -37,7 +37,7 @@ def test_restarts_and_rewinding_double_no_step(tmp_path):
   assert '"seed": 1' in text.decode()
 
 
-def test_a_full_disk_is_an_error_that_training_survives(tmp_path):
+def test_a_full_disk_costs_no_row(tmp_path):
   writer = begin(tmp_path, 0)
   (file,) = (tmp_path / "tensorboard").iterdir()
   descriptors = pathlib.Path("/proc/self/fd")
@@ -48,8 +48,15 @@ def test_a_full_disk_is_an_error_that_training_survives(tmp_path):
   ]
   with open("/dev/full", "wb") as full:
     os.dup2(full.fileno(), mine)
-  with pytest.raises(OSError, match="No space left"):
-    writer.write(1, {"train/loss": 1.0})
+  for step in range(1, 1001):  # More than any buffer holds.
+    with pytest.raises(OSError, match="No space left"):
+      writer.write(step, {"train/loss": step})
+  with open(file, "ab") as there:
+    os.dup2(there.fileno(), mine)
+  writer.write(1001, {"train/loss": 1001})
+  writer.close()
+  rows = event_rows.scalars(tmp_path, "train/loss")
+  assert [step for step, _ in rows] == [*range(1, 1002)]
 
 
 def test_the_record_is_written_anew_each_time(tmp_path):

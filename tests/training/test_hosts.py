@@ -1,8 +1,10 @@
 """Several processes: who is lost, what each leaves, and how the run goes on."""
 
+import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import time
@@ -28,8 +30,14 @@ def undisturbed(tmp_path_factory):
   return losses_of(workdir)
 
 
-def start_two(workdir, **settings):
-  """Starts two processes that train slowly enough to be disturbed."""
+def start_two(workdir, each=({}, {}), **settings):
+  """Starts two processes that train slowly enough to be disturbed.
+
+  Args:
+    workdir: the run's folder.
+    each: settings of each process alone.
+    **settings: settings of both.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -44,7 +52,10 @@ def start_two(workdir, **settings):
     )
     | settings
   )
-  return [start(workdir, processes=(port, 2, i), **settings) for i in range(2)]
+  return [
+    start(workdir, processes=(port, 2, i), **settings, **each[i])
+    for i in range(2)
+  ]
 
 
 def lines_of(process, timeout=LOST_AFTER):
@@ -59,10 +70,10 @@ def lines_of(process, timeout=LOST_AFTER):
 def test_the_loss_of_a_process_ends_the_other_in_time_with_one_line(
   lost, how, undisturbed, tmp_path, capsys
 ):
-  processes = start_two(tmp_path)
+  processes = start_two(tmp_path, heartbeat=0.2)
   other = processes[1 - lost]
   try:
-    read_until(processes[0], "step 5/")
+    read_until(processes[0], "step 15/")
     processes[lost].send_signal(how)
     lines = lines_of(other)
   finally:
@@ -73,6 +84,9 @@ def test_the_loss_of_a_process_ends_the_other_in_time_with_one_line(
   told = [line for line in lines if not line.startswith("step ")]
   (line,) = [line for line in told if "lost" in line]
   assert f"lost process {lost} (host {os.uname().nodename}), silent" in line
+  assert "Nothing can be saved without all processes" in line
+  saved = re.search(r"newest checkpoint, of step (\d+) or later$", line)[1]
+  assert list_steps(tmp_path / "checkpoints")[0] >= int(saved) > 0
   assert "Traceback" not in "".join(told) and "@ " not in "".join(told)
   # The console shows the line; so does the log of the process.
   text = (tmp_path / "hosts" / f"{1 - lost}.log").read_text()
@@ -91,6 +105,36 @@ def test_the_loss_of_a_process_ends_the_other_in_time_with_one_line(
   assert int(resumed.step) == STEPS
   assert "in 2 starts: step" in capsys.readouterr().out
   assert losses_of(tmp_path) == pytest.approx(undisturbed, rel=1e-5)
+
+
+def ends(processes):
+  """Waits for two processes; returns what each has printed."""
+  try:
+    return [process.communicate(timeout=60)[0] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+      process.wait()
+
+
+def test_an_error_of_all_processes_costs_no_step(tmp_path):
+  processes = start_two(tmp_path, fail_after=5, checkpoint_every=100)
+  output, _ = ends(processes)
+  assert [process.returncode for process in processes] == [2, 2], output
+  assert f"saved {tmp_path / 'checkpoints' / '5'}" in output
+  assert "record 80 is damaged" in output
+  assert list_steps(tmp_path / "checkpoints") == [5]
+
+
+def test_an_error_of_one_process_says_why_nothing_is_saved(tmp_path):
+  processes = start_two(
+    tmp_path, each=[{}, {"fail_after": 5}], checkpoint_every=4
+  )
+  outputs = ends(processes)
+  assert [process.returncode for process in processes] == [2, 2], outputs
+  said = "step 5 is not saved: that takes all processes"
+  assert said in outputs[1] and "record 80 is damaged" in outputs[0]
+  assert list_steps(tmp_path / "checkpoints") == [4]
 
 
 def beat(**facts):
@@ -144,6 +188,30 @@ def test_a_heartbeat_is_kept_and_a_log_appended_to(tmp_path):
   logging.getLogger("v2a_jax.test").info("outside")
   lines = (tmp_path / "hosts" / "0.log").read_text().splitlines()
   assert [line.rpartition(" ")[2] for line in lines] == ["first", "second"]
+
+
+def test_heartbeats_that_cannot_be_written_cost_one_line(tmp_path, caplog):
+  path, asked = tmp_path / "hosts" / "0.json", []
+  path.mkdir(parents=True)
+
+  def beats(count):
+    end = time.monotonic() + 10
+    count += len(asked)
+    while len(asked) < count and time.monotonic() < end:
+      time.sleep(0.02)
+    return [x for x in caplog.messages if "no heartbeat in" in x]
+
+  describe = lambda: asked.append(0) or {"step": 1, "phase": "step"}
+  pulse = hosts.Heartbeat(tmp_path, describe, interval=0.02)
+  assert len(beats(10)) == 1
+  path.rmdir()
+  assert len(beats(5)) == 1 and path.is_file()
+  while path.is_file():  # Trouble of its own, between two heartbeats.
+    path.unlink()
+    with contextlib.suppress(FileExistsError):
+      path.mkdir()
+  assert len(beats(10)) == 2
+  pulse.close()
 
 
 def test_time_is_counted_over_starts_and_lost_steps_apart(tmp_path):

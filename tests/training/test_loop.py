@@ -1,5 +1,6 @@
 """The loop: resume bit for bit, signals, several processes, limits."""
 
+import functools
 import json
 import os
 import shutil
@@ -32,6 +33,8 @@ from v2a_jax.training.loop import train
 from v2a_jax.training.optimizer import OptimizerConfig
 from v2a_jax.training.preemption import PreemptionGuard
 from v2a_jax.training.restore import restore_params
+from v2a_jax.training.throughput import Throughput
+from v2a_jax.training.writers import JsonlWriter
 from v2a_jax.weights import names
 
 
@@ -79,33 +82,47 @@ def test_sigterm_saves_and_a_new_process_goes_on_bit_for_bit(whole, tmp_path):
   assert losses_of(tmp_path) == losses_of(workdir)
 
 
-def test_two_processes_equal_one(whole, tmp_path):
-  workdir, state, _ = whole
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_processes_goes_on_with_the_same_samples(
+  count, whole, tmp_path
+):
+  """On the same mesh, from step 3, which one process has saved."""
+  workdir, state, seen = whole
+  resumed = tmp_path / "run"
+  shutil.copytree(workdir, resumed)
+  shutil.rmtree(resumed / "checkpoints" / "6")
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
+  places = [(port, count, i) for i in range(count)] if count > 1 else []
   processes = [
     start(
-      tmp_path,
-      devices=4,
-      processes=(port, 2, i),
-      num_train_steps=6,
+      resumed,
+      devices=8 // count,
       seen=str(tmp_path / f"seen{i}"),
+      **({"processes": places[i]} if places else {}),
     )
-    for i in range(2)
+    for i in range(count)
   ]
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
-  assert "step 6/6" in outputs[0] and "step 6/6" not in outputs[1]
-  np.testing.assert_allclose(losses_of(tmp_path), losses_of(workdir), rtol=1e-5)
-  halves = [json.loads((tmp_path / f"seen{i}").read_text()) for i in range(2)]
-  for step, (a, b) in enumerate(list(zip(*halves))[:6]):
-    assert sorted(a + b) == list(range(step * BATCH, (step + 1) * BATCH))
+  outputs = [process.communicate(timeout=200)[0] for process in processes]
+  codes = [process.returncode for process in processes]
+  assert codes == [0] * count, "\n".join(outputs)
+  assert ["step 6/6" in output for output in outputs] == [True] + [False] * (
+    count - 1
+  )
+  parts = [
+    json.loads((tmp_path / f"seen{i}").read_text()) for i in range(count)
+  ]
+  # Each is at the same step, and no row is read twice.
+  together = [sorted(sum(rows, [])) for rows in zip(*parts, strict=True)]
+  assert together[:3] == [sorted(rows) for rows in seen[3:6]]
+  np.testing.assert_allclose(losses_of(resumed), losses_of(workdir), rtol=1e-5)
 
-  # One process goes on from what two have saved; there is nothing left to do.
-  restored = train(experiment(mesh=MeshConfig(**MESH)), tmp_path)
-  for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state)):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  # One process goes on from what they have saved; there is nothing left to do.
+  restored = train(experiment(mesh=MeshConfig(**MESH)), resumed)
+  same = np.testing.assert_array_equal
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(same if count == 1 else close, restored, state)
 
 
 @pytest.fixture
@@ -168,6 +185,20 @@ def test_time_limit_stops_cleanly_and_counts_over_restarts(tmp_path):
   assert time.monotonic() - begin < 60
   assert list_steps(tmp_path / "checkpoints") == [0]
   assert all(loader.closed for loader in loaders)
+
+
+def test_a_run_that_time_ends_has_come_to_its_low_rates(tmp_path):
+  """Also where it goes on after an interruption, however slow the machine."""
+  endless = functools.partial(experiment, num_train_steps=10**6, delay=0.05)
+  with pytest.raises(OSError, match="damaged"):
+    train(endless(train_seconds=10**6, fail_after=5), tmp_path)
+  used = json.loads((tmp_path / "goodput.json").read_text())["total_seconds"]
+  train(endless(train_seconds=3 * used + 3), tmp_path)
+  rows = [row for _, row in history.rows(tmp_path)]
+  rates = [row["train/learning_rate"] for row in rows]
+  peak = experiment().optimizer.learning_rate
+  assert len(rates) > 5 and rates == sorted(rates, reverse=True)
+  assert rates[0] > 0.99 * peak and rates[-1] < 0.1 * peak
 
 
 def test_a_row_has_speed_and_goodput(whole):
@@ -300,6 +331,60 @@ def test_an_error_in_the_data_does_not_cost_the_steps_that_are_done(tmp_path):
     train(broken, tmp_path)
   assert list_steps(tmp_path / "checkpoints") == [4]
   assert int(train(experiment(), tmp_path).step) == 6
+
+
+def break_from(step, call):
+  """Returns a method that does what `call` does until it is given `step`."""
+
+  def broken(self, number, *args):
+    if number >= step:
+      raise RuntimeError("the server sent no JSON")
+    return call(self, number, *args)
+
+  return broken
+
+
+def test_a_logger_that_breaks_costs_no_step_and_one_line(
+  tmp_path, monkeypatch, caplog
+):
+  monkeypatch.setattr(JsonlWriter, "write", break_from(3, JsonlWriter.write))
+  assert int(train(experiment(checkpoint_every=100), tmp_path).step) == 6
+  assert list_steps(tmp_path / "checkpoints") == [6]
+  (said,) = [x for x in caplog.messages if "no JSON" in x]
+  assert "metrics.jsonl cannot be written (RuntimeError: the server" in said
+  assert len(losses_of(tmp_path)) == 2
+
+
+def test_an_error_after_the_last_step_costs_no_step(tmp_path, monkeypatch):
+  """As in what is counted for the last row, which is written before saving."""
+
+  def broken(self, steps):
+    raise RuntimeError("no clock")
+
+  monkeypatch.setattr(Throughput, "eta", broken)
+  with pytest.raises(RuntimeError, match="no clock"):
+    train(experiment(checkpoint_every=100, log_every=100), tmp_path)
+  assert list_steps(tmp_path / "checkpoints") == [6]
+
+
+def test_an_error_after_a_ruinous_update_saves_nothing(tmp_path):
+  """Which is judged only when the run ends: its step is still in flight."""
+
+  class Broken(Loader):
+    def __next__(self):
+      if self._step == 5:
+        raise OSError("record 80 is damaged")
+      return super().__next__()
+
+  broken = experiment(
+    open_loader=lambda split, **place: Broken(**place),
+    objective=Regression(poison=4),
+    max_skipped_steps=1,
+    checkpoint_every=3,
+  )
+  with pytest.raises(OSError, match="record 80"):
+    train(broken, tmp_path)
+  assert list_steps(tmp_path / "checkpoints") == [3]
 
 
 def test_a_profile_of_some_steps_opens_in_xprof(tmp_path):

@@ -79,6 +79,18 @@ def test_partitions_have_their_own_settings():
   np.testing.assert_allclose(far["critic/kernel"], -0.01, rtol=1e-3)
 
 
+def test_a_partition_without_a_learning_rate_stays_as_it_is():
+  config = OptimizerConfig(
+    learning_rate=0.1,
+    weight_decay=0.5,
+    partitions={"critic": {"learning_rate": 0.0}},
+  )
+  far = moved(config, grads=1.0)
+  assert np.all(far["codec/kernel"] != 0)
+  for name in ("critic/kernel", "critic/gate"):
+    np.testing.assert_array_equal(far[name], 0.0)
+
+
 def test_what_does_not_exist_is_refused_by_name():
   with pytest.raises(ValueError, match=r"no parameter under \['critics'\]"):
     moved(OptimizerConfig(partitions={"critics": {}}))
@@ -108,3 +120,17 @@ def test_each_optimizer_solves_a_regression(name, rate):
   start = (weights, optimizer.init(weights))
   (weights, _), _ = jax.jit(lambda c: jax.lax.scan(body, c, length=200))(start)
   assert loss(weights) < 0.02
+
+
+def test_a_limit_of_time_brings_the_cosine_to_its_end():
+  config = OptimizerConfig(warmup_steps=10, final_fraction=0.1)
+  rate = lambda step, spent: float(make_schedule(config, 10**6, spent)(step))
+  peak = config.learning_rate
+  # At step 60 half the time is over, so the last will be 120.
+  by_steps = make_schedule(config, 120)
+  np.testing.assert_allclose(rate(60, 0.5), by_steps(60), rtol=1e-5)
+  np.testing.assert_allclose(rate(60, 1.0), 0.1 * peak, rtol=1e-5)
+  # The limit shortens a run and never prolongs it, nor its warmup.
+  few = make_schedule(config, 70, 0.5)
+  np.testing.assert_allclose(few(60), make_schedule(config, 70)(60))
+  assert rate(4, 0.9) == pytest.approx(0.5 * peak)

@@ -17,11 +17,11 @@ OPTIMIZER = OptimizerConfig(learning_rate=0.1, schedule="constant")
 
 
 def setup(objective=None, optimizer=OPTIMIZER, **settings):
-  optimizer = make_optimizer(optimizer, 100)
-  state = jax.jit(make_init(Net, optimizer, seed=0, ema=True))()
+  init = make_init(Net, make_optimizer(optimizer, 100), seed=0, ema=True)
+  state = jax.jit(init)()
   graphdef, _, _ = abstract_model(Net)
   step = make_train_step(
-    graphdef, objective or Regression(noise=0.0), optimizer, **settings
+    graphdef, objective or Regression(noise=0.0), optimizer, 100, **settings
   )
   return jax.jit(step), state
 
@@ -157,7 +157,7 @@ def test_sharded_step_equals_one_device_and_keeps_its_layout(mesh):
   state, layout = sharding.init_sharded(init, mesh)
   graphdef, _, _ = abstract_model(Net)
   step = make_train_step(
-    graphdef, Regression(noise=0.0), optimizer, accumulate=2
+    graphdef, Regression(noise=0.0), OPTIMIZER, 100, accumulate=2
   )
   with jax.set_mesh(mesh):
     step = jax.jit(

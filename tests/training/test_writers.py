@@ -3,12 +3,15 @@
 import io
 import json
 import logging
+import os
 import socket
 
 import jax
 import pytest
 
-from v2a_jax.training import throughput, writers
+from v2a_jax.basics import growing
+from v2a_jax.parallel import console
+from v2a_jax.training import hosts, throughput, writers
 
 
 def read_rows(workdir):
@@ -31,6 +34,24 @@ def test_rows_of_lost_steps_are_dropped_on_resume(tmp_path):
     {"step": 2, "train/loss": 1.0},
     {"step": 3, "train/loss": None},
   ]
+
+
+def test_a_pipe_instead_of_a_file_of_the_run_is_refused(tmp_path):
+  """Nobody writes to it, or reads it: opened as a file it is waited for."""
+  for name in ("metrics.jsonl", "hosts/0.log"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+  words = "{} is not a regular file"
+  with pytest.raises(OSError, match=words.format("metrics.jsonl")):
+    writers.JsonlWriter(tmp_path, start_step=1)
+  with pytest.raises(OSError, match=words.format("metrics.jsonl")):
+    growing.open_append(tmp_path / "metrics.jsonl")
+  with pytest.raises(OSError, match=words.format("0.log")):
+    with hosts.log_file(tmp_path):
+      pass
+  with pytest.raises(OSError, match=words.format("0.log")):
+    with console.native_output_to(tmp_path / "hosts" / "0.log"):
+      pass
 
 
 def test_a_run_keeps_its_id(tmp_path):

@@ -71,8 +71,10 @@ class Regression:
 class Loader:
   """An endless loader of numbers, with the interface of the real one."""
 
-  def __init__(self, step, index, count, *, seen=None, delay=0.0, hang=None):
-    self._step, self._index, self._count = step, index, count
+  def __init__(
+    self, step, index, count, *, seen=None, delay=0.0, hang=None, fail=None
+  ):
+    self._step, self._index, self._count, self._fail = step, index, count, fail
     self._seen, self._delay, self._hang = seen, delay, hang
     self.closed = False
 
@@ -80,6 +82,8 @@ class Loader:
     return self
 
   def __next__(self):
+    if self._step == self._fail:
+      raise OSError(f"record {self._step * BATCH} is damaged")
     time.sleep(1000 if self._step == self._hang else self._delay)
     every = np.arange(self._step * BATCH, (self._step + 1) * BATCH)
     self._step += 1
@@ -121,7 +125,13 @@ class Toy:
 
 
 def experiment(
-  *, seen=None, delay=0.0, hang_after=None, hidden=8, **changes
+  *,
+  seen=None,
+  delay=0.0,
+  hang_after=None,
+  fail_after=None,
+  hidden=8,
+  **changes,
 ) -> Toy:
   """The toy experiment, of six steps unless changed."""
   run = dict(
@@ -140,6 +150,7 @@ def experiment(
       seen=seen if split == "train" else None,
       delay=delay,
       hang=hang_after,
+      fail=fail_after,
     ),
   )
   fields |= {k: v for k, v in changes.items() if k not in names}
@@ -158,6 +169,7 @@ def main(settings):
   jax.config.update("jax_num_cpu_devices", settings.pop("devices", 8))
   from v2a_jax.parallel import distributed
   from v2a_jax.parallel.mesh import MeshConfig
+  from v2a_jax.training import hosts
   from v2a_jax.training.loop import train
 
   if "processes" in settings:
@@ -169,6 +181,7 @@ def main(settings):
       timeouts=distributed.Timeouts(**settings.pop("timeouts", {})),
     )
     print("process", jax.process_index(), flush=True)
+  hosts.HEARTBEAT_SECONDS = settings.pop("heartbeat", 5.0)
   workdir = settings.pop("workdir")
   mesh = MeshConfig(**settings.pop("mesh", {}))
   seen = []

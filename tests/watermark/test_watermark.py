@@ -184,6 +184,63 @@ def test_a_marked_part_of_a_long_file_is_found(marked):
   assert detection.payload == 0xBEEF and detection.seconds_examined > 26
 
 
+def spans(detection):
+  """Returns the starts and ends of its places, in seconds, [places, 2]."""
+  return np.array([(place.start, place.end) for place in detection.places])
+
+
+def coded(samples, folder):
+  path = media.encode_audio(folder / "x.m4a", samples, RATE, bit_rate=128_000)
+  return media.read_audio(path, sample_rate=RATE).samples
+
+
+def test_where_the_mark_is_in_a_file_is_said(marked, tmp_path):
+  x = np.concatenate([noise(5.0, seed=5), marked["strikes"], noise(3.0)])
+  detection = watermark.detect(coded(x, tmp_path), RATE, key=KEY)
+  np.testing.assert_allclose(spans(detection), [(5, 9)], atol=0.25)
+  (place,) = detection.places
+  assert place.payload == 0xBEEF and place.score > 10
+  whole = watermark.detect(marked["tone"], RATE, key=KEY)
+  np.testing.assert_allclose(spans(whole), [(0, 4)], atol=0.13)
+  assert watermark.detect(noise(2.0), RATE, key=KEY).places == ()
+
+
+@pytest.mark.parametrize("between", ["silence", "noise", "nothing"])
+def test_each_of_two_marked_files_is_found_in_a_cut(marked, between, tmp_path):
+  gap = {"silence": 0 * noise(1.5), "noise": noise(1.5), "nothing": noise(0)}
+  other = watermark.embed(noise(4.0, seed=6), RATE, key=KEY, payload=77)
+  first, second = marked["noise"][: 3 * RATE], other[RATE // 2 :]
+  cut = np.concatenate([first, gap[between], second])
+  detection = watermark.detect(coded(cut, tmp_path), RATE, key=KEY)
+  begin = 3 + len(gap[between]) / RATE
+  expected = [(0, 3), (begin, begin + 3.5)]
+  np.testing.assert_allclose(spans(detection), expected, atol=0.25)
+  assert [place.payload for place in detection.places] == [0xBEEF, 77]
+
+
+def test_where_the_mark_is_is_said_in_seconds_of_faster_sound(marked):
+  x = np.concatenate([noise(3.0, seed=5), marked["noise"]])
+  faster = signal.resample(x, int(len(x) / 1.04)).astype(np.float32)
+  detection = watermark.detect(faster, RATE, key=KEY)
+  assert detection.speed == pytest.approx(1.04, abs=2e-3)
+  np.testing.assert_allclose(
+    spans(detection), [(3 / 1.04, 7 / 1.04)], atol=0.25
+  )
+
+
+def test_no_place_is_named_in_sound_without_the_mark(monkeypatch):
+  """At a false positive rate of a half, in at most half of the cases."""
+  from v2a_jax.watermark import detector
+
+  monkeypatch.setattr(detector, "FALSE_POSITIVE_RATE", 0.5)
+  x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
+  named = [
+    any(detector._marked_windows([x[:, 0]], f"{i}".encode(), detector._Best()))
+    for i in range(40)
+  ]
+  assert np.count_nonzero(named) <= 20
+
+
 def test_a_marked_channel_is_found_beside_a_louder_one(marked):
   loud = np.clip(20 * noise(seed=3), -1, 1)
   stereo = np.concatenate([marked["noise"], loud], axis=1)
@@ -255,6 +312,16 @@ def test_the_payload_survives_aac_on_real_clips(tmp_path):
     path = media.encode_audio(tmp_path / "x.m4a", y, RATE, bit_rate=64_000)
     decoded = media.read_audio(path, sample_rate=RATE).samples
     assert watermark.detect(decoded, RATE, key=KEY).payload == 7, name
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/clips")
+def test_marked_speech_sounds_as_before():
+  """PESQ, wide band: 4.64 if nothing is heard, 4 if hardly anything is."""
+  pesq = pytest.importorskip("pesq")
+  for file in sorted((REAL / "audio" / "ljspeech").glob("*.ogg"))[:2]:
+    x = media.read_audio(file, sample_rate=RATE, channels=1).samples[: 4 * RATE]
+    marked = watermark.embed(x, RATE, key=KEY, payload=0xBEEF)
+    assert pesq.pesq(RATE, x[:, 0], marked[:, 0], "wb") > 4.0
 
 
 def test_the_payload_survives_ogg_vorbis_at_another_sample_rate(tmp_path):

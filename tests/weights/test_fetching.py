@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import os
 import re
 import threading
 
@@ -261,3 +262,12 @@ def test_two_processes_do_not_write_one_file(entries):
     fcntl.flock(file, fcntl.LOCK_EX)
     with pytest.raises(OSError, match="another process is writing"):
       fetching.fetch("a")
+
+
+@pytest.mark.parametrize("name", [".a.pth.part", ".a.pth.part.version"])
+def test_a_pipe_in_place_of_a_part_is_refused(name, entries):
+  folder = registry.cache_dir()
+  folder.mkdir(parents=True)
+  os.mkfifo(folder / name)
+  with pytest.raises(OSError, match=f"{name} is not a regular file"):
+    fetching.fetch("a")

@@ -10,7 +10,6 @@ import pytest
 from safetensors import numpy as safetensors
 
 from v2a_jax.basics.files import sha256_of
-from v2a_jax.weights import reading
 from v2a_jax.weights import registry as weights
 
 
@@ -135,7 +134,7 @@ def test_only_the_named_part_of_a_checkpoint_is_kept(checkpoint):
   source = checkpoint(tree, part="generator.")
   assert list(weights.load("tiny", source)) == ["generator.w"]
   source = checkpoint({"discriminator": tree["generator"]}, part="generator.")
-  with pytest.raises(reading.UnreadableError, match=r"tensors generator\.\*"):
+  with pytest.raises(weights.WrongWeightsError, match=r"tensors generator\.\*"):
     weights.load("tiny", source)
 
 
@@ -157,7 +156,7 @@ def test_a_file_of_safetensors_under_its_other_name(entry, monkeypatch):
   assert weights.find("tiny") == other
   assert weights.load("tiny")["logit_scale"].shape == (1,)
   other.write_bytes(other.read_bytes()[:-2])
-  with pytest.raises(reading.UnreadableError, match="other.safetensors"):
+  with pytest.raises(weights.WrongWeightsError, match="other.safetensors"):
     weights.load("tiny", other)
 
 
@@ -167,6 +166,20 @@ def test_a_cut_checkpoint_is_one_line(checkpoint, monkeypatch):
   source.write_bytes(source.read_bytes()[:-900])
   changed = dataclasses.replace(weights.get("tiny"), sha256="")
   monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
-  with pytest.raises(reading.UnreadableError, match="tiny.pt: not a readable"):
+  with pytest.raises(
+    weights.WrongWeightsError,
+    match="tiny.pt: not a readable.* remove the file.*weights fetch tiny",
+  ):
     weights.convert("tiny", source)
   assert not list(weights.cache_dir().iterdir())
+  # Its tensors alone would be larger: that is seen before anything is read.
+  changed = dataclasses.replace(changed, at_least=10**6)
+  monkeypatch.setitem(weights.WEIGHTS, "tiny", changed)
+  monkeypatch.setenv(weights.PATH_VARIABLE, str(source.parent))
+  with pytest.raises(
+    weights.WrongWeightsError,
+    match="has .* bytes.* 1,000,000.*weights fetch tiny",
+  ):
+    weights.find("tiny")
+  (row,) = [row for row in weights.listing() if row["name"] == "tiny"]
+  assert row["state"] == "wrong"

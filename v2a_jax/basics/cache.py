@@ -85,7 +85,8 @@ def fetch(
 @contextlib.contextmanager
 def locked(file: pathlib.Path):
   """Waits until no other thread or process of this machine holds a lock."""
-  with open(file, "w") as handle:
+  flags = os.O_WRONLY | os.O_CREAT
+  with open(files.open_regular(file, flags), "w") as handle:
     fcntl.flock(handle, fcntl.LOCK_EX)
     yield
 

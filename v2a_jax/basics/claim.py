@@ -25,7 +25,9 @@ import time
 from typing import Any
 import uuid
 
+from v2a_jax.basics.files import open_regular
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
+from v2a_jax.basics.trouble import Trouble
 
 LOCK, CLAIM = "lock", "claim.json"
 _RENEWALS = 4  # during a lease
@@ -63,7 +65,7 @@ def is_held(folder: PathLike) -> bool:
   if is_remote(folder):
     return bool(_read(folder / CLAIM))
   try:
-    with open(folder / LOCK) as file:
+    with open(open_regular(folder / LOCK)) as file:
       fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
   except FileNotFoundError:
     return False
@@ -75,7 +77,8 @@ def is_held(folder: PathLike) -> bool:
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path) -> Iterator[None]:
   folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / LOCK, "a+") as file:
+  flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+  with open(open_regular(folder / LOCK, flags), "a+") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -128,7 +131,7 @@ def _take(file, owner: dict[str, Any], lease_seconds: float) -> None:
 
 def _renew(file, owner, lease_seconds: float, done: threading.Event) -> None:
   """Renews the claim until `done`; ends the process if it was taken over."""
-  count = 0
+  count, trouble = 0, Trouble(_log)
   while not done.wait(lease_seconds / _RENEWALS):
     try:
       now = _read(file)
@@ -138,8 +141,9 @@ def _renew(file, owner, lease_seconds: float, done: threading.Event) -> None:
         os._exit(75)  # Anything that it saved now would be written over.
       count += 1
       file.write_bytes(json.dumps(owner | {"renewed": count}).encode())
+      trouble.over()
     except OSError as error:
-      _log.warning("the claim %s could not be renewed: %s", file, error)
+      trouble.met("the claim %s could not be renewed: %s", file, error)
 
 
 def _owner() -> dict[str, Any]:

@@ -9,12 +9,17 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import stat
 import tempfile
 from typing import Any, BinaryIO
 import uuid
 
 from v2a_jax.basics.paths import as_path, is_remote
+
+# For `open_regular`: to add to a file, or to make it.
+APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+_PART = re.compile(r"\.[0-9a-f]{32}(\..*)?")  # name of a temporary file
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -24,7 +29,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     OSError: the file is missing, or a pipe, socket or device, which might never
       end.
   """
-  with _open(path) as file:
+  with open_binary(path) as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -34,11 +39,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
   Raises:
     OSError: as `sha256_of`.
   """
-  with _open(path) as file:
+  with open_binary(path) as file:
     return file.read()
 
 
-def _open(path: str | os.PathLike[str]) -> BinaryIO:
+def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
+  """Opens a file to read it; see `sha256_of`."""
   path = as_path(path)
   return path.open("rb") if is_remote(path) else open(open_regular(path), "rb")
 
@@ -46,14 +52,19 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
   """Opens a regular file of this machine; never blocks.
 
+  Args:
+    path: the file.
+    flags: those of `os.open`; with `os.O_CREAT` the file may be missing.
+
   Returns:
     Its descriptor.
 
   Raises:
     OSError: it cannot be opened, or is a folder, FIFO, socket or device.
   """
-  check_regular(path)  # Opening a device may have effects.
-  descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+  if os.path.exists(path) or not flags & os.O_CREAT:
+    check_regular(path)  # Opening a device may have effects.
+  descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
   if not stat.S_ISREG(os.fstat(descriptor).st_mode):
     os.close(descriptor)
     raise OSError(f"{os.fspath(path)} is not a regular file")
@@ -94,6 +105,17 @@ def written(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     os.replace(part, path)
   finally:
     part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: str | os.PathLike[str]) -> None:
+  """Removes temporary files of `written` whose process was killed.
+
+  Args:
+    folder: local folder that no other process writes to.
+  """
+  for path in pathlib.Path(folder).iterdir():
+    if _PART.fullmatch(path.name):
+      path.unlink(missing_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:

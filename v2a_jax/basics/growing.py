@@ -13,7 +13,9 @@ import threading
 import time
 from typing import Protocol
 
+from v2a_jax.basics.files import APPEND, open_regular
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
+from v2a_jax.basics.trouble import Trouble
 
 # Uploads take at most a twentieth of the time, however long the file is.
 _SHARE = 20
@@ -21,22 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 class GrowingFile(Protocol):
-  """A file to which text is added."""
+  """A file to which text or bytes are added."""
 
-  def write(self, text: str) -> None: ...
+  def write(self, data: str | bytes) -> None: ...
 
   def close(self) -> None: ...
 
 
 def open_append(path: PathLike, *, seconds: float = 30.0) -> GrowingFile:
-  """Opens a file to add text to what it has.
+  """Opens a file to add to what it has.
 
   Args:
     path: local path or URL.
     seconds: least time between two uploads.
 
   Raises:
-    OSError: the file cannot be written.
+    OSError: the file cannot be written, or is a pipe, socket or device.
   """
   path = as_path(path)
   return _Uploaded(path, seconds) if is_remote(path) else _Local(path)
@@ -45,14 +47,15 @@ def open_append(path: PathLike, *, seconds: float = 30.0) -> GrowingFile:
 class _Local:
   """A file of this machine; what is written can be read at once.
 
-  What a full disk does not take is written with the next text.
+  What a full disk does not take is written with what comes next.
   """
 
   def __init__(self, path: pathlib.Path):
-    self._file, self._rest = path.open("ab", buffering=0), b""
+    descriptor = open_regular(path, APPEND)
+    self._file, self._rest = open(descriptor, "ab", buffering=0), b""
 
-  def write(self, text: str) -> None:
-    self._rest += text.encode()
+  def write(self, data: str | bytes) -> None:
+    self._rest += data.encode() if isinstance(data, str) else data
     while self._rest:
       self._rest = self._rest[self._file.write(self._rest) :]
 
@@ -77,8 +80,8 @@ class _Uploaded:
     self._thread = threading.Thread(target=self._upload_all, daemon=True)
     self._thread.start()
 
-  def write(self, text: str) -> None:
-    self._local.write(text)
+  def write(self, data: str | bytes) -> None:
+    self._local.write(data)
     self._changed.set()
 
   def close(self) -> None:
@@ -95,6 +98,7 @@ class _Uploaded:
     self._folder.cleanup()
 
   def _upload_all(self) -> None:
+    trouble = Trouble(_log)
     while True:
       self._changed.wait()
       if self._closing.is_set():
@@ -103,8 +107,9 @@ class _Uploaded:
       start = time.monotonic()
       try:
         self._path.write_bytes(self._copy.read_bytes())
+        trouble.over()
       except OSError as error:
         self._changed.set()
-        _log.warning("%s; the next upload tries again", error)
+        trouble.met("%s; the next upload tries again", error)
       took = time.monotonic() - start
       self._closing.wait(max(self._seconds, _SHARE * took))

@@ -5,6 +5,7 @@
 would be the local path `gs:/b/x`, so no text of a user goes there directly.
 """
 
+import fnmatch
 import os
 import pathlib
 import re
@@ -52,6 +53,20 @@ def as_path(name: PathLike) -> "pathlib.Path | StorePath":
 def is_remote(name: PathLike) -> bool:
   """Says whether a path is a URL of an object store."""
   return os.fspath(name).startswith(tuple(f"{s}://" for s in SCHEMES))
+
+
+def find(folder: PathLike, name: str) -> "list[pathlib.Path | StorePath]":
+  """Returns the files in a folder and below it, sorted by path.
+
+  Args:
+    folder: folder or URL; one that is not there has no files.
+    name: name of the files, in which `*` stands for any text.
+  """
+  folder = as_path(folder)
+  if not is_remote(folder):
+    return sorted(folder.rglob(name))
+  found = (folder / path for path in folder.tree())
+  return [path for path in found if fnmatch.fnmatchcase(path.name, name)]
 
 
 def check_readable(path: "pathlib.Path | StorePath") -> None:

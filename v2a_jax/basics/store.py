@@ -144,6 +144,14 @@ class StorePath(gpath.PosixGPath):
     """Opens the file for reading in small parts, here and there."""
     return self._call("open", "rb", block_size=_PART, cache_type="readahead")
 
+  def modified(self) -> float:
+    """Returns when the file was written, in seconds since the epoch.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    return self._call("modified").timestamp()
+
   def version(self) -> str:
     """Returns a digest that changes when the file does.
 

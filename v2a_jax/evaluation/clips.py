@@ -14,18 +14,22 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import manifest, schema, source
-from data_pipelines.example import SPOKEN
+from data_pipelines.decoding import Media
+from data_pipelines.example import SPOKEN, cut_frames
 from data_pipelines.loader import make_decoder
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.media_files import find_media
 from data_pipelines.scenes.records import SOURCE
+from v2a_jax import media
 from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.paths import as_path, is_remote
-from v2a_jax.evaluation import folders, motion
+from v2a_jax.evaluation import folders, looks, motion
 from v2a_jax.evaluation.formats import Format
+from v2a_jax.evaluation.looks import Look
 
 LEAST_SECONDS = 0.5
-_TEXTS = (*SPOKEN, "transcript_timed")
+# What an example has of the words that are said.
+TEXTS = (*SPOKEN, "transcript_timed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ class Clip:
     events: known event times on screen, seconds; None where none are known.
     off_screen: known event times off screen, seconds.
     motion: times of the video's motion peaks, seconds; None without a picture.
+    seen: what looks.py has made of the picture, by the name of the look.
   """
 
   position: int = 0
@@ -65,11 +70,23 @@ class Clip:
     default_factory=lambda: np.zeros(0)
   )
   motion: np.ndarray | None = None
+  seen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def look(self, look: Look) -> Any:
+    """Returns what a look makes of the picture; decodes it if none has yet."""
+    if look.name in self.seen:
+      return self.seen[look.name]
+    return looks.read(self.video, [look], seconds=self.seconds)[look.name]
+
+  @property
+  def in_sight(self) -> bool:
+    """Whether anything that sounds is on screen, as far as is known."""
+    return not len(self.off_screen) or bool(len(self.events))
 
   def light(self) -> "Clip":
     """Returns the clip without its media."""
     return dataclasses.replace(
-      self, video=b"", example={}, word_times={}, audio=self.audio[:0]
+      self, video=b"", example={}, word_times={}, audio=self.audio[:0], seen={}
     )
 
 
@@ -174,6 +191,7 @@ class Reader:
     word_times: whether the model is also given the times of the words.
     see: encodes a video's bytes for a model that does not encode the frames of
       its example; None for others.
+    looks: what looks at a clip's picture, besides the model and motion.
   """
 
   records: Sequence[Mapping[str, Any]]
@@ -181,6 +199,7 @@ class Reader:
   config: LoaderConfig | None = None
   word_times: bool = False
   see: Callable[[bytes], np.ndarray] | None = None
+  looks: Callable[[Clip], Sequence[Look]] = lambda clip: ()
   _decode: Callable | None = None
 
   def __post_init__(self):
@@ -200,20 +219,20 @@ class Reader:
     if self.config:
       if not record["video"]:
         raise ValueError("has no video")
-      example = self._decode(without_word_times(record), index=index)
+      own = without_word_times(record)
+      if self._looks():  # Its frames come with those of all others.
+        own["video"] = b""
+      example = self._decode(own, index=index)
       if self.see:
         example = {**example, "features": self.see(record["video"])}
       if self.word_times:
         texts = record | dict.fromkeys(schema.BYTES_FIELDS, b"")
         timed = self._decode(texts, index=index)
-        word_times = {key: timed[key] for key in _TEXTS}
+        word_times = {key: timed[key] for key in TEXTS}
     audio, seconds = self._sound(record, example)
     on_screen, off_screen = _event_times(record["events"], seconds)
     fields = self.config.caption_fields if self.config else _CAPTIONS
-    peaks = None
-    if record["video"]:
-      peaks = motion.detect(record["video"], seconds=seconds)
-    return Clip(
+    clip = Clip(
       position=position,
       id=record["id"],
       caption=next((record[f] for f in fields if record[f]), ""),
@@ -228,7 +247,32 @@ class Reader:
       seconds=seconds,
       events=on_screen if record["events"] else None,
       off_screen=off_screen,
-      motion=peaks,
+    )
+    return self._seen(clip) if clip.video else clip
+
+  def _looks(self) -> list[Look]:
+    """Returns how the model looks at the picture, if it takes frames as such."""
+    window = self.config and self.config.window
+    if not window or window.features or not window.frames:
+      return []
+
+    def frames(video: media.Video, seconds: float) -> dict[str, np.ndarray]:
+      sound = np.zeros((0, window.channels), np.float32)
+      part = Media(0.0, video.frames, video.times, sound)
+      return cut_frames(part, window, 0.0)
+
+    size = lambda height, width: window.frame_size
+    return [Look("example", window.fps, size, frames, window.seconds, 0.0)]
+
+  def _seen(self, clip: Clip) -> Clip:
+    """Returns the clip with all that is made of its picture."""
+    wanted = [motion.LOOK, *self._looks(), *self.looks(clip)]
+    seen = looks.read(clip.video, wanted, seconds=clip.seconds)
+    return dataclasses.replace(
+      clip,
+      motion=seen.pop(motion.LOOK.name),
+      example={**clip.example, **seen.pop("example", {})},
+      seen=seen,
     )
 
   def _sound(self, record, example) -> tuple[np.ndarray, float]:

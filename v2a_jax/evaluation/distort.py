@@ -8,7 +8,7 @@ another. One that stays is blind to it, as distances of sets are to time.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import signal
@@ -84,6 +84,9 @@ class Distorted:
   rows = (GENERATED,)
   loader_config = None
   seconds = see = None
+  chosen_by = ()
+  shuffles_sounds = False
+  size: ClassVar[Mapping[str, Any]] = {}
 
   @property
   def name(self) -> str:

@@ -32,8 +32,10 @@ from v2a_jax.evaluation import intervals
 SPLITS = 4  # into two halves each
 FEWEST = 4  # clips of a set
 # Of fewer, the bias that is left is as large as the error, so that an interval
-# would hold the truth too seldom (docs/evaluation.md); none is given.
+# would hold the truth too seldom (docs/evaluation.md); none is given. The error
+# of a distance to the clips' own true sounds is smaller, so that more are needed.
 FEWEST_FOR_INTERVAL = 48
+FEWEST_OF_OWN = 128
 
 # From the indices of the clips of each set to the value, and the influence of
 # each of these clips, whose mean is 0.
@@ -54,10 +56,12 @@ class Extrapolated:
   plug_in: float
   influence: tuple[np.ndarray, ...]
 
-  def estimate(self, **extras) -> intervals.Estimate:
+  def estimate(
+    self, *, fewest: int = FEWEST_FOR_INTERVAL, **extras
+  ) -> intervals.Estimate:
     """Returns the estimate, of which the first set has the clips.
 
-    Its interval is undefined for fewer than 48 clips in a set.
+    Its interval is undefined for fewer than `fewest` clips in a set.
     """
     sizes = [len(part) for part in self.influence]
     extras = {"plug_in": self.plug_in} | extras
@@ -65,7 +69,7 @@ class Extrapolated:
     t = stats.t.ppf((1 + intervals.LEVEL) / 2, min(sizes) - 1)
     half = float(t * np.sqrt(variance))
     low, high = self.value - half, self.value + half
-    if min(sizes) < FEWEST_FOR_INTERVAL:
+    if min(sizes) < fewest:
       low = high = np.nan
     parts = self.value + self.influence[0]
     return intervals.Estimate(

@@ -16,16 +16,15 @@ import re
 from typing import Any
 import unicodedata
 
+from data_pipelines import caption_rows, schema
 from data_pipelines import captions as captions_lib
-from data_pipelines import schema
 from data_pipelines.media_files import SOUNDS, find_media
 from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
+from v2a_jax.evaluation import takes as takes_lib
 
 _NAMED = 3  # names that a message shows
-# A take of `v2a generate`; those of a video sort by their rank.
-_TAKE = re.compile(r"(?P<stem>[^/]+)/(?P=stem)__c\d+_s\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +107,9 @@ class Match:
   without_truth: Sequence[str]
 
   def to_json(self) -> dict[str, Any]:
-    """Returns counts with the first names."""
+    """Returns counts and names."""
     return {
-      side: {"count": len(names), "names": list(names[:20])}
+      side: {"count": len(names), "names": list(names)}
       for side, names in (
         ("without_output", self.without_output),
         ("without_truth", self.without_truth),
@@ -148,8 +147,8 @@ def match(ids: Iterable[str], names: Iterable[str]) -> Match:
   left, pairs, missing = set(names), {}, []
   takes: dict[str, list[str]] = {}
   for name in sorted(left):
-    if found := _TAKE.fullmatch(name):
-      takes.setdefault(found["stem"], []).append(name)
+    if stem := takes_lib.stem_of(name):
+      takes.setdefault(stem, []).append(name)
   for id_ in ids:
     own = takes.get(pathlib.PurePosixPath(composed(id_)).name, [])
     tried = (composed(id_), plain(id_), *own[:1])
@@ -219,7 +218,7 @@ class FolderRecords(Sequence):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     name = self.ids[index]
-    row = self._rows.get(name) or captions_lib.Row(line=0)
+    row = self._rows.get(name) or caption_rows.Row(line=0)
     audio = files.read_bytes(self._truth.sound(name))
     return schema.make_record(
       id=name,

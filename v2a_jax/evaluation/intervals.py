@@ -60,9 +60,20 @@ class Estimate:
   )
 
   def within(self, bounds: tuple[float, float]) -> "Estimate":
-    """Ends the interval at the least and the largest value that there can be."""
-    low, high = np.clip([self.low, self.high], *bounds)
-    return dataclasses.replace(self, low=float(low), high=float(high))
+    """Ends value and interval at the least and the largest that there can be."""
+    ends = np.clip([self.value, self.low, self.high], *bounds)
+    value, low, high = map(float, ends)
+    return dataclasses.replace(self, value=value, low=low, high=high)
+
+  def at_least(self, least: float) -> "Estimate":
+    """Moves a value that is lower, with its parts and interval, to `least`."""
+    by = max(0.0, least - self.value) if np.isfinite(self.value) else 0.0
+    parts = None if self.parts is None else self.parts + by
+    ends = (self.value + by, max(least, self.low + by), self.high + by)
+    value, low, high = map(float, ends)
+    return dataclasses.replace(
+      self, value=value, low=low, high=high, parts=parts
+    )
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain numbers; what is not finite is None, as JSON has no NaN."""

@@ -9,7 +9,7 @@ shown at each instant, and at most 128 pixels on the short side.
 import cv2
 import numpy as np
 
-from v2a_jax import media
+from v2a_jax.evaluation import looks
 
 FPS = 25.0
 SHORT_SIDE = 128
@@ -22,13 +22,12 @@ def detect(video: bytes, *, seconds: float) -> np.ndarray:
   Raises:
     MediaError: the video cannot be decoded.
   """
-  info = media.probe_limited(video)
-  scale = min(1.0, SHORT_SIDE / min(info.height, info.width))
-  size = (round(info.height * scale), round(info.width * scale))
-  # More frames than the flow is computed on would only cost time.
-  read = media.limited(media.read_video)
-  frames = read(video, duration=seconds, max_fps=2 * FPS, size=size)
-  return flow_peaks(flow(frames.frames, frames.times))
+  return looks.read(video, [LOOK], seconds=seconds)[LOOK.name]
+
+
+def _small(height: int, width: int) -> tuple[int, int]:
+  scale = min(1.0, SHORT_SIDE / min(height, width))
+  return round(height * scale), round(width * scale)
 
 
 def flow(frames: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -87,3 +86,12 @@ def flow_peaks(lengths: np.ndarray) -> np.ndarray:
   middle = lengths[1:-1]
   peak = (middle > lengths[:-2]) & (middle > lengths[2:])
   return (np.flatnonzero(peak & (middle >= _LEAST_FLOW)) + 1) / FPS
+
+
+# More frames than the flow is computed on would only cost time.
+LOOK = looks.Look(
+  "motion",
+  2 * FPS,
+  _small,
+  lambda video, seconds: flow_peaks(flow(video.frames, video.times)),
+)

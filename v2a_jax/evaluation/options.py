@@ -24,11 +24,13 @@ class Options:
       and for all of a clip where no model is.
     rate: sample rate in Hz that all sounds are judged at; None for the highest
       of the true sounds, up to 48,000.
-    gallery_clips: number of clips whose media are written.
+    gallery_clips: number of clips whose media are written; see selection.py.
     keep_sounds: keep the system's sounds as FLAC in `sounds`.
     distance_to: `others`, `own` or "" to choose; see reference.py.
     reference_clips: least number of other clips that set distances are measured
       to; at least the number of evaluated clips.
+    reuse: folders of earlier results; what they have embedded is not embedded
+      again; see embedded.py.
     shard: (i, n): do the i-th of n shares of the work, from 1 on.
   """
 
@@ -44,8 +46,9 @@ class Options:
   batch_size: int = 8
   seconds: float | None = None
   rate: int | None = None
-  gallery_clips: int = 12
+  gallery_clips: int = 24
   keep_sounds: bool = False
   distance_to: str = ""
   reference_clips: int = 128
+  reuse: Sequence[str] = ()
   shard: tuple[int, int] = (1, 1)

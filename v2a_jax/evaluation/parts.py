@@ -38,6 +38,7 @@ class Scored:
     states: what metrics keep, by row and metric id.
     features: embeddings, by row and `Embedding.id`, of rows that were asked
       for; the true sound's are always kept, as the row `ground_truth`.
+    sounds: digests of the sounds as they were judged, by row.
   """
 
   clip: Clip
@@ -45,14 +46,19 @@ class Scored:
   sha256: str
   states: Mapping[str, Mapping[str, Any]]
   features: Mapping[str, Mapping[str, Features]]
+  sounds: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Clips that were scored together, and those that could not be."""
+  """Clips that were scored together, and those that could not be.
+
+  `seconds` are those that making the sound of a clip took.
+  """
 
   scored: Sequence[Scored]
   failures: Sequence[Failure]
+  seconds: float = 0.0
 
 
 def path_of(folder: pathlib.Path, number: int) -> pathlib.Path:
@@ -74,6 +80,7 @@ def write(path: pathlib.Path, part: Part) -> None:
         "entry": scored.entry,
         "sha256": scored.sha256,
         "states": to_json(scored.states),
+        "sounds": scored.sounds,
       }
     )
     for row, networks in scored.features.items():
@@ -81,7 +88,8 @@ def write(path: pathlib.Path, part: Part) -> None:
         for name, array in vars(features).items():
           if array is not None:
             arrays["|".join((str(i), row, network, name))] = array
-  meta = {"clips": clips, "failures": [vars(f) for f in part.failures]}
+  failures = [vars(f) for f in part.failures]
+  meta = {"clips": clips, "failures": failures, "seconds": part.seconds}
   arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
   path.parent.mkdir(parents=True, exist_ok=True)
   with files.written(path) as temporary:
@@ -95,6 +103,7 @@ def read(path: pathlib.Path, *, rows: Collection[str] = ()) -> Part:
     FileNotFoundError: there is none.
     One of `DAMAGE`: it is damaged.
   """
+  files.check_regular(path)
   with np.load(path, allow_pickle=False) as file:
     meta = json.loads(file[_META].tobytes())
     features = _grouped(file, rows)
@@ -105,10 +114,12 @@ def read(path: pathlib.Path, *, rows: Collection[str] = ()) -> Part:
       sha256=entry["sha256"],
       states=from_json(entry["states"]),
       features=features.get(i, {}),
+      sounds=entry["sounds"],
     )
     for i, entry in enumerate(meta["clips"])
   ]
-  return Part(scored, [Failure(**f) for f in meta["failures"]])
+  failures = [Failure(**f) for f in meta["failures"]]
+  return Part(scored, failures, meta["seconds"])
 
 
 def _grouped(file, rows) -> dict[int, dict[str, dict[str, Features]]]:

@@ -24,8 +24,9 @@ import numpy as np
 from data_pipelines import manifest, source
 from v2a_jax import media
 from v2a_jax.basics import cache, files
-from v2a_jax.evaluation import formats
+from v2a_jax.evaluation import embedded, formats
 from v2a_jax.evaluation.clips import LEAST_SECONDS, Truth
+from v2a_jax.evaluation.embedded import Kept
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.parts import DAMAGE
 from v2a_jax.hearing import embeddings
@@ -43,12 +44,15 @@ class Reference:
     about: where they come from, for results.json.
     digest: sha256 of their names, sounds and lengths.
     own: whether they are the judged clips' own, in the same order.
+    sounds: digests of the sounds that were embedded or found in earlier
+      results; empty where the features were in the cache.
   """
 
   features: embeddings.Features | None
   about: str
   digest: str = ""
   own: bool = False
+  sounds: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ def load(
   draw: Draw,
   format: Format,
   *,
+  kept: Kept | None = None,
   log: Callable[[str], None] = print,
 ) -> dict[str, Reference]:
   """Embeds true sounds of other clips, or reads them from the cache.
@@ -83,12 +88,13 @@ def load(
     networks: embedding networks, by `Embedding.id`.
     draw: which clips.
     format: rate, channels and length that sounds are judged at.
+    kept: embeddings of earlier results.
     log: called with one line if the cache is damaged.
   """
-  found, drawn = {}, None
+  found, drawn, kept = {}, None, kept or Kept()
   for id_, network in networks.items():
-    kept = _cache_file(network, draw, format)
-    if kept and (reference := _read(kept, log)):
+    file = _cache_file(network, draw, format)
+    if file and (reference := _read(file, log)):
       found[id_] = reference
       continue
     drawn = drawn or _waveforms(draw, format)  # Once for all networks.
@@ -98,10 +104,12 @@ def load(
       found[id_] = Reference(None, reason)
       continue
     rate = format.sample_rate
-    features = embeddings.embed(network, waveforms, sample_rate=rate)
-    found[id_] = Reference(features, about, digest)
-    if kept:
-      _write(kept, found[id_])
+    features = kept.embed(network, waveforms, sample_rate=rate)
+    sounds = tuple(embedded.digest(sound, rate) for sound in waveforms)
+    features = embeddings.joined(features)
+    found[id_] = Reference(features, about, digest, sounds=sounds)
+    if file:
+      _write(file, found[id_])
   return found
 
 
@@ -120,7 +128,8 @@ def own_of(
   if len(truth) < 2:
     none = Reference(None, "one clip has no distance between sets")
     return dict.fromkeys(ids, none)
-  about = f"the {len(truth)} judged clips' own true sounds"
+  # Results from before copies were paired (metrics/own_truth.py) say less.
+  about = f"the {len(truth)} judged clips' own true sounds, copies paired"
   return {
     id_: Reference(
       embeddings.joined([of[id_] for of in truth]), about, digest, own=True
@@ -197,6 +206,7 @@ def _waveform(record, format: Format) -> np.ndarray | None:
 def _read(path: pathlib.Path, log) -> Reference | None:
   """Reads a cache file; None if it is missing or (logged) damaged."""
   try:
+    files.check_regular(path)
     with np.load(path, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
       texts = [str(arrays.pop(name)) for name in ("about", "digest")]

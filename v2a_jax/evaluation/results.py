@@ -3,10 +3,11 @@
 The layout is described in docs/architecture.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import datetime
 import functools
+import hashlib
 from importlib import metadata
 import json
 import math
@@ -15,24 +16,25 @@ import pathlib
 import re
 import subprocess
 from typing import Any
-import zipfile
 
+import jax
 import numpy as np
 
+import data_pipelines
+import v2a_jax
 from v2a_jax import media
-from v2a_jax.basics.files import write_json, write_whole, written
+from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation import folders
 from v2a_jax.evaluation.clips import Clip, Truth
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import FILE, SCHEMA, is_finite
-from v2a_jax.hearing.embeddings import Embedding, Features, span
+from v2a_jax.hearing.embeddings import Embedding, span
 
 _PACKAGES = (
   "jax flax numpy scipy librosa mir_eval opencv-python-headless soxr av"
 ).split()
-EMBEDDINGS = "embeddings.npz"
 _CURVE_POINTS = 400
 _GALLERY_SIDE = 360
 _SLACK = 0.05
@@ -66,6 +68,28 @@ def describe_set(truth: Truth, clips: Sequence[Clip]) -> dict[str, Any]:
   }
 
 
+def describe_cost(
+  size: Mapping[str, Any], clips: Sequence[Clip], seconds: Sequence[float]
+) -> dict[str, Any]:
+  """Describes what it takes to make a clip's sound.
+
+  Args:
+    size: `systems.System.size`.
+    clips: the clips that were scored.
+    seconds: what a clip of each batch took; the first of a process compiles,
+      so it is their median, or the lesser of two.
+  """
+  device, *_ = devices = jax.devices()
+  middle = np.quantile(seconds, 0.5, method="lower")
+  return {
+    "seconds_per_clip": round(float(middle), 4),
+    "clip_seconds": round(float(np.mean([c.seconds for c in clips])), 3),
+    "device": device.device_kind,
+    "devices": len(devices),
+    **size,
+  }
+
+
 def describe_metric(
   metric: Metric,
   *,
@@ -79,7 +103,7 @@ def describe_metric(
   what the `identity` of the whole run holds. `facts` are what else the value
   rests on, by name; also sentences of `about`.
   """
-  identity = {"variant": metric.variant or metric.id}
+  identity = {"variant": metric.formula}
   if network:
     identity |= {
       "embedding": f"{network.id} {network.sha256}",
@@ -97,7 +121,7 @@ def describe_metric(
     "judges_timing": metric.judges_timing,
     "role": metric.role,
     "bounds": [end if np.isfinite(end) else None for end in metric.bounds],
-    "variant": metric.variant or metric.id,
+    "variant": metric.formula,
     "about": " ".join([metric.about, *sentences]),
     "identity": identity,
   }
@@ -114,6 +138,23 @@ def code_identity() -> dict[str, Any]:
     with contextlib.suppress(metadata.PackageNotFoundError):
       versions[name] = metadata.version(name)
   return {"git": _commit(), "versions": versions}
+
+
+@functools.cache
+def code_digest() -> str:
+  """Returns the sha256 of the sources that scores depend on."""
+  packages = (v2a_jax, data_pipelines)
+  return sources_digest(*(pathlib.Path(p.__file__).parent for p in packages))
+
+
+def sources_digest(*folders: pathlib.Path) -> str:
+  """Returns the sha256 of the Python files of folders and of their names."""
+  digest = hashlib.sha256()
+  for folder in folders:
+    for path in sorted(folder.rglob("*.py")):
+      name = path.relative_to(folder.parent).as_posix()
+      digest.update(f"{name}\0{sha256_of(path)}\n".encode())
+  return digest.hexdigest()
 
 
 def _commit() -> str:
@@ -181,11 +222,15 @@ def write_media(
   return {"video": str(video), "audio": audio}
 
 
+def sound_path(folder: pathlib.Path, id_: str) -> pathlib.Path:
+  """Returns the file of a clip's sound in a folder."""
+  return folder / f"{folders.plain(id_)}.flac"
+
+
 def write_sound(
-  folder: pathlib.Path, id_: str, sound: np.ndarray, *, sample_rate: int
+  path: pathlib.Path, sound: np.ndarray, *, sample_rate: int
 ) -> None:
-  """Writes a sound as it was made, as FLAC of 24 bits, named by the clip."""
-  path = folder / f"{folders.plain(id_)}.flac"
+  """Writes a sound as it was made, as FLAC of 24 bits."""
   path.parent.mkdir(parents=True, exist_ok=True)
   samples = np.clip(sound, -1, 1)
   write_whole(path, media.encode_flac(samples, sample_rate, bits=24))
@@ -206,32 +251,6 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   video = read(clip.video, duration=clip.seconds, size=size)
   times = video.times - video.times[0]
   media.encode_video(video.frames, times, path=path)
-
-
-@contextlib.contextmanager
-def embeddings_file(
-  folder: pathlib.Path,
-) -> Iterator[Callable[[str, Mapping[str, Features]], None]]:
-  """Writes embeddings.npz, what set distances are computed from, row by row.
-
-  Yields a function of a row and its embeddings by network. For each it writes
-  the float16 array `<row>/<network>/vectors` [n, d] and the clip of each vector,
-  `<row>/<network>/clips`, in the order of the clips in results.json.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  with written(folder / EMBEDDINGS) as part, zipfile.ZipFile(part, "w") as file:
-
-    def add(row: str, networks: Mapping[str, Features]) -> None:
-      for id_, features in networks.items():
-        for name, array in (
-          ("vectors", features.vectors.astype(np.float16)),
-          ("clips", features.clips.astype(np.int32)),
-        ):
-          path = f"{row}/{id_}/{name}.npy"
-          with file.open(path, "w", force_zip64=True) as member:
-            np.lib.format.write_array(member, array)
-
-    yield add
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:

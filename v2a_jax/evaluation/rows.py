@@ -5,6 +5,11 @@ generated       the system under evaluation; a model is given the clip's video,
 word_times      the model, given the true times of the words too; only if asked
 compressed_video, noisy_video, slow_video, film_video
                 the model, given a worse picture (pictures.py); only if asked
+no_video        the model, given words but no picture; only if asked
+shuffled_transcript
+                the model, given this clip's video and the words that another
+                clip says, scored against this clip: the score of words that are
+                not heeded; only if asked
 ground_truth    the clip's true sound: the score of a perfect model
 codec           the true sound through the codec: the model's ceiling
 shuffled_video  the model, given another clip's video and this clip's words,
@@ -17,7 +22,7 @@ silence         digital silence
 noise           pink noise at the true sound's level
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -37,8 +42,13 @@ ROWS = (
 )
 WORD_TIMES = "word_times"
 DEGRADED = tuple(pictures.DEGRADED)
+NO_VIDEO, OTHER_WORDS = "no_video", "shuffled_transcript"
+# Rows that are made only if they are asked for.
+ASKED = (WORD_TIMES, *DEGRADED, NO_VIDEO, OTHER_WORDS)
 # Rows that a model makes, and those that need a codec of its own.
-MODEL_ROWS = (GENERATED, WORD_TIMES, *DEGRADED, "codec", SHUFFLED)
+MODEL_ROWS = (GENERATED, *ASKED, "codec", SHUFFLED)
+# Rows that need other clips.
+SWAPPED = (SHUFFLED, OTHER_WORDS)
 _VIDEO_KEYS = ("frames", "frame_times", "frame_mask", "features")
 _LOWEST_HZ = 20.0
 SHIFT_MS = 120
@@ -54,6 +64,7 @@ class Tracker(Protocol):
   # Bytes of a video to features [n f], where it does not encode the example's
   # frames.
   see: Callable[[bytes], np.ndarray] | None
+  size: Mapping[str, Any]  # its `parameters` and their `precision`
 
   def sample(
     self,
@@ -105,12 +116,13 @@ def make(
   """Generates the sounds of a row.
 
   Args:
-    name: the row: one of `ROWS`, `WORD_TIMES` or one of `DEGRADED`.
+    name: the row: one of `ROWS` or of `ASKED`.
     tracker: the model; rows that are not of `MODEL_ROWS` only read the
       `sample_rate` of the true sounds.
     clips: the clips.
     settings: how sounds are generated.
-    donors: for each clip, the one whose video it gets in `shuffled_video`.
+    donors: for each clip, the one whose video it gets in `shuffled_video`; one
+      of them gives the words of `shuffled_transcript`.
 
   Returns:
     float32 [samples, channels] each, as long as the model's window, or as the
@@ -137,11 +149,12 @@ def make(
     return _batched(call, clips, settings)
   if name == SHUFFLED:
     clips = with_videos_of(clips, donors)
+  elif name == OTHER_WORDS:
+    clips = with_words_of_others(clips, donors)
   elif name == WORD_TIMES:
-    clips = [
-      dataclasses.replace(clip, example={**clip.example, **clip.word_times})
-      for clip in clips
-    ]
+    clips = [_given(clip, clip.word_times) for clip in clips]
+  elif name == NO_VIDEO:
+    clips = [_given(clip, _unseen(clip.example)) for clip in clips]
   elif name in DEGRADED:
     clips = [
       dataclasses.replace(
@@ -150,7 +163,7 @@ def make(
       for clip in clips
     ]
   elif name != GENERATED:
-    raise ValueError(f"row {name!r} {one_of((*ROWS, WORD_TIMES, *DEGRADED))}")
+    raise ValueError(f"row {name!r} {one_of((*ROWS, *ASKED))}")
 
   def sample(batch, seeds):
     cond = Batch.from_arrays(batch).cond
@@ -188,15 +201,40 @@ def with_videos_of(clips: Sequence[Clip], donors: Sequence[Clip]) -> list[Clip]:
   """Gives every clip and its example the video of the donor beside it."""
   return [
     dataclasses.replace(
-      clip,
-      video=donor.video,
-      example={
-        **clip.example,
-        **{k: v for k, v in donor.example.items() if k in _VIDEO_KEYS},
-      },
+      _given(clip, _taken(donor, _VIDEO_KEYS)), video=donor.video
     )
     for clip, donor in zip(clips, donors, strict=True)
   ]
+
+
+def with_words_of_others(
+  clips: Sequence[Clip], donors: Sequence[Clip]
+) -> list[Clip]:
+  """Gives every example the words of the nearest donor that says others.
+
+  That is the one beside the clip or one before; where none says others, the one
+  beside it gives what it has.
+  """
+  changed = []
+  for i, clip in enumerate(clips):
+    nearest = [*reversed(donors[: i + 1]), *reversed(donors[i + 1 :])]
+    says = lambda donor, own=clip.transcript: donor.transcript not in ("", own)
+    donor = next(filter(says, nearest), donors[i])
+    changed.append(_given(clip, _taken(donor, clips_lib.TEXTS)))
+  return changed
+
+
+def _given(clip: Clip, arrays: Mapping[str, np.ndarray]) -> Clip:
+  return dataclasses.replace(clip, example={**clip.example, **arrays})
+
+
+def _taken(clip: Clip, keys: Sequence[str]) -> dict[str, np.ndarray]:
+  return {k: v for k, v in clip.example.items() if k in keys}
+
+
+def _unseen(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns what stands for the frames of an example without a picture."""
+  return {k: np.zeros_like(v) for k, v in example.items() if k in _VIDEO_KEYS}
 
 
 def pink_noise(true: np.ndarray, sample_rate: int, *, seed) -> np.ndarray:

@@ -27,7 +27,7 @@ from data_pipelines.manifest import fingerprint
 from v2a_jax.basics import cache, claim, files
 from v2a_jax.basics.paths import as_path, check_writable, is_remote
 from v2a_jax.evaluation import clips as clips_lib
-from v2a_jax.evaluation import formats, results
+from v2a_jax.evaluation import earlier, embedded, formats, preparation, results
 from v2a_jax.evaluation import reference as reference_lib
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation import work as work_lib
@@ -35,11 +35,10 @@ from v2a_jax.evaluation.clips import Truth
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.metrics.base import Metric, check
 from v2a_jax.evaluation.options import Options
-from v2a_jax.evaluation.schema import FILE, GROUND_TRUTH, SHUFFLED
+from v2a_jax.evaluation.schema import FILE, GROUND_TRUTH
 from v2a_jax.evaluation.summary import Scores, Summary
 from v2a_jax.evaluation.systems import Model, System
 from v2a_jax.hearing.embeddings import Embedding
-from v2a_jax.weights import registry as weights
 
 Log = Callable[[str], None]
 PARTS = "parts"  # folder of what an evaluation keeps while it works
@@ -84,10 +83,12 @@ def evaluate(
   start = time.monotonic()
   # First what can be refused, then what takes minutes.
   system = subject if hasattr(subject, "make") else Model(subject)
-  rows = _rows(system, options)
+  rows = preparation.rows_of(system, options)
   check(metrics)
   check_writable(out)
-  networks, missing = _load_networks(metrics, weights_path, log)
+  refused = preparation.refused(system, metrics, log)
+  metrics = [m for m in metrics if m.id not in refused]
+  networks, missing = preparation.load_networks(metrics, weights_path, log)
   if not isinstance(data, Truth):
     data = clips_lib.open_truth(data, options.split)
   job = _Job(
@@ -100,64 +101,19 @@ def evaluate(
       m for m in metrics if not m.embedding or m.embedding.id in networks
     ],
     networks=networks,
-    missing={
+    kept=embedded.Kept(options.reuse),
+    missing=refused
+    | {
       m.id: missing[m.embedding.id]
       for m in metrics
       if m.embedding and m.embedding.id in missing
     },
-    entries=_entries(data, eligible, options),
+    entries=preparation.entries_of(data, eligible, options),
     unmatched=unmatched or {},
     log=log,
   )
   log(f"{len(job.entries)} clips of {data.path}, judged at {job.format}")
   return job.run(start)
-
-
-def _rows(system: System, options: Options) -> list[str]:
-  """Returns the rows to make.
-
-  Raises:
-    ValueError: a row is unknown, or the system cannot have it.
-  """
-  mine = lambda row: row in system.rows or row not in rows_lib.MODEL_ROWS
-  known = [row for row in rows_lib.ROWS if mine(row)]
-  rows = list(known if options.rows is None else options.rows)
-  if unknown := [row for row in rows if row not in known]:
-    raise ValueError(
-      f"rows {', '.join(unknown)}: choose from {', '.join(known)}"
-    )
-  if not rows:
-    raise ValueError(f"rows (none): choose from {', '.join(known)}")
-  asked = [rows_lib.WORD_TIMES] * options.word_times
-  asked += list(rows_lib.DEGRADED) * options.degraded
-  rows += [row for row in asked if row in system.rows]
-  return rows
-
-
-def _load_networks(
-  metrics: Sequence[Metric], path: str | os.PathLike | None, log: Log
-) -> tuple[dict[str, Embedding], dict[str, str]]:
-  """Returns networks that metrics need, and why others lack, by their id."""
-  networks, missing = {}, {}
-  for embedding in dict.fromkeys(m.embedding for m in metrics if m.embedding):
-    try:
-      networks[embedding.id] = embedding(path)
-    except weights.MissingWeightsError as error:
-      missing[embedding.id] = str(error)
-      ids = [m.id for m in metrics if m.embedding is embedding]
-      log(f"not measured: {', '.join(ids)}: {error}")
-  return networks, missing
-
-
-def _entries(
-  truth: Truth, eligible: Sequence[int] | None, options: Options
-) -> list[formats.Entry]:
-  if eligible is None:
-    eligible = range(len(truth.records))
-  indices = clips_lib.choose(eligible, num=options.num_clips, seed=options.seed)
-  if not indices:
-    raise ValueError(f"{truth.path}: there are no clips to score")
-  return formats.survey(truth.records, indices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +127,7 @@ class _Job:
   rows: Sequence[str]
   metrics: Sequence[Metric]
   networks: dict[str, Embedding]
+  kept: embedded.Kept
   missing: dict[str, str]
   entries: Sequence[formats.Entry]
   unmatched: dict[str, Any]
@@ -186,7 +143,7 @@ class _Job:
   def run(self, start: float) -> dict[str, Any] | None:
     """Does this process's share; the last one writes the results."""
     settings = self.settings()
-    if done := self._finished(settings):
+    if done := earlier.finished(self.out, settings, self.log):
       return done
     base = self.out
     if is_remote(base):
@@ -195,9 +152,12 @@ class _Job:
     i, n = self.options.shard
     claimed = self.out if n == 1 else base / PARTS / f"shard_{i}_of_{n}"
     with claim.held(claimed):
-      work = self._work(base)
+      earlier.say_unused(folder, settings, self.log)
+      folder.mkdir(parents=True, exist_ok=True)
+      files.write_json(folder / earlier.SETTINGS, settings)
+      work = self._work(base, folder)
       shares = [*range(work.num_parts)][i - 1 :: n]
-      work_lib.make_parts(work, folder, shares, self.log)
+      work_lib.make_parts(work, shares, self.log)
       if n == 1:
         return self._finish(folder, base, work, settings, start)
     return self._merge(folder, base, work, settings, start)
@@ -205,14 +165,16 @@ class _Job:
   def _merge(self, folder, base, work, settings, start):
     """Writes the results if all shards are done, and no other process does."""
     there = len([*folder.glob("part_*.npz")])
-    if there < work.num_parts and not self._finished(settings):
+    if there < work.num_parts and not earlier.finished(
+      self.out, settings, self.log
+    ):
       self.log(
         f"{there} of {work.num_parts} parts are done; the last shard writes"
         f" {self.out / FILE}"
       )
       return None
     with contextlib.suppress(claim.ClaimedError), claim.held(self.out):
-      return self._finished(settings) or self._finish(
+      return earlier.finished(self.out, settings, self.log) or self._finish(
         folder, base, work, settings, start
       )
     return None
@@ -230,7 +192,7 @@ class _Job:
       "judged at": str(self.format),
       "seconds": str(self.format.seconds),
       "rows": list(self.rows),
-      "metrics": {m.id: m.variant for m in self.metrics},
+      "metrics": {m.id: m.formula for m in self.metrics},
       "networks": {
         id_: [of.sha256, of.window, of.hop] for id_, of in self.networks.items()
       },
@@ -239,7 +201,9 @@ class _Job:
       "reference": [self._distance_to(), options.reference_clips],
       "gallery_clips": options.gallery_clips,
       "keep_sounds": options.keep_sounds,
-      "code": results.code_identity(),
+      "reuse": list(options.reuse),
+      "code": results.code_digest(),
+      "versions": results.code_identity()["versions"],
     }
     return json.loads(json.dumps(settings, default=str))
 
@@ -253,28 +217,11 @@ class _Job:
       "reference": o.reference_seed,
     }
 
-  def _finished(self, settings) -> dict[str, Any] | None:
-    """Returns results of the same settings that are there; refuses others."""
-    path = self.out / FILE
-    try:
-      content = files.read_json(path)
-    except FileNotFoundError:
-      return None
-    before = content.get("settings") or {}
-    if before == settings:
-      self.log(f"{path} is there already (to do it again, remove it)")
-      return content
-    names = [k for k in settings if before.get(k) != settings[k]]
-    raise ValueError(
-      f"{path} has results of other settings ({', '.join(names)}), which are"
-      " not written over: give another -o, or remove it"
-    )
-
-  def _work(self, base: pathlib.Path) -> work_lib.Work:
+  def _work(self, base: pathlib.Path, folder: pathlib.Path) -> work_lib.Work:
     config = self.system.loader_config
     rows = list(self.rows)
-    if len(self.entries) < 2 and SHUFFLED in rows:
-      rows.remove(SHUFFLED)
+    if len(self.entries) < 2:
+      rows = [row for row in rows if row not in rows_lib.SWAPPED]
     return work_lib.Work(
       system=self.system,
       entries=self.entries,
@@ -284,10 +231,14 @@ class _Job:
         config,
         word_times=rows_lib.WORD_TIMES in rows,
         see=self.system.see,
+        looks=lambda clip: [
+          m.look for m in self.metrics if m.look and m.judges(clip)
+        ],
       ),
       rows=rows,
       metrics=self.metrics,
       networks=self.networks,
+      kept=self.kept,
       settings=rows_lib.Settings(
         seed=self.options.noise_seed, batch_size=self.options.batch_size
       ),
@@ -296,6 +247,7 @@ class _Job:
       ),
       gallery=self.options.gallery_clips,
       folder=base,
+      working=folder,
       keep_sounds=self.options.keep_sounds,
     )
 
@@ -321,7 +273,9 @@ class _Job:
       num=max(self.options.reference_clips, len(self.entries)),
       seed=self.options.reference_seed,
     )
-    return reference_lib.load(networks, draw, self.format, log=self.log)
+    return reference_lib.load(
+      networks, draw, self.format, kept=self.kept, log=self.log
+    )
 
   def _finish(self, folder, base, work, settings, start) -> dict[str, Any]:
     """Computes the results from the parts, and writes them."""
@@ -334,28 +288,48 @@ class _Job:
       metrics=self.metrics,
       networks=self.networks,
       references=references,
+      same_set=self.system.shuffles_sounds,
       seed=self.options.interval_seed,
     )
     rows = []
-    writer = contextlib.nullcontext(lambda row, features: None)
+    writer = contextlib.nullcontext(lambda row, features, sounds: None)
     if self.networks:
-      writer = results.embeddings_file(base)
+      writer = embedded.writer(base, self.networks)
     with writer as add:
       for name in work.rows:
         row = summary.row(name, work.rows)
-        add(name, row.features)
+        add(name, row.features, scores.sounds(name))
         rows.append(dataclasses.replace(row, features=None))
+      for id_, of in references.items():
+        if of.sounds:
+          add(embedded.REFERENCE, {id_: of.features}, of.sounds)
+    if self.kept.found:
+      self.log(f"{self.kept.found} sounds were not embedded again")
     content = self._content(summary, rows, settings)
+    work_lib.write_gallery(work, content, scores.clips)
     content["wall_seconds"] = time.monotonic() - start
     results.write(base, content)
-    shutil.rmtree(base / PARTS, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    others = [*(base / PARTS).glob("*/part_*.npz")]
+    if not others:
+      shutil.rmtree(base / PARTS, ignore_errors=True)
     if base != self.out:
-      files.upload(base, self.out, last=FILE)
-      shutil.rmtree(base, ignore_errors=True)
+      kept = [*(base / PARTS).rglob("*")]
+      names = [path.relative_to(base).as_posix() for path in kept]
+      files.upload(base, self.out, last=FILE, without=names)
+      if not others:
+        shutil.rmtree(base, ignore_errors=True)
     for line in [*summary.notes(), *_words(content["skipped"], self.missing)]:
       self.log(line)
     self.log(f"{self.out / FILE} in {content['wall_seconds']:.0f} s")
     return content
+
+  def _cost(self, scores: Scores) -> dict[str, Any]:
+    """Returns what making a sound takes; {} where the sounds were there."""
+    size = self.system.size
+    if not size:
+      return {}
+    return results.describe_cost(size, scores.clips, scores.seconds)
 
   def _content(self, summary: Summary, rows, settings) -> dict[str, Any]:
     scores = summary.scores
@@ -368,6 +342,7 @@ class _Job:
       of_model = {}
     return results.describe_run(about) | {
       "set": results.describe_set(self.truth, scores.clips),
+      "cost": self._cost(scores),
       "identity": {
         "clips": scores.digest,
         "judged at": str(self.format),

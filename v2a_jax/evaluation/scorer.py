@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from v2a_jax.evaluation import embedded
 from v2a_jax.evaluation.clips import Clip
+from v2a_jax.evaluation.embedded import Kept
 from v2a_jax.evaluation.metrics.base import ClipMetric, Metric, Sample
 from v2a_jax.evaluation.schema import GROUND_TRUTH
-from v2a_jax.hearing import embeddings
 from v2a_jax.hearing.embeddings import Embedding, Features
 
 
@@ -21,11 +22,13 @@ class Judged:
     truth: sample of the true sound.
     states: what per-clip metrics keep, by row and metric id.
     features: embeddings by row and `Embedding.id`, the true sound's among them.
+    sounds: digests of the sounds as they were judged, by row.
   """
 
   truth: Sample
   states: Mapping[str, Mapping[str, Any]]
   features: Mapping[str, Mapping[str, Features]]
+  sounds: Mapping[str, str]
 
 
 def judge(
@@ -35,6 +38,7 @@ def judge(
   *,
   sample_rate: int,
   networks: Mapping[str, Embedding],
+  kept: Kept | None = None,
 ) -> list[Judged]:
   """Embeds sounds and computes what metrics keep of them.
 
@@ -44,32 +48,38 @@ def judge(
     metrics: metrics whose network, if any, is in `networks`.
     sample_rate: of all sounds, Hz.
     networks: embedding networks by `Embedding.id`.
+    kept: embeddings that need not be computed again.
   """
-  truth = _samples(clips, [c.audio for c in clips], sample_rate, networks)
+  kept = kept or Kept()
+  listen = lambda sounds: _samples(clips, sounds, sample_rate, networks, kept)
+  truth = listen([c.audio for c in clips])
+  name = lambda sample: embedded.digest(sample.waveform, sample_rate)
+  digests = [{GROUND_TRUTH: name(sample)} for sample in truth]
   states = [{} for _ in clips]
   features = [{GROUND_TRUTH: sample.features} for sample in truth]
   of_clip = [m for m in metrics if isinstance(m, ClipMetric)]
   for row, of_row in sounds.items():
     samples = truth
     if row != GROUND_TRUTH:
-      samples = _samples(clips, of_row, sample_rate, networks)
+      samples = listen(of_row)
     for i, sample in enumerate(samples):
       sample = dataclasses.replace(sample, truth=truth[i])
       features[i][row] = sample.features
+      digests[i][row] = name(sample)
       states[i][row] = {
         m.id: m.get_state(sample) for m in of_clip if m.judges(sample.clip)
       }
   return [
-    Judged(truth=t, states=s, features=f)
-    for t, s, f in zip(truth, states, features)
+    Judged(truth=t, states=s, features=f, sounds=d)
+    for t, s, f, d in zip(truth, states, features, digests)
   ]
 
 
-def _samples(clips, sounds, sample_rate, networks) -> list[Sample]:
+def _samples(clips, sounds, sample_rate, networks, kept) -> list[Sample]:
   seconds = [len(sound) / sample_rate for sound in sounds]
   sounds = [s[: len(c.audio)] for s, c in zip(sounds, clips)]
   parts = {
-    id_: embeddings.embed(network, sounds, sample_rate=sample_rate).split()
+    id_: kept.embed(network, sounds, sample_rate=sample_rate)
     for id_, network in networks.items()
   }
   return [

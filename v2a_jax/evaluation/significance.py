@@ -5,7 +5,7 @@ as well be exchanged. So the difference of the rows is compared with what it is
 when the sounds of clips are swapped at random: the paired permutation test,
 which for means is the test by flips of sign. It holds at any number of clips
 and for any distribution; with n clips its least p is 2 / 2^n, so with fewer than
-six nothing can be named at 5 %.
+six nothing can be named at 5 %, and with several tests more are needed.
 
 Pitman, "Significance tests which may be applied to samples from any
 populations", 1937; Phipson and Smyth, "Permutation p-values should never be
@@ -18,11 +18,11 @@ mistake stays below the level.
 
 from collections.abc import Sequence
 import functools
+import math
 
 import numpy as np
 
 LEVEL = 0.05
-FEWEST = 6  # clips, so that 2 / 2^n is below the level
 _EXACT = 13  # clips up to which all 2^n swaps are tried
 _DRAWS = 20_000
 _VALUES = 4_000_000  # swaps drawn at once
@@ -64,6 +64,11 @@ def swap_test(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float:
     count += int((~(drawn < least)).sum())
     tried += len(part)
   return count / tried if exact else (count + 1) / (tried + 1)
+
+
+def clips_needed(tests: int = 1) -> int:
+  """Returns the fewest clips with which one of so many tests can be named."""
+  return math.ceil(math.log2(2 * max(tests, 1) / LEVEL))
 
 
 @functools.cache

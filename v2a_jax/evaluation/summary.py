@@ -12,10 +12,12 @@ import numpy as np
 from v2a_jax.evaluation import formats, parts, results, scorer
 from v2a_jax.evaluation.clips import Clip, Failure
 from v2a_jax.evaluation.intervals import Estimate
+from v2a_jax.evaluation.metrics import own_truth
 from v2a_jax.evaluation.metrics.base import (
   ClipMetric,
   Metric,
   RatioMetric,
+  SetMetric,
 )
 from v2a_jax.evaluation.reference import Reference
 from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
@@ -33,11 +35,13 @@ class Scores:
     scored: the clips, without embeddings.
     failures: records that could not be scored.
     paths: files of the parts.
+    seconds: what making the sound of a clip took, of each part with clips.
   """
 
   scored: Sequence[parts.Scored]
   failures: Sequence[Failure]
   paths: Sequence[pathlib.Path]
+  seconds: Sequence[float]
 
   @classmethod
   def read(cls, folder: pathlib.Path, count: int) -> "Scores":
@@ -59,7 +63,8 @@ class Scores:
         f"none of {len(failures)} clips can be scored ({reason})"
         + ": is the checkpoint of a diverged run?" * hint
       )
-    return cls(scored, failures, paths)
+    seconds = [part.seconds for part in read if part.scored]
+    return cls(scored, failures, paths, seconds)
 
   @property
   def clips(self) -> list[Clip]:
@@ -76,6 +81,10 @@ class Scores:
   def states(self, row: str) -> list[Mapping[str, Any]]:
     """Returns what metrics keep of a row, clip by clip."""
     return [scored.states[row] for scored in self.scored]
+
+  def sounds(self, row: str) -> list[str]:
+    """Returns the digests of the sounds of a row, clip by clip."""
+    return [scored.sounds[row] for scored in self.scored]
 
   def features(self, row: str) -> list[Mapping[str, Features]]:
     """Reads the embeddings of a row, clip by clip."""
@@ -96,6 +105,8 @@ class Summary:
     metrics: metrics whose network is there.
     networks: their networks, by `Embedding.id`.
     references: what set distances are measured to, by `Embedding.id`.
+    same_set: whether the row of shuffled videos has the very same sounds as the
+      system's, for other clips, so that as sets they do not differ.
     seed: random seed of the intervals.
   """
 
@@ -104,6 +115,7 @@ class Summary:
   networks: Mapping[str, Embedding]
   references: Mapping[str, Reference]
   seed: int
+  same_set: bool = False
 
   def skipped(self) -> dict[str, str]:
     """Returns why metrics are not measured, by id."""
@@ -157,6 +169,7 @@ class Summary:
     estimates = {
       metric.id: self._estimate(metric, states, features).within(metric.bounds)
       for metric in self.measured()
+      if self._tells(metric, name)
     }
     entries = {id_: of.to_json() for id_, of in estimates.items()}
     parts = {
@@ -169,12 +182,24 @@ class Summary:
     entry = {"name": name, "kind": kind, "metrics": entries}
     return Row(entry, parts, features)
 
+  def _tells(self, metric: Metric, row: str) -> bool:
+    """Says whether a metric says anything of a row.
+
+    The sounds of shuffled videos depend on other judged clips' true sounds, so
+    that they have no distance of sets to these.
+    """
+    if row != SHUFFLED or not isinstance(metric, SetMetric):
+      return True
+    reference = self._reference(metric)
+    return not (self.same_set or (reference and reference.own))
+
   def _estimate(self, metric: Metric, states, features) -> Estimate:
     if isinstance(metric, ClipMetric):
       return metric.compute(scorer.kept(metric, states), seed=self.seed)
     own, reference = features[metric.embedding.id], self._reference(metric)
     if reference and reference.own:
-      return metric.compute_own(own, truth=reference.features, seed=self.seed)
+      truth = own_truth.paired(own, reference.features)
+      return metric.compute_own(own, truth=truth, seed=self.seed)
     return metric.compute(
       own, reference=reference and reference.features, seed=self.seed
     )

@@ -1,22 +1,23 @@
 """What is evaluated: a model of ours, or a folder of sounds of any system."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from data_pipelines.loader_config import LoaderConfig
 from v2a_jax.basics.files import sha256_of
-from v2a_jax.evaluation import folders
+from v2a_jax.evaluation import folders, takes
 from v2a_jax.evaluation import rows as rows_lib
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.formats import Format
 from v2a_jax.evaluation.schema import GENERATED, SHUFFLED
+from v2a_jax.soundtrack import ranking
 
 
 class System(Protocol):
@@ -27,12 +28,19 @@ class System(Protocol):
     loader_config: of the examples that it takes; None for none.
     seconds: longest sound that it makes; None for any.
     see: encodes a video's bytes, for the examples; None where it does not.
+    chosen_by: scores (`soundtrack.scoring`) by which sounds were chosen.
+    shuffles_sounds: whether its row of shuffled videos has the sounds of its own
+      row, each for another clip.
+    size: `parameters` and `precision` of a model; {} where the sounds are there.
   """
 
   rows: Sequence[str]
   loader_config: LoaderConfig | None
   seconds: float | None
   see: Callable[[bytes], np.ndarray] | None
+  chosen_by: Collection[str]
+  shuffles_sounds: bool
+  size: Mapping[str, Any]
 
   def describe(self) -> dict[str, Any]:
     """Returns `kind`, `name`, `checkpoint`, `config`, `sampler`."""
@@ -68,15 +76,25 @@ class Model:
   name: str = ""
   best_of: int = 1
 
+  shuffles_sounds = False
+
   @property
   def rows(self) -> tuple[str, ...]:
-    """Rows of a model; what sees the footage is shown no worse frames."""
-    worse = rows_lib.DEGRADED if self.see else ()
+    """Rows of a model; what sees the footage is shown no other frames."""
+    worse = (*rows_lib.DEGRADED, rows_lib.NO_VIDEO) if self.see else ()
     return tuple(row for row in rows_lib.MODEL_ROWS if row not in worse)
 
   @property
   def see(self) -> Callable[[bytes], np.ndarray] | None:
     return self.tracker.see
+
+  @property
+  def chosen_by(self) -> Collection[str]:
+    return (ranking.NAME,) if self.best_of > 1 else ()
+
+  @property
+  def size(self) -> Mapping[str, Any]:
+    return self.tracker.size
 
   @property
   def loader_config(self) -> LoaderConfig:
@@ -132,8 +150,18 @@ class Outputs:
   files: Mapping[str, str]
 
   rows = (GENERATED, SHUFFLED)
+  shuffles_sounds = True
+  size: ClassVar[Mapping[str, Any]] = {}
   loader_config = None
   seconds = see = None
+
+  @functools.cached_property
+  def chosen_by(self) -> Collection[str]:
+    """What the sidecars of takes of `v2a generate` say."""
+    sidecars = {
+      takes.sidecar_of(self.folder.sound(name)) for name in self.files.values()
+    }
+    return frozenset().union(*map(takes.chosen_by, sidecars - {None}))
 
   def describe(self) -> dict[str, Any]:
     return self._about

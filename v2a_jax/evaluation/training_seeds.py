@@ -133,7 +133,7 @@ def estimate(
   weights = np.concatenate([arm.weights for arm in arms])
   clips = intervals.weighted_ratios(columns, weights, seed=seed, draws=draws)
   wide, p = widened(clips, [between(arm.values, arm.parts) for arm in arms])
-  return wide, p if clips.n >= significance.FEWEST else 1.0
+  return wide, p if clips.n >= significance.clips_needed() else 1.0
 
 
 def mean(models: Sequence[Estimate], parts: np.ndarray | None) -> Estimate:

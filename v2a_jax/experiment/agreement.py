@@ -63,17 +63,19 @@ def check_sections(experiment: Any) -> None:
         )
   if experiment.data.cached_target:
     _check_cached_target(experiment)
+  optimizer = experiment.optimizer
+  parts = (optimizer, *map(optimizer.partition, optimizer.partitions))
+  if not any(part.learning_rate for part in parts):
+    raise ConfigError(
+      f"config.optimizer.learning_rate={optimizer.learning_rate}, and no"
+      " partition has another: nothing would be trained"
+    )
   run = experiment.run
   if not experiment.trains_generator:
     if run.eval_samples:
       raise ConfigError(
         f"config.eval_samples={run.eval_samples}: only a generator makes sound;"
         " set it to 0"
-      )
-    if run.init_from:
-      raise ConfigError(
-        f"config.init_from={run.init_from!r}: only a generator starts from"
-        " another's weights; leave it empty"
       )
     return
   if experiment.lora.rank and experiment.conditioner.tune == "lora":

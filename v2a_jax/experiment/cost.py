@@ -403,7 +403,7 @@ def step_memory(
   gradients = 2 if experiment.run.accumulate > 1 else 1
   return {
     "parameters": on_device("params"),
-    "average": on_device("ema"),
+    "average": on_device("ema") + on_device("averages"),
     "optimizer": on_device("opt_state"),
     "buffers": on_device("buffers"),
     "frozen_codec": tree_bytes(experiment.abstract_frozen),

@@ -21,9 +21,10 @@ from v2a_jax.basics.paths import as_path
 from v2a_jax.conditioning.mmaudio import SYNC_NETWORKS
 from v2a_jax.conditioning.semantic import TOWERS
 from v2a_jax.conditioning.text import NETWORKS
-from v2a_jax.experiment import mmaudio, sections
+from v2a_jax.experiment import published, sections
 from v2a_jax.experiment.sections import CONDITIONER, ConfigError, look_up
 from v2a_jax.models import lora
+from v2a_jax.objectives.codec import CodecGANConfig
 from v2a_jax.training import restore
 from v2a_jax.training.checkpoint import CheckpointError
 from v2a_jax.weights import bundle, names
@@ -128,16 +129,16 @@ def source_config(name: str) -> dict[str, Any]:
     BundleError, ConfigError, MissingWeightsError: there is nothing of that
       name, or not all of it.
   """
-  if mmaudio.recognises(name):
-    return sections.complete(mmaudio.config(name))
+  if system := published.find(name):
+    return sections.complete(system.config(name))
   return bundle.read_config(_folder(name))
 
 
 def source_tokenizers(name: str) -> dict[str, str]:
   """Returns the `LoaderConfig` fields of the tokenizers of what `init_from`
   names; raises as `source_config` does."""
-  if mmaudio.recognises(name):
-    return {"prompt_tokenizer": str(mmaudio.tokenizer(name))}
+  if system := published.find(name):
+    return system.tokenizers(name)
   return bundle.tokenizers(_folder(name))
 
 
@@ -156,7 +157,7 @@ class InitWeights:
       for none.
     fresh: parts that start fresh all the same, such as "backbone/interval".
     published: published parts, each with its section's settings.
-    model: sizes of the backbone.
+    model: sizes of the backbone, or of a codec with its critics.
     conditioner: sizes of the condition encoders.
   """
 
@@ -222,9 +223,14 @@ class InitWeights:
     return arrays
 
   def _saved(self) -> dict[names.Name, Any]:
-    if mmaudio.recognises(self.source):
-      return mmaudio.read(self.source, self.model, self.conditioner)
-    return read_saved(self.source)
+    if system := published.find(self.source):
+      return system.read(self.source, self.model, self.conditioner)
+    arrays = read_saved(self.source)
+    trains_codec = isinstance(self.model, CodecGANConfig)
+    if trains_codec and all(name[0] != "codec" for name in arrays):
+      # A bundle: the codec without its critics.
+      return {("codec", *name): array for name, array in arrays.items()}
+    return arrays
 
   def _check_fresh(self, wanted) -> None:
     for part in self.fresh:
@@ -255,5 +261,6 @@ def _under(name: names.Name, parts: tuple[str, ...]) -> bool:
 def _compare(source, arrays, wanted) -> None:
   if faults := names.compare(arrays, wanted):
     raise CheckpointError(
-      f"{source}: {faults}; use the config it was trained with, or another one"
+      f"{source}: {faults}; use the config it was trained with, or start parts"
+      " afresh with config.init_fresh"
     )

@@ -11,8 +11,9 @@ from flax import nnx
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.tokenizer import TextTokenizer
 from v2a_jax.basics.paths import as_path, check_readable
-from v2a_jax.experiment import mmaudio
+from v2a_jax.experiment import published
 from v2a_jax.experiment.experiment import Experiment
+from v2a_jax.experiment.sections import ConfigError
 from v2a_jax.training import restore
 from v2a_jax.weights import bundle, names, registry
 
@@ -56,8 +57,8 @@ def read_experiment(checkpoint) -> Experiment:
   Raises:
     BundleError: it is missing or damaged.
   """
-  if mmaudio.recognises(checkpoint):
-    return Experiment.from_config(mmaudio.config(checkpoint))
+  if system := published.find(checkpoint):
+    return Experiment.from_config(system.config(checkpoint))
   path = as_path(checkpoint)
   check_readable(path)
   folder = path if path.is_dir() else bundle.find(path)
@@ -80,8 +81,8 @@ def load(checkpoint, *, step: int | str | None = None) -> Trained:
     BundleError, CheckpointError: it is missing, damaged or of another model.
     ConfigError, MissingWeightsError, WrongWeightsError: so is a published one.
   """
-  if mmaudio.recognises(checkpoint):
-    return _from_published(checkpoint)
+  if published.find(checkpoint):
+    return from_published(checkpoint, step=step)
   path = as_path(checkpoint)
   check_readable(path)
   if (path / "checkpoints").is_dir():
@@ -120,34 +121,46 @@ def _from_bundle(folder: pathlib.Path) -> Trained:
   return Trained(experiment, nnx.merge(graphdef, state), files, source)
 
 
-def _from_published(name: str) -> Trained:
-  file = mmaudio.file_of(name)
+def from_published(name: str, *, step: int | str | None = None) -> Trained:
+  """Loads a published generator; raises as `load` does."""
+  if step is not None:
+    raise ConfigError(f"{name} has no steps: leave out --step={step}")
+  system = published.find(name)
+  file = system.file_of(name)
   registry.check_here(name)
-  experiment = Experiment.from_config(mmaudio.config(name))
+  experiment = Experiment.from_config(system.config(name))
   graphdef, *parts = experiment.abstract
-  arrays = mmaudio.read(name, experiment.model, experiment.conditioner)
+  arrays = system.read(name, experiment.model, experiment.conditioner)
   state = names.fill(nnx.merge_state(*parts), arrays)
-  files = {"prompt_tokenizer": str(mmaudio.tokenizer(name))}
   source = {"path": name, "sha256": registry.digest(file)}
-  return Trained(experiment, nnx.merge(graphdef, state), files, source)
+  model = nnx.merge(graphdef, state)
+  return Trained(experiment, model, system.tokenizers(name), source)
 
 
-def from_workdir(path, *, step: int | str | None = None) -> Trained:
+def from_workdir(
+  path,
+  *,
+  step: int | str | None = None,
+  average_length: float | None = None,
+) -> Trained:
   """Loads what was trained in a workdir, a generator or something else.
 
   Args:
     path: workdir of `v2a train`.
     step: step of the checkpoint; "best" for that of the best validation result,
       None for the newest.
+    average_length: length of the average of the weights, see
+      `training/posthoc.py`; None for the one that the run used.
 
   Raises:
     BundleError, CheckpointError: it is missing, damaged or of another model.
+    SettingError: no average has that length.
   """
   path = as_path(path)
   check_readable(path)
   experiment = Experiment.from_config(bundle.read_config(path))
   model, restored = restore.restore_model(
-    path, experiment.make_model, step=step
+    path, experiment.make_model, step=step, average_length=average_length
   )
   source = {
     "path": str(path),
@@ -156,4 +169,7 @@ def from_workdir(path, *, step: int | str | None = None) -> Trained:
     "train_seconds": restored.meta["train_seconds"],
     "sha256": restored.sha256,
   }
+  if average_length is not None:
+    source["average_length"] = average_length
+    source["sha256"] += f" average of {average_length:g}"
   return Trained(experiment, model, bundle.tokenizers(path), source)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 from flax import nnx
@@ -54,8 +53,15 @@ def config(name: str) -> dict[str, Any]:
   clip, text = (
     tower.read_config(folder) for tower in (open_clip.VISION, open_clip.TEXT)
   )
-  # Whatever size the tower was trained at; the number of patches is the same.
-  clip = dataclasses.replace(clip, image_size=PIXELS)
+  # Frames as MMAudio's networks saw them, whatever the tower was trained at; the
+  # number of patches is the same.
+  clip = dataclasses.replace(
+    clip,
+    image_size=PIXELS,
+    image_mean=open_clip.MEAN,
+    image_std=open_clip.STD,
+    do_center_crop=False,
+  )
   conditioner = {
     "prompt_encoder": _section("open_clip", text),
     "clip": _section("open_clip", clip),
@@ -71,8 +77,8 @@ def config(name: str) -> dict[str, Any]:
       "fps": 8.0,
       "features": 1024 + 3 * 768,
       "prompt_length": text.max_length,
-      "prompt_tokenizer": str(tokenizer(name)),
-    },
+    }
+    | tokenizers(name),
     "model": {"name": "mmaudio", "conditioner": conditioner}
     | VARIANTS[variant],
     "objective": {"name": "diffusion"},
@@ -96,15 +102,15 @@ def file_of(name: str) -> str:
   return f"mmaudio_{_variant(name)}"
 
 
-def tokenizer(name: str) -> pathlib.Path:
-  """Returns the path of the prompt tokenizer of a published generator.
+def tokenizers(name: str) -> dict[str, str]:
+  """Returns the `LoaderConfig` fields of the tokenizers of a generator.
 
   Raises:
     ConfigError: there is none of that name.
     MissingWeightsError: it is not found; says how to get it.
   """
   _variant(name)
-  return registry.find(TOKENIZER)
+  return {"prompt_tokenizer": str(registry.find(TOKENIZER))}
 
 
 def read(
@@ -280,3 +286,28 @@ def table(model: MMAudioConfig) -> Table:
     "backbone/final/out": "final_layer.adaLN_modulation.1",
     "backbone/out": Row(name="final_layer.conv", taps=7),
   }
+
+
+def card(name: str) -> str:
+  """Returns the model card of a published generator, in Markdown."""
+  rows = "\n".join(
+    f"| `{weights.name}` | {weights.about} | {weights.licence} |"
+    for weights in registry.entries(name)
+  )
+  return f"""# {name}
+
+A generator that MMAudio publishes (https://github.com/hkchengrex/MMAudio), run by networks that are written here anew.
+
+**Licence.** The strictest of its files counts. CC-BY-NC-4.0: not for commercial use, and neither is what is trained on from them.
+
+| file | what it is | licence |
+|---|---|---|
+{rows}
+
+**Limits.**
+
+* Its quality in this software has not been measured; the numbers in its paper (https://arxiv.org/abs/2412.15322) are of the original.
+* It was trained on clips of 8 seconds. It speaks no given words, and takes no notice of the switches speech, music and effects.
+* Nothing was taught about lips: speech need not fit them.
+* Bad pictures, blurred or of few frames, give worse timing; how much worse is not known.
+"""

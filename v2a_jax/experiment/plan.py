@@ -7,6 +7,7 @@ step is bounded from below (`roofline.py`), where it reads or writes at least it
 arguments and results and twice its temporaries.
 """
 
+from collections.abc import Mapping
 import functools
 import re
 import time
@@ -155,7 +156,7 @@ def plan_step(
   )
   touched = _compile(found, lowered, mesh, chip)
   if not found["fits"]:
-    found["remedies"] = _remedies(experiment, mesh, clips)
+    found["remedies"] = _remedies(experiment, mesh, clips, found["memory"])
   if touched is None:
     return found
   bounds = {"memory": touched / chip.hbm_rate}
@@ -210,7 +211,7 @@ def estimate_step(experiment, topology: Topology) -> dict[str, Any]:
     "moved": moved,
   }
   if not found["fits"]:
-    found["remedies"] = _remedies(experiment, mesh, clips)
+    found["remedies"] = _remedies(experiment, mesh, clips, found["memory"])
   peak = PEAK_FLOPS[chip.gpu]
   return found | roofline.time_of_step(experiment, mesh, bounds, peak=peak)
 
@@ -334,7 +335,7 @@ def state_memory(
   rows = mesh.shape["data"] * mesh.shape["fsdp"]
   return {
     "parameters": device_bytes("params"),
-    "average": device_bytes("ema"),
+    "average": device_bytes("ema") + device_bytes("averages"),
     "optimizer": device_bytes("opt_state"),
     "buffers": device_bytes("buffers"),
     "frozen": cost.tree_bytes(experiment.abstract_frozen),
@@ -362,18 +363,50 @@ def summarise(moved: list[collectives.Collective]) -> list[dict[str, Any]]:
   return sorted(rows.values(), key=lambda row: -row["moved"])
 
 
-def _remedies(experiment, mesh, clips: int) -> list[str]:
-  """Names overrides that need less memory; whether enough is not compiled."""
+def _remedies(
+  experiment, mesh, clips: int, memory: Mapping[str, int]
+) -> list[str]:
+  """Names overrides that need less memory.
+
+  Microbatches are so many, and a smaller batch so small, that the step fits if
+  temporaries shrink like the clips at a time. It is not compiled for that.
+  """
   data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
   remedies = []
   if data > 1:
     axes = f"--config.mesh.data=1 --config.mesh.fsdp={data * fsdp}"
     remedies.append(f"--config.parallel.mode=mesh {axes}")
-  if clips % 2 == 0:
-    remedies.append(f"--config.accumulate={2 * experiment.run.accumulate}")
+  parts = _microbatches(
+    clips, memory, accumulates=experiment.run.accumulate > 1
+  )
+  if parts > 1:
+    whole = experiment.run.accumulate * parts
+    remedies.append(f"--config.accumulate={whole}")
   if getattr(experiment.model, "remat", "full") != "full":
     remedies.append("--config.model.remat=full")
+  if parts > 1:
+    fewer = experiment.batch_size // parts
+    remedies.append(f"--config.data.batch_size={fewer}")
   return remedies or ["a topology of more chips"]
+
+
+def _microbatches(
+  clips: int, memory: Mapping[str, int], *, accumulates: bool
+) -> int:
+  """Returns how many parts of a device's clips should fit one by one.
+
+  A power of two that divides them; the largest if none should, 2 if the compiler
+  does not say how much there is too much.
+  """
+  powers = [2**k for k in range(clips.bit_length()) if clips % 2**k == 0]
+  if "together" not in memory or "temporaries" not in memory:
+    return powers[:2][-1]
+  sums = 0 if accumulates else memory["parameters"]  # of gradients
+  held = memory["together"] - memory["temporaries"] + sums
+  for parts in powers[1:]:
+    if held + memory["temporaries"] / parts <= memory["capacity"]:
+      return parts
+  return powers[-1]
 
 
 def _wanted(message: str, held: int) -> dict[str, int]:

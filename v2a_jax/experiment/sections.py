@@ -49,7 +49,7 @@ class RootConfig(RunConfig):
     init_from: workdir or bundle whose weights a new run starts from; "" for
       fresh ones.
     init_fresh: parts that start fresh all the same, such as
-      "backbone/interval".
+      "backbone/interval", or "discriminator", which a codec's bundle lacks.
   """
 
   name: str = ""

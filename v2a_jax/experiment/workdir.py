@@ -145,7 +145,7 @@ def _with_tokenizers(
   A workdir's own go before those of `init_from`; one that the config names goes
   before both.
   """
-  source = experiment.run.init_from
+  source = experiment.run.init_from if experiment.trains_generator else ""
   if not (resumes or source):
     return experiment
   data = experiment.data

@@ -1,1 +1,3 @@
-"""What published networks hear in a sound: embeddings, tags, speech, music."""
+"""What published networks hear in a sound: embeddings, tags, speech, music,
+agreement with a text.
+"""

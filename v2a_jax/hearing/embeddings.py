@@ -21,8 +21,10 @@ import numpy as np
 import soxr
 
 from v2a_jax.basics.text import one_of
+from v2a_jax.hearing.synchformer import Synchformer
 from v2a_jax.pretrained import (
   aisfx,
+  clap_audio,
   cnn14,
   mn04,
   passt,
@@ -47,6 +49,8 @@ class Embedding(Protocol):
     hop: distance between window starts, seconds; 0 for the whole clip.
     dim: number of features of a window, d.
     classes: number of class logits, c; 0 where it does not tag.
+    repeats: whether a clip shorter than a window is repeated while it fits
+      whole, before silence fills the window.
   """
 
   id: str
@@ -56,6 +60,7 @@ class Embedding(Protocol):
   hop: float
   dim: int
   classes: int
+  repeats: bool
 
   def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns embeddings [n, d] and class logits [n, c] of [n, samples]."""
@@ -68,8 +73,8 @@ class Published:
   A class states its `label` and names its module of `v2a_jax/pretrained`, which
   has SAMPLE_RATE, EMBEDDING_DIM, NUM_CLASSES, `load(path)` and
   `apply(params, waveforms)`; and WINDOW and HOP in samples, where the class
-  does not state `window` and `hop`. Its weights and, unless it states another,
-  its id have the module's name.
+  does not state `window` and `hop`. Unless it states others, its weights have
+  the module's name, and its id is theirs.
 
   Attributes:
     weights: name of the weights in `weights.WEIGHTS`.
@@ -88,6 +93,7 @@ class Published:
   sample_rate: int
   dim: int
   classes: int
+  repeats: ClassVar[bool] = False
 
   def __init_subclass__(
     cls,
@@ -97,7 +103,8 @@ class Published:
     hop: float | None = None,
   ):
     cls.network = network
-    cls.weights = network.__name__.rpartition(".")[2]
+    module = network.__name__.rpartition(".")[2]
+    cls.weights = vars(cls).get("weights", module)
     cls.id = vars(cls).get("id", cls.weights)
     cls.about = cls.__doc__.splitlines()[0].rstrip(".")
     cls.sha256 = weights.get(cls.weights).sha256
@@ -170,6 +177,18 @@ class PaSST(Published, network=passt, window=10.0, hop=5.0):
   label = "PaSST"
 
 
+class CLAP(Published, network=clap_audio, window=clap_audio.SECONDS, hop=5.0):
+  """LAION's CLAP on 10 s windows, repeated to fill them, one every 5 s."""
+
+  label, weights = "CLAP", "clap"
+  repeats = True
+
+  def apply(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    vectors, logits = super().apply(windows)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12), logits
+
+
 class Silero(Published, network=silero, window=0.0, hop=0.0):
   """Silero VAD on whole clips: seconds in which somebody speaks."""
 
@@ -181,12 +200,11 @@ class Silero(Published, network=silero, window=0.0, hop=0.0):
 
 
 # What sets of sounds can be compared on.
-EMBEDDINGS: dict[str, type[Published]] = {
-  cls.id: cls for cls in (Mn04, Mn04Clip, AiSFX, YAMNet, VGGish, Cnn14, PaSST)
-}
+_ALL = (Mn04, Mn04Clip, AiSFX, YAMNet, VGGish, Cnn14, PaSST, CLAP, Synchformer)
+EMBEDDINGS: dict[str, type[Embedding]] = {cls.id: cls for cls in _ALL}
 
 
-def get(id_: str) -> type[Published]:
+def get(id_: str) -> type[Embedding]:
   """Returns the embedding of an id.
 
   Raises:
@@ -237,8 +255,8 @@ def cut(
   """Cuts a clip [samples, channels] into windows, float32 [n, window samples].
 
   What is left after the last whole window is not used, and a clip shorter than
-  one window is padded with silence. Whole clips are one window, of a tenth of a
-  second or more.
+  one window is repeated, where the network wants it, and padded with silence.
+  Whole clips are one window, of a tenth of a second or more.
   """
   mono = np.asarray(waveform, np.float32).mean(axis=1)
   if sample_rate != embedding.sample_rate:
@@ -249,6 +267,8 @@ def cut(
   )
   if not length:
     length = hop = max(len(mono), embedding.sample_rate // 10)
+  if embedding.repeats and len(mono) < length:
+    mono = clap_audio.repeated(mono, length)
   mono = np.pad(mono, (0, max(0, length - len(mono))))
   windows = np.lib.stride_tricks.sliding_window_view(mono, length)
   return windows[::hop].astype(np.float32)

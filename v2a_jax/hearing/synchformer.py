@@ -25,7 +25,8 @@ _BATCH = 8
 class Synchformer:
   """Synchformer on 0.64 s segments, one every 0.32 s."""
 
-  id, label, classes = WEIGHTS, "Synchformer", 0
+  id = weights = WEIGHTS
+  label, classes, repeats = "Synchformer", 0, False
   about = __doc__.splitlines()[0].rstrip(".")
   sample_rate = offset.SAMPLE_RATE
   window = offset.SEGMENT / sample_rate

@@ -8,7 +8,7 @@ or more, from logits averaged over windows of 1 s: in 9 of 13 recordings of
 music, and in 21 of those 1,120.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 from typing import NamedTuple
 
@@ -44,6 +44,19 @@ KINDS = {
   "speech": Kind(embeddings.Silero, speech_seconds, SPEECH_SECONDS),
   "music": Kind(embeddings.Mn04, music_probability, MUSIC_PROBABILITY),
 }
+
+
+def heard(features: Mapping[str, embeddings.Features]) -> dict[str, bool]:
+  """Says which kinds are in a sound, of those whose network has heard it.
+
+  Args:
+    features: embeddings of the sound, by `Embedding.id`.
+  """
+  return {
+    name: kind.measure(features[kind.network.id]) >= kind.limit
+    for name, kind in KINDS.items()
+    if kind.network.id in features
+  }
 
 
 def amount(kind: str, samples: np.ndarray, sample_rate: int) -> float:

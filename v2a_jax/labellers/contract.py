@@ -13,8 +13,10 @@ output, in any order:
    "confidence": 0.8, "by": "captioner@1"}
   {"id": "rain", "error": "why there is nothing to say"}
 
-Values are numbers, true or false, text, lists of texts, or lists of objects
-(`words`: [{"word", "start", "end"}] in seconds from the clip's start). When the
+Values are numbers, true or false, text, lists of texts, or lists of objects.
+`words` are [{"word", "start", "end"}] in seconds from the clip's start, captions
+one text or several, `transcript` is a text, `speech`, `music` and `effects` are
+true or false or 0..1; an answer that has them otherwise is refused. When the
 input ends, the labeller ends, with status 0. What it prints on standard error is
 shown if it fails.
 """

@@ -19,9 +19,8 @@ def sound(request: Request, sample_rate: int) -> np.ndarray:
   """
   if not request["audio"]:
     raise NothingToSayError("no sound")
-  audio = media.read_audio(
-    request["audio"], sample_rate=sample_rate, channels=1
-  )
+  read = media.limited(media.read_audio)
+  audio = read(request["audio"], sample_rate=sample_rate, channels=1)
   if not len(audio.samples):
     raise NothingToSayError("no sound")
   return audio.samples[:, 0]

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from scipy import special
 
+from v2a_jax.basics import files
 from v2a_jax.labellers import contract, reading
 from v2a_jax.pretrained import mn04, yamnet
 
@@ -74,7 +75,7 @@ def main() -> None:
 
 def read_names(path: pathlib.Path) -> list[str]:
   """Reads names of classes, a name a line or AudioSet's table."""
-  lines = path.read_text("utf-8").splitlines()
+  lines = files.read_bytes(path).decode().splitlines()
   if lines[:1] == ["index,mid,display_name"]:
     return [row["display_name"] for row in csv.DictReader(lines)]
   return [line for line in lines if line]

@@ -17,7 +17,7 @@ import numpy as np
 
 from v2a_jax.labellers import contract, reading
 from v2a_jax.sync import bundled
-from v2a_jax.sync.network import FPS, RATE
+from v2a_jax.sync.network import RATE
 
 _MOVES = (0.0, -0.48, 0.48)  # seconds
 
@@ -25,13 +25,14 @@ _MOVES = (0.0, -0.48, 0.48)  # seconds
 def main() -> None:
   """Serves; see contract.py."""
   judge = bundled.load()
-  size = 2 * judge.pixels
 
   def answer(request):
-    samples = reading.sound(request, RATE)
-    video = reading.picture(request, fps=2 * FPS, size=(size, size))
+    samples = reading.sound(request, RATE)[:, None]
+    video = reading.picture(
+      request, fps=judge.frame_rate, size=judge.frame_size
+    )
     seen = judge.look(video.frames, video.times, request["seconds"])
-    verdicts = [judge.listen(seen, moved(samples, by)) for by in _MOVES]
+    verdicts = [judge.listen(seen, moved(samples, by), RATE) for by in _MOVES]
     agreement = [1 - float(verdict.none) for verdict in verdicts]
     best = int(np.argmax(agreement))
     return {
@@ -44,11 +45,11 @@ def main() -> None:
 
 
 def moved(samples: np.ndarray, by: float) -> np.ndarray:
-  """Returns a sound that is `by` seconds later, of the same length."""
+  """Returns a sound [t 1] that is `by` seconds later, of the same length."""
   count = round(abs(by) * RATE)
   if by > 0:
-    return np.pad(samples, (count, 0))[: len(samples)]
-  return np.pad(samples[count:], (0, min(count, len(samples))))
+    return np.pad(samples, ((count, 0), (0, 0)))[: len(samples)]
+  return np.pad(samples[count:], ((0, min(count, len(samples))), (0, 0)))
 
 
 if __name__ == "__main__":

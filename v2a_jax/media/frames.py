@@ -4,7 +4,7 @@ No frame rate is assumed. Time zero is the first displayed frame. Only the windo
 is decoded, and of H.264 no frame that neither is wanted nor serves another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 import itertools
 import math
@@ -88,6 +88,85 @@ def read_video(
   return read_with_origin(source, options, out)[0]
 
 
+def read_videos(
+  source: Source,
+  *,
+  requests: Sequence[ReadOptions],
+  limits: Limits = DEFAULT_LIMITS,
+) -> list[Video]:
+  """Reads windows of one video at several rates and sizes; decodes it once.
+
+  Args:
+    source: path, or bytes of the file.
+    requests: window, rate and size of each; each gives what `read_video` does.
+    limits: resource limits of the read.
+
+  Raises:
+    MediaError: see `read_video`.
+  """
+  name = source_name(source)
+  with open_input(source, limits=limits) as container:
+    stream = find_track(container, "video", name, limits=limits)
+    decoder = Decoder(container, stream, name, limits)
+    timed_frames = decoder.frames()
+    origin, first = next(timed_frames)
+    orientation = picture.orientation(first)
+    timed_frames = itertools.chain([(origin, first)], timed_frames)
+    collections = []
+    # The copies are used in step, so that few frames are held.
+    for options, own in zip(
+      requests, itertools.tee(timed_frames, len(requests)), strict=True
+    ):
+      stored = _stored_size(first, stream, orientation, options)
+      selected = _select(
+        own,
+        options,
+        begin=origin + Fraction(options.start),
+        tick=stream.time_base,
+      )
+      room = _empty(stored, stream, orientation, options)
+      collections.append(
+        _collecting(
+          selected, room, stored, orientation, name, limits, grow=True
+        )
+      )
+    del own, selected, timed_frames
+    found = _in_step(collections)
+  return [
+    Video(frames=frames, times=times, damaged=decoder.damaged)
+    for frames, times in found
+  ]
+
+
+def _in_step(collections: list) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Runs collections together, the one that is behind first."""
+  latest = dict.fromkeys(range(len(collections)), -math.inf)
+  found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+  while latest:
+    i = min(latest, key=latest.__getitem__)
+    try:
+      latest[i] = next(collections[i])
+    except StopIteration as end:
+      found[i] = end.value
+      del latest[i]
+  return [found[i] for i in range(len(collections))]
+
+
+def _stored_size(first, stream, orientation, options: ReadOptions):
+  """Returns (height, width) before frames are turned upright."""
+  if options.size is None:
+    return picture.square_size(first, stream.sample_aspect_ratio)
+  return orientation.size(*options.size)
+
+
+def _empty(stored, stream, orientation, options: ReadOptions) -> np.ndarray:
+  """Returns room for the frames that the window should have."""
+  height, width = orientation.size(*stored)
+  budget = _budget(height, width, options.limits)
+  room = min(_room(stream, options), budget)
+  return np.empty((room, height, width, 3), np.uint8)
+
+
 def read_with_origin(
   source: Source, options: ReadOptions, out: np.ndarray | None = None
 ) -> tuple[Video, Fraction]:
@@ -135,10 +214,7 @@ def _decode_video(
     else:
       timed_frames = itertools.chain([(origin, first)], timed_frames)
     orientation = picture.orientation(first)
-    if options.size is None:
-      stored = picture.square_size(first, stream.sample_aspect_ratio)
-    else:
-      stored = orientation.size(*options.size)
+    stored = _stored_size(first, stream, orientation, options)
     if chosen is None:
       selected = _select(
         timed_frames, options, begin=begin, tick=stream.time_base
@@ -147,9 +223,7 @@ def _decode_video(
       selected = _chosen(timed_frames, chosen)
     frames = out
     if frames is None:
-      height, width = orientation.size(*stored)
-      room = min(_room(stream, options), _budget(height, width, limits))
-      frames = np.empty((room, height, width, 3), np.uint8)
+      frames = _empty(stored, stream, orientation, options)
     frames, times = _collect(
       selected, frames, stored, orientation, name, limits, grow=out is None
     )
@@ -277,7 +351,12 @@ def _budget(height: int, width: int, limits: Limits) -> int:
   return min(limits.frames, limits.memory_bytes // (6 * height * width))
 
 
-def _collect(
+def _collect(*args, **options) -> tuple[np.ndarray, np.ndarray]:
+  """Does what `_collecting` does, to its end."""
+  return _in_step([_collecting(*args, **options)])[0]
+
+
+def _collecting(
   timed_frames: Iterator[tuple[float, av.VideoFrame]],
   frames: np.ndarray,
   stored: tuple[int, int],
@@ -286,8 +365,10 @@ def _collect(
   limits: Limits,
   *,
   grow: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Generator[float, None, tuple[np.ndarray, np.ndarray]]:
   """Writes upright RGB frames to an array; returns those, and their times.
+
+  Yields the time of each when it is written.
 
   Args:
     timed_frames: (seconds, frame) of each.
@@ -319,6 +400,7 @@ def _collect(
       frames.resize((room, height, width, 3), refcheck=False)
     frames[count] = orientation.turn(scaler(frame))
     times.append(time)
+    yield time
   if grow:
     frames.resize((len(times), height, width, 3), refcheck=False)
   return frames[: len(times)], np.array(times, np.float64)

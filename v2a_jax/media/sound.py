@@ -38,6 +38,8 @@ _MARGIN = Fraction(1, 10)  # seconds around the window for the resampling filter
 _PREROLL = 1  # seconds that a decoder needs to settle after a seek
 _MIN_SEEK = 20  # seconds; below, decoding from the start is cheaper
 _MAX_PLANES = 8
+# Sample rates in Hz and channels of sound; others are of data that pose as it.
+RATES, MOST_CHANNELS = (4_000, 768_000), 64
 _NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # streams without time stamps
 
 
@@ -48,6 +50,31 @@ class _Block(NamedTuple):
   rate: int  # Hz
   samples: np.ndarray  # float32 [t, channels]
   length: int  # samples that the packet declares; below t in a padded block
+
+
+def refusal(sample_rate: int, channels: int) -> tuple[str, str] | None:
+  """Returns what of a stream is not that of sound, and why; None if all is.
+
+  Args:
+    sample_rate: sample rate in Hz; 0 if unknown.
+    channels: number of channels; 0 if unknown.
+  """
+  low, high = RATES
+  if not low <= (sample_rate or low) <= high:
+    return "sample rate", f"{sample_rate:,} Hz is not in [{low:,}, {high:,}]"
+  if channels > MOST_CHANNELS:
+    return "channels", f"{channels} are over {MOST_CHANNELS}"
+  return None
+
+
+def _check(name: str, sample_rate: int, channels: int) -> None:
+  if refused := refusal(sample_rate, channels):
+    what, why = refused
+    raise MediaError(
+      name,
+      f"cannot be sound by its {what}: {why}",
+      "leave it out, or convert it to 48,000 Hz with 1 or 2 channels",
+    )
 
 
 def decode(
@@ -77,11 +104,14 @@ def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
       limits=options.limits,
       audio_track=options.audio_track,
     )
+    context = stream.codec_context
+    _check(name, context.sample_rate, context.channels)
     decoder = Decoder(container, stream, name, options.limits)
     blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)
     if first is None:
       raise decoder.error("no audio block can be used", "re-encode it")
+    _check(name, first.rate, first.samples.shape[1])
     origin = first.time if origin is None else origin
     cell = Fraction(1, math.gcd(first.rate, sample_rate))  # seconds
     lead = math.ceil(_MARGIN / cell) * cell

@@ -20,7 +20,7 @@ import soxr
 from v2a_jax.media.base import MediaError
 
 _BLOCK = 1024  # samples in a block of AAC
-_AAC_RATES = (
+AAC_RATES = (
   *(96000, 88200, 64000, 48000, 44100, 32000),
   *(24000, 22050, 16000, 12000, 11025, 8000),
 )  # Hz
@@ -108,11 +108,11 @@ class AudioTrack:
   ):
     if isinstance(samples, np.ndarray):
       samples = check_samples(samples, name)
-    if codec == "aac" and sample_rate not in _AAC_RATES:
+    if codec == "aac" and sample_rate not in AAC_RATES:
       raise MediaError(
         name,
         f"AAC has no sample rate of {sample_rate} Hz",
-        f"resample to one of {_AAC_RATES}",
+        f"resample to one of {AAC_RATES}",
       )
     if codec == "libopus" and sample_rate != _OPUS_RATE:
       seconds = Fraction(len(samples), sample_rate)

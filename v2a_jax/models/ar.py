@@ -13,14 +13,13 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.models import causal, layers
-from v2a_jax.models.config import TransformerConfig
 from v2a_jax.models.pattern import PATTERNS, Pattern
 from v2a_jax.parallel.sharding import gathered
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenModelConfig(TransformerConfig):
-  """Sizes of a token transformer; see also `TransformerConfig`.
+class TokenModelConfig(causal.CausalConfig):
+  """Sizes of a token transformer; see also `CausalConfig`.
 
   Attributes:
     num_codebooks: number of residual codebooks that are generated, the first
@@ -47,7 +46,7 @@ class TokenModelConfig(TransformerConfig):
     object.__setattr__(
       self, "num_codebooks", self.num_codebooks or self.available
     )
-    settings.check(self, depth="[1, inf)", num_codebooks="[1, inf)")
+    settings.check(self, num_codebooks="[1, inf)")
 
   def make(self, *, rngs: nnx.Rngs) -> "TokenModel":
     """Makes the backbone."""

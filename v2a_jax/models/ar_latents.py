@@ -24,13 +24,12 @@ import jax.numpy as jnp
 
 from v2a_jax.basics import settings
 from v2a_jax.models import causal, layers
-from v2a_jax.models.config import TransformerConfig
 from v2a_jax.parallel.sharding import by_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentModelConfig(TransformerConfig):
-  """Sizes of a transformer over latents; see also `TransformerConfig`.
+class LatentModelConfig(causal.CausalConfig):
+  """Sizes of a transformer over latents; see also `CausalConfig`.
 
   Attributes:
     head_width: number of hidden features of the diffusion head.
@@ -50,7 +49,7 @@ class LatentModelConfig(TransformerConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    fields = "depth head_width head_depth num_draws channels".split()
+    fields = "head_width head_depth num_draws channels".split()
     settings.check(self, **dict.fromkeys(fields, "[1, inf)"))
 
   def make(self, *, rngs: nnx.Rngs) -> "LatentModel":

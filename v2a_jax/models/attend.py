@@ -111,10 +111,8 @@ def _why_not_cudnn(dtype, head_size: int) -> str:
   if dtype not in (jnp.float16, jnp.bfloat16):
     return f"cudnn takes bfloat16 or float16, not {jnp.dtype(dtype).name}"
   largest = 256 if generation >= 9 else 128
-  if head_size % 8 or head_size > largest:
-    return (
-      f"cudnn takes heads of a multiple of 8 up to {largest}, not {head_size}"
-    )
+  if head_size > largest:
+    return f"cudnn takes heads of up to {largest} here, not {head_size}"
   return ""
 
 
@@ -197,7 +195,8 @@ def cudnn(q, k, v, mask=None, *, causal=False):
 
   cuDNN takes a mask as the number of first keys that count; any other it adds
   to the scores, as an array of their size. So the keys that count are moved to
-  the front, which changes no sum over keys.
+  the front, which changes no sum over keys. Heads are padded to a multiple of 8
+  features with zeros, which change no score.
 
   Args:
     q: queries [b t h k].
@@ -209,7 +208,7 @@ def cudnn(q, k, v, mask=None, *, causal=False):
   Returns:
     [b t h k].
   """
-  (b, s), t = k.shape[:2], q.shape[1]
+  (b, s), (t, _, size) = k.shape[:2], q.shape[1:]
   count = None
   if mask is not None:
     order = jnp.argsort(~mask, axis=1, stable=True)
@@ -219,17 +218,22 @@ def cudnn(q, k, v, mask=None, *, causal=False):
   elif s % 2 and not causal:
     count = jnp.full(b, s, jnp.int32)
   out = jax.nn.dot_product_attention(
-    *map(_make_even, (q, k, v)),
+    *map(_padded, (q, k, v)),
+    scale=size**-0.5,
     is_causal=causal,
     key_value_seq_lengths=count,
     implementation="cudnn",
   )
-  return out[:, :t]
+  return out[:, :t, :, :size]
 
 
-def _make_even(x):
-  """Pads to an even length: JAX refuses cuDNN's backward pass of odd ones."""
-  return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))
+def _padded(x):
+  """Pads heads to a multiple of 8 features, and to an even length.
+
+  JAX refuses cuDNN's backward pass of odd lengths.
+  """
+  _, length, _, size = x.shape
+  return jnp.pad(x, ((0, 0), (0, length % 2), (0, 0), (0, -size % 8)))
 
 
 @jax.vmap

@@ -15,6 +15,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from v2a_jax.basics import settings
 from v2a_jax.models import attention, layers
 from v2a_jax.models.attend import CAUSAL, attend
 from v2a_jax.models.config import TransformerConfig
@@ -22,14 +23,31 @@ from v2a_jax.models.spoken import Spoken
 from v2a_jax.parallel.sharding import by_token
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CausalConfig(TransformerConfig):
+  """Sizes of a causal transformer; see also `TransformerConfig`.
+
+  Attributes:
+    mlp_kernel: number of steps, the newest ones, that the feed-forward layers
+      see; 1 for each step alone.
+  """
+
+  mlp_kernel: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    settings.check(self, depth="[1, inf)", mlp_kernel="[1, inf)")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cache:
-  """Key-value cache of decoding.
+  """What decoding keeps of the steps so far.
 
   Attributes:
-    keys: [layers b s h k], of the steps so far.
+    keys: [layers b s h k].
     values: [layers b s h k].
+    past: [layers b mlp_kernel-1 d], newest inputs of the feed-forward layers.
     cond: (keys, values) of the condition tokens, each [layers b m h k].
     cond_mask: bool [b m].
     condition: [b s d], input of each step's adaptive norms.
@@ -38,6 +56,7 @@ class Cache:
 
   keys: Any
   values: Any
+  past: Any
   cond: Any
   cond_mask: Any
   condition: Any
@@ -47,20 +66,22 @@ class Cache:
 class TokenBlock(nnx.Module):
   """Causal self-attention, cross-attention to the conditions, SwiGLU."""
 
-  def __init__(self, config: TransformerConfig, *, rngs, dtype):
+  def __init__(self, config: CausalConfig, *, rngs, dtype):
     c, common = config, dict(rngs=rngs, dtype=dtype)
     rank = c.modulation_rank
     self.implementation = c.attention
     self.modulation = layers.Modulation(c.width, 3, rank=rank, **common)
     self.attention = attention.Projection(c.width, c.num_heads, **common)
     self.cross = attention.CrossProjection(c.width, c.num_heads, **common)
-    self.mlp = layers.FeedForward(c.width, c.mlp_dim, **common)
+    self.mlp = layers.FeedForward(
+      c.width, c.mlp_dim, kernel=c.mlp_kernel, **common
+    )
 
   def cond_keys(self, cond, cond_times):
     """Maps condition tokens [b m d] to keys and values, each [b m h k]."""
     return self.cross.keys(layers.rms_norm(cond), cond_times)
 
-  def __call__(self, x, times, condition, cond, cond_mask, *, add_past):
+  def __call__(self, x, times, condition, cond, cond_mask, past, *, add_past):
     """Runs the block.
 
     Args:
@@ -69,11 +90,12 @@ class TokenBlock(nnx.Module):
       condition: [b s d], input of the adaptive norms.
       cond: keys and values of the condition tokens, from `cond_keys`.
       cond_mask: bool [b m].
+      past: [b mlp_kernel-1 d], inputs of the feed-forward layer before these.
       add_past: function from this call's keys and values to (keys, values,
         mask) of all steps that may be attended to.
 
     Returns:
-      (x, (keys, values) as `add_past` returned them).
+      (x, (keys, values, past): the first two as `add_past` returned them).
     """
     m = self.modulation(condition)
     q, k, v = self.attention(layers.modulate(x, m[0], m[1]), times)
@@ -82,8 +104,10 @@ class TokenBlock(nnx.Module):
     x = x + m[2] * self.attention.out(see(q, keys, values, mask=mask))
     q = self.cross.queries(layers.modulate(x, m[3], m[4]), times)
     x = x + m[5] * self.cross.out(see(q, *cond, mask=cond_mask))
-    x = x + m[8] * self.mlp(layers.modulate(x, m[6], m[7]))
-    return x, (keys, values)
+    h = layers.modulate(x, m[6], m[7])
+    x = x + m[8] * self.mlp(h, past=past)
+    past = jnp.concatenate([past, h], axis=1)[:, h.shape[1] :]
+    return x, (keys, values, past)
 
 
 class CausalTransformer(nnx.Module):
@@ -93,7 +117,7 @@ class CausalTransformer(nnx.Module):
     extra: number of steps after those of the frames.
   """
 
-  def __init__(self, config: TransformerConfig, *, extra: int, rngs: nnx.Rngs):
+  def __init__(self, config: CausalConfig, *, extra: int, rngs: nnx.Rngs):
     c = self.config = config
     self.extra = extra
     self.dtype = jnp.dtype(c.dtype)
@@ -131,10 +155,11 @@ class CausalTransformer(nnx.Module):
     times, condition = self._steps(tokens, times)
     cond, cond_times, cond_mask = cond_stream(tokens)
     add_past = lambda k, v: (k, v, CAUSAL)
+    past = jnp.zeros((len(x), self.config.mlp_kernel - 1, x.shape[-1]), x.dtype)
 
     def body(block, x, _):
       kv = block.cond_keys(cond, cond_times)
-      x, _ = block(x, times, condition, kv, cond_mask, add_past=add_past)
+      x, _ = block(x, times, condition, kv, cond_mask, past, add_past=add_past)
       return x, None
 
     x, _ = self.blocks.scan(body, x)
@@ -149,9 +174,11 @@ class CausalTransformer(nnx.Module):
       lambda block, x, _: (x, block.cond_keys(cond, cond_times)), None
     )
     shape = (c.depth, *times.shape, c.num_heads, c.width // c.num_heads)
+    past = (c.depth, len(times), c.mlp_kernel - 1, c.width)
     return Cache(
       keys=jnp.zeros(shape, self.dtype),
       values=jnp.zeros(shape, self.dtype),
+      past=jnp.zeros(past, self.dtype),
       cond=kv,
       cond_mask=cond_mask,
       condition=condition,
@@ -171,23 +198,25 @@ class CausalTransformer(nnx.Module):
     """
     at = lambda a: jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1)
     times, condition = at(cache.times), at(cache.condition)
-    past = (jnp.arange(cache.times.shape[1]) <= index)[None, None]
+    until = (jnp.arange(cache.times.shape[1]) <= index)[None, None]
 
     def body(block, x, layer):
-      keys, values, kv = layer
+      keys, values, past, kv = layer
 
       def add_past(k, v):
         put = jax.lax.dynamic_update_slice_in_dim
-        return put(keys, k, index, 1), put(values, v, index, 1), past
+        return put(keys, k, index, 1), put(values, v, index, 1), until
 
-      return block(x, times, condition, kv, cache.cond_mask, add_past=add_past)
+      return block(
+        x, times, condition, kv, cache.cond_mask, past, add_past=add_past
+      )
 
-    x, (keys, values) = self.blocks.scan(
+    x, (keys, values, past) = self.blocks.scan(
       body,
       x[:, None].astype(self.dtype),
-      (cache.keys, cache.values, cache.cond),
+      (cache.keys, cache.values, cache.past, cache.cond),
     )
-    cache = dataclasses.replace(cache, keys=keys, values=values)
+    cache = dataclasses.replace(cache, keys=keys, values=values, past=past)
     return self.norm(x)[:, 0], cache
 
 

@@ -172,10 +172,10 @@ class FeedForward(nnx.Module):
     self.up = fused(width * kernel, 2, hidden, axis="mlp", **common)
     self.down = dense(hidden, width, axes=("mlp", "embed"), **common)
 
-  def __call__(self, x, *, mask=None):
-    """Maps x [b t d]; neighbours with mask [b t] False count as zeros."""
+  def __call__(self, x, *, mask=None, past=None):
+    """Maps x [b t d]; `mask` and `past` are those of `neighbours`."""
     if self.kernel > 1:
-      x = neighbours(x, self.kernel, mask=mask)
+      x = neighbours(x, self.kernel, mask=mask, past=past)
     gate_value = self.up(x)
     gate, value = gate_value[..., 0, :], gate_value[..., 1, :]
     return self.down(jax.nn.silu(gate) * value)
@@ -209,18 +209,23 @@ def modulate(x, shift, scale):
   return rms_norm(x) * (1 + scale) + shift
 
 
-def neighbours(x, kernel: int, *, mask=None):
+def neighbours(x, kernel: int, *, mask=None, past=None):
   """Joins each token with its neighbours: [b t d] → [b t kernel·d].
 
   Args:
     x: [b t d].
     kernel: number of tokens that are joined; the token is the middle one.
     mask: bool [b t]; tokens with False, like those outside, are zeros.
+    past: [b kernel-1 d], tokens before the first one; the token is then the last
+      one that is joined.
   """
   if mask is not None:
     x = x * mask[..., None].astype(x.dtype)
-  before = (kernel - 1) // 2
-  padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
+  if past is not None:
+    padded = jnp.concatenate([past, x], axis=1)
+  else:
+    before = (kernel - 1) // 2
+    padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
   shifts = [padded[:, i : i + x.shape[1]] for i in range(kernel)]
   return jnp.concatenate(shifts, axis=-1)
 

@@ -14,6 +14,8 @@ import platform
 import sys
 from typing import TextIO
 
+from v2a_jax.basics import files
+
 
 def separate(process: int) -> None:
   """Gives `sys.stderr` a descriptor of its own, and lines a name.
@@ -29,9 +31,9 @@ def separate(process: int) -> None:
 @contextlib.contextmanager
 def native_output_to(path: pathlib.Path) -> Iterator[None]:
   """Appends to a file what is written to file descriptor 2."""
-  before = os.dup(2)
-  with path.open("ab") as file:
-    os.dup2(file.fileno(), 2)
+  before, file = os.dup(2), files.open_regular(path, files.APPEND)
+  os.dup2(file, 2)
+  os.close(file)
   try:
     yield
   finally:

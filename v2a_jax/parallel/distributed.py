@@ -46,7 +46,9 @@ class Timeouts:
   def __post_init__(self):
     for name, seconds in vars(self).items():
       if not seconds >= 1:
-        raise ValueError(f"{name}_timeout={seconds:g}: use 1 second or more")
+        raise ValueError(
+          f"the limit {name!r} is {seconds:g} seconds: use 1 or more"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +166,22 @@ def barrier(name: str) -> None:
       f" {timeout:g} s; hosts/*.json in the workdir say what they were doing",
       TRY_AGAIN,
     )
+
+
+def all_fail_at(step: int) -> bool:
+  """Says whether an error ends all processes, and after the same step.
+
+  Then they can still save together what they have. A process whose error is its
+  own finds that out within a quarter of the time after which one is lost.
+  """
+  if _run is None:
+    return True
+  milliseconds = int(1000 * _run.timeouts.lost / 4)
+  try:
+    global_state.client.wait_at_barrier(f"v2a/failed/{step}", milliseconds)
+  except jax.errors.JaxRuntimeError:
+    return False
+  return True
 
 
 def report(facts: Mapping[str, Any]) -> None:

@@ -252,9 +252,12 @@ class Watch:
         f"{self._name(process)}, silent for {silent:.0f} s after"
         f" {step}phase {beat.get('phase', 'start')}"
       )
+    saved = self.beats[0].get("saved")  # As it was some seconds ago.
+    known = "" if saved is None else f", of step {saved} or later"
     return (
-      f"lost {'; '.join(named)}. All processes end with status {TRY_AGAIN}; the"
-      " same command goes on from the newest checkpoint"
+      f"lost {'; '.join(named)}. Nothing can be saved without all processes, so"
+      f" they end with status {TRY_AGAIN}; the same command goes on from the"
+      f" newest checkpoint{known}"
     )
 
   def _end(self, line: str, code: int, *, shown: bool = True) -> None:

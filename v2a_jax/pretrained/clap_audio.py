@@ -30,9 +30,11 @@ from v2a_jax.basics.paths import as_path
 from v2a_jax.pretrained import convnet, spectrum
 from v2a_jax.pretrained.convnet import Params, State
 from v2a_jax.weights import published
+from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 48_000
 EMBEDDING_DIM, NUM_CLASSES = 512, 0
+SECONDS = 10  # that it hears at a time
 
 _FFT, _HOP = 1024, 480
 _FILTERS = (SAMPLE_RATE, _FFT, 64, 50.0, 14_000.0)
@@ -49,9 +51,20 @@ _DENSE = (
 _BIAS = "attention.self.relative_position_bias_table"
 
 
-def load(folder: str | os.PathLike[str]) -> Params:
+def load(path: str | os.PathLike[str] | None = None) -> Params:
+  """Reads the published weights; see `weights.registry.load`."""
+  return convert(weights_lib.load("clap", path))
+
+
+def load_folder(folder: str | os.PathLike[str]) -> Params:
   """Reads the tower in a folder of `transformers`, with both towers or one."""
   return convert(published.read_tensors(as_path(folder)))
+
+
+def repeated(mono: np.ndarray, length: int) -> np.ndarray:
+  """Repeats a shorter sound [t] while it fits whole; silence is the rest."""
+  mono = np.tile(mono, max(length // max(len(mono), 1), 1))
+  return np.pad(mono, (0, max(0, length - len(mono))))
 
 
 def convert(state: State) -> Params:

@@ -32,8 +32,10 @@ from v2a_jax.weights.tables import Row, Table
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+# What compares texts with images: in each file, and read by no tower.
+_COMPARES = ("text_projection", "logit_scale")
 _HEAD_WIDTH = 64  # of the vision tower, where a config leaves it out
 
 
@@ -162,17 +164,19 @@ def _text_table(_) -> Table:
 
 
 def _vision_name(name: str) -> str | None:
-  return name if name.startswith("visual.") else None
+  return name if name.startswith(("visual.", *_COMPARES)) else None
 
 
 def _text_name(name: str) -> str | None:
-  """Leaves out the vision tower, and what compares texts with images."""
-  others = ("visual.", "text_projection", "logit_scale", "logit_bias")
-  return None if name.startswith(others) else name
+  return None if name.startswith(("visual.", "logit_bias")) else name
 
 
 class _Tower(published.Network):
   """How a tower is read."""
+
+  def unread(self, tensors):
+    """Returns the shapes of what no tower reads, as they are in a file."""
+    return {k: tensors[k].shape if k in tensors else () for k in _COMPARES}
 
   def files(self, folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the file of a folder's tensors; see `published.Network`."""
@@ -221,8 +225,8 @@ def _vision_sizes(model, preprocessing) -> dict[str, Any]:
     patch_size=vision["patch_size"],
     layer_norm_eps=1e-5,
     projection_dim=model["embed_dim"],
-    image_mean=preprocessing.get("mean", _MEAN),
-    image_std=preprocessing.get("std", _STD),
+    image_mean=preprocessing.get("mean", MEAN),
+    image_std=preprocessing.get("std", STD),
     do_center_crop=preprocessing.get("resize_mode", "squash") == "shortest",
   )
 

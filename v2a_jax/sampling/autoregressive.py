@@ -60,6 +60,7 @@ class Autoregressive:
     keep = windows.length - windows.stride
     if known is None:
       known = blank(windows.total), jnp.zeros((b, windows.total), bool)
+    known = known[0], known[1] >= 1
     known = tuple(by_window(windows.split(x)) for x in known)
 
     def sample_window(last, window):

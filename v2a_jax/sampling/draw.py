@@ -15,8 +15,10 @@ class Draw:
     times: times [length] of the steps of a window, in seconds.
     windows: how windows tile a clip.
     negative: (ids int [b·windows.count l], mask) of negative prompts, or None.
-    known: (latents [b windows.total c] or codes [b windows.total q], bool
-      [b windows.total]), the steps that are given; None for none.
+    known: (latents [b windows.total c] or codes [b windows.total q], mask
+      [b windows.total]), the steps that are given; None for none. The mask is
+      bool or float: the diffusion time until which a step is held, 1 for good
+      and 0 for not at all. Models that do not diffuse hold those of 1.
     mask: bool [b windows.total], True where the clip exists, as in training;
       None for everywhere.
     shares: float [p windows.total] that sum to 1 over p: how much each of p

@@ -61,7 +61,8 @@ class ODESampler:
     Known latents are returned as they are and the others fitted to them: while
     solving, known ones are replaced by their noisy versions on the path, which
     works for any model (arXiv:2201.09865); a model with `infill` also gets them
-    as input.
+    as input. Those that are held for a while only are then carried on like the
+    others, from where they are (Differential Diffusion, arXiv:2306.00950).
 
     Args:
       model: a `Generator` with a `DiT`.
@@ -84,13 +85,13 @@ class ODESampler:
     sets = 1 if draw.shares is None else len(draw.shares)
     again = lambda x: jnp.concatenate([x] * sets)
     by_window = lambda x: guidance_lib.spread(windows.split(again(x)), weights)
-    known_windows = known and jax.tree.map(by_window, known)
     mask = None if draw.mask is None else by_window(draw.mask)
     path = objective.corruption
 
     def predict(x, t, until=None):
-      if known:
-        x = keep_known(x, path.mix(noise, known[0], t), known)
+      held = known and (known[0], _held(known[1], t))
+      if held:
+        x = keep_known(x, path.mix(noise, known[0], t), held[1])
       parts = by_window(x)
       every = lambda value: jnp.full(parts.shape[:1], value)
       prediction = model(
@@ -99,7 +100,7 @@ class ODESampler:
         tokens,
         times=draw.times,
         mask=mask,
-        known=known_windows,
+        known=held and jax.tree.map(by_window, held),
         until=None if until is None else every(until),
       )
       inside = (self.guide_from <= t) & (t <= self.guide_to)
@@ -110,20 +111,32 @@ class ODESampler:
           guided, prediction, self.rescale_guidance
         )
       merged = windows.merge(guided)
-      if sets == 1:
-        return merged
-      merged = merged.reshape(sets, *x.shape)
-      return jnp.einsum("pbtc,pt->btc", merged, draw.shares)
+      if sets > 1:
+        merged = merged.reshape(sets, *x.shape)
+        merged = jnp.einsum("pbtc,pt->btc", merged, draw.shares)
+      if held:  # The solver's own state stays on their path.
+        merged = keep_known(merged, path.target(noise, known[0], t), held[1])
+      return merged
 
     start = noise
     if draw.like is not None:
       start = path.mix(noise, draw.like, draw.begin)
+    if known:
+      held = _held(known[1], draw.begin)
+      start = keep_known(start, path.mix(noise, known[0], draw.begin), held)
     grid = time_grid(self.num_steps, begin=draw.begin, shift=self.shift)
     solve = SOLVERS[self.solver]
     latents = solve(predict, start, grid=grid, corruption=path)
-    return keep_known(latents, known[0], known) if known else latents
+    if known is None:
+      return latents
+    return keep_known(latents, known[0], _held(known[1], 1.0))
 
 
-def keep_known(x, values, known):
-  """Replaces x [b t c] by `values` where the mask of `known` holds."""
-  return jnp.where(known[1][..., None], values, x)
+def _held(held_until, t):
+  """Says which steps are held at diffusion time t; see `Draw.known`."""
+  return (held_until > t) | (held_until >= 1)
+
+
+def keep_known(x, values, mask):
+  """Replaces x [b t c] by `values` where the mask [b t] holds."""
+  return jnp.where(mask[..., None], values, x)

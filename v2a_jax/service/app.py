@@ -16,6 +16,7 @@ from v2a_jax.service import store as store_lib
 from v2a_jax.service import worker as worker_lib
 from v2a_jax.service.options import Policy, ServiceOptions
 from v2a_jax.service.routes import UPLOADS, Routes
+from v2a_jax.service.turns import QueueFullError
 
 
 def create(
@@ -39,20 +40,24 @@ def create(
     hosts: names by which it may be reached.
     key: key of the watermark.
     limits: resource limits of reading a file.
-    policy: asked before an upload or a job is taken; what it returns is why
-      not.
+    policy: asked before an upload, a job, an export of a take or a look for the
+      watermark; what it returns is why not.
     checkpoint: what the command line calls the model; "" for the default.
     card: the model card, Markdown.
   """
   limits = dataclasses.replace(limits, file_bytes=options.upload_mb << 20)
   store = store_lib.Store(root)
   worker = worker_lib.Worker(
-    store, tracker, limits=limits, key=key, queue=options.queue
+    store,
+    tracker,
+    limits=limits,
+    key=key,
+    queue=options.queue,
+    keep_seconds=options.keep_hours * 3600,
   )
 
   @contextlib.asynccontextmanager
   async def lifespan(app) -> AsyncIterator[None]:
-    store.purge(options.keep_hours * 3600)
     worker.start()
     yield
     await concurrency.run_in_threadpool(worker.stop)
@@ -99,8 +104,11 @@ def _say_errors(app: fastapi.FastAPI, store: store_lib.Store) -> None:
   app.exception_handler(store_lib.NotFoundError)(lambda _, e: answer(404, e))
   app.exception_handler(media.MediaError)(lambda _, e: answer(422, e))
   app.exception_handler(ValueError)(lambda _, e: answer(422, e))
-  app.exception_handler(OSError)(lambda _, e: answer(507, e))
+  # Without a number it is no error of the disk: weights are not there.
+  app.exception_handler(OSError)(
+    lambda _, e: answer(507 if e.errno else 501, e)
+  )
   app.exception_handler(ModuleNotFoundError)(lambda _, e: answer(501, e))
-  app.exception_handler(worker_lib.QueueFullError)(
+  app.exception_handler(QueueFullError)(
     lambda _, e: answer(503, e, **{"retry-after": "30"})
   )

@@ -15,7 +15,7 @@ from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
 
 # Files of this machine, which clients name by ids.
-_FILES = ("audio", "audio_track", "like")
+_FILES = ("audio", "like", "clap")
 _TYPES: dict[str, Any] = {
   "words": list[dict[str, Any]],
   "prompts": list[tuple[float, float, str]],
@@ -67,13 +67,16 @@ class TakeName(_Strict):
 class JobBody(_Strict):
   """What is wanted.
 
-  `video` and `like` are ids of uploads. `base` is the take of which the spans
-  in `request.regenerate` are made anew; without it, it is the video's own sound.
+  `video`, `audio` and `like` are ids of uploads. `audio` is the sound to keep,
+  as in `v2a generate --audio`: the spans in `request.regenerate`, and what comes
+  after its end, are made. `base` is a take in its place; without either,
+  `request.regenerate` is of the video's own sound.
   """
 
   video: str
   request: RequestBody = pydantic.Field(default_factory=RequestBody)
   delivery: DeliveryBody = pydantic.Field(default_factory=DeliveryBody)
+  audio: str = ""
   like: str = ""
   base: TakeName | None = None
 

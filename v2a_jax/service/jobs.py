@@ -44,13 +44,19 @@ def make(
   asked = body.request.model_dump()
   _check_cost(asked, video, options)
   base = body.base and body.base.model_dump()
+  if base and body.audio:
+    raise SettingError("audio and base are both the sound to keep: choose one")
+  if body.audio and not (kept := store.video(body.audio))["has_audio"]:
+    raise ValueError(f"{kept['name']} has no sound to keep")
   if base:
     entry = entry_of(store, base["job"], base["seed"])
     base["sound"] = entry["sound"]
     if not asked["regenerate"]:
       raise SettingError("base needs the spans to make anew: regenerate")
-  elif asked["regenerate"] and not video["has_audio"]:
-    raise SettingError("regenerate: the video has no sound; name a base")
+  elif asked["regenerate"] and not (body.audio or video["has_audio"]):
+    raise SettingError(
+      "regenerate: the video has no sound; name a base, or an audio"
+    )
   delivery = body.delivery.model_dump()
   delivery["payload"] = secrets.randbelow(1 << 16)
   job = {
@@ -61,6 +67,7 @@ def make(
     "error": "",
     "video": body.video,
     "name": video["name"],
+    "audio": body.audio,
     "like": body.like,
     "base": base,
     "request": asked,
@@ -71,16 +78,23 @@ def make(
   check_source(video["path"], settings, limits)
   request = request_of(store, job)
   tracker.check(request)
-  names = {"audio": "", "like": ""}
-  if base:
-    names["audio"] = pathlib.PurePath(base["sound"]).name
-  elif request.audio:
-    names["audio"] = video["name"]
-  if body.like:
-    names["like"] = store.video(body.like)["name"]
-  shown = dataclasses.replace(request, **names)
-  line = command(video["name"], shown, settings, checkpoint=checkpoint)
+  if request.audio:  # Refuses a track that it does not have.
+    media.probe_limited(
+      request.audio, limits=limits, audio_track=request.audio_track
+    )
+  line = command_of(request, video["name"], settings, checkpoint)
   return job | {"command": line}
+
+
+def command_of(
+  request: Request, video: str, delivery: DeliveryOptions, checkpoint: str
+) -> str:
+  """Returns the command of a request, with the bare names of its files."""
+  bare = lambda path: pathlib.PurePath(path).name
+  shown = dataclasses.replace(
+    request, audio=bare(request.audio), like=bare(request.like)
+  )
+  return command(video, shown, delivery, checkpoint=checkpoint)
 
 
 def _check_cost(asked: dict[str, Any], video, options) -> None:
@@ -116,16 +130,25 @@ def request_of(store: Store, job: dict[str, Any]) -> Request:
   if base := job["base"]:
     folder = store.take_folder(base["job"], base["seed"])
     fields["audio"] = str(folder / base["sound"])
+  elif job["audio"]:
+    fields["audio"] = str(store.video(job["audio"])["path"])
   elif fields.get("regenerate"):
     fields["audio"] = str(store.video(job["video"])["path"])
   return Request(**fields)
 
 
 def restored(
-  store: Store, job: dict[str, Any], entry: dict[str, Any], tracker, limits
+  store: Store,
+  job: dict[str, Any],
+  entry: dict[str, Any],
+  limits: media.Limits,
 ) -> Soundtracks:
-  """Reads a take from disk, as its `Soundtracks`."""
+  """Reads a take from disk, as its `Soundtracks`.
+
+  What is known of it is from the sidecar that was written when it was made.
+  """
   folder = store.take_folder(job["id"], entry["seed"])
+  files.check_regular(folder / "raw.npz")
   with np.load(folder / "raw.npz") as raw:
     samples, rate = raw["samples"], int(raw["sample_rate"])
     layers = {
@@ -146,9 +169,11 @@ def restored(
     video=store.video(job["video"])["path"],
     request=request,
     candidates=(take,),
-    model=tracker.describe(),
+    model=sidecar["model"],
     seconds=Fraction(sidecar["picture"]["seconds"]),
+    rejected=tuple(sidecar["rejected"]),
     limits=limits,
+    cuts=tuple(sidecar["picture"]["cuts"]),
   )
 
 

@@ -22,7 +22,8 @@ class ServiceOptions:
     max_candidates: candidates of a job.
     max_steps: solver steps.
     per_minute: uploads, jobs and changes of a client in a minute.
-    queue: jobs that may wait.
+    queue: jobs that may wait; also exports, uploads to be read, and files to
+      look into.
     keep_hours: after how many hours jobs without a kept take are removed.
   """
 

@@ -8,33 +8,33 @@ GET    /api/jobs/ID                         → the job, its takes and progress
 DELETE /api/jobs/ID                         → cancelled
 PUT    /api/jobs/ID/takes/SEED      {kept}  → the job
 GET    /api/jobs/ID/takes/SEED/sound|video  → a file
+GET    /api/jobs/ID/takes/SEED/command?…    → what makes and delivers it so
 POST   /api/export                  JSON    → a zip of takes, delivered anew
-POST   /api/detect?name=            a file  → is the watermark in it, who signed it
-GET    /api/model                           → the model card
+POST   /api/detect?name=            a file  → is the watermark in it, where, who signed
+GET    /api/model                           → what the model can, and its card
 GET    /openapi.json                        → all this, for programs
 """
 
 import dataclasses
-import json
+import functools
 import pathlib
 import shutil
 import tempfile
-import threading
-from typing import Any
-import zipfile
+from typing import Annotated, Any
 
 import fastapi
 from fastapi import responses
 from starlette import background, concurrency, staticfiles
 
 from v2a_jax import media, watermark
-from v2a_jax.basics import files
-from v2a_jax.service import bodies, guard, jobs
+from v2a_jax.service import bodies, guard, jobs, packing, rendering
 from v2a_jax.service import store as store_lib
 from v2a_jax.service.options import Policy, ServiceOptions
+from v2a_jax.service.turns import Turns
 from v2a_jax.service.worker import Worker
-from v2a_jax.soundtrack import provenance, transcripts
+from v2a_jax.soundtrack import provenance, timeline, transcripts
 from v2a_jax.soundtrack.delivery import check_source
+from v2a_jax.soundtrack.scoring import SCORES
 
 PAGE = pathlib.Path(__file__).parent / "page"
 UPLOADS = ("/api/videos", "/api/detect", "/api/transcript")
@@ -59,7 +59,12 @@ class Routes:
   card: str
 
   def __post_init__(self):
-    self._exports = threading.Lock()  # One at a time: each takes much memory.
+    waiting = self.options.queue
+    turns = functools.partial(Turns, waiting=waiting)
+    self._reading = turns("uploads and jobs", at_once=2)
+    # One at a time: each takes much memory.
+    self._exporting = turns("exports", at_once=1)
+    self._detecting = turns("files to look into", at_once=1)
 
   def add_to(self, app: fastapi.FastAPI) -> None:
     """Adds the routes to an application."""
@@ -72,6 +77,7 @@ class Routes:
     app.get(job)(self.job)
     app.delete(job)(self.cancel)
     app.put(take)(self.keep)
+    app.get(take + "/command")(self.command)
     app.get(take + "/{kind}")(self.take)
     app.post("/api/export")(self.export)
     app.post("/api/detect")(self.detect)
@@ -85,12 +91,13 @@ class Routes:
     self, request: fastapi.Request, name: str = "video.mp4"
   ) -> dict[str, Any]:
     """Takes a file with a picture, or a sound to be like."""
-    self._ask("upload", {"name": name, "client": _client(request)})
+    self._reading.check_room()
+    await self._asked("upload", {"name": name, "client": _client(request)})
     id_, folder = self.store.new("videos")
     file = folder / store_lib.safe_name(name)
     try:
       await _receive(request, file)
-      facts = await concurrency.run_in_threadpool(self._facts, file)
+      facts = await self._reading(self._facts, file)
       self.store.add_video(folder, facts | {"id": id_})
       self.store.log(
         "upload",
@@ -129,16 +136,19 @@ class Routes:
       if len(data) > 1 << 20:
         raise guard.TooLargeError("over 1 MiB")
     try:
-      words = transcripts.parse(data.decode())
+      words = await self._reading(transcripts.parse, data.decode())
     except transcripts.TranscriptError as error:
       raise ValueError(f"the transcript {error}") from None
     return {"words": list(words)}
 
-  def add_job(
+  async def add_job(
     self, body: bodies.JobBody, request: fastapi.Request
   ) -> dict[str, Any]:
     """Puts a job into the queue."""
     self.worker.check_room()
+    return await self._reading(self._add_job, body, _client(request))
+
+  def _add_job(self, body: bodies.JobBody, client: str) -> dict[str, Any]:
     id_, folder = self.store.new("jobs")
     try:
       job = jobs.make(
@@ -150,16 +160,19 @@ class Routes:
         limits=self.limits,
         checkpoint=self.checkpoint,
       )
-      facts = {"client": _client(request), "video": body.video}
+      facts = {"client": client, "video": body.video}
       facts |= {"job": id_, "request": job["request"], "base": job["base"]}
       facts |= {"like": body.like, "delivery": job["delivery"]}
       self._ask("job", facts)
-      self.store.log("job", **facts)
-      self.store.put_job(folder, job)
+
+      def write() -> None:
+        self.store.log("job", **facts)
+        self.store.add_job(folder, job)
+
+      self.worker.add(id_, write)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
       raise
-    self.worker.add(id_)
     return self.worker.state(id_)
 
   def job(self, job_id: str) -> dict[str, Any]:
@@ -193,60 +206,91 @@ class Routes:
     entry = jobs.entry_of(self.store, job_id, seed)
     return _file(self.store.take_folder(job_id, seed) / entry[kind])
 
-  def export(
+  def command(
+    self,
+    job_id: str,
+    seed: int,
+    delivery: Annotated[bodies.DeliveryBody, fastapi.Query()],
+  ) -> dict[str, str]:
+    """The command that makes one take, and delivers it as asked for."""
+    jobs.entry_of(self.store, job_id, seed)
+    job = self.store.job(job_id)
+    chosen = delivery.model_dump() | {"payload": job["delivery"]["payload"]}
+    line = jobs.command_of(
+      jobs.request_of(self.store, job).alone(seed),
+      job["name"],
+      jobs.delivery_of({"delivery": chosen}),
+      self.checkpoint,
+    )
+    return {"command": line}
+
+  async def export(
     self, body: bodies.ExportBody, request: fastapi.Request
   ) -> responses.FileResponse:
     """Delivers takes anew, as asked for, in one zip file."""
+    name = self.store.job(body.takes[0].job)["name"]
+    folder = pathlib.Path(tempfile.mkdtemp(dir=self.store.tmp))
+    remove = functools.partial(shutil.rmtree, folder, ignore_errors=True)
+    try:
+      path = await self._exporting(self._export, body, _client(request), folder)
+    except BaseException:
+      remove()
+      raise
+    return responses.FileResponse(
+      path,
+      media_type="application/zip",
+      filename=f"{pathlib.PurePath(name).stem}.zip",
+      background=background.BackgroundTask(remove),
+    )
+
+  def _export(
+    self, body: bodies.ExportBody, client: str, folder: pathlib.Path
+  ) -> pathlib.Path:
+    """Writes the zip file of an export into a folder."""
     wanted = []
     for name in body.takes:
       job = self.store.job(name.job)
       delivery = body.delivery.model_dump()
       delivery["payload"] = job["delivery"]["payload"]
       settings = jobs.delivery_of({"delivery": delivery})
+      entry = jobs.entry_of(self.store, name.job, name.seed)
+      facts = {"client": client, "job": name.job, "seed": name.seed}
+      self._ask("export", facts | {"delivery": delivery})
       video = self.store.video(job["video"])["path"]
       check_source(video, settings, self.limits)
-      wanted.append(
-        (job, jobs.entry_of(self.store, name.job, name.seed), settings)
+      wanted.append((job, entry, settings, facts))
+    shots = []
+    for job, entry, settings, _ in wanted:
+      takes = jobs.restored(self.store, job, entry, self.limits)
+      done = takes.save(folder / "takes", key=self.key, **vars(settings))
+      shots.append(done.shot)
+    _timelines(folder / "takes", shots, body.delivery.timeline)
+    path = folder / "takes.zip"
+    packing.pack(path, folder / "takes")
+    for _, _, settings, facts in wanted:
+      self.store.log(
+        "export",
+        payload=settings.payload,
+        marked=settings.mark,
+        signed=settings.sign,
+        **facts,
       )
-    folder = pathlib.Path(tempfile.mkdtemp(dir=self.store.root, prefix=".zip"))
-    try:
-      with self._exports:
-        for job, entry, settings in wanted:
-          takes = jobs.restored(
-            self.store, job, entry, self.tracker, self.limits
-          )
-          takes.save(folder / "takes", key=self.key, **vars(settings))
-        path = folder / "takes.zip"
-        _zip(path, folder / "takes")
-      for job, entry, settings in wanted:
-        self.store.log(
-          "export",
-          client=_client(request),
-          job=job["id"],
-          seed=entry["seed"],
-          payload=settings.payload,
-          marked=settings.mark,
-        )
-    except BaseException:
-      shutil.rmtree(folder, ignore_errors=True)
-      raise
-    return responses.FileResponse(
-      path,
-      media_type="application/zip",
-      filename=f"{pathlib.PurePath(wanted[0][0]['name']).stem}.zip",
-      background=background.BackgroundTask(
-        shutil.rmtree, folder, ignore_errors=True
-      ),
-    )
+    return path
 
   async def detect(
     self, request: fastapi.Request, name: str = "sound.wav"
   ) -> dict[str, Any]:
-    """Looks for the watermark and a signature in a file, which is removed then."""
-    with tempfile.TemporaryDirectory(dir=self.store.root) as folder:
+    """Says where in a file the watermark is, and who signed it; keeps no file."""
+    self._detecting.check_room()
+    facts = {"name": name, "client": _client(request)}
+    await self._asked("detect", facts)
+    with tempfile.TemporaryDirectory(dir=self.store.tmp) as folder:
       file = pathlib.Path(folder, store_lib.safe_name(name))
       await _receive(request, file)
-      return await concurrency.run_in_threadpool(self._detect, file)
+      answer = await self._detecting(self._detect, file)
+    said = {name: answer[name] for name in ("found", "payload")}
+    self.store.log("detect", **facts, **said)
+    return answer
 
   def _detect(self, file: pathlib.Path) -> dict[str, Any]:
     info = media.probe_limited(file, limits=self.limits)
@@ -271,15 +315,28 @@ class Routes:
       "window_seconds": self.tracker.window_seconds,
       "speaks": self.tracker.encoder.speaks,
       "diffuses": self.tracker.encoder.diffuses,
+      "sampler": self.tracker.describe()["sampler"],
+      # Without `prompt`: its network is a folder, which no client names.
+      "scores": {k: v.about for k, v in SCORES.items() if k != "prompt"},
       "max_seconds": self.options.max_seconds,
       "max_candidates": self.options.max_candidates,
+      "max_steps": self.options.max_steps,
       "upload_mb": self.options.upload_mb,
       "card": self.card,
+      "html": {
+        "card": rendering.html(self.card),
+        "responsible_use": rendering.html(
+          (PAGE / "responsible_use.md").read_text()
+        ),
+      },
     }
+
+  async def _asked(self, event: str, facts: dict[str, Any]) -> None:
+    await concurrency.run_in_threadpool(self._ask, event, facts)
 
   def _ask(self, event: str, facts: dict[str, Any]) -> None:
     if reason := self.policy(event, facts):
-      self.store.log("refused", reason=reason, **facts)
+      self.store.log("refused", asked=event, reason=reason, **facts)
       raise fastapi.HTTPException(403, reason)
 
 
@@ -299,17 +356,16 @@ def _file(path: pathlib.Path) -> responses.FileResponse:
   return responses.FileResponse(path, media_type=kind, filename=path.name)
 
 
-def _zip(path: pathlib.Path, folder: pathlib.Path) -> None:
-  """Packs a folder; sidecars lose the paths of this machine."""
-  with zipfile.ZipFile(path, "w") as archive:
-    for file in sorted(folder.rglob("*")):
-      name = file.relative_to(folder)
-      if file.suffix == ".json":
-        found = files.read_json(file)
-        bare = lambda text: pathlib.PurePath(text).name
-        found["video"] = bare(found["video"])
-        for key in ("audio", "like"):
-          found["request"][key] = bare(found["request"][key])
-        archive.writestr(str(name), json.dumps(found, indent=2))
-      elif file.is_file():
-        archive.write(file, name)
+def _timelines(
+  folder: pathlib.Path, shots: list[timeline.Shot], kinds: list[str]
+) -> None:
+  """Writes a timeline of several takes, those of a picture as tracks of it."""
+  if len(shots) < 2:
+    return
+  # The picture stays with the client, who puts it beside the timeline.
+  named = [
+    dataclasses.replace(shot, video=folder / shot.video.name) for shot in shots
+  ]
+  for kind in kinds:
+    path = folder / f"timeline.{kind}"
+    timeline.write(path, timeline.together(named), "v2a serve")

@@ -5,6 +5,7 @@
   DIR/jobs/ID/job.json           a request, its state and its takes
   DIR/jobs/ID/takes/SEED/…       a take: its samples (raw.npz), and as delivered
   DIR/audit.jsonl                what was asked and made, a line each
+  DIR/tmp/…                      what is being looked into, exported or removed
 
 An id is 128 random bits: who was not told one cannot find it. Every JSON file
 is replaced whole.
@@ -34,15 +35,19 @@ class NotFoundError(LookupError):
 
 
 class Store:
-  """A folder of videos and jobs.
+  """A folder of videos and jobs, of one process at a time.
 
   Attributes:
     root: the folder.
+    tmp: folder for what need not outlive the process.
   """
 
   def __init__(self, root: pathlib.Path):
     self.root = root.absolute()
+    self.tmp = self.root / "tmp"
     self._lock = threading.RLock()
+    shutil.rmtree(self.tmp, ignore_errors=True)  # Of a killed process.
+    self.tmp.mkdir(parents=True)
     for kind in KINDS:
       (self.root / kind).mkdir(parents=True, exist_ok=True)
 
@@ -78,6 +83,19 @@ class Store:
     """Returns a job."""
     return files.read_json(self.folder("jobs", id_) / "job.json")
 
+  def add_job(self, folder: pathlib.Path, job: dict[str, Any]) -> None:
+    """Writes a new job; from then on what it names is not purged.
+
+    Raises:
+      NotFoundError: something that it names is purged already.
+    """
+    with self._lock:
+      for id_ in filter(None, (job["video"], job["audio"], job["like"])):
+        self.folder("videos", id_)
+      if job["base"]:
+        self.folder("jobs", job["base"]["job"])
+      self.put_job(folder, job)
+
   def put_job(self, folder: pathlib.Path, job: dict[str, Any]) -> None:
     """Writes a job."""
     files.write_json(folder / "job.json", job)
@@ -107,33 +125,51 @@ class Store:
   def log(self, event: str, **facts: Any) -> None:
     """Adds a line to the audit log."""
     row = {"time": round(time.time(), 3), "event": event} | facts
-    with self._lock, (self.root / "audit.jsonl").open("a") as file:
+    path = self.root / "audit.jsonl"
+    with self._lock, open(files.open_regular(path, files.APPEND), "a") as file:
       file.write(json.dumps(row) + "\n")
 
   def purge(self, older_than: float) -> int:
     """Removes jobs without a kept take, and videos of no job, of some age.
+
+    A job from which another that stays was made, stays with it.
 
     Args:
       older_than: seconds since they were made.
 
     Returns:
       The number of folders removed.
+
+    Raises:
+      OSError, ValueError: a job cannot be read; what it needs is not known, and
+        nothing is removed.
     """
-    limit, used, removed = time.time() - older_than, set(), 0
+    limit, used, old = time.time() - older_than, set(), []
     with self._lock:
-      for job in self.jobs():
+      found = {}
+      for folder in (self.root / "jobs").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # It is being made.
+          found[folder] = files.read_json(folder / "job.json")
+      # The newest first: a job is made from takes of older ones.
+      newest = lambda item: -item[1]["created"]
+      for folder, job in sorted(found.items(), key=newest):
         kept = any(take["kept"] for take in job["takes"])
         busy = job["state"] in ("queued", "running")
-        if kept or busy or job["created"] > limit:
-          used |= {job["video"], job["like"]}
+        if kept or busy or job["created"] > limit or job["id"] in used:
+          used |= {job["video"], job["like"], job["audio"]}
+          used |= {job["base"]["job"]} if job["base"] else set()
         else:
-          shutil.rmtree(self.root / "jobs" / job["id"], ignore_errors=True)
-          removed += 1
-      for folder in (self.root / "videos").iterdir():
-        if folder.name not in used and folder.stat().st_mtime < limit:
-          shutil.rmtree(folder, ignore_errors=True)
-          removed += 1
-    return removed
+          old.append(folder)
+      for kind in KINDS:
+        for folder in (self.root / kind).iterdir():
+          unknown = folder not in found and folder.name not in used
+          if unknown and folder.stat().st_mtime < limit:
+            old.append(folder)
+      for folder in old:  # At once, and then whole or not at all.
+        folder.rename(self.tmp / folder.name)
+    for folder in old:
+      shutil.rmtree(self.tmp / folder.name, ignore_errors=True)
+    return len(old)
 
 
 def safe_name(name: str) -> str:

@@ -5,12 +5,15 @@ on where it was when the next one starts.
 """
 
 import collections
+from collections.abc import Callable
 import contextlib
-import dataclasses
+import functools
 import logging
 import pathlib
+import re
 import shutil
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -19,13 +22,17 @@ from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.service.jobs import request_of
 from v2a_jax.service.store import Store
+from v2a_jax.service.turns import QueueFullError
 from v2a_jax.soundtrack.takes import Soundtracks
 
+# Of an absolute path, but not of a URL.
+_FOLDERS = re.compile(r"(?<![\w:/])/(?:[^\s/]+/)+")
+_HOUR = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class QueueFullError(RuntimeError):
-  """As many jobs wait as may."""
+class _StopError(Exception):
+  """A job is cancelled, or the service ends."""
 
 
 class Worker:
@@ -37,6 +44,7 @@ class Worker:
     limits: resource limits of reading a video.
     key: key of the watermark.
     queue: how many jobs may wait.
+    keep_seconds: after how long jobs without a kept take are removed.
   """
 
   def __init__(
@@ -47,11 +55,15 @@ class Worker:
     limits: media.Limits,
     key: str | None,
     queue: int,
+    keep_seconds: float,
   ):
     self.store, self.tracker = store, tracker
     self._limits, self._key, self._size = limits, key, queue
+    self._keep_seconds = keep_seconds
     self._waiting: collections.deque[str] = collections.deque()
     self._cancelled: set[str] = set()
+    # The job at hand, and the share of its take at hand that is made.
+    self._at_hand: tuple[str, float] = ("", 0.0)
     # Of jobs whose state could not be written, as on a full disk.
     self._broken: dict[str, str] = {}
     self._changed = threading.Condition()
@@ -66,7 +78,7 @@ class Worker:
     self._thread.start()
 
   def stop(self) -> None:
-    """Ends after the take that is being made."""
+    """Ends after the passage that is being made."""
     with self._changed:
       self._ended = True
       self._changed.notify_all()
@@ -82,14 +94,20 @@ class Worker:
       if len(self._waiting) >= self._size:
         raise QueueFullError(f"{self._size} jobs wait already; try again later")
 
-  def add(self, id_: str) -> None:
-    """Puts a job into the queue."""
+  def add(self, id_: str, write: Callable[[], None]) -> None:
+    """Puts a job into the queue, after `write` has written it.
+
+    Raises:
+      QueueFullError: as many wait as may; it is not written.
+    """
     with self._changed:
+      self.check_room()
+      write()
       self._waiting.append(id_)
       self._changed.notify()
 
   def cancel(self, id_: str) -> None:
-    """Takes a job out of the queue, or ends it after the take at hand."""
+    """Takes a job out of the queue, or ends it after the passage at hand."""
     with self._changed:
       self._cancelled.add(id_)
       with contextlib.suppress(ValueError):
@@ -97,26 +115,43 @@ class Worker:
         self._finish(id_, "cancelled")
 
   def state(self, id_: str) -> dict[str, Any]:
-    """Returns a job, and how many are before it in the queue."""
+    """Returns a job, and how far it is.
+
+    `ahead` is how many are before it in the queue, `progress` the share of its
+    take at hand that is made.
+    """
     job = self.store.job(id_)
     if error := self._broken.get(id_):
       job |= {"state": "failed", "error": error}
     with self._changed:
       ahead = self._waiting.index(id_) if id_ in self._waiting else 0
-    return job | {"ahead": ahead}
+    at_hand, share = self._at_hand
+    return job | {"ahead": ahead, "progress": share if at_hand == id_ else 0.0}
 
   def _run(self) -> None:
+    due = 0.0
     while True:
+      if time.monotonic() >= due:
+        self._purge()
+        due = time.monotonic() + min(self._keep_seconds, _HOUR)
       with self._changed:
-        while not self._waiting and not self._ended:
-          self._changed.wait()
+        if not self._waiting and not self._ended:
+          self._changed.wait(due - time.monotonic())
         if self._ended:
           return
+        if not self._waiting:
+          continue
         id_ = self._waiting.popleft()
       try:
         self._do(id_)
       except Exception as error:  # One job must not cost the others theirs.
         self._fail(id_, error)
+
+  def _purge(self) -> None:
+    try:
+      self.store.purge(self._keep_seconds)
+    except (OSError, ValueError) as error:
+      _log.warning("what is old stays: %s", error)
 
   def _fail(self, id_: str, error: Exception) -> None:
     expected = isinstance(error, ValueError | OSError)
@@ -139,25 +174,35 @@ class Worker:
     video = self.store.video(job["video"])["path"]
     request = request_of(self.store, job)
     done = len(job["takes"])
-    left = request.num_candidates - done
-    rest = dataclasses.replace(
-      request, num_candidates=max(left, 1), seed=request.seed + done
+    passed = functools.partial(self._passed, id_)
+    stream = self.tracker.stream(
+      video, limits=self._limits, first=done, on_passage=passed, **vars(request)
     )
-    stream = self.tracker.stream(video, limits=self._limits, **vars(rest))
-    for number in range(done, request.num_candidates):
-      if id_ in self._cancelled or self._ended:
-        break
-      stage = f"take {number + 1} of {request.num_candidates}"
-      self.store.change(id_, lambda job, stage=stage: job.update(stage=stage))
-      self._keep(id_, job, next(stream))
+    with contextlib.suppress(_StopError):
+      for number in range(done, request.num_candidates):
+        stage = f"take {number + 1} of {request.num_candidates}"
+        self.store.change(id_, lambda job, stage=stage: job.update(stage=stage))
+        passed(0.0)
+        job = self._keep(id_, job, next(stream))
+    self._at_hand = ("", 0.0)
     if self._ended:
       return
     state = "cancelled" if id_ in self._cancelled else "done"
     self._finish(id_, state)
 
-  def _keep(self, id_: str, job: dict[str, Any], takes: Soundtracks) -> None:
-    """Writes a take: its samples, and as it is delivered."""
+  def _passed(self, id_: str, share: float) -> None:
+    """Notes how much of the take at hand is made; ends what is to end."""
+    self._at_hand = (id_, share)
+    if id_ in self._cancelled or self._ended:
+      raise _StopError
+
+  def _keep(
+    self, id_: str, job: dict[str, Any], takes: Soundtracks
+  ) -> dict[str, Any]:
+    """Writes a take: its samples, and as it is delivered; returns the job."""
     take = takes.best
+    if take.seed in [entry["seed"] for entry in job["takes"]]:
+      raise RuntimeError(f"seed {take.seed} is made already")
     folder = self.store.take_folder(id_, take.seed)
     shutil.rmtree(folder, ignore_errors=True)  # Of a killed attempt.
     folder.mkdir(parents=True)
@@ -184,7 +229,7 @@ class Worker:
       "sidecar": name(done.sidecar),
       "kept": False,
     }
-    self.store.change(id_, lambda job: job["takes"].append(entry))
+    job = self.store.change(id_, lambda job: job["takes"].append(entry))
     self.store.log(
       "take",
       job=id_,
@@ -193,6 +238,7 @@ class Worker:
       marked=job["delivery"]["mark"],
       sha256_samples=row["sha256_samples"],
     )
+    return job
 
 
 def hidden(error: Exception, store: Store) -> str:
@@ -202,4 +248,5 @@ def hidden(error: Exception, store: Store) -> str:
     return " ".join(f"{name}: {error.reason}; {error.advice}".split())
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
-  return " ".join(str(error).replace(str(store.root), "").split())
+  said = str(error).replace(str(store.root), "")
+  return " ".join(_FOLDERS.sub("", said).split())

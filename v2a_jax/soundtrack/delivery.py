@@ -11,8 +11,8 @@ the new sound alone where the original was mixed in (…__new.wav), and everythi
 in one file (clip.zip).
 
 Candidates are numbered by rank; s is the seed. How each is written is in
-`take_files`. The sidecar is written last but for the zip file, so it says that
-everything before it is there.
+`take_files`. The sidecar is written last but for the zip file. While a folder is
+written, it says so itself (`places.writing`).
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +26,15 @@ import zipfile
 import jax
 
 import v2a_jax
-from v2a_jax import media
+from v2a_jax import media, watermark
 from v2a_jax.basics import files
-from v2a_jax.soundtrack import places, provenance, take_files, timeline
+from v2a_jax.soundtrack import (
+  places,
+  provenance,
+  scoring,
+  take_files,
+  timeline,
+)
 from v2a_jax.soundtrack.options import DeliveryOptions
 
 
@@ -88,7 +94,7 @@ def deliver(
   Args:
     takes: `Soundtracks` of a `Soundtracker`.
     directory: a folder named after the video is made in it, with a number
-      where there is one of another video or request (`places.folder_for`).
+      where there is one of another video or request (`places.writing`).
     options: how they are written.
     key: key of the watermark; None for that of the environment, or the public
       one.
@@ -102,7 +108,15 @@ def deliver(
   stem = places.stem_of(takes.video)
   described = describe(takes.video, takes.request, takes.model)
   described |= {"delivery": _options_of(options, key)}
-  folder = places.folder_for(directory, stem, described)
+  with places.writing(directory, stem, described) as folder:
+    return _write(takes, folder, info, options, described, key, on_file)
+
+
+def _write(
+  takes, folder, info, options: DeliveryOptions, described, key, on_file
+) -> Delivery:
+  """Writes all files into a folder; the arguments are those of `deliver`."""
+  stem = places.stem_of(takes.video)
   source = take_files.Source.read(takes, info, options)
   rows = []
   for rank, take in enumerate(takes.candidates[: options.keep], start=1):
@@ -120,14 +134,13 @@ def deliver(
   for name in options.timeline:
     timeline.write(folder / f"{stem}.{name}", [shot], stem)
   sidecar = folder / f"{stem}.json"
-  files.write_json(
-    sidecar,
-    described
-    | {"picture": picture, "candidates": rows}
-    | {"rejected": [dict(row) for row in takes.rejected]},
-  )
+  described |= {"chosen_by": _chosen_by(takes), "picture": picture}
+  described |= {"candidates": rows}
+  described |= {"rejected": [dict(row) for row in takes.rejected]}
+  files.write_json(sidecar, described)
   if options.zip:
-    _zip(folder / f"{stem}.zip", folder, stem, rows, options)
+    names = places.names(stem, described)
+    _zip(folder / f"{stem}.zip", folder, names)
   return Delivery(
     videos=tuple(folder / row["video"] for row in rows),
     waves=shot.sounds,
@@ -135,6 +148,17 @@ def deliver(
     rows=tuple(rows),
     shot=shot,
   )
+
+
+def _chosen_by(takes) -> dict[str, str]:
+  """Returns the scores that chose takes, and their networks.
+
+  Takes that were made one by one still have those that rejected others.
+  """
+  names = list(takes.request.rank_by)
+  for take in takes.candidates:
+    names += [name for name in take.scores if name not in scoring.ALWAYS]
+  return scoring.networks(names, takes.request.clap)
 
 
 def _shot(video, folder, picture, rows) -> timeline.Shot:
@@ -170,14 +194,12 @@ def existing(
 
 
 def _options_of(options: DeliveryOptions, key) -> dict[str, Any]:
-  return dataclasses.asdict(options) | {"own_key": key is not None}
+  digest = watermark.key_digest(key) if options.mark else ""
+  return dataclasses.asdict(options) | {"key_digest": digest}
 
 
-def _zip(path, folder, stem: str, rows, options: DeliveryOptions) -> None:
-  """Puts what was written into one file, without compressing it again."""
-  names = [row[k] for row in rows for k in ("video", "wave")]
-  names += [name for row in rows for name in row["stems"].values()]
-  names += [f"{stem}.{name}" for name in (*options.timeline, "json")]
+def _zip(path, folder, names) -> None:
+  """Puts files of a folder into one, without compressing them again."""
   with files.written(path) as part:
     with zipfile.ZipFile(part, "w") as archive:
       for name in names:

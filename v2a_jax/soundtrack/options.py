@@ -16,9 +16,11 @@ class DeliveryOptions:
 
   Attributes:
     keep: number of candidates to write, the best ones; None for all.
-    sample_rate: sample rate of what is written in Hz.
+    sample_rate: sample rate of what is written in Hz; None for that of the sound
+      that is kept, if AAC has it, or 48,000.
     loudness: integrated loudness in LUFS, such as -23; None as generated.
-    true_peak: highest true peak in dBTP.
+    true_peak: highest true peak in dBTP, of what is new where sound is kept and
+      no loudness is asked for.
     container: mp4, mov or mkv; another one where it cannot hold the picture.
     audio_codec: sound of video files: aac, or lossless pcm or flac.
     sound_file: file of the sound alone: wav (Broadcast Wave) or flac.
@@ -34,7 +36,7 @@ class DeliveryOptions:
   """
 
   keep: int | None = None
-  sample_rate: int = 48_000
+  sample_rate: int | None = None
   loudness: float | None = None
   true_peak: float = loud.PEAK
   container: str = "mp4"

@@ -1,13 +1,17 @@
 """Where soundtracks are written, so that none is written over another."""
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import itertools
 import json
 import pathlib
+import shutil
 from typing import Any
 
-from v2a_jax.basics import files
+from v2a_jax.basics import claim, files
 
+# In a folder that is being written: its claim, and what for.
+_UNFINISHED, _REQUEST = ".unfinished", "request.json"
 # What file systems take, and what is added to the name of a video.
 _NAME_BYTES = 255
 _ADDED = len("_000__c000_s4294967295__ambience.flac")
@@ -33,13 +37,17 @@ def stem_of(video: pathlib.Path) -> str:
   return stem
 
 
-def folder_for(
+@contextlib.contextmanager
+def writing(
   directory: pathlib.Path, stem: str, described: Mapping[str, Any]
-) -> pathlib.Path:
-  """Makes the folder for soundtracks of a video, or finds that of the same.
+) -> Iterator[pathlib.Path]:
+  """Yields the folder for soundtracks of a video, for this process alone.
 
   It is `<directory>/<stem>`. Where that holds soundtracks of another video or
-  request, it is the first of `<stem>_2`, `<stem>_3`, … that does not.
+  request, or another process writes there, it is the first of `<stem>_2`,
+  `<stem>_3`, … of which neither is so. Until all is written, a hidden folder in it
+  says for what it is: whoever writes the same after a process was killed goes on
+  there, without the parts of files that it left.
 
   Args:
     directory: folder of all soundtracks.
@@ -49,22 +57,42 @@ def folder_for(
   """
   wanted = json.loads(json.dumps(described))
   for folder in _folders(directory, stem):
-    try:
-      folder.mkdir(parents=True)
-      return folder
-    except FileExistsError:
-      # Which key a watermark has is not written down.
-      own_key = wanted.get("delivery", {}).get("own_key")
-      if not own_key and _holds(folder / f"{stem}.json", wanted):
-        return folder
+    with contextlib.ExitStack() as hold:
+      try:
+        if not _is_for(folder, stem, wanted):
+          continue
+        hold.enter_context(claim.held(folder / _UNFINISHED))
+      except claim.ClaimedError:
+        continue
+      files.remove_parts(folder)
+      files.write_json(folder / _UNFINISHED / _REQUEST, wanted)
+      yield folder
+      shutil.rmtree(folder / _UNFINISHED)
+      return
+
+
+def _is_for(folder: pathlib.Path, stem: str, wanted: Mapping[str, Any]) -> bool:
+  """Says whether a folder is new, or of what is wanted, finished or not."""
+  try:
+    folder.mkdir(parents=True)
+    return True
+  except FileExistsError:
+    if not folder.is_dir():
+      return False
+  if not any(folder.iterdir()):
+    return True
+  sidecar = folder / f"{stem}.json"
+  return any(
+    _holds(x, wanted) for x in (folder / _UNFINISHED / _REQUEST, sidecar)
+  )
 
 
 def find(
   directory: pathlib.Path, stem: str, described: Mapping[str, Any]
 ) -> pathlib.Path | None:
-  """Finds the folder of the same, if all files of its sidecar are there.
+  """Finds the folder of the same, if all that was asked for is there.
 
-  The arguments are those of `folder_for`.
+  The arguments are those of `writing`.
   """
   wanted = json.loads(json.dumps(described))
   for folder in _folders(directory, stem):
@@ -72,9 +100,28 @@ def find(
       return None
     sidecar = folder / f"{stem}.json"
     if _holds(sidecar, wanted):
-      rows = files.read_json(sidecar).get("candidates", [])
-      names = [row[key] for row in rows for key in ("video", "wave")]
-      return folder if all((folder / n).is_file() for n in names) else None
+      if (folder / _UNFINISHED).exists():
+        return None
+      found = files.read_json(sidecar)
+      wanted_files = names(stem, found)
+      if found["delivery"]["zip"]:
+        wanted_files.append(f"{stem}.zip")
+      whole = all((folder / name).is_file() for name in wanted_files)
+      return folder if whole else None
+
+
+def names(stem: str, sidecar: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the files of a sidecar, itself the last.
+
+  Args:
+    stem: name of the video.
+    sidecar: what it says.
+  """
+  rows = sidecar["candidates"]
+  found = [row[kind] for row in rows for kind in ("video", "wave")]
+  found += [name for row in rows for name in row["stems"].values()]
+  endings = *sidecar["delivery"]["timeline"], "json"
+  return found + [f"{stem}.{ending}" for ending in endings]
 
 
 def _folders(directory: pathlib.Path, stem: str) -> Iterator[pathlib.Path]:

@@ -35,7 +35,8 @@ _TYPES = {
   ".wav": "audio/wav",
   ".flac": "audio/flac",
 }
-# Bytes: of sound alone c2pa 0.38 holds up to twice the file, of a video 0.5 GB at most.
+# Bytes: of sound alone c2pa 0.38 holds up to twice the file, of a video 0.5 GB at
+# most.
 _LARGEST_SOUND = 256 << 20
 # What the sound is, and a video of which only the sound is so.
 # https://cv.iptc.org/newscodes/digitalsourcetype

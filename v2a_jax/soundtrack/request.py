@@ -64,6 +64,8 @@ class Request:
       uses it for the score `like` alone.
     rank_by: scores that rank candidates, of `scoring.SCORES`; by several, by the
       mean of their ranks.
+    clap: folder of LAION's CLAP, or `hearing.clap.PUBLISHED`, for the score
+      `prompt`; "" for none.
     sampler: other values for fields of the sampler, such as {"num_steps": 50}
       or {"guidance": {"video": 3.0}}.
   """
@@ -88,6 +90,7 @@ class Request:
   like: str = ""
   like_strength: float | None = None
   rank_by: tuple[str, ...] = ("motion_onset",)
+  clap: str = ""
   sampler: Any = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -222,6 +225,13 @@ class Request:
         raise SettingError(f"rank_by={name!r} {one_of(SCORES)}")
     if "like" in self.rank_by and not self.like:
       raise SettingError("rank_by=like needs the sound to be like: like")
+    if "prompt" in self.rank_by and not self.prompt:
+      raise SettingError("rank_by=prompt needs the words to agree with: prompt")
+    if "prompt" in self.rank_by and not self.clap:
+      raise SettingError(
+        "rank_by=prompt needs the folder of LAION's CLAP (config.json,"
+        " model.safetensors, tokenizer.json): clap"
+      )
     if self.like_strength is not None and not self.like:
       raise SettingError("like_strength needs the sound to begin from: like")
     if self.retries and not self.unwanted:
@@ -239,6 +249,12 @@ class Request:
   def score_name(self) -> str:
     """Name of what ranks candidates."""
     return "+".join(self.rank_by)
+
+  @property
+  def chosen_by(self) -> tuple[str, ...]:
+    """Names of the scores that rank or reject candidates."""
+    absent = [f"no_{name}" for name in self.unwanted if self.retries]
+    return tuple(dict.fromkeys([*self.rank_by, *absent]))
 
   @property
   def unwanted(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from v2a_jax.hearing import unwanted
-from v2a_jax.soundtrack import ranking, scoring
+from v2a_jax.soundtrack import scoring
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.takes import Soundtrack
 
@@ -15,20 +15,13 @@ from v2a_jax.soundtrack.takes import Soundtrack
 Make = Callable[[int, int], list[Soundtrack]]
 
 
-def scores_of(request: Request) -> tuple[str, ...]:
-  """Returns the names of the scores that a request needs."""
-  absent = [f"no_{name}" for name in request.unwanted if request.retries]
-  return tuple(dict.fromkeys([*request.rank_by, *absent]))
-
-
 def judged(
   samples: np.ndarray,
   sample_rate: int,
   seed: int,
   *,
-  motion: ranking.Motion,
   request: Request,
-  like: np.ndarray | None,
+  against: scoring.Against,
 ) -> Soundtrack:
   """Listens to a take and scores it.
 
@@ -36,12 +29,11 @@ def judged(
     samples: its sound, float32 [t channels], which is clipped to [-1, 1].
     sample_rate: sample rate in Hz.
     seed: its seed.
-    motion: that of the picture.
     request: what is asked for.
-    like: sound to be like, float32 [any channels]; None without one.
+    against: what it is compared with.
   """
   np.clip(samples, -1.0, 1.0, out=samples)
-  score = ranking.motion_onset(samples, sample_rate, motion)
+  found = scoring.scores(samples, sample_rate, request.chosen_by, against)
   heard = {}
   if request.retries:
     heard = {
@@ -52,10 +44,8 @@ def judged(
     samples=samples,
     sample_rate=sample_rate,
     seed=seed,
-    score=score,
-    scores=scoring.scores(
-      samples, sample_rate, scores_of(request), motion=score, like=like
-    ),
+    score=found[request.rank_by[0]],
+    scores=found,
     heard=heard,
     rejected=any(heard[kind] >= unwanted.KINDS[kind].limit for kind in heard),
   )
@@ -64,56 +54,65 @@ def judged(
 def select(
   make: Make, request: Request
 ) -> tuple[list[Soundtrack], list[dict[str, Any]]]:
-  """Makes candidates, and others where something unwanted is heard.
+  """Makes candidates at once, and others where something unwanted is heard.
 
   Returns:
     (candidates, the best first and rejected ones last; rows of the sidecar
     about those that are not among them).
   """
-  wanted, seed = request.num_candidates, request.seed
-  made, count = [], wanted
-  for _ in range(1 + request.retries):
-    made += make(seed, count)
-    seed += count
-    missing = wanted - sum(not take.rejected for take in made)
-    if missing <= 0:
-      break
-    # Few sizes, because each is compiled.
-    count = min(wanted, 1 << (missing - 1).bit_length())
-  totals = scoring.combined([take.scores for take in made], request.rank_by)
-  made = [
-    dataclasses.replace(take, score=total) for take, total in zip(made, totals)
+  taken, rows = [], []
+  made = make(request.seed, request.num_candidates)
+  for index, take in enumerate(made):
+    best, rejected = _wanted(make, request, index, take)
+    taken.append(best)
+    rows += rejected
+  totals = scoring.combined([take.scores for take in taken], request.rank_by)
+  taken = [
+    dataclasses.replace(take, score=total) for take, total in zip(taken, totals)
   ]
-  clean = [take for take in made if not take.rejected][:wanted]
-  spare = sorted(
-    (take for take in made if take.rejected), key=lambda take: -take.score
-  )
-  best = sorted(clean, key=lambda take: -take.score)
-  taken = best + spare[: wanted - len(best)]
-  seeds = {take.seed for take in taken}
-  return taken, [_row(take) for take in made if take.seed not in seeds]
+  return sorted(taken, key=lambda take: (take.rejected, -take.score)), rows
 
 
 def one_by_one(
-  make: Make, request: Request
+  make: Make, request: Request, first: int = 0
 ) -> Iterator[tuple[Soundtrack, list[dict[str, Any]]]]:
-  """Makes the candidates one after another, each ranked by the first score.
+  """Makes the candidates of `select` one after another.
+
+  Each is ranked by the first score.
+
+  Args:
+    make: makes takes.
+    request: what is asked for.
+    first: number of the candidate to begin with, from 0. Its seeds do not
+      depend on it: whoever goes on gets what was left to be made.
 
   Yields:
     (a candidate; rows of the sidecar about those rejected in its place).
   """
-  count, (name, *_) = request.num_candidates, request.rank_by
-  for index in range(count):
-    tried = []
-    for retry in range(1 + request.retries):
-      tried += make(request.seed + index + count * retry, 1)
-      if not tried[-1].rejected:
-        break
-    best = min(
-      tried, key=lambda take: (take.rejected, sum(take.heard.values()))
-    )
-    rows = [_row(take) for take in tried if take is not best]
+  name, *_ = request.rank_by
+  for index in range(first, request.num_candidates):
+    (take,) = make(request.seed + index, 1)
+    best, rows = _wanted(make, request, index, take)
     yield dataclasses.replace(best, score=best.scores[name]), rows
+
+
+def _wanted(
+  make: Make, request: Request, index: int, take: Soundtrack
+) -> tuple[Soundtrack, list[dict[str, Any]]]:
+  """Makes a candidate anew while something unwanted is heard in it.
+
+  Its seeds are those of its number alone, whatever becomes of the others.
+
+  Returns:
+    (the one with the least of that; rows of the sidecar about the others).
+  """
+  tried, count = [take], request.num_candidates
+  for retry in range(1, 1 + request.retries):
+    if not tried[-1].rejected:
+      break
+    tried += make(request.seed + index + count * retry, 1)
+  best = min(tried, key=lambda take: (take.rejected, sum(take.heard.values())))
+  return best, [_row(take) for take in tried if take is not best]
 
 
 def _row(take: Soundtrack) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Cuts between the shots of a video.
 
 Every frame is compared with the one before it by the mean change of hue,
-saturation and brightness in 8 bits, and a cut is a change that also stands out
-from those around it. These are the measure and the rule of PySceneDetect's
-ContentDetector and AdaptiveDetector (https://www.scenedetect.com, BSD-3-Clause),
-written anew for frames that are read already: the package needs the build of
-OpenCV for desktops, which this project's own (headless) cannot be beside.
+saturation and brightness, and a cut is a change that also stands out from those
+around it. These are the measure and the rule of PySceneDetect's ContentDetector
+and AdaptiveDetector (https://www.scenedetect.com, BSD-3-Clause), written anew:
+hue is an angle, which the package compares as a number, and nothing is rounded to
+8 bits. On joined clips the package finds three times as many cuts that are not
+there (`benchmarks/cuts.py`).
 """
 
 from collections.abc import Sequence

@@ -62,6 +62,19 @@ class Synthesizer:
     """Encodes a video's bytes; see `WindowEncoder.see`."""
     return self.encoder.see
 
+  @property
+  def size(self) -> dict[str, Any]:
+    """Number of `parameters`, and their types, the `precision`."""
+    leaves = [
+      leaf
+      for leaf in jax.tree.leaves(self._params)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return {
+      "parameters": sum(leaf.size for leaf in leaves),
+      "precision": ", ".join(sorted({str(leaf.dtype) for leaf in leaves})),
+    }
+
   def describe(self) -> dict[str, Any]:
     """Returns where the weights are from and how they are used; JSON-able."""
     config = self.experiment.config
@@ -72,23 +85,12 @@ class Synthesizer:
       "sampler": config["sampler"],
     }
 
-  def sample(
-    self,
-    cond: Conditioning,
-    *,
-    seed=0,
-    negative=None,
-    windows=None,
-    seconds=None,
-    sampler=None,
-    known=None,
-    shares=None,
-    like=None,
-    begin: float = 0.0,
-  ) -> np.ndarray:
+  def sample(self, cond: Conditioning, **settings) -> np.ndarray:
     """Generates one soundtrack per row of `cond`.
 
-    The arguments are those of `draw`, which has the latents alone.
+    Args:
+      cond: conditions of windows, as `draw` takes them.
+      **settings: arguments of `draw`, which has the latents alone.
 
     Returns:
       float32 [b samples channels] at `sample_rate`.
@@ -96,19 +98,7 @@ class Synthesizer:
     Raises:
       ConfigError: a field is unknown, or its value is refused.
     """
-    target = self.draw(
-      cond,
-      seed=seed,
-      negative=negative,
-      windows=windows,
-      seconds=seconds,
-      sampler=sampler,
-      known=known,
-      shares=shares,
-      like=like,
-      begin=begin,
-    )
-    return self.decode(target)
+    return self.decode(self.draw(cond, **settings))
 
   def decode(self, target) -> np.ndarray:
     """Decodes latents or codes to float32 [b samples channels].
@@ -146,8 +136,8 @@ class Synthesizer:
       sampler: other values for fields of the sampler, or another sampler.
       known: (sound float32 [b samples channels], bool [b windows.total]), a
         sound and which of its latents are kept.
-      prefix: (latents or codes [b windows.total ...], bool [b windows.total]),
-        what a passage continues; it counts before `known`.
+      prefix: (latents or codes [b windows.total ...], mask [b windows.total] as
+        in `Draw.known`), what a passage continues; it counts before `known`.
       shares: float [p windows.total], how much each of p sets of conditions
         says at each latent; `cond` and `negative` then have p times the rows,
         set by set. See `sampling.draw.Draw`.
@@ -226,5 +216,5 @@ def _over(first, second):
   if second is None:
     return first
   mask = first[1]
-  chosen = mask.reshape(*mask.shape, *[1] * (first[0].ndim - 2))
-  return jnp.where(chosen, first[0], second[0]), mask | second[1]
+  chosen = (mask > 0).reshape(*mask.shape, *[1] * (first[0].ndim - 2))
+  return jnp.where(chosen, first[0], second[0]), jnp.maximum(mask, second[1])

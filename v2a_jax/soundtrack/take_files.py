@@ -3,8 +3,13 @@
 The order is sample rate, mix, level, watermark, true peak, write; then the video
 file is decoded, its level and true peak are measured and the mark is looked for
 in it. All files are signed last.
+
+Sound that is kept of a file is read again here, at its own rate and channels, and
+takes the place of what the model's codec made of it: it is neither resampled nor
+marked, and only turned up or down where a loudness is asked for.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import datetime
 import functools
@@ -19,15 +24,17 @@ import v2a_jax
 from v2a_jax import media, watermark
 from v2a_jax.basics import scratch
 from v2a_jax.media.track import fit_length
+from v2a_jax.soundtrack import infill, mixing, provenance, timeline
 from v2a_jax.soundtrack import loudness as loud
-from v2a_jax.soundtrack import mixing, provenance, timeline
 from v2a_jax.soundtrack.options import DeliveryOptions
 
+RATE = 48_000  # Hz, of what is all new
 _BITS = 24
 _PIECE = 60.0  # seconds of a file that are read at a time
 _RESAMPLED = 1 << 20  # samples that are resampled at a time
 _TRIES = 4  # of a lossy codec to keep loudness and true peak
-_PEAK_SLACK, _LOUDNESS_SLACK = 0.02, 0.2  # dB and LU, of that
+_LOUDNESS_SLACK = 0.2  # LU, of that
+_MARGIN = 0.05  # dB under the true peak, for the filters of other meters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,42 +44,90 @@ class Source:
   Attributes:
     takes: all takes.
     info: what the video file says.
-    original: its own sound at the delivered rate, float32 [t channels]; None
-      if it is dropped.
+    rate: sample rate of what is written in Hz.
+    kept: sound that takes keep, float32 [t channels] as long as they are, see
+      `infill.continued`; None if all is new.
+    new: (begin, end) pairs in samples, where takes are new.
+    original: the video's own sound, float32 [t channels]; None if it is dropped.
     created: when the sound was made.
     signer: who signs the files; None if nothing can sign.
   """
 
   takes: Any
   info: media.MediaInfo
+  rate: int
+  kept: np.ndarray | None
+  new: Sequence[tuple[int, int]]
   original: np.ndarray | None
   created: datetime.datetime
   signer: provenance.Signer | None
 
   @classmethod
   def read(cls, takes, info, options: DeliveryOptions) -> "Source":
-    original = None
+    request, limits = takes.request, takes.limits
+    kept = original = None
+    rate = options.sample_rate or RATE
+    if request.audio:
+      track = dict(audio_track=request.audio_track)
+      found = media.probe_limited(request.audio, limits=limits, **track)
+      rate = options.sample_rate or _own_rate(found, options)
+      kept = _heard(request.audio, rate, takes, found.channels, **track)
+    total = round(takes.seconds * rate)
+    new = [(0, total)]
+    if kept is not None:
+      given = min(len(kept), total)
+      new = infill.new_spans(request.regenerate, rate, given=given, total=total)
+      kept = infill.continued(kept, total, rate)
     if options.original:
-      original = _heard(takes.video, options.sample_rate, takes)
+      original = _heard(takes.video, rate, takes, info.channels)
     return cls(
       takes=takes,
       info=info,
+      rate=rate,
+      kept=kept,
+      new=new,
       original=original,
       created=datetime.datetime.now(),
       signer=provenance.signer() if options.sign else None,
     )
 
+  def complete(self, samples: np.ndarray) -> np.ndarray:
+    """Returns samples [t channels] of a take with what is kept in place."""
+    if self.kept is None:
+      return samples
+    if samples.shape[1] > self.kept.shape[1]:
+      samples = samples.mean(axis=1, keepdims=True)
+    return self.within(self.kept, samples)
 
-def _heard(path, sample_rate: int, takes) -> np.ndarray:
-  """Reads the sound of a file as long as the takes, in pieces."""
+  def within(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Returns old sound with new sound where takes are new."""
+    return infill.put_back(old, new, self.new, self.rate)
+
+
+def _own_rate(info: media.MediaInfo, options: DeliveryOptions) -> int:
+  """Returns a sound's own rate in Hz, if it can be written so."""
+  if options.audio_codec == "aac" and info.sample_rate not in media.AAC_RATES:
+    return RATE
+  return info.sample_rate
+
+
+def _heard(
+  path, sample_rate: int, takes, channels: int, audio_track: int | None = None
+) -> np.ndarray:
+  """Reads the sound of a file as long as the takes, in pieces.
+
+  Of more than two channels, the stereo mix.
+  """
   read = media.limited(media.read_audio)
   end, heard, count = float(takes.seconds), None, 0
   for start in np.arange(0, end, _PIECE):
     found = read(
       path,
       sample_rate=sample_rate,
+      channels=min(channels, 2),
       start=float(start),
       duration=min(float(end - start), _PIECE),
+      audio_track=audio_track,
       limits=takes.limits,
     ).samples
     if end <= _PIECE:
@@ -90,10 +145,11 @@ def _heard(path, sample_rate: int, takes) -> np.ndarray:
 
 def write(take, rank: int, base, source: Source, options, *, key) -> dict:
   """Writes one candidate; returns its row of the sidecar."""
-  rate, takes = options.sample_rate, source.takes
+  rate, takes = source.rate, source.takes
   new = _at_rate(take.samples, take.sample_rate, rate, takes.seconds)
+  new = source.complete(new)
   finish = functools.partial(
-    _finish, rate=rate, options=options, key=key, loudness=options.loudness
+    _finish, source=source, options=options, key=key, loudness=options.loudness
   )
   row = {"rank": rank, "seed": take.seed, "score": take.score}
   row |= {"scores": dict(take.scores), "rejected": take.rejected}
@@ -101,9 +157,9 @@ def write(take, rank: int, base, source: Source, options, *, key) -> dict:
   samples, sounds = new, {}
   for kind, part in take.layers.items():
     part = _at_rate(part, take.sample_rate, rate, takes.seconds)
-    sounds[kind] = finish(
-      part * loud.gain(new, rate, options.loudness), loudness=None
-    )
+    gain = loud.gain(new, rate, options.loudness)
+    part = np.multiply(part, gain, out=scratch.empty(part.shape))
+    sounds[kind] = finish(part, loudness=None)
   if source.original is not None:
     sounds["new"] = finish(new)
     samples = mixing.mix(
@@ -113,6 +169,10 @@ def write(take, rank: int, base, source: Source, options, *, key) -> dict:
       mode=options.original,
       original_level=options.original_level,
       duck=options.duck,
+    )
+    # Of a mix no part is as it was.
+    finish = functools.partial(
+      finish, source=dataclasses.replace(source, kept=None)
     )
   row["stems"] = {}
   for kind, sound in sounds.items():
@@ -127,6 +187,8 @@ def write(take, rank: int, base, source: Source, options, *, key) -> dict:
     "video": muxed.name,
     "wave": wave.name,
     "channels": samples.shape[1],
+    "sample_rate": rate,
+    "new": [[begin / rate, end / rate] for begin, end in source.new],
     **_measured(samples, rate),
     **{f"video_{k}": v for k, v in _measured(heard, rate).items()},
     "sha256_samples": hashlib.sha256(np.ascontiguousarray(samples)).hexdigest(),
@@ -178,20 +240,23 @@ def _at_rate(samples, rate: int, wanted: int, seconds) -> np.ndarray:
 
 
 def _finish(
-  samples, *, rate: int, options: DeliveryOptions, key, loudness: float | None
+  samples, *, source: Source, options: DeliveryOptions, key, loudness
 ) -> np.ndarray:
-  """Brings samples to their level and marks them."""
-  level = functools.partial(
-    loud.level,
-    sample_rate=rate,
-    loudness=loudness,
-    peak=options.true_peak,
-  )
+  """Brings samples to their level and marks what is new of them."""
+  rate, as_it_was = source.rate, source.kept is not None and loudness is None
+  peak = options.true_peak - _MARGIN
+  within = source.within if source.kept is not None else lambda old, new: new
+  if as_it_was:
+    level = lambda x: within(x, loud.limit(x, rate, peak=peak))
+  else:
+    level = functools.partial(
+      loud.level, sample_rate=rate, loudness=loudness, peak=peak
+    )
   samples = level(samples)
   if options.mark:
     # After the level, because it fills silence up to a level of its own.
     marked = watermark.embed(samples, rate, key=key, payload=options.payload)
-    samples = level(marked)
+    samples = within(samples, level(marked))
   if samples.size and max(samples.max(), -samples.min()) > 1.0:
     np.clip(samples, -1.0, 1.0, out=samples)
   return samples
@@ -208,7 +273,7 @@ def _measured(samples: np.ndarray, rate: int) -> dict[str, float | None]:
 
 def _write_sound(path, samples, rank: int, source: Source, options) -> None:
   """Writes a sound as Broadcast Wave, or FLAC, of 24 bits."""
-  rate, takes = options.sample_rate, source.takes
+  rate, takes = source.rate, source.takes
   if options.sound_file == "flac":
     media.encode_audio(path, samples, rate, bits=_BITS)
     return
@@ -238,9 +303,11 @@ def _mux(samples, base, source: Source, options: DeliveryOptions):
   A lossy codec moves peaks, and may take away treble. Where it leaves the
   loudness or the true peak that are asked for, it is given as much more or less.
   """
-  takes, rate = source.takes, options.sample_rate
+  takes, rate = source.takes, source.rate
   target = options.loudness and loud.integrated(samples, rate)
-  given, trim, peak = samples, 0.0, options.true_peak
+  # Sound that is kept may have higher peaks.
+  highest = max(options.true_peak, loud.true_peak(samples, rate))
+  given, trim, peak = samples, 0.0, highest - _MARGIN
   for _ in range(_TRIES):
     muxed = media.mux(
       takes.video,
@@ -250,13 +317,14 @@ def _mux(samples, base, source: Source, options: DeliveryOptions):
       audio_codec=options.audio_codec,
       limits=takes.limits,
     )
-    heard = _heard(muxed, rate, takes)
-    over = loud.true_peak(heard, rate) - options.true_peak
+    heard = _heard(muxed, rate, takes, samples.shape[1])
+    over = loud.true_peak(heard, rate) - highest
     found = target and loud.integrated(heard, rate)
     less = target - found if found else 0.0
-    if over <= _PEAK_SLACK and abs(less) <= _LOUDNESS_SLACK:
+    if over <= 0 and abs(less) <= _LOUDNESS_SLACK:
       break
-    peak -= max(over, 0.0)
+    if over > 0:
+      peak -= over + _MARGIN
     trim += less
     given = loud.limit(loud.scaled(samples, trim), rate, peak=peak)
   return muxed, heard

@@ -10,6 +10,7 @@ import numpy as np
 
 from v2a_jax import media
 from v2a_jax.basics.paths import local_path
+from v2a_jax.soundtrack import display
 from v2a_jax.soundtrack.delivery import Delivery, deliver
 from v2a_jax.soundtrack.options import DeliveryOptions
 from v2a_jax.soundtrack.request import Request
@@ -41,6 +42,10 @@ class Soundtrack:
   rejected: bool = False
   layers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+  def _repr_html_(self) -> str:
+    """Returns a player with seed and scores, for notebooks."""
+    return display.of_take(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Soundtracks:
@@ -71,6 +76,10 @@ class Soundtracks:
   def best(self) -> Soundtrack:
     """The candidate with the highest score."""
     return self.candidates[0]
+
+  def _repr_html_(self) -> str:
+    """Returns players of all candidates, the best first, for notebooks."""
+    return display.of_takes(self)
 
   def save(
     self, directory, *, key: str | None = None, on_file=None, **options

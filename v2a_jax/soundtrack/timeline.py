@@ -9,7 +9,9 @@ for every rank, of which the first is switched on
 from collections.abc import Sequence
 import dataclasses
 from fractions import Fraction
+import json
 import pathlib
+from typing import Any
 from urllib import parse
 
 from v2a_jax import media
@@ -68,6 +70,17 @@ def start_of(timecode: str, fps: float) -> media.Timecode:
     return media.Timecode.parse(_MIDNIGHT, fps)
 
 
+def together(shots: Sequence[Shot]) -> list[Shot]:
+  """Returns shots, those of one picture and length as one with all sounds."""
+  found: dict[tuple[pathlib.Path, Fraction], Shot] = {}
+  for shot in shots:
+    key = shot.video, shot.seconds
+    sounds = found[key].sounds if key in found else ()
+    first = found.get(key, shot)
+    found[key] = dataclasses.replace(first, sounds=(*sounds, *shot.sounds))
+  return list(found.values())
+
+
 def write(
   path: pathlib.Path, shots: Sequence[Shot], title: str
 ) -> pathlib.Path:
@@ -86,6 +99,21 @@ def write(
   else:
     files.write_whole(path, _otio(path.parent, shots, title))
   return path
+
+
+def bare(text: str) -> str:
+  """Returns an OpenTimelineIO file without the folders of files elsewhere.
+
+  Those beside the timeline, or below it, stay where they are.
+  """
+
+  def shorten(part: dict[str, Any]) -> dict[str, Any]:
+    url = part.get("target_url")
+    if isinstance(url, str) and url.startswith("file:"):
+      part["target_url"] = url.rpartition("/")[2]
+    return part
+
+  return json.dumps(json.loads(text, object_hook=shorten), indent=4)
 
 
 def _edl(shots: Sequence[Shot], title: str) -> str:

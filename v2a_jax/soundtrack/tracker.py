@@ -20,16 +20,21 @@ import jax
 import numpy as np
 
 from v2a_jax import media
+from v2a_jax.basics import scratch
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.soundtrack import passages, scoring, selection
 from v2a_jax.soundtrack.infill import Kept
+from v2a_jax.soundtrack.judging import Watched
 from v2a_jax.soundtrack.passages import Passage
 from v2a_jax.soundtrack.reel import Reel
 from v2a_jax.soundtrack.request import Request
 from v2a_jax.soundtrack.synthesizer import Synthesizer
 from v2a_jax.soundtrack.takes import Soundtrack, Soundtracks
 
+# Called with the share of the sounds at hand that is made, above 0 to 1, after
+# each passage. What it raises ends the work there.
+OnPassage = Callable[[float], None]
 # (first seed, count) → sounds float32 [count t channels], and by kind the parts
 # that sum up to them.
 _Sounds = Callable[[int, int], tuple[np.ndarray, dict[str, np.ndarray]]]
@@ -62,13 +67,19 @@ class Soundtracker(Synthesizer):
   """Makes soundtracks for videos; see `Synthesizer` for its attributes."""
 
   def __call__(
-    self, video, *, limits: media.Limits = media.DEFAULT_LIMITS, **request
+    self,
+    video,
+    *,
+    limits: media.Limits = media.DEFAULT_LIMITS,
+    on_passage: OnPassage = lambda share: None,
+    **request,
   ) -> Soundtracks:
     """Makes soundtracks for one video.
 
     Args:
       video: path of the video.
       limits: resource limits of reading it.
+      on_passage: called as each passage of the takes is made; see `OnPassage`.
       **request: fields of a `Request`.
 
     Raises:
@@ -76,12 +87,18 @@ class Soundtracker(Synthesizer):
       ValueError: a value of the request is refused.
     """
     request = Request(**request)
-    scene, make = self._prepare(video, request, limits)
+    scene, make = self._prepare(video, request, limits, on_passage)
     taken, rejected = selection.select(make, request)
     return self._soundtracks(scene, request, taken, rejected)
 
   def stream(
-    self, video, *, limits: media.Limits = media.DEFAULT_LIMITS, **request
+    self,
+    video,
+    *,
+    limits: media.Limits = media.DEFAULT_LIMITS,
+    first: int = 0,
+    on_passage: OnPassage = lambda share: None,
+    **request,
   ) -> Iterator[Soundtracks]:
     """Makes soundtracks one after another and yields each when it is done.
 
@@ -92,14 +109,18 @@ class Soundtracker(Synthesizer):
     Args:
       video: path of the video.
       limits: resource limits of reading it.
+      first: number of the candidate to begin with, from 0, where those before
+        it were made earlier.
+      on_passage: called as each passage of a take is made; see `OnPassage`. A
+        take that is rejected is begun again, and counted again.
       **request: fields of a `Request`.
 
     Raises:
       MediaError, ValueError: as a call.
     """
     request = Request(**request)
-    scene, make = self._prepare(video, request, limits)
-    for take, rejected in selection.one_by_one(make, request):
+    scene, make = self._prepare(video, request, limits, on_passage)
+    for take, rejected in selection.one_by_one(make, request, first):
       alone = request.alone(take.seed)
       yield self._soundtracks(scene, alone, [take], rejected)
 
@@ -116,7 +137,7 @@ class Soundtracker(Synthesizer):
     )
 
   def _prepare(
-    self, video, request: Request, limits
+    self, video, request: Request, limits, on_passage: OnPassage
   ) -> tuple[_Scene, selection.Make]:
     """Reads a video; returns it, and what makes takes for it."""
     path = local_path(video, "the video")
@@ -134,9 +155,20 @@ class Soundtracker(Synthesizer):
     scene = self._scene(path, reel, seconds, request, limits)
     like = self._read(request.like, scene) if request.like else None
     if request.layers:
-      sounds = self._layered(scene, request)
+      sounds = self._layered(scene, request, on_passage)
     else:
-      sounds = self._sounds(scene, request, like)
+      sounds = self._sounds(scene, request, on_passage, like)
+
+    @functools.cache  # Not before the first take: the picture is read again.
+    def against() -> scoring.Against:
+      judged = "sync_judge" in request.chosen_by
+      return scoring.Against(
+        motion=reel.motion,
+        like=like and like.sound,
+        prompt=request.prompt,
+        clap=request.clap,
+        picture=Watched(path, float(seconds), limits) if judged else None,
+      )
 
     def make(seed: int, count: int) -> list[Soundtrack]:
       samples, layers = sounds(seed, count)
@@ -146,9 +178,8 @@ class Soundtracker(Synthesizer):
           samples[i],
           self.sample_rate,
           seed + i,
-          motion=reel.motion,
           request=request,
-          like=like and like.sound,
+          against=against(),
         )
         parts = {kind: part[i] for kind, part in layers.items()}
         takes.append(dataclasses.replace(take, layers=parts))
@@ -165,6 +196,7 @@ class Soundtracker(Synthesizer):
         int(np.ceil(float(seconds) * rate)),
         length=round(self.window_seconds * rate),
         cuts=[round(cut * rate) for cut in cuts],
+        diffusion=self.encoder.diffuses,
       )
     )
     latents = parts[-1].begin + parts[-1].windows.total
@@ -195,26 +227,45 @@ class Soundtracker(Synthesizer):
         raise SettingError(f"like={request.like!r} has no sound")
     if not callable(request.sampler):
       self.experiment.sampler_with(request.sampler)
-    scoring.prepare(selection.scores_of(request))
+    scoring.prepare(request.chosen_by, request.clap)
 
-  def _layered(self, scene: _Scene, request: Request) -> _Sounds:
+  def _layered(
+    self, scene: _Scene, request: Request, on_passage: OnPassage
+  ) -> _Sounds:
     """Returns what makes sums of the request's layers."""
+    count = len(request.layers)
     parts = {
-      kind: self._sounds(scene, request.layer(kind, prompt))
-      for kind, prompt in request.layers
+      kind: self._sounds(
+        scene,
+        request.layer(kind, prompt),
+        lambda share, before=before: on_passage((before + share) / count),
+      )
+      for before, (kind, prompt) in enumerate(request.layers)
     }
 
     def make(seed: int, count: int):
       layers = {kind: part(seed, count)[0] for kind, part in parts.items()}
-      total = sum(layers.values())
-      peaks = np.abs(total).max(axis=(1, 2), keepdims=True, initial=1.0)
-      layers = {kind: layer / peaks for kind, layer in layers.items()}
-      return total / peaks, layers
+      first, *others = layers.values()
+      total = scratch.empty(first.shape)
+      total[:] = first
+      for other in others:
+        total += other
+      peaks = np.maximum(
+        total.max(axis=(1, 2), keepdims=True, initial=1.0),
+        -total.min(axis=(1, 2), keepdims=True, initial=-1.0),
+      )
+      for sound in (total, *layers.values()):
+        sound /= peaks
+      return total, layers
 
     return make
 
   def _sounds(
-    self, scene: _Scene, request: Request, like: Kept | None = None
+    self,
+    scene: _Scene,
+    request: Request,
+    on_passage: OnPassage,
+    like: Kept | None = None,
   ) -> _Sounds:
     """Returns what makes sounds at once; `like` may be begun from."""
     kept = None
@@ -234,16 +285,20 @@ class Soundtracker(Synthesizer):
       parts, made = [], None
       for number, passage in enumerate(scene.passages):
         prefix = _prefix(made, passage) if passage.prefix else None
+        if again := passage.prefix - passage.settled:
+          parts[-1] = parts[-1][:, :-again]
         made = self._pass(
           scene, request, number, conditions(number), seed, count,
           kept=kept, like=like, prefix=prefix,
         )  # fmt: skip
         if number < len(scene.passages) - 1:
           made = made[:, : passage.end - passage.begin]
-        parts.append(made[:, passage.prefix :])
+        parts.append(made[:, passage.settled :])
+        on_passage((number + 1) / len(scene.passages))
       samples = self.decode(np.concatenate(parts, axis=1))
       if kept:
-        samples = kept.put_back(samples)
+        for sound in samples:
+          sound[:] = kept.put_back(sound)
       return samples[:, : round(scene.seconds * self.sample_rate)], {}
 
     return make
@@ -317,14 +372,13 @@ class Soundtracker(Synthesizer):
 
 
 def _prefix(before: np.ndarray, passage: Passage):
-  """Returns what a passage continues, and where that is; see `draw`.
+  """Returns what a passage continues, and how long it is held; see `draw`.
 
   `before` is what the passage before it added and continued, [b t ...].
   """
-  count, total = passage.prefix, passage.windows.total
-  pad = [(0, 0), (0, total - count)] + [(0, 0)] * (before.ndim - 2)
-  mask = np.arange(total) < count
+  count, held = passage.prefix, passage.held_until
+  pad = [(0, 0), (0, len(held) - count)] + [(0, 0)] * (before.ndim - 2)
   return (
     np.pad(before[:, -count:], pad),
-    np.broadcast_to(mask, (len(before), total)),
+    np.broadcast_to(held, (len(before), len(held))),
   )

@@ -70,6 +70,16 @@ class Judge:
     """Height and width of the frames that it looks at."""
     return self.model.config.pixels
 
+  @property
+  def frame_size(self) -> tuple[int, int]:
+    """Height and width to read pictures at: parts of them are seen, too."""
+    return 2 * self.pixels, 2 * self.pixels
+
+  @property
+  def frame_rate(self) -> float:
+    """Frame rate in Hz over which none is needed."""
+    return 2 * FPS
+
   def look(self, frames: np.ndarray, times: np.ndarray, seconds: float) -> Seen:
     """Looks at a picture.
 
@@ -91,14 +101,16 @@ class Judge:
       masks.append(np.repeat(mask, 2))
     return Seen(starts, jnp.stack(features), np.stack(masks))
 
-  def listen(self, seen: Seen, sound: np.ndarray) -> Verdict:
+  def listen(self, seen: Seen, sound: np.ndarray, sample_rate: int) -> Verdict:
     """Judges a sound for a picture.
 
     Args:
       seen: the picture.
-      sound: float [samples] at 16 kHz, from the same time on.
+      sound: float [samples channels], from the same time on.
+      sample_rate: Hz.
     """
     size = _STEPS * STEP
+    sound = inputs.mono(sound, sample_rate)
     sound = sound[: len(sound) // STEP * STEP]
     whole = np.pad(sound, (0, size + int(seen.starts[-1]) * STEP))
     there = np.arange(len(whole) // STEP) < len(sound) // STEP

@@ -4,8 +4,9 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import soxr
 
-from v2a_jax.sync.network import FPS
+from v2a_jax.sync.network import FPS, RATE
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -28,6 +29,14 @@ def shown(frame_times: jax.Array, frame_mask: jax.Array, times: jax.Array):
   index = jnp.argmin(jnp.where(frame_mask, apart, jnp.inf), axis=1)
   there = jnp.where(frame_mask, frame_times, -jnp.inf).max() + 1.5 / FPS
   return index, (times < there) & (times > -0.5 / FPS)
+
+
+def mono(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Mixes [samples channels] down and resamples it to `RATE`; float32."""
+  mixed = waveform.mean(axis=1, dtype=np.float32)
+  if sample_rate == RATE:
+    return mixed
+  return soxr.resample(mixed, sample_rate, RATE, quality="HQ")
 
 
 @struct.dataclass

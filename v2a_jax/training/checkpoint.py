@@ -114,6 +114,7 @@ class Checkpoints:
       self._mirror.finish()
     else:
       self._remove_unfinished()
+    digests.check_files(self._folder)
     multihost_utils.sync_global_devices("checkpoints: nothing is unfinished")
     self._manager = self._open_manager()
 

@@ -16,7 +16,7 @@ import json
 
 from etils import epath
 
-from v2a_jax.basics.files import read_json, sha256_of
+from v2a_jax.basics.files import check_regular, read_json, sha256_of
 
 DIGESTS = "sha256.json"
 _PART = "sha256.process_"
@@ -55,6 +55,20 @@ def list_files(folder: epath.Path) -> Iterator[str]:
       yield from (f"{path.name}/{name}" for name in list_files(path))
     else:
       yield path.name
+
+
+def check_files(folder: epath.Path) -> None:
+  """Refuses pipes, sockets and devices, which Orbax would wait for.
+
+  Args:
+    folder: checkpoint, or folder of checkpoints. Object stores have none.
+
+  Raises:
+    OSError: names the first.
+  """
+  if not is_remote(folder):
+    for name in list_files(folder):
+      check_regular(folder / name)
 
 
 def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, str]:
@@ -157,6 +171,7 @@ def find_damage(
   folder = epath.Path(folder)
   try:
     expected = read_digests(folder)
+    check_files(folder)
     names = sorted(
       name for name in expected if not items or name.split("/")[0] in items
     )[index::count]

@@ -8,18 +8,21 @@ from collections.abc import Mapping
 import json
 import math
 import os
+import platform
 import shutil
+import struct
 import time
 from typing import Any
 
 import soundfile
 
-from v2a_jax.basics import cache, files
+from v2a_jax.basics import cache, files, growing
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 from v2a_jax.training import sample_files
 from v2a_jax.training.writers import Writer
 
 FOLDER = "tensorboard"
+PREFIX = "events.out.tfevents."  # By this TensorBoard knows its files.
 
 
 class TensorBoardWriter(Writer):
@@ -50,7 +53,7 @@ class TensorBoardWriter(Writer):
       ModuleNotFoundError: tensorboardX is not installed.
     """
     try:
-      from tensorboardX import event_file_writer, summary
+      from tensorboardX import record_writer, summary
       from tensorboardX.proto import event_pb2, summary_pb2
     except ModuleNotFoundError as error:
       raise ModuleNotFoundError(
@@ -59,17 +62,18 @@ class TensorBoardWriter(Writer):
         name=error.name,
       ) from None
     self._summary, self._event = summary, event_pb2
+    self._checksum = record_writer.masked_crc32c
     self._value = summary_pb2.Summary.Value
     self._group = summary_pb2.Summary
     self._target = self._folder = as_path(workdir) / FOLDER
     if is_remote(self._target):
       self._folder = cache.place(self._target, FOLDER)
     self._folder.mkdir(parents=True, exist_ok=True)
-    # Their own writer's thread would hold training up when the disk is full.
-    self._file = event_file_writer.EventsWriter(
-      str(self._folder / "events"),
-      f".{time.time_ns() % 10**9:09d}.{os.getpid()}",
-    )
+    # Their own writer would leave half a record on a full disk, after which
+    # TensorBoard reads nothing.
+    name = f"{PREFIX}{time.time_ns()}.{platform.node()}.{os.getpid()}"
+    self._file = growing.open_append(self._folder / name)
+    self._put(0, file_version="brain.Event:2")
     self.rewind(start_step)
     if config:
       text = json.dumps(config, indent=2, default=str)
@@ -105,8 +109,10 @@ class TensorBoardWriter(Writer):
 
   def _put(self, step: int, **content) -> None:
     event = self._event.Event(wall_time=time.time(), step=step, **content)
-    self._file.write_event(event)
-    self._file.flush()
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    checksums = [struct.pack("<I", self._checksum(x)) for x in (length, data)]
+    self._file.write(length + checksums[0] + data + checksums[1])
 
 
 def remove(workdir: PathLike) -> None:
@@ -115,5 +121,5 @@ def remove(workdir: PathLike) -> None:
   if is_remote(folder):
     shutil.rmtree(cache.place(folder, FOLDER), ignore_errors=True)
   for file in folder.iterdir() if folder.is_dir() else ():
-    if file.name.startswith("events.out.tfevents."):
+    if file.name.startswith(PREFIX):
       file.unlink()

@@ -27,10 +27,11 @@ def rows(workdir: PathLike) -> Iterator[tuple[int, dict[str, float]]]:
 
   Raises:
     HistoryError: there is no metrics.jsonl.
+    OSError: it cannot be read, or is a pipe, socket or device.
   """
   file = as_path(workdir) / "metrics.jsonl"
   try:
-    text = file.read_text()
+    text = files.read_bytes(file).decode(errors="replace")
   except (FileNotFoundError, NotADirectoryError):
     raise HistoryError(
       f"no {file}: name a workdir of v2a train, which writes it"

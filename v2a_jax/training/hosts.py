@@ -16,13 +16,13 @@ import platform
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
-from v2a_jax.basics import cache
-from v2a_jax.basics.files import write_json
+from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
+from v2a_jax.basics.trouble import Trouble
 from v2a_jax.parallel import console, distributed
 from v2a_jax.training.slowness import slow_hosts
 
@@ -37,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 class _LogFile(logging.FileHandler):
   """A log file whose lines wait in its buffer while the disk is full."""
+
+  def _open(self) -> TextIO:
+    return open(files.open_regular(self.baseFilename, files.APPEND), "a")
 
   def handleError(self, record: logging.LogRecord) -> None:
     if not isinstance(sys.exc_info()[1], OSError):
@@ -105,6 +108,7 @@ class Heartbeat:
     self._workdir = workdir
     self._named, self._named_at = frozenset(), 0.0
     self._last: dict[str, Any] = {}
+    self._trouble = Trouble(_log)
     self._beat()
     self._thread = threading.Thread(target=self._keep_beating, daemon=True)
     self._thread.start()
@@ -131,9 +135,10 @@ class Heartbeat:
       **facts,
     }
     try:
-      write_json(self._path, self._last)
+      files.write_json(self._path, self._last)
+      self._trouble.over()
     except OSError as error:  # A full disk does not end the run.
-      _log.warning("no heartbeat in %s: %s", self._path, error)
+      self._trouble.met("no heartbeat in %s: %s", self._path, error)
     _upload_log(self._workdir)
 
   def _name_slow_hosts(self) -> None:

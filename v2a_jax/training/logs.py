@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 class MetricLog:
   """Hands rows of metrics to every writer.
 
-  A writer that fails, because the disk is full or nobody reads the progress
-  line, is named once, and training goes on.
+  A writer that fails, because the disk is full, nobody reads the progress line
+  or a library has an error, is named once, and training goes on.
   """
 
   def __init__(self, writers: Sequence[Writer] = ()):
@@ -92,14 +92,24 @@ class MetricLog:
     for writer in self._writers:
       try:
         action(writer)
-      except OSError as error:
+      except Exception as error:
         if writer not in self._failed:
           self._failed.add(writer)
           _log.warning(
             "%s cannot be written (%s); training goes on",
             writer.name,
-            error.strerror or error,
+            _reason(error),
           )
+
+
+def _reason(error: Exception) -> str:
+  """Returns one line on what was raised."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = " ".join(str(error).split())[:200]
+  return (
+    text if isinstance(error, OSError) else f"{type(error).__name__}: {text}"
+  )
 
 
 class Profiler:

@@ -24,7 +24,6 @@ from v2a_jax.training import evaluation, hosts, logs, rollback
 from v2a_jax.training.checkpoint import CheckpointError, Checkpoints
 from v2a_jax.training.goodput import Goodput
 from v2a_jax.training.health import Health
-from v2a_jax.training.optimizer import make_schedule
 from v2a_jax.training.preemption import Preempted, PreemptionGuard
 from v2a_jax.training.program import make_program
 from v2a_jax.training.run import Position, Samples, Trainable
@@ -112,6 +111,7 @@ class Run:
     heartbeat = hosts.Heartbeat(workdir, self.heartbeat)
     stack.callback(heartbeat.close)
     self.in_flight = collections.deque()
+    self.unlogged = {}  # Metrics of the newest step, by step, without a row.
     self.compiled, self.rollbacks = None, 0
     self.examples = None  # Numbers of the records in the newest batch.
     self.validation = {}  # The newest results, by step.
@@ -125,7 +125,7 @@ class Run:
       stack.callback(self.checkpoints.close)
       self.program = make_program(experiment, self.mesh)
       self.state, self.start = self._first_state()
-      self.step = self.start.step
+      self.step, self.spent = self.start.step, self._share_spent(self.start)
       self.health = Health(
         self.step,
         limit=run.max_skipped_steps,
@@ -137,9 +137,6 @@ class Run:
       )
       self.loader = self._open_loader(stack)
       self.data_wait = DataWait(self.loader)
-      self.learning_rate = jax.jit(
-        make_schedule(experiment.optimizer, run.num_train_steps)
-      )
       self.profiler = logs.Profiler(run.profile, workdir=workdir)
       stack.callback(self.profiler.close)
       self.log = self._open_log()
@@ -226,17 +223,20 @@ class Run:
         code = stop(self.step)
         if code is None and self.due(every.checkpoint_every):
           self.save_if_sound()
+      self.conclude()
     except Exception as error:
       self.rescue(error)
       raise
-    self.conclude()
     return code
 
   def heartbeat(self) -> dict[str, Any]:
     """Describes this process for the others; called by another thread."""
+    facts = self.goodput.heartbeat(self.step)
     if is_main_process():
       self.goodput.save()
-    facts = self.goodput.heartbeat(self.step)
+      # The first is asked for before there are any; a store may not answer.
+      with contextlib.suppress(Exception):
+        facts["saved"] = self.checkpoints.latest_step()
     self.watched_by(facts)
     return facts
 
@@ -254,19 +254,26 @@ class Run:
     limit = self.experiment.run.train_seconds
     return limit - self.position().train_seconds if limit else None
 
+  def _share_spent(self, position: Position) -> np.float32 | None:
+    """Returns the share of the time limit that is over; None without one."""
+    limit = self.experiment.run.train_seconds
+    return np.float32(min(position.train_seconds / limit, 1)) if limit else None
+
   def finished(self) -> bool:
-    """Decides whether to stop before the next step; all processes agree."""
+    """Decides whether to stop before the next step; all processes agree.
+
+    They agree on the share of the time limit that is over, too.
+    """
     if self.step >= self.experiment.run.num_train_steps:
       return True
-    left = self.seconds_left()
-    if left is None:
+    if self.spent is None:
       return False
     if jax.process_count() == 1:
-      return left <= 0
-    if self.step % _CLOCK_EVERY:
-      return False
-    over = multihost_utils.broadcast_one_to_all(np.asarray(left <= 0))
-    return bool(over)
+      self.spent = self._share_spent(self.position())
+    elif self.step % _CLOCK_EVERY == 0:
+      spent = self._share_spent(self.position())
+      self.spent = np.float32(multihost_utils.broadcast_one_to_all(spent))
+    return bool(self.spent >= 1)
 
   def due(self, every: int) -> bool:
     """Says whether something that happens each `every` steps is due; 0: never."""
@@ -289,7 +296,9 @@ class Run:
     if first:
       self._compile(batch)
     with self.goodput.phase(self.goodput.work(self.step)):
-      self.state, metrics = self.compiled(self.state, self.frozen, batch)
+      self.state, metrics = self.compiled(
+        self.state, self.frozen, batch, self.spent
+      )
       if first:
         jax.block_until_ready(metrics)
     self.step += 1
@@ -302,15 +311,17 @@ class Run:
   def _compile(self, batch) -> None:
     """Compiles the step; no process runs it before all have it."""
     with self.goodput.phase("compile"):
-      traced = self.program.step.trace(self.state, self.frozen, batch)
+      traced = self.program.step.trace(
+        self.state, self.frozen, batch, self.spent
+      )
       self.throughput.flops_per_step = self.experiment.step_flops(traced.jaxpr)
       self.compiled = traced.lower().compile()
       distributed.barrier("first compile")
     seconds = self.goodput.seconds["compile"]
     _log.info("compiled the step in %.1f s", seconds)
 
-  def _retire(self, keep: int, *, last: bool = False) -> None:
-    """Logs the steps that are done; waits for all but the `keep` newest."""
+  def _retire(self, keep: int) -> None:
+    """Judges and logs steps that are done; waits for all but the `keep` newest."""
     run = self.experiment.run
     while self.in_flight:
       step, metrics, examples = self.in_flight[0]
@@ -322,10 +333,11 @@ class Run:
         jax.block_until_ready(metrics)
       if step > self.start.step + 1:
         self.throughput.tick(step)
-      if step % run.log_every == 0 or (last and not self.in_flight):
-        self._log_step(step, metrics)
       loss, norm = jax.device_get((metrics["loss"], metrics["grad_norm"]))
       self.health.observe(step, float(loss), float(norm), examples)
+      self.unlogged = {step: metrics}
+      if step % run.log_every == 0:
+        self._log_step(step, metrics)
 
   def mend(self) -> None:
     """Goes back to good weights after too many bad steps in a row.
@@ -340,9 +352,9 @@ class Run:
 
   def _log_step(self, step: int, metrics) -> None:
     """Writes a row on a finished step."""
+    self.unlogged = {}
     metrics = jax.device_get(dict(metrics))
     row = {f"train/{name}": float(value) for name, value in metrics.items()}
-    row["train/learning_rate"] = float(self.learning_rate(step - 1))
     row |= self.throughput.metrics()
     row |= self.data_wait.row(row.get("perf/step_time"))
     eta = self.throughput.eta(self.experiment.run.num_train_steps)
@@ -402,23 +414,31 @@ class Run:
   def rescue(self, error: Exception) -> None:
     """Saves what there is before an error ends the run.
 
-    A state that is itself suspect is not saved, nor is anything where other
-    processes would have to take part.
+    A state that is itself ruined is not saved, nor is anything by some of the
+    processes only.
     """
-    ruined = self.health.failed is not None
-    suspect = ruined or isinstance(error, CheckpointError)
-    if jax.process_count() > 1:
-      self.checkpoints.wait()  # The others' threads still take part in it.
-      return
-    if suspect or self.step == self.start.step:
+    new = not isinstance(error, CheckpointError) and self.step > self.start.step
+    if not (new and distributed.all_fail_at(self.step)):
+      if jax.process_count() > 1:
+        self.checkpoints.wait()  # The others' threads still take part in it.
+      if new:
+        _log.error(
+          "step %d is not saved: that takes all processes, and not all have an"
+          " error after it",
+          self.step,
+        )
       return
     try:
+      self._retire(0)
+      if self.health.failed is not None:
+        return
       self.save()
       self.checkpoints.wait()
     except Exception as second:  # The first error is the one to report.
       _log.warning("step %s could not be saved: %s", self.step, second)
     else:
       _log.warning("saved %s", self.checkpoints.root / str(self.step))
+    distributed.barrier("rescued")  # None ends the others before.
 
   def conclude(self) -> None:
     """Logs the last step and makes sure that it is saved.
@@ -427,7 +447,9 @@ class Run:
       NonFiniteError: its weights are ruined; those before are kept.
       CheckpointError: it is not saved.
     """
-    self._retire(0, last=True)
+    self._retire(0)
+    if self.step in self.unlogged:
+      self._log_step(self.step, self.unlogged[self.step])
     if self.health.failed is not None:
       raise rollback.failure(self)
     self.save()

@@ -5,7 +5,9 @@ Learning rate at step s, with peak p, warmup w, horizon n, final fraction f:
   warm(s)     = min(1, (s + 1) / w)
   constant    : p warm(s)
   cosine      : p warm(s) (f + (1 - f) (1 + cos(pi u)) / 2),
-                u = clip((s - w) / (n - w), 0, 1)
+                u = clip((s - w) / (n - w), 0, 1); in a run with a limit of
+                time, of which the share t is spent, n is the smaller one of
+                the number of steps and s / t
   rsqrt       : p warm(s) sqrt(max(w, 1) / max(s, w, 1))
 
 Weight decay (decoupled, arXiv:1711.05101) acts on kernels and tables only: not
@@ -38,7 +40,8 @@ class OptimizerConfig:
     name: `adamw`; `muon` (arXiv:2502.16982: matrices of hidden layers, their
       update scaled to AdamW's, the rest by AdamW); `adafactor`
       (arXiv:1804.04235, factored second moments, no relative step size).
-    learning_rate: peak of the learning rate.
+    learning_rate: peak of the learning rate; 0, for a partition, leaves its
+      weights as they are.
     schedule: `cosine`, `constant` or `rsqrt`.
     warmup_steps: number of steps of linear warmup.
     final_fraction: share of the peak at which the cosine ends.
@@ -77,7 +80,7 @@ class OptimizerConfig:
     )
     settings.check(
       self,
-      learning_rate="(0, inf)",
+      learning_rate="[0, inf)",
       warmup_steps="[0, inf)",
       final_fraction="[0, 1]",
       betas="[0, 1)",
@@ -104,9 +107,16 @@ class OptimizerConfig:
 
 
 def make_schedule(
-  config: OptimizerConfig, num_train_steps: int
+  config: OptimizerConfig, num_train_steps: int, spent: Any = None
 ) -> Callable[[Any], jax.Array]:
-  """Returns the learning rate as a function of the step."""
+  """Returns the learning rate as a function of the step.
+
+  Args:
+    config: settings of the optimizer.
+    num_train_steps: number of steps that a run has at most.
+    spent: share in [0, 1] of the run's time limit that is over, a scalar that
+      may be traced; None in a run without one.
+  """
   warmup, final = config.warmup_steps, config.final_fraction
 
   def schedule(step):
@@ -115,6 +125,9 @@ def make_schedule(
     if config.schedule == "cosine":
       span = max(num_train_steps - warmup, 1)
       done = jnp.clip((step - warmup) / span, 0, 1)
+      if spent is not None:
+        over = spent * (step - warmup) / jnp.maximum(step - spent * warmup, 1)
+        done = jnp.clip(over, done, 1)
       rate *= final + (1 - final) * (1 + jnp.cos(math.pi * done)) / 2
     elif config.schedule == "rsqrt":
       flat = max(warmup, 1)
@@ -125,28 +138,31 @@ def make_schedule(
 
 
 def make_optimizer(
-  config: OptimizerConfig, num_train_steps: int
+  config: OptimizerConfig, num_train_steps: int, spent: Any = None
 ) -> optax.GradientTransformation:
   """Builds the optimizer, for a pytree of `nnx.Param` variables.
+
+  Args are those of `make_schedule`; its state does not depend on `spent`.
 
   Raises:
     ValueError: at `init`, if a partition's path names no parameter.
   """
   if not config.partitions:
-    return _chain(config, num_train_steps)
+    return _chain(config, make_schedule(config, num_train_steps, spent))
   base = dataclasses.replace(config, partitions={})
+  settings_of = {path: config.partition(path) for path in config.partitions}
   chains = {
-    path: _chain(config.partition(path), num_train_steps)
-    for path in config.partitions
+    label: _chain(part, make_schedule(part, num_train_steps, spent))
+    for label, part in {_REST: base, **settings_of}.items()
   }
   return optax.partition(
-    {_REST: _chain(base, num_train_steps), **chains},
+    chains,
     lambda params: _labels(params, tuple(config.partitions)),
   )
 
 
 def _chain(
-  config: OptimizerConfig, num_train_steps: int
+  config: OptimizerConfig, schedule: Callable[[Any], jax.Array]
 ) -> optax.GradientTransformation:
   """Builds the update of one partition."""
   clip = (
@@ -154,7 +170,6 @@ def _chain(
     if config.max_grad_norm
     else optax.identity()
   )
-  schedule = make_schedule(config, num_train_steps)
   b1, b2 = config.betas
   if config.name == "muon":
     muon = optax.contrib.muon(

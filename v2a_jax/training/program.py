@@ -34,7 +34,8 @@ class Program:
     state: shapes of the train state.
     shardings: layout of each leaf of the state.
     rows: how a step is divided by rows of the batch.
-    step: `step(state, frozen, batch) -> (state, metrics)`; donates the state.
+    step: `step(state, frozen, batch, spent=None) -> (state, metrics)`; donates
+      the state; see `make_train_step`.
     evaluate: `evaluate(params, buffers, frozen, batch, index) -> metrics`, a
       float32 array [b] by name.
   """
@@ -43,7 +44,7 @@ class Program:
   state: TrainState
   shardings: Any
   rows: rows.Rows
-  step: Callable[[TrainState, Any, Any], tuple[TrainState, Any]]
+  step: Callable[..., tuple[TrainState, Any]]
   evaluate: Callable[..., dict[str, jax.Array]]
 
 
@@ -53,10 +54,10 @@ def make_program(
   """Builds the programs of an experiment on a mesh; compiles nothing."""
   run = experiment.run
   optimizer = make_optimizer(experiment.optimizer, run.num_train_steps)
-  ema = run.ema_decay > 0
-  init = make_init(experiment.make_model, optimizer, seed=run.seed, ema=ema)
+  kept = {"ema": run.ema_decay > 0, "averages": run.posthoc_averages}
+  init = make_init(experiment.make_model, optimizer, seed=run.seed, **kept)
   graphdef, *variables = abstract_model(experiment.make_model)
-  first = functools.partial(first_state, optimizer=optimizer, ema=ema)
+  first = functools.partial(first_state, optimizer=optimizer, **kept)
   state = jax.eval_shape(first, *variables)
   shardings, opt_layouts = _layouts(state, mesh, experiment.parallel)
   divided = rows.Rows(
@@ -76,7 +77,8 @@ def make_program(
   step = make_train_step(
     graphdef,
     experiment.objective,
-    optimizer,
+    experiment.optimizer,
+    run.num_train_steps,
     ema_decay=run.ema_decay,
     accumulate=run.accumulate,
     rows=divided,
@@ -108,7 +110,9 @@ def _layouts(
   if parallel.zero1:
     split = lambda tree: sharding.state_shardings(tree, mesh, zero1=True)
     layouts = layouts.replace(
-      opt_state=split(state.opt_state), ema=split(state.ema)
+      opt_state=split(state.opt_state),
+      ema=split(state.ema),
+      averages=split(state.averages),
     )
   if not parallel.offload_optimizer:
     return layouts, None

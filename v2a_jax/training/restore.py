@@ -10,9 +10,10 @@ from typing import Any
 from etils import epath
 from flax import nnx
 import jax
+import numpy as np
 
 from v2a_jax.basics import files
-from v2a_jax.training import checkpoint_arrays, copies, digests
+from v2a_jax.training import checkpoint_arrays, copies, digests, posthoc
 from v2a_jax.training.checkpoint_arrays import WEIGHTS, CheckpointError
 from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.retention import ranked
@@ -93,19 +94,71 @@ def restore_params(
     )
 
 
+def restore_average(
+  workdir: epath.PathLike, length: float, *, step: int | str | None = None
+) -> Restored:
+  """Makes the average of a length from all checkpoints up to a step.
+
+  Args:
+    workdir: folder of a run with `posthoc_averages`.
+    length: length as a share of the training; see `posthoc.py`.
+    step: as in `restore_params`.
+
+  Raises:
+    CheckpointError: as `restore_params`, or one has no such averages.
+    SettingError: no average has that length.
+  """
+  newest, root = restore_params(workdir, step=step), checkpoint_root(workdir)
+  steps = [taken for taken in list_steps(root) if 0 < taken <= newest.step]
+  snapshots = [(taken, name) for taken in steps for name in posthoc.LENGTHS]
+  share = dict(
+    zip(snapshots, posthoc.shares(snapshots, step=newest.step, length=length))
+  )
+  total = dict.fromkeys(newest.state["params"], 0.0)
+  for taken in steps:
+    with tempfile.TemporaryDirectory() as place:
+      path, folder = _find_sound(root, taken, weights_only=False, place=place)
+      saved = checkpoint_arrays.read_shapes(folder)
+      named = {k: v for k, v in saved.items() if k[0] == "averages"}
+      if not named:
+        raise CheckpointError(
+          f"{path} has no averages of other lengths: they are kept by runs with"
+          " config.posthoc_averages=True"
+        )
+      arrays = checkpoint_arrays.read_arrays(folder, named)
+    for (_, average, *name), array in arrays.items():
+      part = share[taken, average] * array.astype(np.float64)
+      total[tuple(name)] = total[tuple(name)] + part
+  params = {name: array.astype(np.float32) for name, array in total.items()}
+  return dataclasses.replace(newest, state=newest.state | {"params": params})
+
+
 def restore_model(
   workdir: epath.PathLike,
   make_model: Callable[[nnx.Rngs], nnx.Module],
   *,
   step: int | str | None = None,
   ema: bool = True,
+  average_length: float | None = None,
 ) -> tuple[nnx.Module, Restored]:
   """Returns the trained module and where it came from.
 
+  Args:
+    workdir: the run's folder.
+    make_model: makes the module; is traced.
+    step: see `restore_params`.
+    ema: see `restore_params`.
+    average_length: length of the average that is read instead; see
+      `restore_average`.
+
   Raises:
     CheckpointError: as `restore_params`, or if a shape is not the model's.
+    SettingError: no average has that length.
   """
-  restored = restore_params(workdir, step=step, ema=ema)
+  if average_length is None:
+    restored = restore_params(workdir, step=step, ema=ema)
+  else:
+    restored = restore_average(workdir, average_length, step=step)
   graphdef, params, buffers = abstract_model(make_model)
   parts = []
   for part, abstract in (("params", params), ("buffers", buffers)):

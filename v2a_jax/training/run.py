@@ -29,9 +29,15 @@ class RunConfig:
     seed: random seed of the initial weights and of everything drawn in training.
     num_train_steps: number of steps; also the horizon of the schedule.
     train_seconds: wall-clock limit in seconds of training, earlier runs in the
-      same workdir included; 0 for none.
+      same workdir included; 0 for none. The cosine ends with the steps or with
+      the time, whichever comes first, so that a run that is stopped by time has
+      come to its low rates; its rates depend on the clock, so that two such runs
+      are not equal bit for bit.
     accumulate: number of microbatches whose gradients make one step.
     ema_decay: decay of the moving average of the weights; 0 keeps none.
+    posthoc_averages: whether checkpoints get two more averages of the weights,
+      from which `v2a weights export --average_length` makes one of any length;
+      keep checkpoints all along the run for it with `keep_period`.
     compute_dtype: dtype that parameters are cast to in a step, `bfloat16` or ""
       for none; the state stays float32.
     max_skipped_steps: number of consecutive bad steps, not finite or with a loss
@@ -43,6 +49,8 @@ class RunConfig:
     stall_seconds: number of seconds that the run may stand still, waiting for
       data or for a step; then it saves what it can and ends with status 75, to
       be started again; 0 for ever.
+    lost_seconds: number of seconds in which the loss of one of several processes
+      ends the others, with status 75; they notice it within half of it.
     log_every: steps between rows of metrics.
     eval_every: steps between evaluations of the validation loss; 0 for never.
     eval_batches: number of validation batches in each of them.
@@ -74,11 +82,13 @@ class RunConfig:
   train_seconds: float = 0.0
   accumulate: int = 1
   ema_decay: float = 0.999
+  posthoc_averages: bool = False
   compute_dtype: str = ""
   max_skipped_steps: int = 10
   spike_factor: float = 10.0
   max_rollbacks: int = 2
   stall_seconds: float = 1800.0
+  lost_seconds: float = 120.0
   log_every: int = 10
   eval_every: int = 0
   eval_batches: int = 4
@@ -106,6 +116,7 @@ class RunConfig:
       spike_factor="[0, inf)",
       max_rollbacks="[0, inf)",
       stall_seconds="[0, inf)",
+      lost_seconds="[1, inf)",
       log_every="[1, inf)",
       eval_every="[0, inf)",
       eval_batches="[1, inf)",

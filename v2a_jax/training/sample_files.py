@@ -5,6 +5,7 @@ import contextlib
 import pathlib
 import tempfile
 
+from v2a_jax.basics import files
 from v2a_jax.basics.paths import PathLike, as_path, is_remote
 
 FOLDER = "samples"
@@ -25,11 +26,17 @@ def sampled_steps(workdir: PathLike) -> list[int]:
 
 @contextlib.contextmanager
 def local_files(folder: PathLike, suffix: str) -> Iterator[list[pathlib.Path]]:
-  """Yields the files of a folder with a suffix, copied here from a store."""
+  """Yields the files of a folder with a suffix, copied here from a store.
+
+  Raises:
+    OSError: one is a pipe, socket or device, or cannot be copied.
+  """
   folder = as_path(folder)
   there = sorted(folder.iterdir()) if folder.is_dir() else []
   there = [file for file in there if file.name.endswith(suffix)]
   if not is_remote(folder):
+    for file in there:
+      files.check_regular(file)
     yield there
     return
   with tempfile.TemporaryDirectory() as copies:

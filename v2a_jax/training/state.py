@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from v2a_jax.training import posthoc
 from v2a_jax.weights import names
 
 
@@ -23,6 +24,7 @@ class TrainState:
     buffers: all other variables of the model; carried unchanged.
     opt_state: state of the optimizer.
     ema: exponential moving average of `params`, or None.
+    averages: averages of `params` by name in `posthoc.LENGTHS`; () for none.
     skipped: int32, updates skipped since the start (see `training/step.py`).
     skipped_in_row: int32, how many of the last updates were skipped.
   """
@@ -32,6 +34,7 @@ class TrainState:
   buffers: Any
   opt_state: Any
   ema: Any
+  averages: Any = ()
   skipped: Any
   skipped_in_row: Any
 
@@ -54,13 +57,14 @@ def make_init(
   *,
   seed: int,
   ema: bool,
+  averages: bool = False,
 ) -> Callable[[], TrainState]:
   """Returns a function that makes the first state; see `init_sharded`."""
 
   def init() -> TrainState:
     model = make_model(nnx.Rngs(seed))
     _, params, buffers = nnx.split(model, nnx.Param, ...)
-    return first_state(params, buffers, optimizer, ema=ema)
+    return first_state(params, buffers, optimizer, ema=ema, averages=averages)
 
   return init
 
@@ -71,6 +75,7 @@ def first_state(
   optimizer: optax.GradientTransformation,
   *,
   ema: bool,
+  averages: bool = False,
 ) -> TrainState:
   """Returns the state before the first step, of a model's initial variables."""
   zero = jnp.zeros((), jnp.int32)
@@ -80,6 +85,7 @@ def first_state(
     buffers=buffers,
     opt_state=optimizer.init(params),
     ema=jax.tree.map(jnp.copy, params) if ema else None,
+    averages=_copies(params) if averages else (),
     skipped=zero,
     skipped_in_row=zero,
   )
@@ -100,4 +106,9 @@ def start_from(state: TrainState, arrays: Mapping) -> TrainState:
     params=params,
     buffers=names.fill(state.buffers, arrays, put),
     ema=None if state.ema is None else jax.tree.map(jnp.copy, params),
+    averages=_copies(params) if state.averages else (),
   )
+
+
+def _copies(params: Any) -> dict[str, Any]:
+  return {name: jax.tree.map(jnp.copy, params) for name in posthoc.LENGTHS}

@@ -23,6 +23,12 @@ import optax
 from v2a_jax.objectives.base import Objective
 from v2a_jax.parallel import rows as rows_lib
 from v2a_jax.parallel.sharding import constrain
+from v2a_jax.training import posthoc
+from v2a_jax.training.optimizer import (
+  OptimizerConfig,
+  make_optimizer,
+  make_schedule,
+)
 from v2a_jax.training.state import TrainState
 
 Target = Callable[[Any, Any], Any]
@@ -32,7 +38,8 @@ Metrics = dict[str, jax.Array]
 def make_train_step(
   graphdef: nnx.GraphDef,
   objective: Objective,
-  optimizer: optax.GradientTransformation,
+  optimizer: OptimizerConfig,
+  num_train_steps: int,
   *,
   target: Target | None = None,
   seed: int = 0,
@@ -41,13 +48,14 @@ def make_train_step(
   compute_dtype: str | None = None,
   rows: rows_lib.Rows | None = None,
   opt_layouts: Any = None,
-) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
-  """Returns `step(state, frozen, batch) -> (state, metrics)`, for `jax.jit`.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+  """Returns `step(state, frozen, batch, spent=None)`, for `jax.jit`.
 
   Args:
     graphdef: structure of the model, split into (params, buffers).
     objective: computes losses [b] and metrics [b].
-    optimizer: clips, scales and schedules; the norm logged is before clipping.
+    optimizer: settings of the update; the norm logged is before clipping.
+    num_train_steps: number of steps that the run has at most.
     target: fills in what is learned, `target(frozen, batch) -> batch`.
     seed: random seed of everything drawn in training.
     ema_decay: 0 when the state holds no average.
@@ -59,8 +67,10 @@ def make_train_step(
       host's memory; None where it does not.
 
   Returns:
-    The step. Its metrics are float32 scalars: the objective's means, `loss`,
-    `grad_norm`, `skipped`, `skipped_in_row`.
+    The step, which gives (state, metrics). `spent` is the share of the run's
+    time limit that is over (see `make_schedule`). The metrics are float32
+    scalars: the objective's means, `loss`, `grad_norm`, `learning_rate`,
+    `skipped`, `skipped_in_row`.
   """
 
   def loss_fn(params, buffers, frozen, batch, key):
@@ -87,7 +97,7 @@ def make_train_step(
   if rows is not None:
     gradient = rows.gradient(gradient)
 
-  def step(state, frozen, batch):
+  def step(state, frozen, batch, spent=None):
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, metrics = gradient(state.params, state.buffers, frozen, batch, key)
     grad_norm = optax.global_norm(grads)
@@ -95,9 +105,12 @@ def make_train_step(
       opt_state = jax.device_put(state.opt_state, opt_layouts)
       state = state.replace(opt_state=opt_state)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
-    state = _update(state, grads, optimizer, ema_decay, finite)
+    horizon = (optimizer, num_train_steps, spent)
+    rate = make_schedule(*horizon)(state.step)
+    state = _update(state, grads, make_optimizer(*horizon), ema_decay, finite)
     metrics |= {
       "grad_norm": grad_norm,
+      "learning_rate": rate,
       "skipped": state.skipped,
       "skipped_in_row": state.skipped_in_row,
     }
@@ -176,10 +189,13 @@ def _update(state, grads, optimizer, ema_decay, finite) -> TrainState:
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
     ema = optax.incremental_update(params, ema, 1 - decay)
-  old = (state.params, state.opt_state, state.ema)
-  params, opt_state, ema = jax.tree.map(
+  averages = state.averages
+  if averages:
+    averages = posthoc.update(averages, params, state.step + 1)
+  old = (state.params, state.opt_state, state.ema, state.averages)
+  params, opt_state, ema, averages = jax.tree.map(
     lambda new, old: jnp.where(finite, new, old),
-    (params, opt_state, ema),
+    (params, opt_state, ema, averages),
     old,
   )
   missed = (~finite).astype(jnp.int32)
@@ -188,6 +204,7 @@ def _update(state, grads, optimizer, ema_decay, finite) -> TrainState:
     params=params,
     opt_state=opt_state,
     ema=ema,
+    averages=averages,
     skipped=state.skipped + missed,
     skipped_in_row=(state.skipped_in_row + 1) * missed,
   )

@@ -281,7 +281,8 @@ def run_record(workdir: PathLike) -> dict[str, Any]:
 def _drop_after(path, step: int) -> None:
   """Keeps the rows up to `step`; a line cut short by a crash goes too."""
   kept = []
-  for line in path.read_text().splitlines():
+  text = files.read_bytes(path).decode(errors="replace")
+  for line in text.splitlines():
     try:
       if json.loads(line)["step"] <= step:
         kept.append(line + "\n")

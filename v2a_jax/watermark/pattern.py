@@ -70,6 +70,16 @@ def resolve_key(key: bytes | str | None = None) -> bytes:
   return key
 
 
+def key_digest(key: bytes | str | None = None) -> str:
+  """Returns 8 hexadecimal digits that tell keys apart and give none away.
+
+  Args:
+    key: as `resolve_key` takes it.
+  """
+  secret = b"v2a_jax watermark key " + resolve_key(key)
+  return hashlib.sha256(secret).hexdigest()[:8]
+
+
 def keystream(key: bytes, purpose: str, n: int) -> np.ndarray:
   """Derives [n] pseudo-random uint32 from the key, equal on every machine."""
   seed = hashlib.sha256(key).digest() + purpose.encode()

@@ -12,10 +12,15 @@ from v2a_jax.watermark import pattern
 
 
 @functools.cache
+def window() -> np.ndarray:
+  """Returns the window of the watermark's frames: Hann's, of 32 ms."""
+  return signal.windows.hann(pattern.WINDOW, sym=False)
+
+
+@functools.cache
 def transform(hop: int) -> signal.ShortTimeFFT:
-  """Returns the transform of the watermark: 32 ms Hann frames, `hop` apart."""
-  window = signal.windows.hann(pattern.WINDOW, sym=False)
-  return signal.ShortTimeFFT(window, hop, pattern.SAMPLE_RATE)
+  """Returns the transform that embeds: frames `hop` samples apart."""
+  return signal.ShortTimeFFT(window(), hop, pattern.SAMPLE_RATE)
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -105,15 +105,22 @@ def check_digest(folder: pathlib.Path, name: str) -> None:
 def tokenizers(folder: pathlib.Path) -> dict[str, str]:
   """Returns the `LoaderConfig` fields of a bundle's or workdir's tokenizers.
 
+  The bundle of a published generator may have the one of prompts alone.
+
   Raises:
     BundleError: a tokenizer is damaged.
   """
-  for name in (TOKENIZER, PROMPT_TOKENIZER):
-    if (folder / name).is_file():
-      check_digest(folder, name)
-  own = folder / PROMPT_TOKENIZER
-  more = {"prompt_tokenizer": str(own)} if own.is_file() else {}
-  return {"tokenizer": str(folder)} | more
+  here = {
+    name: (folder / name).is_file() for name in (TOKENIZER, PROMPT_TOKENIZER)
+  }
+  for name in filter(here.get, here):
+    check_digest(folder, name)
+  more, places = here[PROMPT_TOKENIZER], {}
+  if here[TOKENIZER] or not more:
+    places["tokenizer"] = str(folder)
+  if more:
+    places["prompt_tokenizer"] = str(folder / PROMPT_TOKENIZER)
+  return places
 
 
 def save(

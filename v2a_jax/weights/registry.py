@@ -98,11 +98,14 @@ def find(name: str, path: str | os.PathLike[str] | None = None) -> pathlib.Path:
   weights = get(name)
   place = _locate(weights, path)
   if wrong := fault(place, weights):
-    raise WrongWeightsError(
-      f"{place}: {wrong}; remove the file and get it again with `v2a weights"
-      f" fetch {name}`"
-    )
+    raise WrongWeightsError(f"{place}: {wrong}; {_again(weights)}")
   return place
+
+
+def _again(weights: Weights) -> str:
+  return (
+    f"remove the file and get it again with `v2a weights fetch {weights.name}`"
+  )
 
 
 def _locate(weights: Weights, path=None) -> pathlib.Path:
@@ -126,8 +129,8 @@ def _locate(weights: Weights, path=None) -> pathlib.Path:
   raise MissingWeightsError(
     f"weights '{weights.name}' not found (looked for"
     f" {', '.join(map(str, places))}): run `v2a weights fetch {weights.name}`,"
-    f" or download {weights.url} ({weights.digest}) and set {PATH_VARIABLE} to"
-    " its folder"
+    f" or download {weights.url} as {weights.file} ({weights.digest}) and set"
+    f" {PATH_VARIABLE} to its folder"
   )
 
 
@@ -141,6 +144,12 @@ def fault(path: pathlib.Path, weights: Weights) -> str:
   kind = "md5" if weights.md5 else "sha256"
   wanted = getattr(weights, kind)
   if not wanted:
+    size = path.stat().st_size
+    if size < weights.at_least:
+      return (
+        f"it has {size:,} bytes, but the {weights.name} weights have at least"
+        f" {weights.at_least:,}"
+      )
     if not record_of(path).is_file():
       return ""
     wanted = files.read_json(record_of(path))["sha256"]
@@ -249,7 +258,10 @@ def _to_safetensors(
   source: pathlib.Path, target: pathlib.Path, weights: Weights
 ) -> None:
   which = {"member": weights.member, "part": weights.part}
-  reading.to_safetensors(source, target, **which)
+  try:
+    reading.to_safetensors(source, target, **which)
+  except reading.UnreadableError as error:
+    raise WrongWeightsError(f"{error}; {_again(weights)}") from None
 
 
 def _arrays(path: pathlib.Path, only: Collection[str]) -> dict[str, np.ndarray]:

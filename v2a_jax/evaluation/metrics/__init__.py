@@ -24,6 +24,7 @@ from v2a_jax.evaluation.metrics.kl_divergence import (
   ReverseKLDivergence,
 )
 from v2a_jax.evaluation.metrics.level_error import LevelError
+from v2a_jax.evaluation.metrics.lips import LipError, LipsInTime
 from v2a_jax.evaluation.metrics.loudness_error import LoudnessError
 from v2a_jax.evaluation.metrics.offset import (
   EnvelopeOffset,
@@ -44,7 +45,12 @@ from v2a_jax.evaluation.metrics.spectral import (
 )
 from v2a_jax.evaluation.metrics.sync_judge import JudgedOffset, JudgedSync
 from v2a_jax.evaluation.metrics.unwanted import UnwantedMusic, UnwantedSpeech
-from v2a_jax.evaluation.metrics.words import SceneWords, WordsHeard
+from v2a_jax.evaluation.metrics.words import (
+  SceneDigits,
+  SceneWords,
+  WordErrorRate,
+  WordsHeard,
+)
 from v2a_jax.hearing import embeddings as embeddings_lib
 
 EMBEDDINGS = ("mn04", "aisfx")
@@ -90,7 +96,11 @@ def choose(
     *map(KernelDistance, embeddings),
     *([ClapScore(clap)] if clap else ()),
     WordsHeard(),
+    WordErrorRate(),
     SceneWords(),
+    SceneDigits(),
+    LipError(),
+    LipsInTime(),
     SceneOrder(),
     UnwantedSpeech(),
     UnwantedMusic(),

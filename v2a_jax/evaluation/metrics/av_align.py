@@ -42,7 +42,7 @@ class AVAlign(base.ClipMetric):
     " comparison with published numbers only: white noise and a metronome can"
     " have more than the true sound."
   )
-  needs_video = True
+  needs_video = needs_sight = True
   bounds = (0.0, 1.0)
 
   def get_state(self, sample: base.Sample) -> float:

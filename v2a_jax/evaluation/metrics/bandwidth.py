@@ -20,6 +20,7 @@ class LostBand(base.ClipMetric):
   bounds = (0.0, np.inf)
   direction = "lower"
   role = "sanity"
+  chosen_by = ("quality",)
   about = (
     "Mean number of octaves by which the sound ends below the highest frequency"
     " of the true sound, 60 dB under the strongest; 0 where it does not."
@@ -40,6 +41,7 @@ class Bandwidth(base.ClipMetric):
   bounds = (0.0, np.inf)
   direction = "none"
   role = "shown"
+  chosen_by = ("quality",)
   about = "Mean of the highest frequency within 60 dB of the strongest."
 
   def get_state(self, sample: base.Sample) -> float:

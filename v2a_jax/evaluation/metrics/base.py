@@ -34,6 +34,7 @@ import numpy as np
 from v2a_jax.basics.text import one_of
 from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.clips import Clip
+from v2a_jax.evaluation.looks import Look
 from v2a_jax.hearing import embeddings
 from v2a_jax.hearing.embeddings import Embedding, Features
 
@@ -97,7 +98,13 @@ class Metric(abc.ABC):
       other clips.
     needs_video: whether it looks at the picture; clips without one are left
       out.
+    needs_sight: whether it is about when things sound; clips are left out in
+      which all that sounds is off screen, as their video does not tell when.
+    look: how it looks at the picture; None if it does not, or at its motion
+      alone. `sample.clip.look(self.look)` is then decoded with all others.
     bounds: least and largest value that it can have; intervals end there.
+    chosen_by: scores (`soundtrack.scoring`) that hear or see the same. Takes that
+      were chosen by one of them are not measured: they were chosen to please.
     unmet: why it is not measured where it judges none of the clips.
   """
 
@@ -112,15 +119,25 @@ class Metric(abc.ABC):
   embedding: type[Embedding] | None = None
   needs_reference: bool = False
   needs_video: bool = False
+  needs_sight: bool = False
+  look: Look | None = None
   bounds: tuple[float, float] = (-np.inf, np.inf)
+  chosen_by: tuple[str, ...] = ()
   unmet: str = (
-    "it looks at the picture, and no clip has one: give --videos, or videos as"
-    " the reference"
+    "no clip has a picture of what sounds: give --videos, or videos as the"
+    " reference"
   )
+
+  @property
+  def formula(self) -> str:
+    """Name of what is computed, and of which clips; values of others differ."""
+    clips = " of what is in sight" if self.needs_sight else ""
+    return f"{self.variant or self.id}{clips}"
 
   def judges(self, clip: Clip) -> bool:
     """Says whether a clip can be judged; others are left out."""
-    return bool(clip.video) or not self.needs_video
+    has_video = bool(clip.video) or not self.needs_video
+    return has_video and (clip.in_sight or not self.needs_sight)
 
   def facts(self, clips: Sequence[Clip]) -> dict[str, str]:
     """Returns what the value rests on in this set of clips, by name.
@@ -151,7 +168,7 @@ class OnEmbedding(Metric):
   name: ClassVar[str]
 
   @property
-  def embedding(self) -> type[embeddings.Published]:
+  def embedding(self) -> type[Embedding]:
     return embeddings.get(self.network)
 
   @property
@@ -202,7 +219,7 @@ class RatioMetric(ClipMetric):
 
   Attributes:
     numerator: factor of each count in the numerator, which is at most the
-      denominator.
+      denominator where `bounds` are not others.
     denominator: factor of each count in the denominator.
   """
 
@@ -258,7 +275,11 @@ class SetMetric(Metric):
   def compute_own(
     self, features: Features, *, truth: Features, seed: int = 0
   ) -> intervals.Estimate:
-    """Estimates the distance to the same clips' true sounds, clip by clip."""
+    """Estimates the distance to the judged clips' own true sounds.
+
+    The sounds of clip i in `features` and in `truth` depend on each other; see
+    own_truth.py. No distance is below 0, where the true sounds themselves are.
+    """
     raise NotImplementedError(f"{self.id} compares with other clips only")
 
 

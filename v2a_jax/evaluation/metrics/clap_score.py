@@ -7,12 +7,7 @@ checkpoint that they name and cannot be compared with those of another.
 """
 
 import dataclasses
-import functools
 
-import numpy as np
-
-from data_pipelines.tokenizer import load_prompt_tokenizer
-from v2a_jax.basics.paths import as_path
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.hearing import clap
 
@@ -33,6 +28,7 @@ class ClapScore(base.ClipMetric):
   direction = "higher"
   unmet = "no clip has a prompt"
   bounds = (-1.0, 1.0)
+  chosen_by = ("prompt",)
   about = (
     "Mean cosine of the features of a sound and of its prompt, by LAION's CLAP."
     " What it is for sounds that have nothing to do with the prompt show the"
@@ -41,31 +37,19 @@ class ClapScore(base.ClipMetric):
 
   def __post_init__(self):
     """Reads the network, so that a wrong folder is refused before the work."""
-    _tokenizer(self.folder)
     clap.load(self.folder)
 
   def judges(self, clip) -> bool:
     return bool(clip.caption)
 
   def facts(self, clips) -> dict[str, str]:
-    return {"CLAP": f"{as_path(self.folder).name} {self._network.sha256}"}
+    return {"CLAP": f"{self._network.name} {self._network.sha256}"}
 
   def get_state(self, sample: base.Sample) -> float:
-    prompt = _prompt(self.folder, sample.clip.caption)
-    sound = self._network.sound(sample.waveform, sample.sample_rate)
-    return float(sound @ prompt)
+    return self._network.agreement(
+      sample.clip.caption, sample.waveform, sample.sample_rate
+    )
 
   @property
   def _network(self) -> clap.Clap:
     return clap.load(self.folder)
-
-
-@functools.cache
-def _prompt(folder: str, text: str) -> np.ndarray:
-  ids, mask = _tokenizer(folder).encode(text, clap.MAX_TOKENS)
-  return clap.load(folder).text(ids, mask)
-
-
-@functools.cache
-def _tokenizer(folder: str):
-  return load_prompt_tokenizer(as_path(folder) / "tokenizer.json")

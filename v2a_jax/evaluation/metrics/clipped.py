@@ -2,30 +2,27 @@
 
 import numpy as np
 
-from v2a_jax.evaluation import intervals
 from v2a_jax.evaluation.metrics import base
+from v2a_jax.evaluation.metrics.fault import Fault
 
 _FULL_SCALE = 0.999
 _LARGEST_SHARE = 1e-3
 
 
-class ClippedClips(base.ClipMetric):
+class ClippedClips(Fault):
   """Share of clips with many samples at full scale."""
 
   id = "clipped"
+  variant = "clipped_where_truth_is_not"
   label = "Clipped clips"
-  bounds = (0.0, 1.0)
-  direction = "lower"
-  role = "sanity"
+  chosen_by = ("quality",)
   about = (
-    "Share of clips with more than one sample in a thousand at full scale."
+    "Share of the clips with more than one sample in a thousand at full scale, of"
+    " those whose true sound has not."
   )
 
-  def get_state(self, sample: base.Sample) -> bool:
+  def has_fault(self, sample: base.Sample) -> bool:
     return is_clipped(sample.waveform)
-
-  def compute(self, states, *, seed=0) -> intervals.Estimate:
-    return intervals.share(states)
 
 
 def is_clipped(waveform: np.ndarray) -> bool:

@@ -7,10 +7,12 @@ clips of 4.8 seconds and longer. The network was trained on real video, and
 conditions MMAudio's generators, whose sound it may therefore favour.
 """
 
+import functools
+
 import numpy as np
 
 from data_pipelines import footage
-from v2a_jax import media
+from v2a_jax.evaluation.looks import Look
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.hearing import synchformer
 
@@ -25,8 +27,16 @@ class DeSync(base.ClipMetric):
   direction = "lower"
   role = "shown"
   embedding = synchformer.Synchformer
-  needs_video = True
-  unmet = "no clip with a picture is 4.8 s long"
+  needs_video = needs_sight = True
+  look = Look(
+    "synchformer",
+    synchformer.FPS,
+    functools.partial(footage.smaller, pixels=synchformer.PIXELS),
+    lambda video, seconds: synchformer.judge().watch(
+      footage.at_instants(video, fps=synchformer.FPS, seconds=seconds)
+    ),
+  )
+  unmet = "no clip with a picture of what sounds is 4.8 s long"
   about = (
     "Mean size of the likeliest offset, of 21 within ±2 s, of the first and of"
     " the last 4.8 s of each clip, by Synchformer, as in av-benchmark. Random"
@@ -50,12 +60,4 @@ _LEAST = 0.32 * (synchformer.SEGMENTS + 1)
 
 
 def _picture(sample: base.Sample) -> np.ndarray:
-  frames = footage.read_at(
-    sample.clip.video,
-    fps=synchformer.FPS,
-    seconds=sample.clip.seconds,
-    pixels=synchformer.PIXELS,
-    read=media.limited(media.read_video),
-    probe=media.limited(media.probe),
-  )
-  return synchformer.judge().watch(frames)
+  return sample.clip.look(DeSync.look)

@@ -30,7 +30,12 @@ import numpy as np
 import threadpoolctl
 
 from v2a_jax.evaluation import intervals
-from v2a_jax.evaluation.extrapolation import Extrapolated, extrapolate
+from v2a_jax.evaluation.extrapolation import (
+  FEWEST_FOR_INTERVAL,
+  FEWEST_OF_OWN,
+  Extrapolated,
+  extrapolate,
+)
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.hearing import embeddings
 
@@ -44,6 +49,7 @@ class FrechetDistance(base.OnEmbedding, base.SetMetric):
   stem, name = "fad", "FAD"
   variant = "frechet_extrapolated"
   direction = "lower"
+  bounds = (0.0, np.inf)
   needs_reference = True
   has_own = True
 
@@ -70,7 +76,7 @@ class FrechetDistance(base.OnEmbedding, base.SetMetric):
     return frechet(features, reference, seed=seed)
 
   def compute_own(self, features, *, truth, seed=0) -> intervals.Estimate:
-    return frechet(features, truth, seed=seed, own=True)
+    return frechet(features, truth, seed=seed, own=True).at_least(0)
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -206,5 +212,7 @@ def frechet(
   Extras are `plug_in`, `windows` and `reference_clips`.
   """
   return extrapolated(x, y, seed=seed, own=own).estimate(
-    windows=len(x.vectors), reference_clips=int(y.clips.max()) + 1
+    fewest=FEWEST_OF_OWN if own else FEWEST_FOR_INTERVAL,
+    windows=len(x.vectors),
+    reference_clips=int(y.clips.max()) + 1,
   )

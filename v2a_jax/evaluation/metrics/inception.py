@@ -27,6 +27,7 @@ class InceptionScore(base.OnEmbedding, base.SetMetric):
   bounds = (1.0, np.inf)
   variant = "inception_extrapolated"
   direction = "higher"
+  role = "shown"  # Sounds of other videos have more of it than the true ones.
   about = (
     "How sure the tagger is of each clip and how varied the clips are; it says"
     " nothing about fitting the video. Corrected for small sets."
@@ -43,6 +44,7 @@ class SplitInceptionScore(base.OnEmbedding, base.SetMetric):
   stem, name = "is_splits", "Inception score, 10 splits"
   variant = "av_benchmark_10_splits"
   direction = "higher"
+  role = "shown"
   role = "shown"
   about = (
     "Mean inception score of ten parts of the clips, as in av-benchmark: biased"

@@ -39,6 +39,7 @@ class _Offset(base.ClipMetric):
   bounds = (-LARGEST, LARGEST)
   direction = "none"
   role = "shown"
+  needs_sight = True
 
   @abc.abstractmethod
   def curve(self, sample: base.Sample) -> np.ndarray:
@@ -54,7 +55,7 @@ class _Offset(base.ClipMetric):
 class OnsetOffset(_Offset):
   """Offset of the onsets from those of the true sound."""
 
-  id = variant = "onset_offset"
+  id = "onset_offset"
   label = "Offset of onsets"
   about = (
     "Median over clips of the lag, within ±500 ms, at which onsets correlate"
@@ -70,7 +71,7 @@ class OnsetOffset(_Offset):
 class EnvelopeOffset(_Offset):
   """Offset of the level from that of the true sound."""
 
-  id = variant = "envelope_offset"
+  id = "envelope_offset"
   label = "Offset of level"
   about = (
     "As the offset of onsets, by the level in dB of every 10 ms: holds for"
@@ -84,7 +85,7 @@ class EnvelopeOffset(_Offset):
 class SyncError(base.ClipMetric):
   """Mean size of the offset of onsets."""
 
-  id = variant = "sync_error"
+  id = "sync_error"
   label = "Sync error"
   unit = "ms"
   bounds = (0.0, LARGEST)
@@ -93,7 +94,7 @@ class SyncError(base.ClipMetric):
     "Mean size of the offset of onsets. A sound without onsets counts as 500"
     " ms, arbitrary lags are 250 to 300 ms on average."
   )
-  judges_timing = True
+  judges_timing = needs_sight = True
 
   def get_state(self, sample: base.Sample) -> float:
     true = smoothed_onsets(sample.truth)
@@ -106,7 +107,7 @@ class SyncError(base.ClipMetric):
 class OnsetCorrelation(base.ClipMetric):
   """Correlation of the strength of onsets, without any lag."""
 
-  id = variant = "onset_correlation"
+  id = "onset_correlation"
   label = "Onset correlation"
   bounds = (-1.0, 1.0)
   direction = "higher"
@@ -115,7 +116,7 @@ class OnsetCorrelation(base.ClipMetric):
     " best, 0 by chance and for silence. A delay of 20 ms leaves about 0.8, one"
     " of 40 ms 0.4, one of 80 ms nothing."
   )
-  judges_timing = True
+  judges_timing = needs_sight = True
 
   def get_state(self, sample: base.Sample) -> float:
     true = smoothed_onsets(sample.truth)

@@ -9,22 +9,19 @@ picture" (`sync/network.py`). Kept of a sound are
 
 The network was trained on scenes that no generator saw (`configs/sync_tiny.py`)
 and conditions, starts and teaches no generator: nothing that is judged could
-have learned to please it. What it was measured to do on held-out pairs is in its
+have learned to please it. Takes that it has chosen (`v2a generate --rank_by
+sync_judge`) are not measured by it. What it was measured to do on held-out pairs is in its
 bundle, and stands beside its scores.
 """
 
 import dataclasses
 import functools
 
-import numpy as np
-import soxr
-
-from v2a_jax import media
 from v2a_jax.evaluation import intervals
+from v2a_jax.evaluation.looks import Look
 from v2a_jax.evaluation.metrics import base
 from v2a_jax.evaluation.metrics.offset import median_with_spread
 from v2a_jax.sync import bundled
-from v2a_jax.sync.network import FPS, RATE
 from v2a_jax.sync.verdict import IN_TIME_MS
 
 
@@ -38,7 +35,12 @@ class _Judged(base.ClipMetric):
 
   judge: str = bundled.DEFAULT
 
-  needs_video = True
+  needs_video = needs_sight = True
+  chosen_by = ("sync_judge",)
+
+  @property
+  def look(self) -> Look:
+    return _look(self.judge)
 
   def facts(self, clips) -> dict[str, str]:
     judge = bundled.load(self.judge)
@@ -52,7 +54,7 @@ class _Judged(base.ClipMetric):
 class JudgedSync(_Judged):
   """Probability that a sound is in time with its picture."""
 
-  id = variant = "judged_sync"
+  id = "judged_sync"
   label = "In time (own judge)"
   bounds = (0.0, 1.0)
   direction = "higher"
@@ -74,7 +76,7 @@ class JudgedSync(_Judged):
 class JudgedOffset(_Judged):
   """How late a sound is for its picture."""
 
-  id = variant = "judged_offset"
+  id = "judged_offset"
   label = "Offset (own judge)"
   unit = "ms"
   bounds = (-480.0, 480.0)
@@ -99,7 +101,9 @@ def _by(judge: str):
 
   def verdict(sample: base.Sample) -> tuple[float, float]:
     seen = (sample.truth or sample).cached(_seen(judge))
-    found = bundled.load(judge).listen(seen, _mono(sample))
+    found = bundled.load(judge).listen(
+      seen, sample.waveform, sample.sample_rate
+    )
     return float(found.offset), float(found.in_time)
 
   return verdict
@@ -108,24 +112,13 @@ def _by(judge: str):
 @functools.cache
 def _seen(judge: str):
   """Returns a function from a sample to its picture as the judge sees it."""
-
-  def seen(sample: base.Sample) -> bundled.Seen:
-    size = 2 * bundled.load(judge).pixels  # Parts of it are looked at, too.
-    video = media.limited(media.read_video)(
-      sample.clip.video,
-      duration=sample.clip.seconds,
-      max_fps=2 * FPS,
-      size=(size, size),
-    )
-    return bundled.load(judge).look(
-      video.frames, video.times, sample.clip.seconds
-    )
-
-  return seen
+  return lambda sample: sample.clip.look(_look(judge))
 
 
-def _mono(sample: base.Sample) -> np.ndarray:
-  mono = sample.waveform.mean(axis=1, dtype=np.float32)
-  if sample.sample_rate == RATE:
-    return mono
-  return soxr.resample(mono, sample.sample_rate, RATE, quality="HQ")
+@functools.cache
+def _look(judge: str) -> Look:
+  """Returns how a judge looks at a picture."""
+  by = bundled.load(judge)
+  see = lambda video, seconds: by.look(video.frames, video.times, seconds)
+  size = lambda height, width: by.frame_size
+  return Look(f"judge {judge}", by.frame_rate, size, see)

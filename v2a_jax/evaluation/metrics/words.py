@@ -1,9 +1,10 @@
 """Words of the transcript that can be understood.
 
   words heard = recognised words in the transcript's order / its words
+  word error rate = (substituted + missing + inserted words) / its words
 
-summed over clips: the longest common subsequence of the transcript and what
-PocketSphinx hears (https://github.com/cmusphinx/pocketsphinx, with its English
+summed over clips, by the longest common subsequence and by the least number of
+edits of the transcript and of what PocketSphinx hears (https://github.com/cmusphinx/pocketsphinx, with its English
 acoustic and language model). It hears 0.6 to 0.8 of clean read speech and
 little under noise, so a value says something only beside that of the ground
 truth. Scenes, whose talker it does not understand, are left out: their words
@@ -11,19 +12,24 @@ are recognised by their own recogniser, one by one, where the record says that
 they are spoken.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import re
 from typing import Any
 
 import numpy as np
-from rapidfuzz.distance import LCSseq
+from rapidfuzz.distance import LCSseq, Levenshtein
 import soxr
 
 from v2a_jax.evaluation import scene_words
 from v2a_jax.evaluation.clips import Clip
 from v2a_jax.evaluation.metrics import base
 
+DIGITS = (
+  *("one", "two", "three", "four", "five"),
+  *("six", "seven", "eight", "nine", "ten"),
+)
 _RATE = 16_000
 
 
@@ -37,6 +43,19 @@ class Words:
   """
 
   heard: int
+  said: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+  """Counts of one clip.
+
+  Attributes:
+    edits: number of words that are substituted, missing or inserted.
+    said: number of words of the transcript.
+  """
+
+  edits: int
   said: int
 
 
@@ -59,9 +78,28 @@ class WordsHeard(base.RatioMetric):
     return bool(spoken(clip.transcript)) and not clip.of_scenes
 
   def get_state(self, sample: base.Sample) -> Words:
-    said = spoken(sample.clip.transcript)
-    heard = recognise(sample.waveform, sample.sample_rate).split()
+    said, heard = spoken(sample.clip.transcript), sample.cached(_heard)
     return Words(LCSseq.similarity(said, heard), len(said))
+
+
+class WordErrorRate(WordsHeard):
+  """Words that a recogniser gets wrong, over those of the transcript."""
+
+  id = "word_error_rate"
+  label = "Word error rate"
+  direction = "lower"
+  variant = "pocketsphinx_en_us_levenshtein"
+  numerator, denominator = {"edits": 1}, {"said": 1}
+  bounds = (0.0, np.inf)
+  about = (
+    "Words of English transcripts that PocketSphinx hears as others or not at"
+    " all, and words that it hears beside them, over the number of words. More"
+    " than 1 where it hears many. Read it against the ground truth row."
+  )
+
+  def get_state(self, sample: base.Sample) -> Errors:
+    said, heard = spoken(sample.clip.transcript), sample.cached(_heard)
+    return Errors(Levenshtein.distance(said, heard), len(said))
 
 
 class SceneWords(base.RatioMetric):
@@ -79,19 +117,42 @@ class SceneWords(base.RatioMetric):
     " wrong, also for a model that is not told the times."
   )
 
+  def wanted(self, clip: Clip) -> list[Mapping[str, Any]]:
+    """Returns the words that are judged."""
+    return list(clip.words)
+
   def judges(self, clip: Clip) -> bool:
-    return clip.of_scenes and bool(clip.words)
+    return clip.of_scenes and bool(self.wanted(clip))
 
   def get_state(self, sample: base.Sample) -> Words:
-    words = sample.clip.words
+    words = self.wanted(sample.clip)
     found = scene_words.recognise(sample.waveform, sample.sample_rate, words)
     heard = sum(name == word["word"] for name, word in zip(found, words))
     return Words(heard, len(words))
 
 
+class SceneDigits(SceneWords):
+  """Share of the numbers that scenes say that are recognised at their time."""
+
+  id = "scene_digits"
+  label = "Scene digits"
+  unmet = "no clip is a scene with a number from one to ten"
+  about = (
+    "As scene words, of the words one to ten alone; the recogniser still tells"
+    " all words of the vocabulary apart."
+  )
+
+  def wanted(self, clip: Clip) -> list[Mapping[str, Any]]:
+    return [word for word in clip.words if word["word"] in DIGITS]
+
+
 def spoken(transcript: str) -> list[str]:
   """Returns the words of a transcript, lower-case, without punctuation."""
   return re.findall(r"[^\W_]+(?:'[^\W_]+)*", transcript.lower())
+
+
+def _heard(sample: base.Sample) -> list[str]:
+  return recognise(sample.waveform, sample.sample_rate).split()
 
 
 def recognise(waveform: np.ndarray, sample_rate: int) -> str:

@@ -57,6 +57,11 @@ class Column:
     return f"[{self.format(low)}, {self.format(high)}]"
 
 
+def models_of(run: dict) -> list[dict]:
+  """Returns the runs of an arm; a run that stands alone is its only one."""
+  return run.get("models") or [run]
+
+
 def columns_of(runs: Sequence[dict]) -> list[Column]:
   """Returns the runs' metrics, in order of appearance."""
   described = {}

@@ -2,15 +2,17 @@
 
 Runs are compared where the `identity` of the run (the judged clips, the rate,
 the seeds) and that of the metric (its variant, the embedding with its digest,
-the window, the reference clips) agree. Otherwise no winner is named, and the
-report says what differs.
+the window, the reference clips) agree, and the clips that failed are the same:
+who fails on hard clips is judged on easy ones. Otherwise no winner is named, and
+the report says what differs.
 """
 
 from collections.abc import Sequence
 import itertools
 import re
 
-from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.folders import first as first_few
+from v2a_jax.evaluation.report.columns import Column, models_of
 
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
@@ -25,6 +27,8 @@ def reasons(column: Column, first: dict, second: dict) -> tuple[str, ...]:
     # A seed of a model's noise, and the like, may be in one alone.
     if key in one and key in other and one[key] != other[key]:
       found.append(_words(key, one, other, (first, second)))
+  if one.get("clips") == other.get("clips"):
+    found.append(_failures(first, second))
   return tuple(dict.fromkeys(filter(None, found)))
 
 
@@ -54,6 +58,20 @@ def _clips(runs: Sequence[dict]) -> str:
     for count, lost in zip(counts, failed)
   ]
   return f"{texts[0]} clips against {texts[1]}"
+
+
+def _failures(first: dict, second: dict) -> str:
+  """Says which clips failed, where not the same did."""
+  failed = []
+  for run in (first, second):
+    failures = (model.get("failures", ()) for model in models_of(run))
+    failed.append(sorted({f["id"] for of in failures for f in of}))
+  if failed[0] == failed[1]:
+    return ""
+  named = [f"{len(ids)} ({first_few(ids)})" if ids else "" for ids in failed]
+  count, _, names = named[0].partition(" ")
+  one = f"{count} clips failed {names}" if named[0] else "no clip failed"
+  return f"{one} against {named[1] or 'none'}"
 
 
 def alike(

@@ -14,7 +14,7 @@ import itertools
 from scipy import stats
 
 from v2a_jax.evaluation import intervals
-from v2a_jax.evaluation.report import comparable
+from v2a_jax.evaluation.report import comparable, degradation
 from v2a_jax.evaluation.report.columns import Column, compared, quality
 from v2a_jax.evaluation.report.differences import (
   Difference,
@@ -25,6 +25,7 @@ from v2a_jax.evaluation.report.differences import (
   in_words,
   models_of,
   set_of,
+  too_few,
 )
 from v2a_jax.evaluation.report.sentence import Sentence, join
 from v2a_jax.evaluation.report.skill import Skill, judge_skills
@@ -57,6 +58,7 @@ def verdict(runs: Sequence[dict], columns: Sequence[Column]) -> list[Sentence]:
   for skill in skills:
     sentences += skill.against_shuffled()
   sentences += _against_blind(runs, columns)
+  sentences += degradation.against_worse_pictures(runs, columns)
   for skill in skills:
     sentences += _against_truth(skill)
   sentences += _not_measured(runs)
@@ -129,7 +131,9 @@ def _pair(first: dict, second: dict, gaps: Sequence[Difference]):
     lead = f"{lead} share no metric with an interval"
     return [Sentence("tie", lead)]
   if not sentences:
-    return [Sentence("tie", f"{lead} cannot be told apart on any metric")]
+    lead = f"{lead} cannot be told apart on any metric"
+    few = too_few(gaps)
+    return [Sentence("tie", f"{lead}: {few}" if few else lead)]
   if ties:
     sentences.append(Sentence("tie", f"{lead} cannot be told apart on", ties))
   return sentences
@@ -245,13 +249,15 @@ def _headline(runs, skills: Sequence[Skill], between: Between) -> Sentence:
 def _told_apart(runs, between: Between) -> str:
   pairs = list(itertools.combinations(range(len(runs)), 2))
   apart = {(i, j) for (i, j, _), gap in between.items() if gap.sign}
+  few = too_few(list(between.values()))
+  why = f" ({few})" if few else ""
   if len(runs) > 2:
-    return f"{len(apart) or 'none'} of {len(pairs)} pairs of runs differ"
+    return f"{len(apart) or 'none'} of {len(pairs)} pairs of runs differ{why}"
   names = join([run["name"] for run in runs])
   if not between:
     return f"{names} cannot be compared"
   if not apart:
-    return f"{names} cannot be told apart"
+    return f"{names} cannot be told apart{why}"
   count = sum(gap.sign != 0 for gap in between.values())
   return f"{names} differ on {count} of {len(between)} metrics"
 
@@ -265,6 +271,12 @@ def limits(runs: Sequence[dict], columns: Sequence[Column]) -> list[str]:
       sentences.append(
         f"{run['name']} was scored on {clips} clips; under {_SMALL_SET},"
         " intervals are rough and distances between sets hardly mean anything."
+      )
+    without = run.get("unmatched", {}).get("without_output", {})
+    if count := without.get("count"):
+      sentences.append(
+        f"{run['name']} has no sound for {count} clips of the set, which are not"
+        " judged."
       )
     sentences += [f"{run['name']}: {note}." for note in run.get("notes", ())]
   if len({set_of(run) for run in runs}) > 1:

@@ -23,7 +23,7 @@ from scipy import stats
 
 from v2a_jax.evaluation import intervals, significance, training_seeds
 from v2a_jax.evaluation.report import comparable
-from v2a_jax.evaluation.report.columns import Column
+from v2a_jax.evaluation.report.columns import Column, models_of
 from v2a_jax.evaluation.schema import is_finite
 from v2a_jax.evaluation.training_seeds import Arm
 
@@ -129,11 +129,6 @@ def corrected(gaps: Sequence[Difference]) -> list[Difference]:
   ]
 
 
-def models_of(run: dict) -> list[dict]:
-  """Returns the runs of an arm; a run that stands alone is its only one."""
-  return run.get("models") or [run]
-
-
 def _arms(column: Column, first: Row, second: Row) -> list[Arm]:
   """Returns what is compared, on the clips that all models have.
 
@@ -196,6 +191,22 @@ def _paired(column: Column, arms: Sequence[Arm]) -> Difference | None:
     return None
   ends = estimate.value, estimate.low, estimate.high
   return Difference(column, *ends, estimate.n, p, seeds)
+
+
+def too_few(gaps: Sequence[Difference]) -> str:
+  """Says that no difference of a family could be named, and how many clips could.
+
+  "" where one could: with clips enough, or by a test that is not over them alone.
+  """
+  tests = [gap for gap in gaps if is_finite(gap.p)]
+  if not tests or any(gap.seeds or not gap.pairs for gap in tests):
+    return ""
+  clips = max(gap.pairs for gap in tests)
+  needed = significance.clips_needed(len(tests))
+  if clips >= needed:
+    return ""
+  compared = f"{len(tests)} comparisons" if len(tests) > 1 else "one comparison"
+  return f"{clips} clips are too few: with {compared} {needed} are needed"
 
 
 def in_words(gaps: Sequence[Difference], sign: int) -> tuple[str, ...]:

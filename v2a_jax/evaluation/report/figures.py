@@ -45,13 +45,13 @@ def short(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """A line of a plot: values `y` at places `x`, in a run's colour.
+  """A line of a plot: values `y` at places `x`, in a run's colour, or `front`.
 
   `low` and `high` are the ends of intervals, NaN where there is none.
   """
 
   name: str
-  colour: int
+  colour: int | str
   x: np.ndarray
   y: np.ndarray
   low: np.ndarray | None = None

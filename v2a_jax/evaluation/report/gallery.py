@@ -5,7 +5,7 @@ inside its own folder are used.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import dataclasses
 import mimetypes
 import pathlib
@@ -16,18 +16,18 @@ import numpy as np
 from v2a_jax import media
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
+from v2a_jax.evaluation import selection
 from v2a_jax.evaluation.report import figures
 from v2a_jax.evaluation.report.columns import Column
-from v2a_jax.evaluation.schema import (
-  GENERATED,
-  GROUND_TRUTH,
-  SHUFFLED,
-  is_finite,
-)
+from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
 
 # Order of the soundtracks, and so of their keys 1, 2, ...; other rows follow.
 _ORDER = (GROUND_TRUTH, GENERATED, "codec", SHUFFLED)
 _RATE = 16_000  # Hz, of the spectrograms
+# Where a page would be too large.
+_SYNTHETIC = ("shifted", "metronome", "silence", "noise")
+_SYNTHETIC_WORDS = "the shifted true sound, metronome, silence and noise"
+_SMALL_RATE, _SMALL_SIDE = 64_000, 240  # bit/s, pixels
 _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 
@@ -35,6 +35,7 @@ _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 class Track:
   """A soundtrack of a clip."""
 
+  row: str  # of the results
   label: str
   colour: int | None  # of the run; None for an anchor
   path: pathlib.Path
@@ -56,6 +57,7 @@ class Clip:
   video: pathlib.Path | None
   tracks: list[Track]
   notes: list[str]  # what is missing
+  rank: str = ""  # among all clips that were scored
   poster: str = ""  # data URL of an image
   video_url: str = ""  # filled in by `attach`
 
@@ -76,7 +78,7 @@ def collect(
   labels: dict[str, str],
   max_clips: int,
 ) -> list[Clip]:
-  """Collects clips that have media, from the worst to the best.
+  """Collects clips that have media, from the worst to the best of the first run.
 
   Of more than `max_clips`, those are taken that are evenly spread over them.
   """
@@ -86,48 +88,19 @@ def collect(
     for clip in run["clips"]
     if clip.get("audio") or clip.get("video")
   )
-  ids = _ranked(list(ids), runs, order_by(runs, columns))
-  if len(ids) > max_clips:
-    places = np.linspace(0, len(ids) - 1, max_clips).round().astype(int)
-    ids = [ids[place] for place in places]
-  return [_clip(id_, runs, columns, labels) for id_ in ids]
+  ids = selection.spread(selection.ranked([*ids], runs[0]), max_clips)
+  clips = [_clip(id_, runs, columns, labels) for id_ in ids]
+  ranks = selection.ranks(runs[0])
+  for clip in clips:
+    if rank := ranks.get(clip.id):
+      clip.rank = f"{rank} of {len(ranks)} from the worst"
+  return clips
 
 
 def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> Column | None:
-  """Returns the metric that the clips are in the order of; None for none.
-
-  It is the first of timing, or else of quality, that the clips of the first run
-  have each.
-  """
-  known = [
-    column
-    for column in columns
-    if column.role == "quality"
-    and column.higher_is_better is not None
-    and len(set(_scores(runs[0], column).values())) > 1
-  ]
-  timing = [column for column in known if column.judges_timing]
-  return next(iter(timing + known), None)
-
-
-def _scores(run: dict, column: Column) -> dict[str, float]:
-  """Returns the scores of a run's sounds by clip, those that are numbers."""
-  found = {
-    clip["id"]: clip.get("scores", {}).get(GENERATED, {}).get(column.id)
-    for clip in run["clips"]
-  }
-  return {id_: value for id_, value in found.items() if is_finite(value)}
-
-
-def _ranked(
-  ids: list[str], runs: Sequence[dict], column: Column | None
-) -> list[str]:
-  """Sorts clips by the first run's score, worst first; those without go last."""
-  if column is None:
-    return ids
-  scores = _scores(runs[0], column)
-  sign = 1 if column.higher_is_better else -1
-  return sorted(ids, key=lambda id_: sign * scores.get(id_, sign * np.inf))
+  """Returns the metric that the clips are in the order of; None for none."""
+  id_ = selection.metric_of(runs[0])
+  return next((column for column in columns if column.id == id_), None)
 
 
 def _clip(id_, runs, columns, labels) -> Clip:
@@ -198,7 +171,8 @@ def _tracks(entries, columns, labels, notes) -> list[Track]:
       scores = [
         (c.label, c.format(values[c.id])) for c in columns if c.id in values
       ]
-      tracks.append(Track(label, i if generated else None, path, scores))
+      colour = i if generated else None
+      tracks.append(Track(row, label, colour, path, scores))
   return tracks
 
 
@@ -235,11 +209,108 @@ def _poster(video: pathlib.Path | None, duration: float) -> str:
 def embedded_size(clips: Sequence[Clip]) -> int:
   """Returns the size of all media of the clips in a page, bytes."""
   tracks = [track for clip in clips for track in clip.tracks]
-  paths = {clip.video for clip in clips if clip.video}
-  paths |= {track.path for track in tracks}
+  paths = [clip.video for clip in clips if clip.video]
+  paths += [track.path for track in tracks]
   images = sum(len(track.spectrogram) for track in tracks)
   images += sum(len(clip.poster) for clip in clips)
   return images + sum(4 * -(-f.stat().st_size // 3) for f in paths)
+
+
+def fit(
+  clips: Sequence[Clip], max_bytes: float, folder: pathlib.Path
+) -> list[str]:
+  """Makes the media of clips smaller until a page can hold them.
+
+  First anchors that are the same in every report are left out, then sounds and
+  pictures are encoded anew, then all anchors but the true sound are left out.
+
+  Args:
+    clips: the clips, which are changed.
+    max_bytes: largest size of all their media in a page.
+    folder: where encoded files are written.
+
+  Returns:
+    What was done, in words; nothing may be enough.
+  """
+  said = []
+
+  def leave_out(rows: Collection[str], words: str) -> None:
+    count = 0
+    for clip in clips:
+      kept = [
+        t for t in clip.tracks if t.colour is not None or t.row not in rows
+      ]
+      count += len(clip.tracks) - len(kept)
+      clip.tracks[:] = kept
+    if count:
+      said.append(f"{words} are left out of the gallery")
+
+  def encode() -> None:
+    small = _Encoder(folder)
+    for clip in clips:
+      clip.video = clip.video and small.video(clip.video)
+      for track in clip.tracks:
+        track.path = small.sound(track.path)
+    said.append(
+      f"sounds are AAC of {_SMALL_RATE // 1000} kbit/s, pictures of"
+      f" {_SMALL_SIDE} pixels"
+    )
+
+  def anchors() -> None:
+    rows = {t.row for clip in clips for t in clip.tracks} - {GROUND_TRUTH}
+    leave_out(rows, "other anchors")
+
+  for step in (
+    lambda: leave_out(_SYNTHETIC, _SYNTHETIC_WORDS),
+    encode,
+    anchors,
+  ):
+    if embedded_size(clips) <= max_bytes:
+      break
+    step()
+  return said
+
+
+class _Encoder:
+  """Encodes files anew, equal ones once, where that makes them smaller."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+    self._done: dict[str, pathlib.Path] = {}
+
+  def sound(self, path: pathlib.Path) -> pathlib.Path:
+    def encode(out: pathlib.Path) -> None:
+      rate = media.probe_limited(path).sample_rate or 48_000
+      sound = media.limited(media.read_audio)(path, sample_rate=rate)
+      media.encode_audio(
+        out, sound.samples, sound.sample_rate, bit_rate=_SMALL_RATE
+      )
+
+    return self._smaller(path, ".m4a", encode)
+
+  def video(self, path: pathlib.Path) -> pathlib.Path:
+    def encode(out: pathlib.Path) -> None:
+      info = media.probe_limited(path)
+      scale = min(1.0, _SMALL_SIDE / min(info.height, info.width))
+      even = lambda side: max(2, 2 * round(side * scale / 2))
+      size = (even(info.height), even(info.width))
+      video = media.limited(media.read_video)(path, size=size, max_fps=30.0)
+      times = video.times - video.times[0]
+      media.encode_video(video.frames, times, path=out)
+
+    return self._smaller(path, ".mp4", encode)
+
+  def _smaller(self, path, suffix: str, encode) -> pathlib.Path:
+    digest = files.sha256_of(path)
+    if digest not in self._done:
+      out = self._folder / f"{len(self._done):04d}{suffix}"
+      try:
+        encode(out)
+      except media.MediaError:
+        out = path  # A note says so where it is to be heard.
+      small = out.stat().st_size < path.stat().st_size
+      self._done[digest] = out if small else path
+    return self._done[digest]
 
 
 def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
@@ -271,7 +342,7 @@ def _kind(path: pathlib.Path) -> str:
 
 def data_url(path: pathlib.Path | None) -> str:
   """Returns a media file as an address that holds it; "" for none."""
-  return _encoded(_kind(path), path.read_bytes()) if path else ""
+  return _encoded(_kind(path), files.read_bytes(path)) if path else ""
 
 
 def _encoded(kind: str, data: bytes) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 from urllib import parse
 
@@ -19,7 +20,12 @@ import jinja2
 import markupsafe
 
 from v2a_jax.basics import files
-from v2a_jax.basics.paths import as_path, check_readable, check_writable
+from v2a_jax.basics.paths import (
+  as_path,
+  check_readable,
+  check_writable,
+  find,
+)
 from v2a_jax.basics.text import clock, shares
 from v2a_jax.evaluation.report import arms as arms_lib
 from v2a_jax.evaluation.report import (
@@ -29,6 +35,7 @@ from v2a_jax.evaluation.report import (
   series,
   slices,
   table,
+  tradeoffs,
 )
 from v2a_jax.evaluation.report import gallery as gallery_lib
 from v2a_jax.evaluation.report.columns import Column, columns_of
@@ -47,17 +54,18 @@ def write_report(
   results_paths: Sequence[str | pathlib.Path],
   out: str | pathlib.Path,
   *,
-  max_bytes: float = 25e6,
+  max_bytes: float = 23e6,
   max_clips: int = 24,
 ) -> pathlib.Path:
-  """Writes a page, and the same in Markdown beside it.
+  """Writes a page, and beside it the same in Markdown and its table as CSV.
 
   Args:
     results_paths: results.json files, or folders that hold one or several.
-    out: path of the page, with the suffix .html; the Markdown file has .md.
-    max_bytes: size of all media above which they go to a folder
+    out: path of the page, with the suffix .html; the others have .md and .csv.
+    max_bytes: size of the media in a page. Larger ones are made smaller
+      (`gallery.fit`); where that is not enough, they go to a folder
       `<out>_media` beside the page.
-    max_clips: clips in the gallery, the first in the order of the results.
+    max_clips: largest number of clips in the gallery.
 
   Raises:
     ValueError: no results, a file that does not hold results or is damaged, or
@@ -79,13 +87,16 @@ def write_report(
     ) from error
   out.parent.mkdir(parents=True, exist_ok=True)
   gallery = page["gallery"]
-  embed = gallery_lib.embedded_size(gallery) <= max_bytes
-  beside = None if embed else out.with_name(f"{out.stem}_media")
-  gallery_lib.attach(gallery, beside)
+  with tempfile.TemporaryDirectory() as small:
+    page["smaller"] = gallery_lib.fit(gallery, max_bytes, pathlib.Path(small))
+    embed = gallery_lib.embedded_size(gallery) <= max_bytes
+    beside = None if embed else out.with_name(f"{out.stem}_media")
+    gallery_lib.attach(gallery, beside)
   page["sources"] = [_sources(clip) for clip in gallery]
   page["media_folder"] = beside.name if beside else ""
   files.write_whole(out, _render("report.html.jinja", page))
   files.write_whole(out.with_suffix(".md"), _render("report.md.jinja", page))
+  files.write_whole(out.with_suffix(".csv"), page["csv"])
   return out
 
 
@@ -131,12 +142,12 @@ def _apart(folders: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
-  """Lists the results of a path: itself, in it, or one folder below."""
+  """Lists the results of a path: itself, in it, or in folders below."""
   check_readable(path)
   own = path / FILE if path.is_dir() else path
   if own.exists():
     return [own]
-  if below := sorted(path.glob(f"*/{FILE}")):
+  if below := find(path, FILE):
     return below
   raise FileNotFoundError(f"{own}: no such file; write it with `v2a eval`")
 
@@ -180,6 +191,7 @@ def _page(runs: list[dict], max_clips: int) -> dict[str, Any]:
     "intervals": _interval_plots(columns, rows),
     "slices": slices.slices(arms, columns, colours=table.COLOURS),
     "series": series.plots(arms, columns, colours=table.COLOURS),
+    "tradeoffs": tradeoffs.plots(arms, columns, colours=table.COLOURS),
     "curves": _curves(runs, colours),
     "differences": config_differences([arm["config"] for arm in arms]),
     "gallery": gallery_lib.collect(
@@ -222,6 +234,7 @@ def _facts(colour: int, run: dict) -> dict[str, Any]:
     ("Weights" if config else "Digest", short(checkpoint.get("sha256"))),
     ("Config", config and hashlib.sha256(canonical).hexdigest()[:12]),
     ("Sampler", listed(run["sampler"])),
+    ("Cost", _cost(run.get("cost"))),
     (
       "Set",
       f"{clips.get('path', '?')}{_split(clips)}: "
@@ -239,6 +252,17 @@ def _facts(colour: int, run: dict) -> dict[str, Any]:
     "colour": colour,
     "facts": [(label, text) for label, text in facts if text],
   }
+
+
+def _cost(cost: dict | None) -> str:
+  """Says how long a clip takes, on what, by how large a model."""
+  if not cost:
+    return ""
+  return (
+    f"{cost['seconds_per_clip']:.3g} s for a clip of"
+    f" {cost['clip_seconds']:.3g} s, on {cost['devices']} {cost['device']};"
+    f" {cost['parameters']:,} parameters, {cost['precision']}"
+  )
 
 
 def _split(clips: dict) -> str:

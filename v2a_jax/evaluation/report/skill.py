@@ -17,6 +17,7 @@ from v2a_jax.evaluation.report.differences import (
   differences,
   in_words,
   row_of,
+  too_few,
 )
 from v2a_jax.evaluation.report.sentence import Sentence, join
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
@@ -34,12 +35,14 @@ class Skill:
     gaps: differences to itself with videos shuffled, corrected.
     judges: metrics from which "in time" may be concluded.
     suspects: the other metrics of timing.
+    few: what there is to say where the clips are too few for any difference.
   """
 
   run: dict
   gaps: tuple[Difference, ...]
   judges: tuple[Column, ...]
   suspects: tuple[Column, ...]
+  few: str = ""
 
   @property
   def responds(self) -> bool:
@@ -60,7 +63,8 @@ class Skill:
       return (
         "responds to the video, but no metric here shows that it is in time"
       )
-    return "is not shown to follow the video" if self.gaps else ""
+    why = f" ({self.few})" if self.few else ""
+    return f"is not shown to follow the video{why}" if self.gaps else ""
 
   def sentence(self) -> Sentence:
     """Writes which metrics judge timing here."""
@@ -74,9 +78,9 @@ class Skill:
       missing.insert(0, GROUND_TRUTH)
     if missing:
       return Sentence("tie", f"{lead}it has no row {join(missing)}")
-    if self.run["set"].get("n", 0) < significance.FEWEST:
-      few = f"fewer than {significance.FEWEST} clips"
-      return Sentence("tie", f"{lead}{few} cannot be tested at 5 %")
+    if self.run["set"].get("n", 0) < (least := significance.clips_needed()):
+      few = f"fewer than {least} clips cannot be tested at 5 %"
+      return Sentence("tie", f"{lead}{few}")
     labels = join([c.label for c in self.suspects]) or "no metric"
     rivals = "noise, a metronome and a shift of 120 ms"
     return Sentence(
@@ -92,9 +96,8 @@ class Skill:
       kind = "better" if self.in_time else "tie"
       sentences.append(Sentence(kind, lead, better))
     elif self.gaps:
-      lead = (
-        f"{name} cannot be told from itself with videos shuffled: no metric"
-        " here shows that it follows the video"
+      lead = f"{name} cannot be told from itself with videos shuffled: " + (
+        self.few or "no metric here shows that it follows the video"
       )
       sentences.append(Sentence("tie", lead))
     if worse:
@@ -113,18 +116,22 @@ def judge_skills(
     for gap in differences(quality(columns), (run, GENERATED), (run, SHUFFLED))
   ]
   gaps = corrected([gap for _, gap in found])
+  few = too_few(gaps)
   timing = [c for c in quality(columns) if c.judges_timing]
   skills = []
   for i, run in enumerate(runs):
     own = tuple(gap for (j, _), gap in zip(found, gaps) if j == i)
     judges = tuple(c for c in timing if tells_time(run, c))
     suspects = tuple(c for c in timing if c not in judges)
-    skills.append(Skill(run, own, judges, suspects))
+    skills.append(Skill(run, own, judges, suspects, few))
   return skills
 
 
 def tells_time(run: dict, column: Column) -> bool:
-  """Returns whether a metric tells the true sound from all out of time."""
+  """Returns whether a metric tells the true sound from all out of time.
+
+  It must from each, so that the chance of a mistake is that of one test.
+  """
   for row in OUT_OF_TIME:
     gap = difference(column, (run, GROUND_TRUTH), (run, row))
     if gap is None or gap.sign != 1:

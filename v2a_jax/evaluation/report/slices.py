@@ -1,4 +1,9 @@
-"""Scores of parts of the clips: by class, speech, duration and motion.
+"""Scores of parts of the clips: by class, by what is heard, by whether it is in
+sight, by duration and motion.
+
+Speech is where there is a transcript, or where the true sound has it; music
+where the true sound has it; effects are what has neither. What is in sight is
+known where events are, as in scenes.
 
 Clips are halved at the median duration, and at the median number of motion
 peaks a second, where these differ. A cell has a shade by its rank among the
@@ -23,6 +28,8 @@ from v2a_jax.evaluation.schema import GENERATED
 FEWEST = 4  # clips of a slice
 
 
+_HEARD = ("with speech", "without speech", "with music", "effects alone")
+_SIGHT = ("all in sight", "some out of sight", "nothing in sight")
 # What halves the clips, and what the halves are called.
 _HALVES = {
   "duration": ("up to {:.3g} s long", "over {:.3g} s long"),
@@ -106,7 +113,16 @@ def _slices_of(
   clip: Mapping[str, Any], edges: Mapping[str, float]
 ) -> list[str]:
   names = [*filter(None, [clip.get("label")])]
-  names.append("with speech" if clip.get("transcript") else "without speech")
+  heard = clip.get("heard") or {}
+  speech = bool(clip.get("transcript")) or heard.get("speech", False)
+  names.append(_HEARD[0] if speech else _HEARD[1])
+  if heard.get("music"):
+    names.append(_HEARD[2])
+  elif not speech and "music" in heard:
+    names.append(_HEARD[3])
+  seen, unseen = clip.get("on_screen"), clip.get("off_screen")
+  if seen or unseen:
+    names.append(_SIGHT[0] if not unseen else _SIGHT[1] if seen else _SIGHT[2])
   for key, edge in edges.items():
     if (value := clip.get(key)) is not None:
       names.append(_HALVES[key][value > edge].format(edge))
@@ -114,11 +130,11 @@ def _slices_of(
 
 
 def _names(runs, edges) -> list[str]:
-  """Returns the names of slices: classes in order, speech, then halves."""
+  """Returns the names of slices: classes in order, sounds, sight, halves."""
   names = dict.fromkeys(
     name for run in runs for c in run["clips"] for name in _slices_of(c, edges)
   )
-  last = ["with speech", "without speech"]
+  last = [*_HEARD, *_SIGHT]
   last += [
     name.format(edge) for key, edge in edges.items() for name in _HALVES[key]
   ]

@@ -21,6 +21,8 @@ ROW_LABELS = {
   "codec": "Codec reconstruction",
   SHUFFLED: "Shuffled video",
   "word_times": "Word times given",
+  "no_video": "Without a picture",
+  "shuffled_transcript": "Words of another clip",
   "compressed_video": "Picture strongly compressed",
   "noisy_video": "Picture with noise",
   "slow_video": "Picture of 5 frames a second",
@@ -31,7 +33,11 @@ ROW_LABELS = {
   "noise": "Noise",
 }
 # Anchors that the run's model generates: each run keeps its own.
-_OF_THE_RUN = (SHUFFLED, "word_times", *DEGRADED)
+_OF_THE_RUN = (
+  SHUFFLED,
+  *("word_times", "no_video", "shuffled_transcript"),
+  *DEGRADED,
+)
 
 
 def rows(runs: list[dict], columns: Sequence[Column]) -> list[dict[str, Any]]:

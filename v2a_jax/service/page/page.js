@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const FRAME = 1 / 25;
 const state = {
   video: null, model: null, words: null, like: "",
+  audio: null,              // what is known of the uploaded sound to keep
   jobs: new Map(),          // id: what the API last said of it
   takes: [],                // {job, seed, …, buffer, node}
   current: -1, selection: null, prompts: [],
@@ -105,6 +106,12 @@ function choose(index) {
     take.item.querySelector(".pick").setAttribute("aria-pressed", i === index);
   });
   ready();
+}
+
+// To the take before or after, of however many.
+function step(by) {
+  choose(Math.min(Math.max(state.current + by, 0), state.takes.length - 1));
+  state.takes[state.current].item.scrollIntoView({block: "nearest"});
 }
 
 function tick() {
@@ -303,13 +310,38 @@ const choice = (id) => ({yes: true, no: false})[$(id).value] ?? null;
 const layers = () => [...document.querySelectorAll("[data-layer]:checked")]
   .map((box) => [box.dataset.layer, box.closest(".layer").lastElementChild.value]);
 
-function request() {
-  const parts = layers(), sampler = {}, guidance = {};
-  if (number("num_steps")) sampler.num_steps = number("num_steps");
-  for (const name of ["video", "prompt"]) {
-    if (number(`guidance_${name}`) !== null) guidance[name] = number(`guidance_${name}`);
+// What is filled in of the fields that data-NAME names.
+function filled(name) {
+  const found = {};
+  for (const field of document.querySelectorAll(`[data-${name}]`)) {
+    if (field.value === "") continue;
+    found[field.dataset[name]] = field.type === "number" ? Number(field.value) : field.value;
   }
+  return found;
+}
+
+// [[from, to], …] of a text such as "1.5-2.5, 4-5".
+const spans = (text) => text.split(",").filter((part) => part.trim()).map((part) => {
+  const found = /^\s*(\d*\.?\d+)\s*[-–]\s*(\d*\.?\d+)\s*$/.exec(part);
+  if (!found) throw new Error(`${part.trim()} is not a span in seconds, such as 1.5-2.5`);
+  return [Number(found[1]), Number(found[2])];
+});
+
+// The id of the upload whose sound is kept; "" for none.
+function kept_sound() {
+  const which = $("keep_sound").value;
+  if (which === "file" && !state.audio) throw new Error("choose the file whose sound is to be kept");
+  if (which === "video" && !spans($("anew").value).length) {
+    throw new Error("say which seconds of the video's own sound are to be made anew");
+  }
+  return which === "video" ? state.video.id : which && state.audio.id;
+}
+
+function request() {
+  const parts = layers(), sampler = filled("sampler"), guidance = filled("guidance");
   if (Object.keys(guidance).length) sampler.guidance = guidance;
+  const kept = $("keep_sound").value !== "";
+  const scores = [...$("rank_by").querySelectorAll(":checked")].map((box) => box.value);
   return {
     prompt: parts.length ? "" : $("prompt").value,
     prompts: parts.length ? [] : state.prompts, layers: parts,
@@ -319,19 +351,30 @@ function request() {
     speech: choice("speech"), music: choice("music"), effects: choice("effects"),
     num_candidates: number("num_candidates") ?? 4, seed: number("seed") ?? 0,
     retries: number("retries") ?? 0, sampler,
+    duration: number("duration"), shots: $("shots").checked,
+    regenerate: kept ? spans($("anew").value) : [],
+    audio_track: kept ? number("audio_track") : null,
     like_strength: state.like ? number("like_strength") : null,
-    rank_by: state.like ? ["motion_onset", "like"] : ["motion_onset"],
+    rank_by: scores.length ? scores : ["motion_onset"],
   };
 }
 
 const level = () => ({
   loudness: number("loudness"), true_peak: number("true_peak") ?? -1,
-  original: $("original").value,
+  original: $("original").value, original_level: number("original_level") ?? 0,
+  duck: number("duck") ?? 12, mark: $("mark").checked, sign: $("sign").checked,
+});
+
+// How kept takes are downloaded.
+const delivery = () => ({
+  ...level(), timeline: $("timeline").value ? [$("timeline").value] : [],
+  sample_rate: number("sample_rate"),
+  container: $("container").value, audio_codec: $("audio_codec").value, sound_file: $("sound_file").value,
 });
 
 async function ask(change = {}, base = null) {
   const job = await send("POST", "/api/jobs", {
-    video: state.video.id, like: state.like, base,
+    video: state.video.id, like: state.like, base, audio: base ? "" : kept_sound(),
     request: {...request(), ...change}, delivery: level(),
   });
   say("");
@@ -346,7 +389,7 @@ async function regenerate() {
   const seed = Math.max(...state.takes.map((other) => other.seed)) + 1;
   try {
     await ask(
-      {regenerate: [state.selection], num_candidates: 1, seed, retries: 0},
+      {regenerate: [state.selection], audio_track: null, num_candidates: 1, seed, retries: 0},
       {job: take.job, seed: take.seed});
   } catch (error) { wrong(error); }
 }
@@ -367,6 +410,7 @@ async function follow(id) {
       store();
       return;
     }
+    if (job.video !== state.video?.id) return;  // Another is looked at by now.
     if ($("said").textContent.startsWith("no answer")) say("");
     remember(job);
     for (const entry of job.takes) {
@@ -383,13 +427,13 @@ async function follow(id) {
 function remember(job) {
   state.jobs.set(job.id, job);
   store();
-  $("command").textContent = job.command;
+  if (!state.takes.length) $("command").textContent = job.command;
   const busy = [...state.jobs.values()].filter((j) => ["queued", "running"].includes(j.state));
   $("working").hidden = !busy.length;
   if (busy.length) {
     const now = busy[0];
     $("progress").max = now.request.num_candidates;
-    $("progress").value = now.takes.length;
+    $("progress").value = now.takes.length + now.progress;
     $("stage").textContent = now.state === "queued" ? `waiting, ${now.ahead} before it` : now.stage;
   }
 }
@@ -403,6 +447,27 @@ function ready() {
   $("go").disabled = !state.video;
   $("regenerate").disabled = !(state.selection && state.takes[state.current]);
   $("exporting").disabled = !state.takes.some((take) => take.kept);
+  tell_soon();
+}
+
+// The command of each kept take, or of the one that is heard, as it is downloaded.
+let telling = 0;
+function tell_soon() {
+  clearTimeout(telling);
+  telling = setTimeout(() => tell(telling).catch(wrong), 100);
+}
+
+async function tell(turn) {
+  const kept = state.takes.filter((take) => take.kept);
+  const told = kept.length ? kept : state.takes.slice(state.current, state.current + 1);
+  if (state.current < 0) return;
+  const query = new URLSearchParams(Object.entries(delivery()).flatMap(
+    ([name, value]) => [value ?? []].flat().map((one) => [name, one])));
+  const lines = await Promise.all(told.map(async (take) => {
+    const {command} = await json(`/api/jobs/${take.job}/takes/${take.seed}/command?${query}`);
+    return `# take ${state.takes.indexOf(take) + 1}, seed ${take.seed}\n${command}`;
+  }));
+  if (turn === telling) $("command").textContent = lines.join("\n");
 }
 
 function seen(video) {
@@ -410,9 +475,25 @@ function seen(video) {
   $("dropped").textContent = `${video.name}, ${video.duration.toFixed(2)} s, ${video.width} × ${video.height}`
     + (video.timecode ? `, ${video.timecode}` : "");
   $("video").src = `/api/videos/${video.id}/picture`;
-  $("original").disabled = !video.has_audio;
+  const own = $("keep_sound").querySelector("[value=video]");
+  $("original").disabled = own.disabled = !video.has_audio;
   if (!video.has_audio) $("original").value = "";
+  if (own.disabled && own.selected) $("keep_sound").value = "";
+  fitting();
   ready();
+}
+
+// Shows the fields that mean something beside what is chosen.
+function fitting() {
+  const which = $("keep_sound").value, kept = {video: state.video, file: state.audio}[which];
+  $("audio_file").hidden = which !== "file";
+  $("keeping").hidden = !which;
+  $("tracks").hidden = !(kept?.audio_tracks > 1);
+  if ($("tracks").hidden) $("audio_track").value = "";
+  $("original_by").hidden = !$("original").value;
+  $("duck_by").hidden = $("original").value !== "duck";
+  const like = $("rank_by").querySelector("[value=like]");
+  if (like) like.disabled = !state.like;
 }
 
 async function take_video(file) {
@@ -425,6 +506,8 @@ async function take_video(file) {
     state.current = -1;
     state.offset = 0;
     $("takes").replaceChildren();
+    $("command").textContent = "";
+    $("working").hidden = true;
     select(null);
     seen(video);
     store();
@@ -457,6 +540,10 @@ $("form").onsubmit = async (event) => {
   event.preventDefault();
   try { await ask(); } catch (error) { wrong(error); }
 };
+// A browser points at a field that is wrong, if it is not folded away.
+$("form").addEventListener("invalid", (event) => {
+  for (let at = event.target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+}, true);
 $("file").onchange = () => { if ($("file").files[0]) take_video($("file").files[0]); };
 $("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
 $("drop").ondragleave = () => $("drop").classList.remove("over");
@@ -478,7 +565,26 @@ $("like").onchange = async () => {
     state.like = file ? (await upload("/api/videos", file)).id : "";
     say(file ? `takes are compared with ${file.name}` : "");
   } catch (error) { state.like = ""; wrong(error); }
+  $("rank_by").querySelector("[value=like]").checked = Boolean(state.like);
+  fitting();
 };
+$("audio").onchange = async () => {
+  const file = $("audio").files[0];
+  try {
+    state.audio = file ? await upload("/api/videos", file) : null;
+    say(file ? `${file.name} is kept, ${state.audio.duration.toFixed(2)} s` : "");
+  } catch (error) { state.audio = null; wrong(error); }
+  fitting();
+};
+$("keep_sound").onchange = fitting;
+$("add_anew").onclick = () => {
+  if (!state.selection) { say("select a span first: drag over a take, or type it beside “Selection”", "bad"); return; }
+  const before = $("anew").value.trim();
+  $("anew").value = `${before}${before && ", "}${state.selection.join("-")}`;
+};
+for (const id of ["exporting", "form"]) {
+  $(id).addEventListener("change", () => { fitting(); tell_soon(); });
+}
 $("add_prompt").onclick = () => {
   if (!state.selection) { say("select a span of a take first, by dragging", "bad"); return; }
   state.prompts.push([...state.selection, ""]);
@@ -508,14 +614,12 @@ $("cancel").onclick = () => {
 $("export").onclick = async () => {
   const takes = state.takes.filter((take) => take.kept)
     .map((take) => ({job: take.job, seed: take.seed}));
-  const delivery = {...level(), timeline: $("timeline").value ? [$("timeline").value] : []};
-  for (const id of ["container", "audio_codec", "sound_file"]) delivery[id] = $(id).value;
   say("delivering");
   $("export").disabled = true;
   try {
     const answer = await call("/api/export", {
       method: "POST", headers: {"content-type": "application/json"},
-      body: JSON.stringify({takes, delivery}),
+      body: JSON.stringify({takes, delivery: delivery()}),
     });
     const link = make("a", {href: URL.createObjectURL(await answer.blob()),
       download: `${state.video.name.replace(/\.[^.]*$/, "")}.zip`});
@@ -553,16 +657,21 @@ for (const input of document.querySelectorAll("input[type=file]")) {
     input.dispatchEvent(new Event("change"));
   };
 }
-for (const tab of document.querySelectorAll("nav button")) {
-  tab.onclick = () => {
-    for (const other of document.querySelectorAll("nav button")) {
-      other.toggleAttribute("aria-current", other === tab);
-      $(other.dataset.view).hidden = other !== tab;
-    }
-    tab.setAttribute("aria-current", "page");
-    if (state.playing) pause();
-  };
+function view(name) {
+  for (const tab of document.querySelectorAll("nav button")) {
+    const on = tab.dataset.view === name;
+    if (on) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+    $(tab.dataset.view).hidden = !on;
+  }
+  if (state.playing) pause();
 }
+for (const tab of document.querySelectorAll("nav button")) tab.onclick = () => view(tab.dataset.view);
+$("why").onclick = () => {
+  view("model");
+  $("responsible_use").scrollIntoView();
+  $("responsible_use").focus();
+};
 document.onkeydown = (event) => {
   const tag = event.target.tagName;
   if (event.ctrlKey || event.metaKey || event.altKey || $("make").hidden) return;
@@ -573,6 +682,8 @@ document.onkeydown = (event) => {
   else if (index >= 0) choose(index);
   else if (event.key === "ArrowLeft" && tag !== "INPUT") seek(position() - FRAME);
   else if (event.key === "ArrowRight" && tag !== "INPUT") seek(position() + FRAME);
+  else if (event.key === "ArrowUp" && tag !== "INPUT" && state.takes.length) step(-1);
+  else if (event.key === "ArrowDown" && tag !== "INPUT" && state.takes.length) step(1);
   else if (event.key === "k") { if (state.takes[state.current]) keep(state.takes[state.current]); }
   else if (event.key === "r") regenerate();
   else if (event.key === "Escape") select(null);
@@ -583,7 +694,10 @@ document.onkeydown = (event) => {
 async function start() {
   state.model = await json("/api/model");
   $("model_name").textContent = state.model.name;
-  $("card").textContent = state.model.card || "This model has no card.";
+  $("card").innerHTML = state.model.html.card || "<p>This model has no card.</p>";
+  $("responsible_use").innerHTML = state.model.html.responsible_use;
+  // Wide ones are scrolled by keys.
+  for (const wide of document.querySelectorAll(".text table, .text pre")) wide.tabIndex = 0;
   const facts = {"sample rate": `${state.model.sample_rate} Hz`,
     "trained on clips of": `${state.model.window_seconds} s`,
     "speaks given words": state.model.speaks ? "yes" : "no",
@@ -593,6 +707,21 @@ async function start() {
   $("num_candidates").max = state.model.max_candidates;
   $("spoken").hidden = !state.model.speaks;
   $("begin").hidden = !state.model.diffuses;
+  for (const name of ["sampler", "guidance"]) {
+    const own = name === "sampler" ? state.model.sampler : state.model.sampler.guidance ?? {};
+    for (const field of document.querySelectorAll(`[data-${name}]`)) {
+      const value = own[field.dataset[name]];
+      field.parentElement.hidden = value === undefined;
+      if (field.tagName === "SELECT") field.options[0].textContent = `as the model: ${value}`;
+      else field.placeholder = value;
+    }
+  }
+  $("num_steps").max = state.model.max_steps;
+  $("rank_by").append(...Object.entries(state.model.scores).map(([name, about]) =>
+    make("label", {className: "tick"},
+      make("input", {type: "checkbox", value: name, checked: name === "motion_onset"}),
+      make("span", {textContent: ` ${name}: ${about.replaceAll("`", "")}`}))));
+  fitting();
   const kept = JSON.parse(localStorage.getItem("v2a") ?? "{}");
   if (kept.video) {
     try {

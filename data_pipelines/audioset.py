@@ -1,0 +1,116 @@
+"""Names and kinds of AudioSet's classes, whose ids its tables have as labels.
+
+The names stand in `class_labels_indices.csv`, which is published beside the
+tables (https://research.google.com/audioset/download.html).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import csv
+import dataclasses
+import os
+import re
+
+from data_pipelines.caption_rows import Row
+from data_pipelines.schema import DataError
+from v2a_jax.basics.files import read_bytes
+from v2a_jax.basics.paths import as_path
+
+FILENAME = "class_labels_indices.csv"
+_HEADER = ["index", "mid", "display_name"]
+_ID = re.compile(r"/[a-z]/\w+")
+# The classes of each presence tag, as in v2a_jax/labellers/sounds.py: singing (27
+# to 37), silence, rooms and noise (500 on) are of none.
+_KINDS = {
+  "speech": (range(0, 8),),
+  "music": (range(137, 283),),
+  "effects": (range(8, 27), range(38, 137), range(283, 500)),
+}
+
+
+@dataclasses.dataclass
+class Classes:
+  """AudioSet's classes by id.
+
+  Attributes:
+    known: number and name by id; empty if there is no table of them.
+    unknown: ids in labels that it does not have.
+  """
+
+  known: Mapping[str, tuple[int, str]]
+  unknown: set[str] = dataclasses.field(default_factory=set)
+
+  def name(self, row: Row) -> Row:
+    """Returns a row with names in place of ids in its label, and as tags.
+
+    Its tags also say whether there are speech, music and effects. AudioSet's
+    labels are taken as complete: what they do not name is absent.
+    """
+    ids = row.label.replace(",", " ").split()
+    if not ids or not all(map(_ID.fullmatch, ids)):
+      return row
+    self.unknown.update(id for id in ids if id not in self.known)
+    if not self.known:
+      return row
+    found = [self.known[id] for id in ids if id in self.known]
+    names = [self.known[id][1] if id in self.known else id for id in ids]
+    tags = [*row.tags, *(name for _, name in found)]
+    there = {tag.lower() for tag in tags}
+    tags += [k for k in _kinds([i for i, _ in found]) if k not in there]
+    return dataclasses.replace(row, label="; ".join(names), tags=tuple(tags))
+
+  def notes(self) -> Iterator[str]:
+    """Yields a line if labels have ids without a name."""
+    if not self.unknown:
+      return
+    example = min(self.unknown)
+    if self.known:
+      yield (
+        f"{len(self.unknown)} ids of AudioSet have no name in {FILENAME}, such"
+        f" as {example}"
+      )
+      return
+    yield (
+      f"labels are ids of AudioSet, such as {example}: put its {FILENAME} beside"
+      " the table, or name it with --labels, to have their names and tags"
+    )
+
+
+def read_classes(
+  table: str | os.PathLike, labels: str | os.PathLike | None = None
+) -> Classes:
+  """Reads the names of the classes; none if they are not there.
+
+  Args:
+    table: table of captions, beside which they are looked for.
+    labels: file with them; None to look for `FILENAME`.
+
+  Raises:
+    DataError: `labels` cannot be read, or is no such file.
+  """
+  path = as_path(labels) if labels else as_path(table).parent / FILENAME
+  try:
+    text = read_bytes(path).decode("utf-8-sig")
+  except (OSError, UnicodeDecodeError) as error:
+    if not labels and isinstance(error, FileNotFoundError):
+      return Classes({})
+    raise DataError(f"cannot read {path}: {error}") from None
+  try:
+    header, *rows = csv.reader(text.splitlines())
+    if header != _HEADER:
+      raise ValueError
+    known = {mid: (int(index), name) for index, mid, name in filter(None, rows)}
+  except ValueError:
+    raise DataError(
+      f"{path} has no line {','.join(_HEADER)}, or other rows: it is not"
+      " AudioSet's table of classes"
+    ) from None
+  return Classes(known)
+
+
+def _kinds(numbers: Sequence[int]) -> list[str]:
+  """Returns the presence tags of classes."""
+  return [
+    kind
+    for kind, parts in _KINDS.items()
+    if any(number in part for number in numbers for part in parts)
+  ]

@@ -1,0 +1,131 @@
+"""Which clips can be heard: chosen by score of all, in one page of 25 MB."""
+
+import csv
+import shutil
+
+from flashes import Follower, evaluate_quickly
+import numpy as np
+import pytest
+from report_results import write_results
+
+from v2a_jax import media
+from v2a_jax.evaluation import selection
+from v2a_jax.evaluation.metrics import METRICS
+from v2a_jax.evaluation.report import gallery, page
+from v2a_jax.weights import registry as weights
+
+
+class Late(Follower):
+  """A model that is late by 15 ms times the seed of a clip."""
+
+  def sample(self, cond, *, seed, seconds, sampler):
+    made = super().sample(cond, seed=seed, seconds=seconds, sampler=sampler)
+    delays = [round(0.015 * int(one) * self.sample_rate) for one in seed]
+    return np.stack([np.roll(x, by, axis=0) for x, by in zip(made, delays)])
+
+
+@pytest.mark.parametrize("keep_sounds", [False, True])
+def test_the_worst_and_the_best_clip_of_all_can_be_heard(
+  data, tmp_path, monkeypatch, keep_sounds
+):
+  monkeypatch.setenv("V2A_CACHE", str(tmp_path / "cache"))
+  monkeypatch.delenv(weights.PATH_VARIABLE, raising=False)
+  content = evaluate_quickly(
+    data,
+    tmp_path / "out",
+    tracker=Late(data),
+    metrics=[m for m in METRICS if m.id == "sync_error"],
+    num_clips=None,
+    batch_size=2,
+    gallery_clips=4,
+    keep_sounds=keep_sounds,
+  )
+  errors = [c["scores"]["generated"]["sync_error"] for c in content["clips"]]
+  heard = [i for i, clip in enumerate(content["clips"]) if clip["audio"]]
+  assert len(errors) > 4 and len(heard) == 4
+  # Two are shared by all systems; of the others the best and the worst.
+  assert heard == [0, 1, *np.argsort(errors)[[2, -1]]]
+  for i in heard:
+    audio = content["clips"][i]["audio"]
+    assert set(audio) == {row["name"] for row in content["rows"]}
+    true, made = (
+      media.read_audio(
+        tmp_path / "out" / audio[row], sample_rate=Late.sample_rate
+      ).samples[:, 0]
+      for row in ("ground_truth", "generated")
+    )
+    lag = np.argmax(np.correlate(made, true, "full")) - len(true) + 1
+    assert lag == pytest.approx(0.015 * i * Late.sample_rate, abs=30)
+  assert (tmp_path / "out" / "sounds").is_dir() == keep_sounds
+
+
+def test_chosen_clips_go_from_the_worst_to_the_best():
+  scores = np.random.default_rng(0).permutation(41) / 40
+  about = {"higher_is_better": True}
+  run = {
+    "metrics": {"f1": about},
+    "clips": [
+      {"id": f"{i}", "scores": {"generated": {"f1": float(score)}}}
+      for i, score in enumerate(scores)
+    ],
+  }
+  chosen = selection.choose(run, 10)
+  assert chosen[:5] == ["0", "1", "2", "3", "4"] and len({*chosen}) == 10
+  rest = sorted(scores[5:])
+  found = [scores[int(id_)] for id_ in chosen[5:]]
+  assert found[0] == rest[0] and found[-1] == rest[-1]
+  assert found[2] == pytest.approx(np.median(rest), abs=0.03)
+  assert selection.choose(run, 50) == [clip["id"] for clip in run["clips"]]
+
+
+def test_the_table_is_a_file_of_numbers_beside_the_page(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0)
+  out = page.write_report([path], tmp_path / "r.html")
+  with open(out.with_suffix(".csv"), newline="") as file:
+    rows = [*csv.DictReader(file)]
+  (fad,) = (
+    r for r in rows if (r["row"], r["metric"]) == ("Ground truth", "fad")
+  )
+  assert float(fad["low"]) < float(fad["value"]) < float(fad["high"])
+
+
+def sounds_of(folder, count):
+  """Writes sounds of 8 s as an evaluation keeps them."""
+  rng = np.random.default_rng(0)
+  for i in range(count):
+    noise = 0.1 * rng.standard_normal((8 * 48_000, 2))
+    path = folder / f"{i}.m4a"
+    yield media.encode_audio(path, noise.astype(np.float32), 48_000)
+
+
+def test_twenty_clips_of_four_runs_are_one_page_under_25_megabytes(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=1, clips=20)
+  kept = [*sounds_of(tmp_path, 2)]
+  picture = next((tmp_path / "a").rglob("*.mp4"))
+  drawn = gallery._encoded("image/webp", bytes(15_000))
+  rows = ["ground_truth", *["generated", "codec", "shuffled_video"] * 4]
+  rows += ["shifted", "metronome", "silence", "noise"]
+
+  def clip(i):
+    tracks = [
+      gallery.Track(
+        row, row, 0 if row == "generated" else None, kept[n % 2], [], drawn
+      )
+      for n, row in enumerate(rows)
+    ]
+    fields = {"caption": "", "transcript": "", "duration": 8.0, "events": []}
+    return gallery.Clip(
+      id=str(i), video=picture, tracks=tracks, notes=[], **fields
+    )
+
+  clips = [clip(i) for i in range(20)]
+  assert gallery.embedded_size(clips) > 75e6
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(gallery, "collect", lambda *args, **kwargs: clips)
+    out = page.write_report([path], tmp_path / "r.html")
+  assert 5e6 < out.stat().st_size < 25e6
+  assert not (tmp_path / "r_media").exists()
+  left = [track.row for track in clips[0].tracks]
+  assert left.count("generated") == 4 and "ground_truth" in left
+  assert "To keep the page small" in out.read_text()
+  shutil.rmtree(tmp_path)
