@@ -4,6 +4,7 @@ With V2A_SCREENSHOTS=FOLDER pictures of the page are left there, to be looked at
 """
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -98,6 +99,24 @@ def drag(browser, take: int, begin: float, end: float) -> None:
   chain.move_by_offset(x(end) - x(begin), 0).release().perform()
 
 
+@contextlib.contextmanager
+def late_answers(browser, job: str):
+  """Has what is asked about a job arrive half a second later, on new pages."""
+  script = browser.execute_cdp_cmd(
+    "Page.addScriptToEvaluateOnNewDocument",
+    {
+      "source": f"""const fetched = window.fetch;
+        window.fetch = async (url, ...rest) => {{
+          if (url.includes({json.dumps(job)}))
+            await new Promise((go) => setTimeout(go, 500));
+          return fetched(url, ...rest);
+        }};"""
+    },
+  )
+  yield
+  browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
 def look(browser, name: str) -> None:
   """Leaves pictures of the whole page where $V2A_SCREENSHOTS says."""
   if not (folder := os.environ.get("V2A_SCREENSHOTS")):
@@ -181,12 +200,14 @@ def test_from_upload_to_download(page, served, clip, tmp_path):
   )  # fmt: skip
   assert differ(0.6, 0.9) > 0 and len(second) == len(third)
 
-  # What is kept is there after the page is loaded again, and downloaded.
+  # What is kept is there after the page is loaded again, and downloaded; takes
+  # have their numbers, whichever job the service tells of first.
   press(page, "3", "k")
   wait(page, "return state.takes[2].kept && !$('exporting').disabled")
-  page.refresh()
-  ready = "#takes li[data-ready]"
-  wait(page, f"return document.querySelectorAll('{ready}').length == 3")
+  with late_answers(page, page.execute_script("return state.takes[0].job")):
+    page.refresh()
+    ready = "#takes li[data-ready]"
+    wait(page, f"return document.querySelectorAll('{ready}').length == 3")
   assert sum(page.execute_script("return state.takes.map((t) => t.kept)")) == 1
   fill(page, container="mov", audio_codec="pcm", timeline="edl")
   # The command is that of what is kept, by its seed, as it is downloaded.

@@ -394,34 +394,30 @@ async function regenerate() {
   } catch (error) { wrong(error); }
 }
 
-async function follow(id) {
-  const seen = new Set();
-  for (;;) {
-    let job;
-    try {
-      job = await json(`/api/jobs/${id}`);
-    } catch (error) {
-      if (error instanceof TypeError) {  // The service is away; it comes back.
-        say("no answer; trying again", "bad");
-        await new Promise((go) => setTimeout(go, 2000));
-        continue;
-      }
+// Shows what a job has made by now, in the order of its takes, and goes on looking.
+async function follow(id, shown = new Set()) {
+  const again = (ms) => setTimeout(() => follow(id, shown).catch(wrong), ms);
+  let job;
+  try {
+    job = await json(`/api/jobs/${id}`);
+  } catch (error) {
+    if (error instanceof TypeError) {  // The service is away; it comes back.
+      say("no answer; trying again", "bad");
+      again(2000);
+    } else {
       state.jobs.delete(id);
       store();
-      return;
     }
-    if (job.video !== state.video?.id) return;  // Another is looked at by now.
-    if ($("said").textContent.startsWith("no answer")) say("");
-    remember(job);
-    for (const entry of job.takes) {
-      if (!seen.has(entry.seed)) { seen.add(entry.seed); show(job, entry); }
-    }
-    if (!["queued", "running"].includes(job.state)) {
-      if (job.state === "failed") say(job.error, "bad");
-      return;
-    }
-    await new Promise((go) => setTimeout(go, 500));
+    return;
   }
+  if (job.video !== state.video?.id) return;  // Another is looked at by now.
+  if ($("said").textContent.startsWith("no answer")) say("");
+  remember(job);
+  for (const entry of job.takes) {
+    if (!shown.has(entry.seed)) { shown.add(entry.seed); show(job, entry); }
+  }
+  if (["queued", "running"].includes(job.state)) again(500);
+  else if (job.state === "failed") say(job.error, "bad");
 }
 
 function remember(job) {
@@ -726,7 +722,7 @@ async function start() {
   if (kept.video) {
     try {
       seen(await json(`/api/videos/${kept.video}`));
-      for (const id of kept.jobs ?? []) follow(id);
+      for (const id of kept.jobs ?? []) await follow(id);  // Takes keep their numbers.
     } catch { localStorage.removeItem("v2a"); }
   }
 }
