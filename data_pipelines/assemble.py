@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from data_pipelines import beam as beam_lib
 from data_pipelines import schema
 from data_pipelines import tokenizer as tokenizer_lib
-from data_pipelines import writer as writer_lib
 from data_pipelines.beam import BeamOptions
 from data_pipelines.manifest import find_manifest, fingerprint
-from data_pipelines.places import restore
+from data_pipelines.places import DROPS, UNMATCHED, restore
 from data_pipelines.readings import MEDIA, reading_lines
-from data_pipelines.writer import DatasetWriter, Outcome, listing
+from data_pipelines.shard import BuildError, Outcome
+from data_pipelines.writer import DatasetWriter, listing
 from v2a_jax.basics import claim
 from v2a_jax.basics.paths import as_path, is_remote
 from v2a_jax.basics.progress import Progress
@@ -207,7 +207,7 @@ def _claimed(out: str | os.PathLike) -> Iterator[None]:
     with claim.held(path.with_name(path.name + ".building")):
       yield
   except claim.ClaimedError as error:
-    raise writer_lib.BuildError(str(error)) from None
+    raise BuildError(str(error)) from None
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -252,11 +252,11 @@ def summary(
   if manifest["clip_drops"]:
     lines.append(f"dropped parts: {listing(manifest['clip_drops'])}")
   if manifest["drops"] or manifest["clip_drops"]:
-    lines[-1] += f"; see {os.path.join(out, writer_lib.DROPS)}"
+    lines[-1] += f"; see {os.path.join(out, DROPS)}"
   if manifest["notes"]:
     lines.append(listing(manifest["notes"]))
   if unmatched := manifest.get("rows_unmatched"):
-    where = os.path.join(out, writer_lib.UNMATCHED)
+    where = os.path.join(out, UNMATCHED)
     lines.append(f"{unmatched} rows of captions were not used; see {where}")
   size = sum(shard["bytes"] for shard in manifest["shards"]) / 2**20
   lines.append(

@@ -32,9 +32,9 @@ from data_pipelines.columns import store
 from data_pipelines.columns.records import Records, make_records, open_records
 from data_pipelines.languages import language
 from data_pipelines.manifest import read_manifest
+from data_pipelines.places import DROPS, REPORT
 from data_pipelines.schema import DataError
 from data_pipelines.source import Source, open_source
-from data_pipelines.writer import DROPS, REPORT
 from v2a_jax import media
 from v2a_jax.basics.files import read_bytes, write_json, write_whole
 from v2a_jax.basics.paths import as_path

@@ -21,6 +21,7 @@ from v2a_jax.basics.files import check_regular, read_bytes, sha256_of
 
 JOURNAL = "journal.jsonl"  # of a build that is under way
 BUILD = "build.json"  # what it builds
+LOCK = "lock"  # held by the process that builds it
 WRITE_OPTIONS = "group_size:1,uncompressed"
 
 

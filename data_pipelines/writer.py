@@ -30,18 +30,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipelines import schema
+from data_pipelines import schema, tfds_files
 from data_pipelines import tokenizer as tokenizer_lib
 from data_pipelines.columns import arrow, provenance
 from data_pipelines.columns import records as records_lib
-from data_pipelines.croissant import CROISSANT
 from data_pipelines.manifest import MANIFEST
-from data_pipelines.places import work_place
+from data_pipelines.places import (
+  DROPS,
+  UNMATCHED,
+  put_in_place,
+  work_place,
+)
 from data_pipelines.readings import READINGS
-from data_pipelines.replacing import put_in_place
 from data_pipelines.shard import (
   BUILD,
   JOURNAL,
+  LOCK,
   BuildError,
   Outcome,
   Shard,
@@ -52,24 +56,10 @@ from data_pipelines.shard import (
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path, check_writable
 
-DROPS = "drops.csv"
-REPORT = "report.html"
-UNMATCHED = "unmatched.csv"
-_LOCK = "lock"
 _ROWS = ".rows.arrow"
-_OWN = (JOURNAL, BUILD, _LOCK)
-# Files of a data set besides its shards; the last two are those of TFDS.
-_DATASET_FILES = (
-  *(MANIFEST, READINGS, DROPS, UNMATCHED, REPORT, CROISSANT),
-  tokenizer_lib.FILENAME,
-  *("dataset_info.json", "features.json"),
-)
 # Free space that the disk must keep, to close shards and write the metadata.
 _RESERVE_BYTES = 16 << 20
 _PART = re.compile(r"(train|val|test)-(\d{5})\.part")
-_FINAL = re.compile(
-  rf"{schema.DATASET_NAME}-(train|val|test)\.array_record-(\d{{5}})-of-\d{{5}}"
-)
 
 
 class DatasetWriter:
@@ -121,7 +111,7 @@ class DatasetWriter:
     try:
       self._work.mkdir(parents=True, exist_ok=True)
       flags = os.O_WRONLY | os.O_CREAT
-      self._lock = open(files.open_regular(self._work / _LOCK, flags), "w")
+      self._lock = open(files.open_regular(self._work / LOCK, flags), "w")
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       for path in self._work.iterdir():
         if not path.is_dir():
@@ -222,7 +212,7 @@ class DatasetWriter:
         "vocab_size": tokenizer_lib.Tokenizer(tokenizer).vocab_size,
         "sha256": hashlib.sha256(tokenizer).hexdigest(),
       }
-      self._write_metadata(shards, description)
+      tfds_files.write(self._work, shards, description)
       (self._work / tokenizer_lib.FILENAME).write_bytes(tokenizer)
       if unmatched is not None:
         header = ("line", "file", "reason")
@@ -261,7 +251,7 @@ class DatasetWriter:
       for path in self._work.iterdir():
         if path.is_dir():
           shutil.rmtree(path)
-        elif path.name != _LOCK:
+        elif path.name != LOCK:
           path.unlink()
       build.write_text(
         json.dumps({"fingerprint": wanted, "media": media}) + "\n"
@@ -269,7 +259,7 @@ class DatasetWriter:
       journal.touch()
     # `_name_shards` may have run before the interruption.
     for path in self._work.iterdir():
-      if match := _FINAL.fullmatch(path.name):
+      if match := tfds_files.SHARD.fullmatch(path.name):
         path.rename(self._work / f"{match[1]}-{match[2]}.part")
     if not files.read_bytes(journal).endswith(b"\n"):
       with open(journal, "ab") as file:
@@ -340,44 +330,10 @@ class DatasetWriter:
     for split in schema.SPLITS:
       shards = [shard for shard in self._shards if shard["split"] == split]
       for i, shard in enumerate(shards):
-        name = (
-          f"{schema.DATASET_NAME}-{split}.array_record-"
-          f"{i:05d}-of-{len(shards):05d}"
-        )
+        name = tfds_files.shard_name(split, i, len(shards))
         (self._work / shard["file"]).rename(self._work / name)
         named.append(dict(shard, file=name))
     return named
-
-  def _write_metadata(self, shards, description: str) -> None:
-    """Writes what `tfds.builder_from_directory` needs to open the folder."""
-    import tensorflow_datasets as tfds
-
-    template = tfds.core.ShardedFileTemplate(
-      data_dir=self._work,
-      dataset_name=schema.DATASET_NAME,
-      filetype_suffix="array_record",
-      template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-    )
-    splits = []
-    for split in schema.SPLITS:
-      own = [shard for shard in shards if shard["split"] == split]
-      if own:
-        splits.append(
-          tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=[shard["records"] for shard in own],
-            num_bytes=sum(shard["bytes"] for shard in own),
-            filename_template=template,
-          )
-        )
-    tfds.folder_dataset.write_metadata(
-      data_dir=self._work,
-      features=self._features,
-      split_infos=splits,
-      version=f"{schema.SCHEMA_VERSION}.0.0",
-      description=description,
-      check_data=False,  # it needs TensorFlow; `Shard.close` checks instead
-    )
 
   def _save_drops(self) -> pathlib.Path:
     rows = [
@@ -391,13 +347,8 @@ class DatasetWriter:
 
   def _put_in_place(self) -> None:
     rows = [path.name for path in self._work.glob(f"*{_ROWS}")]
-    put_in_place(self._work, self.out, without=(*_OWN, *rows), ours=_is_ours)
-
-
-def _is_ours(name: str) -> bool:
-  """Says whether a file of a data set is one that a writer makes."""
-  made = (*_DATASET_FILES, *_OWN)
-  return name in made or bool(_FINAL.fullmatch(name))
+    own = (JOURNAL, BUILD, LOCK, *rows)
+    put_in_place(self._work, self.out, without=own)
 
 
 def _rows_of(part: str) -> str:

@@ -1,6 +1,5 @@
 """Data sets that are brought up to date: only what is new is decoded."""
 
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import pytest
 from data_pipelines import build
 from data_pipelines.assemble import OutputOptions
 from data_pipelines.clips import ClipOptions
+from data_pipelines.columns import store
 from data_pipelines.writer import BuildError
 from tests.data_pipelines.samples import (
   contents,
@@ -200,14 +200,32 @@ def test_what_an_interrupted_build_has_read_is_taken_over(folder, tmp_path):
   assert_as_new(folder, out, tmp_path)
 
 
-def test_an_interrupted_exchange_loses_neither_data_set(folder, tmp_path):
+@pytest.mark.parametrize("renames", [1, 2])
+def test_an_interrupted_exchange_loses_neither_data_set(
+  renames, folder, tmp_path
+):
+  """As at a crash after the first of two renames, or after both."""
+  out, backup = tmp_path / "ds", tmp_path / "ds.old"
+  build_again(folder, out)
+  shutil.copytree(out, backup)  # A user's own, under a likely name.
+  (out / "notes.txt").write_text("mine")
+  (out / "columns/mine.arrow").write_bytes(b"mine")
+  out.rename(tmp_path / ".ds.replaced")
+  table(folder, "a.mp4,other")
+  if renames == 2:
+    build_again(folder, tmp_path / "new")
+    (tmp_path / "new").rename(out)
+  manifest, _ = build_again(folder, out)
+  assert manifest["counts"]["clips_kept"] == 4
+  assert read(out)["a"]["caption"] == "other"
+  assert (out / "notes.txt").read_text() == "mine"
+  assert (out / "columns/mine.arrow").read_bytes() == b"mine"
+  assert not (tmp_path / ".ds.replaced").exists() and backup.is_dir()
+
+
+def test_who_said_captions_is_forgotten_with_them(folder, tmp_path):
   out = tmp_path / "ds"
   build_again(folder, out)
-  (out / "notes.txt").write_text("mine")
-  out.rename(tmp_path / "ds.old")  # As at a crash between two renames.
-  table(folder, "a.mp4,other")
-  build_again(folder, out)
-  assert (out / "notes.txt").read_text() == "mine"
-  assert not (tmp_path / "ds.old").exists()
-  names = json.loads((out / "manifest.json").read_text())
-  assert names["counts"]["clips_kept"] == 4
+  assert store.sources(out) == ["provenance"]
+  build.build_folder(folder, out=out, options=OPTIONS)
+  assert store.sources(out) == []
