@@ -33,7 +33,7 @@ class Classes:
 
   Attributes:
     known: number and name by id; empty if there is no table of them.
-    unknown: ids in labels that it does not have.
+    unknown: ids in labels that `known` does not have.
   """
 
   known: Mapping[str, tuple[int, str]]
@@ -43,20 +43,23 @@ class Classes:
     """Returns a row with names in place of ids in its label, and as tags.
 
     Its tags also say whether there are speech, music and effects. AudioSet's
-    labels are taken as complete: what they do not name is absent.
+    labels are taken as complete: what they do not name is absent. So a row with
+    an id that is not known gets no tags: what that class is of is not known.
     """
     ids = row.label.replace(",", " ").split()
     if not ids or not all(map(_ID.fullmatch, ids)):
       return row
-    self.unknown.update(id for id in ids if id not in self.known)
-    if not self.known:
-      return row
-    found = [self.known[id] for id in ids if id in self.known]
+    unknown = {id for id in ids if id not in self.known}
+    self.unknown |= unknown
     names = [self.known[id][1] if id in self.known else id for id in ids]
-    tags = [*row.tags, *(name for _, name in found)]
+    row = dataclasses.replace(row, label="; ".join(names))
+    if unknown:
+      return row
+    tags = [*row.tags, *names]
     there = {tag.lower() for tag in tags}
-    tags += [k for k in _kinds([i for i, _ in found]) if k not in there]
-    return dataclasses.replace(row, label="; ".join(names), tags=tuple(tags))
+    kinds = _kinds([self.known[id][0] for id in ids])
+    tags += [kind for kind in kinds if kind not in there]
+    return dataclasses.replace(row, tags=tuple(tags))
 
   def notes(self) -> Iterator[str]:
     """Yields a line if labels have ids without a name."""
@@ -66,7 +69,7 @@ class Classes:
     if self.known:
       yield (
         f"{len(self.unknown)} ids of AudioSet have no name in {FILENAME}, such"
-        f" as {example}"
+        f" as {example}: the rows that have them get no tags"
       )
       return
     yield (
@@ -90,19 +93,21 @@ def read_classes(
   path = as_path(labels) if labels else as_path(table).parent / FILENAME
   try:
     text = read_bytes(path).decode("utf-8-sig")
-  except (OSError, UnicodeDecodeError) as error:
-    if not labels and isinstance(error, FileNotFoundError):
+  except FileNotFoundError:
+    if not labels:
       return Classes({})
+    raise DataError(f"no table of AudioSet's classes {path}") from None
+  except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"cannot read {path}: {error}") from None
   try:
     header, *rows = csv.reader(text.splitlines())
     if header != _HEADER:
       raise ValueError
     known = {mid: (int(index), name) for index, mid, name in filter(None, rows)}
-  except ValueError:
+  except (ValueError, csv.Error):
     raise DataError(
-      f"{path} has no line {','.join(_HEADER)}, or other rows: it is not"
-      " AudioSet's table of classes"
+      f"{path} is not AudioSet's table of classes: its first line must be"
+      f" {','.join(_HEADER)}, and each row have a number, an id and a name"
     ) from None
   return Classes(known)
 

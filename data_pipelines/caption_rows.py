@@ -204,10 +204,11 @@ def parse(
   if end is not None and end <= start:
     problem = problem or f"end {end:g} s is not after start {start:g} s"
   by = found.pop("by", "") or by
+  confidence, sure = found.pop("confidence", ""), None
   try:
-    sure = _share(found.pop("confidence", ""))
-  except ValueError as error:
-    problem, sure = f"confidence is not a number from 0 to 1: {error}", None
+    sure = _share(confidence)
+  except ValueError:
+    problem = f"confidence is not a number from 0 to 1: {confidence!r}"
   texts = dict.fromkeys([*captions, *heard, found.get("transcript", "")])
   row = Row(
     line=number,
@@ -223,11 +224,15 @@ def parse(
 
 
 def _share(text: str) -> float | None:
-  """Reads a number from 0 to 1, None if there is none; or raises ValueError."""
+  """Reads a number from 0 to 1; returns None for an empty text.
+
+  Raises:
+    ValueError: the text is something else.
+  """
   if not text:
     return None
   if not 0 <= float(text) <= 1:
-    raise ValueError(repr(text))
+    raise ValueError(text)
   return float(text)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from data_pipelines.assemble import Log
 from data_pipelines.columns import records, store
-from data_pipelines.columns.values import ColumnError
+from data_pipelines.columns.values import BY, ERROR, ColumnError
 from data_pipelines.source import open_source
 from v2a_jax.basics import parent
 from v2a_jax.basics.progress import Progress
@@ -126,7 +126,10 @@ def annotate(
         _ask(source, todo, command, by, journal, options, counts)
       except LabellerError as error:
         failure = error
-    journal.finish()
+    # Until all are asked again, their answers stay in the journal, by which the
+    # same command knows them from those of before.
+    if not (failure and options.again):
+      journal.finish()
   for line in counts.lines():
     log(line)
   if failure:
@@ -192,12 +195,12 @@ def _ask(
         file.unlink(missing_ok=True)
       answer.pop("sha256", None)
       try:
-        journal.add(id, sha256, {"by": by, **answer})
+        journal.add(id, sha256, answer | {BY: answer.get(BY) or by})
       except ColumnError as error:
         counts.refuse("answers of a wrong kind", f"{id}: {error}")
       else:
         counts.answers += 1
-        counts.errors += "error" in answer
+        counts.errors += ERROR in answer
       progress.update()
     progress.close()
 
@@ -259,14 +262,17 @@ class _Labeller:
     """Starts it; raises LabellerError if that is impossible."""
     self._stack = contextlib.ExitStack()
     try:
+      words = shlex.split(command)
+      if not words:
+        raise ValueError("it is empty")
       session = parent.session(
-        shlex.split(command),
+        words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
       )
       self._process = self._stack.enter_context(session)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
       raise LabellerError(
         f"the labeller cannot be started: {command!r}: {error}"
       ) from None

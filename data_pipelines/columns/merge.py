@@ -47,6 +47,11 @@ _STRETCH = re.compile(r"(.+)_t(\d{8})")
 _TIMES = re.compile(r"([\d:]+[.,]\d+)\s*-->\s*([\d:]+[.,]\d+)")
 _MARKS = re.compile(r"<[^>]*>|\{[^}]*\}")
 _YES = {"true": True, "yes": True, "false": False, "no": False}
+# What reading a file of another form raises.
+_OF_ANOTHER_FORM = (
+  *(ValueError, KeyError, TypeError, AttributeError),
+  RecursionError,
+)
 _SHOWN = 3
 
 
@@ -310,7 +315,7 @@ def read_spoken(path: str | os.PathLike) -> list[Spoken]:
     return _subtitles(text)
   except OSError as error:
     raise DataError(f"cannot read {path}: {error}") from None
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except _OF_ANOTHER_FORM as error:
     kind = "Whisper's JSON" if path.suffix.lower() == ".json" else "subtitles"
     raise DataError(f"{path} is not {kind}: {error!r}") from None
 
@@ -350,7 +355,7 @@ def _is_whisper(path: pathlib.Path) -> bool:
   """Says whether a JSON file is an object with segments."""
   try:
     value = json.loads(read_bytes(path))
-  except ValueError:
+  except (ValueError, RecursionError):
     return False
   return isinstance(value, dict) and "segments" in value
 

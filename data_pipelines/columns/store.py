@@ -156,12 +156,14 @@ class Journal:
     Args:
       dataset: folder of the data set.
       name: name of the source.
-      again: leave what is in its Arrow file out of `done`.
-      fresh: leave out an interrupted run, too, and forget it.
+      again: leave the records of its Arrow file out of `done`.
+      fresh: begin without them, and without the rows of an interrupted run. If
+        this run does not `finish`, its rows are removed.
 
     Raises:
-      ColumnError: the name is no name, or another program's Arrow file has
-        values of other kinds.
+      ColumnError: the name is no name, or a file has values of other kinds, as
+        another program may have written them.
+      DataError: the Arrow file or the journal is damaged.
       OSError: the folder cannot be written.
     """
     folder = as_path(dataset) / FOLDER
@@ -169,6 +171,7 @@ class Journal:
     self._arrow = folder / f"{check_name(name)}.arrow"
     self._path = folder / f"{name}.jsonl"
     self._types: dict[str, str] = {}
+    self._fresh = fresh
     before = arrow.read(self._arrow)
     self.done: set[int] = set()
     if before is not None:
@@ -188,11 +191,16 @@ class Journal:
         self.done.update(kept["key"].to_pylist())
     if fresh:
       self._path.unlink(missing_ok=True)
-    for row in map(json.loads, self._lines()):
-      for column, value in _values(row).items():
-        self._types.setdefault(column, values_lib.kind_of(value))
-      if ERROR not in row:
-        self.done.add(key_of(row["id"], row["sha256"]))
+    try:
+      for row in map(json.loads, self._lines()):
+        for column, value in _values(row).items():
+          self._types.setdefault(column, values_lib.kind_of(value))
+        if ERROR not in row:
+          self.done.add(key_of(row["id"], row["sha256"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+      raise DataError(
+        f"{self._path} is damaged; remove it, and its rows are made again"
+      ) from None
     self._file = open_append(self._path)
 
   def __enter__(self) -> "Journal":
@@ -200,6 +208,8 @@ class Journal:
 
   def __exit__(self, *_):
     self._file.close()
+    if self._fresh:
+      self._path.unlink(missing_ok=True)
 
   def add(self, id: str, sha256: str, values: Mapping[str, Any]) -> None:
     """Adds a row. Lists of objects are kept as JSON, None and NaN left out.
@@ -211,16 +221,18 @@ class Journal:
     row = {
       k: values_lib.checked(k, v) for k, v in values.items() if _is_there(v)
     }
-    for column, value in row.items():
+    kinds = {k: values_lib.kind_of(v) for k, v in row.items()}
+    for column, kind in kinds.items():
       check_name(column)
       if column in IDENTITY:
         raise ColumnError(f"{column!r} names the record, not a column")
-      kind = values_lib.kind_of(value)
-      known = self._types.setdefault(column, kind)
+      known = self._types.get(column, kind)
       if kind != known:
         raise ColumnError(
-          f"{column} is {known} elsewhere, here {kind}: {str(value)[:60]!r}"
+          f"{column} is {known} in other rows of {self._arrow.stem}, but {kind}"
+          f" here: {str(row[column])[:60]!r}"
         )
+    self._types |= kinds
     line = {"id": id, "sha256": sha256, **row}
     self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
     if ERROR not in row:

@@ -105,6 +105,17 @@ answer(score=number)"""
   )
 
 
+def test_asking_again_goes_on_where_a_labeller_died(dataset, command):
+  ask(dataset, command("answer(score=1)"))
+  dies = """if number == 4: sys.exit(3)
+answer(score=2)"""
+  assert "4 clips answered" in ask(dataset, command(dies), again=True)
+  said = ask(dataset, command("answer(score=3)"), again=True)
+  assert "of which 4 are answered" in said[0] and said[1] == "6 clips answered"
+  scores = sorted(row["score"] for row in answers(dataset).values())
+  assert scores == [*[2] * 4, *[3] * 6]
+
+
 TALKS = """while number == 2:
   print("working", flush=True)
   time.sleep(0.05)
@@ -153,11 +164,13 @@ elif number == 1: answer(score="high")
 elif number == 2: answer(confidence=7)
 elif number == 3: answer(error="no sound in it")
 elif number == 4: answer(caption=True)
-else: answer(score=2)"""
+else: answer(score=2, by=None)"""
   said = ask(dataset, command(wrong))
   assert said[1] == "7 clips answered, of which 1 with an error"
   assert "3 answers of a wrong kind" in said[2] and "score is number" in said[2]
-  assert answers(dataset)["sound003"]["error"] == "no sound in it"
+  rows = answers(dataset)
+  assert rows["sound003"]["error"] == "no sound in it"
+  assert all(row["by"].startswith(sys.executable) for row in rows.values())
   said = ask(dataset, command("answer(score=3)"))
   assert said[1] == "4 clips answered"
   assert answers(dataset)["sound003"]["score"] == 3
@@ -174,6 +187,7 @@ def test_the_rate_and_the_number_are_limited(dataset, command):
 def test_what_cannot_be_started_is_one_line(dataset, capsys):
   assert "cannot be started" in ask(dataset, "no-such-program-at-all")[-1]
   assert "cannot be started" in ask(dataset, "'unclosed")[-1]
+  assert "cannot be started: '': it is empty" in ask(dataset, "")[-1]
   assert cli.main(["data", "annotate", dataset, "--labeller", "voise"]) == 2
   assert "did you mean voice?" in capsys.readouterr().err
   assert cli.main(["data", "annotate", dataset]) == 2
@@ -207,7 +221,7 @@ def test_a_table_is_merged_with_who_and_how_sure(dataset, tmp_path):
     json.dumps({"id": "sound001", "sha256": "1", "audio_caption": ["x", "y"]})
   )
   with pytest.raises(
-    ValueError, match="audio_caption is text elsewhere, here texts"
+    ValueError, match="audio_caption is text in other rows of more"
   ):
     merge(dataset, table, log=lines.append)
   table.write_text(
@@ -281,9 +295,13 @@ def test_the_answers_of_a_labeller_can_be_merged(dataset, tmp_path, form):
 def test_a_table_of_a_wrong_kind_is_refused_with_its_clip(
   dataset, tmp_path, row, why
 ):
-  (tmp_path / "x.jsonl").write_text(json.dumps({"id": "sound001", **row}))
+  good = json.dumps({"id": "sound000", "caption": "a bell"})
+  bad = json.dumps({"id": "sound001", **row})
+  (tmp_path / "x.jsonl").write_text(f"{good}\n{bad}\n")
   with pytest.raises(ColumnError, match=f"sound001: {why}"):
     merge(dataset, tmp_path / "x.jsonl", log=lambda _: None)
+  # No half of it is left for what writes under the same name next.
+  assert ask(dataset, "not-started")[0].endswith("which 0 are answered")
 
 
 VTT = """WEBVTT
@@ -350,6 +368,7 @@ def test_subtitles_and_whisper_give_timed_words(tmp_path):
   [
     ("x.vtt", "WEBVTT\n\n00:00 --> soon\nhi\n", "is not subtitles"),
     ("x.json", '{"segments": [{"start": 0}]}', "is not Whisper's JSON"),
+    ("x.json", '{"segments": ' + "[" * 100_000, "cannot read .*x.json"),
     ("x.csv", "caption,other\na,b\n", "no column names the clips"),
     ("x.csv", "id,caption\nnothing,b\n", "nothing in"),
     ("x.csv", "id,caption,audio_caption\nx,a, b,c\n", "line 2: 4 cells in 3"),

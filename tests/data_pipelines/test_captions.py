@@ -10,8 +10,8 @@ import pyarrow as pa
 from pyarrow import parquet
 import pytest
 
-from data_pipelines import caption_rows, captions, schema
-from data_pipelines.schema import DataError
+from data_pipelines import audioset, caption_rows, captions, schema
+from data_pipelines.schema import UNKNOWN, DataError
 
 FILES = ["a/dog.mp4", "a/cat.mp4", "b/cat.mp4", "b/bird.webm"]
 
@@ -246,7 +246,8 @@ SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
 # YTID, start_seconds, end_seconds, positive_labels
 --PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"
 --ZhevVpy1s, 50.000, 60.000, "/m/012xff"
---aE2O5G5WE, 0.000, 10.000, "/m/03fwl,/m/04rlf,/m/09x0r,/m/0nobody"
+--aE2O5G5WE, 0.000, 10.000, "/m/03fwl,/m/04rlf,/m/09x0r"
+-0RWZT-miFs, 420.000, 430.000, "/m/09x0r,/m/0nobody"
 """
 CLASSES = """index,mid,display_name
 0,/m/09x0r,"Speech"
@@ -256,7 +257,12 @@ CLASSES = """index,mid,display_name
 489,/t/dd00088,"Gush"
 384,/m/012xff,"Toothbrush"
 """
-AUDIOSET_FILES = ["--PJHxphWEs_30.wav", "--ZhevVpy1s.mkv", "Y--aE2O5G5WE.flac"]
+AUDIOSET_FILES = [
+  "--PJHxphWEs_30.wav",
+  "--ZhevVpy1s.mkv",
+  "Y--aE2O5G5WE.flac",
+  "-0RWZT-miFs_420000.wav",
+]
 
 
 @pytest.mark.parametrize("place", ["beside the table", "named"])
@@ -276,13 +282,14 @@ def test_audioset_as_published(tmp_path, place):
   assert [row.label for row in rows] == [
     "Speech; Gush",
     "Toothbrush",
-    "Goat; Music; Speech; /m/0nobody",
+    "Goat; Music; Speech",
+    "Speech; /m/0nobody",
   ]
   flags = [
     schema.presence({"tags": row.tags, "transcript": ""}).tolist()
     for row in rows
   ]
-  assert flags == [[1, 0, 1], [0, 0, 1], [1, 1, 1]]
+  assert flags == [[1, 0, 1], [0, 0, 1], [1, 1, 1], [UNKNOWN] * 3]
   assert "Toothbrush" in rows[1].tags
   assert any("1 ids of AudioSet" in note for note in table.notes)
 
@@ -294,9 +301,19 @@ def test_audioset_without_the_names_of_its_classes_is_said(tmp_path):
   (row,) = table.rows["--ZhevVpy1s.mkv"]
   assert row.label == "/m/012xff" and row.tags == ()
   assert any("class_labels_indices.csv" in note for note in table.notes)
-  (tmp_path / "class_labels_indices.csv").write_text("id,name\n1,x\n")
-  with pytest.raises(DataError, match="no line index,mid,display_name"):
-    captions.read_captions(path, AUDIOSET_FILES)
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["", "id,name\n1,x\n", "index,mid,display_name\n0,/m/1\n",
+   f"index,mid,display_name\n0,/m/1,{'x' * 200_000}\n"],
+)  # fmt: skip
+def test_another_table_is_not_taken_for_audiosets_classes(tmp_path, text):
+  (tmp_path / "classes.csv").write_text(text)
+  with pytest.raises(DataError, match="first line must be index,mid,display_n"):
+    audioset.read_classes(tmp_path / "table.csv", tmp_path / "classes.csv")
+  with pytest.raises(DataError, match="no table of AudioSet's classes"):
+    audioset.read_classes(tmp_path / "table.csv", tmp_path / "none.csv")
 
 
 # Rows as the data sets have them, with the names of their files on disk.
