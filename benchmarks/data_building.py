@@ -8,8 +8,8 @@
   caption has changed, and how many were decoded
 * memory and seconds to open, to read the first batch and to resume, of data sets
   of 10,000, 100,000 and 1,000,000 records: hard links to the shard of the sounds
-* the same to write a row of ten numbers for each record, and to choose by two
-* the same of ten columns for each record: to write them, and to choose by them
+* the same to write columns of ten numbers for each record, and to choose records
+  by two of them
 
 On two cores of an AMD EPYC that others used too (load 5):
 

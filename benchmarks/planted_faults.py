@@ -102,7 +102,7 @@ def plant(args, folder: pathlib.Path, held_out: pathlib.Path) -> dict[str, str]:
     again = (place - 5 * args.each) // (args.each // 2)
     kind = copies[again] if 0 <= again < len(copies) else ""
     if fault:
-      frames, sound = spoil(fault, frames, times, sound, rate, rng)
+      frames, sound = add_fault(fault, frames, times, sound, rate, rng)
     write(folder / f"{stem}.mp4", frames, times, sound, rate)
     truth[stem] = fault or ("leak" if kind == "leak" else "")
     if kind == "same file":
@@ -152,8 +152,8 @@ def halved(frames):
   return np.round(parts.mean((2, 4), dtype=np.float32)).astype(np.uint8)
 
 
-def spoil(fault: str, frames, times, sound, rate: int, rng):
-  """Puts a fault into a clip."""
+def add_fault(fault: str, frames, times, sound, rate: int, rng):
+  """Returns frames and sound of a clip with a fault."""
   if fault == "silence":
     sound = (1e-5 * rng.normal(size=sound.shape)).astype(np.float32)
   elif fault == "clipping":

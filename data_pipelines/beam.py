@@ -76,14 +76,14 @@ def run(
   workers: int,
   unit: str,
 ) -> Iterator[Stored]:
-  """Yields the results of `make(key)` of what is to do, in the order of the keys.
+  """Yields the results of `make(key)` for the keys not done, in their order.
 
   Args:
     make: maps a key to an outcome and records. Where it is a
       `functools.partial`, mappings by key among its keyword arguments are cut
       to the keys of a chunk.
     keys: names of all items.
-    done: names of those that are done.
+    done: names of the items that an interrupted build has finished.
     out: folder of the data set.
     digest: digest of the build.
     options: where it runs.
@@ -100,7 +100,7 @@ def run(
       make, keys, done, folder, digest, options, workers=workers, unit=unit
     )
   finally:
-    if not is_remote(folder):  # There folders are but names.
+    if not is_remote(folder):  # An object store has no folders.
       with contextlib.suppress(OSError):
         folder.rmdir()  # If nothing is left in it.
 
@@ -108,7 +108,7 @@ def run(
 def _made(
   make, keys, done, folder, digest: str, options: BeamOptions, *, workers, unit
 ) -> Iterator[Stored]:
-  """Makes the parts that are missing, yields what is in all and removes them."""
+  """Makes the parts that are missing; yields what all hold, and removes them."""
   chunks = {}
   # Of all keys, so that they stay where they are when more of them are done.
   for first in range(0, len(keys), options.chunk):

@@ -58,8 +58,8 @@ def build_folder(
     columns: column of the table by field, where detection would be wrong.
     labels: names of AudioSet's classes; None to look for them beside its table,
       see `audioset.read_classes`.
-    by: who says what the tables say, such as `alt text`, where they have no
-      column of that; "" for the name of each table.
+    by: where captions and transcripts come from, such as `alt text`, if a table
+      has no column of that; "" for the name of each table.
     limit: number of files, the first by name; None for all.
     options: how clips are cut, stored and split.
     output: how the data set is written.

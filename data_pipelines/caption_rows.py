@@ -42,6 +42,7 @@ _FREE_TEXT = ("caption", "audio_caption", "transcript", "label")
 _EXACT = ("file", "split", "start", "end", "confidence")
 # Fields of which there may be several, in numbered columns or in lists.
 _CAPTIONS = ("caption", "audio_caption")
+_MOST_SECONDS = 1e9  # 30 years: more is no time in a recording.
 _SPLITS = {
   "train": ("train", "training"),
   "val": ("val", "valid", "validation", "dev"),
@@ -144,7 +145,7 @@ def parse_seconds(text: str) -> float | None:
   """Reads "12.5" or "1:02:03.5" as seconds; returns None for an empty text.
 
   Raises:
-    ValueError: the text is neither, or negative.
+    ValueError: the text is neither, negative, or 1e9 s and more.
   """
   if not text:
     return None
@@ -153,6 +154,8 @@ def parse_seconds(text: str) -> float | None:
     if math.copysign(1.0, part) < 0 or not math.isfinite(part):
       raise ValueError(text)
     seconds = seconds * 60 + part
+  if seconds >= _MOST_SECONDS:
+    raise ValueError(text)
   return seconds
 
 
@@ -164,10 +167,21 @@ def parse(
   where: str,
   by: str = "",
 ) -> tuple[list[str], Row, str]:
-  """Returns a row's file name, the row, and a problem or "".
+  """Returns the file names of a row, the row, and why it is not used or "".
 
-  What it says is said by `by` where it has no column of that.
-  Of a stretch of a film there may be several names.
+  Args:
+    number: line of the table at which the row ends.
+    cells: its value by column.
+    mapping: the columns of each field, by `detect_columns`.
+    where: name of the table, for messages.
+    by: where its texts come from, if it has no column of that.
+
+  Returns:
+    (names of the file, of which a stretch of a film may have several; the row;
+    the reason).
+
+  Raises:
+    DataError: its split is unknown.
   """
   values = {
     field: [

@@ -71,9 +71,10 @@ def read_captions(
     path: table, see `tables.read_table`. AudioSet's and VGGSound's need no line
       that names the columns, nor do tables of a file and a caption.
     files: relative paths with forward slashes.
-    columns: column by field, where detection by name would be wrong.
+    columns: column by field; the others are found by their usual names.
     labels: names of AudioSet's classes, see `audioset.read_classes`.
-    by: who says what the table does not say of; "" for the table's name.
+    by: where captions and transcripts come from, if the table has no column of
+      that; "" for the table's name.
 
   Raises:
     DataError: the table is missing or unreadable, has no column of file names,

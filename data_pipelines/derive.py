@@ -1,6 +1,6 @@
 """Copies a data set with what training would compute of each record every time.
 
-What that is, is a function that the caller passes in. features.py and targets.py
+The caller passes in the function that computes it. features.py and targets.py
 describe what a record's `features` field then holds. A copy is brought up to
 date as a build is: what was computed of the same media stays, whatever is said
 of them now, and the columns of the source go with it.
@@ -87,7 +87,7 @@ def copy_with(
 ) -> dict[str, Any]:
   """Copies a data set, each record changed; returns the manifest.
 
-  If `out` is a copy of it already, `change` is called of what is new alone.
+  If `out` is such a copy already, `change` is called for new records alone.
 
   Args:
     source: folder of the data set.
@@ -156,7 +156,7 @@ def copy_with(
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-  """Returns a digest of what a copy may be computed of, and of whose it is."""
+  """Returns a digest of a record's name, its source file and its media."""
   digest = hashlib.sha256()
   for field in ("id", "sha256", *_MADE):
     value = record[field]

@@ -59,10 +59,12 @@ def read_at(
 def at_instants(
   video: media.Video, *, fps: float, seconds: float
 ) -> np.ndarray:
-  """Returns the frames at the instants of a window that a video begins with.
+  """Returns the frames at regular instants from the start of a video.
+
+  At each it is the first frame that is not earlier, or the last there is.
 
   Args:
-    video: one frame or more, of a window that begins at time 0.
+    video: one frame or more.
     fps: instants a second, in Hz.
     seconds: length of the window in seconds.
 

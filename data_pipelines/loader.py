@@ -358,8 +358,8 @@ def _start(dataset, config: LoaderConfig):
 def _kept(array: np.ndarray) -> np.ndarray:
   """Returns an array on the same memory, which lasts as long as the array.
 
-  What a worker process has made comes as Grain's arrays in shared memory. They
-  have the same life, but fail, loudly, if the program ends before they do.
+  Batches of a worker process come as Grain's arrays in shared memory. They last
+  as long, but print an error if they still exist when the program ends.
   """
   shared = getattr(array, "shm", None)
   if shared is None:

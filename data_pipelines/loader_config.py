@@ -65,8 +65,8 @@ class LoaderConfig:
       "silence < 0.5 and not duplicate" (docs/data_at_scale.md); empty for all.
     annotations: sources of annotations that are read, in order of preference:
       captions, transcripts, presence flags.
-    min_confidence: least confidence of a caption, a transcript or an annotation
-      that is said with one.
+    min_confidence: least confidence, 0 to 1, of captions, transcripts and
+      annotations; those without one are kept.
     frames: whether frames are decoded.
     max_bad_fraction: largest fraction of the records that may fail to decode, or
       8 records, or of a small data set one in eight, if that is more. Each is

@@ -23,9 +23,9 @@ FOLDER                folder of clips, or its URL, subfolders included; tar file
                       file=clip_path caption=text_en
 --labels FILE         AudioSet's class_labels_indices.csv, which names the ids in
                       its tables (default: looked for beside the table)
---by TEXT             who says what the tables say, such as "alt text" or a model
-                      and its version, where they have no column `by` (default:
-                      the table's name)
+--by TEXT             where captions and transcripts come from, such as "alt text"
+                      or a model and its version, if the table has no column `by`
+                      (default: the table's name)
 --limit N             number of files to use, the first by name; it can be raised
                       later, and only new files are decoded
 {OUTPUT}

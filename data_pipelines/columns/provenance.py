@@ -1,7 +1,7 @@
 """Who says the texts of the records: `provenance`, the columns that a build writes.
 
-A row has `by`, `confidence` where it is known, and `texts`: those captions, or
-the transcript, of the record that this source gave.
+A row has `by`, `confidence` where it is known, and `texts`: the captions and the
+transcript of the record that come from there.
 """
 
 from collections import defaultdict
@@ -18,10 +18,10 @@ NAME, TEXTS = "provenance", "texts"
 def write(
   folder: pathlib.Path, clips: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> None:
-  """Writes the columns of a data set that is being finished, if there are any.
+  """Writes who says the texts of a data set; nothing if that is not known.
 
   Args:
-    folder: where it is.
+    folder: folder of the data set, which is being finished.
     clips: sha256 and `clips.clip_facts` of each record.
 
   Raises:

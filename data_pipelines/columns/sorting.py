@@ -1,8 +1,8 @@
 """Sorts rows by their keys in memory that does not grow with their number.
 
 Keys are digests (`records.key_of`), so numbers from 0 to 2^64 that are spread
-evenly: rows go to one of several parts by their keys, on disk, and each part is
-small enough to be sorted in memory.
+evenly. Rows are divided by their keys into parts on disk, each of them small
+enough to be sorted in memory.
 """
 
 from collections import defaultdict
@@ -30,12 +30,14 @@ class Sorter:
     """Starts without rows.
 
     Args:
-      schema: their columns, of which `key` is uint64.
-      nbytes: bytes that they have about, in all.
-      folder: where there is room for them; None for that of temporary files.
+      schema: columns of the rows, of which `key` is uint64.
+      nbytes: size of all rows in bytes, about.
+      folder: folder of a disk with room for them; None for that of temporary
+        files.
     """
     self._schema, self._folder = schema, folder
-    self._bits = (nbytes // _PART_BYTES).bit_length()  # of a key: its part
+    # The first bits of a key number its part.
+    self._bits = (nbytes // _PART_BYTES).bit_length()
     self._rows: list[dict[str, Any]] = []
     self._bytes = self._count = 0
     # Numbers of the record batches on disk that have rows of each part.
@@ -50,7 +52,7 @@ class Sorter:
     self._file.close()
 
   def add(self, row: dict[str, Any], nbytes: int) -> None:
-    """Adds a row of about so many bytes."""
+    """Adds a row, of about `nbytes` bytes."""
     self._rows.append(row)
     self._bytes += nbytes
     if self._bytes >= _PART_BYTES:

@@ -1,8 +1,8 @@
 """What a value of a column may be.
 
-Columns of any name are of one kind: numbers, yes or no, text, or several texts.
-Those that training reads, and those that say who speaks, are of the kinds in
-`KINDS`.
+A column of any name has values of one kind: numbers, yes or no, text, or several
+texts. Columns that training reads, and those that say who made a row, are of the
+kinds in `KINDS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ TYPES = {
   "text": pa.string(),
   "texts": pa.list_(pa.string()),
 }
-# Of the columns with a meaning the kinds that they may be. `words` are a list of
-# objects, stored as the text of their JSON; numbers are in 0..1.
+# Kinds that columns with a meaning may be of. `words` are a list of objects, which
+# is stored as JSON; numbers are in 0..1.
 KINDS: dict[str, tuple[str, ...]] = {
   "caption": ("text", "texts"),
   "audio_caption": ("text", "texts"),
@@ -37,14 +37,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 class ColumnError(ValueError):
-  """A row or a name that is refused; one line: which, why."""
+  """A value or a name that is refused; one line: which, and why."""
 
 
 def checked(column: str, value: Any) -> Any:
-  """Returns bool, float, text or a list of texts, for a list of objects JSON.
+  """Returns a value as bool, float, text or texts; a list of objects as JSON.
 
   Raises:
-    ColumnError: it is something else, or not what the column means.
+    ColumnError: it is something else, or not of the column's kind.
   """
   if column == "words":
     return json.dumps(read_words(value), ensure_ascii=False)

@@ -8,8 +8,8 @@ it is read.
   speech, music, effects    presence flags, where its tags do not tell
 
 Of several transcripts the one of the highest confidence is taken, of equal ones
-that of the source that is named first. Texts of the record itself are left out
-where `provenance` says that they are less sure than is asked for.
+that of the source that is named first. The record's own texts are left out if
+their confidence in `provenance` is below the least that is asked for.
 """
 
 from collections.abc import Sequence
@@ -54,8 +54,9 @@ class View:
       rows: name of each source of annotations, and of each record of the split
         its first row and the one after the last.
       captions: columns that give captions.
-      least: least confidence.
-      told: as an entry of `rows`, of what `provenance` says; None for nothing.
+      least: least confidence, 0 to 1.
+      told: of each record of the split its first row in `provenance` and the
+        one after the last; None to keep all texts.
     """
     self.path, self.split = source.path, source.split
     self._source, self._indices, self._rows = source, indices, rows
@@ -173,7 +174,8 @@ def open_view(
     admit: expression over columns, see admit.py; empty for all records.
     annotations: names of the sources whose annotations are read.
     captions: fields that may serve as the prompt; columns of these names do.
-    least: least confidence of a text that is said with one.
+    least: least confidence, 0 to 1, of annotations and of the record's own
+      texts; those without one are kept.
 
   Returns:
     (the records, a line with counts of what is admitted, or "").
