@@ -24,9 +24,14 @@ from data_pipelines.loader import make_loader
 from data_pipelines.loader_config import LoaderConfig
 from data_pipelines.schema import DataError
 from data_pipelines.writer import BuildError
-from tests.data_pipelines.samples import FILE_RATE, click, read, write_clip
+from tests.data_pipelines.samples import (
+  FILE_RATE,
+  click,
+  contents,
+  read,
+  write_clip,
+)
 from v2a_jax import media
-from v2a_jax.basics.files import sha256_of
 from v2a_jax.basics.settings import SettingError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -264,12 +269,6 @@ def test_scenes_of_a_seed_are_the_same_bytes():
   assert len({render()["video"] for _ in range(10)}) == 1
 
 
-def contents(out):
-  """Digests of all files of a data set, by name."""
-  files = [path for path in out.rglob("*") if path.is_file()]
-  return {path.relative_to(out): sha256_of(path) for path in files}
-
-
 def test_a_set_is_the_same_bytes_by_any_number_of_workers(tmp_path):
   scene = build.SceneOptions(seconds=2.0, size=32, fps=10, ordered=0.3)
   clips = ClipOptions(short_side=32, test_fraction=0.3)
@@ -431,8 +430,9 @@ def test_several_captions_are_in_the_record(tmp_path):
 def test_who_said_it_and_how_sure_is_kept_beside_the_records(tmp_path):
   """Of each text, from the table's columns, --by or the table's own name."""
   folder, out = tmp_path / "clips", tmp_path / "ds"
+  folder.mkdir()
   for name in ("a", "b", "c"):
-    soundfile.write(write_folder(folder) / f"{name}.wav", noise(name), 16_000)
+    soundfile.write(folder / f"{name}.wav", noise(name), 16_000)
   (folder / "people.csv").write_text(
     "file,audio_caption,transcript,by,confidence\n"
     "a.wav,a bell,,ann,0.9\na.wav,a gong,,bob,0.2\nb.wav,rain,hello,,\n"
@@ -475,11 +475,6 @@ def test_who_said_it_and_how_sure_is_kept_beside_the_records(tmp_path):
   assert found["b"]["transcript"] == "hello"  # Of nobody knows how sure.
   everything, _ = view.open_view(out, "train")
   assert {r["id"]: r["caption"] for r in everything}["b"] == "drops"
-
-
-def write_folder(folder):
-  folder.mkdir(exist_ok=True)
-  return folder
 
 
 def noise(name):
