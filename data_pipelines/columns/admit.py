@@ -7,8 +7,8 @@ Python's signs for numbers, texts in quotes, columns, `and`, `or`, `not`, `in`,
 `not in` (of a list, or of a text in another), comparisons (`-0.1 < offset < 0.1`), `abs(column)` and
 `missing(column)`; nothing else can be written in it, and nothing of it is run
 as code. A column is one of the records (`records.SCHEMA`), or of a source,
-`SOURCE.COLUMN` where two have it. A comparison with a value that is missing is
-false, and so is a column of yes or no.
+`SOURCE.COLUMN` where two have it. Where a value is missing, a comparison with it
+is false, and so is a column of yes or no.
 
 A clip that is not admitted is counted under the first condition, between the
 outermost `and`s, that it fails.

@@ -2,7 +2,7 @@
 
 probe, read_video, read_audio     decode in this process, for trusted files
 probe_limited, read_clip, limited decode in a confined child process
-sound_refusal                     whether a rate and channels can be sound's
+sound_refusal                     why a rate and channels cannot be sound's
 encode_video, encode_audio, …     encode arrays to files or bytes
 mux                               copies video packets beside a new soundtrack, in
                                   a confined child process

@@ -5,6 +5,7 @@ is decoded, and of H.264 no frame that neither is wanted nor serves another.
 """
 
 from collections.abc import Generator, Iterator, Sequence
+import dataclasses
 from fractions import Fraction
 import itertools
 import math
@@ -98,8 +99,12 @@ def read_videos(
 
   Args:
     source: path, or bytes of the file.
-    requests: window, rate and size of each; each gives what `read_video` does.
-    limits: resource limits of the read.
+    requests: window, rate and size of each video. Frames between the starts of
+      windows are held in memory, so windows should begin together.
+    limits: resource limits of the read, in place of those of the requests.
+
+  Returns:
+    What `read_video` gives for each request.
 
   Raises:
     MediaError: see `read_video`.
@@ -117,6 +122,7 @@ def read_videos(
     for options, own in zip(
       requests, itertools.tee(timed_frames, len(requests)), strict=True
     ):
+      options = dataclasses.replace(options, limits=limits)
       stored = _stored_size(first, stream, orientation, options)
       selected = _select(
         own,
@@ -138,8 +144,10 @@ def read_videos(
   ]
 
 
-def _in_step(collections: list) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Runs collections together, the one that is behind first."""
+def _in_step(
+  collections: Sequence[Generator[float, None, tuple[np.ndarray, np.ndarray]]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Runs several of `_collecting` to their ends, always the one that is behind."""
   latest = dict.fromkeys(range(len(collections)), -math.inf)
   found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
   while latest:
@@ -160,7 +168,7 @@ def _stored_size(first, stream, orientation, options: ReadOptions):
 
 
 def _empty(stored, stream, orientation, options: ReadOptions) -> np.ndarray:
-  """Returns room for the frames that the window should have."""
+  """Returns an array with room for the frames of the window, as far as allowed."""
   height, width = orientation.size(*stored)
   budget = _budget(height, width, options.limits)
   room = min(_room(stream, options), budget)
@@ -352,7 +360,7 @@ def _budget(height: int, width: int, limits: Limits) -> int:
 
 
 def _collect(*args, **options) -> tuple[np.ndarray, np.ndarray]:
-  """Does what `_collecting` does, to its end."""
+  """Returns what `_collecting` returns at its end."""
   return _in_step([_collecting(*args, **options)])[0]
 
 
@@ -366,9 +374,9 @@ def _collecting(
   *,
   grow: bool,
 ) -> Generator[float, None, tuple[np.ndarray, np.ndarray]]:
-  """Writes upright RGB frames to an array; returns those, and their times.
+  """Writes upright RGB frames to an array, and yields the time of each then.
 
-  Yields the time of each when it is written.
+  Returns those frames and their times.
 
   Args:
     timed_frames: (seconds, frame) of each.

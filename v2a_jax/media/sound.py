@@ -38,8 +38,8 @@ _MARGIN = Fraction(1, 10)  # seconds around the window for the resampling filter
 _PREROLL = 1  # seconds that a decoder needs to settle after a seek
 _MIN_SEEK = 20  # seconds; below, decoding from the start is cheaper
 _MAX_PLANES = 8
-# Sample rates in Hz and channels of sound; others are of data that pose as it.
-RATES, MOST_CHANNELS = (4_000, 768_000), 64
+# Sample rates in Hz and channels of sound; data with others only claim to be it.
+_RATES, _MOST_CHANNELS = (4_000, 768_000), 64
 _NO_EXACT_SEEK = ("mp3", "aac", "ac3", "amr")  # streams without time stamps
 
 
@@ -53,17 +53,17 @@ class _Block(NamedTuple):
 
 
 def refusal(sample_rate: int, channels: int) -> tuple[str, str] | None:
-  """Returns what of a stream is not that of sound, and why; None if all is.
+  """Returns what of a stream cannot be that of sound, and why; None for sound.
 
   Args:
     sample_rate: sample rate in Hz; 0 if unknown.
     channels: number of channels; 0 if unknown.
   """
-  low, high = RATES
+  low, high = _RATES
   if not low <= (sample_rate or low) <= high:
     return "sample rate", f"{sample_rate:,} Hz is not in [{low:,}, {high:,}]"
-  if channels > MOST_CHANNELS:
-    return "channels", f"{channels} are over {MOST_CHANNELS}"
+  if channels > _MOST_CHANNELS:
+    return "channels", f"{channels} are over {_MOST_CHANNELS}"
   return None
 
 
