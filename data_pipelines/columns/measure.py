@@ -74,7 +74,7 @@ class Measured:
 
 
 def measure_record(record: Mapping[str, Any]) -> Measured:
-  """Measures one record; what cannot be decoded is an `error`."""
+  """Measures one record; what cannot be decoded or measured is an `error`."""
   values: dict[str, Any] = {"by": BY}
   digest = hashlib.sha256(record["video"] + record["audio"]).hexdigest()
   found: dict[str, Any] = {"bytes": digest[:32], "by": BY}
@@ -95,6 +95,8 @@ def measure_record(record: Mapping[str, Any]) -> Measured:
       found["frames"] = prints.to_text(prints.of_picture(grey, video.times))
   except media.MediaError as error:
     values["error"] = error.reason
+  except ValueError as error:  # BS.1770 has loudness of five channels at most.
+    values["error"] = str(error)
   return Measured(record["id"], record["sha256"], values, found)
 
 

@@ -1,12 +1,19 @@
 """What is measured of clips, and which are copies of which."""
 
+import io
+
 import numpy as np
 import pytest
 from scipy import signal
+import soundfile
 import soxr
 
 from data_pipelines.columns import admit, copies, picture, prints, sound, store
-from data_pipelines.columns.measure import MeasureOptions, measure
+from data_pipelines.columns.measure import (
+  MeasureOptions,
+  measure,
+  measure_record,
+)
 from launch import cli
 from tests.data_pipelines.samples import clip_record, sound_record, write
 from v2a_jax import media
@@ -129,6 +136,15 @@ def film(seed, **fields):
     duration=3.0,
   )
   return clip_record(0, **(values | fields))
+
+
+@pytest.mark.parametrize("channels,rate", [(8, RATE), (1, 100)])
+def test_sound_that_cannot_be_measured_is_named(channels, rate):
+  file = io.BytesIO()
+  waveform = RNG.normal(0, 0.1, (rate, channels))
+  soundfile.write(file, waveform, rate, format="FLAC")
+  record = sound_record(0, audio=file.getvalue(), duration=1.0)
+  assert measure_record(record).values["error"]
 
 
 def test_a_data_set_is_measured_and_its_copies_are_found(tmp_path, capsys):

@@ -67,7 +67,8 @@ def refusal(sample_rate: int, channels: int) -> tuple[str, str] | None:
   return None
 
 
-def _check(name: str, sample_rate: int, channels: int) -> None:
+def check(name: str, sample_rate: int, channels: int) -> None:
+  """Raises MediaError if a stream cannot be that of sound; see `refusal`."""
   if refused := refusal(sample_rate, channels):
     what, why = refused
     raise MediaError(
@@ -105,13 +106,13 @@ def _decode(source, options: ReadOptions, origin, *, seek: bool) -> Audio:
       audio_track=options.audio_track,
     )
     context = stream.codec_context
-    _check(name, context.sample_rate, context.channels)
+    check(name, context.sample_rate, context.channels)
     decoder = Decoder(container, stream, name, options.limits)
     blocks = _blocks(decoder, options.channels)
     first = next(blocks, None)
     if first is None:
       raise decoder.error("no audio block can be used", "re-encode it")
-    _check(name, first.rate, first.samples.shape[1])
+    check(name, first.rate, first.samples.shape[1])
     origin = first.time if origin is None else origin
     cell = Fraction(1, math.gcd(first.rate, sample_rate))  # seconds
     lead = math.ceil(_MARGIN / cell) * cell

@@ -18,6 +18,7 @@ import soundfile
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
 from v2a_jax.media import broadcast as broadcast_lib
+from v2a_jax.media import sound
 from v2a_jax.media.base import MediaError, source_name
 from v2a_jax.media.track import AudioTrack, check_samples
 
@@ -205,10 +206,11 @@ def decode_flac(
     float32 [t, channels], and the sample rate in Hz.
 
   Raises:
-    MediaError: the bytes are not an audio file.
+    MediaError: the bytes are not an audio file, or not of sound.
   """
   try:
     with soundfile.SoundFile(io.BytesIO(data)) as file:
+      sound.check(source_name(data), file.samplerate, file.channels)
       file.seek(min(start, file.frames))
       samples = file.read(frames, dtype="float32", always_2d=True)
       return samples, file.samplerate
