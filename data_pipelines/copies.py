@@ -11,11 +11,9 @@ import os
 import pathlib
 from typing import Any
 
+from data_pipelines import tfds_files
 from data_pipelines.manifest import MANIFEST
 from v2a_jax.basics import cache, files
-
-# What TFDS reads to open a folder.
-_DESCRIPTION = ("dataset_info.json", "features.json")
 
 
 class Copy:
@@ -37,7 +35,7 @@ class Copy:
     digest = files.sha256_of(self._path / MANIFEST)
     folder = cache.root() / "datasets" / digest[:32]
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _DESCRIPTION:
+    for name in tfds_files.METADATA:
       if not (folder / name).is_file():
         files.write_whole(folder / name, files.read_bytes(self._path / name))
     return folder

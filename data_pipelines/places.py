@@ -6,6 +6,7 @@ that was interrupted, `restore` finishes or undoes it.
 """
 
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 import shutil
@@ -110,8 +111,10 @@ def _is_built(name: str) -> bool:
 
 
 def _move_missing(path: pathlib.Path, folder: pathlib.Path) -> None:
+  """Moves a file or folder into another folder that has none of its name."""
   if not (folder / path.name).exists():
-    path.rename(folder / path.name)
+    with contextlib.suppress(FileNotFoundError):  # Another process was faster.
+      path.rename(folder / path.name)
 
 
 def _upload(work: pathlib.Path, out, without) -> None:

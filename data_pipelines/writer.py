@@ -228,6 +228,8 @@ class DatasetWriter:
     return whole
 
   def _check_target(self, overwrite: bool, changes: str) -> None:
+    if self.out.is_file():
+      raise BuildError(f"{self.out} is a file; give another folder")
     if not self.out.exists() or not any(self.out.iterdir()):
       return
     if not (self.out / MANIFEST).is_file():

@@ -220,6 +220,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(records, tmp_path):
   with pytest.raises(BuildError, match="cannot write to .*file") as error:
     build(tmp_path / "file" / "ds", plan, make)
   assert "\n" not in str(error.value)
+  with pytest.raises(BuildError, match="file is a file; give another folder"):
+    build(tmp_path / "file", plan, make)
 
 
 def test_an_invalid_record_is_named_and_not_written(records, tmp_path):
