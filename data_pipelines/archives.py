@@ -190,7 +190,11 @@ class _Reading:
       if said is None:
         self.left_out(name, "not UTF-8, or not a JSON object")
       else:
-        self._texts[sample] |= said
+        known = self._texts[sample]
+        if "caption" in known and "caption" in said:  # in .txt and in .json
+          both = map(_listed, (known["caption"], said["caption"]))
+          said["caption"] = [text for texts in both for text in texts]
+        known |= said
 
   def finish(self) -> Archive:
     members, rows = {}, []
@@ -260,6 +264,10 @@ def _said(data: bytes, ending: str) -> dict[str, Any] | None:
   if not isinstance(said, dict):
     return None
   return {k: v for k, v in said.items() if not isinstance(v, dict)}
+
+
+def _listed(value: Any) -> list[Any]:
+  return value if isinstance(value, list) else [value]
 
 
 class _Headers:

@@ -54,6 +54,7 @@ def folder(tmp_path, clips):
     put(tar, "./a/17.txt", "Caf\xe9 in the rain\n".encode())
     put(tar, "18.take.wav", sound)
     put(tar, "18.take.txt", b"a click")
+    put(tar, "18.take.json", b'{"caption": ["a tick", "a click"]}')
     put(tar, "19.json", b'{"caption": "no clip"}')
     put(tar, "20.MP4", film + b"\0")
     put(tar, "20.wav", sound)
@@ -76,6 +77,7 @@ def test_samples_become_records_with_what_is_said_of_them(folder, tmp_path):
   assert film["duration"] == pytest.approx(1.0, abs=0.01)
   sound = records["sub__00.tar__18.take"]
   assert sound["caption"] == "a click" and not sound["video"]
+  assert sound["other_captions"] == ["a tick"]
   assert records["plain"]["caption"] == ""
   assert manifest["counts"]["items_seen"] == 4
   assert "1 media files and 1 archives" in text
@@ -224,10 +226,11 @@ def test_many_members_are_indexed_without_reading_them(tmp_path):
   texts = 200
   with open(tmp_path / "x.tar", "wb") as file:
     for i in range(texts):
-      for name, size in ((f"{i}.wav", 5 << 20), (f"{i}.json", 0)):
-        said = (
-          json.dumps({"caption": f"clip {i}"}).encode() if not size else b""
-        )
+      caption = json.dumps({"caption": f"clip {i}"}).encode()
+      for name, said, size in (
+        (f"{i}.wav", b"", 5 << 20),
+        (f"{i}.json", caption, 0),
+      ):
         header = tarfile.TarInfo(name)
         header.size = size or len(said)
         file.write(header.tobuf() + said)
