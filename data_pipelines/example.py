@@ -54,9 +54,9 @@ def decode_record(
     out: array that takes the frames, a row of a batch; None for a new one.
 
   Returns:
-    One row of a loader's batch, without `audio` where the window has none. Its duration ends with the sound, so that what
-    is missing of it has no weight in training and evaluation; without sound it
-    is 0.
+    One row of a loader's batch, without `audio` where the window has none. Its
+    duration ends with the sound, so that what is missing of it has no weight in
+    training and evaluation; without sound it is 0.
 
   Raises:
     MediaError: the record's media cannot be decoded.

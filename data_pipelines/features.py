@@ -1,11 +1,12 @@
 """Cached features: the outputs of a frozen encoder for each record's frames.
 
 A record's `features` field is an npz file of `times` [n], `values` [n f] and
-`whole` (see `Features`), and of what targets.py describes. The frames are those that the loader decodes from the
-record's start at `fps` and `frame_size`. If the encoder sees each frame alone,
-the whole record is encoded and any window can be cut out of it. If it also sees
-neighbouring frames, only the window at the record's start is encoded, because
-the frames at a window's edges have no neighbours outside.
+`whole` (see `Features`), and of what targets.py describes. The frames are those
+that the loader decodes from the record's start at `fps` and `frame_size`. If the
+encoder sees each frame alone, the whole record is encoded and any window can be
+cut out of it. If it also sees neighbouring frames, only the window at the
+record's start is encoded, because the frames at a window's edges have no
+neighbours outside.
 
 The manifest's `features` entry (`FeatureFacts`) identifies the encoder and the
 frames. derive.py writes features, example.py reads them.

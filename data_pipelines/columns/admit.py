@@ -4,9 +4,9 @@
   and licence in ('CC0-1.0', 'CC BY 4.0') and (missing(keep) or keep)
 
 Python's signs for numbers, texts in quotes, columns, `and`, `or`, `not`, `in`,
-`not in` (of a list, or of a text in another), comparisons (`-0.1 < offset < 0.1`), `abs(column)` and
-`missing(column)`; nothing else can be written in it, and nothing of it is run
-as code. A column is one of the records (`records.SCHEMA`), or of a source,
+`not in` (of a list, or of a text in another), comparisons
+(`-0.1 < offset < 0.1`), `abs(column)` and `missing(column)`; nothing else can be
+written in it, and nothing of it is run as code. A column is one of the records (`records.SCHEMA`), or of a source,
 `SOURCE.COLUMN` where two have it. Where a value is missing, a comparison with it
 is false, and so is a column of yes or no.
 

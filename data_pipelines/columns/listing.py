@@ -48,15 +48,16 @@ def describe(values: pa.ChunkedArray) -> str:
   if not count:
     return f"nothing{missing}"
   if pa.types.is_boolean(there.type):
-    return f"{pc.sum(there).as_py():,} yes, {count - pc.sum(there).as_py():,} no{missing}"
-  if pa.types.is_floating(there.type):
+    yes = pc.sum(there).as_py()
+    return f"{yes:,} yes, {count - yes:,} no{missing}"
+  if pa.types.is_floating(there.type) or pa.types.is_integer(there.type):
     low, middle, high = pc.quantile(there, [0.05, 0.5, 0.95]).to_pylist()
     return f"{low:.4g} … {middle:.4g} … {high:.4g} (5, 50, 95 %){missing}"
   if pa.types.is_list(there.type):
     total = pc.sum(pc.list_value_length(there)).as_py()
     return f"{total:,} texts of {count:,} clips{missing}"
   different = pc.count_distinct(there).as_py()
-  example = there[0].as_py()
+  example = str(there[0].as_py())
   shown = example if len(example) <= 40 else example[:39] + "…"
   return f"{different:,} texts, such as {shown!r}{missing}"
 

@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_pipelines.columns import admit, arrow, records, store, view
+from data_pipelines.columns import (
+  admit,
+  arrow,
+  listing,
+  records,
+  store,
+  view,
+)
 from data_pipelines.columns.admit import AdmitError, Expression
 from data_pipelines.columns.values import ColumnError
 from data_pipelines.loader import make_loader
@@ -277,7 +284,9 @@ def test_columns_of_another_hand_that_do_not_fit_are_named(tmp_path):
   with make_loader(config) as loader:
     next(loader)
     assert len(loader.bad) == 1  # And not the end of training.
-  lay(score=pa.array([1, 2], pa.int8()))
+  lay(score=pa.array([1, 2], pa.int8()), when=pa.array([1, 2], pa.date32()))
+  (score, when) = [*listing.lines(path)][-2:]
+  assert "1.5" in score and "2 texts, such as '1970-01-02'" in when
   with pytest.raises(ColumnError, match="mine.arrow: score is int8"):
     store.Journal(path, "mine")
 
