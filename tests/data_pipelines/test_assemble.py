@@ -187,8 +187,9 @@ def test_the_data_set_does_not_depend_on_the_workers(records, tmp_path):
 def test_two_builds_of_one_folder_do_not_meet(records, tmp_path):
   plan, make = plan_of(records)
   with DatasetWriter(tmp_path / "ds", fingerprint="x"):
-    with pytest.raises(BuildError, match="ds is being built by another"):
+    with pytest.raises(BuildError, match="ds is being built by an") as error:
       build(tmp_path / "ds", plan, make)
+  assert "\n" not in str(error.value)
   build(tmp_path / "ds", plan, make)
 
 
@@ -402,13 +403,3 @@ def test_a_finished_build_is_not_made_again(records, tmp_path):
   # The same content, copied elsewhere, is the same build.
   shutil.copytree(tmp_path / "ds", tmp_path / "copy")
   build(tmp_path / "copy", plan, stop_at(make, 0, []))
-
-
-def test_a_folder_is_built_by_one_process_at_a_time(tmp_path):
-  out = tmp_path / "ds"
-  with DatasetWriter(out, fingerprint="a"):
-    with pytest.raises(BuildError, match="being built by another") as error:
-      DatasetWriter(out, fingerprint="a")
-  assert str(out) in str(error.value) and "\n" not in str(error.value)
-  with DatasetWriter(out, fingerprint="a"):
-    pass
