@@ -1,10 +1,10 @@
-"""Names and kinds of AudioSet's classes, whose ids its tables have as labels.
+"""Names of AudioSet's classes, whose ids its tables have as labels.
 
 The names stand in `class_labels_indices.csv`, which is published beside the
 tables (https://research.google.com/audioset/download.html).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import csv
 import dataclasses
 import os
@@ -12,19 +12,13 @@ import re
 
 from data_pipelines.caption_rows import Row
 from data_pipelines.schema import DataError
+from v2a_jax.basics import audioset
 from v2a_jax.basics.files import read_bytes
 from v2a_jax.basics.paths import as_path
 
 FILENAME = "class_labels_indices.csv"
 _HEADER = ["index", "mid", "display_name"]
 _ID = re.compile(r"/[a-z]/\w+")
-# The classes of each presence tag, as in v2a_jax/labellers/sounds.py: singing (27
-# to 37), silence, rooms and noise (500 on) are of none.
-_KINDS = {
-  "speech": (range(0, 8),),
-  "music": (range(137, 283),),
-  "effects": (range(8, 27), range(38, 137), range(283, 500)),
-}
 
 
 @dataclasses.dataclass
@@ -57,7 +51,7 @@ class Classes:
       return row
     tags = [*row.tags, *names]
     there = {tag.lower() for tag in tags}
-    kinds = _kinds([self.known[id][0] for id in ids])
+    kinds = audioset.kinds([self.known[id][0] for id in ids])
     tags += [kind for kind in kinds if kind not in there]
     return dataclasses.replace(row, tags=tuple(tags))
 
@@ -110,12 +104,3 @@ def read_classes(
       f" {','.join(_HEADER)}, and each row have a number, an id and a name"
     ) from None
   return Classes(known)
-
-
-def _kinds(numbers: Sequence[int]) -> list[str]:
-  """Returns the presence tags of classes."""
-  return [
-    kind
-    for kind, parts in _KINDS.items()
-    if any(number in part for number in numbers for part in parts)
-  ]

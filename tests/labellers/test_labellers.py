@@ -23,7 +23,9 @@ from tests.data_pipelines.samples import (
   write,
 )
 from v2a_jax import media
+from v2a_jax.basics import audioset
 from v2a_jax.labellers import reading, sounds, sync, whisper
+from v2a_jax.pretrained import mn04, yamnet
 
 SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -201,6 +203,27 @@ def test_names_of_classes_are_read_from_either_table(tmp_path):
   assert sounds.read_names(table) == ["Male speech, man"]
   table.write_text("Speech\nMusic\n")
   assert sounds.read_names(table) == ["Speech", "Music"]
+
+
+@pytest.mark.parametrize("network", [mn04, yamnet])
+def test_outputs_of_a_tagger_are_found_by_audiosets_numbers(network):
+  """By the names of AudioSet's classes and of YAMNet's, as published."""
+  needs("weights/audioset_527_labels.csv", "weights/yamnet_labels.txt")
+  names = sounds.read_names(SHARED / "weights" / "audioset_527_labels.csv")
+  own = names
+  if network is yamnet:
+    own = sounds.read_names(SHARED / "weights" / "yamnet_labels.txt")
+  assert len(own) == network.NUM_CLASSES
+  for number, name in enumerate(names):
+    found = [own[i] for i in sounds.outputs(network, [number])]
+    assert found == ([name] if name in own else [])
+  effects = {
+    own[i] for i in sounds.outputs(network, audioset.numbers("effects"))
+  }
+  assert {"Dog", "Wind", "Whispering", "Crunch"} <= effects
+  assert effects.isdisjoint(
+    {"Speech", "Singing", "Humming", "Music", "Silence"}
+  )
 
 
 def test_what_a_library_prints_is_no_answer(tmp_path):

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from v2a_jax.basics import audioset
 from v2a_jax.hearing import embeddings
-from v2a_jax.pretrained import mn04
 
 SPEECH_SECONDS = 0.25
 MUSIC_PROBABILITY = 0.3
@@ -29,7 +29,7 @@ def speech_seconds(features: embeddings.Features) -> float:
 
 def music_probability(features: embeddings.Features) -> float:
   """Returns the probability of music, from `Mn04` of one clip."""
-  return float(special.expit(features.logits[0, mn04.MUSIC]))
+  return float(special.expit(features.logits[0, audioset.MUSIC]))
 
 
 class Kind(NamedTuple):

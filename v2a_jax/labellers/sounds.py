@@ -3,19 +3,19 @@
   python -m v2a_jax.labellers.sounds --network yamnet --labels class_labels.csv
 
   music, music_probability      music, with a probability of 0.3 or more
-effects, effects_probability  another sound than speech, singing and music, with
-                              a probability of 0.2 or more in one of the windows;
-                              nothing is said where none is so likely
-heard                         with --labels: names of all classes of 0.3 or more,
-                              the likeliest first
+  effects, effects_probability  another sound than speech, singing and music, with
+                                a probability of 0.2 or more in one of the
+                                windows; nothing is said where none is so likely
+  heard                         with --labels: names of all classes of 0.3 or
+                                more, the likeliest first
 
-Windows last 1 s (mn04; 0.975 s of YAMNet); logits of music and of the names are
-averaged over them. Speech is left
-to `voice`, which is surer. evaluation/metrics/unwanted.py has how often mn04 is
-right about music.
+Windows last 1 s (mn04) or 0.975 s (YAMNet); logits of music and of the names are
+averaged over them. Speech is left to `voice`, which is surer.
+hearing/unwanted.py has how often mn04 is right about music.
 """
 
 import argparse
+from collections.abc import Sequence
 import csv
 import pathlib
 
@@ -23,17 +23,13 @@ import jax
 import numpy as np
 from scipy import special
 
-from v2a_jax.basics import files
+from v2a_jax.basics import audioset, files
 from v2a_jax.labellers import contract, reading
 from v2a_jax.pretrained import mn04, yamnet
 
 _MUSIC_PROBABILITY, _EFFECTS_PROBABILITY, _HEARD = 0.3, 0.2, 0.3
 _WINDOWS = 16  # that are computed at a time
-# Of AudioSet's 527 classes: sounds that are neither speech (0 to 7), singing (27
-# to 37), music (137 to 282) nor silence, rooms and noise (500 on). YAMNet lacks
-# six: of men and women 1, 2, and 32 to 34; and 195.
-_EFFECTS = (range(8, 27), range(38, 137), range(283, 500))
-_YAMNET_LACKS = 5  # of those before `Music`
+_CLASSES = 527  # of AudioSet
 
 
 def main() -> None:
@@ -53,13 +49,14 @@ def main() -> None:
       f"{args.labels} names {len(names)} classes, {args.network} has"
       f" {network.NUM_CLASSES}"
     )
+  (music,) = outputs(network, [audioset.MUSIC])
+  effects = outputs(network, audioset.numbers("effects"))
   params, run = network.load(), jax.jit(network.apply)
 
   def answer(request):
     samples = reading.sound(request, network.SAMPLE_RATE)
     logits = _logits(lambda batch: run(params, batch)[1], samples, network)
     probability = special.expit(logits.mean(axis=0))
-    music, effects = _classes(network)
     likeliest = float(special.expit(logits[:, effects].max()))
     heard = np.argsort(-probability)
     return {
@@ -81,14 +78,16 @@ def read_names(path: pathlib.Path) -> list[str]:
   return [line for line in lines if line]
 
 
-def _classes(network) -> tuple[int, np.ndarray]:
-  """Returns the class of music, and those of other sounds."""
-  effects = np.concatenate(
-    [np.arange(part.start, part.stop) for part in _EFFECTS]
-  )
-  if network is mn04:
-    return mn04.MUSIC, effects
-  return mn04.MUSIC - _YAMNET_LACKS, effects
+def outputs(network, classes: Sequence[int]) -> list[int]:
+  """Returns which outputs of a network are of AudioSet's classes, if it has any.
+
+  Args:
+    network: `mn04` or `yamnet`.
+    classes: numbers of classes, as in `basics/audioset.py`.
+  """
+  lacks = getattr(network, "LACKS", ())
+  has = [number for number in range(_CLASSES) if number not in lacks]
+  return [has.index(number) for number in classes if number in has]
 
 
 def _logits(run, samples: np.ndarray, network) -> np.ndarray:

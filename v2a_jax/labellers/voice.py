@@ -3,7 +3,7 @@
   speech          speech is likelier than not for 0.25 s in all
   speech_seconds  seconds in which it is
 
-evaluation/metrics/unwanted.py has how often the rule is right.
+hearing/unwanted.py has how often the rule is right.
 """
 
 import jax

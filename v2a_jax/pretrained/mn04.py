@@ -30,7 +30,6 @@ from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 32_000
 EMBEDDING_DIM, NUM_CLASSES = 384, 527
-MUSIC = 137  # index of the class
 FRAME_RATE = 6.25  # Hz, of `frames`
 FRAME_DIM = 8 * 48  # bands x channels
 

@@ -26,6 +26,9 @@ from v2a_jax.weights import registry as weights_lib
 
 SAMPLE_RATE = 16_000
 EMBEDDING_DIM, NUM_CLASSES = 1024, 521
+# Of AudioSet's 527 classes it lacks those of male and female speech and singing,
+# "Battle cry" and "Funny music"; the others are in the same order.
+LACKS = (1, 2, 12, 32, 33, 277)
 WINDOW, HOP = 15_600, 7_680  # samples
 
 _FFT, _FRAME, _HOP = 512, 400, 160
