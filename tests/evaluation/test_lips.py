@@ -61,6 +61,12 @@ def test_silence_is_as_far_as_can_be_and_noise_is_nowhere():
   assert lips.LipError().get_state(sample(noise)) > 100
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_word_of_no_length_is_where_it_begins():
+  short = [{"word": "a", "start": 1.5, "end": 1.501}]
+  assert lips.lags(sample(TRUE, short)) == [0]
+
+
 def test_only_scenes_that_talk_are_judged():
   judged = lambda **fields: lips.LipError().judges(
     clips.Clip(id="a", audio=TRUE, seconds=SECONDS, **fields)

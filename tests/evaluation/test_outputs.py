@@ -18,7 +18,7 @@ import soundfile
 from launch import cli
 from tests.launch.commands import refused, succeeds
 from v2a_jax import media
-from v2a_jax.evaluation import clips, folders, systems
+from v2a_jax.evaluation import clips, folders, results, systems
 from v2a_jax.evaluation.metrics import METRICS, base, frechet
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.weights import registry as weights
@@ -142,6 +142,30 @@ def test_names_with_accents_match_however_they_are_spelled(tmp_path):
   assert len(found.pairs) == 1 and not found.without_truth
 
 
+def test_names_that_differ_in_signs_alone_have_sounds_of_their_own(tmp_path):
+  names = ("a b", "a_b", "a/b", "a-b", "../a_b")
+  assert len({folders.plain(name) for name in names}) == len(names)
+  assert not folders.plain("../a_b").startswith(".")
+  for i, name in enumerate(names[:3]):
+    path = tmp_path / "true" / f"{name}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, sound(i), RATE)
+  true = clips.open_truth(tmp_path / "true")
+  content = evaluate(
+    tmp_path / "true",
+    *(true, tmp_path / "out"),
+    **dict(rows=("generated",), gallery_clips=3, keep_sounds=True),
+  )
+  for clip in content["clips"]:
+    own = media.read_audio(
+      tmp_path / "true" / f"{clip['id']}.wav", sample_rate=RATE
+    ).samples
+    kept = results.sound_path(tmp_path / "out/sounds/generated", clip["id"])
+    for path in (tmp_path / "out" / clip["audio"]["generated"], kept):
+      heard = media.read_audio(path, sample_rate=RATE).samples[: len(own)]
+      assert np.corrcoef(own[:, 0], heard[:, 0])[0, 1] > 0.9
+
+
 def test_bad_sounds_are_named_and_not_replaced(truth, outputs, tmp_path):
   broken = np.repeat(sound(0), 2, axis=0)
   broken[10] = np.nan
@@ -166,7 +190,14 @@ def test_one_clip_has_values_and_no_intervals(truth, outputs, tmp_path):
   entry = value_of(content, "generated", "level_error")
   assert entry["value"] is not None and entry["low"] is None
   assert "one clip" in content["skipped"]["fad_mean"]
+  assert "shuffled_video" not in [row["name"] for row in content["rows"]]
   assert any("one clip" in note for note in content["notes"])
+  with pytest.raises(ValueError, match="give two clips"):
+    evaluate(
+      outputs,
+      *(clips.open_truth(truth), tmp_path / "none"),
+      **dict(num_clips=1, rows=("shuffled_video",)),
+    )
 
 
 def test_a_data_set_is_a_reference_and_gives_pictures(data, tmp_path):

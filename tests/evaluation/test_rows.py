@@ -44,12 +44,13 @@ def test_every_video_is_given_to_another_clip(data):
 def test_a_model_is_not_told_when_words_are_spoken(data):
   words = [
     {"word": "one", "start": 1.5, "end": 1.7},
-    {"word": "two", "start": 1.8},
+    {"word": "two", "start": 1.8, "end": None},
   ]
   record = make_record(0, "test", words=words, transcript="one two")
   format = Format(sample_rate=RATE, channels=1, seconds=SECONDS)
   config = Follower(data).loader_config
   clip = clips_lib.Reader([record], format, config, word_times=True)(0, 0)
+  assert [word["word"] for word in clip.words] == ["one"]  # Of known times.
   seen = clip.example
   assert not seen["transcript_timed"]
   ids = seen["transcript_mask"]

@@ -7,6 +7,7 @@ video perfectly and knows nothing else.
 
 import json
 import pathlib
+import time
 
 from flashes import SECONDS, Follower, evaluate_quickly, value_of
 import numpy as np
@@ -212,6 +213,38 @@ def test_rows_with_worse_pictures_stand_beside_it_if_asked(data, tmp_path):
   assert names == ["generated", *pictures.DEGRADED]
   f1 = lambda row: value_of(content, row, "onset_f1_100ms")["value"]
   assert f1("compressed_video") == f1("generated") == 1.0
+
+
+class Slow(Follower):
+  """A model that takes 0.2 s for a batch, and as long to see a picture."""
+
+  def sample(self, cond, **settings):
+    time.sleep(0.2)
+    return super().sample(cond, **settings)
+
+
+class Seeing(Slow):
+  """One that is given features of the picture."""
+
+  def see(self, video):
+    time.sleep(0.2)
+    return np.zeros((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(("model", "seconds"), [(Slow, 0.1), (Seeing, 0.3)])
+def test_what_a_clip_costs_is_measured(data, tmp_path, model, seconds):
+  settings = {"tracker": model(data), "metrics": [], "batch_size": 2}
+  content = evaluate_quickly(
+    data, tmp_path / "a", rows=("generated",), **settings
+  )
+  cost = content["cost"]
+  assert seconds <= cost["seconds_per_clip"] < seconds + 0.1
+  assert (cost["clip_seconds"], cost["parameters"]) == (2.0, 1000)
+  # Where the model makes nothing, nothing is known of its cost.
+  content = evaluate_quickly(
+    data, tmp_path / "b", rows=("ground_truth",), **settings
+  )
+  assert content["cost"] == {}
 
 
 def test_refusals_name_what_to_do(data, tmp_path):

@@ -9,6 +9,7 @@ other takes its place.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Clip:
     off_screen: known event times off screen, seconds.
     motion: times of the video's motion peaks, seconds; None without a picture.
     seen: what looks.py has made of the picture, by the name of the look.
+    see_seconds: what encoding the picture for the model took; 0 where the model
+      does so itself (`Reader.see`).
   """
 
   position: int = 0
@@ -71,6 +74,7 @@ class Clip:
   )
   motion: np.ndarray | None = None
   seen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  see_seconds: float = 0.0
 
   def look(self, look: Look) -> Any:
     """Returns what a look makes of the picture; decodes it if none has yet."""
@@ -215,7 +219,7 @@ class Reader:
       return Failure(record["id"], " ".join(str(error).split()))
 
   def _clip(self, record, index: int, position: int) -> Clip:
-    example, word_times = {}, {}
+    example, word_times, see_seconds = {}, {}, 0.0
     if self.config:
       if not record["video"]:
         raise ValueError("has no video")
@@ -224,7 +228,9 @@ class Reader:
         own["video"] = b""
       example = self._decode(own, index=index)
       if self.see:
+        start = time.monotonic()
         example = {**example, "features": self.see(record["video"])}
+        see_seconds = time.monotonic() - start
       if self.word_times:
         texts = record | dict.fromkeys(schema.BYTES_FIELDS, b"")
         timed = self._decode(texts, index=index)
@@ -238,7 +244,7 @@ class Reader:
       caption=next((record[f] for f in fields if record[f]), ""),
       transcript=record["transcript"],
       label=record["label"],
-      words=[w for w in record["words"] if w.get("end", np.inf) <= seconds],
+      words=[word for word in record["words"] if _is_timed(word, seconds)],
       of_scenes=record["source"].startswith(SOURCE),
       video=record["video"],
       example=example,
@@ -247,6 +253,7 @@ class Reader:
       seconds=seconds,
       events=on_screen if record["events"] else None,
       off_screen=off_screen,
+      see_seconds=see_seconds,
     )
     return self._seen(clip) if clip.video else clip
 
@@ -304,6 +311,12 @@ class Reader:
 
 
 _CAPTIONS = ("audio_caption", "caption")
+
+
+def _is_timed(word: Mapping[str, Any], seconds: float) -> bool:
+  """Says whether the times of a word are known and inside the clip."""
+  start, end = word.get("start"), word.get("end")
+  return start is not None and end is not None and 0 <= start < end <= seconds
 
 
 def without_word_times(record: Mapping[str, Any]) -> dict[str, Any]:

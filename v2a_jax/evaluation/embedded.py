@@ -85,7 +85,7 @@ class Kept:
   """Embeddings of earlier results.
 
   Attributes:
-    found: number of sounds that were not embedded again.
+    found: number of embeddings of a sound that were not computed again.
   """
 
   def __init__(self, folders: Collection[str] = ()):

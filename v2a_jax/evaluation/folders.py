@@ -88,8 +88,17 @@ def composed(name: str) -> str:
 
 
 def plain(id_: str) -> str:
-  """Returns the name of the file that is kept for a record of this id."""
-  return re.sub(r"[^\w./-]+", "_", composed(id_))
+  """Returns the name of the file that is kept for a record of this id.
+
+  It is the id where that is a plain path inside a folder; else other characters
+  become "_", and a digest keeps ids apart that would have one name.
+  """
+  name = composed(id_)
+  parts = [re.sub(r"[^\w.-]+", "_", part) for part in name.split("/")]
+  parts = [part for part in parts if part.strip(".")]
+  if (safe := "/".join(parts)) == name:
+    return name
+  return f"{safe}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,12 +53,13 @@ class Scored:
 class Part:
   """Clips that were scored together, and those that could not be.
 
-  `seconds` are those that making the sound of a clip took.
+  `seconds` are those that making the model's sound of a clip took; None where
+  none was made.
   """
 
   scored: Sequence[Scored]
   failures: Sequence[Failure]
-  seconds: float = 0.0
+  seconds: float | None = None
 
 
 def path_of(folder: pathlib.Path, number: int) -> pathlib.Path:

@@ -36,6 +36,21 @@ def rows_of(system: System, options: Options) -> list[str]:
   return rows
 
 
+def for_clips(rows: Sequence[str], count: int) -> list[str]:
+  """Returns the rows that can be made of `count` clips.
+
+  Raises:
+    ValueError: there are none.
+  """
+  left = [row for row in rows if count > 1 or row not in rows_lib.SWAPPED]
+  if not left:
+    raise ValueError(
+      f"rows {', '.join(rows)} take something from another clip, and one clip"
+      " is scored: give two clips or more, or other rows"
+    )
+  return left
+
+
 def refused(
   system: System, metrics: Sequence[Metric], log: Log
 ) -> dict[str, str]:

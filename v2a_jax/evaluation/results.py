@@ -13,7 +13,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import subprocess
 from typing import Any
 
@@ -209,17 +208,17 @@ def write_media(
     `video`, "" without a picture, and `audio` (by row), paths relative to the
     folder.
   """
-  name = re.sub(r"[^\w.-]+", "_", clip.id)
-  (folder / "media").mkdir(parents=True, exist_ok=True)
-  video = pathlib.Path("media", f"{name}.mp4") if clip.video else ""
+  name = f"media/{folders.plain(clip.id)}"
+  (folder / name).parent.mkdir(parents=True, exist_ok=True)
+  video = f"{name}.mp4" if clip.video else ""
   if video:
     _write_video(folder / video, clip)
   audio = {}
   for row, sound in sounds.items():
-    audio[row] = f"media/{name}.{row}.m4a"
+    audio[row] = f"{name}.{row}.m4a"
     samples = np.clip(sound[: len(clip.audio)], -1, 1)
     media.encode_audio(folder / audio[row], samples, sample_rate)
-  return {"video": str(video), "audio": audio}
+  return {"video": video, "audio": audio}
 
 
 def sound_path(folder: pathlib.Path, id_: str) -> pathlib.Path:

@@ -91,12 +91,13 @@ def evaluate(
   networks, missing = preparation.load_networks(metrics, weights_path, log)
   if not isinstance(data, Truth):
     data = clips_lib.open_truth(data, options.split)
+  entries = preparation.entries_of(data, eligible, options)
   job = _Job(
     system=system,
     truth=data,
     out=as_path(out),
     options=options,
-    rows=rows,
+    rows=preparation.for_clips(rows, len(entries)),
     metrics=[
       m for m in metrics if not m.embedding or m.embedding.id in networks
     ],
@@ -108,7 +109,7 @@ def evaluate(
       for m in metrics
       if m.embedding and m.embedding.id in missing
     },
-    entries=preparation.entries_of(data, eligible, options),
+    entries=entries,
     unmatched=unmatched or {},
     log=log,
   )
@@ -219,9 +220,6 @@ class _Job:
 
   def _work(self, base: pathlib.Path, folder: pathlib.Path) -> work_lib.Work:
     config = self.system.loader_config
-    rows = list(self.rows)
-    if len(self.entries) < 2:
-      rows = [row for row in rows if row not in rows_lib.SWAPPED]
     return work_lib.Work(
       system=self.system,
       entries=self.entries,
@@ -229,13 +227,13 @@ class _Job:
         self.truth.records,
         self.format,
         config,
-        word_times=rows_lib.WORD_TIMES in rows,
+        word_times=rows_lib.WORD_TIMES in self.rows,
         see=self.system.see,
         looks=lambda clip: [
           m.look for m in self.metrics if m.look and m.judges(clip)
         ],
       ),
-      rows=rows,
+      rows=self.rows,
       metrics=self.metrics,
       networks=self.networks,
       kept=self.kept,
@@ -304,7 +302,7 @@ class _Job:
         if of.sounds:
           add(embedded.REFERENCE, {id_: of.features}, of.sounds)
     if self.kept.found:
-      self.log(f"{self.kept.found} sounds were not embedded again")
+      self.log(f"{self.kept.found} embeddings were kept, not computed again")
     content = self._content(summary, rows, settings)
     work_lib.write_gallery(work, content, scores.clips)
     content["wall_seconds"] = time.monotonic() - start
@@ -325,9 +323,9 @@ class _Job:
     return content
 
   def _cost(self, scores: Scores) -> dict[str, Any]:
-    """Returns what making a sound takes; {} where the sounds were there."""
+    """Returns what making a sound takes; {} where none was made."""
     size = self.system.size
-    if not size:
+    if not (size and scores.seconds):
       return {}
     return results.describe_cost(size, scores.clips, scores.seconds)
 

@@ -35,7 +35,8 @@ class Scores:
     scored: the clips, without embeddings.
     failures: records that could not be scored.
     paths: files of the parts.
-    seconds: what making the sound of a clip took, of each part with clips.
+    seconds: what making the model's sound of a clip took, of each part that has
+      one.
   """
 
   scored: Sequence[parts.Scored]
@@ -63,7 +64,7 @@ class Scores:
         f"none of {len(failures)} clips can be scored ({reason})"
         + ": is the checkpoint of a diverged run?" * hint
       )
-    seconds = [part.seconds for part in read if part.scored]
+    seconds = [part.seconds for part in read if part.seconds is not None]
     return cls(scored, failures, paths, seconds)
 
   @property

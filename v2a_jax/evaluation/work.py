@@ -112,7 +112,7 @@ class Worker:
     read = [work.read(int(p)) for p in work.positions(number)]
     clips = [clip for clip in read if isinstance(clip, Clip)]
     failures = [failure for failure in read if isinstance(failure, Failure)]
-    scored, seconds = [], 0.0
+    scored, seconds = [], None
     if clips:
       first = self._before(number)
       donors = [first or clips[-1], *clips[:-1]]
@@ -141,9 +141,10 @@ class Worker:
   def _sounds(self, clips, donors):
     """Makes the sounds of all rows; clips whose are not finite are failures.
 
-    Also returns the seconds that the row `generated` took, for a clip.
+    Also returns the seconds that a sound of the row `generated` took, from the
+    encoding of the picture on; None without that row.
     """
-    work, sounds, bad, seconds = self._work, {}, {}, 0.0
+    work, sounds, bad, seconds = self._work, {}, {}, None
     for row in work.rows:
       start = time.monotonic()
       made, rate = systems.make_row(
@@ -156,6 +157,7 @@ class Worker:
       )
       if row == GENERATED:
         seconds = (time.monotonic() - start) / work.settings.batch_size
+        seconds += float(np.median([clip.see_seconds for clip in clips]))
       for i, sound in enumerate(made):
         if not np.isfinite(sound).all():
           bad.setdefault(i, row)
@@ -228,8 +230,8 @@ def write_gallery(
     clips: the scored clips, without media, in the same order.
   """
   chosen = {*selection.choose(content, work.gallery)} if work.gallery else ()
-  # What a model would be given is not needed.
-  reader = dataclasses.replace(work.reader, config=None, see=None)
+  # What a model would be given, and what metrics see, is not needed.
+  reader = Reader(work.reader.records, work.format)
   rate = work.format.sample_rate
   for entry, light in zip(content["clips"], clips, strict=True):
     if entry["id"] not in chosen:

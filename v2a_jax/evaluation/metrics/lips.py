@@ -109,6 +109,7 @@ def _spectra(sample: base.Sample) -> np.ndarray:
 def _lag(own, true, word: Mapping[str, Any]) -> float:
   """Returns how late a word is in `own` [n bands], by `true` [m bands]."""
   first, last = (round(word[k] * _RATE / _HOP) for k in ("start", "end"))
+  last = max(last, first + 1)
   pattern = true[first:last]
   pattern = pattern - pattern.mean()
   most = round(LARGEST / _STEP)
