@@ -204,7 +204,7 @@ def export(argv: list[str]) -> None:
     "v2a weights export runs/diffusion_tiny -o my_bundle",
   )
   args = parser.parse(argv)
-  from v2a_jax.evaluation.report import page
+  from v2a_jax.evaluation.report import loading
   from v2a_jax.experiment import export as export_lib
 
   print(
@@ -214,6 +214,6 @@ def export(argv: list[str]) -> None:
       step=args.step,
       average_length=args.average_length,
       dtype=args.dtype,
-      evaluations=page.load_runs(args.measured) if args.measured else (),
+      evaluations=loading.load_runs(args.measured) if args.measured else (),
     )
   )

@@ -6,6 +6,8 @@ import pathlib
 import numpy as np
 
 from v2a_jax import media
+from v2a_jax.evaluation.report import compare, loading
+from v2a_jax.evaluation.report.columns import columns_of
 from v2a_jax.evaluation.schema import SCHEMA
 
 RATE = 16_000
@@ -160,3 +162,24 @@ def write_results(
   path = folder / "results.json"
   path.write_text(json.dumps(results))
   return path
+
+
+def two_runs(root):
+  """Writes results of two runs, of which the first is better; their files."""
+  failures = [{"id": "x<y", "reason": "NaN"}]
+  return [
+    write_results(root / "a", "diffusion", shift=0.2, failures=failures),
+    write_results(root / "b", "ar", failures=failures),
+  ]
+
+
+def load(path):
+  """Reads one file of results for a report."""
+  return loading.load_runs([path])[0]
+
+
+def verdict(*paths) -> str:
+  """Returns the whole verdict on results, each read by itself."""
+  runs = [load(path) for path in paths]
+  sentences = compare.verdict(runs, columns_of(runs))
+  return " ".join(sentence.text for sentence in sentences)

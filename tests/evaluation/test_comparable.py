@@ -6,8 +6,7 @@ import json
 import pytest
 from report_results import METRICS, write_results
 
-from v2a_jax.evaluation.report import compare
-from v2a_jax.evaluation.report import page as report
+from v2a_jax.evaluation.report import compare, loading
 from v2a_jax.evaluation.report.columns import columns_of
 
 DIGESTS = ["a1" * 32, "b2" * 32]
@@ -35,7 +34,7 @@ def make_runs(tmp_path, *, run=None, fad=None, **over):
     more = {"metrics": metrics, "identity": identity, **(over if shift else {})}
     folder = tmp_path / name
     write_results(folder, name, shift=shift, clips=30, with_media=0, **more)
-  return report.load_runs([tmp_path / "first", tmp_path / "second"])
+  return loading.load_runs([tmp_path / "first", tmp_path / "second"])
 
 
 def verdict(runs) -> str:
@@ -131,4 +130,4 @@ def test_results_that_do_not_say_what_they_rest_on_are_refused(tmp_path):
   del content["identity"]
   path.write_text(json.dumps(content))
   with pytest.raises(ValueError, match="lacks .*identity.*v2a eval"):
-    report.load_runs([tmp_path])
+    loading.load_runs([tmp_path])

@@ -8,8 +8,7 @@ import soundfile
 
 from v2a_jax.evaluation import clips, folders, systems
 from v2a_jax.evaluation.metrics import METRICS, base, frechet, kernel, own_truth
-from v2a_jax.evaluation.report import compare
-from v2a_jax.evaluation.report import page as report
+from v2a_jax.evaluation.report import compare, loading
 from v2a_jax.evaluation.report.columns import columns_of
 from v2a_jax.hearing.embeddings import Features, joined
 
@@ -118,7 +117,7 @@ def results(tmp_path_factory):
       rows=("generated", "ground_truth", "shuffled_video"),
     )
   paths = [root / "results" / name for name in RIVALS]
-  return dict(zip(RIVALS, report.load_runs(paths)))
+  return dict(zip(RIVALS, loading.load_runs(paths)))
 
 
 def verdict(*runs) -> list[str]:

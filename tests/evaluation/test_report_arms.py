@@ -10,7 +10,7 @@ from scipy import stats
 
 from v2a_jax.evaluation import training_seeds
 from v2a_jax.evaluation.report import arms as arms_lib
-from v2a_jax.evaluation.report import compare, series, slices, table
+from v2a_jax.evaluation.report import compare, loading, series, slices, table
 from v2a_jax.evaluation.report import page as report
 from v2a_jax.evaluation.report.columns import columns_of
 
@@ -36,7 +36,7 @@ def write_arm(root, name, *, shift, apart, config=None, seeds=SEEDS, **over):
 
 
 def arms(paths):
-  runs = report.load_runs(paths)
+  runs = loading.load_runs(paths)
   columns = columns_of(runs)
   return arms_lib.arms_of(runs, columns), columns
 
@@ -124,7 +124,7 @@ def test_runs_that_differ_in_more_are_no_arm(over, tmp_path):
   paths += write_arm(
     tmp_path / "x", "a", shift=0.0, apart=0.1, seeds=3, **over
   )[2:]
-  sizes = [len(group) for group in arms_lib.groups(report.load_runs(paths))]
+  sizes = [len(group) for group in arms_lib.groups(loading.load_runs(paths))]
   assert sizes == [2, 1]
 
 

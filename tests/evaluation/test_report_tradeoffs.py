@@ -3,7 +3,7 @@
 import pytest
 from report_results import write_results
 
-from v2a_jax.evaluation.report import page, tradeoffs
+from v2a_jax.evaluation.report import loading, page, tradeoffs
 from v2a_jax.evaluation.report.columns import columns_of
 
 COST = {
@@ -34,7 +34,7 @@ def test_scores_are_drawn_over_cost(tmp_path):
     run_of(tmp_path, "slow", 2.0, 0.2, parameters=10**7),
     run_of(tmp_path, "worse", 3.0, 0.1),
   ]
-  runs = page.load_runs(results)
+  runs = loading.load_runs(results)
   plots = tradeoffs.plots(runs, columns_of(runs), colours=6)
   # Their time of training is the same, which says nothing.
   overs = {plot["over"] for plot in plots}
@@ -60,7 +60,7 @@ def test_times_of_two_machines_share_no_plot(tmp_path, same_device):
     run_of(tmp_path, "a", 0.1, 0.0),
     run_of(tmp_path, "b", 2.0, 0.2, device=other),
   ]
-  runs = page.load_runs(results)
+  runs = loading.load_runs(results)
   plots = tradeoffs.plots(runs, columns_of(runs), colours=6)
   assert bool(plots) == same_device
 
@@ -69,5 +69,5 @@ def test_results_of_before_costs_were_kept_have_no_plot(tmp_path):
   results = [
     write_results(tmp_path / name, name, with_media=0) for name in "ab"
   ]
-  runs = page.load_runs(results)
+  runs = loading.load_runs(results)
   assert not tradeoffs.plots(runs, columns_of(runs), colours=6)

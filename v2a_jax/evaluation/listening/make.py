@@ -21,7 +21,7 @@ from v2a_jax import media
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import local_path
 from v2a_jax.basics.settings import check, choose
-from v2a_jax.evaluation.report import gallery, page
+from v2a_jax.evaluation.report import gallery, loading
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH
 from v2a_jax.soundtrack.loudness import level
 
@@ -90,7 +90,7 @@ def write_test(
   out = local_path(out, "the page")
   if out.suffix != ".html":
     raise ValueError(f"output must end in .html, not {out.name}")
-  systems, clips = _collect(page.load_runs(results), options.rows)
+  systems, clips = _collect(loading.load_runs(results), options.rows)
   if len(systems) < 2:
     raise ValueError(
       f"there is one system to listen to, {', '.join(systems) or 'none'}: name"

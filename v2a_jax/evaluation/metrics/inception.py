@@ -45,7 +45,6 @@ class SplitInceptionScore(base.OnEmbedding, base.SetMetric):
   variant = "av_benchmark_10_splits"
   direction = "higher"
   role = "shown"
-  role = "shown"
   about = (
     "Mean inception score of ten parts of the clips, as in av-benchmark: biased"
     " downwards by few clips."

@@ -20,10 +20,10 @@ from v2a_jax.evaluation.report.differences import (
   Difference,
   corrected,
   difference,
-  differences,
   entry_of,
   in_words,
   models_of,
+  of_pairs,
   set_of,
   too_few,
 )
@@ -167,15 +167,10 @@ def _ranking(runs, columns, between: Between) -> list[Sentence]:
 
 def _against_blind(runs, columns) -> list[Sentence]:
   rows = [(run, row) for run in runs for row in BLIND]
-  found = [
-    (i, gap)
-    for i, (run, row) in enumerate(rows)
-    for gap in differences(quality(columns), (run, GENERATED), (run, row))
-  ]
-  gaps = corrected([gap for _, gap in found])
+  pairs = [((run, GENERATED), (run, row)) for run, row in rows]
+  gaps = of_pairs(quality(columns), pairs)
   sentences = []
-  for i, (run, row) in enumerate(rows):
-    own = [gap for (j, _), gap in zip(found, gaps) if j == i]
+  for (run, row), own in zip(rows, gaps):
     if words := in_words(own, -1):
       lead = f"{row.title()} beats {run['name']} on"
       sentences.append(Sentence("worse", lead, words))

@@ -1,5 +1,5 @@
-"""What worse pictures cost a model: itself, given the picture as it is, against
-itself, given a worse one, clip by clip.
+"""What worse pictures cost a model: its sounds for the picture as it is against
+its sounds for a worse one, clip by clip.
 
 All rows and metrics of quality are one family, corrected by Holm.
 """
@@ -7,12 +7,7 @@ All rows and metrics of quality are one family, corrected by Holm.
 from collections.abc import Sequence
 
 from v2a_jax.evaluation.report.columns import Column, quality
-from v2a_jax.evaluation.report.differences import (
-  corrected,
-  differences,
-  in_words,
-  row_of,
-)
+from v2a_jax.evaluation.report.differences import in_words, of_pairs, row_of
 from v2a_jax.evaluation.report.sentence import Sentence, join
 from v2a_jax.evaluation.schema import GENERATED
 
@@ -28,17 +23,12 @@ PICTURES = {
 def against_worse_pictures(
   runs: Sequence[dict], columns: Sequence[Column]
 ) -> list[Sentence]:
-  """Writes on what each run differs with worse pictures; [] without such."""
+  """Writes on which metrics each run differs with worse pictures."""
   rows = [(run, row) for run in runs for row in PICTURES if row_of(run, row)]
-  found = [
-    (i, gap)
-    for i, (run, row) in enumerate(rows)
-    for gap in differences(quality(columns), (run, GENERATED), (run, row))
-  ]
-  gaps = corrected([gap for _, gap in found])
+  pairs = [((run, GENERATED), (run, row)) for run, row in rows]
+  gaps = of_pairs(quality(columns), pairs)
   sentences, equal = [], {}
-  for i, (run, row) in enumerate(rows):
-    own = [gap for (j, _), gap in zip(found, gaps) if j == i]
+  for (run, row), own in zip(rows, gaps):
     for sign, word in ((1, "worse"), (-1, "better")):
       if words := in_words(own, sign):
         lead = f"Given {PICTURES[row]}, {run['name']} is {word} on"

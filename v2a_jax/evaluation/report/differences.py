@@ -16,6 +16,7 @@ which takes the rows for independent and so gives rather wide intervals.
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -119,6 +120,15 @@ def differences(
   """Compares two rows in several metrics, as far as they can be."""
   gaps = (difference(column, first, second) for column in columns)
   return [gap for gap in gaps if gap is not None]
+
+
+def of_pairs(
+  columns: Sequence[Column], pairs: Sequence[tuple[Row, Row]]
+) -> list[tuple[Difference, ...]]:
+  """Compares pairs of rows, all of them together corrected by Holm."""
+  found = [differences(columns, *pair) for pair in pairs]
+  gaps = iter(corrected([gap for own in found for gap in own]))
+  return [tuple(itertools.islice(gaps, len(own))) for own in found]
 
 
 def corrected(gaps: Sequence[Difference]) -> list[Difference]:

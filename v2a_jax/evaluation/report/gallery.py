@@ -97,10 +97,10 @@ def collect(
   return clips
 
 
-def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> Column | None:
-  """Returns the metric that the clips are in the order of; None for none."""
+def order_by(runs: Sequence[dict], columns: Sequence[Column]) -> str:
+  """Returns the label of the metric that the clips are ordered by, "" for none."""
   id_ = selection.metric_of(runs[0])
-  return next((column for column in columns if column.id == id_), None)
+  return next((column.label for column in columns if column.id == id_), "")
 
 
 def _clip(id_, runs, columns, labels) -> Clip:

@@ -12,10 +12,9 @@ from v2a_jax.evaluation import significance
 from v2a_jax.evaluation.report.columns import Column, quality
 from v2a_jax.evaluation.report.differences import (
   Difference,
-  corrected,
   difference,
-  differences,
   in_words,
+  of_pairs,
   row_of,
   too_few,
 )
@@ -110,17 +109,12 @@ def judge_skills(
   runs: Sequence[dict], columns: Sequence[Column]
 ) -> list[Skill]:
   """Compares each run with itself with videos shuffled."""
-  found = [
-    (i, gap)
-    for i, run in enumerate(runs)
-    for gap in differences(quality(columns), (run, GENERATED), (run, SHUFFLED))
-  ]
-  gaps = corrected([gap for _, gap in found])
-  few = too_few(gaps)
+  pairs = [((run, GENERATED), (run, SHUFFLED)) for run in runs]
+  gaps = of_pairs(quality(columns), pairs)
+  few = too_few([gap for own in gaps for gap in own])
   timing = [c for c in quality(columns) if c.judges_timing]
   skills = []
-  for i, run in enumerate(runs):
-    own = tuple(gap for (j, _), gap in zip(found, gaps) if j == i)
+  for run, own in zip(runs, gaps):
     judges = tuple(c for c in timing if tells_time(run, c))
     suspects = tuple(c for c in timing if c not in judges)
     skills.append(Skill(run, own, judges, suspects, few))
