@@ -12,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks.interval_coverage import read_sounds
+from benchmarks.set_coverage import read_sounds
 from v2a_jax.evaluation.metrics import frechet, kernel
 from v2a_jax.hearing import embeddings
 

@@ -62,7 +62,7 @@ def describe_set(truth: Truth, clips: Sequence[Clip]) -> dict[str, Any]:
     "path": truth.path,
     "split": truth.split,
     "n": len(clips),
-    "seconds": float(sum(clip.seconds for clip in clips)),
+    "seconds": round(float(sum(clip.seconds for clip in clips)), 3),
     "manifest_sha256": truth.digest,
   }
 

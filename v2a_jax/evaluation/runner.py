@@ -11,7 +11,7 @@ An evaluation can be killed at any moment: the same call goes on from there, wit
 the same numbers (see parts.py). Several processes can share one (`shard`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import json
@@ -35,12 +35,12 @@ from v2a_jax.evaluation.clips import Truth
 from v2a_jax.evaluation.metrics import METRICS
 from v2a_jax.evaluation.metrics.base import Metric, check
 from v2a_jax.evaluation.options import Options
+from v2a_jax.evaluation.preparation import Log
 from v2a_jax.evaluation.schema import FILE, GROUND_TRUTH
 from v2a_jax.evaluation.summary import Scores, Summary
 from v2a_jax.evaluation.systems import Model, System
 from v2a_jax.hearing.embeddings import Embedding
 
-Log = Callable[[str], None]
 PARTS = "parts"  # folder of what an evaluation keeps while it works
 
 

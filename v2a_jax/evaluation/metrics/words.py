@@ -3,16 +3,16 @@
   words heard = recognised words in the transcript's order / its words
   word error rate = (substituted + missing + inserted words) / its words
 
-summed over clips, by the longest common subsequence and by the least number of
-edits of the transcript and of what PocketSphinx hears (https://github.com/cmusphinx/pocketsphinx, with its English
-acoustic and language model). It hears 0.6 to 0.8 of clean read speech and
-little under noise, so a value says something only beside that of the ground
-truth. Scenes, whose talker it does not understand, are left out: their words
-are recognised by their own recogniser, one by one, where the record says that
-they are spoken.
+summed over clips. The first is by the longest common subsequence, the second by
+the least number of edits, of the transcript and of what PocketSphinx hears
+(https://github.com/cmusphinx/pocketsphinx, with its English acoustic and language
+model). It hears 0.6 to 0.8 of clean read speech and little under noise, so a
+value says something only beside that of the ground truth. Scenes, whose talker it
+does not understand, are left out: their words are recognised by their own
+recogniser, one by one, where the record says that they are spoken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import re
@@ -98,8 +98,12 @@ class WordErrorRate(WordsHeard):
   )
 
   def get_state(self, sample: base.Sample) -> Errors:
-    said, heard = spoken(sample.clip.transcript), sample.cached(_heard)
-    return Errors(Levenshtein.distance(said, heard), len(said))
+    return errors(spoken(sample.clip.transcript), sample.cached(_heard))
+
+
+def errors(said: Sequence[str], heard: Sequence[str]) -> Errors:
+  """Counts the least number of edits from the words that are said."""
+  return Errors(Levenshtein.distance(said, heard), len(said))
 
 
 class SceneWords(base.RatioMetric):
