@@ -129,5 +129,5 @@ def test_results_that_do_not_say_what_they_rest_on_are_refused(tmp_path):
   content = json.loads(path.read_text())
   del content["identity"]
   path.write_text(json.dumps(content))
-  with pytest.raises(ValueError, match="lacks .*identity.*v2a eval"):
+  with pytest.raises(ValueError, match="identity missing.*v2a eval"):
     loading.load_runs([tmp_path])

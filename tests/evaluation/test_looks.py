@@ -75,8 +75,12 @@ def test_what_is_seen_is_what_each_would_have_decoded(data):
     np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-def test_a_picture_that_is_damaged_is_a_failure(data):
-  record = make_record(3, "test") | {"video": b"no video at all"}
+SOUND = media.encode_flac(np.zeros((RATE, 1), np.float32), RATE)
+
+
+@pytest.mark.parametrize("video", [b"no video at all", SOUND])
+def test_a_picture_that_is_damaged_or_missing_is_a_failure(video):
+  record = make_record(3, "test") | {"video": video}
   format = formats.Format(sample_rate=RATE, channels=1, seconds=SECONDS)
   failure = clips.Reader([record], format)(0, 0)
   assert isinstance(failure, clips.Failure) and "\n" not in failure.reason

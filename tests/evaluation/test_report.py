@@ -164,6 +164,19 @@ def test_refuses_what_is_no_results_file(tmp_path):
   bad.write_text('{"schema": 1}')
   with pytest.raises(ValueError, match="schema 1, not 2"):
     report.write_report([bad], tmp_path / "r.html")
+  whole = json.loads(
+    write_results(tmp_path / "a", "a", with_media=0).read_text()
+  )
+  for name, value in (("metrics", []), ("set", None), ("curve", {})):
+    bad.write_text(json.dumps(whole | {name: value}))
+    with pytest.raises(ValueError, match=f"{name} missing or of another type"):
+      report.write_report([bad], tmp_path / "r.html")
+  bad.write_text(json.dumps(whole | {"rows": {"name": "x"}, "clips": [{}]}))
+  with pytest.raises(ValueError, match="rows missing"):
+    report.write_report([bad], tmp_path / "r.html")
+  bad.write_text(json.dumps(whole | {"clips": [{}]}))
+  with pytest.raises(ValueError, match="something is missing"):
+    report.write_report([bad], tmp_path / "r.html")
 
 
 def test_config_differences_are_only_those():

@@ -91,6 +91,23 @@ def test_the_table_is_a_file_of_numbers_beside_the_page(tmp_path):
   assert float(fad["low"]) < float(fad["value"]) < float(fad["high"])
 
 
+def test_files_that_cannot_be_made_smaller_stay_as_they_are(tmp_path):
+  """A picture that is a sound, and a sound that is cut off."""
+  path = write_results(tmp_path / "a", "run", with_media=3, clips=3)
+  folder = tmp_path / "a" / "media"
+  shutil.copy(folder / "clip_000.codec.m4a", folder / "clip_000.mp4")
+  cut = folder / "clip_001.generated.m4a"
+  cut.write_bytes(cut.read_bytes()[:500])
+  out = page.write_report([path], tmp_path / "r.html", max_bytes=1000)
+  text = out.read_text()
+  assert "no sound could be read" in text
+  data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+  kept = [tmp_path / clip["video"] for clip in data["clips"]]
+  assert (folder / "clip_000.mp4").read_bytes() in [
+    file.read_bytes() for file in kept
+  ]
+
+
 def noises(folder, names, seed):
   """Writes sounds of 8 s as an evaluation keeps them."""
   folder.mkdir(exist_ok=True)

@@ -46,6 +46,9 @@ def read(
   """
   looks = [*{look.name: look for look in looks}.values()]
   info = media.probe_limited(video)
+  if not info.has_video:
+    name = media.base.source_name(video)
+    raise media.MediaError(name, "has no picture", "leave the video out")
   requests = [
     ReadOptions(
       duration=look.seconds or seconds,

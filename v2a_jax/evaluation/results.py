@@ -24,7 +24,7 @@ import v2a_jax
 from v2a_jax import media
 from v2a_jax.basics.files import sha256_of, write_json, write_whole
 from v2a_jax.basics.paths import as_path
-from v2a_jax.evaluation import folders
+from v2a_jax.evaluation import folders, previews
 from v2a_jax.evaluation.clips import Clip, Truth
 from v2a_jax.evaluation.metrics.base import DIRECTIONS, Metric, RatioMetric
 from v2a_jax.evaluation.reference import Reference
@@ -243,13 +243,9 @@ def _write_video(path: pathlib.Path, clip: Clip) -> None:
   if plain and fits and not info.rotation:
     write_whole(path, clip.video)
     return
-  scale = min(1.0, _GALLERY_SIDE / min(info.height, info.width))
-  even = lambda side: max(2, 2 * round(side * scale / 2))
-  size = (even(info.height), even(info.width))
-  read = media.limited(media.read_video)
-  video = read(clip.video, duration=clip.seconds, size=size)
-  times = video.times - video.times[0]
-  media.encode_video(video.frames, times, path=path)
+  previews.write_video(
+    clip.video, path, side=_GALLERY_SIDE, seconds=clip.seconds
+  )
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:

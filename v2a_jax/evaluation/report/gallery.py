@@ -16,7 +16,7 @@ import numpy as np
 from v2a_jax import media
 from v2a_jax.basics import cache, files
 from v2a_jax.basics.paths import is_remote
-from v2a_jax.evaluation import selection
+from v2a_jax.evaluation import previews, selection
 from v2a_jax.evaluation.report import figures
 from v2a_jax.evaluation.report.columns import Column
 from v2a_jax.evaluation.schema import GENERATED, GROUND_TRUTH, SHUFFLED
@@ -27,7 +27,7 @@ _RATE = 16_000  # Hz, of the spectrograms
 # Where a page would be too large.
 _SYNTHETIC = ("shifted", "metronome", "silence", "noise")
 _SYNTHETIC_WORDS = "the shifted true sound, metronome, silence and noise"
-_SMALL_RATE, _SMALL_SIDE = 64_000, 240  # bit/s, pixels
+_SMALL_RATE, _SMALL_SIDE, _SMALL_FPS = 64_000, 240, 30.0  # bit/s, pixels, Hz
 _KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 
@@ -230,7 +230,7 @@ def fit(
     folder: where encoded files are written.
 
   Returns:
-    What was done, in words; nothing may be enough.
+    What was done, in words. The media may still be larger.
   """
   said = []
 
@@ -290,13 +290,7 @@ class _Encoder:
 
   def video(self, path: pathlib.Path) -> pathlib.Path:
     def encode(out: pathlib.Path) -> None:
-      info = media.probe_limited(path)
-      scale = min(1.0, _SMALL_SIDE / min(info.height, info.width))
-      even = lambda side: max(2, 2 * round(side * scale / 2))
-      size = (even(info.height), even(info.width))
-      video = media.limited(media.read_video)(path, size=size, max_fps=30.0)
-      times = video.times - video.times[0]
-      media.encode_video(video.frames, times, path=out)
+      previews.write_video(path, out, side=_SMALL_SIDE, max_fps=_SMALL_FPS)
 
     return self._smaller(path, ".mp4", encode)
 

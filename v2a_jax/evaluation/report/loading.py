@@ -9,8 +9,11 @@ from v2a_jax.basics.paths import as_path, check_readable, find
 from v2a_jax.evaluation.report import arms
 from v2a_jax.evaluation.schema import FILE, SCHEMA
 
-_REQUIRED = ("name", "checkpoint", "set", "identity", "metrics", "rows")
-_REQUIRED += ("clips",)
+# What results have, and of what type; the others may be missing.
+_REQUIRED = {"name": str, "rows": list, "clips": list}
+_REQUIRED |= dict.fromkeys(("checkpoint", "set", "identity", "metrics"), dict)
+_OPTIONAL = {"config": dict, "sampler": dict, "code": dict}
+_OPTIONAL |= {"curve": list, "failures": list}
 
 
 def load_runs(paths: Sequence[str | pathlib.Path]) -> list[dict]:
@@ -71,8 +74,15 @@ def _load(path: pathlib.Path) -> dict:
     raise ValueError(
       f"{path}: results of schema {run.get('schema')}, not {SCHEMA}; run `v2a eval` again"
     )
-  missing = [name for name in _REQUIRED if name not in run]
-  if missing:
-    raise ValueError(f"{path}: lacks {missing}; run `v2a eval` again")
-  optional = {"config": {}, "sampler": {}, "code": {}, "curve": []}
-  return optional | {"failures": []} | run
+  run = {name: kind() for name, kind in _OPTIONAL.items()} | run
+  wrong = [
+    name
+    for name, kind in (_REQUIRED | _OPTIONAL).items()
+    if not isinstance(run.get(name), kind)
+  ]
+  if wrong:
+    raise ValueError(
+      f"{path}: {', '.join(wrong)} missing or of another type; run `v2a eval`"
+      " again"
+    )
+  return run
