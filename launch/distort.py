@@ -15,7 +15,7 @@ ARGUMENTS = """
 --kinds NAMES         distortions, separated by commas: noise, lowpass, late,
                       early, shuffled (default: all)
 --num_clips N         number of clips, drawn at random; 0 for all (default 0)
---seconds LENGTH      judge no more of a clip, from its start, 0.5 or more
+--seconds LENGTH      judge so many seconds of a clip from its start, 0.5 or more
                       (default: all)
 --embeddings NAMES    embeddings for set distances, separated by commas (default:
                       those of v2a eval)

@@ -34,7 +34,7 @@ what they are judged by:
 --captions FILE       table of captions, where the reference is a folder
 --num_clips N         number of clips, drawn at random; 0 for all (default: 64
                       with a checkpoint, else all)
---seconds LENGTH      judge no more of a clip, from its start, 0.5 or more
+--seconds LENGTH      judge so many seconds of a clip from its start, 0.5 or more
                       (default: as long as the checkpoints make, or all)
 --rate RATE           sample rate in Hz to judge all sounds at (default: the
                       highest of the true sounds, up to 48000)
@@ -45,7 +45,7 @@ what they are judged by:
                       tag, separated by commas; v2a weights has their weights
                       (default mn04,aisfx)
 --toolkits            also compute KAD as kadtk, inception score and DeSync as
-                      av-benchmark do, to be held against published numbers
+                      av-benchmark do, to compare with published numbers
 --clap DIR            also score the agreement of sounds and prompts, by LAION's
                       CLAP: clap:htsat_unfused, as v2a weights fetches it, or a
                       folder with config.json, model.safetensors, tokenizer.json
@@ -63,7 +63,7 @@ how:
                       sees nothing or is given the words of another clip
 --given_word_times    add a row of the model that is told when the words of a
                       transcript are spoken; v2a generate is not told
---degraded            add rows of the model that is given compressed, noisy, slow
+--degraded            add rows of the model's sounds for compressed, noisy, slow
                       and film-like pictures
 --best_of COUNT       number of takes that a model makes of each clip; the best by
                       how onsets coincide with motion, as v2a generate ranks
@@ -78,8 +78,8 @@ how:
 --shard I/N           do the I-th of N shares; start all N with the same -o, the
                       last to end writes the results (default 1/1)
 what is kept:
---gallery_clips N     number of clips whose sounds are kept for the report: the
-                      first, and as many from the worst to the best (default 24)
+--gallery_clips N     number of clips whose sounds are kept for the report: half
+                      the first, half from the worst to the best (default 24)
 --reuse DIR           folder of earlier results: what is in its embeddings.npz
                       is not embedded again, such as for another set distance
                       of the same sounds (repeatable)
@@ -119,6 +119,7 @@ def main(argv: list[str]) -> int:
     print("\n".join(truth.notes), end="\n" * bool(truth.notes), flush=True)
   systems = _Systems(args, truth, names)
   options = dataclasses.replace(options, seconds=systems.seconds())
+  done = None
   for name, system in systems:
     out = as_path(args.output)
     if len(names) > 1 or args.step == "each":

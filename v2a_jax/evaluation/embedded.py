@@ -11,8 +11,8 @@ A row and a network have the arrays
 
 in the order of the clips in results.json; the row `reference` has the other
 clips' true sounds. A later evaluation that is given the folder embeds no sound
-again that the same network has embedded. Its vectors are then rounded to float16, which
-moves a distance by less than one part in a thousand.
+again that the same network has embedded. Its vectors are then rounded to float16,
+which moves a distance by less than one part in a thousand.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -26,9 +26,9 @@ seeds, turned into a p, names too many differences.
 Welch, "The generalization of Student's problem when several different
 population variances are involved", 1947; Satterthwaite, "An approximate
 distribution of estimates of variance components", 1946; Owen, "The pigeonhole
-bootstrap", 2007, on crossed factors; Bouthillier et al., "Accounting for variance in machine
-learning benchmarks", 2021, https://arxiv.org/abs/2103.03098, on why seeds belong
-in a comparison.
+bootstrap", 2007, on crossed factors; Bouthillier et al., "Accounting for variance
+in machine learning benchmarks", 2021, https://arxiv.org/abs/2103.03098, on why
+seeds belong in a comparison.
 """
 
 from collections.abc import Sequence

@@ -2,12 +2,13 @@
 
 A request is a line on standard input:
 
-  {"id": "dog_t00010000", "sha256": "…", "seconds": 10.0, "video": "/tmp/….mp4",
-   "audio": "/tmp/….flac", "caption": "…", "transcript": "…", "label": "…"}
+  {"id": "dog_t00010000", "sha256": "…", "seconds": 10.0,
+   "video": "/tmp/….mp4", "audio": "/tmp/….flac", "caption": "…",
+   "transcript": "…", "label": "…"}
 
 `video` and `audio` are files that stay until the answer, null where the clip has
-none; the sound is in `audio`, also if the video's file has a track. An answer is a line on standard
-output, in any order:
+none; the sound is in `audio`, also if the video's file has a track. An answer is
+a line on standard output, in any order:
 
   {"id": "dog_t00010000", "audio_caption": ["A dog barks."], "speech": false,
    "confidence": 0.8, "by": "captioner@1"}

@@ -10,8 +10,8 @@ picture" (`sync/network.py`). Kept of a sound are
 The network was trained on scenes that no generator saw (`configs/sync_tiny.py`)
 and conditions, starts and teaches no generator: nothing that is judged could
 have learned to please it. Takes that it has chosen (`v2a generate --rank_by
-sync_judge`) are not measured by it. What it was measured to do on held-out pairs is in its
-bundle, and stands beside its scores.
+sync_judge`) are not measured by it. What was measured of it on held-out pairs is
+in its bundle, and stands beside its scores.
 """
 
 import dataclasses

@@ -309,9 +309,9 @@ def _of_seeds(runs: Sequence[dict]) -> list[str]:
     sentences.append(
       f"{join(names)}: mean of {count} training seeds. Intervals of the table and"
       " tests between arms are over clips and seeds: they say what other seeds on"
-      f" other clips would give. How far seeds are apart is hardly known from {count}, so their"
-      f" part of an interval is {t:.1f} standard errors to each side, and only"
-      " large differences are named."
+      " other clips would give. How far seeds are apart is hardly known from"
+      f" {count}, so their part of an interval is {t:.1f} standard errors to each"
+      " side, and only large differences are named."
     )
   names = [run["name"] for run, own in zip(runs, counts) if own == 1]
   if len(names) == len(runs):

@@ -28,7 +28,7 @@ _RATE = 16_000  # Hz, of the spectrograms
 _SYNTHETIC = ("shifted", "metronome", "silence", "noise")
 _SYNTHETIC_WORDS = "the shifted true sound, metronome, silence and noise"
 _SMALL_RATE, _SMALL_SIDE, _SMALL_FPS = 64_000, 240, 30.0  # bit/s, pixels, Hz
-_KINDS = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
+_TYPES = {".m4a": "audio/mp4", ".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 @dataclasses.dataclass
@@ -331,7 +331,7 @@ def attach(clips: Sequence[Clip], folder: pathlib.Path | None) -> None:
 
 def _kind(path: pathlib.Path) -> str:
   guess = mimetypes.guess_type(path.name)[0]
-  return _KINDS.get(path.suffix) or guess or "application/octet-stream"
+  return _TYPES.get(path.suffix) or guess or "application/octet-stream"
 
 
 def data_url(path: pathlib.Path | None) -> str:

@@ -72,7 +72,8 @@ def _load(path: pathlib.Path) -> dict:
   run = files.read_json(path)
   if run.get("schema") != SCHEMA:
     raise ValueError(
-      f"{path}: results of schema {run.get('schema')}, not {SCHEMA}; run `v2a eval` again"
+      f"{path}: results of schema {run.get('schema')}, not {SCHEMA}; run"
+      " `v2a eval` again"
     )
   run = {name: kind() for name, kind in _OPTIONAL.items()} | run
   wrong = [

@@ -6,10 +6,9 @@ where the true sound has it; effects are what has neither. What is in sight is
 known where events are, as in scenes.
 
 Clips are halved at the median duration, and at the median number of motion
-peaks a second, where these differ. A cell has a shade by its rank among the
-slices of its column, the best darkest. Distances between sets have no slices, as few
-clips say little of them. The slices are for looking, so their intervals are not
-corrected for their number.
+peaks a second, where these differ. Cells of a column are shaded by rank, the best
+darkest. Distances between sets are left out: of the few clips of a slice they are
+mostly bias. Intervals are not corrected for the number of slices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,6 @@ from v2a_jax.evaluation.report.differences import models_of, terms
 from v2a_jax.evaluation.schema import GENERATED
 
 FEWEST = 4  # clips of a slice
-
-
 _HEARD = ("with speech", "without speech", "with music", "effects alone")
 _SIGHT = ("all in sight", "some out of sight", "nothing in sight")
 # What halves the clips, and what the halves are called.

@@ -1,9 +1,11 @@
-"""Quality over cost: which runs are beaten by none in both (a Pareto front).
+"""Quality over cost, with the Pareto front: runs that no other run equals or
+beats in quality at less cost.
 
-Costs are what results.json has: the time that a clip takes, where all runs were
-timed on the same machine; the number of parameters; the time of training. Only
-runs that a metric is comparable of share a plot. The front joins values as they
-are: whether two of them differ, the verdict says.
+Costs are what results.json has: the time that a clip takes, the number of
+parameters, the time of training. Times share a plot only where they were taken
+on one kind of machine at one precision, and scores only where they may be
+compared. The front joins values as they are: whether two of them differ, the
+verdict says.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,8 +64,7 @@ def costs_of(run: dict) -> dict[str, float]:
 def front(
   points: Sequence[tuple[float, float]], *, higher_is_better: bool
 ) -> list[int]:
-  """Returns which (cost, value) none is better than in one and as good in the
-  other, by ascending cost."""
+  """Returns indices of the Pareto front of (cost, value), by ascending cost."""
   sign = 1 if higher_is_better else -1
   order = sorted(
     range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1])
