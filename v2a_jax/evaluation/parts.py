@@ -87,8 +87,7 @@ def write(path: pathlib.Path, part: Part) -> None:
     for row, networks in scored.features.items():
       for network, features in networks.items():
         for name, array in vars(features).items():
-          if array is not None:
-            arrays["|".join((str(i), row, network, name))] = array
+          arrays["|".join((str(i), row, network, name))] = array
   failures = [vars(f) for f in part.failures]
   meta = {"clips": clips, "failures": failures, "seconds": part.seconds}
   arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)

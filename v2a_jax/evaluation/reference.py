@@ -220,11 +220,10 @@ def _read(path: pathlib.Path, log) -> Reference | None:
 
 def _write(path: pathlib.Path, reference: Reference) -> None:
   """Writes a cache file; does nothing where it cannot be written."""
-  arrays = {k: v for k, v in vars(reference.features).items() if v is not None}
   texts = {"about": reference.about, "digest": reference.digest}
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.written(path) as part:
-      np.savez(part, **arrays, **texts)
+      np.savez(part, **vars(reference.features), **texts)
   except OSError:
     pass

@@ -304,9 +304,8 @@ def _apply(embedding: Embedding, windows: Sequence[np.ndarray]):
 def joined(features: Sequence[Features]) -> Features:
   """Joins the features of single clips, in their order."""
   counts = [len(of.vectors) for of in features]
-  merged = {
-    name: np.concatenate([getattr(of, name) for of in features])
-    for name, array in vars(features[0]).items()
-    if array is not None
-  }
-  return Features(**merged | {"clips": np.repeat(range(len(counts)), counts)})
+  return Features(
+    np.concatenate([of.vectors for of in features]),
+    np.repeat(np.arange(len(counts)), counts),
+    np.concatenate([of.logits for of in features]),
+  )
