@@ -58,7 +58,9 @@ def main() -> None:
   parser.add_argument("--weights", help="file or folder of the weights")
   args = parser.parse_args()
   network = embeddings.get(args.embedding)(args.weights)
-  named = lambda folder, name: sorted(folder.rglob(f"*{name}*"))
+  named = lambda folder, name: sorted(
+    path for path in folder.rglob(f"*{name}*") if path.is_file()
+  )
   true, made = (
     {name: features(network, named(of, name)) for name in args.classes}
     for of in (args.true, args.generated)

@@ -1,5 +1,6 @@
 """The page opens without a network, and shows what results hold."""
 
+import csv
 import html.parser
 import json
 import re
@@ -88,6 +89,17 @@ def test_page_is_self_contained_and_complete(results, tmp_path):
   markdown = out.with_suffix(".md").read_text()
   assert "| diffusion | 12 | **0.8" in markdown
   assert "diffusion beats ar" in markdown
+
+
+def test_the_table_is_a_file_of_numbers_beside_the_page(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0)
+  out = report.write_report([path], tmp_path / "r.html")
+  with open(out.with_suffix(".csv"), newline="") as file:
+    rows = [*csv.DictReader(file)]
+  (fad,) = (
+    r for r in rows if (r["row"], r["metric"]) == ("Ground truth", "fad")
+  )
+  assert float(fad["low"]) < float(fad["value"]) < float(fad["high"])
 
 
 def test_ground_truth_that_runs_share_is_one_row_and_one_track(results):

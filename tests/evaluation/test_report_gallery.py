@@ -1,6 +1,5 @@
 """Which clips can be heard: chosen by score of all, in one page of 25 MB."""
 
-import csv
 import json
 import re
 import shutil
@@ -78,17 +77,6 @@ def test_chosen_clips_go_from_the_worst_to_the_best():
   assert found[0] == rest[0] and found[-1] == rest[-1]
   assert found[2] == pytest.approx(np.median(rest), abs=0.03)
   assert selection.choose(run, 50) == [clip["id"] for clip in run["clips"]]
-
-
-def test_the_table_is_a_file_of_numbers_beside_the_page(tmp_path):
-  path = write_results(tmp_path / "a", "run", with_media=0)
-  out = page.write_report([path], tmp_path / "r.html")
-  with open(out.with_suffix(".csv"), newline="") as file:
-    rows = [*csv.DictReader(file)]
-  (fad,) = (
-    r for r in rows if (r["row"], r["metric"]) == ("Ground truth", "fad")
-  )
-  assert float(fad["low"]) < float(fad["value"]) < float(fad["high"])
 
 
 def test_files_that_cannot_be_made_smaller_stay_as_they_are(tmp_path):

@@ -165,10 +165,7 @@ def _sounds(clips, codes, options: ListeningOptions) -> dict[str, str]:
     for clip in clips:
       for system, path in clip.sounds.items():
         rate = media.probe_limited(path).sample_rate or 48_000
-        try:
-          sound = media.limited(media.read_audio)(path, sample_rate=rate)
-        except media.MediaError as error:
-          raise ValueError(f"{path}: {error}") from None
+        sound = media.limited(media.read_audio)(path, sample_rate=rate)
         samples = level(sound.samples, rate, loudness=options.loudness)
         code = codes[clip.id, system]
         file = media.encode_audio(
