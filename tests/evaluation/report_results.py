@@ -90,6 +90,7 @@ def write_results(
         "id": clip,
         "caption": f"A ball strikes bar {i} & rings",
         "transcript": "bin blue at f two now" if i % 2 else "",
+        "heard": {"speech": bool(i % 2)},
         "duration": SECONDS,
         "video": video,
         "audio": audio,

@@ -60,6 +60,19 @@ def test_parts_of_the_set_are_what_is_heard_and_in_sight(tmp_path):
   assert float(music.cells[0].text) == pytest.approx(np.mean(scores), abs=0.01)
 
 
+def test_what_nothing_has_listened_to_is_neither_speech_nor_effects(tmp_path):
+  path = write_results(tmp_path / "a", "run", with_media=0, clips=16)
+  content = json.loads(path.read_text())
+  for i, clip in enumerate(content["clips"]):
+    clip["transcript"] = "one two" if i < 4 else ""
+    clip["heard"] = {"music": i >= 12}
+  path.write_text(json.dumps(content))
+  run = load(path)
+  _, parts = slices.slices([run], columns_of([run]), colours=6)
+  found = {part.name: part.n for part in parts}
+  assert found == {"with speech": 4, "with music": 4}
+
+
 def test_parts_of_the_set_are_halved_by_duration_and_motion(tmp_path):
   path = write_results(tmp_path / "a", "run", with_media=0, clips=12)
   content = json.loads(path.read_text())
@@ -67,6 +80,7 @@ def test_parts_of_the_set_are_halved_by_duration_and_motion(tmp_path):
     clip["duration"] = 4.0 if i < 8 else 2.5
     clip["motion_rate"] = None if i < 2 else 0.5 * i
     clip["transcript"] = ""
+    clip["heard"] = {"speech": False}
     clip["scores"]["generated"]["onset_f1_50"] = i / 12
   path.write_text(json.dumps(content))
   run = load(path)

@@ -1,8 +1,9 @@
 """Scores of parts of the clips: by class, by what is heard, by whether it is in
 sight, by duration and motion.
 
-Speech is where there is a transcript, or where the true sound has it; music
-where the true sound has it; effects are what has neither. What is in sight is
+Speech is where there is a transcript, or where it is heard in the true sound;
+music where that is heard; effects alone are where neither is. A clip that nothing
+has listened to, for want of the weights, is in none of these. What is in sight is
 known where events are, as in scenes.
 
 Clips are halved at the median duration, and at the median number of motion
@@ -111,11 +112,13 @@ def _slices_of(
 ) -> list[str]:
   names = [*filter(None, [clip.get("label")])]
   heard = clip.get("heard") or {}
-  speech = bool(clip.get("transcript")) or heard.get("speech", False)
-  names.append(_HEARD[0] if speech else _HEARD[1])
-  if heard.get("music"):
+  speech = True if clip.get("transcript") else heard.get("speech")
+  music = heard.get("music")
+  if speech is not None:
+    names.append(_HEARD[0] if speech else _HEARD[1])
+  if music:
     names.append(_HEARD[2])
-  elif not speech and "music" in heard:
+  elif (speech, music) == (False, False):
     names.append(_HEARD[3])
   seen, unseen = clip.get("on_screen"), clip.get("off_screen")
   if seen or unseen:
