@@ -162,10 +162,11 @@ def _check(args: argparse.Namespace) -> None:
     raise error("--shard needs a folder of this machine, or one that is shared")
   if args.best_of > 1 and not args.checkpoint:
     raise error("--best_of goes with checkpoints: sounds of a folder are there")
-  last = args.noise_seed + (_num_clips(args) or 1) - 1
+  count = _num_clips(args) or 1
+  last = args.noise_seed + count - 1
   if last > parsing.MAX_SEED:
     raise error(
-      f"--noise_seed {args.noise_seed} with {args.num_clips} clips needs seeds"
+      f"--noise_seed {args.noise_seed} with {count} clips needs seeds"
       f" up to {last}, the largest is {parsing.MAX_SEED}"
     )
 
