@@ -137,7 +137,9 @@ def test_seeds_that_are_counted_up_stay_below_the_largest(tmp_path, capsys):
   args = [*("generate", video, "-o", tmp_path / "out", "--seed", last)]
   assert f"needs seeds up to {2**32 + 2}" in refused(capsys, *args)
   args = ["eval", "no/such", "--set=x", "-o", "y", "--noise_seed", last]
-  assert f"with 64 clips needs seeds up to {2**32 + 62}" in refused(capsys, *args)
+  assert f"with 64 clips needs seeds up to {2**32 + 62}" in refused(
+    capsys, *args
+  )
   # One clip needs that seed alone, so what is missing comes next.
   assert "no/such" in refused(capsys, *args, "--num_clips=1")
 
