@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pathlib
 import resource
 import shutil
 
@@ -81,6 +82,11 @@ def flip_a_bit_of_the_weights(folder):
 
 def flip_a_bit_of_the_optimizer(folder):
   flip_a_bit(folder, "state/")
+
+
+def flip_all(folder):
+  for path in filter(pathlib.Path.is_file, folder.rglob("*")):
+    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
 
 
 def truncate(folder):
@@ -212,9 +218,10 @@ def test_weights_for_use_are_the_average(saved, state):
   assert model(jnp.ones((1, 4))).shape == (1, 4)
 
 
-def test_using_a_model_needs_no_optimizer(workdir):
+@pytest.mark.parametrize("damage", [shutil.rmtree, flip_all])
+def test_using_a_model_needs_no_optimizer(workdir, damage):
   """Neither to read it nor to find it sound."""
-  shutil.rmtree(workdir / "checkpoints" / "2" / "state")
+  damage(workdir / "checkpoints" / "2" / "state")
   restored = restore_params(workdir)
   assert restored.step == 2
   assert restored.state["params"].keys() == {

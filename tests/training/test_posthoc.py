@@ -91,6 +91,38 @@ def test_a_run_keeps_what_the_average_is_made_of(tmp_path):
     restore_average(tmp_path, 0.3)
 
 
+def test_few_snapshots_give_lengths_near_theirs_and_no_others():
+  """Shares of one checkpoint summed up to 0.67 for the length 0.2."""
+  last = [(1000, name) for name in posthoc.LENGTHS]
+  found = posthoc.shares(last, step=1000, length=0.07)
+  assert found.sum() == pytest.approx(1)
+  for length in (1e-6, 0.01, 0.2):
+    with pytest.raises(SettingError, match="from the 1 checkpoints until step"):
+      posthoc.shares(last, step=1000, length=length)
+
+
+def test_damaged_checkpoints_are_left_out(tmp_path):
+  settings = dict(num_train_steps=8, checkpoint_every=2, keep=9)
+  state = train(experiment(posthoc_averages=True, **settings), tmp_path)
+
+  def damage(step):
+    part = tmp_path / "checkpoints" / str(step) / "state" / "_sharding"
+    part.write_text("{")
+
+  damage(4)
+  made = restore_average(tmp_path, 0.05).state["params"]
+  for key, array in names.flatten(state.averages["short"]).items():
+    np.testing.assert_allclose(made[key], array, rtol=1e-4, atol=1e-6)
+  damage(2)
+  with pytest.raises(CheckpointError, match="step 2 there is no sound check"):
+    restore_average(tmp_path, 0.05, step=2)
+  damage(8)  # Nothing ends at its step any more.
+  with pytest.raises(
+    SettingError, match="checkpoints until step 8: the nearest"
+  ):
+    restore_average(tmp_path, 0.05)
+
+
 def test_a_run_without_them_says_what_to_set(tmp_path):
   train(experiment(num_train_steps=2), tmp_path)
   with pytest.raises(CheckpointError, match="config.posthoc_averages=True"):

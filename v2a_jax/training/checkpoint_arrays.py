@@ -156,27 +156,23 @@ def items_of(state: TrainState) -> dict[str, ocp.args.CheckpointArgs]:
   }
 
 
-def read_shapes(path: epath.Path) -> dict[names.Name, Any]:
-  """Returns {name: shape and type} of a checkpoint, without its arrays."""
-  return {
-    name: leaf
-    for shapes in _shapes_by_item(path).values()
-    for name, leaf in shapes.items()
-  }
+def read_shapes(
+  path: epath.Path, items: Sequence[str] = (WEIGHTS, STATE)
+) -> dict[names.Name, Any]:
+  """Returns {name: shape and type} of a checkpoint, without its arrays.
 
-
-def _shapes_by_item(path: epath.Path) -> dict[str, dict[names.Name, Any]]:
-  handler = ocp.PyTreeCheckpointHandler()
-  trees = {
-    item: handler.metadata(path / item).tree
-    for item in (WEIGHTS, STATE)
-    if (path / item).is_dir()
-  }
+  Args:
+    path: folder of the checkpoint.
+    items: parts of it that are read, where they are there.
+  """
   shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-  return {
-    item: {k: shape(v) for k, v in traverse_util.flatten_dict(tree).items()}
-    for item, tree in trees.items()
-  }
+  handler, found = ocp.PyTreeCheckpointHandler(), {}
+  for item in items:
+    if (path / item).is_dir():
+      tree = handler.metadata(path / item).tree
+      named = traverse_util.flatten_dict(tree).items()
+      found |= {name: shape(leaf) for name, leaf in named}
+  return found
 
 
 def read_arrays(
@@ -190,10 +186,11 @@ def read_arrays(
       type, without for numpy arrays as they are stored.
   """
   arrays = {}
-  for item, shapes in _shapes_by_item(path).items():
-    wanted = {name: named[name] for name in named if name in shapes}
-    if wanted:
-      arrays |= _read_item(path / item, wanted)
+  for item in (WEIGHTS, STATE):
+    if arrays.keys() != named.keys():  # What is not wanted may be damaged.
+      shapes = read_shapes(path, [item])
+      wanted = {name: named[name] for name in named if name in shapes}
+      arrays |= _read_item(path / item, wanted) if wanted else {}
   return arrays
 
 

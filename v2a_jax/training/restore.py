@@ -14,7 +14,7 @@ import numpy as np
 
 from v2a_jax.basics import files
 from v2a_jax.training import checkpoint_arrays, copies, digests, posthoc
-from v2a_jax.training.checkpoint_arrays import WEIGHTS, CheckpointError
+from v2a_jax.training.checkpoint_arrays import STATE, WEIGHTS, CheckpointError
 from v2a_jax.training.digests import find_damage, list_steps
 from v2a_jax.training.retention import ranked
 from v2a_jax.training.state import abstract_model
@@ -78,7 +78,10 @@ def restore_params(
     path, folder = _find_sound(
       checkpoint_root(workdir), step, weights_only=ema, place=place
     )
-    saved = checkpoint_arrays.read_shapes(folder)
+    # Nothing else was checked where the weights are apart.
+    apart = ema and (folder / WEIGHTS).is_dir()
+    items = [WEIGHTS] if apart else [WEIGHTS, STATE]
+    saved = checkpoint_arrays.read_shapes(folder, items)
     averaged = ema and any(name[0] == "ema" for name in saved)
     wanted = ("ema" if averaged else "params", "buffers")
     target = {name: leaf for name, leaf in saved.items() if name[0] in wanted}
@@ -97,7 +100,7 @@ def restore_params(
 def restore_average(
   workdir: epath.PathLike, length: float, *, step: int | str | None = None
 ) -> Restored:
-  """Makes the average of a length from all checkpoints up to a step.
+  """Makes the average of a length from all sound checkpoints up to a step.
 
   Args:
     workdir: folder of a run with `posthoc_averages`.
@@ -106,18 +109,39 @@ def restore_average(
 
   Raises:
     CheckpointError: as `restore_params`, or one has no such averages.
-    SettingError: no average has that length.
+    SettingError: no average has that length, or too few checkpoints are left.
   """
   newest, root = restore_params(workdir, step=step), checkpoint_root(workdir)
   steps = [taken for taken in list_steps(root) if 0 < taken <= newest.step]
+  params = None
+  while steps and params is None:
+    params = _summed(root, steps, length=length, step=newest.step)
+  if params is None:
+    raise CheckpointError(
+      f"{root}: until step {newest.step} there is no sound checkpoint to make an"
+      " average of"
+    )
+  return dataclasses.replace(newest, state=newest.state | {"params": params})
+
+
+def _summed(
+  root: epath.Path, steps: list[int], *, length: float, step: int
+) -> dict[names.Name, np.ndarray] | None:
+  """Sums the averages in checkpoints to one.
+
+  Returns:
+    Arrays by name; None if a checkpoint is damaged, which is taken off `steps`.
+  """
   snapshots = [(taken, name) for taken in steps for name in posthoc.LENGTHS]
-  share = dict(
-    zip(snapshots, posthoc.shares(snapshots, step=newest.step, length=length))
-  )
-  total = dict.fromkeys(newest.state["params"], 0.0)
+  shares = posthoc.shares(snapshots, step=step, length=length)
+  share, total = dict(zip(snapshots, shares)), {}
   for taken in steps:
+    path = root / str(taken)
     with tempfile.TemporaryDirectory() as place:
-      path, folder = _find_sound(root, taken, weights_only=False, place=place)
+      folder, damage = _fetch(path, weights_only=False, place=place)
+      if damage:
+        steps.remove(taken)
+        return None
       saved = checkpoint_arrays.read_shapes(folder)
       named = {k: v for k, v in saved.items() if k[0] == "averages"}
       if not named:
@@ -128,9 +152,8 @@ def restore_average(
       arrays = checkpoint_arrays.read_arrays(folder, named)
     for (_, average, *name), array in arrays.items():
       part = share[taken, average] * array.astype(np.float64)
-      total[tuple(name)] = total[tuple(name)] + part
-  params = {name: array.astype(np.float32) for name, array in total.items()}
-  return dataclasses.replace(newest, state=newest.state | {"params": params})
+      total[tuple(name)] = total.get(tuple(name), 0.0) + part
+  return {name: array.astype(np.float32) for name, array in total.items()}
 
 
 def restore_model(
@@ -198,20 +221,34 @@ def _find_sound(
     raise CheckpointError(f"{root}: no step {step}; there are {steps[::-1]}")
   for candidate in steps if step is None else [step]:
     path = root / str(candidate)
-    items = None
-    if weights_only and (path / WEIGHTS).is_dir():
-      items = (WEIGHTS, "data", "meta")
-    folder = path
-    if digests.is_remote(path):
-      # By one transfer, which serves the check and the reading.
-      folder = epath.Path(place) / path.name
-      reason = copies.fetch(path, folder, items=items)
-    else:
-      reason = find_damage(path, items=items)
-    if reason is None:
-      return path, checkpoint_arrays.merge(folder)
-    _log.warning("checkpoint %s is damaged (%s)", path, reason)
-  raise CheckpointError(f"{path}: damaged ({reason}); use another checkpoint")
+    folder, damage = _fetch(path, weights_only=weights_only, place=place)
+    if damage is None:
+      return path, folder
+  raise CheckpointError(f"{path}: damaged ({damage}); use another checkpoint")
+
+
+def _fetch(
+  path: epath.Path, *, weights_only: bool, place: str
+) -> tuple[epath.Path, str | None]:
+  """Checks a checkpoint, and copies one of an object store here.
+
+  Returns:
+    (where its files can be read, what is damaged: None if it is sound).
+  """
+  items = None
+  if weights_only and (path / WEIGHTS).is_dir():
+    items = (WEIGHTS, "data", "meta")
+  folder = path
+  if digests.is_remote(path):
+    # By one transfer, which serves the check and the reading.
+    folder = epath.Path(place) / path.name
+    damage = copies.fetch(path, folder, items=items)
+  else:
+    damage = find_damage(path, items=items)
+  if damage is None:
+    return checkpoint_arrays.merge(folder), None
+  _log.warning("checkpoint %s is damaged (%s)", path, damage)
+  return folder, damage
 
 
 def _best_step(root: epath.Path, steps: list[int]) -> int:
