@@ -44,8 +44,8 @@ WORKDIR               workdir of v2a train, or a published generator such as
                       the run used)
 --dtype DTYPE         type of the stored weights: float32, float16 or bfloat16
                       (default float16)
---measured DIR        folder of v2a eval on this checkpoint, whose results.json
-                      the model card tells (repeatable)
+--measured DIR        folder of v2a eval on this checkpoint, whose results the
+                      model card shows (repeatable)
 """
 
 

@@ -24,7 +24,7 @@ def scenes(tmp_path_factory):
   return folder
 
 
-def written(module, workdir, paths, *evaluations, **changes):
+def written(module, workdir, paths, *evaluations, source=SOURCE, **changes):
   """What a card says first, and then by section."""
   config = module.get_config()
   config.data.paths = tuple(map(str, paths))
@@ -32,7 +32,7 @@ def written(module, workdir, paths, *evaluations, **changes):
   experiment = Experiment.from_config(config)
   text = card.write(
     experiment,
-    SOURCE | {"path": str(workdir)},
+    source | {"path": str(workdir)},
     model=nnx.merge(*experiment.abstract),
     bundle="mine",
     evaluations=evaluations,
@@ -89,6 +89,18 @@ def test_what_was_not_measured_is_said_with_its_command(tmp_path):
     assert card.NOT_MEASURED in part and command in part
   # Nobody but the owner can say under which licence the weights are.
   assert card.FILL_IN in said["Licence"] and card.FILL_IN in said["Data"]
+
+
+def test_an_average_of_another_length_is_measured_as_the_bundle(tmp_path):
+  _, said = written(
+    diffusion_tiny,
+    tmp_path,
+    ["data/x"],
+    source=SOURCE | {"average_length": 0.07},
+  )
+  assert "average of the weights of length 0.07" in said["Training"]
+  assert "v2a eval mine --set DATA" in said["Measured"]
+  assert str(tmp_path) not in "".join(said.values())
 
 
 def test_what_was_measured_takes_its_place(tmp_path):

@@ -212,23 +212,23 @@ def test_next_token_loss_is_the_mean_cross_entropy():
   np.testing.assert_allclose(metrics["accuracy"], hits, rtol=1e-5)
 
 
-def test_codes_that_are_read_are_spoiled_at_a_rate_and_in_training_alone():
+def test_codes_that_are_read_are_corrupted_at_a_rate_and_in_training_alone():
   codes = jax.random.randint(jax.random.key(0), (64, T, tiny.BOOKS), 0, 11)
   read = lambda rate, train: NextToken(corrupt_rate=rate).read(
     codes, codebook_size=11, key=jax.random.key(1), train=train
   )
   np.testing.assert_array_equal(read(0.5, False), codes)
   np.testing.assert_array_equal(read(0.0, True), codes)
-  spoiled = np.asarray(read(0.5, True))
+  corrupted = np.asarray(read(0.5, True))
   # One of eleven random codes is the true one.
-  assert (spoiled != codes).mean() == pytest.approx(0.5 * 10 / 11, abs=0.03)
-  assert spoiled.min() == 0 and spoiled.max() == 10
+  assert (corrupted != codes).mean() == pytest.approx(0.5 * 10 / 11, abs=0.03)
+  assert corrupted.min() == 0 and corrupted.max() == 10
   every = np.asarray(read(1.0, True))
   counts = np.bincount(every.ravel(), minlength=11) / every.size
   np.testing.assert_allclose(counts, 1 / 11, atol=0.03)
 
 
-def test_spoiled_codes_are_read_and_the_true_ones_predicted():
+def test_corrupted_codes_are_read_and_the_true_ones_predicted():
   model = tiny.tokens()
   codes = jax.random.randint(jax.random.key(0), (2, T, tiny.BOOKS), 0, 11)
   objective = NextToken(corrupt_rate=0.5, cond_drop_rate=0.0)

@@ -56,15 +56,16 @@ def write(
 
   Args:
     experiment: experiment that trained it.
-    source: `path` of the workdir, `step`, `clips_seen` and `train_seconds`, or
-      as `path` the name of a published generator, which has a card.
+    source: `path` of the workdir, `step`, `clips_seen`, `train_seconds` and, of
+      an average that was made for the bundle, `average_length`; or as `path`
+      the name of a published generator, which has a card.
     model: the model.
     bundle: folder of the bundle, which the commands name.
     evaluations: contents of files results.json that measure these weights.
   """
   if system := published.find(source["path"]):
     sections = {
-      "Measured": _measured(experiment, source, evaluations),
+      "Measured": _measured(experiment, source, bundle, evaluations),
       "How to use it": _use(experiment, bundle),
     }
     return _card([system.card(source["path"]).rstrip()], sections)
@@ -72,8 +73,8 @@ def write(
     "Data": _data(experiment),
     "Licence": _licence(experiment),
     "Training": _training(experiment, source),
-    "Measured": _measured(experiment, source, evaluations),
-    "Limits": _limits(experiment, source["path"], evaluations),
+    "Measured": _measured(experiment, source, bundle, evaluations),
+    "Limits": _limits(experiment, source, bundle, evaluations),
   }
   if experiment.trains_generator:
     sections["How to use it"] = _use(experiment, bundle)
@@ -180,13 +181,17 @@ def _training(experiment: Experiment, source) -> Iterator[str]:
     f"learning rate {experiment.optimizer.learning_rate:g}",
     f"seed {run.seed}",
   ]
+  if "average_length" in source:
+    facts.append(
+      f"average of the weights of length {source['average_length']:g}"
+    )
   if run.init_from:
     facts.append(f"from the weights of `{run.init_from}`")
   yield f"`v2a train`: {', '.join(facts)}."
   yield f"On which machine, and what was tried and not taken: {FILL_IN}"
 
 
-def _measured(experiment, source, evaluations) -> Iterator[str]:
+def _measured(experiment, source, bundle, evaluations) -> Iterator[str]:
   for results in evaluations:
     metrics = results["metrics"].items()
     shown = [id_ for id_, entry in metrics if entry["role"] == "quality"]
@@ -194,7 +199,7 @@ def _measured(experiment, source, evaluations) -> Iterator[str]:
   if validation := _validation(source):
     yield f"Validation at the step of these weights: {validation}."
   if not evaluations and experiment.trains_generator:
-    yield _missing(f"v2a eval {source['path']} --set DATA -o eval/quality")
+    yield _missing(source, bundle, "--set DATA -o eval/quality")
   elif not evaluations and not validation:
     yield NOT_MEASURED
 
@@ -212,7 +217,7 @@ def _validation(source) -> str:
   return ", ".join(f"`{k}` {v:.4g}" for k, v in values.items())
 
 
-def _limits(experiment, workdir: str, evaluations) -> Iterator[str]:
+def _limits(experiment, source, bundle, evaluations) -> Iterator[str]:
   yield (
     "It knows what it was trained on. What it does with other sounds, places and"
     f" people: {FILL_IN}"
@@ -226,7 +231,7 @@ def _limits(experiment, workdir: str, evaluations) -> Iterator[str]:
     if {row["name"] for row in results["rows"]} & (_PICTURES.keys() - _ROWS)
   ]
   yield from worse or [
-    _missing(f"v2a eval {workdir} --set DATA --degraded -o eval/pictures")
+    _missing(source, bundle, "--set DATA --degraded -o eval/pictures")
   ]
   if not experiment.conditioner.reads_transcript:
     yield "**Lips.** It speaks no given words."
@@ -242,8 +247,10 @@ def _limits(experiment, workdir: str, evaluations) -> Iterator[str]:
   ]
   yield from lips or [
     _missing(
-      "v2a data scenes -o data/talk --num 64 --seed 78 --action talk",
-      f"v2a eval {workdir} --set data/talk --split all -o eval/lips",
+      source,
+      bundle,
+      "--set data/talk --split all -o eval/lips",
+      first="v2a data scenes -o data/talk --num 64 --seed 78 --action talk",
     )
   ]
 
@@ -293,11 +300,22 @@ def _cell(score: Mapping[str, Any] | None) -> str:
   return text
 
 
-def _missing(*commands: str) -> str:
-  how = (
-    "These commands do, and `--measured` of `v2a weights export` tells it here:"
-  )
-  return f"{NOT_MEASURED} {how}\n\n{_commands(*commands)}"
+def _missing(source, bundle: str, flags: str, *, first: str = "") -> str:
+  """Says that something was not measured, and what does.
+
+  Args:
+    source: as in `write`.
+    bundle: folder of the bundle.
+    flags: arguments of `v2a eval` after the checkpoint.
+    first: command that comes before it.
+  """
+  checkpoint, then = source["path"], ""
+  if "average_length" in source:  # No checkpoint of the run has such weights.
+    checkpoint = bundle
+  else:
+    then = ", and `--measured` of `v2a weights export` puts it here"
+  lines = [*filter(None, [first]), f"v2a eval {checkpoint} {flags}"]
+  return f"{NOT_MEASURED} To measure it{then}:\n\n{_commands(*lines)}"
 
 
 def _commands(*lines: str) -> str:

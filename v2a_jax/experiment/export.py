@@ -49,16 +49,21 @@ def export(
     dtype: dtype of the stored arrays: float32, float16 or bfloat16.
     card: model card in Markdown; `card.write` writes it if empty.
     evaluations: contents of files results.json of `v2a eval` on this step of
-      the workdir, for the card.
+      the workdir, for the card; none with an `average_length`.
 
   Raises:
     BundleError, CheckpointError: the workdir cannot be used, and why.
     ConfigError, MissingWeightsError, WrongWeightsError: nor can a published
-      generator be.
+      generator be; or an evaluation is given for an average that is made now.
     ValueError: an evaluation is of other weights.
   """
   out = as_path(out)
   check_writable(out)
+  if average_length is not None and evaluations:
+    raise ConfigError(
+      "no evaluation is of an average that is made now: export it without"
+      " --measured, and evaluate the bundle"
+    )
   if published.find(workdir):
     if average_length is not None:
       raise ConfigError(f"{workdir} is no run: leave out --average_length")

@@ -3,7 +3,7 @@
   loss = - mean_{i, k} log p(code[i, k] | codes before it, conditions)
 
 in the order of codes that `models/pattern.py` defines. The codes that the model
-reads may be spoiled in training, those that it predicts never, so that it
+reads may be corrupted in training, those that it predicts never, so that it
 learns to go on from mistakes, such as it makes when it reads its own codes
 (Bengio et al., "Scheduled sampling", https://arxiv.org/abs/1506.03099, draw them
 from the model).
@@ -59,12 +59,12 @@ class NextToken(base.GeneratorObjective):
     if not (train and self.corrupt_rate):
       return codes
     where, what = jax.random.split(jax.random.fold_in(key, 2))
-    spoil = lambda key, shape: jax.random.bernoulli(
+    corrupt = lambda key, shape: jax.random.bernoulli(
       key, self.corrupt_rate, shape
     )
     draw = lambda key, shape: jax.random.randint(key, shape, 0, codebook_size)
     return jnp.where(
-      rows.draw(spoil, where, codes.shape),
+      rows.draw(corrupt, where, codes.shape),
       rows.draw(draw, what, codes.shape),
       codes,
     )
