@@ -102,6 +102,19 @@ def test_a_killed_job_goes_on_with_the_seeds_that_it_would_have_had(
   assert times == [path.stat().st_mtime_ns for path in kept]
 
 
+@pytest.mark.parametrize("left", ["{}", "[]", '{"id": "x", "takes": []}', "x"])
+def test_a_job_that_cannot_be_read_costs_no_other(
+  left, store, tracker, clip, caplog
+):
+  """Nothing is removed then: what it needs is not known."""
+  _, folder = store.new("jobs")
+  (folder / "job.json").write_text(left)
+  video = add_video(store, clip)
+  (job,) = work(store, tracker, add_job(store, tracker, video))
+  assert job["state"] == "done", job["error"]
+  assert "what is old stays" in caplog.text and folder.exists()
+
+
 def test_what_a_kept_take_was_made_from_is_not_purged(store, tracker, clip):
   video, other = add_video(store, clip), add_video(store, clip)
   old, unused = (add_job(store, tracker, one) for one in (video, other))

@@ -28,6 +28,10 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _ENDING = re.compile(r"\.[a-z0-9]{2,5}")
 _STEM_LETTERS = 60
 KINDS = ("videos", "jobs")
+_JOB = {  # The keys of a job, as `jobs.make` makes it.
+  *("id", "created", "state", "stage", "error", "video", "name", "audio"),
+  *("like", "base", "request", "delivery", "takes", "command"),
+}
 
 
 class NotFoundError(LookupError):
@@ -80,8 +84,13 @@ class Store:
     files.write_json(folder / "video.json", facts)
 
   def job(self, id_: str) -> dict[str, Any]:
-    """Returns a job."""
-    return files.read_json(self.folder("jobs", id_) / "job.json")
+    """Returns a job.
+
+    Raises:
+      NotFoundError: none has this id.
+      OSError, ValueError: it cannot be read, or is none.
+    """
+    return _read_job(self.folder("jobs", id_))
 
   def add_job(self, folder: pathlib.Path, job: dict[str, Any]) -> None:
     """Writes a new job; from then on what it names is not purged.
@@ -113,9 +122,9 @@ class Store:
   def jobs(self) -> Iterator[dict[str, Any]]:
     """Yields all jobs that can be read, the oldest first."""
     found = []
-    for path in (self.root / "jobs").glob("*/job.json"):
+    for folder in (self.root / "jobs").iterdir():
       with contextlib.suppress(OSError, ValueError):
-        found.append(files.read_json(path))
+        found.append(_read_job(folder))
     yield from sorted(found, key=lambda job: job["created"])
 
   def take_folder(self, id_: str, seed: int) -> pathlib.Path:
@@ -149,7 +158,7 @@ class Store:
       found = {}
       for folder in (self.root / "jobs").iterdir():
         with contextlib.suppress(FileNotFoundError):  # It is being made.
-          found[folder] = files.read_json(folder / "job.json")
+          found[folder] = _read_job(folder)
       # The newest first: a job is made from takes of older ones.
       newest = lambda item: -item[1]["created"]
       for folder, job in sorted(found.items(), key=newest):
@@ -170,6 +179,15 @@ class Store:
     for folder in old:
       shutil.rmtree(self.tmp / folder.name, ignore_errors=True)
     return len(old)
+
+
+def _read_job(folder: pathlib.Path) -> dict[str, Any]:
+  job = files.read_json(folder / "job.json")
+  if missing := _JOB - job.keys():
+    raise ValueError(
+      f"{folder / 'job.json'} is no job: it has no {min(missing)}"
+    )
+  return job
 
 
 def safe_name(name: str) -> str:
