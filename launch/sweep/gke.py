@@ -263,14 +263,21 @@ def submit(plan: Plan, jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def _compare(plan: Plan) -> None:
-  """Runs the script of the report if every run is judged."""
+  """Runs the script of the report if every run is judged.
+
+  Raises:
+    SchedulerError: it fails.
+  """
   reports = query(plan, backend.ids(plan))
   judged = [job.name for job in plan.jobs() if job.stage == "evaluate"]
   done = [name for name in judged if _is_done(reports.get(name))]
   if len(done) < len(judged):
     print(f"{REPORT}: {len(done)} of {len(judged)} runs are judged")
     return
-  subprocess.run(["bash", str(plan.folder / f"{REPORT}.sh")])
+  if subprocess.run(["bash", plan.folder / f"{REPORT}.sh"]).returncode:
+    raise backend.SchedulerError(
+      f"the report failed: see {plan.folder / REPORT / 'log.txt'}"
+    )
 
 
 def _is_done(report: Report | None) -> bool:

@@ -45,8 +45,8 @@ def _changes(overrides: Mapping) -> str:
 def _states(jobs: Sequence[Job]) -> list[str]:
   """Returns the state of runs, with the step that they go on from.
 
-  `-` stands for what a store says that cannot be reached from here, which is
-  said.
+  If the store of their workdirs cannot be reached, each is `-`, and a line on
+  standard error says why.
   """
   found = []
   for job in jobs:

@@ -12,9 +12,9 @@ import time
 import pytest
 import yaml
 
+from launch import cli, parsing, train
 from launch import config as config_lib
-from launch import parsing, train
-from launch.sweep import backend, gke, plan, state, status, tpus
+from launch.sweep import backend, gke, plan, status, tpus
 from tests.evaluation.report_results import write_results
 from tests.launch.commands import refused, succeeds
 from v2a_jax.basics import claim
@@ -29,10 +29,8 @@ CRDS = "V2A_CRDS"
 
 
 @pytest.fixture
-def planned(tmp_path, capsys, monkeypatch):
-  # The store is not asked: nothing of it is here.
-  monkeypatch.setattr(state, "state", lambda folder: state.NEW)
-  return make(capsys, tmp_path / "sweep", "gs://bucket")
+def planned(gs_url, tmp_path, capsys):
+  return make(capsys, tmp_path / "sweep", gs_url)
 
 
 def make(capsys, folder, bucket):
@@ -119,7 +117,7 @@ def test_one_config_has_one_digest_in_the_image(planned):
     resolved = config_lib.parse(args.config, args.overrides)
     assert config_lib.fingerprint(resolved) == args.config_hash
     assert args.config_hash == point.fingerprint
-    assert args.workdir == f"gs://bucket/runs/sweep/{point.name}"
+    assert args.workdir == str(planned.workdir(point))
 
 
 def test_xpk_gets_the_same_command(planned):
@@ -220,6 +218,13 @@ def test_a_run_is_followed_to_its_judgement_and_the_report(
   assert (row["state"], row["evaluation"]) == ("DONE", "DONE")
   assert row["best"]["name"] == "onset_f1_50"
   assert row["next"] == f"see {planned.results(planned.points[0])}/report.html"
+  script = planned.folder / "report.sh"
+  own = script.read_text()
+  script.write_text("exit 3")
+  capsys.readouterr()
+  assert cli.main(["sweep", "launch", str(planned.folder)]) == 2
+  assert "the report failed" in capsys.readouterr().err
+  script.write_text(own)
   applied = (cluster / "log").read_text().count("apply -f ")
   succeeds(capsys, "sweep", "launch", planned.folder)
   assert (cluster / "log").read_text().count("apply -f ") == applied == 3
