@@ -43,7 +43,7 @@ from data_pipelines import scenes
 from v2a_jax import media, watermark
 from v2a_jax.codec import frozen
 from v2a_jax.soundtrack.tracker import Soundtracker
-from v2a_jax.watermark import detector, pattern, spectrum
+from v2a_jax.watermark import pattern, search, spectrum
 
 RATE = 16_000
 SECONDS = 4.0
@@ -367,11 +367,11 @@ def measure_null(clips: list[np.ndarray], keys: int, seed: int) -> dict:
   thresholds = np.array([3.0, 4.0, 5.0, 6.0])
   counts, total, highest = np.zeros(4, int), 0, 0.0
   for clip in clips:
-    power = detector._power(clip[:, 0])
+    power = search.power_of(clip[:, 0])
     bands = pattern.band_matrix()
-    energies = detector._slot_energies(bands @ power, detector._SLOT / 2)
-    for chips in detector._weighted_chips(*energies, bands.sum(1)):
-      resultants = np.stack(list(detector._fold(chips, detector._SLOT)))[where]
+    energies = search.slot_energies(bands @ power, search.SLOT / 2)
+    for chips in search.weighted_chips(*energies, bands.sum(1)):
+      resultants = np.stack(list(search.fold(chips, search.SLOT)))[where]
       spread = np.sqrt((np.abs(resultants) ** 2).sum(0) / 2) + 1e-14
       scores = (signs.astype(np.complex64) @ resultants).real / spread
       counts += [(scores > t).sum() for t in thresholds]

@@ -230,12 +230,12 @@ def test_where_the_mark_is_is_said_in_seconds_of_faster_sound(marked):
 
 def test_no_place_is_named_in_sound_without_the_mark(monkeypatch):
   """At a false positive rate of a half, in at most half of the cases."""
-  from v2a_jax.watermark import detector
+  from v2a_jax.watermark import detector, search
 
-  monkeypatch.setattr(detector, "FALSE_POSITIVE_RATE", 0.5)
+  monkeypatch.setattr(search, "FALSE_POSITIVE_RATE", 0.5)
   x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
   named = [
-    any(detector._marked_windows([x[:, 0]], f"{i}".encode(), detector._Best()))
+    any(detector._marked_windows([x[:, 0]], f"{i}".encode(), search.Best()))
     for i in range(40)
   ]
   assert np.count_nonzero(named) <= 20
@@ -277,12 +277,12 @@ def test_invalid_arguments_are_refused():
 
 def test_scores_of_other_keys_stay_under_the_bound():
   """P(z >= t) <= exp(-t^2 / 2) over random keys, for structured audio."""
-  from v2a_jax.watermark import detector
+  from v2a_jax.watermark import search
 
   x = strikes()[0] + watermark.embed(noise(), RATE, key="unrelated")
-  power = detector._power(x[:, 0])
+  power = search.power_of(x[:, 0])
   scores = [
-    detector._align(power, f"key {i}".encode(), 1.0, 1).score for i in range(20)
+    search.align(power, f"key {i}".encode(), 1.0, 1).score for i in range(20)
   ]
   tried = 960 * 3
   assert max(scores) < np.sqrt(2 * np.log(20 * tried * 100))
