@@ -190,6 +190,10 @@ def test_a_selection_is_made_anew_and_the_rest_stays(tracker, video, tmp_path):
       {"regenerate": [(1, 0.5)], "audio": "a.wav"},
       "regenerate=1-0.5 is not a span",
     ),
+    (
+      {"regenerate": [(0, 1), (3, 4)], "audio": "a.wav"},
+      "regenerate=3-4 begins after the end of the sound, at 2.7 s",
+    ),
     ({"num_candidates": 0}, "num_candidates=0 is not in"),
     ({"duration": -1.0}, "duration=-1.0 is not in"),
     ({"sampler": {"stepz": 3}}, "sampler.stepz: no such key"),

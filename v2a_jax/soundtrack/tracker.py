@@ -145,6 +145,12 @@ class Soundtracker(Synthesizer):
     seconds = media.limited(media.video_duration)(path, limits=limits)
     if request.duration is not None:
       seconds = min(seconds, Fraction(request.duration))
+    for start, end in request.regenerate:
+      if start >= seconds:
+        raise SettingError(
+          f"regenerate={start:g}-{end:g} begins after the end of the sound, at"
+          f" {float(seconds):g} s"
+        )
     reel = Reel(
       path,
       float(seconds),
