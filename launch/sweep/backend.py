@@ -26,10 +26,12 @@ class Option:
   Attributes:
     about: what it is.
     default: its value if nothing is given; None if it must be given.
+    whole: whether it is a whole number.
   """
 
   about: str
   default: str | None = None
+  whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,8 @@ def options_of(name: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
   """Returns all settings of a backend, those given before the defaults.
 
   Raises:
-    UsageError: one that it does not have, or that is required and not given.
+    UsageError: one that it does not have, that is required and not given, or
+      that should be a number.
   """
   known, given = get(name).OPTIONS, dict(given)
   for key in given:
@@ -124,6 +127,8 @@ def options_of(name: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
       raise UsageError(
         f"--backend={name} needs --option {key}=…, {option.about}"
       )
+    if option.whole and not given.get(key, option.default).isdecimal():
+      raise UsageError(f"--option {key}={given[key]} is not a whole number")
   return {k: given.get(k, option.default) for k, option in known.items()}
 
 

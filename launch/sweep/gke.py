@@ -37,7 +37,7 @@ OPTIONS = {
   "cpu": Option("cores that a host is asked for", "24"),
   "memory": Option("memory that a host is asked for", "100Gi"),
   "cache": Option("disk of a host for copies of the data", "200Gi"),
-  "max_restarts": Option("times that a run is restarted", "100"),
+  "max_restarts": Option("times that a run is restarted", "100", whole=True),
   "cluster": Option("cluster in the command lines for xpk", "CLUSTER"),
 }
 TRAIN = "python -m launch.train --distributed"

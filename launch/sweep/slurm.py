@@ -17,16 +17,18 @@ from launch.sweep.backend import Option, Report, SchedulerError, ask
 from launch.sweep.plan import REPORT, Job, Plan
 
 OPTIONS = {
-  "nodes": Option("machines of a run", "1"),
+  "nodes": Option("machines of a run", "1", whole=True),
   "min_nodes": Option(
     "machines with which a run goes on where fewer are left; nodes if empty", ""
   ),
-  "tasks_per_node": Option("processes on each, one a GPU", "8"),
-  "gpus_per_node": Option("GPUs of each; 0 for none", "8"),
-  "cpus_per_task": Option("cores of a process", "8"),
+  "tasks_per_node": Option("processes on each, one a GPU", "8", whole=True),
+  "gpus_per_node": Option("GPUs of each; 0 for none", "8", whole=True),
+  "cpus_per_task": Option("cores of a process", "8", whole=True),
   "time": Option("time limit of a job, as Slurm writes it", "24:00:00"),
-  "save_seconds": Option("seconds between the signal and the limit", "300"),
-  "max_restarts": Option("times that a run is requeued", "100"),
+  "save_seconds": Option(
+    "seconds between the signal and the limit", "300", whole=True
+  ),
+  "max_restarts": Option("times that a run is requeued", "100", whole=True),
   "partition": Option("partition; that of the cluster if empty", ""),
   "account": Option("account to charge", ""),
   "qos": Option("quality of service", ""),
@@ -167,9 +169,14 @@ def _nodes(plan: Plan) -> str:
 
 
 def _check_nodes(plan: Plan) -> None:
-  """Refuses numbers of machines that are none."""
+  """Refuses numbers of machines that are none, and chips that are no GPUs."""
+  _, _, shape = plan.topology.partition(":")
+  if shape and not shape.isdecimal():
+    raise UsageError(
+      f"--topology={plan.topology}: Slurm's machines have GPUs, such as h100:8"
+    )
   least, nodes = plan.options["min_nodes"], _nodes(plan)
-  if not nodes.isdecimal() or int(nodes) < 1:
+  if int(nodes) < 1:
     raise UsageError(f"--option nodes={nodes} is no number of machines")
   if least and not (least.isdecimal() and 1 <= int(least) <= int(nodes)):
     raise UsageError(

@@ -36,7 +36,9 @@ OPTIONS = {
   "create_flags": Option(
     "further flags of gcloud … create, such as '--spot' or '--reserved'", ""
   ),
-  "max_restarts": Option("times that a run is restarted on its slices", "100"),
+  "max_restarts": Option(
+    "times that a run is restarted on its slices", "100", whole=True
+  ),
 }
 TRAIN = "python -m launch.train --distributed"
 SCHEDULER = "Google Cloud"

@@ -222,7 +222,10 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     (["--option=time=0:05:00"], "leaves no time to train: 300 s are for"),
     (["--option=time=tomorrow"], "time=tomorrow is no time such as 24:00:00"),
     (["--option=partion=x"], "no option 'partion', did you mean partition?"),
-    (["--option=nodes=few"], "nodes=few is no number of machines"),
+    (["--option=nodes=few"], "--option nodes=few is not a whole number"),
+    (["--option=nodes=0"], "nodes=0 is no number of machines"),
+    (["--option=save_seconds=x"], "save_seconds=x is not a whole number"),
+    (["--topology=v5e:4x4"], "--topology=v5e:4x4: Slurm's machines have GPUs"),
     (["--option=min_nodes=2"], "min_nodes=2 is not from 1 to 1, the machines"),
   ],
 )

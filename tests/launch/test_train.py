@@ -213,7 +213,7 @@ def test_a_data_set_is_not_replaced_unless_told(folder, capsys):
     (["--num_processes=2"], "set all three"),
     (["--coordinator=127.0.0.1:1", "--process_id=0"], "set all three"),
     (["--process_id=-1"], "-1 is not a whole number in [0, inf)"),
-    (["--config.lost_seconds=0.5"], "the limit 'lost' is 0.5 seconds"),
+    (["--config.lost_seconds=0.5"], "a timeout (lost) of 0.5 s is too short"),
   ],
 )
 def test_processes_that_cannot_find_one_another_say_what_is_missing(

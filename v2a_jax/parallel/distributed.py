@@ -47,7 +47,7 @@ class Timeouts:
     for name, seconds in vars(self).items():
       if not seconds >= 1:
         raise ValueError(
-          f"the limit {name!r} is {seconds:g} seconds: use 1 or more"
+          f"a timeout ({name}) of {seconds:g} s is too short: give 1 s or more"
         )
 
 
