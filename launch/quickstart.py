@@ -276,8 +276,8 @@ def _in_time(results: Mapping[str, Any]) -> str:
     rows[name].get(status.MAIN_METRIC, {})
     for name in ("generated", "shuffled_video")
   )
-  if own.get("value") is None or other.get("value") is None:
-    return "whether it follows the picture was not measured"
+  if own.get("low") is None or other.get("high") is None:
+    return "whether it follows the picture cannot be told from so few clips"
   learned = own["low"] > other["high"]
   return (
     f"onset F1 {own['value']:.2f} [{own['low']:.2f}, {own['high']:.2f}], with"

@@ -92,6 +92,15 @@ def test_both_configs_take_the_overrides_of_every_scale(scale, config):
     assert resolved.num_train_steps > 10 * resolved.optimizer.warmup_steps
 
 
+def test_few_clips_do_not_tell_whether_a_model_follows():
+  """A single clip gives a value without an interval."""
+  single = {"onset_f1_50ms": {"value": 0.5, "low": None, "high": None}}
+  rows = [
+    {"name": x, "metrics": single} for x in ("generated", "shuffled_video")
+  ]
+  assert "from so few clips" in quickstart._in_time({"rows": rows})
+
+
 def score(value):
   entry = {"value": value, "low": value - 0.1, "high": value + 0.1}
   return {"onset_f1_50ms": entry}

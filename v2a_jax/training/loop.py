@@ -423,8 +423,8 @@ class Run:
         self.checkpoints.wait()  # The others' threads still take part in it.
       if new:
         _log.error(
-          "step %d is not saved: that takes all processes, and not all have an"
-          " error after it",
+          "step %d is not saved: that takes all processes, and not all of them"
+          " ended with an error after it",
           self.step,
         )
       return
