@@ -232,12 +232,12 @@ class Run:
   def heartbeat(self) -> dict[str, Any]:
     """Describes this process for the others; called by another thread."""
     facts = self.goodput.heartbeat(self.step)
+    self.watched_by(facts)
     if is_main_process():
       self.goodput.save()
       # The first is asked for before there are any; a store may not answer.
       with contextlib.suppress(Exception):
         facts["saved"] = self.checkpoints.latest_step()
-    self.watched_by(facts)
     return facts
 
   def position(self) -> Position:
