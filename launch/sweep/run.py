@@ -111,12 +111,12 @@ def make_plan(argv: list[str]) -> None:
   )
   found = points.points(
     args.config,
-    names=_names(args.sweep),
+    names=parsing.names("--sweep", args.sweep) or (),
     overrides=changes,
-    ablate=_names(args.ablate),
+    ablate=parsing.names("--ablate", args.ablate) or (),
     seeds=args.seeds or 0,
   )
-  variants = _variants(found, _names(args.variants))
+  variants = _variants(found, parsing.names("--variants", args.variants) or ())
   folder = local_path(args.output, FOLDER)
   identity, patch = code.identity()
   found = _counted(found, args)
@@ -141,10 +141,6 @@ def make_plan(argv: list[str]) -> None:
   print("\n".join(listing.lines(plan)))
   print(f"{len(found)} runs written to {folder}; nothing was started")
   print(f"next: v2a sweep launch {folder}")
-
-
-def _names(text: str | None) -> list[str]:
-  return text.split(",") if text else []
 
 
 def _absolute(path: str | None) -> str:

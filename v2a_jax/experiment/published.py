@@ -22,5 +22,5 @@ PUBLISHED: list[types.ModuleType] = [mmaudio]
 
 
 def find(name: Any) -> types.ModuleType | None:
-  """Returns whose generator has this name; None if it is nobody's."""
+  """Returns the module of a published generator; None if none has this name."""
   return next((one for one in PUBLISHED if one.recognises(name)), None)
