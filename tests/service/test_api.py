@@ -138,9 +138,9 @@ def test_what_is_kept_of_a_sound_is_its_own_and_has_its_length_to_be_made(
         retries=2,
         prompts=((0.5, 2.25, "a: b"),),
         audio="film.mov",
-        regenerate=((1.0, 2.0), (3.5, 4.0)),
+        regenerate=((1.0, 2.0), (103.12345, 104.0)),
         rank_by=("motion_onset", "no_speech"),
-        sampler={"num_steps": 8, "guidance": {"video": 2.5}},
+        sampler={"num_steps": 8, "guidance": {"video": 2.51234567}},
       ),
       DeliveryOptions(
         loudness=-23.0, true_peak=-2.0, timeline=("edl", "otio"), mark=False

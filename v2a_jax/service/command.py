@@ -38,12 +38,12 @@ def command(
   if request.words:
     parts += ["--transcript_file", "words.json"]
   for start, end, text in request.prompts:
-    parts += ["--prompt_at", f"{start:g}-{end:g}:{text}"]
+    parts += ["--prompt_at", f"{start:.12g}-{end:.12g}:{text}"]
   for kind, text in request.layers:
     parts += ["--layer", f"{kind}:{text}"]
   if request.regenerate:
     parts.append("--regenerate")
-    parts += [f"{start:g}-{end:g}" for start, end in request.regenerate]
+    parts += [f"{start:.12g}-{end:.12g}" for start, end in request.regenerate]
   parts += _sampler(request.sampler)
   parts += _flags(delivery, skip=("mark",))
   if not delivery.mark:
@@ -67,7 +67,7 @@ def _flags(settings: Any, skip) -> list[str]:
       parts += [part for item in value for part in (flag, str(item))]
     elif isinstance(value, float) or str(value).startswith("-"):
       parts.append(
-        f"--{field.name}={value:g}"
+        f"--{field.name}={value:.12g}"
         if isinstance(value, float)
         else f"--{field.name}={value}"
       )
@@ -86,7 +86,7 @@ def _sampler(changes: Mapping[str, Any]) -> list[str]:
   parts = []
   for name, value in changes.items():
     if name == "guidance":
-      parts += [f"--guidance_{k}={v:g}" for k, v in value.items()]
+      parts += [f"--guidance_{k}={v:.12g}" for k, v in value.items()]
     else:
       parts.append(f"--{name}={value}")
   return parts
