@@ -41,12 +41,14 @@ OPTIONAL = dict.fromkeys(
 ) | {
   "c2pa-python": "v2a generate, to sign files; pip install 'v2a_jax[delivery]'",
   "fastapi": "v2a serve; pip install 'v2a_jax[ui]'",
+  "markdown-it-py": "v2a serve; pip install 'v2a_jax[ui]'",
   "opentimelineio": "v2a generate --timeline otio; pip install 'v2a_jax[delivery]'",
   "uvicorn": "v2a serve; pip install 'v2a_jax[ui]'",
   "gcsfs": "v2a with gs:// paths; pip install 'v2a_jax[cloud]'",
   "s3fs": "v2a with s3:// paths; pip install 'v2a_jax[cloud]'",
   "tensorboardX": "v2a train with config.tensorboard; pip install 'v2a_jax[tensorboard]'",
   "pytest": "make test; pip install 'v2a_jax[dev]'",
+  "pesq": "tests that judge marked speech by it, never at run time",
   "torch": "tests that compare with it, never at run time",
 }
 FREE_GB = 8  # Disk space that the quick start may use.
