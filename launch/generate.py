@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from launch import parsing, sampler_flags
-from v2a_jax.weights.catalog import SETS
+from v2a_jax.weights.catalog import CLAP
 
 ARGUMENTS = f"""
 [VIDEO...]            video file of any format, or folder of such files
@@ -277,7 +277,7 @@ def typed_jobs(args: argparse.Namespace) -> list[Job]:
     request["words"] = _words(args.transcript_file)
   if args.like:
     parsing.existing(args.like, "sound")
-  if args.clap and args.clap not in SETS:
+  if args.clap and args.clap != CLAP:
     parsing.existing(args.clap, "folder of LAION's CLAP")
   delivery = {name: typed[name] for name in DELIVERY if name in typed}
   delivery |= {"mark": args.watermark, "sign": args.sign}

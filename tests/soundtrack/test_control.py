@@ -161,6 +161,7 @@ def test_what_has_no_words_is_refused(text):
     (dict(words=({"word": "a", "start": 0},), transcript="a"), "choose one"),
     (dict(retries=2, speech=True), "retries=2 rejects nothing"),
     (dict(rank_by=("beauty",)), "rank_by='beauty' is not one of motion_onset"),
+    (dict(rank_by=("quality", "quality")), "quality, quality: each score once"),
     (dict(rank_by=("like",)), "rank_by=like needs the sound"),
     (dict(rank_by=("prompt",), clap="x"), "rank_by=prompt needs the words"),
     (dict(rank_by=("prompt",), prompt="x"), "needs the folder of LAION's CLAP"),

@@ -15,10 +15,9 @@ from data_pipelines.tokenizer import load_prompt_tokenizer
 from v2a_jax.basics import files
 from v2a_jax.basics.paths import as_path
 from v2a_jax.pretrained import clap_audio, clap_text
-from v2a_jax.weights import published, registry, tables
-from v2a_jax.weights.catalog import SETS
+from v2a_jax.weights import catalog, published, registry, tables
 
-PUBLISHED = "clap:htsat_unfused"
+PUBLISHED = catalog.CLAP
 MAX_TOKENS = 77
 
 
@@ -104,7 +103,7 @@ class Clap:
 
 def _published():
   """Returns the tokenizer, the text tower and the weights of the other."""
-  weights, words = SETS[PUBLISHED]
+  weights, words = catalog.SETS[PUBLISHED]
   text = clap_text.NETWORK.assemble(
     tables.in_memory(registry.load(weights)),
     clap_text.ClapTextConfig(),

@@ -223,6 +223,8 @@ class Request:
     for name in self.rank_by:
       if name not in SCORES:
         raise SettingError(f"rank_by={name!r} {one_of(SCORES)}")
+    if len(set(self.rank_by)) < len(self.rank_by):
+      raise SettingError(f"rank_by={', '.join(self.rank_by)}: each score once")
     if "like" in self.rank_by and not self.like:
       raise SettingError("rank_by=like needs the sound to be like: like")
     if "prompt" in self.rank_by and not self.prompt:

@@ -317,9 +317,10 @@ _CODECS = {
 }
 _TOWERS = ("clip_dfn5b", "clip_config", "clip_tokenizer", "synchformer")
 
+CLAP = "clap:htsat_unfused"  # name of a set
 # Entries that are used together.
 SETS: dict[str, tuple[str, ...]] = {
-  "clap:htsat_unfused": ("clap", "clap_tokenizer"),
+  CLAP: ("clap", "clap_tokenizer"),
   **{f"mmaudio:{rate}": files for rate, files in _CODECS.items()},
   **{
     f"mmaudio:{network}": (f"mmaudio_{network}", *_CODECS[rate], *_TOWERS)
