@@ -1,20 +1,20 @@
-"""Trouble that lasts: logged when it begins, not each time that it is met."""
+"""Errors that last are logged when they begin, not each time they occur."""
 
 import logging
 
 
 class Trouble:
-  """What fails again and again until it is over, as on a full disk."""
+  """An error that may occur again and again, as on a full disk."""
 
   def __init__(self, log: logging.Logger):
     self._log, self._lasts = log, False
 
   def met(self, message: str, *args: object) -> None:
-    """Logs a warning, unless the trouble has lasted since the last one."""
+    """Logs a warning, unless one was logged since the last success."""
     if not self._lasts:
       self._log.warning(message, *args)
     self._lasts = True
 
   def over(self) -> None:
-    """Notes that it went well, so that the next trouble is logged."""
+    """Notes a success, after which the next error is logged."""
     self._lasts = False

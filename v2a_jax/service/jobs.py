@@ -1,4 +1,4 @@
-"""Jobs: made from what a client asks for, and read back for those who do them."""
+"""Jobs: made of what a client asks for, and turned into requests and takes."""
 
 import dataclasses
 from fractions import Fraction

@@ -7,7 +7,7 @@
   DIR/audit.jsonl                what was asked and made, a line each
   DIR/tmp/…                      what is being looked into, exported or removed
 
-An id is 128 random bits: who was not told one cannot find it. Every JSON file
+An id is 128 random bits, so clients find only what is theirs. Every JSON file
 is replaced whole.
 """
 

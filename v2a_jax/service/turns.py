@@ -1,4 +1,4 @@
-"""Turns of work that takes long, so that a crowd does not stop the rest."""
+"""Long work, a few requests at a time, so that others are still answered."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,13 +10,13 @@ _T = TypeVar("_T")
 
 
 class QueueFullError(RuntimeError):
-  """As many wait as may."""
+  """Too many requests wait already."""
 
 
 class Turns:
-  """Threads for one kind of work, of which few go on at once.
+  """Runs one kind of work in threads, a few at once; the others wait.
 
-  Who waits for a turn has no thread, so other requests find theirs.
+  A request that waits holds no thread, so there are threads for others.
 
   Args:
     what: what waits, for messages.
@@ -29,10 +29,10 @@ class Turns:
     self._limiter = anyio.CapacityLimiter(at_once)
 
   def check_room(self) -> None:
-    """Refuses another when too many wait.
+    """Refuses another request when too many wait.
 
     Raises:
-      QueueFullError: as many wait as may.
+      QueueFullError: too many wait.
     """
     if self._limiter.statistics().tasks_waiting >= self._waiting:
       raise QueueFullError(
@@ -40,10 +40,10 @@ class Turns:
       )
 
   async def __call__(self, work: Callable[..., _T], *args: Any) -> _T:
-    """Returns `work(*args)`, which is done when it is its turn.
+    """Waits for a free thread, and returns `work(*args)`.
 
     Raises:
-      QueueFullError: as many wait as may.
+      QueueFullError: too many wait.
     """
     self.check_room()
     return await to_thread.run_sync(work, *args, limiter=self._limiter)

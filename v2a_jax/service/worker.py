@@ -88,7 +88,7 @@ class Worker:
     """Refuses another job when too many wait.
 
     Raises:
-      QueueFullError: as many wait as may.
+      QueueFullError: too many wait.
     """
     with self._changed:
       if len(self._waiting) >= self._size:
@@ -98,7 +98,7 @@ class Worker:
     """Puts a job into the queue, after `write` has written it.
 
     Raises:
-      QueueFullError: as many wait as may; it is not written.
+      QueueFullError: too many wait; it is not written.
     """
     with self._changed:
       self.check_room()

@@ -1,7 +1,7 @@
 """Scores of candidates, by which they are ranked.
 
-All are named, written into the sidecar, and more is better. What judges models
-chooses takes only where it is asked to, because who is chosen by a judge cannot be
+All are written into the sidecar by name, and more is better. Metrics of `v2a eval`
+rank takes only on request, because takes that a metric has chosen cannot be
 measured by it any more: the sidecar says what ranked or rejected takes, and `v2a
 eval` does not measure them by the same (`evaluation.metrics.base.Metric.chosen_by`).
 Whoever evaluates ranked candidates should still say of how many each is the best.
