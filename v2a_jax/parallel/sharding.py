@@ -137,7 +137,9 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, bool] | None:
+def compiler_options(
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+) -> dict[str, bool] | None:
   """Returns what programs on a mesh are compiled with; None for the defaults.
 
   On several CPU devices, collectives one after the other: XLA would run those
@@ -145,7 +147,9 @@ def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, bool] | None:
   channel, which all of them share, and end the process where two meet
   (jax 0.10.2, "Unexpected number of participants").
   """
-  if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
+  if isinstance(mesh, jax.sharding.AbstractMesh) or mesh.size == 1:
+    return None  # For nothing that runs, or with nothing to exchange.
+  if mesh.devices.flat[0].platform != "cpu":
     return None
   return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
