@@ -25,11 +25,13 @@ import numpy as np
 
 from tests.parallel import modes
 
+# Not data 2, fsdp 2 with ZeRO-1: XLA for CPUs (jax 0.10.2) runs sums over rows
+# and over columns of devices in any order, so that they wait for each other.
 LAYOUTS = (
   dict(data=4),
   dict(data=4, zero1=True),
   dict(data=1, fsdp=4),
-  dict(data=2, fsdp=2, zero1=True),
+  dict(data=2, fsdp=2),
   dict(data=2, tensor=2),
   dict(data=2, context=2),
   dict(data=8),

@@ -83,11 +83,7 @@ class Sampler:
       made = experiment.sampler(model, experiment.objective, cond, draw)
       return codec.merge(state).decode(target.latents(state, made))
 
-    return jax.jit(
-      run,
-      out_shardings=sharding.replicated(self._mesh),
-      compiler_options=sharding.compiler_options(self._mesh),
-    )
+    return jax.jit(run, out_shardings=sharding.replicated(self._mesh))
 
 
 def _put(array: np.ndarray, *, layout: jax.sharding.Sharding) -> jax.Array:

@@ -137,23 +137,6 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def compiler_options(
-  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
-) -> dict[str, bool] | None:
-  """Returns what programs on a mesh are compiled with; None for the defaults.
-
-  On several CPU devices, collectives one after the other: XLA would run those
-  that do not need each other at once and tell them apart by their devices and
-  channel, which all of them share, and end the process where two meet
-  (jax 0.10.2, "Unexpected number of participants").
-  """
-  if isinstance(mesh, jax.sharding.AbstractMesh) or mesh.size == 1:
-    return None  # For nothing that runs, or with nothing to exchange.
-  if mesh.devices.flat[0].platform != "cpu":
-    return None
-  return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
-
 def state_shardings(
   abstract_state: Any, mesh: jax.sharding.Mesh, *, zero1: bool = False
 ) -> Any:

@@ -87,19 +87,13 @@ def make_program(
   )
   evaluate = make_eval_step(graphdef, experiment.objective, **common)
   replicated = NamedSharding(mesh, PartitionSpec())
-  compiled = dict(compiler_options=sharding.compiler_options(mesh))
   return Program(
     init=init,
     state=state,
     shardings=shardings,
     rows=divided,
-    step=jax.jit(
-      step,
-      donate_argnums=0,
-      out_shardings=(shardings, replicated),
-      **compiled,
-    ),
-    evaluate=jax.jit(evaluate, out_shardings=replicated, **compiled),
+    step=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated)),
+    evaluate=jax.jit(evaluate, out_shardings=replicated),
   )
 
 
