@@ -100,9 +100,10 @@ def validate(record: Mapping[str, Any]) -> None:
   _check(record["split"] in SPLITS, name, "split", record, f"one of {SPLITS}")
   lists = {field: _as_list(name, field, record[field]) for field in JSON_FIELDS}
   for entry in lists["events"]:
-    if not isinstance(entry, dict) or "time" not in entry:
+    time = entry.get("time") if isinstance(entry, dict) else None
+    if not isinstance(time, int | float) or not math.isfinite(time):
       raise SchemaError(
-        f"record {name!r}: an entry of events needs 'time': {entry!r}"
+        f"record {name!r}: an entry of events needs 'time', in seconds: {entry!r}"
       )
   if fault := word_fault(lists["words"]):
     raise SchemaError(f"record {name!r}: {fault}")

@@ -34,6 +34,7 @@ def test_round_trip_through_tfds_features():
     ({"words": "[{"}, "words is not JSON"),
     ({"words": [{"start": 1}]}, "needs 'word'"),
     ({"events": {}}, "events must be a list"),
+    ({"events": [{"time": None}]}, "needs 'time', in seconds"),
     ({"tags": [1]}, "tags must be texts"),
     ({"captoin": "x"}, "unknown fields ['captoin']"),
   ],
