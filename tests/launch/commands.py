@@ -20,9 +20,9 @@ def v2a(*args, cwd=ROOT, env=None) -> subprocess.CompletedProcess:
   return _run("-m", "launch.cli", *map(str, args), cwd=cwd, env=env)
 
 
-def python(code: str) -> subprocess.CompletedProcess:
+def python(code: str, env=None) -> subprocess.CompletedProcess:
   """Runs code in a process of its own."""
-  return _run("-c", code)
+  return _run("-c", code, env=env)
 
 
 def _run(*args, cwd=ROOT, env=None) -> subprocess.CompletedProcess:

@@ -1,15 +1,13 @@
 """`v2a plan` at the prompt, with libtpu's compiler."""
 
 import json
-import os
 
 import pytest
 
 from launch import cli
-from tests.launch.commands import ROOT, refused, v2a
+from tests import for_tpus
+from tests.launch.commands import refused, v2a
 
-# `make test` installs libtpu here, apart from the packages of the tests.
-LIBTPU = ROOT / ".venv" / "plan"
 SMALL = [
   "--config=configs/diffusion_tiny.py",
   "--topology=v5e:2x2",
@@ -28,17 +26,13 @@ SMALL = [
   "--config.model.conditioner.spatial_depth=1",
   "--config.model.conditioner.temporal_depth=1",
 ]
-needs_libtpu = pytest.mark.skipif(
-  not (LIBTPU / "libtpu").is_dir(), reason="libtpu is not installed"
-)
 
 
 def plan(*args):
-  path = os.pathsep.join([str(ROOT), str(LIBTPU)])
-  return v2a("plan", *SMALL, *args, env={"PYTHONPATH": path})
+  return v2a("plan", *SMALL, *args, env=for_tpus.ENV)
 
 
-@needs_libtpu
+@for_tpus.needed
 def test_a_step_is_compiled_for_tpus_that_are_not_here():
   end = plan("--json")
   assert end.returncode == 0, end.stderr
@@ -51,7 +45,7 @@ def test_a_step_is_compiled_for_tpus_that_are_not_here():
   assert groups["all-gather"] == groups["all-reduce"] == 4
 
 
-@needs_libtpu
+@for_tpus.needed
 def test_a_step_that_does_not_fit_ends_with_status_3_and_says_what_to_try():
   end = plan("--config.data.batch_size=400_000")
   assert end.returncode == 3, end.stderr
@@ -61,11 +55,11 @@ def test_a_step_that_does_not_fit_ends_with_status_3_and_says_what_to_try():
   assert "parameters" in end.stdout
 
 
-@needs_libtpu
+@for_tpus.needed
 def test_a_shape_that_libtpu_refuses_is_one_line():
   end = v2a(
     *("plan", *SMALL, "--topology=v5e:3x5"),
-    env={"PYTHONPATH": os.pathsep.join([str(ROOT), str(LIBTPU)])},
+    env=for_tpus.ENV,
   )
   assert end.returncode == 2 and not end.stdout
   assert "no topology v5e:3x5: " in end.stderr.splitlines()[-1]
@@ -116,7 +110,7 @@ def test_a_missing_libtpu_is_said_with_its_remedy():
   assert "pip install 'v2a_jax[plan]'" in end.stderr
 
 
-@needs_libtpu
+@for_tpus.needed
 def test_a_mesh_that_does_not_cover_the_chips_is_refused():
   end = plan("--config.mesh.fsdp=3")
   assert end.returncode == 2

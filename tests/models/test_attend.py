@@ -1,21 +1,18 @@
 """Every implementation of attention is XLA's, and none moves anything."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.launch.commands import ROOT
+from tests import for_tpus
+from tests.launch.commands import python
 from v2a_jax.basics.settings import SettingError
 from v2a_jax.models import attend, dit, splash
 from v2a_jax.parallel import collectives, mesh
 
-LIBTPU = ROOT / ".venv" / "plan"
 # In bfloat16 XLA's rounds the weights; splash keeps them in float32.
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
 on_cpu = functools.partial(splash.attend, interpret=True)
@@ -208,18 +205,9 @@ with jax.set_mesh(axes):
 """
 
 
-@pytest.mark.skipif(
-  not (LIBTPU / "libtpu").is_dir(), reason="libtpu is not installed"
-)
+@for_tpus.needed
 def test_auto_is_splash_in_a_program_for_tpus_that_are_not_here():
-  path = os.pathsep.join([str(ROOT), str(LIBTPU)])
-  end = subprocess.run(
-    [sys.executable, "-c", FOR_TPU],
-    env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
+  end = python(FOR_TPU, for_tpus.ENV)
   assert end.returncode == 0, end.stderr
   assert end.stdout.count('custom_call_target="tpu_custom_call"') == 3
   assert collectives.read(end.stdout) == []

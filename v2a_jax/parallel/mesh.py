@@ -6,7 +6,7 @@ encoded; `tensor` splits heads, hidden units and vocabulary. Only `data` crosses
 the slow network between TPU slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import math
 
@@ -114,11 +114,22 @@ def resolve_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
   )
 
 
+def num_slices(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
+  """Returns the number of TPU slices of a mesh; 1 of one without devices."""
+  if isinstance(mesh, jax.sharding.AbstractMesh):
+    return 1
+  return len(_slices(mesh.devices.flat))
+
+
+def _slices(devices: Iterable[jax.Device]) -> set[int]:
+  return {getattr(device, "slice_index", 0) for device in devices}
+
+
 def _device_grid(
   shape: tuple[int, ...], devices: Sequence[jax.Device]
 ) -> np.ndarray:
   """Orders devices so that neighbours on an axis are near in the network."""
-  slices = {getattr(device, "slice_index", 0) for device in devices}
+  slices = _slices(devices)
   if len(slices) == 1:
     return mesh_utils.create_device_mesh(
       shape, devices, allow_split_physical_axes=True

@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from v2a_jax.parallel import mesh as mesh_lib
+from v2a_jax.parallel.scatter import psum_scatter
 from v2a_jax.parallel.sharding import RULES, constrain, free_spec, platform
 
 ROWS = RULES["batch"]
@@ -157,7 +159,8 @@ class Rows:
     total = _rounded(grad / count, self.reduce_dtype)
     axis = _axis_of("data", wanted)
     if axis is not None:
-      total = _scatter(total, "data", axis, names)
+      slices = mesh_lib.num_slices(self.mesh)
+      total = _scatter(total, "data", axis, names, slices=slices)
     summed = {"fsdp": _axis_of("fsdp", param), "data": axis}
     left = [
       a for a, at in summed.items() if at is None and self.mesh.shape[a] > 1
@@ -293,11 +296,9 @@ def _rounded(x, dtype):
   return x.astype(jnp.float32) if platform() == "cpu" else x
 
 
-def _scatter(x, over: str, axis: int, names):
+def _scatter(x, over: str, axis: int, names, *, slices: int = 1):
   """Sums over a mesh axis and splits the sum along a dimension."""
-  scatter = functools.partial(
-    jax.lax.psum_scatter, axis_name=over, scatter_dimension=axis, tiled=True
-  )
+  scatter = functools.partial(psum_scatter, over=over, axis=axis, slices=slices)
   return _of_shards(scatter, x, names)
 
 
