@@ -149,7 +149,7 @@ def state_shardings(
   Args:
     abstract_state: pytree of `jax.ShapeDtypeStruct` (see `jax.eval_shape`).
     mesh: mesh to lay out on.
-    zero1: whether leaves are also split over `data`, along their largest
+    zero1: whether leaves are also split over `data`, along their first
       dimension that it divides and no other axis splits.
 
   Returns:
