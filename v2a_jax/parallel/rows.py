@@ -12,7 +12,8 @@ is what stands below. The other axes are laid out by the compiler.
   weights that are not split
 
 The last two are in `reduce_dtype`. With ZeRO-1 (arXiv:1910.02054, section 5)
-each device of `data` gets the part of the sum whose moments it holds.
+each device of `data` gets the part of the sum whose moments it holds
+(`scatter.py`).
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ _ROWS = Layout(major_to_minor=(0, 1))
 def psum_scatter(
   x: jax.Array, over: str, axis: int, *, slices: int = 1
 ) -> jax.Array:
-  """Sums over a mesh axis; device i of n keeps part i of n.
+  """Returns, on device i of the n of a mesh axis, part i of their sum.
 
   Args:
     x: array.
@@ -39,7 +39,7 @@ def psum_scatter(
 def in_stages(
   x: jax.Array, over: str, axis: int, *, slices: int = 1
 ) -> jax.Array:
-  """Does as `psum_scatter`, within each slice first, by three sums at most."""
+  """Returns the same by up to three sums, within each slice first."""
   devices = jax.lax.axis_size(over)
   within = devices // slices
   columns = max(n for n in range(1, math.isqrt(within) + 1) if within % n == 0)
